@@ -1,0 +1,5 @@
+//! headless-dns
+pub mod answer;
+pub mod metrics;
+pub mod names;
+pub mod objects;

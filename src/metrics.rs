@@ -1,0 +1,139 @@
+//! Every counter of the server, in one place.
+//!
+//! Each worker counts in its own [`Counters`], which no other thread writes, and [`Metrics`] sums them when somebody
+//! asks: counting costs a load and a store. Not here: what is logged, and who shows the figures.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+macro_rules! events {
+    ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
+        /// What is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Event {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Event {
+            /// All of them, in the order in which they are shown.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// A name for people and for logs.
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// Messages read from a UDP socket.
+    UdpReceived = "udp received",
+    /// Messages read from a TCP connection.
+    TcpReceived = "tcp received",
+    /// Responses with NOERROR.
+    NoError = "noerror",
+    /// Responses with FORMERR.
+    FormErr = "formerr",
+    /// Responses with SERVFAIL.
+    ServFail = "servfail",
+    /// Responses with NXDOMAIN.
+    NxDomain = "nxdomain",
+    /// Responses with NOTIMP.
+    NotImp = "notimp",
+    /// Responses with REFUSED.
+    Refused = "refused",
+    /// Responses with another code: BADVERS, NOTAUTH.
+    OtherCode = "other rcode",
+    /// Responses over UDP that were cut, with TC set.
+    TruncatedUdp = "truncated over udp",
+    /// Responses over TCP that hold only a window of an RRset over 65,535 octets.
+    TruncatedTcp = "truncated over tcp",
+    /// Dropped: shorter than a header.
+    DroppedShort = "dropped: short",
+    /// Dropped: a response, not a query.
+    DroppedResponse = "dropped: response",
+    /// Dropped: a source that cannot be a client.
+    DroppedSource = "dropped: source",
+    /// Dropped: a client that is not allowed, where the option says to be silent.
+    DroppedNotAllowed = "dropped: not allowed",
+    /// Panics while answering; the query got SERVFAIL.
+    Panics = "panics",
+    /// Responses that the kernel did not take.
+    SendErrors = "send errors",
+    /// TCP connections accepted.
+    TcpAccepted = "tcp accepted",
+    /// TCP connections closed at once, or the longest idle one in their place: too many.
+    TcpOverLimit = "tcp over limit",
+    /// TCP connections closed for being idle.
+    TcpIdle = "tcp idle",
+    /// TCP connections cut for sending or reading too slowly.
+    TcpSlow = "tcp slow",
+    /// Failures to accept a TCP connection: out of file descriptors, mostly.
+    TcpAcceptErrors = "tcp accept errors",
+}
+
+/// The counters of one worker. One thread writes, any thread reads.
+#[derive(Debug)]
+pub struct Counters {
+    values: [AtomicU64; Event::ALL.len()],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { values: [const { AtomicU64::new(0) }; Event::ALL.len()] }
+    }
+}
+
+impl Counters {
+    /// Counts one.
+    pub fn count(&self, event: Event) {
+        self.add(event, 1);
+    }
+
+    /// Counts `number`.
+    pub fn add(&self, event: Event, number: u64) {
+        let value = &self.values[event as usize];
+        // One writer: no read-modify-write is needed.
+        value.store(value.load(Ordering::Relaxed) + number, Ordering::Relaxed);
+    }
+}
+
+/// All workers' counters.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    workers: Mutex<Vec<Arc<Counters>>>,
+}
+
+impl Metrics {
+    /// New counters for a thread that begins to work.
+    pub fn worker(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counters));
+        counters
+    }
+
+    /// The sum over all workers, those that have ended too.
+    pub fn total(&self, event: Event) -> u64 {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().map(|worker| worker.values[event as usize].load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_add_up() {
+        let metrics = Metrics::default();
+        let (one, two) = (metrics.worker(), metrics.worker());
+        one.count(Event::NoError);
+        two.add(Event::NoError, 2);
+        drop(one);
+        assert_eq!(metrics.total(Event::NoError), 3);
+        assert_eq!(metrics.total(Event::NxDomain), 0);
+    }
+}

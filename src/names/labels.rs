@@ -1,0 +1,227 @@
+//! Many labels in little memory.
+//!
+//! Endpoints of one Service are called `web-0`, `web-1`, `web-2`: a [`Texts`] keeps `web-` once, and a
+//! [`PackedLabel`] of eight octets per endpoint says which text and which number behind it. Any label can be packed;
+//! one without digits at its end just has no number.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+/// One label: the number of a text in its [`Texts`], and the decimal number behind it, if there is one.
+///
+/// Bits 0 to 31: the text's number. Bits 32 to 63: the decimal number plus 1, or 0 for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PackedLabel(u64);
+
+impl PackedLabel {
+    /// No label: an endpoint that is known by its address alone.
+    pub const NONE: Self = Self(u64::MAX);
+
+    /// Whether this is [`Self::NONE`].
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+
+    fn new(text: u32, number: Option<u32>) -> Self {
+        Self(u64::from(text) | number.map_or(0, |number| u64::from(number) + 1) << 32)
+    }
+
+    fn text(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
+
+    fn number(self) -> Option<u32> {
+        (self.0 >> 32).checked_sub(1).map(|number| number as u32)
+    }
+}
+
+/// Splits a label into the text and the number that [`PackedLabel`] keeps: the text and the number's decimal form,
+/// one behind the other, are the label again. Leading zeros belong to the text.
+pub fn split(label: &str) -> (&str, Option<u32>) {
+    let digits = label.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let mut start = label.len() - digits;
+    while label.len() - start > 1 && label.as_bytes()[start] == b'0' {
+        start += 1;
+    }
+    match label[start..].parse() {
+        // u32::MAX is left out: PackedLabel keeps the number plus one, and all ones are NONE.
+        Ok(number) if number < u32::MAX => (&label[..start], Some(number)),
+        _ => (label, None),
+    }
+}
+
+/// The texts of a set of [`PackedLabel`]s, in one block of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    block: Box<str>,
+    ends: Box<[u32]>,
+}
+
+impl Texts {
+    /// The label that `packed` stands for; not for [`PackedLabel::NONE`].
+    pub fn label(&self, packed: PackedLabel) -> Label<'_> {
+        let index = packed.text();
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        Label { text: &self.block[start..self.ends[index] as usize], number: packed.number() }
+    }
+
+    /// Octets on the heap.
+    pub fn heap_size(&self) -> usize {
+        self.block.len() + self.ends.len() * 4
+    }
+}
+
+/// One label, unpacked: `web-` and 0 are `web-0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label<'t> {
+    /// What stands before the number.
+    pub text: &'t str,
+    /// The number at the end, written in decimal without leading zeros.
+    pub number: Option<u32>,
+}
+
+impl<'t> Label<'t> {
+    /// The label of a text that was not packed.
+    pub fn of(text: &'t str) -> Self {
+        let (text, number) = split(text);
+        Self { text, number }
+    }
+
+    /// Writes the label into `buffer` and returns what was written. At most 63 octets: labels are checked where they
+    /// come in; a Pod's name that is longer is cut, and equal to no label.
+    pub fn write<'b>(&self, buffer: &'b mut [u8; 63]) -> &'b [u8] {
+        let mut length = self.text.len().min(63);
+        buffer[..length].copy_from_slice(&self.text.as_bytes()[..length]);
+        if let Some(mut number) = self.number {
+            let mut digits = [0; 10];
+            let mut at = digits.len();
+            loop {
+                at -= 1;
+                digits[at] = b'0' + (number % 10) as u8;
+                number /= 10;
+                if number == 0 {
+                    break;
+                }
+            }
+            let count = (digits.len() - at).min(63 - length);
+            buffer[length..length + count].copy_from_slice(&digits[at..at + count]);
+            length += count;
+        }
+        &buffer[..length]
+    }
+
+    /// The order of the labels as texts, octet by octet.
+    pub fn cmp_text(&self, other: &Self) -> Ordering {
+        let (mut mine, mut theirs) = ([0; 63], [0; 63]);
+        self.write(&mut mine).cmp(other.write(&mut theirs))
+    }
+}
+
+impl std::fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text)?;
+        self.number.map_or(Ok(()), |number| write!(f, "{number}"))
+    }
+}
+
+/// Collects labels into a [`Texts`].
+#[derive(Default)]
+pub struct TextsBuilder {
+    block: String,
+    ends: Vec<u32>,
+    last: Option<u32>,
+    known: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
+}
+
+impl TextsBuilder {
+    /// Packs a label.
+    pub fn pack(&mut self, label: &str) -> PackedLabel {
+        let (text, number) = split(label);
+        PackedLabel::new(self.text(text), number)
+    }
+
+    /// Packs a label that another [`Texts`] holds.
+    pub fn repack(&mut self, label: Label<'_>) -> PackedLabel {
+        PackedLabel::new(self.text(label.text), label.number)
+    }
+
+    /// The finished texts; the labels packed so far belong to it.
+    pub fn finish(self) -> Texts {
+        Texts { block: self.block.into(), ends: self.ends.into() }
+    }
+
+    fn text(&mut self, text: &str) -> u32 {
+        // Neighbours mostly share their text.
+        if let Some(last) = self.last {
+            let start = if last == 0 { 0 } else { self.ends[last as usize - 1] as usize };
+            if &self.block[start..self.ends[last as usize] as usize] == text {
+                return last;
+            }
+        }
+        let index = match self.known.get(text) {
+            Some(index) => *index,
+            None => {
+                let index = self.ends.len() as u32;
+                self.block.push_str(text);
+                self.ends.push(self.block.len() as u32);
+                self.known.insert(text.into(), index);
+                index
+            }
+        };
+        self.last = Some(index);
+        index
+    }
+}
+
+/// A column of labels, some of them missing: one per endpoint of a slice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelColumn {
+    texts: Texts,
+    /// Empty where every label is missing.
+    packed: Box<[PackedLabel]>,
+}
+
+impl LabelColumn {
+    /// The column of these labels, in their order.
+    pub fn new<'l>(labels: impl IntoIterator<Item = Option<&'l str>>) -> Self {
+        let mut texts = TextsBuilder::default();
+        let packed: Vec<_> =
+            labels.into_iter().map(|label| label.map_or(PackedLabel::NONE, |label| texts.pack(label))).collect();
+        if packed.iter().all(|label| label.is_none()) {
+            return Self::default();
+        }
+        Self { texts: texts.finish(), packed: packed.into() }
+    }
+
+    /// Label number `index`, or `None` if it is missing.
+    pub fn get(&self, index: usize) -> Option<Label<'_>> {
+        self.packed.get(index).filter(|label| !label.is_none()).map(|label| self.texts.label(*label))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_label_comes_back() {
+        let labels =
+            ["web-0", "web-1", "web", "web-007", "web-00", "0", "00", "x4294967295", "x4294967294", "web-10", "a1b2"];
+        let column = LabelColumn::new(labels.iter().map(|label| Some(*label)));
+        for (index, label) in labels.iter().enumerate() {
+            let unpacked = column.get(index).unwrap();
+            assert_eq!(unpacked.to_string(), *label);
+            assert_eq!(unpacked.write(&mut [0; 63]), label.as_bytes());
+            assert_eq!(unpacked, Label::of(label));
+        }
+        assert_eq!(LabelColumn::new([None, None]).packed.len(), 0);
+        assert_eq!(LabelColumn::new([None, Some("b")]).get(0), None);
+    }
+
+    #[test]
+    fn neighbours_share_their_text() {
+        let names: Vec<String> = (0..1000).map(|number| format!("web-{number}")).collect();
+        let column = LabelColumn::new(names.iter().map(|name| Some(name.as_str())));
+        assert_eq!(column.texts.heap_size(), "web-".len() + 4);
+    }
+}

@@ -1,0 +1,374 @@
+//! Every owner name is built, and taken apart, here and only here.
+//!
+//! A name is kept in lower case and in wire form (RFC 1035 section 3.1: length octets and labels, the root's
+//! zero octet last). This file has the names themselves ([`WireName`], [`QueryName`]) and the forms that a name
+//! can have under a zone ([`Owner`]). Not here: what exists at a name (`zone.rs`) and what is answered
+//! (`answer.rs`). Beside it: [`labels`] packs many labels into little memory, [`dashed`] writes addresses as
+//! labels, [`reverse`] knows `in-addr.arpa` and `ip6.arpa`.
+
+pub mod dashed;
+pub mod labels;
+pub mod reverse;
+
+use std::fmt;
+
+/// The longest label, in octets (RFC 1035 section 2.3.4).
+pub const MAX_LABEL: usize = 63;
+/// The longest name in wire form, in octets (RFC 1035 section 2.3.4).
+pub const MAX_NAME: usize = 255;
+
+/// What a name under a forward zone's apex can be, by its shape alone. Whether it exists is the zone's matter.
+///
+/// `Z` stands for the apex in the comments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'q> {
+    /// `Z`
+    Apex,
+    /// `svc.Z`, `pod.Z`, `dns.Z`: in the tree by the form of the zone, with nothing at them.
+    Structure,
+    /// `ns.dns.Z`
+    NameServer,
+    /// `dns-version.Z`
+    Version,
+    /// `NAMESPACE.svc.Z`
+    Namespace(&'q [u8]),
+    /// `SERVICE.NAMESPACE.svc.Z`
+    Service(ServiceKey<'q>),
+    /// `LABEL.SERVICE.NAMESPACE.svc.Z`
+    Endpoint(ServiceKey<'q>, &'q [u8]),
+    /// `_PROTOCOL.SERVICE.NAMESPACE.svc.Z`; the label keeps its underscore.
+    Protocol(ServiceKey<'q>, &'q [u8]),
+    /// `_PORT._PROTOCOL.SERVICE.NAMESPACE.svc.Z`; both labels keep their underscore.
+    Port(ServiceKey<'q>, &'q [u8], &'q [u8]),
+    /// `NAMESPACE.pod.Z`
+    PodNamespace(&'q [u8]),
+    /// `DASHED-ADDRESS.NAMESPACE.pod.Z`
+    PodAddress(&'q [u8], &'q [u8]),
+    /// More labels than any form has, or a branch that no form has: nothing can exist there.
+    Nothing,
+}
+
+/// A Service's two labels in wire form, lower case, without a root: `3web7default`. It is the part of the question
+/// between its first labels and `svc.Z`, so that looking it up copies nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey<'q>(pub &'q [u8]);
+
+impl<'q> ServiceKey<'q> {
+    /// The Service's label.
+    pub fn service(self) -> &'q [u8] {
+        &self.0[1..=usize::from(self.0[0])]
+    }
+
+    /// The namespace's label.
+    pub fn namespace(self) -> &'q [u8] {
+        &self.0[usize::from(self.0[0]) + 2..]
+    }
+}
+
+/// The wire form of [`ServiceKey`] for a Service: `None` if one of the two is not a DNS label.
+pub fn service_key(namespace: &str, service: &str) -> Option<Box<[u8]>> {
+    if !is_label(service) || !is_label(namespace) {
+        return None;
+    }
+    let mut key = Vec::with_capacity(service.len() + namespace.len() + 2);
+    for label in [service, namespace] {
+        key.push(label.len() as u8);
+        key.extend(label.bytes().map(|octet| octet.to_ascii_lowercase()));
+    }
+    Some(key.into())
+}
+
+/// Whether `text` is a host name's label: letters, digits and inner hyphens, 1 to 63 octets
+/// (RFC 1123 section 2.1; Kubernetes calls it a DNS label).
+pub fn is_label(text: &str) -> bool {
+    let octets = text.as_bytes();
+    (1..=MAX_LABEL).contains(&octets.len())
+        && octets.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-')
+        && octets[0] != b'-'
+        && octets[octets.len() - 1] != b'-'
+}
+
+/// The form of the name whose labels lie between the question's start and the apex.
+///
+/// `apex_at` is the number of the label of `name` at which the apex begins.
+pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
+    let label = |back: usize| name.label(apex_at - back);
+    if apex_at == 0 {
+        return Owner::Apex;
+    }
+    match (label(1), apex_at) {
+        (b"svc" | b"pod" | b"dns", 1) => Owner::Structure,
+        (b"dns-version", 1) => Owner::Version,
+        (b"dns", 2) if label(2) == b"ns" => Owner::NameServer,
+        (b"pod", 2) => Owner::PodNamespace(label(2)),
+        (b"pod", 3) => Owner::PodAddress(label(2), label(3)),
+        (b"svc", 2) => Owner::Namespace(label(2)),
+        (b"svc", _) => {
+            let service = ServiceKey(name.between(apex_at - 3, apex_at - 1));
+            match apex_at {
+                3 => Owner::Service(service),
+                4 if label(4)[0] == b'_' => Owner::Protocol(service, label(4)),
+                4 => Owner::Endpoint(service, label(4)),
+                5 if label(4)[0] == b'_' && label(5)[0] == b'_' => Owner::Port(service, label(5), label(4)),
+                _ => Owner::Nothing,
+            }
+        }
+        _ => Owner::Nothing,
+    }
+}
+
+/// The question's name in lower case, with the place of each label. Made once per worker and filled again for each
+/// query, so that a query allocates nothing.
+#[derive(Clone)]
+pub struct QueryName {
+    octets: [u8; MAX_NAME],
+    starts: [u8; 128],
+    length: u8,
+    labels: u8,
+}
+
+impl Default for QueryName {
+    fn default() -> Self {
+        Self { octets: [0; MAX_NAME], starts: [0; 128], length: 1, labels: 0 }
+    }
+}
+
+impl QueryName {
+    /// Reads an uncompressed name at the start of `wire` and returns its length in octets, or `None` if it is not
+    /// one: a compression pointer, a label over 63 octets, a name over 255, an end that is missing
+    /// (RFC 1035 sections 2.3.4 and 3.1; a question's name comes first, so a pointer could only point at the header).
+    pub fn read(&mut self, wire: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        let mut labels = 0;
+        loop {
+            let length = usize::from(*wire.get(at)?);
+            if length == 0 {
+                break;
+            }
+            if length > MAX_LABEL || at + length + 2 > MAX_NAME {
+                return None;
+            }
+            self.starts[labels] = at as u8;
+            labels += 1;
+            at += length + 1;
+        }
+        let end = at + 1;
+        self.octets[..end].copy_from_slice(&wire[..end]);
+        // Length octets are at most 63, below 'A': lower-casing the whole touches letters only.
+        self.octets[..end].make_ascii_lowercase();
+        self.length = end as u8;
+        self.labels = labels as u8;
+        Some(end)
+    }
+
+    /// Takes the octets of a name that is known to be good.
+    pub fn set(&mut self, name: &WireName) {
+        let read = self.read(&name.0);
+        debug_assert_eq!(read, Some(name.0.len()), "a WireName is a good name");
+    }
+
+    /// The wire form, lower case, with the root's octet.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets[..usize::from(self.length)]
+    }
+
+    /// How many labels there are, the root not counted.
+    pub fn labels(&self) -> usize {
+        usize::from(self.labels)
+    }
+
+    /// Label number `index` (0 is the first), without its length octet. `index` is below [`Self::labels`].
+    pub fn label(&self, index: usize) -> &[u8] {
+        let start = usize::from(self.starts[index]);
+        &self.octets[start + 1..=start + usize::from(self.octets[start])]
+    }
+
+    /// The wire form of labels `from..to`, length octets included, no root.
+    fn between(&self, from: usize, to: usize) -> &[u8] {
+        let end = if to == self.labels() { usize::from(self.length) - 1 } else { usize::from(self.starts[to]) };
+        &self.octets[usize::from(self.starts[from])..end]
+    }
+
+    /// Where the wire form of label `index` begins, in octets from the start of the name.
+    pub fn offset(&self, index: usize) -> usize {
+        if index == self.labels() { usize::from(self.length) - 1 } else { usize::from(self.starts[index]) }
+    }
+
+    /// The number of the label at which `apex` begins, if this name is `apex` or below it.
+    pub fn apex_at(&self, apex: &WireName) -> Option<usize> {
+        let at = self.labels().checked_sub(apex.labels())?;
+        (self.octets()[self.offset(at)..] == *apex.0).then_some(at)
+    }
+}
+
+impl fmt::Display for QueryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_name(f, self.octets())
+    }
+}
+
+/// An absolute name in wire form and lower case, at most 255 octets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WireName(Box<[u8]>);
+
+impl WireName {
+    /// Reads `cluster.local` or `cluster.local.`; the error is a sentence for people.
+    ///
+    /// Labels are host name labels; a leading underscore is allowed, as in `_http._tcp`. No escapes: a name that
+    /// Kubernetes or a configuration holds never needs them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let absolute = text.strip_suffix('.').unwrap_or(text);
+        if absolute.is_empty() {
+            return Err(format!("{text:?} is not a domain name: it has no label"));
+        }
+        let mut wire = Vec::with_capacity(absolute.len() + 2);
+        for label in absolute.split('.') {
+            if !is_label(label.strip_prefix('_').unwrap_or(label)) || label.len() > MAX_LABEL {
+                return Err(format!(
+                    "{text:?} is not a domain name: the label {label:?} must be 1 to 63 letters, digits and inner hyphens"
+                ));
+            }
+            wire.push(label.len() as u8);
+            wire.extend(label.bytes().map(|octet| octet.to_ascii_lowercase()));
+        }
+        wire.push(0);
+        if wire.len() > MAX_NAME {
+            return Err(format!("{absolute:?} is not a domain name: it is {} octets long, over 255", wire.len()));
+        }
+        Ok(Self(wire.into()))
+    }
+
+    /// The wire form with the root's octet.
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// How many labels there are, the root not counted.
+    pub fn labels(&self) -> usize {
+        labels_of(&self.0).count()
+    }
+
+    /// This name with `labels` (wire form, no root) in front, or `None` where that is over 255 octets.
+    pub fn prefixed(&self, labels: &[u8]) -> Option<Self> {
+        (labels.len() + self.0.len() <= MAX_NAME).then(|| Self([labels, &self.0].concat().into()))
+    }
+}
+
+impl fmt::Display for WireName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_name(f, &self.0)
+    }
+}
+
+/// The labels of a name in wire form, first to last, without the root.
+pub fn labels_of(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let length = usize::from(*wire.get(at)?);
+        let label = wire.get(at + 1..=at + length).filter(|_| length > 0)?;
+        at += length + 1;
+        Some(label)
+    })
+}
+
+/// Writes a name as text: ASCII, escaped as in a zone file (RFC 1035 section 5.1), with the final dot.
+pub fn write_name(to: &mut impl fmt::Write, wire: &[u8]) -> fmt::Result {
+    let mut any = false;
+    for label in labels_of(wire) {
+        any = true;
+        for octet in label {
+            match octet {
+                b'.' | b'"' | b'\\' | b';' | b'@' | b'(' | b')' | b'$' => write!(to, "\\{}", char::from(*octet))?,
+                0x21..=0x7e => to.write_char(char::from(*octet))?,
+                _ => write!(to, "\\{octet:03}")?,
+            }
+        }
+        to.write_char('.')?;
+    }
+    if any { Ok(()) } else { to.write_char('.') }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(text: &str) -> String {
+        let mut name = QueryName::default();
+        name.set(&WireName::parse(text).unwrap());
+        let apex = WireName::parse("cluster.local").unwrap();
+        let text = |label: &[u8]| String::from_utf8(label.to_vec()).unwrap();
+        let key = |key: ServiceKey<'_>| format!("{}/{}", text(key.namespace()), text(key.service()));
+        match name.apex_at(&apex) {
+            None => "outside".into(),
+            Some(at) => match owner(&name, at) {
+                Owner::Namespace(namespace) => format!("namespace {}", text(namespace)),
+                Owner::Service(service) => format!("service {}", key(service)),
+                Owner::Endpoint(service, label) => format!("endpoint {} of {}", text(label), key(service)),
+                Owner::Protocol(service, label) => format!("protocol {} of {}", text(label), key(service)),
+                Owner::Port(service, port, protocol) => {
+                    format!("port {} {} of {}", text(port), text(protocol), key(service))
+                }
+                Owner::PodNamespace(namespace) => format!("pods of {}", text(namespace)),
+                Owner::PodAddress(namespace, label) => format!("pod {} of {}", text(label), text(namespace)),
+                other => format!("{other:?}"),
+            },
+        }
+    }
+
+    #[test]
+    fn forms() {
+        for (name, form) in [
+            ("cluster.local", "Apex"),
+            ("CLUSTER.local", "Apex"),
+            ("svc.cluster.local", "Structure"),
+            ("pod.cluster.local", "Structure"),
+            ("dns.cluster.local", "Structure"),
+            ("ns.dns.cluster.local", "NameServer"),
+            ("dns-version.cluster.local", "Version"),
+            ("x.dns-version.cluster.local", "Nothing"),
+            ("ns.ns.dns.cluster.local", "Nothing"),
+            ("default.svc.cluster.local", "namespace default"),
+            ("Web.Default.SVC.cluster.local", "service default/web"),
+            ("web-0.web.default.svc.cluster.local", "endpoint web-0 of default/web"),
+            ("_tcp.web.default.svc.cluster.local", "protocol _tcp of default/web"),
+            ("_http._tcp.web.default.svc.cluster.local", "port _http _tcp of default/web"),
+            ("http._tcp.web.default.svc.cluster.local", "Nothing"),
+            ("_http.web-0.web.default.svc.cluster.local", "Nothing"),
+            ("_p._tcp.web-0.web.default.svc.cluster.local", "Nothing"),
+            ("default.pod.cluster.local", "pods of default"),
+            ("10-2-1-10.default.pod.cluster.local", "pod 10-2-1-10 of default"),
+            ("a.10-2-1-10.default.pod.cluster.local", "Nothing"),
+            ("web.default.cluster.local", "Nothing"),
+            ("xcluster.local", "outside"),
+            ("local", "outside"),
+        ] {
+            assert_eq!(shape(name), form, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_are_none() {
+        let mut name = QueryName::default();
+        assert_eq!(name.read(b"\x03web\x00rest"), Some(5));
+        assert_eq!(name.read(b"\x00"), Some(1));
+        assert_eq!(name.labels(), 0);
+        assert_eq!(name.read(b"\xc0\x0c"), None);
+        assert_eq!(name.read(b"\x03we"), None);
+        assert_eq!(name.read(b"\x03web"), None);
+        let longest: Vec<u8> = [b"\x01a".repeat(127), vec![0]].concat();
+        assert_eq!(longest.len(), 255);
+        assert_eq!(name.read(&longest), Some(255));
+        assert_eq!(name.labels(), 127);
+        assert_eq!(name.read(&[b"\x01a".repeat(128), vec![0]].concat()), None);
+        for text in ["", ".", "a..b", "-a.b", "a-.b", "a b", &"x".repeat(64), &format!("_{}", "x".repeat(63))] {
+            assert!(WireName::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        let mut text = String::new();
+        write_name(&mut text, b"\x04a.\"\x07\x00").unwrap();
+        assert_eq!(text, "a\\.\\\"\\007.");
+    }
+}

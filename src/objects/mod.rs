@@ -1,0 +1,543 @@
+//! Trimmed Kubernetes objects: the fields that are served, simulated or explained, and no others.
+//!
+//! Decoding is lenient: what can be served of an object is kept, what cannot is left out and said in a
+//! [`Skipped`]; only an object that is not of its kind at all is [`Invalid`]. Behind this file there are no strings
+//! that should be addresses, families or protocols. The JSON shapes are in [`raw`]; what the objects mean to each
+//! other is `cluster.rs`.
+
+mod raw;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::names::labels::{Label, LabelColumn};
+
+pub use raw::decode;
+
+/// The label that says which Service an EndpointSlice belongs to.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Labels of an object, or the pairs that a selector asks for.
+pub type Labels = BTreeMap<Box<str>, Box<str>>;
+
+/// Which object: its namespace and its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// The namespace.
+    pub namespace: Box<str>,
+    /// The name in that namespace.
+    pub name: Box<str>,
+}
+
+impl ObjectRef {
+    /// `namespace/name`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A decoded object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A Namespace, by its name.
+    Namespace(Box<str>),
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// An Endpoints object.
+    Endpoints(Endpoints),
+    /// A Pod.
+    Pod(Pod),
+    /// A StatefulSet.
+    StatefulSet(StatefulSet),
+    /// A Deployment, ReplicaSet, DaemonSet or Job: needed to simulate, never watched.
+    Workload(Workload),
+}
+
+impl Object {
+    /// Which kind it is, as the Kubernetes API writes it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Namespace(_) => "Namespace",
+            Self::Service(_) => "Service",
+            Self::EndpointSlice(_) => "EndpointSlice",
+            Self::Endpoints(_) => "Endpoints",
+            Self::Pod(_) => "Pod",
+            Self::StatefulSet(_) => "StatefulSet",
+            Self::Workload(workload) => workload.kind.name(),
+        }
+    }
+
+    /// The namespace it stands in; for a Namespace, itself.
+    pub fn namespace(&self) -> &str {
+        match self {
+            Self::Namespace(name) => name,
+            Self::Service(object) => &object.key.namespace,
+            Self::EndpointSlice(object) => &object.key.namespace,
+            Self::Endpoints(object) => &object.key.namespace,
+            Self::Pod(object) => &object.key.namespace,
+            Self::StatefulSet(object) => &object.key.namespace,
+            Self::Workload(object) => &object.key.namespace,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Namespace(name) => name,
+            Self::Service(object) => &object.key.name,
+            Self::EndpointSlice(object) => &object.key.name,
+            Self::Endpoints(object) => &object.key.name,
+            Self::Pod(object) => &object.key.name,
+            Self::StatefulSet(object) => &object.key.name,
+            Self::Workload(object) => &object.key.name,
+        }
+    }
+}
+
+/// What was left out of an object, or the whole of it: one sentence for people, and a reason for counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Why, as a label of a counter.
+    pub reason: Reason,
+    /// One sentence: the object, what is wrong with it, what happens instead.
+    pub text: String,
+}
+
+/// Why something was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// An address that does not parse, or is of another family than its slice says.
+    Address,
+    /// `addressType: FQDN`: names instead of addresses.
+    Fqdn,
+    /// A hostname that is not a DNS label.
+    Hostname,
+    /// A port without a usable name, number or protocol.
+    Port,
+    /// An external name that is an address or no name at all.
+    ExternalName,
+    /// A name or namespace that cannot be a label.
+    Name,
+    /// A Service without an address that should have one.
+    NoAddress,
+}
+
+impl Reason {
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Fqdn => "fqdn",
+            Self::Hostname => "hostname",
+            Self::Port => "port",
+            Self::ExternalName => "external_name",
+            Self::Name => "name",
+            Self::NoAddress => "no_address",
+        }
+    }
+}
+
+/// An object that cannot be used at all: one sentence that names it and says what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid(pub String);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a document turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decoded {
+    /// An object, and what of it could not be served.
+    Object(Object, Vec<Skipped>),
+    /// The items of a `List` (or `ServiceList`, ...), each to be decoded alone.
+    List(Vec<serde_json::Value>),
+    /// An object of a kind that is not served: a ConfigMap, an Ingress, ...
+    Ignored,
+}
+
+/// A transport protocol of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP, the API server's default.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The label of an SRV name: `_tcp`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "_tcp",
+            Self::Udp => "_udp",
+            Self::Sctp => "_sctp",
+        }
+    }
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its namespace and name; both are DNS labels.
+    pub key: ObjectRef,
+    /// How it is answered.
+    pub kind: ServiceKind,
+    /// `publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+    /// Which Pods it selects; empty for a Service whose endpoints somebody else writes.
+    pub selector: Labels,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// `ipFamilies` as written: may be empty in a manifest.
+    pub families: Vec<Family>,
+}
+
+/// How a Service is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServiceKind {
+    /// By its own addresses: none where a manifest gives none, one, or two of different families.
+    ClusterIp(Vec<IpAddr>),
+    /// By the addresses of its endpoints (`clusterIP: None`).
+    Headless,
+    /// By a CNAME to this name, as written.
+    ExternalName(Box<str>),
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name, lower case, or empty.
+    pub name: Box<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port at the Service's address.
+    pub number: u16,
+    /// The port at the Pods.
+    pub target: TargetPort,
+}
+
+/// `targetPort` of a Service's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// A number (the default is the Service's port).
+    Number(u16),
+    /// The name of a container's port.
+    Name(Box<str>),
+}
+
+/// An EndpointSlice, as columns: row `i` of each belongs to the same address.
+///
+/// An endpoint with several addresses is several rows. Rows that cannot be served are not here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointSlice {
+    /// Its namespace and name.
+    pub key: ObjectRef,
+    /// The Service named by its label, in the same namespace.
+    pub service: Option<Box<str>>,
+    /// Ports of every endpoint of this slice.
+    pub ports: Box<[EndpointPort]>,
+    addresses: Addresses,
+    conditions: Box<[Conditions]>,
+    hostnames: LabelColumn,
+    pods: LabelColumn,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Addresses {
+    V4(Box<[u32]>),
+    V6(Box<[u128]>),
+}
+
+impl EndpointSlice {
+    /// A slice of these rows. All addresses are of `family`; others are left out.
+    pub fn new(
+        key: ObjectRef,
+        service: Option<Box<str>>,
+        family: Family,
+        ports: Vec<EndpointPort>,
+        rows: &[EndpointRow],
+    ) -> Self {
+        let rows: Vec<&EndpointRow> =
+            rows.iter().filter(|row| row.address.is_ipv4() == (family == Family::V4)).collect();
+        let addresses = match family {
+            Family::V4 => Addresses::V4(rows.iter().filter_map(|row| v4(row.address)).collect()),
+            Family::V6 => Addresses::V6(rows.iter().filter_map(|row| v6(row.address)).collect()),
+        };
+        // The Pod's name is kept only where it differs from the hostname: for a StatefulSet it never does.
+        let pod = |row: &&EndpointRow| row.pod.clone().filter(|pod| row.hostname.as_deref() != Some(&**pod));
+        let pods: Vec<Option<Box<str>>> = rows.iter().map(pod).collect();
+        Self {
+            key,
+            service,
+            ports: ports.into(),
+            conditions: rows.iter().map(|row| row.conditions).collect(),
+            hostnames: LabelColumn::new(rows.iter().map(|row| row.hostname.as_deref())),
+            pods: LabelColumn::new(pods.iter().map(Option::as_deref)),
+            addresses,
+        }
+    }
+
+    /// The family of every address in this slice.
+    pub fn family(&self) -> Family {
+        match self.addresses {
+            Addresses::V4(_) => Family::V4,
+            Addresses::V6(_) => Family::V6,
+        }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.conditions.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
+    }
+
+    /// The rows, in the order of the object.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint<'_>> {
+        (0..self.len()).map(|row| Endpoint {
+            address: match &self.addresses {
+                Addresses::V4(column) => Ipv4Addr::from(column[row]).into(),
+                Addresses::V6(column) => Ipv6Addr::from(column[row]).into(),
+            },
+            conditions: self.conditions[row],
+            hostname: self.hostnames.get(row),
+            pod: self.pods.get(row).or_else(|| self.hostnames.get(row)),
+        })
+    }
+}
+
+fn v4(address: IpAddr) -> Option<u32> {
+    match address {
+        IpAddr::V4(address) => Some(address.into()),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6(address: IpAddr) -> Option<u128> {
+    match address {
+        IpAddr::V6(address) => Some(address.into()),
+        IpAddr::V4(_) => None,
+    }
+}
+
+/// One row of an [`EndpointSlice`], to build it from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRow {
+    /// The address.
+    pub address: IpAddr,
+    /// Ready, serving, terminating.
+    pub conditions: Conditions,
+    /// A DNS label, lower case.
+    pub hostname: Option<Box<str>>,
+    /// `targetRef.name` where that is a Pod.
+    pub pod: Option<Box<str>>,
+}
+
+/// One row of an [`EndpointSlice`], as read.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint<'s> {
+    /// The address.
+    pub address: IpAddr,
+    /// Ready, serving, terminating.
+    pub conditions: Conditions,
+    /// A DNS label, lower case.
+    pub hostname: Option<Label<'s>>,
+    /// The Pod's name: `targetRef.name`, or the hostname where the object names no Pod or the same.
+    pub pod: Option<Label<'s>>,
+}
+
+/// The conditions of an endpoint. Absent ones have the API's meaning: `ready` true, `serving` as `ready`,
+/// `terminating` false.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions(u8);
+
+impl Conditions {
+    /// Ready and serving.
+    pub const READY: Self = Self(0b011);
+
+    /// From the three fields of the API.
+    pub fn new(ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>) -> Self {
+        let ready = ready.unwrap_or(true);
+        let serving = serving.unwrap_or(ready);
+        Self(u8::from(ready) | u8::from(serving) << 1 | u8::from(terminating.unwrap_or(false)) << 2)
+    }
+
+    /// The endpoint takes new connections.
+    pub fn ready(self) -> bool {
+        self.0 & 0b001 != 0
+    }
+
+    /// It could, were it not terminating.
+    pub fn serving(self) -> bool {
+        self.0 & 0b010 != 0
+    }
+
+    /// Its Pod is being deleted.
+    pub fn terminating(self) -> bool {
+        self.0 & 0b100 != 0
+    }
+}
+
+/// One port of an EndpointSlice or Endpoints object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointPort {
+    /// Its name, lower case, or empty.
+    pub name: Box<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port at the endpoints.
+    pub number: u16,
+}
+
+/// An Endpoints object: the same as some slices of the Service of its name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoints {
+    /// Its namespace and name, which are the Service's.
+    pub key: ObjectRef,
+    /// One slice per subset and family.
+    pub slices: Vec<EndpointSlice>,
+}
+
+/// A Pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pod {
+    /// Its namespace and name.
+    pub key: ObjectRef,
+    /// Its labels.
+    pub labels: Labels,
+    /// `status.podIPs`, or none.
+    pub addresses: Vec<IpAddr>,
+    /// What its template says of it.
+    pub spec: PodSpec,
+    /// The object that controls it: kind and name.
+    pub owner: Option<Owner>,
+    /// The condition `Ready`; `None` where the manifest has no status.
+    pub ready: Option<bool>,
+    /// It has a `deletionTimestamp`.
+    pub terminating: bool,
+    /// `status.phase` is `Succeeded` or `Failed`.
+    pub finished: bool,
+}
+
+impl Default for ObjectRef {
+    fn default() -> Self {
+        Self::new("default", "")
+    }
+}
+
+/// The controller of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its kind.
+    pub kind: Box<str>,
+    /// Its name, in the same namespace.
+    pub name: Box<str>,
+}
+
+/// What names and ports come from in a Pod's spec.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodSpec {
+    /// `hostname`.
+    pub hostname: Option<Box<str>>,
+    /// `subdomain`.
+    pub subdomain: Option<Box<str>>,
+    /// Ports of all containers, also of sidecars; only named ones matter.
+    pub ports: Vec<EndpointPort>,
+}
+
+/// The template of a workload's Pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodTemplate {
+    /// Labels of the Pods.
+    pub labels: Labels,
+    /// Their spec.
+    pub spec: PodSpec,
+}
+
+/// A StatefulSet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatefulSet {
+    /// Its namespace and name.
+    pub key: ObjectRef,
+    /// The governing Service; empty where the object names none (allowed since Kubernetes 1.33).
+    pub service_name: Box<str>,
+    /// How many Pods.
+    pub replicas: u32,
+    /// `ordinals.start`.
+    pub start: u32,
+    /// The template of its Pods.
+    pub template: PodTemplate,
+}
+
+/// A workload whose Pods are not numbered names of a governing Service: simulated, never watched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Which kind.
+    pub kind: WorkloadKind,
+    /// Its namespace and name.
+    pub key: ObjectRef,
+    /// How many Pods; for a DaemonSet 1, for a Job its completions.
+    pub replicas: u32,
+    /// The template of its Pods.
+    pub template: PodTemplate,
+    /// The object that controls it: of a ReplicaSet a Deployment.
+    pub owner: Option<Owner>,
+}
+
+/// Kinds of [`Workload`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadKind {
+    /// `apps/v1` Deployment.
+    Deployment,
+    /// `apps/v1` ReplicaSet.
+    ReplicaSet,
+    /// `apps/v1` DaemonSet.
+    DaemonSet,
+    /// `batch/v1` Job; `indexed` is its `completionMode`.
+    Job {
+        /// Its Pods are numbered, and their hostnames with them.
+        indexed: bool,
+    },
+}
+
+impl WorkloadKind {
+    /// As the Kubernetes API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::DaemonSet => "DaemonSet",
+            Self::Job { .. } => "Job",
+        }
+    }
+}

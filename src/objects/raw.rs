@@ -1,0 +1,526 @@
+//! The JSON shapes of the Kubernetes API, as far as they are read, and how each is trimmed.
+//!
+//! Every field may be missing or `null`: manifests written by hand and objects printed by `kubectl` both come here.
+//! Defaults are the API server's.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::{
+    Conditions, Decoded, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Invalid, Labels, Object,
+    ObjectRef, Owner, Pod, PodSpec, PodTemplate, Protocol, Reason, SERVICE_NAME_LABEL, Service, ServiceKind,
+    ServicePort, Skipped, StatefulSet, TargetPort, Workload, WorkloadKind,
+};
+use crate::names::is_label;
+
+/// Decodes one document. `default_namespace` is for objects that name none.
+///
+/// # Errors
+///
+/// [`Invalid`] says in one sentence what is wrong with a document that is no object of its kind.
+pub fn decode(document: Value, default_namespace: &str) -> Result<Decoded, Invalid> {
+    let kind = match document.get("kind") {
+        Some(Value::String(kind)) => kind.clone(),
+        _ => return Err(Invalid("it has no `kind`, so it is no Kubernetes object".into())),
+    };
+    let group = document.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let group = group.split_once('/').map_or("", |(group, _)| group).to_owned();
+    if kind.ends_with("List") {
+        return match document {
+            Value::Object(mut fields) => match fields.remove("items") {
+                Some(Value::Array(mut items)) => {
+                    name_kinds(&kind, fields.get("apiVersion"), &mut items);
+                    Ok(Decoded::List(items))
+                }
+                None | Some(Value::Null) => Ok(Decoded::List(Vec::new())),
+                Some(_) => Err(Invalid(format!("the {kind} has `items` that are no list"))),
+            },
+            _ => Ok(Decoded::Ignored),
+        };
+    }
+    let mut trim = Trim { kind: &kind, key: key_of(&document, &kind, default_namespace)?, skipped: Vec::new() };
+    let object = match (group.as_str(), kind.as_str()) {
+        ("", "Namespace") => Object::Namespace(trim.namespace()?),
+        ("", "Service") => Object::Service(trim.service(document)?),
+        ("discovery.k8s.io", "EndpointSlice") => Object::EndpointSlice(trim.slice(document)?),
+        ("", "Endpoints") => Object::Endpoints(trim.endpoints(document)?),
+        ("", "Pod") => Object::Pod(trim.pod(document)?),
+        ("apps", "StatefulSet") => Object::StatefulSet(trim.stateful_set(document)?),
+        ("apps", "Deployment") => Object::Workload(trim.workload(document, WorkloadKind::Deployment)?),
+        ("apps", "ReplicaSet") => Object::Workload(trim.workload(document, WorkloadKind::ReplicaSet)?),
+        ("apps", "DaemonSet") => Object::Workload(trim.workload(document, WorkloadKind::DaemonSet)?),
+        ("batch", "Job") => Object::Workload(trim.workload(document, WorkloadKind::Job { indexed: false })?),
+        _ => return Ok(Decoded::Ignored),
+    };
+    Ok(Decoded::Object(object, trim.skipped))
+}
+
+/// Items of a `ServiceList` may leave `kind` and `apiVersion` to the list.
+fn name_kinds(list: &str, api_version: Option<&Value>, items: &mut [Value]) {
+    let kind = list.strip_suffix("List").unwrap_or(list);
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        if !kind.is_empty() && !item.contains_key("kind") {
+            item.insert("kind".into(), kind.into());
+            if let Some(version) = api_version {
+                item.insert("apiVersion".into(), version.clone());
+            }
+        }
+    }
+}
+
+fn key_of(document: &Value, kind: &str, default_namespace: &str) -> Result<ObjectRef, Invalid> {
+    let text = |field: &str| document.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty());
+    let namespace = text("namespace").unwrap_or(default_namespace);
+    match text("name") {
+        Some(name) if is_label(namespace) => Ok(ObjectRef::new(namespace, name)),
+        Some(name) => Err(Invalid(format!(
+            "{kind} {name}: the namespace {namespace:?} is not a DNS label (1 to 63 letters, digits and inner hyphens)"
+        ))),
+        None => Err(Invalid(format!("the {kind} has no `metadata.name`"))),
+    }
+}
+
+/// Trims one object, and collects what had to be left out.
+struct Trim<'k> {
+    kind: &'k str,
+    key: ObjectRef,
+    skipped: Vec<Skipped>,
+}
+
+impl Trim<'_> {
+    fn skip(&mut self, reason: Reason, text: &str) {
+        self.skipped.push(Skipped { reason, text: format!("{} {}: {text}", self.kind, self.key) });
+    }
+
+    fn read<T: DeserializeOwned>(&self, document: Value) -> Result<T, Invalid> {
+        serde_json::from_value(document).map_err(|error| Invalid(format!("{} {}: {error}", self.kind, self.key)))
+    }
+
+    /// The object's name as a label of names to come.
+    fn label(&self) -> Result<(), Invalid> {
+        if is_label(&self.key.name) {
+            return Ok(());
+        }
+        Err(Invalid(format!(
+            "{} {}: its name is not a DNS label (1 to 63 letters, digits and inner hyphens)",
+            self.kind, self.key
+        )))
+    }
+
+    fn namespace(&self) -> Result<Box<str>, Invalid> {
+        self.label()?;
+        Ok(self.key.name.clone())
+    }
+
+    fn service(&mut self, document: Value) -> Result<Service, Invalid> {
+        self.label()?;
+        let RawService { spec } = self.read(document)?;
+        let kind = if spec.kind.as_deref() == Some("ExternalName") {
+            ServiceKind::ExternalName(spec.external_name.unwrap_or_default().into())
+        } else if spec.cluster_ip.as_deref() == Some("None") || spec.cluster_ips.first().is_some_and(|ip| ip == "None")
+        {
+            ServiceKind::Headless
+        } else {
+            let written =
+                if spec.cluster_ips.is_empty() { spec.cluster_ip.into_iter().collect() } else { spec.cluster_ips };
+            ServiceKind::ClusterIp(written.iter().filter_map(|text| self.cluster_ip(text)).collect())
+        };
+        Ok(Service {
+            kind,
+            publish_not_ready: spec.publish_not_ready_addresses,
+            selector: labels(spec.selector),
+            ports: spec.ports.into_iter().filter_map(|port| self.service_port(port)).collect(),
+            families: spec.ip_families.iter().filter_map(|family| family_of(family)).collect(),
+            key: self.key.clone(),
+        })
+    }
+
+    fn cluster_ip(&mut self, text: &str) -> Option<IpAddr> {
+        if text.is_empty() {
+            return None;
+        }
+        match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                self.skip(Reason::Address, &format!("`clusterIP` {text:?} is no address; it is left out"));
+                None
+            }
+        }
+    }
+
+    fn service_port(&mut self, port: RawServicePort) -> Option<ServicePort> {
+        let RawServicePort { name, protocol, port: number, target_port } = port;
+        let EndpointPort { name, protocol, number } = self.port(RawPort { name, protocol, port: number })?;
+        let target = match target_port {
+            None => TargetPort::Number(number),
+            Some(RawTargetPort::Number(0)) => TargetPort::Number(number),
+            Some(RawTargetPort::Number(target)) => TargetPort::Number(target),
+            Some(RawTargetPort::Name(target)) => match target.parse() {
+                Ok(target) => TargetPort::Number(target),
+                Err(_) => TargetPort::Name(target.into()),
+            },
+        };
+        Some(ServicePort { name, protocol, number, target })
+    }
+
+    /// A port that can be answered: a number, a protocol that DNS-SD names, a name that fits behind an underscore.
+    fn port(&mut self, port: RawPort) -> Option<EndpointPort> {
+        let name = port.name.unwrap_or_default().to_ascii_lowercase();
+        let protocol = match port.protocol.as_deref() {
+            None | Some("" | "TCP") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            Some(other) => {
+                self.skip(
+                    Reason::Port,
+                    &format!("port {name:?} has the protocol {other:?}, which is not TCP, UDP or SCTP; it is left out"),
+                );
+                return None;
+            }
+        };
+        let number = match port.port {
+            Some(number @ 1..=65535) => number as u16,
+            // an EndpointSlice port without a number means all ports, which no SRV record can say.
+            None => return None,
+            Some(number) => {
+                self.skip(
+                    Reason::Port,
+                    &format!("port {name:?} has the number {number}, which is not 1 to 65535; it is left out"),
+                );
+                return None;
+            }
+        };
+        if name.is_empty() || name.len() < 63 && is_label(&name) {
+            return Some(EndpointPort { name: name.into(), protocol, number });
+        }
+        self.skip(
+            Reason::Port,
+            &format!(
+                "the port name {name:?} is not a DNS label of at most 62 octets; the port is served without its name"
+            ),
+        );
+        Some(EndpointPort { name: "".into(), protocol, number })
+    }
+
+    fn ports(&mut self, ports: Vec<RawPort>) -> Vec<EndpointPort> {
+        ports.into_iter().filter_map(|port| self.port(port)).collect()
+    }
+
+    fn slice(&mut self, document: Value) -> Result<EndpointSlice, Invalid> {
+        let raw: RawSlice = self.read(document)?;
+        let service = raw.metadata.labels.unwrap_or_default().remove(SERVICE_NAME_LABEL).flatten();
+        let family = match raw.address_type.as_deref() {
+            Some("IPv4") => Family::V4,
+            Some("IPv6") => Family::V6,
+            Some("FQDN") => {
+                self.skip(Reason::Fqdn, "`addressType` is FQDN; names of endpoints are not answered");
+                return Ok(EndpointSlice::new(self.key.clone(), service.map(Into::into), Family::V4, Vec::new(), &[]));
+            }
+            Some(other) => {
+                return Err(Invalid(format!(
+                    "EndpointSlice {}: `addressType` is {other:?}; it must be IPv4, IPv6 or FQDN",
+                    self.key
+                )));
+            }
+            None => {
+                return Err(Invalid(format!(
+                    "EndpointSlice {}: it has no `addressType`; it must be IPv4, IPv6 or FQDN",
+                    self.key
+                )));
+            }
+        };
+        let ports = self.ports(raw.ports);
+        let mut rows = Vec::with_capacity(raw.endpoints.len());
+        for (index, endpoint) in raw.endpoints.into_iter().enumerate() {
+            let conditions = Conditions::new(
+                endpoint.conditions.ready,
+                endpoint.conditions.serving,
+                endpoint.conditions.terminating,
+            );
+            let place = format!("endpoint {index}");
+            let Some(hostname) = self.hostname(&place, endpoint.hostname) else { continue };
+            let pod = pod_of(endpoint.target_ref);
+            for text in endpoint.addresses {
+                if let Some(address) = self.address(&place, &text, Some(family)) {
+                    rows.push(EndpointRow { address, conditions, hostname: hostname.clone(), pod: pod.clone() });
+                }
+            }
+        }
+        Ok(EndpointSlice::new(self.key.clone(), service.map(Into::into), family, ports, &rows))
+    }
+
+    /// `None` if the endpoint is to be left out; else its hostname, if it has one.
+    #[allow(clippy::option_option)] // left out, without a hostname, with one: read once, in the line below the call
+    fn hostname(&mut self, place: &str, hostname: Option<String>) -> Option<Option<Box<str>>> {
+        match hostname.filter(|hostname| !hostname.is_empty()) {
+            None => Some(None),
+            Some(hostname) if is_label(&hostname) => Some(Some(hostname.to_ascii_lowercase().into())),
+            Some(hostname) => {
+                self.skip(
+                    Reason::Hostname,
+                    &format!(
+                        "{place} has the hostname {hostname:?}, which is not a DNS label; the endpoint is left out"
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    fn address(&mut self, place: &str, text: &str, family: Option<Family>) -> Option<IpAddr> {
+        let parsed = text.parse::<IpAddr>().ok();
+        let fits = |address: &IpAddr| family.is_none_or(|family| address.is_ipv4() == (family == Family::V4));
+        if let Some(address) = parsed.filter(fits) {
+            return Some(address);
+        }
+        let wrong = match family {
+            Some(family) if parsed.is_some() => format!("not an IP{family:?} address").replace("IPV", "IPv"),
+            _ => "no address".into(),
+        };
+        self.skip(Reason::Address, &format!("{place} has the address {text:?}, which is {wrong}; it is left out"));
+        None
+    }
+
+    fn endpoints(&mut self, document: Value) -> Result<Endpoints, Invalid> {
+        let raw: RawEndpoints = self.read(document)?;
+        let mut slices = Vec::new();
+        for (index, subset) in raw.subsets.into_iter().enumerate() {
+            let ports = self.ports(subset.ports);
+            let ready = Conditions::new(Some(true), None, None);
+            let not_ready = Conditions::new(Some(false), None, None);
+            let listed = subset.addresses.into_iter().map(|address| (address, ready));
+            let all = listed.chain(subset.not_ready_addresses.into_iter().map(|address| (address, not_ready)));
+            let mut rows = Vec::new();
+            for (raw, conditions) in all {
+                let place = format!("subset {index}");
+                let Some(hostname) = self.hostname(&place, raw.hostname) else { continue };
+                if let Some(address) = self.address(&place, &raw.ip, None) {
+                    rows.push(EndpointRow { address, conditions, hostname, pod: pod_of(raw.target_ref) });
+                }
+            }
+            for family in [Family::V4, Family::V6] {
+                let service = Some(self.key.name.clone());
+                let slice = EndpointSlice::new(self.key.clone(), service, family, ports.clone(), &rows);
+                if !slice.is_empty() {
+                    slices.push(slice);
+                }
+            }
+        }
+        Ok(Endpoints { key: self.key.clone(), slices })
+    }
+
+    fn pod(&mut self, document: Value) -> Result<Pod, Invalid> {
+        let raw: RawPod = self.read(document)?;
+        let mut listed: Vec<String> = raw.status.pod_ips.into_iter().filter_map(|entry| entry.ip).collect();
+        if listed.is_empty() {
+            listed.extend(raw.status.pod_ip);
+        }
+        listed.retain(|text| !text.is_empty());
+        let addresses = listed.iter().filter_map(|text| self.address("`status.podIPs`", text, None)).collect();
+        let ready = raw.status.conditions.iter().find(|condition| condition.kind.as_deref() == Some("Ready"));
+        Ok(Pod {
+            labels: labels(raw.metadata.labels.clone()),
+            addresses,
+            spec: self.pod_spec(raw.spec),
+            ready: ready.map(|condition| condition.status.as_deref() == Some("True")),
+            terminating: raw.metadata.deletion_timestamp.is_some(),
+            finished: matches!(raw.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            owner: owner_of(raw.metadata),
+            key: self.key.clone(),
+        })
+    }
+
+    fn pod_spec(&mut self, spec: RawPodSpec) -> PodSpec {
+        let sidecars = spec.init_containers.into_iter().filter(|init| init.restart_policy.as_deref() == Some("Always"));
+        let raw_ports = spec.containers.into_iter().chain(sidecars).flat_map(|container| container.ports);
+        let ports =
+            raw_ports.map(|port| RawPort { name: port.name, protocol: port.protocol, port: port.container_port });
+        PodSpec {
+            ports: self.ports(ports.collect()),
+            hostname: spec.hostname.filter(|text| !text.is_empty()).map(Into::into),
+            subdomain: spec.subdomain.filter(|text| !text.is_empty()).map(Into::into),
+        }
+    }
+
+    fn template(&mut self, template: RawTemplate) -> PodTemplate {
+        PodTemplate { labels: labels(template.metadata.labels), spec: self.pod_spec(template.spec) }
+    }
+
+    fn stateful_set(&mut self, document: Value) -> Result<StatefulSet, Invalid> {
+        let RawStatefulSet { spec } = self.read(document)?;
+        Ok(StatefulSet {
+            service_name: spec.service_name.unwrap_or_default().into(),
+            replicas: spec.replicas.unwrap_or(1),
+            start: spec.ordinals.start,
+            template: self.template(spec.template),
+            key: self.key.clone(),
+        })
+    }
+
+    fn workload(&mut self, document: Value, kind: WorkloadKind) -> Result<Workload, Invalid> {
+        let RawWorkload { metadata, spec } = self.read(document)?;
+        let (kind, replicas) = match kind {
+            WorkloadKind::DaemonSet => (kind, 1),
+            WorkloadKind::Job { .. } => {
+                let indexed = spec.completion_mode.as_deref() == Some("Indexed");
+                // Of an indexed Job all Pods have names of their own; of another as many as run at a time.
+                let count = if indexed { spec.completions } else { spec.parallelism };
+                (WorkloadKind::Job { indexed }, count.unwrap_or(1))
+            }
+            _ => (kind, spec.replicas.unwrap_or(1)),
+        };
+        Ok(Workload {
+            kind,
+            replicas,
+            template: self.template(spec.template),
+            owner: owner_of(metadata),
+            key: self.key.clone(),
+        })
+    }
+}
+
+fn labels(raw: Option<BTreeMap<String, Option<String>>>) -> Labels {
+    raw.into_iter().flatten().map(|(key, value)| (key.into(), value.unwrap_or_default().into())).collect()
+}
+
+fn family_of(text: &str) -> Option<Family> {
+    match text {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        _ => None,
+    }
+}
+
+fn pod_of(target: Option<RawTargetRef>) -> Option<Box<str>> {
+    let target = target.filter(|target| target.kind.as_deref() == Some("Pod"))?;
+    target.name.filter(|name| !name.is_empty()).map(Into::into)
+}
+
+fn owner_of(metadata: RawMetadata) -> Option<Owner> {
+    let controller = metadata.owner_references.into_iter().find(|owner| owner.controller)?;
+    Some(Owner { kind: controller.kind.into(), name: controller.name.into() })
+}
+
+/// `null` is as good as nothing.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+macro_rules! shapes {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {
+        $(
+            #[derive(Default, Deserialize)]
+            #[serde(rename_all = "camelCase")]
+            $(#[$meta])*
+            struct $name {
+                $(
+                    #[serde(default, deserialize_with = "or_default")]
+                    $(#[$field_meta])*
+                    $field: $type,
+                )*
+            }
+        )*
+    };
+}
+
+shapes! {
+    RawMetadata {
+        labels: Option<BTreeMap<String, Option<String>>>,
+        owner_references: Vec<RawOwner>,
+        deletion_timestamp: Option<String>,
+    }
+    RawOwner { kind: String, name: String, controller: bool, }
+    RawService { spec: RawServiceSpec, }
+    RawServiceSpec {
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        #[serde(rename = "clusterIP")]
+        cluster_ip: Option<String>,
+        #[serde(rename = "clusterIPs")]
+        cluster_ips: Vec<String>,
+        external_name: Option<String>,
+        publish_not_ready_addresses: bool,
+        selector: Option<BTreeMap<String, Option<String>>>,
+        ports: Vec<RawServicePort>,
+        ip_families: Vec<String>,
+    }
+    RawServicePort {
+        name: Option<String>,
+        protocol: Option<String>,
+        port: Option<i64>,
+        target_port: Option<RawTargetPort>,
+    }
+    RawPort { name: Option<String>, protocol: Option<String>, port: Option<i64>, }
+    RawSlice {
+        metadata: RawMetadata,
+        address_type: Option<String>,
+        ports: Vec<RawPort>,
+        endpoints: Vec<RawEndpoint>,
+    }
+    RawEndpoint {
+        addresses: Vec<String>,
+        conditions: RawConditions,
+        hostname: Option<String>,
+        target_ref: Option<RawTargetRef>,
+    }
+    RawConditions { ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>, }
+    RawTargetRef { kind: Option<String>, name: Option<String>, }
+    RawEndpoints { subsets: Vec<RawSubset>, }
+    RawSubset {
+        addresses: Vec<RawEndpointAddress>,
+        not_ready_addresses: Vec<RawEndpointAddress>,
+        ports: Vec<RawPort>,
+    }
+    RawEndpointAddress { ip: String, hostname: Option<String>, target_ref: Option<RawTargetRef>, }
+    RawPod { metadata: RawMetadata, spec: RawPodSpec, status: RawPodStatus, }
+    RawPodSpec {
+        hostname: Option<String>,
+        subdomain: Option<String>,
+        containers: Vec<RawContainer>,
+        init_containers: Vec<RawContainer>,
+    }
+    RawContainer { ports: Vec<RawContainerPort>, restart_policy: Option<String>, }
+    RawContainerPort { name: Option<String>, protocol: Option<String>, container_port: Option<i64>, }
+    RawPodStatus {
+        phase: Option<String>,
+        #[serde(rename = "podIP")]
+        pod_ip: Option<String>,
+        #[serde(rename = "podIPs")]
+        pod_ips: Vec<RawPodIp>,
+        conditions: Vec<RawCondition>,
+    }
+    RawPodIp { ip: Option<String>, }
+    RawCondition {
+        #[serde(rename = "type")]
+        kind: Option<String>,
+        status: Option<String>,
+    }
+    RawTemplate { metadata: RawMetadata, spec: RawPodSpec, }
+    RawStatefulSet { spec: RawStatefulSetSpec, }
+    RawStatefulSetSpec {
+        service_name: Option<String>,
+        replicas: Option<u32>,
+        ordinals: RawOrdinals,
+        template: RawTemplate,
+    }
+    RawOrdinals { start: u32, }
+    RawWorkload { metadata: RawMetadata, spec: RawWorkloadSpec, }
+    RawWorkloadSpec {
+        replicas: Option<u32>,
+        template: RawTemplate,
+        completions: Option<u32>,
+        parallelism: Option<u32>,
+        completion_mode: Option<String>,
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawTargetPort {
+    Number(u16),
+    Name(String),
+}
