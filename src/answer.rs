@@ -1,9 +1,25 @@
-//! Request and zone in, response out. (Stub: its door only.)
+//! Request and zone in, response out: the one engine, whatever brought the request.
+//!
+//! [`Responder::respond`] is the door: the gate, then one `match` over what the zone says. A response is written in
+//! the buffer of the query. Row ids (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`, what exists is
+//! `zone.rs`.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::metrics::Counters;
+use ipnet::IpNet;
+
+use crate::explain::Absence;
+use crate::metrics::{Counters, Event};
+use crate::names::{QueryName, ServiceKey, WireName};
+use crate::records::{Addresses, OwnName, PtrName, RRset, Server, Servers, rtype};
+use crate::status::{DataState, Status};
+use crate::wire::{self, MAX_TCP, NameRef, QUESTION, Query, Refusal, Section, Writer, ede, rcode};
+use crate::zone::{EXPECTED_TTL, Lookup, SOA_TIMERS, Site, VERSION_TTL, Zone};
+
+/// How deep a chain of CNAMEs inside the zones is followed (N14).
+const MAX_CHAIN: usize = 8;
 
 /// How a message came, and so how large a response may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,24 +39,44 @@ pub struct Peer {
     pub to: SocketAddr,
 }
 
+/// Who is answered.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The clients that are answered; everyone where this is empty.
+    pub allow: Vec<IpNet>,
+    /// Others get no response instead of REFUSED.
+    pub silent: bool,
+}
+
 /// What one worker needs for itself: room for a name, a counter that rotates RRsets, its event counters.
 pub struct Worker {
     /// Its counters.
     pub counters: Arc<Counters>,
+    name: QueryName,
+    alias: QueryName,
+    turn: u16,
 }
 
 impl Worker {
     /// For a thread that begins to work.
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { counters }
+        Self { counters, name: QueryName::default(), alias: QueryName::default(), turn: 0 }
     }
 }
 
 /// Answers messages, whatever brought them.
-#[derive(Default)]
-pub struct Responder {}
+pub struct Responder {
+    zone: Arc<Zone>,
+    status: Arc<Status>,
+    access: Access,
+}
 
 impl Responder {
+    /// Answers for `zone`.
+    pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
+        Self { zone, status, access }
+    }
+
     /// Reads the query in `message[..length]` and writes the response over it, from the start of `message`.
     ///
     /// Returns the length of the response in octets, or `None` where the message deserves none: over UDP it is then
@@ -48,13 +84,461 @@ impl Responder {
     /// `message` is at least 1232 octets long for UDP (the whole slot of the datagram), 65,535 for TCP.
     pub fn respond(
         &self,
-        _worker: &mut Worker,
-        _peer: Peer,
-        _transport: Transport,
+        worker: &mut Worker,
+        peer: Peer,
+        transport: Transport,
         message: &mut [u8],
         length: usize,
     ) -> Option<usize> {
-        message[2] |= 0x80;
-        Some(length)
+        let header: [u8; 4] = message.get(..4)?.try_into().ok()?;
+        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(worker, peer, transport, message, length)));
+        let Ok(answered) = answered else {
+            worker.counters.count(Event::Panics);
+            // The question may be written over by now: the header alone says enough.
+            message[..4].copy_from_slice(&header);
+            return Some(wire::refuse(message, Refusal::header_only(rcode::SERVFAIL), None));
+        };
+        let (response, rcode) = answered?;
+        worker.counters.count(rcode_event(rcode));
+        if message[2] & 0x02 != 0 {
+            let udp = transport == Transport::Udp;
+            worker.counters.count(if udp { Event::TruncatedUdp } else { Event::TruncatedTcp });
+        }
+        Some(response)
     }
+
+    fn answer(
+        &self,
+        worker: &mut Worker,
+        peer: Peer,
+        transport: Transport,
+        message: &mut [u8],
+        length: usize,
+    ) -> Option<(usize, u16)> {
+        let drop = |worker: &Worker, event| {
+            worker.counters.count(event);
+            None
+        };
+        if let Err(event) = wire::gate(&message[..length]) {
+            return drop(worker, event);
+        }
+        if !is_client(peer) {
+            return drop(worker, Event::DroppedSource);
+        }
+        let allowed = self.allows(peer);
+        if !allowed && self.access.silent {
+            return drop(worker, Event::DroppedNotAllowed);
+        }
+        match wire::read(&message[..length], &mut worker.name) {
+            Ok(query) if allowed => Some(self.resolve(worker, transport, message, query)),
+            Ok(Query { question_end, edns, .. }) => {
+                let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
+                Some((wire::refuse(message, refusal, Some((ede::PROHIBITED, ""))), rcode::REFUSED))
+            }
+            Err(refusal) => {
+                let refusal = if allowed { refusal } else { Refusal::header_only(rcode::REFUSED) };
+                Some((wire::refuse(message, refusal, None), refusal.rcode))
+            }
+        }
+    }
+
+    fn allows(&self, peer: Peer) -> bool {
+        let allow = &self.access.allow;
+        allow.is_empty() || allow.iter().any(|network| network.contains(&peer.from.ip().to_canonical()))
+    }
+
+    fn resolve(&self, worker: &mut Worker, transport: Transport, message: &mut [u8], query: Query) -> (usize, u16) {
+        worker.turn = worker.turn.wrapping_add(1);
+        let refuse = |message: &mut [u8], rcode, error| {
+            let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
+            (wire::refuse(message, refusal, Some(error)), rcode)
+        };
+        if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
+            return refuse(message, rcode::REFUSED, (ede::PROHIBITED, "zone transfers are not offered"));
+        }
+        let limit = if transport == Transport::Udp { wire::udp_limit(query.edns) } else { MAX_TCP };
+        let mut response = Response {
+            writer: Writer::new(message, query.question_end, limit, query.edns.is_some()),
+            ttl: self.zone.settings().ttl,
+            turn: usize::from(query.id.wrapping_add(worker.turn)),
+        };
+        match self.write(worker, query, &mut response) {
+            Outcome::Answered(rcode) => (response.writer.finish(rcode, true, query.edns, None), rcode),
+            Outcome::NotInZone => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
+            Outcome::NotReady => refuse(message, rcode::SERVFAIL, (ede::NOT_READY, "not synced yet")),
+        }
+    }
+
+    /// Writes answer and authority, and follows CNAMEs inside the zones.
+    fn write(&self, worker: &mut Worker, query: Query, response: &mut Response<'_>) -> Outcome {
+        let not_ready = self.status.data_state() == DataState::NotSynced;
+        let first = self.zone.look_up(&worker.name, query.qtype, |lookup| match lookup {
+            Lookup::NotInZone => Step::NotInZone,
+            _ if not_ready => Step::NotReady,
+            lookup => {
+                self.write_lookup(&worker.name, Names::of_question(&lookup, &worker.name), query, lookup, response)
+            }
+        });
+        match first {
+            Step::Done(rcode) => Outcome::Answered(rcode),
+            Step::Glue(target) => {
+                response.glue(target, &self.zone);
+                Outcome::Answered(rcode::NOERROR)
+            }
+            Step::NotInZone => Outcome::NotInZone,
+            Step::NotReady => Outcome::NotReady,
+            Step::Follow(target, owner) => Outcome::Answered(self.follow(worker, query, target, owner, response)),
+        }
+    }
+
+    /// Follows a chain of CNAMEs to its end, and returns the rcode of its last name (RFC 6604 section 2.1).
+    fn follow(
+        &self,
+        worker: &mut Worker,
+        query: Query,
+        target: WireName,
+        owner: u16,
+        response: &mut Response<'_>,
+    ) -> u16 {
+        let mut visited = vec![target];
+        let mut owner = owner;
+        while let Some(target) = visited.last() {
+            worker.alias.set(target);
+            let names = Names { owner, apex: None };
+            let step = self.zone.look_up(&worker.alias, query.qtype, |lookup| match lookup {
+                // N14: names outside are not chased.
+                Lookup::NotInZone => Step::Done(rcode::NOERROR),
+                lookup => self.write_lookup(&worker.alias, names, query, lookup, response),
+            });
+            match step {
+                Step::Follow(next, at) if visited.len() < MAX_CHAIN && !visited.contains(&next) => {
+                    visited.push(next);
+                    owner = at;
+                }
+                Step::Done(rcode) => return rcode,
+                _ => return rcode::NOERROR,
+            }
+        }
+        rcode::NOERROR
+    }
+
+    fn write_lookup(
+        &self,
+        name: &QueryName,
+        names: Names,
+        query: Query,
+        lookup: Lookup<'_>,
+        response: &mut Response<'_>,
+    ) -> Step {
+        match lookup {
+            Lookup::Found(site, rrset) => response.rrset(names, site, rrset, &self.zone),
+            Lookup::Cname(site, target) => {
+                let Some(owner) = response.cname(names, site, target) else { return Step::Done(rcode::NOERROR) };
+                match query.qtype {
+                    rtype::CNAME | rtype::ANY => Step::Done(rcode::NOERROR),
+                    _ if *target.octets() == *name.octets() => Step::Done(rcode::NOERROR),
+                    _ => Step::Follow(target.clone(), owner),
+                }
+            }
+            Lookup::NoData(site) => self.deny(names, site, rcode::NOERROR, None, response),
+            Lookup::NxDomain(site, absence) => self.deny(names, site, rcode::NXDOMAIN, absence, response),
+            Lookup::NotInZone => Step::NotInZone,
+        }
+    }
+
+    /// RFC 2308 sections 2 and 3: a negative answer carries the SOA, with the TTL that it may be kept for.
+    fn deny(
+        &self,
+        names: Names,
+        site: Site<'_>,
+        rcode: u16,
+        absence: Option<Absence>,
+        response: &mut Response<'_>,
+    ) -> Step {
+        let negative = self.zone.settings().negative_ttl;
+        let expected = absence.is_some_and(Absence::is_expected);
+        response.writer.begin(Section::Authority);
+        response.soa(names, site, if expected { negative.min(EXPECTED_TTL) } else { negative }, &self.zone);
+        Step::Done(rcode)
+    }
+}
+
+/// Step 3 of the gate: what can be a client. Our own address and port is a message that we sent ourselves.
+fn is_client(peer: Peer) -> bool {
+    let address = peer.from.ip();
+    peer.from.port() != 0 && !address.is_unspecified() && !address.is_multicast() && peer.from != peer.to
+}
+
+fn rcode_event(rcode: u16) -> Event {
+    match rcode {
+        rcode::NOERROR => Event::NoError,
+        rcode::FORMERR => Event::FormErr,
+        rcode::SERVFAIL => Event::ServFail,
+        rcode::NXDOMAIN => Event::NxDomain,
+        rcode::NOTIMP => Event::NotImp,
+        rcode::REFUSED => Event::Refused,
+        _ => Event::OtherCode,
+    }
+}
+
+/// What became of a query.
+enum Outcome {
+    Answered(u16),
+    NotInZone,
+    NotReady,
+}
+
+/// What became of one name.
+enum Step {
+    Done(u16),
+    /// The name server's addresses go into the additional section, under the name at this position.
+    Glue(usize),
+    /// A CNAME to this name, which stands in the message where this pointer points.
+    Follow(WireName, u16),
+    NotInZone,
+    NotReady,
+}
+
+/// Where names stand in the message already.
+#[derive(Clone, Copy)]
+struct Names {
+    /// The owner of what is answered.
+    owner: u16,
+    /// The apex of the zone that was asked.
+    apex: Option<u16>,
+}
+
+impl Names {
+    fn of_question(lookup: &Lookup<'_>, name: &QueryName) -> Self {
+        let apex = match lookup {
+            Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) | Lookup::NxDomain(site, _) => {
+                wire::pointer(wire::HEADER + name.offset(site.apex_at))
+            }
+            Lookup::NotInZone => None,
+        };
+        Self { owner: QUESTION, apex }
+    }
+}
+
+/// A response while it is written.
+struct Response<'m> {
+    writer: Writer<'m>,
+    ttl: u32,
+    /// Where RRsets begin, before they are taken modulo their length (A6).
+    turn: usize,
+}
+
+impl Response<'_> {
+    fn rrset(&mut self, names: Names, site: Site<'_>, rrset: RRset<'_>, zone: &Zone) -> Step {
+        match rrset {
+            RRset::A(addresses) => self.addresses(names.owner, rtype::A, addresses, u32::to_be_bytes),
+            RRset::Aaaa(addresses) => self.addresses(names.owner, rtype::AAAA, addresses, u128::to_be_bytes),
+            RRset::Srv(servers) => self.servers(names.owner, site.forward, servers),
+            RRset::Ptr(pointers) => self.pointers(names.owner, site, pointers),
+            RRset::Txt(text) => self.one(names.owner, rtype::TXT, VERSION_TTL, &[&[text.len() as u8], text]),
+            RRset::Soa => self.soa(names, site, zone.settings().negative_ttl, zone),
+            RRset::Ns => {
+                let target = self.writer.position() + 12;
+                let (label, rest) = name_server(names, site);
+                self.one(names.owner, rtype::NS, self.ttl, &[label, rest.octets()]);
+                return Step::Glue(target);
+            }
+        }
+        Step::Done(rcode::NOERROR)
+    }
+
+    /// A1 and A4: as many addresses as fit, from a place that moves.
+    fn addresses<T: Copy, const N: usize>(
+        &mut self,
+        owner: u16,
+        rtype: u16,
+        addresses: Addresses<'_, T>,
+        octets: impl Fn(T) -> [u8; N],
+    ) {
+        let count = addresses.len();
+        let fit = self.fit(count, 12 + N);
+        let start = if count > 1 { self.turn % count } else { 0 };
+        for index in (start..count).chain(0..start).take(fit) {
+            self.writer.address(owner, rtype, self.ttl, octets(addresses.get(index)));
+        }
+    }
+
+    /// How many of `count` records of `length` octets fit; cuts the answer where that is not all.
+    fn fit(&mut self, count: usize, length: usize) -> usize {
+        let fit = count.min(self.writer.room() / length);
+        if fit < count {
+            self.writer.truncate();
+        }
+        fit
+    }
+
+    /// N4, N5: targets in full (RFC 2782: no compression), then their addresses as far as they fit (A4).
+    fn servers(&mut self, owner: u16, zone: &WireName, servers: Servers<'_>) {
+        let count = servers.len();
+        let start = self.turn % count;
+        let first = self.writer.position();
+        let mut written = 0;
+        for index in (start..count).chain(0..start) {
+            if !self.server(owner, zone, &servers, servers.get(index)) {
+                self.writer.truncate();
+                break;
+            }
+            written += 1;
+        }
+        self.writer.begin(Section::Additional);
+        let mut position = first;
+        let mut before = None;
+        for index in (start..count).chain(0..start).take(written) {
+            let (data, next) = self.writer.data_of(position);
+            position = next;
+            let server = servers.get(index);
+            // Ports of one endpoint stand together, but for the place where the rotation begins.
+            let seen =
+                before == Some(server.endpoint) || index < start && servers.get(start).endpoint == server.endpoint;
+            before = Some(server.endpoint);
+            let Some(target) = wire::pointer(data + 6).filter(|_| !seen) else { continue };
+            if self.writer.room() < 16 {
+                break;
+            }
+            self.additional(target, rtype::A, server.v4, u32::to_be_bytes);
+            self.additional(target, rtype::AAAA, server.v6, u128::to_be_bytes);
+        }
+    }
+
+    fn server(&mut self, owner: u16, zone: &WireName, servers: &Servers<'_>, server: Server<'_>) -> bool {
+        let mut buffer = [0; 64];
+        let label = own_label(server.label, &mut buffer);
+        let mut fixed = [0; 6];
+        fixed[2..4].copy_from_slice(&servers.weight.to_be_bytes());
+        fixed[4..6].copy_from_slice(&server.port.to_be_bytes());
+        let data: [&[u8]; 5] = [&fixed, label, servers.service().0, SVC, zone.octets()];
+        self.writer.record(NameRef::Pointer(owner), rtype::SRV, self.ttl, &data)
+    }
+
+    /// An RRset of the additional section: whole, or not at all.
+    fn additional<T: Copy, const N: usize>(
+        &mut self,
+        owner: u16,
+        rtype: u16,
+        addresses: &[T],
+        octets: impl Fn(T) -> [u8; N],
+    ) {
+        if addresses.len() * (12 + N) <= self.writer.room() {
+            for address in addresses {
+                self.writer.address(owner, rtype, self.ttl, octets(*address));
+            }
+        }
+    }
+
+    /// R2: in their order, never rotated: clients take the first.
+    fn pointers(&mut self, owner: u16, site: Site<'_>, names: &[PtrName]) {
+        let Some(address) = site.address else { return };
+        // The first name is written in full; those behind it share its `svc` and its zone (RFC 1035 section 4.1.4).
+        let mut shared: Option<u16> = None;
+        for name in names {
+            let mut buffer = [0; 64];
+            let label = own_label(name.own_name(address), &mut buffer);
+            let ServiceKey(service) = name.service.key();
+            let at = self.writer.position() + 12 + label.len() + service.len();
+            let suffix = shared.map(u16::to_be_bytes);
+            let rest: [&[u8]; 2] = match &suffix {
+                Some(pointer) => [pointer, &[]],
+                None => [SVC, site.forward.octets()],
+            };
+            if !self.writer.record(NameRef::Pointer(owner), rtype::PTR, self.ttl, &[label, service, rest[0], rest[1]]) {
+                self.writer.truncate();
+                return;
+            }
+            shared = shared.or_else(|| wire::pointer(at));
+        }
+    }
+
+    /// Returns where the target stands; `None` where the record did not fit.
+    fn cname(&mut self, names: Names, site: Site<'_>, target: &WireName) -> Option<u16> {
+        let at = self.writer.position() + 12;
+        let below = target.octets().strip_suffix(site.apex.octets()).filter(|_| is_below(target, site.apex));
+        let pointer = names.apex.map(u16::to_be_bytes);
+        let data: [&[u8]; 2] = match (below, &pointer) {
+            (Some(labels), Some(pointer)) => [labels, pointer],
+            _ => [target.octets(), &[]],
+        };
+        if !self.writer.record(NameRef::Pointer(names.owner), rtype::CNAME, self.ttl, &data) {
+            self.writer.truncate();
+            return None;
+        }
+        wire::pointer(at)
+    }
+
+    /// A8. Not even a question of 255 octets leaves too little room for it.
+    fn soa(&mut self, names: Names, site: Site<'_>, ttl: u32, zone: &Zone) {
+        let owner = names.apex.map_or(NameRef::Whole(site.apex), NameRef::Pointer);
+        let mut numbers = [0; 20];
+        let [refresh, retry, expire] = SOA_TIMERS;
+        let values = [zone.serial(), refresh, retry, expire, zone.settings().negative_ttl];
+        for (place, value) in numbers.chunks_exact_mut(4).zip(values) {
+            place.copy_from_slice(&value.to_be_bytes());
+        }
+        let (label, rest) = name_server(names, site);
+        let rest = rest.octets();
+        self.writer.record(owner, rtype::SOA, ttl, &[label, rest, HOSTMASTER, rest, &numbers]);
+    }
+
+    /// The name server's addresses, under its name at `target`.
+    fn glue(&mut self, target: usize, zone: &Zone) {
+        let apex = zone.name_server();
+        self.writer.begin(Section::Additional);
+        if let Some(owner) = wire::pointer(target) {
+            self.additional(owner, rtype::A, &apex.v4, u32::to_be_bytes);
+            self.additional(owner, rtype::AAAA, &apex.v6, u128::to_be_bytes);
+        }
+    }
+
+    fn one(&mut self, owner: u16, rtype: u16, ttl: u32, data: &[&[u8]]) {
+        if !self.writer.record(NameRef::Pointer(owner), rtype, ttl, data) {
+            self.writer.truncate();
+        }
+    }
+}
+
+const SVC: &[u8] = b"\x03svc";
+const NAME_SERVER: &[u8] = b"\x02ns\x03dns";
+const HOSTMASTER: &[u8] = b"\x0ahostmaster";
+
+/// The name server's labels, and what stands behind them: a pointer to the zone that was asked, or the zone in full.
+fn name_server<'s>(names: Names, site: Site<'s>) -> (&'static [u8], Rest<'s>) {
+    match names.apex.filter(|_| std::ptr::eq(site.apex, site.forward)) {
+        Some(pointer) => (NAME_SERVER, Rest::Pointer(pointer.to_be_bytes())),
+        None => (NAME_SERVER, Rest::Zone(site.forward)),
+    }
+}
+
+enum Rest<'s> {
+    Pointer([u8; 2]),
+    Zone(&'s WireName),
+}
+
+impl Rest<'_> {
+    fn octets(&self) -> &[u8] {
+        match self {
+            Self::Pointer(octets) => octets,
+            Self::Zone(zone) => zone.octets(),
+        }
+    }
+}
+
+/// The first label of an endpoint's name with its length in front; nothing for the Service's own name.
+fn own_label<'b>(name: Option<OwnName<'_>>, buffer: &'b mut [u8; 64]) -> &'b [u8] {
+    let Some(name) = name else { return &[] };
+    let mut text = [0; 63];
+    let label = name.write(&mut text);
+    buffer[0] = label.len() as u8;
+    buffer[1..=label.len()].copy_from_slice(label);
+    &buffer[..=label.len()]
+}
+
+/// Whether `name` ends in the labels of `apex`, and not only in its octets.
+fn is_below(name: &WireName, apex: &WireName) -> bool {
+    let mut query = QueryName::default();
+    query.set(name);
+    query.apex_at(apex).is_some()
 }

@@ -16,10 +16,17 @@ pub struct PackedLabel(u64);
 impl PackedLabel {
     /// No label: an endpoint that is known by its address alone.
     pub const NONE: Self = Self(u64::MAX);
+    /// No label either: the name of the Service itself.
+    pub const SERVICE: Self = Self(u64::MAX - 1);
 
     /// Whether this is [`Self::NONE`].
     pub fn is_none(self) -> bool {
         self == Self::NONE
+    }
+
+    /// A key to sort labels of one [`Texts`] by: text after text, each in the order of its numbers.
+    pub fn order(self) -> u64 {
+        self.0.rotate_left(32)
     }
 
     fn new(text: u32, number: Option<u32>) -> Self {
@@ -44,8 +51,8 @@ pub fn split(label: &str) -> (&str, Option<u32>) {
         start += 1;
     }
     match label[start..].parse() {
-        // u32::MAX is left out: PackedLabel keeps the number plus one, and all ones are NONE.
-        Ok(number) if number < u32::MAX => (&label[..start], Some(number)),
+        // The two largest are left out: PackedLabel keeps the number plus one, and all ones mean NONE or SERVICE.
+        Ok(number) if number < u32::MAX - 1 => (&label[..start], Some(number)),
         _ => (label, None),
     }
 }
@@ -58,7 +65,7 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// The label that `packed` stands for; not for [`PackedLabel::NONE`].
+    /// The label that `packed` stands for; not for [`PackedLabel::NONE`] and [`PackedLabel::SERVICE`].
     pub fn label(&self, packed: PackedLabel) -> Label<'_> {
         let index = packed.text();
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };

@@ -1,0 +1,479 @@
+//! What is known of the cluster: objects in, and out of each change the contributors that it touches.
+//!
+//! [`Cluster::apply`] and [`Cluster::delete`] return the dirty [`Contributor`]s, none where nothing served changed.
+//! A relist is mark and sweep in place: [`Cluster::begin`], `apply` for each object, [`Cluster::sweep`]; until the
+//! sweep, what was known stays. The views are what `records.rs` and `explain.rs` read. Not here: what a name answers
+//! (`records.rs`), and where objects come from (`source`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::objects::{EndpointSlice, Object, ObjectRef, Pod, Service, ServiceKind, StatefulSet};
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// A part of the zone that is published as one value, replaced by who contributed it and never by name: two Services
+/// can give one PTR RRset.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Contributor {
+    /// The apex, the name server's addresses.
+    Apex,
+    /// A namespace's own name.
+    Namespace(Box<str>),
+    /// Everything at and below a Service's name, and the PTR records that point there.
+    Service(ObjectRef),
+    /// The Pod addresses of a namespace.
+    PodAddresses(Box<str>),
+}
+
+/// A kind of object, to relist it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Resource {
+    /// Namespaces.
+    Namespaces,
+    /// Services.
+    Services,
+    /// EndpointSlices.
+    EndpointSlices,
+    /// Endpoints.
+    Endpoints,
+    /// Pods.
+    Pods,
+    /// StatefulSets.
+    StatefulSets,
+    /// Workloads that are known from manifests only.
+    Workloads,
+}
+
+impl Resource {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Namespaces,
+        Self::Services,
+        Self::EndpointSlices,
+        Self::Endpoints,
+        Self::Pods,
+        Self::StatefulSets,
+        Self::Workloads,
+    ];
+
+    /// The resource that `object` belongs to.
+    pub fn of(object: &Object) -> Self {
+        match object {
+            Object::Namespace(_) => Self::Namespaces,
+            Object::Service(_) => Self::Services,
+            Object::EndpointSlice(_) => Self::EndpointSlices,
+            Object::Endpoints(_) => Self::Endpoints,
+            Object::Pod(_) => Self::Pods,
+            Object::StatefulSet(_) => Self::StatefulSets,
+            Object::Workload(_) => Self::Workloads,
+        }
+    }
+}
+
+/// When a namespace exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespaces {
+    /// When its Namespace object does: a cluster whose Namespaces are watched.
+    Declared,
+    /// Also when any object stands in it: manifests rarely hold their Namespaces.
+    Inferred,
+}
+
+/// All objects, by what the zone needs to know of them.
+pub struct Cluster {
+    namespaces_exist: Namespaces,
+    /// The Service in front of this server, whose addresses are those of `ns.dns.Z`.
+    apex_service: Option<ObjectRef>,
+    /// Objects of kinds that are kept by name alone carry no value here but the mark of the last relist.
+    known: [Map<ObjectRef, Mark>; 7],
+    services: Map<ObjectRef, ServiceState>,
+    slices: Map<ObjectRef, Arc<EndpointSlice>>,
+    pods: Map<Box<str>, BTreeMap<Box<str>, Vec<IpAddr>>>,
+    stateful_sets: Map<ObjectRef, StatefulSet>,
+    namespaces: Map<Box<str>, NamespaceState>,
+    mark: Mark,
+}
+
+/// The number of the relist that an object was last seen in.
+type Mark = u32;
+
+/// All that bears a Service's name: the Service may be missing.
+#[derive(Default)]
+struct ServiceState {
+    service: Option<Service>,
+    /// In the order of their names, Endpoints before EndpointSlices.
+    slices: Vec<Arc<EndpointSlice>>,
+    endpoints: Vec<Arc<EndpointSlice>>,
+    /// StatefulSets that it governs.
+    governs: BTreeSet<Box<str>>,
+}
+
+impl ServiceState {
+    fn is_empty(&self) -> bool {
+        self.service.is_none() && self.slices.is_empty() && self.endpoints.is_empty() && self.governs.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct NamespaceState {
+    declared: bool,
+    objects: usize,
+}
+
+/// What bears one Service's name.
+pub struct ServiceView<'c> {
+    /// Its namespace and name.
+    pub key: &'c ObjectRef,
+    /// The Service, where there is one.
+    pub service: Option<&'c Service>,
+    slices: &'c [Arc<EndpointSlice>],
+    endpoints: &'c [Arc<EndpointSlice>],
+    /// The StatefulSets whose `serviceName` is this.
+    pub stateful_sets: Vec<&'c StatefulSet>,
+}
+
+impl<'c> ServiceView<'c> {
+    /// The slices that belong to it, in the order of their names.
+    pub fn slices(&self) -> impl Iterator<Item = &'c EndpointSlice> + Clone {
+        self.endpoints.iter().chain(self.slices).map(AsRef::as_ref)
+    }
+}
+
+impl Cluster {
+    /// An empty cluster. `apex_service` is the Service whose addresses are those of `ns.dns.Z`.
+    pub fn new(namespaces: Namespaces, apex_service: Option<ObjectRef>) -> Self {
+        Self {
+            namespaces_exist: namespaces,
+            apex_service,
+            known: Default::default(),
+            services: Map::default(),
+            slices: Map::default(),
+            pods: Map::default(),
+            stateful_sets: Map::default(),
+            namespaces: Map::default(),
+            mark: 0,
+        }
+    }
+
+    /// Takes the present state of one object and returns whom it touches: nobody where nothing served changed.
+    pub fn apply(&mut self, object: Object) -> Vec<Contributor> {
+        let mut dirty = Vec::new();
+        let resource = Resource::of(&object);
+        let key = ObjectRef::new(object.namespace(), object.name());
+        if self.known[resource as usize].insert(key, self.mark).is_none() && resource != Resource::Namespaces {
+            self.count_in_namespace(object.namespace(), 1, &mut dirty);
+        }
+        match object {
+            Object::Namespace(name) => self.declare_namespace(&name, true, &mut dirty),
+            Object::Service(service) => self.apply_service(service, &mut dirty),
+            Object::EndpointSlice(slice) => self.apply_slice(slice, &mut dirty),
+            Object::Endpoints(endpoints) => {
+                self.replace_endpoints(endpoints.key, endpoints.slices, &mut dirty);
+            }
+            Object::Pod(pod) => self.apply_pod(pod, &mut dirty),
+            Object::StatefulSet(set) => self.apply_stateful_set(set, &mut dirty),
+            Object::Workload(_) => {}
+        }
+        dirty
+    }
+
+    /// Forgets one object, and returns whom that touches. For a Namespace both parts of `key` are its name.
+    pub fn delete(&mut self, resource: Resource, key: &ObjectRef) -> Vec<Contributor> {
+        let mut dirty = Vec::new();
+        if self.known[resource as usize].remove(key).is_none() {
+            return dirty;
+        }
+        match resource {
+            Resource::Namespaces => self.declare_namespace(&key.name, false, &mut dirty),
+            Resource::Services => self.delete_service(key, &mut dirty),
+            Resource::EndpointSlices => self.delete_slice(key, &mut dirty),
+            Resource::Endpoints => self.replace_endpoints(key.clone(), Vec::new(), &mut dirty),
+            Resource::Pods => self.delete_pod(key, &mut dirty),
+            Resource::StatefulSets => self.delete_stateful_set(key, &mut dirty),
+            Resource::Workloads => {}
+        }
+        if resource != Resource::Namespaces {
+            self.count_in_namespace(&key.namespace, -1, &mut dirty);
+        }
+        dirty
+    }
+
+    /// Begins a relist: what is applied from now on has been seen in it.
+    pub fn begin(&mut self) {
+        self.mark += 1;
+    }
+
+    /// Ends a relist of `resource`: forgets its objects that were not applied since [`Self::begin`].
+    pub fn sweep(&mut self, resource: Resource) -> Vec<Contributor> {
+        let mark = self.mark;
+        let unseen = self.known[resource as usize].iter().filter(|(_, seen)| **seen != mark);
+        let unseen: Vec<ObjectRef> = unseen.map(|(key, _)| key.clone()).collect();
+        unseen.iter().flat_map(|key| self.delete(resource, key)).collect()
+    }
+
+    /// What bears the Service's name `key`.
+    pub fn service<'c>(&'c self, key: &'c ObjectRef) -> ServiceView<'c> {
+        let state = self.services.get(key);
+        let governs = state.map(|state| &state.governs).into_iter().flatten();
+        ServiceView {
+            key,
+            service: state.and_then(|state| state.service.as_ref()),
+            slices: state.map_or(&[], |state| &state.slices),
+            endpoints: state.map_or(&[], |state| &state.endpoints),
+            stateful_sets: governs
+                .filter_map(|name| self.stateful_sets.get(&ObjectRef::new(&key.namespace, name)))
+                .collect(),
+        }
+    }
+
+    /// Whether a namespace exists.
+    pub fn namespace_exists(&self, name: &str) -> bool {
+        self.namespaces
+            .get(name)
+            .is_some_and(|state| state.declared || self.namespaces_exist == Namespaces::Inferred && state.objects > 0)
+    }
+
+    /// The addresses of the Pods of a namespace.
+    pub fn pod_addresses(&self, namespace: &str) -> impl Iterator<Item = IpAddr> {
+        self.pods.get(namespace).into_iter().flat_map(|pods| pods.values()).flatten().copied()
+    }
+
+    /// The addresses of the Service in front of this server.
+    pub fn apex_addresses(&self) -> &[IpAddr] {
+        let service = self.apex_service.as_ref().and_then(|key| self.services.get(key)?.service.as_ref());
+        match service.map(|service| &service.kind) {
+            Some(ServiceKind::ClusterIp(addresses)) => addresses,
+            _ => &[],
+        }
+    }
+
+    /// Every address that a name could be asked for in reverse: of Services, of endpoints.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.services.values().flat_map(|state| {
+            let own = match state.service.as_ref().map(|service| &service.kind) {
+                Some(ServiceKind::ClusterIp(addresses)) => &addresses[..],
+                _ => &[],
+            };
+            let slices = state.slices.iter().chain(&state.endpoints);
+            own.iter().copied().chain(slices.flat_map(|slice| slice.endpoints().map(|endpoint| endpoint.address)))
+        })
+    }
+
+    /// Everyone who could contribute: to build a zone from nothing.
+    pub fn contributors(&self) -> Vec<Contributor> {
+        let services = self.services.keys().cloned().map(Contributor::Service);
+        let namespaces = self.namespaces.keys().cloned().map(Contributor::Namespace);
+        let pods = self.pods.keys().cloned().map(Contributor::PodAddresses);
+        std::iter::once(Contributor::Apex).chain(services).chain(namespaces).chain(pods).collect()
+    }
+
+    fn apply_service(&mut self, service: Service, dirty: &mut Vec<Contributor>) {
+        let key = service.key.clone();
+        let state = self.services.entry(key.clone()).or_default();
+        if state.service.as_ref() != Some(&service) {
+            state.service = Some(service);
+            self.touch_service(key, dirty);
+        }
+    }
+
+    fn delete_service(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
+        self.change(key, |state| state.service = None);
+        self.touch_service(key.clone(), dirty);
+    }
+
+    fn touch_service(&self, key: ObjectRef, dirty: &mut Vec<Contributor>) {
+        if self.apex_service.as_ref() == Some(&key) {
+            dirty.push(Contributor::Apex);
+        }
+        dirty.push(Contributor::Service(key));
+    }
+
+    fn apply_slice(&mut self, slice: EndpointSlice, dirty: &mut Vec<Contributor>) {
+        if self.slices.get(&slice.key).is_some_and(|old| **old == slice) {
+            return;
+        }
+        let key = slice.key.clone();
+        let owner = owner_of(&slice);
+        // One that moves from one Service to another touches both.
+        self.detach_slice(&key, dirty);
+        let slice = Arc::new(slice);
+        if let Some(owner) = owner {
+            let slices = &mut self.services.entry(owner.clone()).or_default().slices;
+            let at = slices.partition_point(|other| other.key.name < key.name);
+            slices.insert(at, Arc::clone(&slice));
+            if !dirty.iter().any(|other| matches!(other, Contributor::Service(other) if *other == owner)) {
+                dirty.push(Contributor::Service(owner));
+            }
+        }
+        self.slices.insert(key, slice);
+    }
+
+    fn delete_slice(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
+        self.detach_slice(key, dirty);
+        self.slices.remove(key);
+    }
+
+    fn detach_slice(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
+        if let Some(owner) = self.slices.get(key).and_then(|slice| owner_of(slice)) {
+            self.change(&owner, |state| state.slices.retain(|slice| slice.key != *key));
+            dirty.push(Contributor::Service(owner));
+        }
+    }
+
+    fn replace_endpoints(&mut self, key: ObjectRef, slices: Vec<EndpointSlice>, dirty: &mut Vec<Contributor>) {
+        let old = self.services.get(&key).map_or(&[][..], |state| &state.endpoints);
+        if old.iter().map(AsRef::as_ref).eq(slices.iter()) {
+            return;
+        }
+        self.services.entry(key.clone()).or_default();
+        self.change(&key, |state| state.endpoints = slices.into_iter().map(Arc::new).collect());
+        dirty.push(Contributor::Service(key));
+    }
+
+    fn apply_pod(&mut self, pod: Pod, dirty: &mut Vec<Contributor>) {
+        // A finished Pod's address may belong to another one by now.
+        let addresses = if pod.finished { Vec::new() } else { pod.addresses };
+        let pods = self.pods.entry(pod.key.namespace.clone()).or_default();
+        if pods.get(&pod.key.name) != Some(&addresses) {
+            pods.insert(pod.key.name, addresses);
+            dirty.push(Contributor::PodAddresses(pod.key.namespace));
+        }
+    }
+
+    fn delete_pod(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
+        let Some(pods) = self.pods.get_mut(&key.namespace) else { return };
+        if pods.remove(&key.name).is_some_and(|addresses| !addresses.is_empty()) {
+            dirty.push(Contributor::PodAddresses(key.namespace.clone()));
+        }
+        if pods.is_empty() {
+            self.pods.remove(&key.namespace);
+        }
+    }
+
+    fn apply_stateful_set(&mut self, set: StatefulSet, dirty: &mut Vec<Contributor>) {
+        if self.stateful_sets.get(&set.key) == Some(&set) {
+            return;
+        }
+        self.detach_stateful_set(&set.key, dirty);
+        let governing = ObjectRef::new(&set.key.namespace, &set.service_name);
+        self.services.entry(governing.clone()).or_default().governs.insert(set.key.name.clone());
+        dirty.push(Contributor::Service(governing));
+        self.stateful_sets.insert(set.key.clone(), set);
+    }
+
+    fn delete_stateful_set(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
+        self.detach_stateful_set(key, dirty);
+        self.stateful_sets.remove(key);
+    }
+
+    fn detach_stateful_set(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
+        if let Some(set) = self.stateful_sets.get(key) {
+            let governing = ObjectRef::new(&key.namespace, &set.service_name);
+            self.change(&governing, |state| {
+                state.governs.remove(&key.name);
+            });
+            dirty.push(Contributor::Service(governing));
+        }
+    }
+
+    /// Changes what bears a Service's name, and forgets the name when nothing does.
+    fn change(&mut self, key: &ObjectRef, change: impl FnOnce(&mut ServiceState)) {
+        if let Some(state) = self.services.get_mut(key) {
+            change(state);
+            if state.is_empty() {
+                self.services.remove(key);
+            }
+        }
+    }
+
+    fn declare_namespace(&mut self, name: &str, declared: bool, dirty: &mut Vec<Contributor>) {
+        self.change_namespace(name, |state| state.declared = declared, dirty);
+    }
+
+    fn count_in_namespace(&mut self, name: &str, change: isize, dirty: &mut Vec<Contributor>) {
+        self.change_namespace(name, |state| state.objects = state.objects.saturating_add_signed(change), dirty);
+    }
+
+    fn change_namespace(&mut self, name: &str, change: impl FnOnce(&mut NamespaceState), dirty: &mut Vec<Contributor>) {
+        let before = self.namespace_exists(name);
+        if !self.namespaces.contains_key(name) {
+            self.namespaces.insert(name.into(), NamespaceState::default());
+        }
+        if let Some(state) = self.namespaces.get_mut(name) {
+            change(state);
+            if !state.declared && state.objects == 0 {
+                self.namespaces.remove(name);
+            }
+        }
+        if self.namespace_exists(name) != before {
+            dirty.push(Contributor::Namespace(name.into()));
+        }
+    }
+}
+
+/// The Service that a slice belongs to, by its label.
+fn owner_of(slice: &EndpointSlice) -> Option<ObjectRef> {
+    slice.service.as_deref().map(|service| ObjectRef::new(&slice.key.namespace, service))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::{Decoded, decode};
+
+    fn object(json: &str) -> Object {
+        match decode(serde_json::from_str(json).unwrap(), "default") {
+            Ok(Decoded::Object(object, _)) => object,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn service(name: &str) -> Object {
+        object(&format!(r#"{{"kind":"Service","metadata":{{"name":"{name}"}},"spec":{{"clusterIP":"None"}}}}"#))
+    }
+
+    fn slice(service: &str, address: &str) -> Object {
+        object(&format!(
+            r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","addressType":"IPv4",
+                "metadata":{{"name":"slice","labels":{{"kubernetes.io/service-name":"{service}"}}}},
+                "endpoints":[{{"addresses":["{address}"]}}]}}"#
+        ))
+    }
+
+    fn names(dirty: &[Contributor]) -> Vec<String> {
+        dirty.iter().map(|contributor| format!("{contributor:?}").replace("ObjectRef ", "")).collect()
+    }
+
+    #[test]
+    fn who_is_touched() {
+        let mut cluster = Cluster::new(Namespaces::Inferred, Some(ObjectRef::new("default", "b")));
+        let web = |name: &str| Contributor::Service(ObjectRef::new("default", name));
+        assert_eq!(cluster.apply(service("a")), [Contributor::Namespace("default".into()), web("a")]);
+        assert_eq!(cluster.apply(service("a")), [], "nothing served changed");
+        assert_eq!(cluster.apply(service("b")), [Contributor::Apex, web("b")], "the Service in front");
+        assert_eq!(cluster.apply(slice("a", "10.0.0.1")), [web("a")]);
+        assert_eq!(cluster.apply(slice("a", "10.0.0.1")), []);
+        assert_eq!(cluster.apply(slice("b", "10.0.0.1")), [web("a"), web("b")], "both owners");
+        let key = ObjectRef::new("default", "slice");
+        assert_eq!(cluster.delete(Resource::EndpointSlices, &key), [web("b")]);
+        assert_eq!(cluster.delete(Resource::EndpointSlices, &key), []);
+    }
+
+    #[test]
+    fn a_relist_forgets_what_it_did_not_see() {
+        let mut cluster = Cluster::new(Namespaces::Inferred, None);
+        cluster.apply(service("a"));
+        cluster.apply(service("b"));
+        cluster.begin();
+        assert_eq!(cluster.apply(service("a")), []);
+        assert!(cluster.service(&ObjectRef::new("default", "b")).service.is_some(), "known until the sweep");
+        assert_eq!(names(&cluster.sweep(Resource::Services)).len(), 1);
+        assert!(cluster.service(&ObjectRef::new("default", "b")).service.is_none());
+        cluster.begin();
+        let dirty = cluster.sweep(Resource::Services);
+        assert!(dirty.contains(&Contributor::Namespace("default".into())), "the last object takes its namespace along");
+        assert!(!cluster.namespace_exists("default"));
+    }
+}

@@ -1,0 +1,402 @@
+//! How a Service's records are made: from its kind, its slices and the rules, in one pass over the endpoints.
+//!
+//! The regular Service (every endpoint ready, one address and the same ports each) comes out in the short forms of
+//! `records/mod.rs`; any other comes out spelled out, by the same steps.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{
+    Column, Endpoints, Front, OwnPorts, PodAddresses, Ports, Select, ServiceName, ServiceRecords, Set, Spans, Targets,
+    weight,
+};
+use crate::cluster::ServiceView;
+use crate::explain::{self, Absence};
+use crate::names::labels::{PackedLabel, TextsBuilder};
+use crate::names::{WireName, dashed, is_label, service_key};
+use crate::objects::{Endpoint, EndpointPort, EndpointSlice, Protocol, Reason, Service, ServiceKind, Skipped};
+use crate::rules::{Ordinals, Rules};
+
+/// The records of everything that bears one Service's name, and what could not be served of it.
+///
+/// `None` where there is nothing to know of the name.
+pub fn service_records(view: &ServiceView<'_>, rules: Rules) -> (Option<ServiceRecords>, Vec<Skipped>) {
+    let (Some(service), Some(key)) = (view.service, service_key(&view.key.namespace, &view.key.name)) else {
+        // E6: slices without their Service are ignored.
+        return (None, Vec::new());
+    };
+    let mut skipped = Vec::new();
+    let mut builder = Builder::new(service, rules);
+    // N14: below an external name there is nothing, whatever slices say.
+    if !matches!(service.kind, ServiceKind::ExternalName(_)) {
+        builder.read(view.slices());
+    }
+    let (front, endpoints) = builder.finish();
+    let front = match &service.kind {
+        ServiceKind::Headless => front,
+        ServiceKind::ClusterIp(addresses) => cluster_ip(service, addresses, &mut skipped),
+        ServiceKind::ExternalName(name) => external_name(service, name, &mut skipped),
+    };
+    let texts = builder.texts.finish();
+    let expected = explain::expected_ordinals(view);
+    let records = ServiceRecords { name: Arc::new(ServiceName { key, texts }), front, endpoints, expected };
+    ((!records.is_empty()).then_some(records), skipped)
+}
+
+/// The addresses of a namespace's Pods.
+pub fn pod_addresses(addresses: impl Iterator<Item = IpAddr>) -> PodAddresses {
+    let (mut v4, mut v6): (Vec<u32>, Vec<u128>) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match address {
+            IpAddr::V4(address) => v4.push(address.into()),
+            IpAddr::V6(address) => v6.push(address.into()),
+        }
+    }
+    v4.sort_unstable();
+    v4.dedup();
+    v6.sort_unstable();
+    v6.dedup();
+    PodAddresses { v4: v4.into(), v6: v6.into() }
+}
+
+fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped>) -> Front {
+    if addresses.is_empty() {
+        skipped.push(Skipped {
+            reason: Reason::NoAddress,
+            text: format!(
+                "Service {}: it has no `clusterIP`, so its name has no address; give it one, or let --simulate do so",
+                service.key
+            ),
+        });
+        return Front::Empty;
+    }
+    let own = pod_addresses(addresses.iter().copied());
+    let mut named: Vec<(Box<str>, Protocol, Vec<u16>)> = Vec::new();
+    for port in service.ports.iter().filter(|port| !port.name.is_empty()) {
+        match named.iter_mut().find(|(name, protocol, _)| *name == port.name && *protocol == port.protocol) {
+            Some((_, _, numbers)) => numbers.push(port.number),
+            None => named.push((port.name.clone(), port.protocol, vec![port.number])),
+        }
+    }
+    let named = named.into_iter().map(|(name, protocol, numbers)| (name, protocol, distinct(numbers)));
+    let ports = distinct(service.ports.iter().map(|port| port.number).collect());
+    Front::ClusterIp { v4: own.v4, v6: own.v6, ports, named: named.collect() }
+}
+
+fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> Front {
+    // N15: a name that is an address is well-formed as a name, and never meant as one.
+    let wrong = match name.trim_end_matches('.').parse::<IpAddr>() {
+        Ok(_) => Some(format!("{name:?} is an address, not a name")),
+        Err(_) => None,
+    };
+    match wrong.map_or_else(|| WireName::parse(name), Err) {
+        Ok(target) => Front::External(target),
+        Err(wrong) => {
+            skipped.push(Skipped {
+                reason: Reason::ExternalName,
+                text: format!(
+                    "Service {}: its `externalName` {wrong}; the name is answered without records",
+                    service.key
+                ),
+            });
+            Front::Empty
+        }
+    }
+}
+
+/// One row of a slice: an address under a name.
+struct Row {
+    /// `NONE`: its address is its name.
+    label: PackedLabel,
+    address: IpAddr,
+    /// The number of its slice's list of ports.
+    ports: u32,
+    /// The Service's name answers with it.
+    in_service: bool,
+    /// It is another name for an endpoint that has one already.
+    alias: bool,
+}
+
+struct Builder<'s> {
+    service: &'s Service,
+    rules: Rules,
+    texts: TextsBuilder,
+    rows: Vec<Row>,
+    absent: Vec<(PackedLabel, Absence)>,
+    /// The different lists of ports that slices have.
+    port_lists: Vec<&'s [EndpointPort]>,
+}
+
+impl<'s> Builder<'s> {
+    fn new(service: &'s Service, rules: Rules) -> Self {
+        let texts = TextsBuilder::default();
+        Self { service, rules, texts, rows: Vec::new(), absent: Vec::new(), port_lists: Vec::new() }
+    }
+
+    fn read(&mut self, slices: impl Iterator<Item = &'s EndpointSlice>) {
+        for slice in slices.filter(|slice| !slice.is_empty()) {
+            let ports = match self.port_lists.iter().position(|list| **list == *slice.ports) {
+                Some(known) => known,
+                None => {
+                    self.port_lists.push(&slice.ports);
+                    self.port_lists.len() - 1
+                }
+            };
+            self.rows.reserve(slice.len());
+            for endpoint in slice.endpoints() {
+                self.read_endpoint(endpoint, ports as u32);
+            }
+        }
+    }
+
+    fn read_endpoint(&mut self, endpoint: Endpoint<'_>, ports: u32) {
+        let conditions = endpoint.conditions;
+        // E1, E4: `ready` decides, whatever `terminating` says; the Service's own field counts for hand-made slices.
+        let in_service = conditions.ready() || self.service.publish_not_ready;
+        let served = in_service
+            || match self.rules.ordinals {
+                Ordinals::Ready => false,
+                Ordinals::Serving => conditions.serving(),
+                Ordinals::Any => true,
+            };
+        let label = endpoint.hostname.map_or(PackedLabel::NONE, |label| self.texts.repack(label));
+        let address = endpoint.address;
+        if !served {
+            let absence = if conditions.terminating() { Absence::Terminating } else { Absence::NotReady };
+            let name = self.spelled(label, address);
+            self.absent.push((name, absence));
+            return;
+        }
+        self.rows.push(Row { label, address, ports, in_service, alias: false });
+        if let Some(pod) = endpoint.pod.filter(|_| self.rules.endpoint_pod_names && label.is_none()) {
+            let pod = pod.to_string();
+            if is_label(&pod) {
+                let label = self.texts.pack(&pod.to_ascii_lowercase());
+                self.rows.push(Row { label, address, ports, in_service: false, alias: true });
+            }
+        }
+    }
+
+    /// The label of an endpoint whose address will not be in the columns.
+    fn spelled(&mut self, label: PackedLabel, address: IpAddr) -> PackedLabel {
+        if !label.is_none() {
+            return label;
+        }
+        let mut buffer = [0; 63];
+        let dashed = dashed::write(address, &mut buffer);
+        self.texts.pack(std::str::from_utf8(dashed).expect("digits and hyphens are ASCII"))
+    }
+
+    fn finish(&mut self) -> (Front, Endpoints) {
+        let mut rows = std::mem::take(&mut self.rows);
+        drop_aliases_of_hostnames(&mut rows);
+        let order = |row: &Row| (row.label.order(), if row.label.is_none() { Some(row.address) } else { None });
+        rows.sort_by_key(|row| (order(row), row.address, !row.in_service));
+        let mut groups: Vec<&[Row]> = rows.chunk_by(|a, b| order(a) == order(b)).collect();
+        // Stable: those that the Service's name answers with come first, each part in the order of the names.
+        groups.sort_by_key(|group| !group.iter().any(|row| row.in_service));
+        let in_service = groups.iter().take_while(|group| group.iter().any(|row| row.in_service)).count() as u32;
+        let columns = self.columns(&groups);
+        let (names, absent) = self.absent_names(&groups);
+        let front = Front::Headless {
+            service: self.set(&columns, in_service, None),
+            named: self.named_ports(&columns, in_service),
+        };
+        let own_ports = self.own_ports(&columns, groups.len());
+        let endpoints = Endpoints {
+            names,
+            in_service,
+            served: groups.len() as u32,
+            v4: columns.v4.finish(groups.len()),
+            v6: columns.v6.finish(groups.len()),
+            own_ports,
+            absent,
+        };
+        (front, endpoints)
+    }
+
+    /// Each address of each endpoint once (E5), in the order of the endpoints.
+    fn columns(&self, groups: &[&[Row]]) -> Columns {
+        let mut columns = Columns::default();
+        for (endpoint, group) in groups.iter().enumerate() {
+            for same in group.chunk_by(|a, b| a.address == b.address) {
+                let (address, place) = match same[0].address {
+                    IpAddr::V4(v4) => (u128::from(u32::from(v4)), columns.v4.push(v4.into(), endpoint)),
+                    IpAddr::V6(v6) => (u128::from(v6), columns.v6.push(v6.into(), endpoint)),
+                };
+                let v6 = same[0].address.is_ipv6();
+                columns.rows.extend(same.iter().map(|row| Placed {
+                    endpoint: endpoint as u32,
+                    v6,
+                    address,
+                    place,
+                    ports: row.ports,
+                    in_service: row.in_service,
+                }));
+            }
+        }
+        columns
+    }
+
+    fn absent_names(&mut self, groups: &[&[Row]]) -> (Box<[PackedLabel]>, Box<[Absence]>) {
+        let mut names: Vec<PackedLabel> = groups.iter().map(|group| group[0].label).collect();
+        let mut absent = std::mem::take(&mut self.absent);
+        // Of two reasons for one name the first in the order of `Absence` is told.
+        absent.sort_by_key(|(label, absence)| (label.order(), *absence as u8));
+        absent.dedup_by_key(|(label, _)| *label);
+        if !absent.is_empty() {
+            let served: HashSet<PackedLabel> = names.iter().copied().collect();
+            absent.retain(|(label, _)| !served.contains(label));
+        }
+        names.extend(absent.iter().map(|(label, _)| *label));
+        (names.into(), absent.into_iter().map(|(_, absence)| absence).collect())
+    }
+
+    /// What a name answers with: all that is in service, or only what has the port `port`.
+    fn set(&self, columns: &Columns, in_service: u32, port: Option<(&str, Protocol)>) -> Set {
+        let numbers: Vec<Box<[u16]>> = self.port_lists.iter().map(|list| numbers_of(list, port)).collect();
+        let has_port = |row: &Placed| port.is_none() || !numbers[row.ports as usize].is_empty();
+        let chosen = || columns.rows.iter().filter(|row| row.in_service && has_port(row));
+        let mut pairs: HashSet<(bool, u128, u16), foldhash::fast::RandomState> = HashSet::default();
+        let mut seen: HashSet<(bool, u128), foldhash::fast::RandomState> = HashSet::default();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let mut targets = Vec::new();
+        let uniform = numbers.len() == 1;
+        for row in chosen() {
+            if seen.insert((row.v6, row.address)) {
+                if row.v6 { v6.push(row.place) } else { v4.push(row.place) }
+            }
+            if !uniform {
+                let numbers = &numbers[row.ports as usize];
+                targets.extend(numbers.iter().map(|number| (row.endpoint, *number)));
+                pairs.extend(numbers.iter().map(|number| (row.v6, row.address, *number)));
+            }
+        }
+        let (targets, pairs) = if uniform {
+            (Targets::Product(in_service, numbers[0].clone()), seen.len() * numbers[0].len())
+        } else {
+            targets.sort_unstable();
+            targets.dedup();
+            (Targets::Only(targets.into()), pairs.len())
+        };
+        Set { v4: select(v4), v6: select(v6), targets, weight: weight(pairs) }
+    }
+
+    fn named_ports(&self, columns: &Columns, in_service: u32) -> Ports<Set> {
+        let mut used = vec![false; self.port_lists.len()];
+        for row in columns.rows.iter().filter(|row| row.in_service) {
+            used[row.ports as usize] = true;
+        }
+        let lists = self.port_lists.iter().zip(used).filter(|(_, used)| *used).map(|(list, _)| list);
+        let mut names: Vec<(&str, Protocol)> =
+            lists.flat_map(|list| list.iter()).map(|port| (&*port.name, port.protocol)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+            .into_iter()
+            .filter(|(name, _)| !name.is_empty())
+            .map(|(name, protocol)| (name.into(), protocol, self.set(columns, in_service, Some((name, protocol)))))
+            .collect()
+    }
+
+    fn own_ports(&self, columns: &Columns, endpoints: usize) -> OwnPorts {
+        match &self.port_lists[..] {
+            [] => OwnPorts::default(),
+            [list] => OwnPorts::Same(numbers_of(list, None)),
+            lists => {
+                let numbers: Vec<Box<[u16]>> = lists.iter().map(|list| numbers_of(list, None)).collect();
+                let (mut ends, mut ports, mut weights) = (Vec::with_capacity(endpoints), Vec::new(), Vec::new());
+                for rows in columns.rows.chunk_by(|a, b| a.endpoint == b.endpoint) {
+                    let pairs = || {
+                        let numbers = |row: &Placed| numbers[row.ports as usize].iter();
+                        rows.iter().flat_map(move |row| numbers(row).map(move |number| (row.v6, row.address, *number)))
+                    };
+                    ports.extend(distinct(pairs().map(|(_, _, number)| number).collect()).iter());
+                    ends.push(ports.len() as u32);
+                    weights.push(weight(pairs().collect::<HashSet<_>>().len()));
+                }
+                OwnPorts::Each { ends: ends.into(), ports: ports.into(), weights: weights.into() }
+            }
+        }
+    }
+}
+
+/// A Pod's name that is also some endpoint's hostname is that endpoint's alone.
+fn drop_aliases_of_hostnames(rows: &mut Vec<Row>) {
+    if rows.iter().any(|row| row.alias) {
+        let hostnames: HashSet<PackedLabel> =
+            rows.iter().filter(|row| !row.alias && !row.label.is_none()).map(|row| row.label).collect();
+        rows.retain(|row| !row.alias || !hostnames.contains(&row.label));
+    }
+}
+
+#[derive(Default)]
+struct Columns {
+    v4: ColumnBuilder<u32>,
+    v6: ColumnBuilder<u128>,
+    rows: Vec<Placed>,
+}
+
+/// A row whose address has its place in a column. Several rows can share one.
+struct Placed {
+    endpoint: u32,
+    v6: bool,
+    address: u128,
+    place: u32,
+    ports: u32,
+    in_service: bool,
+}
+
+struct ColumnBuilder<T> {
+    addresses: Vec<T>,
+    owners: Vec<u32>,
+}
+
+impl<T> Default for ColumnBuilder<T> {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), owners: Vec::new() }
+    }
+}
+
+impl<T> ColumnBuilder<T> {
+    fn push(&mut self, address: T, endpoint: usize) -> u32 {
+        self.addresses.push(address);
+        self.owners.push(endpoint as u32);
+        (self.addresses.len() - 1) as u32
+    }
+
+    fn finish(self, endpoints: usize) -> Column<T> {
+        let spans = if self.addresses.is_empty() {
+            Spans::None
+        } else if self.owners.iter().copied().eq(0..endpoints as u32) {
+            Spans::OneEach
+        } else {
+            let end = |endpoint| self.owners.partition_point(|owner| *owner <= endpoint) as u32;
+            Spans::Ends((0..endpoints as u32).map(end).collect())
+        };
+        Column { addresses: self.addresses.into(), spans }
+    }
+}
+
+/// The different numbers in a list of ports: of all of them, or of those with this name and protocol.
+fn numbers_of(list: &[EndpointPort], port: Option<(&str, Protocol)>) -> Box<[u16]> {
+    let asked = |candidate: &&EndpointPort| {
+        port.is_none_or(|(name, protocol)| *candidate.name == *name && candidate.protocol == protocol)
+    };
+    distinct(list.iter().filter(asked).map(|port| port.number).collect())
+}
+
+fn distinct(mut numbers: Vec<u16>) -> Box<[u16]> {
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers.into()
+}
+
+fn select(places: Vec<u32>) -> Select {
+    if places.iter().copied().eq(0..places.len() as u32) {
+        Select::First(places.len() as u32)
+    } else {
+        Select::Only(places.into())
+    }
+}

@@ -1,0 +1,705 @@
+//! One contributor's view in, its records out. The rules of Kubernetes DNS-Based Service Discovery 1.1.0 live here
+//! and in [`build`]; the row ids (N1, E3, ...) are those of the tables in `tests/rows.md`.
+//!
+//! A Service's records are one immutable value in columns: its addresses stand side by side, the name of an endpoint
+//! is eight octets, and what a regular Service can say in two numbers is not spelled out. What is asked of it is an
+//! [`RRset`], a view into the columns. Not here: which name a question spells (`names.rs`), who finds the value
+//! (`zone.rs`), how it is written (`wire.rs`).
+
+mod build;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use crate::cluster::{Cluster, Contributor};
+use crate::explain::{Absence, ExpectedOrdinals};
+use crate::names::labels::{Label, PackedLabel, Texts};
+use crate::names::{ServiceKey, WireName, dashed};
+use crate::objects::{Protocol, Skipped};
+use crate::rules::Rules;
+
+pub use build::{pod_addresses, service_records};
+
+/// Record types, by their numbers at IANA.
+pub mod rtype {
+    #![allow(missing_docs)] // the names are the documentation
+    pub const A: u16 = 1;
+    pub const NS: u16 = 2;
+    pub const CNAME: u16 = 5;
+    pub const SOA: u16 = 6;
+    pub const PTR: u16 = 12;
+    pub const TXT: u16 = 16;
+    pub const AAAA: u16 = 28;
+    pub const SRV: u16 = 33;
+    pub const OPT: u16 = 41;
+    pub const TSIG: u16 = 250;
+    pub const IXFR: u16 = 251;
+    pub const AXFR: u16 = 252;
+    pub const ANY: u16 = 255;
+}
+
+/// What one contributor gives to the zone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Contribution {
+    /// The addresses of `ns.dns.Z`.
+    Apex(ApexRecords),
+    /// Whether a namespace exists without any Service in it.
+    Namespace(bool),
+    /// A Service's records, or `None` where nothing bears its name.
+    Service(Option<Box<ServiceRecords>>),
+    /// The addresses of a namespace's Pods.
+    PodAddresses(PodAddresses),
+}
+
+/// What `contributor` gives to the zone in the present state of `cluster`, and what could not be served of it.
+///
+/// `name_server` is for the apex: the addresses of `ns.dns.Z` where the cluster names none.
+pub fn contribution(
+    cluster: &Cluster,
+    contributor: &Contributor,
+    rules: Rules,
+    name_server: &NameServer,
+) -> (Contribution, Vec<Skipped>) {
+    match contributor {
+        Contributor::Apex => (Contribution::Apex(name_server.addresses(cluster)), Vec::new()),
+        Contributor::Namespace(name) => (Contribution::Namespace(cluster.namespace_exists(name)), Vec::new()),
+        Contributor::Service(key) => {
+            let (records, skipped) = service_records(&cluster.service(key), rules);
+            (Contribution::Service(records.map(Box::new)), skipped)
+        }
+        Contributor::PodAddresses(namespace) => {
+            (Contribution::PodAddresses(pod_addresses(cluster.pod_addresses(namespace))), Vec::new())
+        }
+    }
+}
+
+/// Where the addresses of `ns.dns.Z` come from (N17).
+#[derive(Clone, Debug, Default)]
+pub struct NameServer {
+    /// Given by the configuration: these and no others.
+    pub configured: Vec<IpAddr>,
+    /// Where nothing is configured and no Service stands in front.
+    pub fallback: Vec<IpAddr>,
+}
+
+impl NameServer {
+    fn addresses(&self, cluster: &Cluster) -> ApexRecords {
+        let choices = [&self.configured[..], cluster.apex_addresses(), &self.fallback];
+        choices.into_iter().find(|choice| !choice.is_empty()).unwrap_or_default().iter().copied().collect()
+    }
+}
+
+/// The addresses of `ns.dns.Z` (N17).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApexRecords {
+    /// IPv4 addresses as numbers.
+    pub v4: Vec<u32>,
+    /// IPv6 addresses as numbers.
+    pub v6: Vec<u128>,
+}
+
+impl FromIterator<IpAddr> for ApexRecords {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        let mut records = Self::default();
+        for address in addresses {
+            match address {
+                IpAddr::V4(v4) if !records.v4.contains(&v4.into()) => records.v4.push(v4.into()),
+                IpAddr::V6(v6) if !records.v6.contains(&v6.into()) => records.v6.push(v6.into()),
+                _ => {}
+            }
+        }
+        records
+    }
+}
+
+/// The addresses of a namespace's Pods, sorted (N21).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodAddresses {
+    v4: Box<[u32]>,
+    v6: Box<[u128]>,
+}
+
+impl PodAddresses {
+    /// Whether `address` is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4.binary_search(&v4.into()).is_ok(),
+            IpAddr::V6(v6) => self.v6.binary_search(&v6.into()).is_ok(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// All of them, IPv4 first, in order.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.v4.iter().map(|address| Ipv4Addr::from(*address).into());
+        v4.chain(self.v6.iter().map(|address| Ipv6Addr::from(*address).into()))
+    }
+}
+
+/// Which Service, and the texts of its endpoints' names. PTR records share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceName {
+    key: Box<[u8]>,
+    texts: Texts,
+}
+
+impl ServiceName {
+    /// Its two labels in wire form.
+    pub fn key(&self) -> ServiceKey<'_> {
+        ServiceKey(&self.key)
+    }
+
+    /// The label that `packed` stands for.
+    pub fn label(&self, packed: PackedLabel) -> Label<'_> {
+        self.texts.label(packed)
+    }
+}
+
+/// All records at and below a Service's name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceRecords {
+    /// Which Service. Records that are equal share it.
+    pub name: Arc<ServiceName>,
+    front: Front,
+    endpoints: Endpoints,
+    expected: Box<[ExpectedOrdinals]>,
+}
+
+/// What answers at the Service's own name.
+#[derive(Clone, Debug, PartialEq)]
+enum Front {
+    /// The name exists and holds nothing: an ExternalName that is no name (N15), a Service without an address.
+    Empty,
+    /// Its own addresses (N10), with the numbers of all ports (N11) and those of each named one (N12).
+    ClusterIp { v4: Box<[u32]>, v6: Box<[u128]>, ports: Box<[u16]>, named: Ports<Box<[u16]>> },
+    /// The addresses of its endpoints (N1), and of those that have a port (N5, N6).
+    Headless { service: Set, named: Ports<Set> },
+    /// A CNAME (N14).
+    External(WireName),
+}
+
+/// What stands at `_port._protocol` names: name, protocol, and the value.
+type Ports<T> = Box<[(Box<str>, Protocol, T)]>;
+
+/// The endpoints, as columns.
+///
+/// Numbers `0..in_service` are those that the Service's name answers with, up to `served` those that have only a name
+/// of their own, and the rest are known names that are absent.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Endpoints {
+    /// `NONE` for an endpoint that is called by its address.
+    names: Box<[PackedLabel]>,
+    in_service: u32,
+    served: u32,
+    v4: Column<u32>,
+    v6: Column<u128>,
+    own_ports: OwnPorts,
+    /// Why each of the absent ones is.
+    absent: Box<[Absence]>,
+}
+
+/// The addresses of one family, endpoint by endpoint.
+#[derive(Clone, Debug, PartialEq)]
+struct Column<T> {
+    addresses: Box<[T]>,
+    spans: Spans,
+}
+
+/// Which addresses of a column belong to which endpoint.
+#[derive(Clone, Debug, PartialEq)]
+enum Spans {
+    /// None to any.
+    None,
+    /// Address `n` to endpoint `n`.
+    OneEach,
+    /// Addresses up to `ends[n]` to endpoint `n`, from where those of the one before end.
+    Ends(Box<[u32]>),
+}
+
+impl<T> Default for Column<T> {
+    fn default() -> Self {
+        Self { addresses: Box::new([]), spans: Spans::None }
+    }
+}
+
+impl<T> Column<T> {
+    fn of(&self, endpoint: u32) -> &[T] {
+        let endpoint = endpoint as usize;
+        match &self.spans {
+            Spans::None => &[],
+            Spans::OneEach => &self.addresses[endpoint..=endpoint],
+            Spans::Ends(ends) => {
+                let start = if endpoint == 0 { 0 } else { ends[endpoint - 1] as usize };
+                &self.addresses[start..ends[endpoint] as usize]
+            }
+        }
+    }
+}
+
+/// The ports in SRV records at endpoints' own names (N8).
+#[derive(Clone, Debug, PartialEq)]
+enum OwnPorts {
+    /// The same for each.
+    Same(Box<[u16]>),
+    /// Ports up to `ends[n]` for endpoint `n`, with its weight.
+    Each { ends: Box<[u32]>, ports: Box<[u16]>, weights: Box<[u16]> },
+}
+
+impl Default for OwnPorts {
+    fn default() -> Self {
+        Self::Same(Box::new([]))
+    }
+}
+
+/// A choice of endpoints: what the name of a headless Service, or of one of its ports, answers with.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Set {
+    v4: Select,
+    v6: Select,
+    targets: Targets,
+    weight: u16,
+}
+
+/// A choice of addresses in a column.
+#[derive(Clone, Debug, PartialEq)]
+enum Select {
+    /// The first so many.
+    First(u32),
+    /// Those at these places.
+    Only(Box<[u32]>),
+}
+
+impl Default for Select {
+    fn default() -> Self {
+        Self::First(0)
+    }
+}
+
+/// A choice of SRV targets and ports.
+#[derive(Clone, Debug, PartialEq)]
+enum Targets {
+    /// Each of the first so many endpoints, with each of these ports.
+    Product(u32, Box<[u16]>),
+    /// These endpoints, each with its port.
+    Only(Box<[(u32, u16)]>),
+}
+
+impl Default for Targets {
+    fn default() -> Self {
+        Self::Product(0, Box::new([]))
+    }
+}
+
+/// The records of one name and type: a view into columns.
+#[derive(Clone, Copy, Debug)]
+pub enum RRset<'z> {
+    /// IPv4 addresses.
+    A(Addresses<'z, u32>),
+    /// IPv6 addresses.
+    Aaaa(Addresses<'z, u128>),
+    /// Servers.
+    Srv(Servers<'z>),
+    /// Names of an address.
+    Ptr(&'z [PtrName]),
+    /// One text.
+    Txt(&'static [u8]),
+    /// The zone's start of authority.
+    Soa,
+    /// The zone's name server.
+    Ns,
+}
+
+/// Some addresses of a column: never empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses<'z, T> {
+    column: &'z [T],
+    only: Option<&'z [u32]>,
+}
+
+impl<'z, T: Copy> Addresses<'z, T> {
+    /// All addresses of `column`; `None` where there are none.
+    pub fn all(column: &'z [T]) -> Option<Self> {
+        (!column.is_empty()).then_some(Self { column, only: None })
+    }
+
+    fn select(column: &'z [T], select: &'z Select) -> Option<Self> {
+        match select {
+            Select::First(count) => Self::all(&column[..*count as usize]),
+            Select::Only(places) if places.is_empty() => None,
+            Select::Only(places) => Some(Self { column, only: Some(places) }),
+        }
+    }
+
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)] // never empty
+    pub fn len(&self) -> usize {
+        self.only.map_or(self.column.len(), <[u32]>::len)
+    }
+
+    /// Address number `index`.
+    pub fn get(&self, index: usize) -> T {
+        self.column[self.only.map_or(index, |places| places[index] as usize)]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = T> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+/// The servers of one SRV RRset: never empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Servers<'z> {
+    records: &'z ServiceRecords,
+    targets: ServerTargets<'z>,
+    /// Weight of each (RFC 2782).
+    pub weight: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ServerTargets<'z> {
+    /// The Service's own name with each of these ports.
+    Service(&'z [u16]),
+    /// `count` endpoints from `first`, each with each of these ports.
+    Product {
+        first: u32,
+        count: u32,
+        ports: &'z [u16],
+    },
+    Only(&'z [(u32, u16)]),
+}
+
+/// One SRV record: where it points.
+#[derive(Clone, Copy, Debug)]
+pub struct Server<'z> {
+    /// The target's number among the Service's endpoints; `None` where it is the Service's name itself.
+    pub endpoint: Option<u32>,
+    /// The target's first label, in front of the Service's name; `None` where it is the Service's name itself.
+    pub label: Option<OwnName<'z>>,
+    /// The port.
+    pub port: u16,
+    /// The target's IPv4 addresses.
+    pub v4: &'z [u32],
+    /// The target's IPv6 addresses.
+    pub v6: &'z [u128],
+}
+
+impl<'z> Servers<'z> {
+    /// How many records there are.
+    #[allow(clippy::len_without_is_empty)] // never empty
+    pub fn len(&self) -> usize {
+        match self.targets {
+            ServerTargets::Service(ports) => ports.len(),
+            ServerTargets::Product { count, ports, .. } => count as usize * ports.len(),
+            ServerTargets::Only(list) => list.len(),
+        }
+    }
+
+    /// Record number `index`.
+    pub fn get(&self, index: usize) -> Server<'z> {
+        match self.targets {
+            ServerTargets::Service(ports) => {
+                let (v4, v6) = self.records.own_addresses();
+                Server { endpoint: None, label: None, port: ports[index], v4, v6 }
+            }
+            ServerTargets::Product { first, ports, .. } => {
+                self.records.server(first + (index / ports.len()) as u32, ports[index % ports.len()])
+            }
+            ServerTargets::Only(list) => self.records.server(list[index].0, list[index].1),
+        }
+    }
+
+    /// The Service below whose name the targets stand.
+    pub fn service(&self) -> ServiceKey<'z> {
+        self.records.name.key()
+    }
+}
+
+/// The first label of an endpoint's name.
+#[derive(Clone, Copy, Debug)]
+pub enum OwnName<'z> {
+    /// Its hostname, or its Pod's name.
+    Label(Label<'z>),
+    /// Its address with dashes (N9).
+    Dashed(IpAddr),
+}
+
+impl OwnName<'_> {
+    /// Writes the label into `buffer` and returns what was written.
+    pub fn write<'b>(&self, buffer: &'b mut [u8; 63]) -> &'b [u8] {
+        match self {
+            Self::Label(label) => label.write(buffer),
+            Self::Dashed(address) => dashed::write(*address, buffer),
+        }
+    }
+}
+
+/// One name that an address has: a Service, and the label in front of it.
+#[derive(Clone, Debug)]
+pub struct PtrName {
+    /// The Service.
+    pub service: Arc<ServiceName>,
+    label: PackedLabel,
+}
+
+impl PtrName {
+    /// The label in front of the Service's name for `address`; `None` where the name is the Service's own.
+    pub fn own_name(&self, address: IpAddr) -> Option<OwnName<'_>> {
+        match self.label {
+            PackedLabel::SERVICE => None,
+            PackedLabel::NONE => Some(OwnName::Dashed(address)),
+            label => Some(OwnName::Label(self.service.label(label))),
+        }
+    }
+
+    /// Whether the name says no more than the address does.
+    pub fn is_dashed(&self) -> bool {
+        self.label.is_none()
+    }
+
+    /// The order of R2: a Service's own name, then hostnames, then dashed addresses; then by name.
+    pub fn rank(&self, other: &Self) -> std::cmp::Ordering {
+        let class = |name: &Self| match name.label {
+            PackedLabel::SERVICE => 0,
+            PackedLabel::NONE => 2,
+            _ => 1,
+        };
+        let labels = || match class(self) {
+            1 if class(other) == 1 => self.service.label(self.label).cmp_text(&other.service.label(other.label)),
+            _ => std::cmp::Ordering::Equal,
+        };
+        let keys = || {
+            let key = |name: &Self| (name.service.key().service().to_vec(), name.service.key().namespace().to_vec());
+            key(self).cmp(&key(other))
+        };
+        class(self).cmp(&class(other)).then_with(labels).then_with(keys)
+    }
+}
+
+/// A name at or below a Service, as `zone.rs` finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceNode {
+    /// The Service's own name.
+    Service,
+    /// Endpoint number so and so.
+    Endpoint(u32),
+    /// Port number so and so.
+    Port(usize),
+}
+
+impl ServiceRecords {
+    /// Whether the Service's own name exists: something is answered at it or below it (N3).
+    pub fn exists(&self) -> bool {
+        match &self.front {
+            Front::Headless { .. } => self.endpoints.served > 0,
+            _ => true,
+        }
+    }
+
+    /// Whether there is nothing to know of this name at all, not even why it is absent.
+    pub fn is_empty(&self) -> bool {
+        !self.exists() && self.endpoints.names.is_empty() && self.expected.is_empty()
+    }
+
+    /// The target of the CNAME at the Service's name.
+    pub fn external_name(&self) -> Option<&WireName> {
+        match &self.front {
+            Front::External(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// All labels that an endpoint is or could be known by, each with its number: to index them.
+    pub fn endpoint_names(&self) -> impl ExactSizeIterator<Item = OwnName<'_>> {
+        (0..self.endpoints.names.len() as u32).map(|endpoint| self.own_name(endpoint))
+    }
+
+    /// The label of endpoint number `endpoint`.
+    pub fn own_name(&self, endpoint: u32) -> OwnName<'_> {
+        match self.endpoints.names[endpoint as usize] {
+            PackedLabel::NONE => OwnName::Dashed(self.first_address(endpoint)),
+            label => OwnName::Label(self.name.label(label)),
+        }
+    }
+
+    /// How many endpoints have a name that exists.
+    pub fn served(&self) -> u32 {
+        self.endpoints.served
+    }
+
+    /// Why endpoint number `endpoint` has no records, where it has none.
+    pub fn absence(&self, endpoint: u32) -> Option<Absence> {
+        let absent = endpoint.checked_sub(self.endpoints.served)?;
+        let absence = self.endpoints.absent[absent as usize];
+        // A terminating Pod of a StatefulSet comes back under its name.
+        match (absence, self.own_name(endpoint)) {
+            (Absence::Terminating, OwnName::Label(label)) => self.expected(label).or(Some(absence)),
+            _ => Some(absence),
+        }
+    }
+
+    /// Whether a label that is no endpoint's should be one's.
+    pub fn expected(&self, label: Label<'_>) -> Option<Absence> {
+        self.expected.iter().any(|ordinals| ordinals.contains(label)).then_some(Absence::NotThereYet)
+    }
+
+    /// Whether anything is expected below this name: spares the search where nothing is.
+    pub fn expects_any(&self) -> bool {
+        !self.expected.is_empty()
+    }
+
+    /// Which port stands at `_port._protocol`; both labels with their underscore.
+    pub fn port(&self, port: &[u8], protocol: &[u8]) -> Option<usize> {
+        self.ports().position(|(name, other)| name.as_bytes() == &port[1..] && other.label().as_bytes() == protocol)
+    }
+
+    /// Whether a port stands below `_protocol` (N19).
+    pub fn has_protocol(&self, protocol: &[u8]) -> bool {
+        self.ports().any(|(_, other)| other.label().as_bytes() == protocol)
+    }
+
+    /// Names and protocols of the ports that have names of their own.
+    pub fn ports(&self) -> impl Iterator<Item = (&str, Protocol)> {
+        let (own, sets): (&[_], &[_]) = match &self.front {
+            Front::ClusterIp { named, .. } => (named, &[]),
+            Front::Headless { named, .. } => (&[], named),
+            _ => (&[], &[]),
+        };
+        let own = own.iter().map(|(name, protocol, _)| (&**name, *protocol));
+        own.chain(sets.iter().map(|(name, protocol, _)| (&**name, *protocol)))
+    }
+
+    /// The records of one type at `node`: `None` where the name has none of that type.
+    pub fn rrset(&self, node: ServiceNode, rtype: u16) -> Option<RRset<'_>> {
+        match rtype {
+            rtype::A => self.v4(node).map(RRset::A),
+            rtype::AAAA => self.v6(node).map(RRset::Aaaa),
+            rtype::SRV => self.servers(node).map(RRset::Srv),
+            _ => None,
+        }
+    }
+
+    /// Every address that leads back here, with the label that it leads to.
+    pub fn reverse(&self) -> impl Iterator<Item = (IpAddr, PackedLabel)> {
+        let (own_v4, own_v6) = self.own_addresses();
+        let own = addresses(own_v4, own_v6).map(|address| (address, PackedLabel::SERVICE));
+        let endpoints = (0..self.endpoints.in_service).flat_map(|endpoint| {
+            let label = self.endpoints.names[endpoint as usize];
+            let (v4, v6) = (self.endpoints.v4.of(endpoint), self.endpoints.v6.of(endpoint));
+            addresses(v4, v6).map(move |address| (address, label))
+        });
+        own.chain(endpoints)
+    }
+
+    /// The PTR record of an address that [`Self::reverse`] gave.
+    pub fn ptr_name(&self, label: PackedLabel) -> PtrName {
+        PtrName { service: Arc::clone(&self.name), label }
+    }
+
+    /// Whether `address` leads back to endpoint number `endpoint`.
+    pub fn leads_to(&self, endpoint: u32, address: IpAddr) -> bool {
+        endpoint < self.endpoints.in_service
+            && match address {
+                IpAddr::V4(v4) => self.endpoints.v4.of(endpoint).contains(&v4.into()),
+                IpAddr::V6(v6) => self.endpoints.v6.of(endpoint).contains(&v6.into()),
+            }
+    }
+
+    /// Addresses of the Service itself.
+    pub fn own_addresses(&self) -> (&[u32], &[u128]) {
+        match &self.front {
+            Front::ClusterIp { v4, v6, .. } => (v4, v6),
+            _ => (&[], &[]),
+        }
+    }
+
+    fn v4(&self, node: ServiceNode) -> Option<Addresses<'_, u32>> {
+        let column = &self.endpoints.v4;
+        match (node, &self.front) {
+            (ServiceNode::Endpoint(endpoint), _) => Addresses::all(column.of(endpoint)),
+            (_, Front::ClusterIp { v4, .. }) => Addresses::all(v4),
+            _ => Addresses::select(&column.addresses, &self.set(node)?.v4),
+        }
+    }
+
+    fn v6(&self, node: ServiceNode) -> Option<Addresses<'_, u128>> {
+        let column = &self.endpoints.v6;
+        match (node, &self.front) {
+            (ServiceNode::Endpoint(endpoint), _) => Addresses::all(column.of(endpoint)),
+            (_, Front::ClusterIp { v6, .. }) => Addresses::all(v6),
+            _ => Addresses::select(&column.addresses, &self.set(node)?.v6),
+        }
+    }
+
+    fn set(&self, node: ServiceNode) -> Option<&Set> {
+        match (node, &self.front) {
+            (ServiceNode::Service, Front::Headless { service, .. }) => Some(service),
+            (ServiceNode::Port(port), Front::Headless { named, .. }) => Some(&named[port].2),
+            _ => None,
+        }
+    }
+
+    fn servers(&self, node: ServiceNode) -> Option<Servers<'_>> {
+        let (targets, weight) = match (node, &self.front) {
+            (ServiceNode::Endpoint(endpoint), _) => {
+                let (ports, weight) = self.own_ports(endpoint);
+                (ServerTargets::Product { first: endpoint, count: 1, ports }, weight)
+            }
+            (_, Front::ClusterIp { v4, v6, ports, named }) => {
+                let ports = if let ServiceNode::Port(port) = node { &named[port].2 } else { ports };
+                (ServerTargets::Service(ports), weight(ports.len() * (v4.len() + v6.len())))
+            }
+            _ => {
+                let set = self.set(node)?;
+                let targets = match &set.targets {
+                    Targets::Product(count, ports) => ServerTargets::Product { first: 0, count: *count, ports },
+                    Targets::Only(list) => ServerTargets::Only(list),
+                };
+                (targets, set.weight)
+            }
+        };
+        let servers = Servers { records: self, targets, weight };
+        (servers.len() > 0).then_some(servers)
+    }
+
+    fn own_ports(&self, endpoint: u32) -> (&[u16], u16) {
+        match &self.endpoints.own_ports {
+            OwnPorts::Same(ports) => {
+                let addresses = self.endpoints.v4.of(endpoint).len() + self.endpoints.v6.of(endpoint).len();
+                (ports, weight(addresses * ports.len()))
+            }
+            OwnPorts::Each { ends, ports, weights } => {
+                let endpoint = endpoint as usize;
+                let start = if endpoint == 0 { 0 } else { ends[endpoint - 1] as usize };
+                (&ports[start..ends[endpoint] as usize], weights[endpoint])
+            }
+        }
+    }
+
+    fn server(&self, endpoint: u32, port: u16) -> Server<'_> {
+        let (v4, v6) = (self.endpoints.v4.of(endpoint), self.endpoints.v6.of(endpoint));
+        Server { endpoint: Some(endpoint), label: Some(self.own_name(endpoint)), port, v4, v6 }
+    }
+
+    fn first_address(&self, endpoint: u32) -> IpAddr {
+        match (self.endpoints.v4.of(endpoint), self.endpoints.v6.of(endpoint)) {
+            ([first, ..], _) => Ipv4Addr::from(*first).into(),
+            (_, [first, ..]) => Ipv6Addr::from(*first).into(),
+            _ => unreachable!("an endpoint without a label is made of an address"),
+        }
+    }
+}
+
+fn addresses<'a>(v4: &'a [u32], v6: &'a [u128]) -> impl Iterator<Item = IpAddr> + 'a {
+    let v4 = v4.iter().map(|address| IpAddr::V4(Ipv4Addr::from(*address)));
+    v4.chain(v6.iter().map(|address| IpAddr::V6(Ipv6Addr::from(*address))))
+}
+
+/// The weight of each of the SRV records that share `pairs` distinct (address, port) pairs (N4).
+fn weight(pairs: usize) -> u16 {
+    (100 / pairs.max(1)).max(1) as u16
+}

@@ -1,0 +1,345 @@
+//! The gate, the question parser, the writer of responses: octets of RFC 1035 section 4 and RFC 6891, nothing of zones.
+//!
+//! [`gate`] and [`read`] decide what a message is worth, in the order of the gate's table (step numbers are in the
+//! comments). The fast parser reads the shape that nearly every query has; what it declines (a transfer's SOA, a
+//! signature) is read by hickory-proto into the same [`Query`]. [`Writer`] builds the response in the buffer that the
+//! query came in, behind its question. What is answered is `answer.rs`.
+
+use hickory_proto::op::Message;
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+
+use crate::metrics::Event;
+use crate::names::{QueryName, WireName};
+use crate::records::rtype;
+
+/// Octets of a header (RFC 1035 section 4.1.1).
+pub const HEADER: usize = 12;
+/// The largest UDP response ever sent, in octets (RFC 9715 section 3.1: avoids fragments).
+pub const MAX_UDP: usize = 1232;
+/// The largest UDP response without EDNS, in octets (RFC 1035 section 2.3.4).
+pub const MAX_UDP_PLAIN: usize = 512;
+/// The largest message over TCP, in octets (RFC 1035 section 4.2.2).
+pub const MAX_TCP: usize = 65_535;
+
+/// Response codes, by their numbers at IANA; those above 15 need an OPT record.
+pub mod rcode {
+    #![allow(missing_docs)] // the names are the documentation
+    pub const NOERROR: u16 = 0;
+    pub const FORMERR: u16 = 1;
+    pub const SERVFAIL: u16 = 2;
+    pub const NXDOMAIN: u16 = 3;
+    pub const NOTIMP: u16 = 4;
+    pub const REFUSED: u16 = 5;
+    pub const NOTAUTH: u16 = 9;
+    pub const BADVERS: u16 = 16;
+}
+
+const CLASS_IN: u16 = 1;
+/// A pointer to the question's name, right behind the header (RFC 1035 section 4.1.4).
+pub const QUESTION: u16 = 0xc000 | HEADER as u16;
+const OPT_LENGTH: usize = 11;
+
+/// A query that deserves an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The message ID.
+    pub id: u16,
+    /// The type asked for.
+    pub qtype: u16,
+    /// Where the question ends, in octets from the start of the message.
+    pub question_end: usize,
+    /// The OPT record, if one came.
+    pub edns: Option<Edns>,
+}
+
+/// What matters of an OPT record (RFC 6891 section 6.1). Options and unknown flags are ignored, and not echoed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edns {
+    /// The requestor's UDP payload size, in octets.
+    pub size: u16,
+    /// DNSSEC OK, which is copied (RFC 3225 section 3).
+    pub dnssec_ok: bool,
+    version: u8,
+}
+
+/// A query that gets an error, and with it this much of itself back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The response code.
+    pub rcode: u16,
+    /// Where the question ends; the header's end where none is sent back.
+    pub question_end: usize,
+    /// The OPT record, if one came and is answered.
+    pub edns: Option<Edns>,
+}
+
+impl Refusal {
+    /// An error with the header alone.
+    pub fn header_only(rcode: u16) -> Self {
+        Self { rcode, question_end: HEADER, edns: None }
+    }
+}
+
+/// Steps 1 and 2: whether the message is a query at all. The error is the counter of what it is instead.
+pub fn gate(message: &[u8]) -> Result<(), Event> {
+    match message {
+        [_, _, flags, ..] if message.len() >= HEADER => {
+            if flags & 0x80 == 0 {
+                Ok(())
+            } else {
+                Err(Event::DroppedResponse)
+            }
+        }
+        _ => Err(Event::DroppedShort),
+    }
+}
+
+/// Steps 6 to 10 but for zones: reads a message that passed [`gate`]; the question's name goes into `name`.
+///
+/// # Errors
+///
+/// The response that it deserves instead of an answer.
+pub fn read(message: &[u8], name: &mut QueryName) -> Result<Query, Refusal> {
+    let formerr = Refusal::header_only(rcode::FORMERR);
+    // 6.
+    if message[2] & 0x78 != 0 {
+        return Err(Refusal::header_only(rcode::NOTIMP));
+    }
+    // 7. Counts are compared, and nothing is made room for.
+    let count = |at: usize| u16::from_be_bytes([message[at], message[at + 1]]);
+    let [questions, answers, authorities, additionals] = [count(4), count(6), count(8), count(10)];
+    if questions != 1 || answers != 0 || authorities > 1 || additionals > 2 {
+        return Err(formerr);
+    }
+    // 8.
+    let name_end = HEADER + name.read(&message[HEADER..]).ok_or(formerr)?;
+    let question_end = name_end + 4;
+    let &[qtype_high, qtype_low, class_high, class_low] = message.get(name_end..question_end).ok_or(formerr)? else {
+        return Err(formerr);
+    };
+    let qtype = u16::from_be_bytes([qtype_high, qtype_low]);
+    if qtype == rtype::OPT || authorities == 1 && qtype != rtype::IXFR {
+        return Err(formerr);
+    }
+    // 9.
+    let edns = match (authorities, additionals) {
+        (0, 0) if message.len() == question_end => None,
+        (0, 0) => return Err(formerr),
+        (0, 1) => match read_opt(&message[question_end..]) {
+            Some(edns) => Some(edns),
+            None => read_unusual(message, question_end)?,
+        },
+        _ => read_unusual(message, question_end)?,
+    };
+    // 10.
+    if edns.is_some_and(|edns| edns.version > 0) {
+        return Err(Refusal { rcode: rcode::BADVERS, question_end, edns });
+    }
+    if u16::from_be_bytes([class_high, class_low]) != CLASS_IN {
+        return Err(Refusal { rcode: rcode::REFUSED, question_end, edns });
+    }
+    Ok(Query { id: count(0), qtype, question_end, edns })
+}
+
+/// An OPT record with the root as owner that ends where the message does (RFC 6891 section 6.1.2).
+fn read_opt(record: &[u8]) -> Option<Edns> {
+    let &[0, 0, 41, size_high, size_low, _rcode, version, flags, _, length_high, length_low, ref options @ ..] = record
+    else {
+        return None;
+    };
+    let mut rest = options;
+    if rest.len() != usize::from(u16::from_be_bytes([length_high, length_low])) {
+        return None;
+    }
+    while !rest.is_empty() {
+        let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
+        rest = rest.get(4 + length..)?;
+    }
+    Some(Edns { size: u16::from_be_bytes([size_high, size_low]), dnssec_ok: flags & 0x80 != 0, version })
+}
+
+/// Reads what is behind the question of a message with more than an OPT there.
+#[cold]
+fn read_unusual(message: &[u8], question_end: usize) -> Result<Option<Edns>, Refusal> {
+    let formerr = Refusal::header_only(rcode::FORMERR);
+    let mut decoder = BinDecoder::new(message);
+    let parsed = Message::read(&mut decoder).map_err(|_| formerr)?;
+    if !decoder.is_empty() || !parsed.additionals.is_empty() {
+        return Err(formerr);
+    }
+    let edns = parsed.edns.as_ref().map(|edns| Edns {
+        size: edns.max_payload(),
+        dnssec_ok: edns.flags().dnssec_ok,
+        version: edns.version(),
+    });
+    // RFC 8945 section 5.2.1: we know no key.
+    if parsed.signature.is_some() {
+        return Err(Refusal { rcode: rcode::NOTAUTH, question_end, edns });
+    }
+    Ok(edns)
+}
+
+/// How many octets a response over UDP may have (A3).
+pub fn udp_limit(edns: Option<Edns>) -> usize {
+    edns.map_or(MAX_UDP_PLAIN, |edns| usize::from(edns.size).clamp(MAX_UDP_PLAIN, MAX_UDP))
+}
+
+/// Extended DNS Error codes (RFC 8914 section 5.2).
+pub mod ede {
+    #![allow(missing_docs)] // the names are the documentation
+    pub const NOT_READY: u16 = 14;
+    pub const PROHIBITED: u16 = 18;
+    pub const NOT_AUTHORITATIVE: u16 = 20;
+}
+
+/// Writes one response over the query in `message`, section by section.
+///
+/// A record is written whole or not at all: every method that could run out of room returns whether it did not.
+pub struct Writer<'m> {
+    message: &'m mut [u8],
+    at: usize,
+    limit: usize,
+    section: usize,
+    counts: [u16; 3],
+    truncated: bool,
+}
+
+/// The sections behind the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Answer.
+    Answer,
+    /// Authority.
+    Authority,
+    /// Additional.
+    Additional,
+}
+
+impl<'m> Writer<'m> {
+    /// Begins behind the question. `limit` is how long the response may become; room for an OPT record is kept free
+    /// where one has to go out.
+    pub fn new(message: &'m mut [u8], question_end: usize, limit: usize, edns: bool) -> Self {
+        let limit = limit.min(message.len()) - if edns { OPT_LENGTH } else { 0 };
+        Self { message, at: question_end, limit, section: 0, counts: [0; 3], truncated: false }
+    }
+
+    /// Goes on with a later section.
+    pub fn begin(&mut self, section: Section) {
+        self.section = section as usize;
+    }
+
+    /// Where the next record will stand, in octets from the start of the message.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// How many more octets fit.
+    pub fn room(&self) -> usize {
+        self.limit - self.at
+    }
+
+    /// The data of the record that was written at `position`, and the position behind it.
+    pub fn data_of(&self, position: usize) -> (usize, usize) {
+        let data = position + 12;
+        (data, data + usize::from(u16::from_be_bytes([self.message[data - 2], self.message[data - 1]])))
+    }
+
+    /// The answer is cut (RFC 2181 section 9).
+    pub fn truncate(&mut self) {
+        self.truncated = true;
+    }
+
+    /// One A or AAAA record. The caller has seen that there is [`Self::room`] for 12 octets and the address.
+    pub fn address<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, address: [u8; N]) {
+        let record = &mut self.message[self.at..self.at + 12 + N];
+        record[..2].copy_from_slice(&owner.to_be_bytes());
+        record[2..4].copy_from_slice(&rtype.to_be_bytes());
+        record[4..6].copy_from_slice(&CLASS_IN.to_be_bytes());
+        record[6..10].copy_from_slice(&ttl.to_be_bytes());
+        record[10..12].copy_from_slice(&(N as u16).to_be_bytes());
+        record[12..].copy_from_slice(&address);
+        self.at += 12 + N;
+        self.counts[self.section] += 1;
+    }
+
+    /// One record of another type, whose data are the parts one behind the other. `owner` is a pointer or a name.
+    pub fn record(&mut self, owner: NameRef<'_>, rtype: u16, ttl: u32, data: &[&[u8]]) -> bool {
+        let owner = match &owner {
+            NameRef::Pointer(pointer) => &pointer.to_be_bytes()[..],
+            NameRef::Whole(name) => name.octets(),
+        };
+        let length: usize = data.iter().map(|part| part.len()).sum();
+        if owner.len() + 10 + length > self.room() {
+            return false;
+        }
+        self.put(owner);
+        self.put(&rtype.to_be_bytes());
+        self.put(&CLASS_IN.to_be_bytes());
+        self.put(&ttl.to_be_bytes());
+        self.put(&(length as u16).to_be_bytes());
+        for part in data {
+            self.put(part);
+        }
+        self.counts[self.section] += 1;
+        true
+    }
+
+    /// Writes the OPT record, if one came (A3), with an extended error if it fits, and the header; returns the length
+    /// of the message.
+    pub fn finish(mut self, rcode: u16, authoritative: bool, edns: Option<Edns>, error: Option<(u16, &str)>) -> usize {
+        if let Some(edns) = edns {
+            self.limit += OPT_LENGTH;
+            // RFC 8914 section 3: an extended error is left out before anything else, and never sets TC.
+            let error = error.filter(|(_, text)| self.room() >= OPT_LENGTH + 6 + text.len());
+            let length = error.map_or(0, |(_, text)| 6 + text.len());
+            self.put(&[0, 0, 41]);
+            self.put(&(MAX_UDP as u16).to_be_bytes());
+            self.put(&[(rcode >> 4) as u8, 0, u8::from(edns.dnssec_ok) << 7, 0]);
+            self.put(&(length as u16).to_be_bytes());
+            if let Some((code, text)) = error {
+                self.put(&15u16.to_be_bytes());
+                self.put(&((2 + text.len()) as u16).to_be_bytes());
+                self.put(&code.to_be_bytes());
+                self.put(text.as_bytes());
+            }
+            self.counts[Section::Additional as usize] += 1;
+        }
+        // QR, the opcode and RD as they came, AA, TC; RA, Z, AD, CD clear.
+        let kept = self.message[2] & 0x79;
+        self.message[2] = 0x80 | kept | u8::from(authoritative) << 2 | u8::from(self.truncated) << 1;
+        self.message[3] = (rcode & 0x0f) as u8;
+        for (index, count) in self.counts.iter().enumerate() {
+            self.message[6 + 2 * index..8 + 2 * index].copy_from_slice(&count.to_be_bytes());
+        }
+        self.at
+    }
+
+    fn put(&mut self, octets: &[u8]) {
+        self.message[self.at..self.at + octets.len()].copy_from_slice(octets);
+        self.at += octets.len();
+    }
+}
+
+/// An owner name: where it stands in the message already, or all of it.
+#[derive(Clone, Copy, Debug)]
+pub enum NameRef<'n> {
+    /// A compression pointer.
+    Pointer(u16),
+    /// A name in full.
+    Whole(&'n WireName),
+}
+
+/// A compression pointer to `position`, where it can be expressed (RFC 1035 section 4.1.4: 14 bits).
+pub fn pointer(position: usize) -> Option<u16> {
+    (position < 0x4000).then_some(0xc000 | position as u16)
+}
+
+/// Turns the query in `message` into an error without an answer, and returns its length.
+pub fn refuse(message: &mut [u8], refusal: Refusal, error: Option<(u16, &str)>) -> usize {
+    if refusal.question_end == HEADER {
+        message[4..6].fill(0);
+    }
+    let limit = MAX_UDP_PLAIN.max(refusal.question_end + OPT_LENGTH);
+    let writer = Writer::new(message, refusal.question_end, limit, refusal.edns.is_some());
+    writer.finish(refusal.rcode, false, refusal.edns, error)
+}
