@@ -160,13 +160,19 @@ fn stateful_set() -> impl Strategy<Value = StatefulSet> {
     )
 }
 
-fn rules() -> impl Strategy<Value = Rules> {
-    (0usize..3, any::<bool>(), 0usize..3, any::<bool>()).prop_map(|(ordinals, all, pods, endpoint_pod_names)| Rules {
-        ordinals: [Ordinals::Ready, Ordinals::Serving, Ordinals::Any][ordinals],
-        ptr: if all { Ptr::All } else { Ptr::HostnameOnly },
-        pod_records: [PodRecords::Off, PodRecords::Insecure, PodRecords::Verified][pods],
-        endpoint_pod_names,
-    })
+fn rules() -> impl Strategy<Value = (Rules, Namespaces)> {
+    let namespaces = prop::sample::select(&[Namespaces::Declared, Namespaces::Inferred][..]);
+    (0usize..3, any::<bool>(), 0usize..3, any::<bool>(), namespaces).prop_map(
+        |(ordinals, all, pods, endpoint_pod_names, namespaces)| {
+            let rules = Rules {
+                ordinals: [Ordinals::Ready, Ordinals::Serving, Ordinals::Any][ordinals],
+                ptr: if all { Ptr::All } else { Ptr::HostnameOnly },
+                pod_records: [PodRecords::Off, PodRecords::Insecure, PodRecords::Verified][pods],
+                endpoint_pod_names,
+            };
+            (rules, namespaces)
+        },
+    )
 }
 
 /// A cluster and the zone that follows it.
@@ -177,11 +183,11 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(rules: Rules) -> Self {
+    fn new((rules, namespaces): (Rules, Namespaces)) -> Self {
         let apexes = vec![WireName::parse("z.test").unwrap(), WireName::parse("alias.test").unwrap()];
         let reverse = ReverseZones::new(["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
         Self {
-            cluster: Cluster::new(Namespaces::Inferred, Some(ObjectRef::new("one", "a"))),
+            cluster: Cluster::new(namespaces, Some(ObjectRef::new("one", "a"))),
             zone: Arc::new(Zone::new(Settings { apexes, ttl: 5, negative_ttl: 5, rules }, reverse)),
             rules,
         }
@@ -266,7 +272,7 @@ fn questions() -> Vec<WireName> {
     names
 }
 
-fn check(history: &[Event], rules: Rules, questions: &[WireName]) {
+fn check(history: &[Event], rules: (Rules, Namespaces), questions: &[WireName]) {
     let mut follower = Follower::new(rules);
     let left = run(history, &mut follower);
     let mut fresh = Follower::new(rules);
