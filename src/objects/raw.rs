@@ -362,14 +362,25 @@ impl Trim<'_> {
     }
 
     fn workload(&mut self, document: Value, kind: WorkloadKind) -> Result<Workload, Invalid> {
-        let RawWorkload { metadata, spec } = self.read(document)?;
+        let RawWorkload { metadata, spec, status } = self.read(document)?;
         let (kind, replicas) = match kind {
             WorkloadKind::DaemonSet => (kind, 1),
             WorkloadKind::Job { .. } => {
                 let indexed = spec.completion_mode.as_deref() == Some("Indexed");
                 // Of an indexed Job all Pods have names of their own; of another as many as run at a time.
-                let count = if indexed { spec.completions } else { spec.parallelism };
-                (WorkloadKind::Job { indexed }, count.unwrap_or(1))
+                let parallelism = spec.parallelism.unwrap_or(1);
+                let count = match spec.completions {
+                    None => parallelism,
+                    Some(completions) if indexed => completions,
+                    Some(completions) => parallelism.min(completions),
+                };
+                // A Job of a dump may be over, or suspended: then it runs none.
+                let over = |condition: &RawCondition| {
+                    matches!(condition.kind.as_deref(), Some("Complete" | "Failed"))
+                        && condition.status.as_deref() == Some("True")
+                };
+                let idle = spec.suspend || status.conditions.iter().any(over);
+                (WorkloadKind::Job { indexed }, if idle { 0 } else { count })
             }
             _ => (kind, spec.replicas.unwrap_or(1)),
         };
@@ -508,13 +519,15 @@ shapes! {
         template: RawTemplate,
     }
     RawOrdinals { start: u32, }
-    RawWorkload { metadata: RawMetadata, spec: RawWorkloadSpec, }
+    RawWorkload { metadata: RawMetadata, spec: RawWorkloadSpec, status: RawWorkloadStatus, }
+    RawWorkloadStatus { conditions: Vec<RawCondition>, }
     RawWorkloadSpec {
         replicas: Option<u32>,
         template: RawTemplate,
         completions: Option<u32>,
         parallelism: Option<u32>,
         completion_mode: Option<String>,
+        suspend: bool,
     }
 }
 
@@ -523,4 +536,31 @@ shapes! {
 enum RawTargetPort {
     Number(u16),
     Name(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn how_many_pods_a_job_runs() {
+        for (spec, conditions, expected) in [
+            (json!({}), json!([]), 1),
+            (json!({"parallelism": 4}), json!([]), 4),
+            (json!({"parallelism": 4, "completions": 2}), json!(null), 2),
+            (json!({"parallelism": 2, "completions": 5}), json!([]), 2),
+            (json!({"parallelism": 2, "completions": 5, "completionMode": "Indexed"}), json!([]), 5),
+            (json!({"suspend": true}), json!([]), 0),
+            (json!({}), json!([{"type": "Complete", "status": "True"}]), 0),
+            (json!({}), json!([{"type": "Failed", "status": "True"}]), 0),
+            (json!({}), json!([{"type": "Suspended", "status": "False"}]), 1),
+        ] {
+            let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": spec,
+                "status": {"conditions": conditions}});
+            let Ok(Decoded::Object(Object::Workload(job), _)) = decode(job, "default") else { panic!("a Job") };
+            assert_eq!(job.replicas, expected, "{spec}");
+        }
+    }
 }
