@@ -1,0 +1,198 @@
+//! Workloads -> the Pods that their controllers would make.
+//!
+//! Names, labels, hostnames and subdomains are the controllers'. What a controller draws at random is drawn from the
+//! hash of the workload's name.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use super::addresses::hash;
+use crate::names::is_label;
+use crate::objects::{
+    Object, ObjectRef, Owner, Pod, PodTemplate, Reason, Skipped, StatefulSet, Workload, WorkloadKind,
+};
+
+/// Workloads by kind, namespace and name.
+pub(super) type Occupied<'o> = HashSet<(&'o str, &'o str, &'o str)>;
+
+/// The workloads that have Pods, or ReplicaSets, in the files: they are not simulated.
+pub(super) fn occupied(objects: &[Object]) -> Occupied<'_> {
+    let mut occupied = Occupied::new();
+    for object in objects {
+        match object {
+            Object::Pod(pod) => match &pod.owner {
+                Some(owner) => {
+                    occupied.insert((&owner.kind, &pod.key.namespace, &owner.name));
+                    // The ReplicaSet between a Pod and its Deployment need not be in the files: its name tells.
+                    if let Some(hash) = pod.labels.get("pod-template-hash")
+                        && let Some(deployment) = owner.name.strip_suffix(&**hash)
+                    {
+                        occupied.insert(("Deployment", &pod.key.namespace, deployment.trim_end_matches('-')));
+                    }
+                }
+                // The StatefulSet's controller adopts a Pod that has the name of one of its own.
+                None => {
+                    if let Some((set, ordinal)) = pod.key.name.rsplit_once('-')
+                        && ordinal.parse::<u32>().is_ok()
+                    {
+                        occupied.insert(("StatefulSet", &pod.key.namespace, set));
+                    }
+                }
+            },
+            Object::Workload(Workload { key, owner: Some(owner), .. }) => {
+                occupied.insert((&owner.kind, &key.namespace, &owner.name));
+            }
+            _ => {}
+        }
+    }
+    occupied
+}
+
+/// Pods that still have to be made, of one workload.
+pub(super) struct Plan<'o> {
+    kind: &'static str,
+    key: &'o ObjectRef,
+    template: &'o PodTemplate,
+    scheme: Scheme<'o>,
+    /// How many Pods.
+    pub(super) count: u32,
+}
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.key)
+    }
+}
+
+/// How the Pods of a workload are called.
+enum Scheme<'o> {
+    /// `<name>-<ordinal>`, with the governing Service as subdomain.
+    Ordinals { start: u32, service: &'o str },
+    /// `<name>-<5 letters>`, or of a Deployment `<name>-<10 letters>-<5 letters>`.
+    Random { hash: Option<String> },
+    /// `<name>-<index>-<5 letters>`, the hostname without the letters.
+    Indexed,
+}
+
+impl<'o> Plan<'o> {
+    /// What a workload's controller would do; `None` for an object that is no workload.
+    pub(super) fn of(object: &'o Object) -> Option<Self> {
+        match object {
+            Object::StatefulSet(set) => Some(Self::stateful_set(set)),
+            Object::Workload(workload) => Some(Self::workload(workload)),
+            _ => None,
+        }
+    }
+
+    fn stateful_set(set: &'o StatefulSet) -> Self {
+        let scheme = Scheme::Ordinals { start: set.start, service: &set.service_name };
+        Self { kind: "StatefulSet", key: &set.key, template: &set.template, scheme, count: set.replicas }
+    }
+
+    fn workload(workload: &'o Workload) -> Self {
+        let key = &workload.key;
+        let scheme = match workload.kind {
+            WorkloadKind::Job { indexed: true } => Scheme::Indexed,
+            WorkloadKind::Deployment => {
+                Scheme::Random { hash: Some(letters(hash(&["template", &key.namespace, &key.name]), 10)) }
+            }
+            _ => Scheme::Random { hash: None },
+        };
+        Self { kind: workload.kind.name(), key, template: &workload.template, scheme, count: workload.replicas }
+    }
+
+    /// The order in which addresses are given: by name, so that the order of the files does not matter.
+    pub(super) fn order(&self) -> (&ObjectRef, &str) {
+        (self.key, self.kind)
+    }
+
+    /// Whether the workload has Pods in the files, or is stood in for by a ReplicaSet that is in the files.
+    pub(super) fn is_occupied(&self, occupied: &Occupied<'_>) -> bool {
+        occupied.contains(&(self.kind, &*self.key.namespace, &*self.key.name))
+    }
+
+    /// What is wrong with a workload that gets no Pods although it asks for some.
+    pub(super) fn refusal(&self) -> Option<Skipped> {
+        let Scheme::Ordinals { start, .. } = self.scheme else { return None };
+        let last = u64::from(start) + u64::from(self.count.saturating_sub(1));
+        if self.count == 0 || is_label(&format!("{}-{last}", self.key.name)) {
+            return None;
+        }
+        let text = format!(
+            "{self}: the name {}-{last} of its last Pod is not a DNS label (1 to 63 letters, digits and inner \
+             hyphens), and a Pod's hostname has to be one; it gets no Pods",
+            self.key.name
+        );
+        Some(Skipped { reason: Reason::Name, text })
+    }
+
+    /// Pod number `index`, without an address. `None` if the files have another Pod of its name. `names` are those of
+    /// all Pods so far.
+    pub(super) fn pod(&self, index: u32, names: &mut HashSet<ObjectRef>) -> Option<Pod> {
+        let mut pod = Pod {
+            key: self.key.clone(),
+            labels: self.template.labels.clone(),
+            spec: self.template.spec.clone(),
+            owner: Some(Owner { kind: self.kind.into(), name: self.key.name.clone() }),
+            ready: Some(true),
+            ..Pod::default()
+        };
+        let mut label = |key: &str, value: &str| pod.labels.insert(key.into(), value.into());
+        if self.kind == "Job" {
+            label("job-name", &self.key.name);
+            label("batch.kubernetes.io/job-name", &self.key.name);
+        }
+        match &self.scheme {
+            Scheme::Ordinals { start, service } => {
+                let ordinal = u64::from(*start) + u64::from(index);
+                let name = format!("{}-{ordinal}", self.key.name);
+                label("statefulset.kubernetes.io/pod-name", &name);
+                label("apps.kubernetes.io/pod-index", &ordinal.to_string());
+                // pkg/controller/statefulset: initIdentity and updateIdentity.
+                pod.spec.hostname = Some(name.as_str().into());
+                pod.spec.subdomain = (!service.is_empty()).then(|| (*service).into());
+                pod.key.name = name.into();
+                names.insert(pod.key.clone()).then_some(pod)
+            }
+            Scheme::Indexed => {
+                label("batch.kubernetes.io/job-completion-index", &index.to_string());
+                // pkg/controller/job: the hostname is set whatever the template says.
+                let hostname = format!("{}-{index}", self.key.name);
+                pod.spec.hostname = Some(hostname.as_str().into());
+                Some(self.at_random(pod, &hostname, index, names))
+            }
+            Scheme::Random { hash: Some(hash) } => {
+                label("pod-template-hash", hash);
+                let set = format!("{}-{hash}", self.key.name);
+                pod.owner = Some(Owner { kind: "ReplicaSet".into(), name: set.as_str().into() });
+                Some(self.at_random(pod, &set, index, names))
+            }
+            Scheme::Random { hash: None } => Some(self.at_random(pod, &self.key.name, index, names)),
+        }
+    }
+
+    /// Names a Pod as the API server does for `generateName`: five letters, the rest cut to 58 octets.
+    fn at_random(&self, mut pod: Pod, base: &str, index: u32, names: &mut HashSet<ObjectRef>) -> Pod {
+        let mut prefix = format!("{base}-");
+        prefix.truncate(58);
+        let mut seed = hash(&["pod", self.kind, &self.key.namespace, &self.key.name, &index.to_string()]);
+        loop {
+            pod.key.name = format!("{prefix}{}", letters(seed, 5)).into();
+            if names.insert(pod.key.clone()) {
+                return pod;
+            }
+            seed = seed.wrapping_add(1);
+        }
+    }
+}
+
+/// So many letters of a random name, from the API server's alphabet: no vowels, so that no words come out.
+pub(super) fn letters(mut seed: u64, count: usize) -> String {
+    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let letter = |_| {
+        let letter = ALPHABET[(seed % 27) as usize];
+        seed /= 27;
+        char::from(letter)
+    };
+    (0..count).map(letter).collect()
+}

@@ -1,0 +1,389 @@
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::objects::{self, Decoded};
+
+const PODS: &str = "10.244.0.0/16";
+const SERVICES: &str = "10.96.0.0/16";
+
+fn decode(manifest: &str) -> Vec<Object> {
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(manifest).unwrap();
+    let decode = |document| match objects::decode(document, "default") {
+        Ok(Decoded::Object(object, skipped)) if skipped.is_empty() => Some(object),
+        Ok(Decoded::Ignored) => None,
+        other => panic!("{other:?}"),
+    };
+    documents.into_iter().filter_map(decode).collect()
+}
+
+fn ranges(text: &str) -> Vec<IpNet> {
+    text.split_whitespace().map(|range| range.parse().unwrap()).collect()
+}
+
+fn run(manifest: &str, pods: &str) -> Simulated {
+    simulate(decode(manifest), &ranges(pods), &ranges(SERVICES))
+}
+
+/// Compares Services, Pods, slices and reports with lines of text, sorted. `*` stands for an address that was drawn,
+/// `#` for letters that were drawn.
+#[track_caller]
+fn check(manifest: &str, pods: &str, expected: &[&str]) {
+    let simulated = run(manifest, pods);
+    let given: HashSet<IpAddr> = taken(&decode(manifest));
+    let mut lines: Vec<String> = simulated.objects.iter().filter_map(|object| line(object, &given)).collect();
+    lines.sort();
+    lines.extend(simulated.reports.iter().map(|report| format!("! {}", report.text)));
+    let same = lines.len() == expected.len()
+        && lines.iter().zip(expected).all(|(line, expected)| {
+            expected.strip_suffix("..").map_or(line == expected, |start| line.starts_with(start))
+        });
+    assert!(same, "simulated: {lines:#?}\nexpected: {expected:#?}");
+}
+
+fn line(object: &Object, given: &HashSet<IpAddr>) -> Option<String> {
+    let show = |addresses: &[IpAddr]| {
+        let show = |address: &IpAddr| match address {
+            address if given.contains(address) => address.to_string(),
+            IpAddr::V4(_) => "*".into(),
+            IpAddr::V6(_) => "*6".into(),
+        };
+        addresses.iter().map(show).collect::<Vec<String>>().join(",")
+    };
+    match object {
+        Object::Service(Service { key, kind: ServiceKind::ClusterIp(addresses), .. }) => {
+            Some(format!("service {key} {}", show(addresses)))
+        }
+        Object::Pod(pod) => {
+            Some(format!("pod {}/{} {}", pod.key.namespace, drawn(&pod.key.name), show(&pod.addresses)))
+        }
+        Object::EndpointSlice(slice) => {
+            let ports: Vec<String> = slice
+                .ports
+                .iter()
+                .map(|port| format!("{}:{}{}", port.name, port.number, &port.protocol.label()[..2]))
+                .collect();
+            let rows = slice.endpoints().map(|row| {
+                let conditions = [
+                    (row.conditions.ready(), 'r'),
+                    (row.conditions.serving(), 's'),
+                    (row.conditions.terminating(), 't'),
+                ];
+                let conditions: String = conditions.iter().filter(|(on, _)| *on).map(|(_, letter)| *letter).collect();
+                let name = match (row.hostname, row.pod) {
+                    (Some(hostname), _) => hostname.to_string(),
+                    (None, Some(pod)) => format!("({})", drawn(&pod.to_string())),
+                    (None, None) => "-".into(),
+                };
+                format!("{name}={}:{conditions}", show(&[row.address]))
+            });
+            let service = slice.service.as_deref().unwrap_or("?");
+            let rows: Vec<String> = rows.collect();
+            Some(format!("slice {}/{service} [{}] {}", slice.key.namespace, ports.join(" "), rows.join(" ")))
+        }
+        _ => None,
+    }
+}
+
+/// A name with the parts that were drawn replaced.
+fn drawn(name: &str) -> String {
+    let is_drawn = |part: &&str| {
+        matches!(part.len(), 5 | 10) && part.chars().all(|letter| "bcdfghjklmnpqrstvwxz2456789".contains(letter))
+    };
+    name.split('-').map(|part| if is_drawn(&part) { "#" } else { part }).collect::<Vec<_>>().join("-")
+}
+
+fn stateful_set(name: &str, service: &str, replicas: u32) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: {name}}}\nspec:\n  serviceName: '{service}'\n  \
+         replicas: {replicas}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec: {{containers: \
+         [{{ports: [{{name: http, containerPort: 8080}}]}}]}}\n---\n"
+    )
+}
+
+fn headless(name: &str, app: &str, rest: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: None, selector: {{app: {app}}}, \
+         {rest}}}\n---\n"
+    )
+}
+
+fn pod(name: &str, rest: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: web}}}}\n{rest}\n---\n")
+}
+
+fn workload(kind: &str, name: &str, rest: &str) -> String {
+    let group = if kind == "Job" { "batch/v1" } else { "apps/v1" };
+    format!(
+        "apiVersion: {group}\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{template: {{metadata: {{labels: {{app: \
+         web}}}}}}, {rest}}}\n---\n"
+    )
+}
+
+fn owned(manifest: &str, name: &str, kind: &str, owner: &str) -> String {
+    let reference = format!("name: {name}, ownerReferences: [{{kind: {kind}, name: {owner}, controller: true}}]");
+    manifest.replacen(&format!("name: {name}"), &reference, 1)
+}
+
+#[test]
+fn seeds() {
+    check(
+        include_str!("../../tests/seeds/1-httpd-headless.yaml"),
+        PODS,
+        &[
+            "pod xgp-lll/statefulset-test-0 *",
+            "pod xgp-lll/statefulset-test-1 *",
+            "pod xgp-lll/statefulset-test-2 *",
+            "slice xgp-lll/headless-svc [myweb:80_t] statefulset-test-0=*:rs statefulset-test-1=*:rs \
+             statefulset-test-2=*:rs",
+        ],
+    );
+    check(
+        include_str!("../../tests/seeds/2-nginx-web.yaml"),
+        PODS,
+        &[
+            "pod default/web-0 *",
+            "pod default/web-1 *",
+            "pod default/web-2 *",
+            "slice default/web [:80_t] web-0=*:rs web-1=*:rs web-2=*:rs",
+        ],
+    );
+    check(
+        include_str!("../../tests/seeds/3-myapp-mismatch.yaml"),
+        PODS,
+        &[
+            "pod default/myapp-0 *",
+            "pod default/myapp-1 *",
+            "slice default/demo-svc [web:80_t] (myapp-0)=*:rs (myapp-1)=*:rs",
+        ],
+    );
+    check(
+        include_str!("../../tests/seeds/4-web-two-services.yaml"),
+        PODS,
+        &[
+            "pod default/web-0 *",
+            "pod default/web-1 *",
+            "service default/web *",
+            "slice default/web [web:80_t] (web-0)=*:rs (web-1)=*:rs",
+            "slice default/web-headless [web:80_t] web-0=*:rs web-1=*:rs",
+        ],
+    );
+    check(
+        include_str!("../../tests/seeds/5-nodeport-governed.yaml"),
+        PODS,
+        &[
+            "pod default/mynginx-#-# *",
+            "pod default/mynginx-#-# *",
+            "pod default/mynginx-#-# *",
+            "pod default/statefulset-test-0 *",
+            "pod default/statefulset-test-1 *",
+            "pod default/statefulset-test-2 *",
+            "service default/test-nfs-svc *",
+            "service default/test-statefulset-svc *",
+            "slice default/test-nfs-svc [test-nfs-port:80_t] (mynginx-#-#)=*:rs (mynginx-#-#)=*:rs (mynginx-#-#)=*:rs",
+            "slice default/test-statefulset-svc [test-statefulset-port:80_t] statefulset-test-0=*:rs \
+             statefulset-test-1=*:rs statefulset-test-2=*:rs",
+        ],
+    );
+}
+
+#[test]
+fn workloads() {
+    let start = stateful_set("web", "web", 2).replace("replicas:", "ordinals: {start: 5}\n  replicas:");
+    check(&start, PODS, &["pod default/web-5 *", "pod default/web-6 *"]);
+    check(&stateful_set("web", "web", 0), PODS, &[]);
+    check(&workload("DaemonSet", "log", ""), PODS, &["pod default/log-# *"]);
+    check(&workload("ReplicaSet", "rs", "replicas: 2"), PODS, &["pod default/rs-# *", "pod default/rs-# *"]);
+    check(&workload("Job", "once", ""), PODS, &["pod default/once-# *"]);
+    let job = workload("Job", "job", "completions: 2, completionMode: Indexed")
+        .replace("template: {", "template: {spec: {subdomain: job, hostname: x}, ");
+    let service = headless("job", "web", "ports: [{port: 1}]");
+    check(
+        &(service + &job),
+        PODS,
+        &["pod default/job-0-# *", "pod default/job-1-# *", "slice default/job [:1_t] job-0=*:rs job-1=*:rs"],
+    );
+    // The usual Service for each Pod of a StatefulSet.
+    let each = headless("web-1", "web", "").replace("{app: web}", "{statefulset.kubernetes.io/pod-name: web-1}");
+    check(
+        &(each + &stateful_set("web", "", 2)),
+        PODS,
+        &["pod default/web-0 *", "pod default/web-1 *", "slice default/web-1 [] (web-1)=*:rs"],
+    );
+    let long = "x".repeat(62);
+    check(&stateful_set(&long, "web", 1), PODS, &[&format!("! StatefulSet default/{long}: the name {long}-0 of..")]);
+}
+
+#[test]
+fn what_the_files_hold_is_not_made_again() {
+    let of_set = owned(&pod("web-0", "status: {podIP: 10.1.0.1}"), "web-0", "StatefulSet", "web");
+    check(&(of_set + &stateful_set("web", "web", 3)), PODS, &["pod default/web-0 10.1.0.1"]);
+    check(&(pod("web-0", "") + &stateful_set("web", "web", 3)), PODS, &["pod default/web-0 *"]);
+    let set = owned(&workload("ReplicaSet", "web-abc", "replicas: 1"), "web-abc", "Deployment", "web");
+    let deployment = workload("Deployment", "web", "replicas: 2");
+    check(&format!("{deployment}{set}"), PODS, &["pod default/web-abc-# *"]);
+    let of_set = owned(&pod("web-abc-1", "status: {podIP: 10.1.0.1}"), "web-abc-1", "ReplicaSet", "web-abc");
+    check(&format!("{deployment}{set}{of_set}"), PODS, &["pod default/web-abc-1 10.1.0.1"]);
+    let labelled = of_set.replace("app: web", "pod-template-hash: abc");
+    check(&format!("{deployment}{labelled}"), PODS, &["pod default/web-abc-1 10.1.0.1"]);
+    // A Pod of a dump that has no address had none in its cluster.
+    let pending = owned(&pod("web-x", ""), "web-x", "ReplicaSet", "rs");
+    check(&format!("{}{pending}", workload("ReplicaSet", "rs", "")), PODS, &["pod default/web-x "]);
+    check(&pod("over", "status: {phase: Succeeded}"), PODS, &["pod default/over "]);
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: \
+                 {kubernetes.io/service-name: web}}\naddressType: IPv4\n---\n";
+    let web = headless("web", "web", "");
+    check(&format!("{web}{slice}{}", pod("a", "")), PODS, &["pod default/a *", "slice default/web [] "]);
+    let endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata: {name: web}\n---\n";
+    check(&format!("{web}{endpoints}{}", pod("a", "")), PODS, &["pod default/a *"]);
+    let external = web.replace("clusterIP: None", "type: ExternalName, externalName: x.org");
+    check(&(external + &pod("a", "")), PODS, &["pod default/a *"]);
+    check(&(web.replace("selector: {app: web}, ", "") + &pod("a", "")), PODS, &["pod default/a *"]);
+}
+
+#[test]
+fn which_pods_are_endpoints() {
+    let pods = [
+        pod("ready", "status: {podIP: 10.1.0.1, conditions: [{type: Ready, status: 'True'}]}"),
+        pod("unready", "status: {podIP: 10.1.0.2, conditions: [{type: Ready, status: 'False'}]}"),
+        pod("over", "status: {podIP: 10.1.0.3, phase: Failed}"),
+        pod("going", "status: {podIP: 10.1.0.4, conditions: [{type: Ready, status: 'True'}]}")
+            .replace("labels:", "deletionTimestamp: 2024-01-01T00:00:00Z, labels:"),
+        pod("other", "status: {podIP: 10.1.0.5}").replace("app: web", "app: other"),
+        pod("elsewhere", "status: {podIP: 10.1.0.6}").replace("labels:", "namespace: elsewhere, labels:"),
+        pod("named", "spec: {hostname: Host, subdomain: web}"),
+        pod("misnamed", "spec: {hostname: host, subdomain: other}"),
+    ]
+    .concat();
+    let all = [
+        "pod default/going 10.1.0.4",
+        "pod default/misnamed *",
+        "pod default/named *",
+        "pod default/other 10.1.0.5",
+        "pod default/over 10.1.0.3",
+        "pod default/ready 10.1.0.1",
+        "pod default/unready 10.1.0.2",
+        "pod elsewhere/elsewhere 10.1.0.6",
+    ];
+    let by_readiness = "slice default/web [] (ready)=10.1.0.1:rs (unready)=10.1.0.2: (going)=10.1.0.4:st host=*:rs \
+                        (misnamed)=*:rs";
+    let all_ready = "slice default/web [] (ready)=10.1.0.1:rs (unready)=10.1.0.2:r (going)=10.1.0.4:rst host=*:rs \
+                     (misnamed)=*:rs";
+    let expect = |slice| all.iter().copied().chain([slice]).collect::<Vec<&str>>();
+    check(&(headless("web", "web", "") + &pods), PODS, &expect(by_readiness));
+    let publish = headless("web", "web", "publishNotReadyAddresses: true");
+    check(&(publish + &pods), PODS, &expect(all_ready));
+}
+
+#[test]
+fn named_ports() {
+    let ports = "ports: [{name: web, port: 80, targetPort: http}, {name: dns, port: 53, protocol: UDP}]";
+    let with = |number: u16, protocol: &str| {
+        format!(
+            "spec: {{containers: [{{}}, {{ports: [{{name: http, containerPort: {number}, protocol: {protocol}}}]}}]}}"
+        )
+    };
+    let pods = [
+        pod("a", &with(8080, "TCP")),
+        pod("b", &with(8081, "TCP")),
+        pod("c", &with(8080, "UDP")),
+        pod("d", &with(8080, "TCP")),
+    ]
+    .concat();
+    check(
+        &(headless("web", "web", ports) + &pods),
+        PODS,
+        &[
+            "pod default/a *",
+            "pod default/b *",
+            "pod default/c *",
+            "pod default/d *",
+            "slice default/web [dns:53_u] (c)=*:rs",
+            "slice default/web [web:8080_t dns:53_u] (a)=*:rs (d)=*:rs",
+            "slice default/web [web:8081_t dns:53_u] (b)=*:rs",
+        ],
+    );
+}
+
+#[test]
+fn families() {
+    let set = stateful_set("web", "web", 1);
+    let six = "slice default/web [] web-0=*6:rs";
+    let four = "slice default/web [] web-0=*:rs";
+    let service = headless("web", "web", "");
+    check(&format!("{service}{set}"), "fd00::/64", &["pod default/web-0 *6", six]);
+    check(&format!("{service}{set}"), "10.0.0.0/8 fd00::/64", &["pod default/web-0 *,*6", six, four]);
+    let only_six = headless("web", "web", "ipFamilies: [IPv6]");
+    check(&format!("{only_six}{set}"), "10.0.0.0/8 fd00::/64", &["pod default/web-0 *,*6", six]);
+    let both = "apiVersion: v1\nkind: Service\nmetadata: {name: both}\nspec: {ipFamilies: [IPv4, IPv6]}\n";
+    check(
+        both,
+        PODS,
+        &["service default/both *", "! Service default/both: its `ipFamilies` ask for IPv6, and no IPv6.."],
+    );
+    let both = simulate(decode(both), &[], &ranges("fd00::/108 10.0.0.0/24"));
+    let Object::Service(both) = &both.objects[0] else { panic!("a Service") };
+    assert!(matches!(&both.kind, ServiceKind::ClusterIp(addresses) if addresses.len() == 2));
+}
+
+#[test]
+fn ranges_that_are_too_small() {
+    let used = pod("used", "status: {podIP: 10.0.0.1}");
+    check(
+        &(used + &stateful_set("web", "web", 9)),
+        "10.0.0.0/30",
+        &[
+            "pod default/used 10.0.0.1",
+            "pod default/web-0 *",
+            "pod default/web-1 *",
+            "! Pods without an address: 7, from StatefulSet default/web on; 10.0.0.0/30 has no more of them..",
+        ],
+    );
+    let simulated = simulate(decode(&stateful_set("web", "web", u32::MAX)), &ranges("10.0.0.0/30"), &[]);
+    assert_eq!((simulated.objects.len(), simulated.reports.len()), (4, 1));
+}
+
+#[test]
+fn addresses_stay() {
+    let addresses = |manifest: &str| -> HashMap<String, Vec<IpAddr>> {
+        let simulated = run(manifest, PODS);
+        assert_eq!(simulated.objects, run(manifest, PODS).objects);
+        let of = |object: &Object| match object {
+            Object::Pod(pod) => Some((pod.key.to_string(), pod.addresses.clone())),
+            _ => None,
+        };
+        simulated.objects.iter().filter_map(of).collect()
+    };
+    let few = addresses(&stateful_set("web", "web", 100));
+    let all = addresses(&[stateful_set("a", "a", 100), stateful_set("web", "web", 200)].concat());
+    let turned = addresses(&[stateful_set("web", "web", 200), stateful_set("a", "a", 100)].concat());
+    assert_eq!(all, turned);
+    assert_eq!(all.values().collect::<HashSet<_>>().len(), 300);
+    // A few share a hash with one of the new Pods.
+    let moved = few.iter().filter(|(name, addresses)| all[*name] != **addresses).count();
+    assert!(moved <= 2, "{moved}");
+}
+
+#[test]
+fn large_sets() {
+    let manifest =
+        headless("web", "web", "ports: [{port: 80, targetPort: http}]") + &stateful_set("web", "web", 100_000);
+    let objects = decode(&manifest);
+    let start = Instant::now();
+    let simulated = simulate(objects, &ranges("10.0.0.0/8"), &[]);
+    let took = start.elapsed();
+    let slices: Vec<&EndpointSlice> = simulated
+        .objects
+        .iter()
+        .filter_map(|object| if let Object::EndpointSlice(slice) = object { Some(slice) } else { None })
+        .collect();
+    assert_eq!(slices.len(), 1000);
+    assert!(slices.iter().all(|slice| slice.len() == 100));
+    assert_eq!(slices.iter().map(|slice| &slice.key).collect::<HashSet<_>>().len(), 1000);
+    assert!(took < Duration::from_secs(60), "{took:?}: something is quadratic");
+    // Names drawn from few letters run into each other, and still end.
+    let many = workload("ReplicaSet", "rs", "replicas: 50000");
+    let simulated = run(&many, "10.0.0.0/8");
+    let names: HashSet<&str> = simulated.objects.iter().map(Object::name).collect();
+    assert_eq!(names.len(), 50_001);
+}
