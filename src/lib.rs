@@ -7,6 +7,8 @@ pub mod names;
 pub mod objects;
 pub mod records;
 pub mod rules;
+pub mod simulate;
+pub mod source;
 pub mod status;
 pub mod wire;
 pub mod zone;

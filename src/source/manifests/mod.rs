@@ -1,0 +1,318 @@
+//! Manifests: files of YAML or JSON -> objects, and again when a file changes.
+//!
+//! [`Manifests`] keeps what each file held, so that a file somebody is in the middle of editing takes nothing away.
+//! [`Watcher`] says when to read again. Beside this file: `files.rs` finds and reads the files, `documents.rs` takes
+//! a file apart, `watch.rs` is the watcher. What an object means is `objects`; making Pods of StatefulSets is
+//! `simulate`. Reading blocks: call it where blocking is allowed.
+
+mod documents;
+mod files;
+mod watch;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::objects::{self, Decoded, Object, Reason};
+use documents::Document;
+use files::{Entry, Wrong};
+
+pub use watch::Watcher;
+
+/// The default bound of one file, in octets.
+pub const MAX_SIZE: u64 = 64 << 20;
+
+/// What the files hold now.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The objects: one of each kind, namespace and name.
+    pub objects: Vec<Object>,
+    /// What could not be read, and what was left out of what was read.
+    pub reports: Vec<Report>,
+    /// How many objects are of kinds that are not served.
+    pub ignored: usize,
+    /// How many files were read, now or before.
+    pub files: usize,
+}
+
+/// One thing that is wrong, and where. Its [`Display`](fmt::Display) is one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The file's path as given, or `standard input`.
+    pub file: Arc<str>,
+    /// Which document of the file, from 1, where it is about one.
+    pub document: Option<usize>,
+    /// The line of the file, from 1: of the error, or where the document begins.
+    pub line: Option<usize>,
+    /// What kind of thing is wrong.
+    pub cause: Cause,
+    /// What is wrong, and what happens instead; without its place.
+    pub text: String,
+}
+
+/// What kind of thing a [`Report`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A file or folder that is not there, cannot be read, is too large or not UTF-8.
+    Unreadable,
+    /// A document that is neither YAML nor JSON.
+    Syntax,
+    /// A document that is no object of its kind.
+    Invalid,
+    /// An object that is defined more than once, and differently.
+    Duplicate,
+    /// Something of an object that is not served.
+    Skipped(Reason),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(document) = self.document {
+            write!(f, ", document {document}")?;
+        }
+        if let Some(line) = self.line {
+            write!(f, ", line {line}")?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+/// The manifests of some paths, with the state of each file.
+#[derive(Debug)]
+pub struct Manifests {
+    paths: Vec<PathBuf>,
+    namespace: Box<str>,
+    max_size: u64,
+    files: Vec<FileState>,
+}
+
+/// What one file held when it was last read without a syntax error (or, the first time, in spite of them).
+#[derive(Debug)]
+struct FileState {
+    path: PathBuf,
+    name: Arc<str>,
+    /// Of the text last seen, good or bad: the same text is not parsed again.
+    digest: Option<u64>,
+    content: Content,
+    /// What keeps the file from being read as it is now.
+    troubles: Vec<Report>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    objects: Vec<Placed>,
+    reports: Vec<Report>,
+    ignored: usize,
+}
+
+#[derive(Debug)]
+struct Placed {
+    object: Object,
+    document: usize,
+    line: usize,
+}
+
+impl Manifests {
+    /// The manifests at `paths`: files, folders (their `*.yaml`, `*.yml` and `*.json`, recursively, sorted, none that
+    /// is hidden), pipes, and `-` for standard input. `namespace` is for objects that name none; `max_size` bounds
+    /// one file, in octets. Nothing is read yet.
+    pub fn new(paths: Vec<PathBuf>, namespace: &str, max_size: u64) -> Self {
+        Self { paths, namespace: namespace.into(), max_size, files: Vec::new() }
+    }
+
+    /// Reads the files, for the first time or again.
+    ///
+    /// The first time, every good document of a file counts. After that a file with a syntax error, or one that
+    /// cannot be read, keeps the objects it had; an invalid object drops only itself; a file that is gone takes its
+    /// objects along, and a new one brings its own. Streams are read the first time only.
+    pub fn reload(&mut self) -> Loaded {
+        let mut before: Vec<Option<FileState>> = std::mem::take(&mut self.files).into_iter().map(Some).collect();
+        let index: HashMap<PathBuf, usize> =
+            before.iter().enumerate().filter_map(|(at, file)| Some((file.as_ref()?.path.clone(), at))).collect();
+        let mut old = |path: &Path| before[*index.get(path)?].take();
+        let mut loaded = Loaded::default();
+        for entry in files::list(&self.paths) {
+            match entry {
+                Entry::File(path) => {
+                    let state = old(&path);
+                    self.files.extend(self.read(path, state, &mut loaded.reports));
+                }
+                Entry::Stream(path) => match old(&path) {
+                    Some(state) => self.files.push(state),
+                    None => self.files.extend(self.read(path, None, &mut loaded.reports)),
+                },
+                Entry::Missing(path) => loaded.reports.push(unreadable(&path, "there is no such file or folder")),
+                Entry::Empty(path) => {
+                    loaded.reports.push(unreadable(&path, "the folder holds no *.yaml, *.yml or *.json file"));
+                }
+                Entry::Unreadable(path, error) => {
+                    loaded.reports.push(unreadable(&path, &format!("it cannot be read: {error}")));
+                    let mut below: Vec<&PathBuf> = index.keys().filter(|known| known.starts_with(&path)).collect();
+                    below.sort();
+                    self.files.extend(below.into_iter().filter_map(|known| old(known)));
+                }
+            }
+        }
+        merge(&self.files, &mut loaded);
+        loaded
+    }
+
+    /// Reads one file. `None` if it is gone, or has never been read.
+    fn read(&self, path: PathBuf, old: Option<FileState>, reports: &mut Vec<Report>) -> Option<FileState> {
+        let text = match (files::read(&path, self.max_size), old.is_some()) {
+            (Ok(text), _) => text,
+            (Err(wrong), true) if !matches!(wrong, Wrong::Gone) => {
+                let troubles = vec![stays(self.say(&path, &wrong))];
+                return old.map(|state| FileState { digest: None, troubles, ..state });
+            }
+            (Err(wrong), _) => {
+                reports.push(self.say(&path, &wrong));
+                return None;
+            }
+        };
+        let digest = Some(digest(&text));
+        if old.as_ref().is_some_and(|state| state.digest == digest) {
+            return old;
+        }
+        let name = name_of(&path);
+        let documents = documents::read(&text);
+        drop(text); // may be large, and so may be what follows
+        let mut content = Content::default();
+        let mut troubles = Vec::new();
+        for Document { number, line, value } in documents {
+            let place = Place { file: &name, document: number, line };
+            match value {
+                Ok(value) => content.add(value, place, &self.namespace, ""),
+                Err(wrong) => troubles.push(place.report(Cause::Syntax, wrong)),
+            }
+        }
+        match old {
+            Some(state) if !troubles.is_empty() => {
+                Some(FileState { digest, troubles: troubles.into_iter().map(stays).collect(), ..state })
+            }
+            _ => Some(FileState { path, name, digest, content, troubles }),
+        }
+    }
+
+    fn say(&self, path: &Path, wrong: &Wrong) -> Report {
+        let report = unreadable(path, "");
+        match wrong {
+            Wrong::Gone => Report { text: "there is no such file".into(), ..report },
+            Wrong::TooLarge => {
+                let text = format!(
+                    "it has more than {} octets and is not read; --max-manifest-size sets the bound",
+                    self.max_size
+                );
+                Report { text, ..report }
+            }
+            Wrong::NotUtf8(line) => Report { line: Some(*line), text: "it is not UTF-8".into(), ..report },
+            Wrong::Io(error) => Report { text: format!("it cannot be read: {error}"), ..report },
+        }
+    }
+}
+
+/// Where a document stands.
+#[derive(Clone, Copy)]
+struct Place<'n> {
+    file: &'n Arc<str>,
+    document: usize,
+    line: usize,
+}
+
+impl Place<'_> {
+    fn report(self, cause: Cause, text: String) -> Report {
+        Report { file: Arc::clone(self.file), document: Some(self.document), line: Some(self.line), cause, text }
+    }
+}
+
+impl Content {
+    /// Takes in one document. `item` says which item of a list it is, for sentences.
+    fn add(&mut self, value: Value, place: Place<'_>, namespace: &str, item: &str) {
+        // A bare array is no Kubernetes object, but there is only one thing it can mean.
+        let decoded = match value {
+            Value::Array(items) => Ok(Decoded::List(items)),
+            value => objects::decode(value, namespace),
+        };
+        match decoded {
+            Ok(Decoded::Object(object, skipped)) => {
+                let reports = skipped.into_iter().map(|part| place.report(Cause::Skipped(part.reason), part.text));
+                self.reports.extend(reports);
+                self.objects.push(Placed { object, document: place.document, line: place.line });
+            }
+            Ok(Decoded::List(items)) => {
+                for (index, value) in items.into_iter().enumerate() {
+                    self.add(value, place, namespace, &format!("{item}item {} of the list: ", index + 1));
+                }
+            }
+            Ok(Decoded::Ignored) => self.ignored += 1,
+            Err(invalid) => self.reports.push(place.report(Cause::Invalid, format!("{item}{invalid}; it is left out"))),
+        }
+    }
+}
+
+/// Puts the files together: of objects with the same kind, namespace and name the last one counts.
+fn merge(files: &[FileState], loaded: &mut Loaded) {
+    let mut chosen: Vec<(&FileState, &Placed)> = Vec::new();
+    let mut index = HashMap::new();
+    for file in files {
+        loaded.files += 1;
+        loaded.ignored += file.content.ignored;
+        loaded.reports.extend(file.troubles.iter().chain(&file.content.reports).cloned());
+        for placed in &file.content.objects {
+            let object = &placed.object;
+            let at = *index.entry((object.kind(), object.namespace(), object.name())).or_insert(chosen.len());
+            if at == chosen.len() {
+                chosen.push((file, placed));
+                continue;
+            }
+            let (other_file, other) = std::mem::replace(&mut chosen[at], (file, placed));
+            if other.object != *object {
+                loaded.reports.push(duplicate(file, placed, other_file, other));
+            }
+        }
+    }
+    loaded.objects.extend(chosen.into_iter().map(|(_, placed)| placed.object.clone()));
+}
+
+fn duplicate(file: &FileState, placed: &Placed, other_file: &FileState, other: &Placed) -> Report {
+    let object = &placed.object;
+    let name = match object {
+        Object::Namespace(name) => name.to_string(),
+        _ => format!("{}/{}", object.namespace(), object.name()),
+    };
+    let text = format!(
+        "{} {name} is defined here and, differently, in {}, document {}, line {}; the one here counts",
+        object.kind(),
+        other_file.name,
+        other.document,
+        other.line
+    );
+    Place { file: &file.name, document: placed.document, line: placed.line }.report(Cause::Duplicate, text)
+}
+
+fn unreadable(path: &Path, text: &str) -> Report {
+    Report { file: name_of(path), document: None, line: None, cause: Cause::Unreadable, text: text.into() }
+}
+
+fn stays(mut report: Report) -> Report {
+    report.text += "; what the file held before stays";
+    report
+}
+
+fn name_of(path: &Path) -> Arc<str> {
+    if path.as_os_str() == files::STDIN { "standard input".into() } else { path.display().to_string().into() }
+}
+
+fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+use std::fs;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const WEB: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: None}\n";
+
+fn service(name: &str) -> String {
+    WEB.replace("web", name)
+}
+
+/// A folder with these files, and its manifests.
+fn folder(files: &[(&str, &[u8])]) -> (TempDir, Manifests) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let manifests = Manifests::new(vec![folder.path().to_owned()], "default", 10_000);
+    (folder, manifests)
+}
+
+/// The names of the objects, and the reports without the folder's path; `..` at the end of one cuts it short.
+#[track_caller]
+fn check(folder: &TempDir, loaded: &Loaded, objects: &[&str], reports: &[&str]) {
+    let names: Vec<&str> = loaded.objects.iter().map(Object::name).collect();
+    let prefix = format!("{}/", folder.path().display());
+    let said: Vec<String> = loaded.reports.iter().map(|report| report.to_string().replace(&prefix, "")).collect();
+    let same = said.len() == reports.len()
+        && said.iter().zip(reports).all(|(said, report)| match report.strip_suffix("..") {
+            Some(start) => said.starts_with(start),
+            None => said == report,
+        });
+    assert!(names == objects && same, "objects: {names:#?}\nreports: {said:#?}\nexpected: {reports:#?}");
+}
+
+#[test]
+fn a_folder() {
+    let bad = format!("{}---\nkind: [\n---\n{}", service("a"), service("b"));
+    let invalid = "apiVersion: v1\nkind: Pod\n---\nx: 1\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
+    let list = format!(
+        r#"{{"kind":"List","apiVersion":"v1","items":[
+            {{"apiVersion":"v1","kind":"Service","metadata":{{"name":"l1"}}}}, {{"kind":"Service","apiVersion":"v1"}},
+            {}]}}"#,
+        r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"l2"},"spec":{"clusterIP":"x"}}"#
+    );
+    let (folder, mut manifests) = folder(&[
+        ("z.yaml", service("z").as_bytes()),
+        ("bad.yaml", bad.as_bytes()),
+        ("invalid.yml", invalid.as_bytes()),
+        ("list.json", list.as_bytes()),
+        ("empty.yaml", b""),
+        ("comments.yaml", b"# nothing\n---\n# here\n"),
+        ("readme.md", b"{{{"),
+        ("sub/deep/s.YAML", service("s").as_bytes()),
+        (".hidden.yaml", b"{{{"),
+        (".git/x.yaml", b"{{{"),
+        ("latin.yaml", b"a: 1\nb: \xe9\n"),
+        ("huge.yaml", &[b'#'; 10_001]),
+    ]);
+    let loaded = manifests.reload();
+    check(
+        &folder,
+        &loaded,
+        &["a", "b", "l1", "l2", "s", "z"],
+        &[
+            "huge.yaml: it has more than 10000 octets and is not read; --max-manifest-size sets the bound",
+            "latin.yaml, line 2: it is not UTF-8",
+            "bad.yaml, document 2, line 6: this is not YAML: ..",
+            "invalid.yml, document 1, line 1: the Pod has no `metadata.name`; it is left out",
+            "invalid.yml, document 2, line 4: it has no `kind`, so it is no Kubernetes object; it is left out",
+            "list.json, document 1, line 1: item 2 of the list: the Service has no `metadata.name`; it is left out",
+            "list.json, document 1, line 1: Service default/l2: `clusterIP` \"x\" is no address; it is left out",
+        ],
+    );
+    assert_eq!((loaded.ignored, loaded.files), (1, 7));
+}
+
+#[test]
+fn definitions_in_two_places() {
+    let other = WEB.replace("None", "10.0.0.1");
+    let twice = format!("{WEB}---\n{WEB}---\n{other}");
+    let (folder, mut manifests) = folder(&[("1.yaml", twice.as_bytes()), ("2.yaml", WEB.as_bytes())]);
+    let loaded = manifests.reload();
+    let said = "Service default/web is defined here and, differently, in ";
+    let first = format!("1.yaml, document 3, line 11: {said}..");
+    let second = format!("2.yaml, document 1, line 1: {said}..");
+    check(&folder, &loaded, &["web"], &[&first, &second]);
+    assert!(loaded.reports[1].text.ends_with("1.yaml, document 3, line 11; the one here counts"));
+    let Object::Service(service) = &loaded.objects[0] else { panic!("a Service") };
+    assert_eq!(service.kind, objects::ServiceKind::Headless);
+}
+
+#[test]
+fn paths_that_are_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    let paths = ["gone.yaml", "empty"].map(|name| folder.path().join(name));
+    let loaded = Manifests::new(paths.into(), "default", MAX_SIZE).reload();
+    let said =
+        ["gone.yaml: there is no such file or folder", "empty: the folder holds no *.yaml, *.yml or *.json file"];
+    check(&folder, &loaded, &[], &said);
+}
+
+#[test]
+fn reload() {
+    let two = format!("{}---\n{}", service("a"), service("b"));
+    let (folder, mut manifests) = folder(&[("1.yaml", two.as_bytes()), ("2.yaml", service("c").as_bytes())]);
+    let path = |name: &str| folder.path().join(name);
+    check(&folder, &manifests.reload(), &["a", "b", "c"], &[]);
+    check(&folder, &manifests.reload(), &["a", "b", "c"], &[]);
+
+    // A syntax error keeps the whole file as it was, for as long as it is there.
+    fs::write(path("1.yaml"), format!("{}---\n{{\n", service("new"))).unwrap();
+    for _ in 0..2 {
+        let loaded = manifests.reload();
+        check(&folder, &loaded, &["a", "b", "c"], &["1.yaml, document 2, line 6: this is not JSON: .."]);
+        assert!(loaded.reports[0].text.ends_with("; what the file held before stays"), "{}", loaded.reports[0]);
+        assert_eq!(loaded.reports[0].cause, Cause::Syntax);
+    }
+    // So does a file that cannot be read.
+    fs::write(path("1.yaml"), [b'#'; 10_001]).unwrap();
+    check(&folder, &manifests.reload(), &["a", "b", "c"], &["1.yaml: it has more than .."]);
+    // An invalid object drops only itself.
+    fs::write(path("1.yaml"), two.replace("name: a", "namespace: a")).unwrap();
+    check(&folder, &manifests.reload(), &["b", "c"], &["1.yaml, document 1, line 1: the Service has no .."]);
+    // A file that is gone takes its objects along; a new one brings its own, bad documents or not.
+    fs::remove_file(path("2.yaml")).unwrap();
+    fs::write(path("3.yaml"), format!("{}---\n[", service("d"))).unwrap();
+    fs::write(path("1.yaml"), &two).unwrap();
+    check(&folder, &manifests.reload(), &["a", "b", "d"], &["3.yaml, document 2, line 6: .."]);
+    fs::remove_dir_all(folder.path()).unwrap();
+    let loaded = manifests.reload();
+    assert!(loaded.objects.is_empty() && loaded.reports[0].text == "there is no such file or folder");
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_mounted_config_map_counts_once() {
+        let (folder, mut manifests) = folder(&[("..2024_1/web.yaml", WEB.as_bytes())]);
+        symlink("..2024_1", folder.path().join("..data")).unwrap();
+        symlink("..data/web.yaml", folder.path().join("web.yaml")).unwrap();
+        let loaded = manifests.reload();
+        check(&folder, &loaded, &["web"], &[]);
+        assert_eq!(loaded.files, 1);
+    }
+
+    #[test]
+    fn circles_and_pipes_end() {
+        let (folder, mut manifests) = folder(&[("sub/web.yaml", WEB.as_bytes())]);
+        symlink(folder.path(), folder.path().join("sub/up")).unwrap();
+        symlink("nowhere", folder.path().join("lost.yaml")).unwrap();
+        assert!(Command::new("mkfifo").arg(folder.path().join("pipe.yaml")).status().unwrap().success());
+        check(&folder, &manifests.reload(), &["web"], &["lost.yaml: there is no such file"]);
+    }
+
+    #[test]
+    fn a_pipe_named_as_such_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut manifests = Manifests::new(vec![pipe.clone()], "default", 10_000);
+        std::thread::scope(|scope| {
+            scope.spawn(|| fs::write(&pipe, WEB).unwrap());
+            check(&folder, &manifests.reload(), &["web"], &[]);
+        });
+        check(&folder, &manifests.reload(), &["web"], &[]);
+    }
+
+    #[test]
+    fn a_device_is_bounded() {
+        let loaded = Manifests::new(vec!["/dev/zero".into()], "default", 10_000).reload();
+        assert!(loaded.reports[0].text.starts_with("it has more than 10000 octets"), "{:?}", loaded.reports);
+    }
+
+    #[tokio::test]
+    async fn a_config_map_swap_is_seen() {
+        let (folder, mut manifests) = folder(&[("..1/web.yaml", WEB.as_bytes())]);
+        symlink("..1", folder.path().join("..data")).unwrap();
+        symlink("..data/web.yaml", folder.path().join("web.yaml")).unwrap();
+        let mut one_file = Watcher::start(&[folder.path().join("web.yaml")]).unwrap();
+        let mut whole = Watcher::start(&[folder.path().to_owned()]).unwrap();
+        check(&folder, &manifests.reload(), &["web"], &[]);
+        for round in 2..4 {
+            let new = folder.path().join(format!("..{round}"));
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join("web.yaml"), service(&format!("web{round}"))).unwrap();
+            symlink(&new, folder.path().join("..tmp")).unwrap();
+            fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).unwrap();
+            changed(&mut one_file).await;
+            changed(&mut whole).await;
+            check(&folder, &manifests.reload(), &[&format!("web{round}")], &[]);
+            fs::remove_dir_all(folder.path().join(format!("..{}", round - 1))).unwrap();
+        }
+    }
+}
+
+async fn changed(watcher: &mut Watcher) {
+    tokio::time::timeout(Duration::from_secs(30), watcher.changed()).await.expect("the change is seen");
+}
+
+#[tokio::test]
+async fn changes_are_seen() {
+    let (folder, mut manifests) = folder(&[("web.yaml", WEB.as_bytes())]);
+    let path = |name: &str| folder.path().join(name);
+    let mut watcher = Watcher::start(&[folder.path().to_owned()]).unwrap();
+    check(&folder, &manifests.reload(), &["web"], &[]);
+    // An editor's rename, twice: the second one after the first file is gone.
+    for name in ["one", "two"] {
+        fs::write(path(".web.yaml.tmp"), service(name)).unwrap();
+        fs::rename(path(".web.yaml.tmp"), path("web.yaml")).unwrap();
+        changed(&mut watcher).await;
+        check(&folder, &manifests.reload(), &[name], &[]);
+    }
+    // A new folder, a file in it once the folder is known, and the folder gone and come again.
+    for name in ["three", "four"] {
+        fs::create_dir(path("sub")).unwrap();
+        changed(&mut watcher).await;
+        fs::write(path("sub/new.yaml"), service(name)).unwrap();
+        changed(&mut watcher).await;
+        check(&folder, &manifests.reload(), &[name, "two"], &[]);
+        fs::remove_dir_all(path("sub")).unwrap();
+        changed(&mut watcher).await;
+        check(&folder, &manifests.reload(), &["two"], &[]);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_comes_later_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a/b/web.yaml");
+    let mut watcher = Watcher::start(&[file.clone(), "-".into()]).unwrap();
+    fs::create_dir(folder.path().join("a")).unwrap();
+    changed(&mut watcher).await;
+    fs::create_dir(folder.path().join("a/b")).unwrap();
+    changed(&mut watcher).await;
+    fs::write(&file, WEB).unwrap();
+    changed(&mut watcher).await;
+    check(&folder, &Manifests::new(vec![file], "default", MAX_SIZE).reload(), &["web"], &[]);
+}
+
+#[tokio::test]
+async fn reading_is_no_change() {
+    let (folder, mut manifests) = folder(&[("web.yaml", WEB.as_bytes())]);
+    let mut watcher = Watcher::start(&[folder.path().to_owned()]).unwrap();
+    manifests.reload();
+    fs::write(folder.path().join("notes.log"), "x").unwrap();
+    // The log's creation is one change (it might have been a folder); after it there is none, however often we read.
+    changed(&mut watcher).await;
+    manifests.reload();
+    let quiet = Duration::from_millis(300);
+    assert!(tokio::time::timeout(quiet, watcher.changed()).await.is_err(), "reading made an event");
+}
