@@ -1,12 +1,89 @@
-//! headless-dns
+//! An authoritative DNS server for Kubernetes headless Services and StatefulSet Pods.
+//!
+//! This page is the map of the code. What the server is for, and how to use it, is the README.
+//!
+//! ```text
+//!    objects                                                                     questions
+//!       │                                                                            │
+//!   source ─▶ simulate                                                         serve (UDP, TCP)
+//!       │  one owner of                                                              │ a message, in its buffer
+//!       ▼                                                                            ▼
+//!    cluster ──▶ dirty contributors ──▶ records ──▶ zone.publish     zone.look_up ◀── answer ◀──▶ wire
+//!    (what is known)                   (columns)        └────── zone ──────┘          │
+//!                                                                                     ▼
+//!                                                                       the response, in the same buffer
+//! ```
+//!
+//! # One event
+//!
+//! [`source`] reads objects and hands them to the one [`cluster::Cluster`], which says whom each touches: its
+//! [`cluster::Contributor`]s. [`records`] turns each one's view into its contribution, one immutable value, and
+//! [`zone::Zone::publish`] replaces what that contributor gave before. Replaced is by contributor and never by name:
+//! two Services can give one PTR RRset.
+//!
+//! # One question
+//!
+//! [`serve`] reads a datagram or a framed message and calls [`answer::Responder::respond`]: [`wire`] says whether it is
+//! a query and reads the question, [`zone::Zone::look_up`] finds the Service by its two labels and, inside its records,
+//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in.
+//!
+//! # Invariants
+//!
+//! Held by `tests/tidy.rs` where a reader of the source can hold them.
+//!
+//! 1. One engine answers for the zones, whatever the transport and whoever parsed the request.
+//! 2. The pure files ([`names`], [`rtype`], [`objects`], [`rules`], [`cluster`], [`records`], [`simulate`], [`zone`], [`wire`],
+//!    [`answer`], [`explain`], [`status`]) hold no `async`, no clock, no socket, no file and no logging. They do not
+//!    fail: they return a value and a list of what was skipped.
+//! 3. The maps and their locks are in [`zone`] only, and no guard leaves it. One thread publishes.
+//! 4. One answer shows one state of a Service, and of a PTR RRset. Across Services there is no common instant: a chased
+//!    CNAME can show an older Service behind a newer one.
+//! 5. A bad object makes a report and no record; it never stops anything.
+//! 6. Nothing writes to a Kubernetes API server.
+//! 7. Every task and thread has a parent that waits for its end.
+//! 8. `unsafe` is for system calls, in `serve/sys.rs`.
+//!
+//! # Reading order
+//!
+//! [`names`] (what a name can be), [`records`] (what a Service answers), [`zone`] (how it is found), [`answer`] (what
+//! goes out); then [`cluster`] and [`source`] (where it comes from), [`serve`] (sockets). `tests/rows.md` is the table
+//! of rules whose ids the code cites, `tests/scenarios/` shows each.
+//!
+//! # Libraries, and what each is for
+//!
+//! | crate | for |
+//! |---|---|
+//! | hickory-proto | reads the messages that the fast parser declines (`wire`); the oracle for every response in the tests |
+//! | dashmap | the maps of the record index (`zone`) |
+//! | hashbrown | the tables of numbers inside a Service's records (`zone`) |
+//! | foldhash | seeded hashes for both |
+//! | arc-swap | values that are read without a lock and swapped whole: apex addresses, reverse zones |
+//! | tokio | TCP, signals; UDP has its own threads |
+//! | libc, socket2 | `recvmmsg` and `sendmmsg`; socket options |
+//! | serde, serde_json, serde-saphyr | manifests: JSON, YAML |
+//! | notify | says when a manifest changed |
+//! | ipnet | networks in options and reverse zones |
+//! | clap, clap_complete, toml | flags, completions, the configuration file |
+//! | tracing, tracing-subscriber | the server's log |
+//! | anyhow | errors for people, with the thing they are about |
+//!
+//! hickory-server is not used for our zones: its request path costs three times what the sockets cost, and it has no
+//! door for prepared octets. kube is for the live cluster, which this version does not watch yet.
+
 pub mod answer;
+pub mod cli;
 pub mod cluster;
+pub mod commands;
+pub mod config;
 pub mod explain;
+pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod objects;
 pub mod records;
+pub mod rtype;
 pub mod rules;
+pub mod serve;
 pub mod simulate;
 pub mod source;
 pub mod status;

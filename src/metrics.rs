@@ -61,6 +61,11 @@ events! {
     DroppedNotAllowed = "dropped: not allowed",
     /// Panics while answering; the query got SERVFAIL.
     Panics = "panics",
+    /// Datagrams dropped by the kernel before they were received: the receive buffer was full. Seen when a socket is
+    /// idle, every thousand batches, and at the end.
+    DroppedByKernel = "dropped: by the kernel",
+    /// Failures to receive datagrams.
+    ReceiveErrors = "receive errors",
     /// Responses that the kernel did not take.
     SendErrors = "send errors",
     /// TCP connections accepted.

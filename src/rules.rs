@@ -1,58 +1,127 @@
-//! The choices that decide which names exist: options of the command line, as values for the pure files.
+//! The choices an operator has in how names are made: which endpoints count, which PTR records stand, what the
+//! `pod` branch answers.
+//!
+//! They are plain values for the pure files, which obey them. Not here: how they are asked for (`cli`) and
+//! everything of the configuration that is not a rule of names (`config`).
 
-/// Which endpoints have their own name besides the ready ones (`--ordinals`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ordinals {
-    /// None: only what the Service's name answers with has a name of its own.
-    #[default]
-    Ready,
-    /// Those that are serving: Pods that are terminating but still answer.
-    Serving,
-    /// All of them.
-    Any,
+/// Declares an enum whose variants are words that people write: its names, `Display`, and `FromStr` with a sentence
+/// for an error.
+macro_rules! choices {
+    (
+        $(#[$meta:meta])*
+        pub enum $choice:ident { $($(#[$variant_meta:meta])* $variant:ident = $name:literal,)+ }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        pub enum $choice {
+            $($(#[$variant_meta])* $variant,)+
+        }
+
+        impl $choice {
+            /// How each is written, in the order in which they are shown.
+            pub const NAMES: &[&str] = &[$($name,)+];
+
+            /// How it is written.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+
+        impl ::std::fmt::Display for $choice {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl ::std::str::FromStr for $choice {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($name => Ok(Self::$variant),)+
+                    _ => Err(format!("{text:?} is none of {}", Self::NAMES.join(", "))),
+                }
+            }
+        }
+    };
 }
 
-/// Which names a reverse look-up gives (`--ptr`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ptr {
-    /// All names of the address.
-    #[default]
-    All,
-    /// Names made of the address itself only where there is no other.
-    HostnameOnly,
+pub(crate) use choices;
+
+choices! {
+    /// Which endpoints have a name of their own (`web-0.web.default.svc.Z`), whatever stands at the Service's name.
+    pub enum Ordinals {
+        /// Those that are ready, as the Service's own name (Kubernetes DNS specification 2.4.1).
+        #[default]
+        Ready = "ready",
+        /// Those that serve too: also while they terminate.
+        Serving = "serving",
+        /// Every one that has an address.
+        Any = "any",
+    }
 }
 
-/// Whether `10-2-1-10.NAMESPACE.pod.Z` is answered (`--pod-records`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PodRecords {
-    /// Never.
-    #[default]
-    Off,
-    /// With whatever address the name spells.
-    Insecure,
-    /// With addresses of Pods in that namespace.
-    Verified,
+choices! {
+    /// Which names of an endpoint its address points back to.
+    pub enum Ptr {
+        /// One PTR for each endpoint name.
+        #[default]
+        All = "all",
+        /// Names made of a hostname; a dashed address only where there is no hostname.
+        HostnameOnly = "hostname-only",
+    }
 }
 
-/// Which objects list the endpoints of a Service (`--endpoints-source`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EndpointsSource {
-    /// EndpointSlices.
-    #[default]
-    Slices,
-    /// Endpoints, deprecated since Kubernetes 1.33.
-    Endpoints,
+choices! {
+    /// What `10-2-1-10.NAMESPACE.pod.Z` answers.
+    pub enum PodRecords {
+        /// NXDOMAIN.
+        #[default]
+        Off = "off",
+        /// Any address that the name spells, whether a Pod has it or not.
+        Insecure = "insecure",
+        /// An address only if a Pod of that namespace has it.
+        Verified = "verified",
+    }
 }
 
-/// All of them that decide which records an object makes.
+choices! {
+    /// Which objects say where a Service's endpoints are.
+    pub enum EndpointsSource {
+        /// EndpointSlices.
+        #[default]
+        Slices = "slices",
+        /// The older Endpoints objects, deprecated since Kubernetes 1.33.
+        Endpoints = "endpoints",
+    }
+}
+
+/// How names are made from objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Which endpoints have their own name besides the ready ones.
+    /// Which endpoints have a name of their own.
     pub ordinals: Ordinals,
-    /// Which names a reverse look-up gives.
+    /// Which names an address points back to.
     pub ptr: Ptr,
-    /// Whether names of Pod addresses are answered.
+    /// What the `pod` branch answers.
     pub pod_records: PodRecords,
-    /// Whether an endpoint without a hostname is also found by its Pod's name.
+    /// Whether an endpoint has its Pod's name too, beside its hostname or dashed address.
     pub endpoint_pod_names: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_read_what_they_write() {
+        for name in Ordinals::NAMES {
+            assert_eq!(name.parse::<Ordinals>().unwrap().to_string(), *name);
+        }
+        assert_eq!("hostname-only".parse(), Ok(Ptr::HostnameOnly));
+        assert_eq!("some".parse::<Ptr>(), Err("\"some\" is none of all, hostname-only".into()));
+        assert_eq!(Rules::default().pod_records, PodRecords::Off);
+    }
 }

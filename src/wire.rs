@@ -10,7 +10,7 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::metrics::Event;
 use crate::names::{QueryName, WireName};
-use crate::records::rtype;
+use crate::rtype;
 
 /// Octets of a header (RFC 1035 section 4.1.1).
 pub const HEADER: usize = 12;

@@ -25,8 +25,9 @@ use crate::names::labels::Label;
 use crate::names::reverse::{AddressRange, ReverseOwner, ReverseZones, reverse_name};
 use crate::names::{Owner, QueryName, ServiceKey, WireName, dashed, owner, service_key};
 use crate::records::{
-    Addresses, ApexRecords, Contribution, OwnName, PodAddresses, PtrName, RRset, ServiceNode, ServiceRecords, rtype,
+    Addresses, ApexRecords, Contribution, OwnName, PodAddresses, PtrName, RRset, ServiceNode, ServiceRecords,
 };
+use crate::rtype;
 use crate::rules::{PodRecords, Rules};
 
 /// What never changes while the server runs.
@@ -174,6 +175,19 @@ impl Zone {
     /// How many Services have a name that exists, and how many addresses have one.
     pub fn size(&self) -> (usize, usize) {
         (self.services.len(), self.names_of_v4.len() + self.names_of_v6.len())
+    }
+
+    /// A name with addresses to try: that of the Service with the most, of several the first by name; the name
+    /// server's where no Service has any.
+    pub fn example(&self) -> WireName {
+        let apex = &self.settings.apexes[0];
+        let with_addresses = self.services.iter().filter_map(|published| {
+            let RRset::A(addresses) = published.records.rrset(ServiceNode::Service, rtype::A)? else { return None };
+            let name = below_service(apex, published.records.name.key(), &[])?;
+            Some((std::cmp::Reverse(addresses.len()), canonical(&name), name))
+        });
+        let name = with_addresses.min().map(|(_, _, name)| name);
+        name.or_else(|| below(apex, &[b"ns", b"dns"])).unwrap_or_else(|| apex.clone())
     }
 
     /// Looks up the records of type `qtype` at `name`, and shows `see` what was found.

@@ -4,6 +4,8 @@
 //! [`Zone`] step by step; a second zone is built from the objects that are left, in another order. Both must hold the
 //! same records, and give the same octets for every name that could have been touched.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -18,7 +20,8 @@ use headless_dns::objects::{
     Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Labels, Object, ObjectRef, Pod,
     PodTemplate, Protocol, Service, ServiceKind, ServicePort, StatefulSet, TargetPort,
 };
-use headless_dns::records::{NameServer, contribution, rtype};
+use headless_dns::records::{NameServer, contribution};
+use headless_dns::rtype;
 use headless_dns::rules::{Ordinals, PodRecords, Ptr, Rules};
 use headless_dns::zone::{Settings, Zone};
 use proptest::prelude::*;

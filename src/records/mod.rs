@@ -16,27 +16,10 @@ use crate::explain::{Absence, ExpectedOrdinals};
 use crate::names::labels::{Label, PackedLabel, Texts};
 use crate::names::{ServiceKey, WireName, dashed};
 use crate::objects::{Protocol, Skipped};
+use crate::rtype;
 use crate::rules::Rules;
 
 pub use build::{pod_addresses, service_records};
-
-/// Record types, by their numbers at IANA.
-pub mod rtype {
-    #![allow(missing_docs)] // the names are the documentation
-    pub const A: u16 = 1;
-    pub const NS: u16 = 2;
-    pub const CNAME: u16 = 5;
-    pub const SOA: u16 = 6;
-    pub const PTR: u16 = 12;
-    pub const TXT: u16 = 16;
-    pub const AAAA: u16 = 28;
-    pub const SRV: u16 = 33;
-    pub const OPT: u16 = 41;
-    pub const TSIG: u16 = 250;
-    pub const IXFR: u16 = 251;
-    pub const AXFR: u16 = 252;
-    pub const ANY: u16 = 255;
-}
 
 /// What one contributor gives to the zone.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,5 +1,6 @@
+//! Manifests in, a line of text per object out.
+
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use super::*;
 use crate::objects::{self, Decoded};
@@ -364,14 +365,13 @@ fn addresses_stay() {
     assert!(moved <= 2, "{moved}");
 }
 
+/// A second or two, even unoptimized; a quadratic loop would take hours.
 #[test]
 fn large_sets() {
     let manifest =
         headless("web", "web", "ports: [{port: 80, targetPort: http}]") + &stateful_set("web", "web", 100_000);
     let objects = decode(&manifest);
-    let start = Instant::now();
     let simulated = simulate(objects, &ranges("10.0.0.0/8"), &[]);
-    let took = start.elapsed();
     let slices: Vec<&EndpointSlice> = simulated
         .objects
         .iter()
@@ -380,7 +380,6 @@ fn large_sets() {
     assert_eq!(slices.len(), 1000);
     assert!(slices.iter().all(|slice| slice.len() == 100));
     assert_eq!(slices.iter().map(|slice| &slice.key).collect::<HashSet<_>>().len(), 1000);
-    assert!(took < Duration::from_secs(60), "{took:?}: something is quadratic");
     // Names drawn from few letters run into each other, and still end.
     let many = workload("ReplicaSet", "rs", "replicas: 50000");
     let simulated = run(&many, "10.0.0.0/8");

@@ -1,3 +1,161 @@
-//! Where objects come from.
+//! Where objects come from: the one owner of [`Cluster`], who publishes what each change touches.
+//!
+//! [`Publisher`] takes objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files. Not here: what an
+//! object answers (`records.rs`), how files are read ([`manifests`]).
 
 pub mod manifests;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
+use crate::names::reverse::ReverseZones;
+use crate::objects::{Object, ObjectRef};
+use crate::records::{NameServer, contribution};
+use crate::rules::EndpointsSource;
+use crate::simulate;
+use crate::zone::Zone;
+
+use manifests::Manifests;
+
+/// What decides how objects become a zone, besides the zone's own settings.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The networks whose reverse names are served; empty for those of the known addresses.
+    pub reverse: Vec<IpNet>,
+    /// Networks that are served in reverse besides those of the known addresses.
+    pub simulated: Vec<IpNet>,
+    /// Where the addresses of `ns.dns.Z` come from.
+    pub name_server: NameServer,
+    /// The Service in front of this server.
+    pub service: Option<ObjectRef>,
+    /// Which objects list endpoints.
+    pub endpoints_source: EndpointsSource,
+}
+
+/// Owns the [`Cluster`], and keeps a [`Zone`] in step with it.
+pub struct Publisher {
+    cluster: Cluster,
+    zone: Arc<Zone>,
+    options: Options,
+}
+
+impl Publisher {
+    /// For a zone that nothing was published in yet.
+    pub fn new(zone: Arc<Zone>, options: Options) -> Self {
+        Self { cluster: Cluster::new(Namespaces::Inferred, options.service.clone()), zone, options }
+    }
+
+    /// Makes `objects` all that is known, publishes what that changes, and returns a sentence for each thing that
+    /// could not be served of what changed.
+    pub fn replace(&mut self, objects: Vec<Object>) -> Vec<String> {
+        self.cluster.begin();
+        let mut dirty: Vec<Contributor> = vec![Contributor::Apex];
+        for object in objects {
+            dirty.extend(self.cluster.apply(object));
+        }
+        for resource in Resource::ALL {
+            dirty.extend(self.cluster.sweep(resource));
+        }
+        let skipped = self.publish(dirty);
+        self.zone.set_reverse_zones(self.reverse_zones());
+        skipped
+    }
+
+    fn publish(&self, mut dirty: Vec<Contributor>) -> Vec<String> {
+        dirty.sort();
+        dirty.dedup();
+        let rules = self.zone.settings().rules;
+        let mut skipped = Vec::new();
+        let changes = dirty.into_iter().map(|contributor| {
+            let (records, left_out) = contribution(&self.cluster, &contributor, rules, &self.options.name_server);
+            skipped.extend(left_out.into_iter().map(|skipped| skipped.text));
+            (contributor, records)
+        });
+        let changes = changes.collect();
+        self.zone.publish(changes, unix_time());
+        skipped
+    }
+
+    /// R6: the networks that were asked for, or the simulated ones and the /16 or /64 of each known address. An
+    /// authoritative NXDOMAIN for more than that would break somebody's own reverse names.
+    fn reverse_zones(&self) -> ReverseZones {
+        if !self.options.reverse.is_empty() {
+            return ReverseZones::new(self.options.reverse.iter().copied());
+        }
+        let around: HashSet<IpNet> = self.cluster.addresses().filter_map(network_of).collect();
+        ReverseZones::new(self.options.simulated.iter().copied().chain(around))
+    }
+}
+
+fn network_of(address: IpAddr) -> Option<IpNet> {
+    match address {
+        IpAddr::V4(v4) => Ipv4Net::new(v4, 16).ok().map(|network| network.trunc().into()),
+        IpAddr::V6(v6) => Ipv6Net::new(v6, 64).ok().map(|network| network.trunc().into()),
+    }
+}
+
+fn unix_time() -> u32 {
+    // SOA serials are 32 bits and compared modulo 2^32 (RFC 1982): the cut is meant.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as u32)
+}
+
+/// Where a [`ManifestSource`] reads.
+pub enum Input {
+    /// Files and folders.
+    Files(Manifests),
+    /// One text under a name, which never changes.
+    Text(&'static str, &'static str),
+}
+
+/// Manifests as the source: reads, simulates and publishes, as often as it is told to.
+pub struct ManifestSource {
+    input: Input,
+    /// The namespace of objects that name none.
+    namespace: Box<str>,
+    /// Ranges of simulated Pods and Services; `None` to simulate nothing.
+    simulate: Option<[IpNet; 2]>,
+    publisher: Publisher,
+    /// What was reported last time: the same sentence is not said again.
+    reported: HashSet<String>,
+}
+
+impl ManifestSource {
+    /// Nothing is read yet.
+    pub fn new(input: Input, namespace: &str, simulate: Option<[IpNet; 2]>, publisher: Publisher) -> Self {
+        Self { input, namespace: namespace.into(), simulate, publisher, reported: HashSet::new() }
+    }
+
+    /// Reads everything, or reads it again, publishes what changed, and returns a sentence for each thing that is
+    /// wrong and was not so the last time. What is wrong never stops the rest.
+    pub fn load(&mut self) -> Vec<String> {
+        let loaded = match &mut self.input {
+            Input::Files(manifests) => manifests.reload(),
+            Input::Text(name, text) => manifests::read_text(name, text, &self.namespace),
+        };
+        let wanted = |object: &Object| match self.publisher.options.endpoints_source {
+            EndpointsSource::Slices => !matches!(object, Object::Endpoints(_)),
+            EndpointsSource::Endpoints => !matches!(object, Object::EndpointSlice(_)),
+        };
+        let mut objects: Vec<Object> = loaded.objects.into_iter().filter(wanted).collect();
+        let mut reports: Vec<String> = loaded.reports.iter().map(ToString::to_string).collect();
+        if let Some([pods, services]) = self.simulate {
+            let simulated = simulate::simulate(objects, &[pods], &[services]);
+            objects = simulated.objects;
+            reports.extend(simulated.reports.into_iter().map(|report| report.text));
+        }
+        let fresh: Vec<String> = reports.iter().filter(|report| !self.reported.contains(*report)).cloned().collect();
+        self.reported = reports.into_iter().collect();
+        let skipped = self.publisher.replace(objects);
+        fresh.into_iter().chain(skipped).collect()
+    }
+
+    /// The zone that is kept in step.
+    pub fn zone(&self) -> Arc<Zone> {
+        Arc::clone(&self.publisher.zone)
+    }
+}

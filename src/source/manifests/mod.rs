@@ -184,12 +184,8 @@ impl Manifests {
         drop(text); // may be large, and so may be what follows
         let mut content = Content::default();
         let mut troubles = Vec::new();
-        for Document { number, line, value } in documents {
-            let place = Place { file: &name, document: number, line };
-            match value {
-                Ok(value) => content.add(value, place, &self.namespace, ""),
-                Err(wrong) => troubles.push(place.report(Cause::Syntax, wrong)),
-            }
+        for document in documents {
+            content.add_document(document, &name, &self.namespace, &mut troubles);
         }
         match old {
             Some(state) if !troubles.is_empty() => {
@@ -216,6 +212,20 @@ impl Manifests {
     }
 }
 
+/// Reads one text that is no file: the built-in example. `name` stands in reports where a file's would.
+pub fn read_text(name: &str, text: &str, namespace: &str) -> Loaded {
+    let name: Arc<str> = name.into();
+    let mut content = Content::default();
+    let mut troubles = Vec::new();
+    for document in documents::read(text) {
+        content.add_document(document, &name, namespace, &mut troubles);
+    }
+    let file = FileState { path: PathBuf::new(), name, digest: None, content, troubles };
+    let mut loaded = Loaded::default();
+    merge(&[file], &mut loaded);
+    loaded
+}
+
 /// Where a document stands.
 #[derive(Clone, Copy)]
 struct Place<'n> {
@@ -231,6 +241,14 @@ impl Place<'_> {
 }
 
 impl Content {
+    fn add_document(&mut self, document: Document, file: &Arc<str>, namespace: &str, troubles: &mut Vec<Report>) {
+        let place = Place { file, document: document.number, line: document.line };
+        match document.value {
+            Ok(value) => self.add(value, place, namespace, ""),
+            Err(wrong) => troubles.push(place.report(Cause::Syntax, wrong)),
+        }
+    }
+
     /// Takes in one document. `item` says which item of a list it is, for sentences.
     fn add(&mut self, value: Value, place: Place<'_>, namespace: &str, item: &str) {
         // A bare array is no Kubernetes object, but there is only one thing it can mean.

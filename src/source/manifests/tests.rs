@@ -1,3 +1,5 @@
+//! Real files in a temporary folder, and the real watcher on them.
+
 use std::fs;
 use std::time::Duration;
 
@@ -77,6 +79,14 @@ fn a_folder() {
         ],
     );
     assert_eq!((loaded.ignored, loaded.files), (1, 7));
+}
+
+#[test]
+fn lists_in_lists() {
+    let nested = format!("{}{}{}", r#"{"kind":"List","items":["#.repeat(60), "[]", "]}".repeat(60));
+    let (folder, mut manifests) = folder(&[("1.json", nested.as_bytes()), ("2.json", "[".repeat(9000).as_bytes())]);
+    let wrong = "2.json, document 1, line 1: this is not JSON: recursion limit exceeded";
+    check(&folder, &manifests.reload(), &[], &[wrong]);
 }
 
 #[test]

@@ -1,0 +1,135 @@
+//! Which of flag, environment variable and configuration file wins.
+//!
+//! A key of the file becomes the flag of the same name, and the command line is read again with it: one parser judges
+//! all three, and an error in the file names the file, the line and the key.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches};
+
+use super::{Stop, command};
+use crate::config::file::{self, Entry};
+use crate::config::{Origin, Origins};
+
+/// The command line with the file's keys added where neither a flag nor a variable said anything.
+pub(super) fn layered(mut args: Vec<OsString>) -> Result<(ArgMatches, Origins), Stop> {
+    let command = command();
+    let first = command.clone().try_get_matches_from(&args).map_err(|error| blame_variable(&command, &args, error))?;
+    let (depth, given) = innermost(&first);
+    let mut origins = given_origins(&command, given);
+    let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") else { return Ok((first, origins)) };
+    let path = path.clone();
+    let mut matches = first;
+    for entry in file::read(&path).map_err(Stop::WrongUse)? {
+        let option = option(&command, &entry.key).ok_or_else(|| unknown_key(&command, &path, &entry))?;
+        if origins.contains_key(&entry.key) {
+            continue;
+        }
+        let words = flags(option, &entry).map_err(|sentence| in_file(&path, &entry, &sentence))?;
+        if words.is_empty() {
+            continue;
+        }
+        // Right behind the words of the command: what follows may end in `--`.
+        args.splice(1 + depth..1 + depth, words);
+        matches =
+            command.clone().try_get_matches_from(&args).map_err(|error| in_file(&path, &entry, &sentence(&error)))?;
+        origins.insert(entry.key, Origin::File { path: path.display().to_string(), line: entry.line });
+    }
+    Ok((matches, origins))
+}
+
+/// The matches of the innermost command, and how many words name it.
+fn innermost(matches: &ArgMatches) -> (usize, &ArgMatches) {
+    match matches.subcommand() {
+        None => (0, matches),
+        Some((_, inner)) => {
+            let (depth, innermost) = innermost(inner);
+            (depth + 1, innermost)
+        }
+    }
+}
+
+/// Every option that a file may set.
+pub(super) fn options(command: &clap::Command) -> impl Iterator<Item = &Arg> {
+    declared(command).filter(|option| key(option) != Some("config"))
+}
+
+/// Every option, as `serve` has them.
+fn declared(command: &clap::Command) -> impl Iterator<Item = &Arg> {
+    let serve = command.find_subcommand("serve").into_iter();
+    serve.flat_map(clap::Command::get_arguments).filter(|arg| arg.get_env().is_some())
+}
+
+pub(super) fn key(option: &Arg) -> Option<&str> {
+    option.get_long()
+}
+
+fn option<'c>(command: &'c clap::Command, wanted: &str) -> Option<&'c Arg> {
+    options(command).find(|option| key(option) == Some(wanted))
+}
+
+/// Who said something about each option, before the file is asked.
+fn given_origins(command: &clap::Command, given: &ArgMatches) -> Origins {
+    let origin = |option: &Arg| {
+        let id = option.get_id().as_str();
+        // `completions` has no options, and asking for what a command does not have panics.
+        given.try_contains_id(id).ok()?;
+        match given.value_source(id)? {
+            ValueSource::CommandLine => Some(Origin::Flag),
+            ValueSource::EnvVariable => Some(Origin::Environment(option.get_env()?.to_string_lossy().into_owned())),
+            _ => None,
+        }
+    };
+    options(command).filter_map(|option| Some((key(option)?.to_owned(), origin(option)?))).collect()
+}
+
+/// What the entry would be on the command line.
+fn flags(option: &Arg, entry: &Entry) -> Result<Vec<OsString>, String> {
+    // `allow = []` would read as nobody and mean everybody.
+    if entry.words.is_empty() && !option.get_default_values().is_empty() {
+        return Err("a list with nothing in it: leave the key out for the default".into());
+    }
+    Ok(entry.words.iter().map(|word| format!("--{}={word}", entry.key).into()).collect())
+}
+
+fn in_file(path: &Path, entry: &Entry, sentence: &str) -> Stop {
+    Stop::WrongUse(format!("{}, line {}: {}: {sentence}", path.display(), entry.line, entry.key))
+}
+
+fn unknown_key(command: &clap::Command, path: &Path, entry: &Entry) -> Stop {
+    let nearest = file::nearest(&entry.key, options(command).filter_map(key)).unwrap_or_default();
+    in_file(path, entry, &format!("there is no such key; the nearest is {nearest}"))
+}
+
+/// Names the variable, where a wrong value came from one: clap names the flag, which nobody wrote.
+fn blame_variable(command: &clap::Command, args: &[OsString], error: clap::Error) -> Stop {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return Stop::Clap(error) };
+    let flag = shown.split([' ', '=', '[']).next().unwrap_or_default();
+    let option = declared(command).find(|option| key(option) == flag.strip_prefix("--"));
+    let short = option.and_then(Arg::get_short).map(|letter| format!("-{letter}"));
+    let written = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        arg.split('=').next() == Some(flag) || short.as_ref().is_some_and(|short| arg.starts_with(short))
+    };
+    let variable = option.and_then(Arg::get_env);
+    match variable {
+        Some(name) if env::var_os(name).is_some() && !args.iter().any(written) => {
+            Stop::WrongUse(format!("environment {}: {}", name.to_string_lossy(), sentence(&error)))
+        }
+        _ => Stop::Clap(error),
+    }
+}
+
+/// What clap says in several lines, in one: what is wrong with the value, without the usage.
+pub(super) fn sentence(error: &clap::Error) -> String {
+    if let Some(source) = std::error::Error::source(error) {
+        return source.to_string();
+    }
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+}

@@ -1,0 +1,314 @@
+//! The commands and flags, and what a command line comes to.
+//!
+//! Every command takes every option, so that one file and one environment serve them all; each uses what concerns
+//! it. Beside it: `options` declares them, `layers` says which of flag, variable and file wins. Not here: what the
+//! values mean (`config`), and what the commands do (`commands`).
+
+mod layers;
+mod options;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{Config, Export, Origins, Source};
+
+use layers::layered;
+use options::{ExportArgs, LISTENING, Options};
+
+/// The name of the program.
+pub const NAME: &str = env!("CARGO_PKG_NAME");
+
+/// The exit status for wrong use: of a flag, a variable, the file. The same as clap's.
+pub const WRONG_USE: u8 = 2;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    /// Serve.
+    Serve(Config),
+    /// Show every record of a zone.
+    Records(Config, Export),
+    /// Show the configuration.
+    PrintConfig(Config, Origins),
+    /// Show a shell's completion script.
+    Completions(clap_complete::Shell),
+}
+
+/// Why nothing is to be done.
+#[derive(Debug)]
+pub enum Stop {
+    /// The help, the version, or a command line that clap does not understand.
+    Clap(clap::Error),
+    /// Values that are wrong, in one sentence.
+    WrongUse(String),
+}
+
+impl Stop {
+    /// Says so, and gives the exit status.
+    pub fn report(&self) -> ExitCode {
+        // Nobody is left to tell if even this cannot be written.
+        match self {
+            Self::Clap(error) => {
+                let _ = error.print();
+                ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG_USE))
+            }
+            Self::WrongUse(sentence) => {
+                let _ = writeln!(std::io::stderr(), "{NAME}: {sentence}");
+                ExitCode::from(WRONG_USE)
+            }
+        }
+    }
+}
+
+/// Reads the command line, the environment and the configuration file.
+///
+/// # Errors
+///
+/// [`Stop`], where there is nothing to do or something is wrong.
+pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
+    let (matches, origins) = layered(args.into_iter().collect())?;
+    let cli = Cli::from_arg_matches(&matches).map_err(Stop::Clap)?;
+    let invocation = match cli.command {
+        Command::Serve(options) => Invocation::Serve(with_objects(options, &origins)?),
+        Command::Records { export, options } => Invocation::Records(with_objects(options, &origins)?, export.into()),
+        Command::Config { command: ConfigCommand::Print(options) } => {
+            Invocation::PrintConfig(options.config(&origins).map_err(Stop::WrongUse)?, origins)
+        }
+        Command::Completions { shell } => Invocation::Completions(shell),
+    };
+    Ok(invocation)
+}
+
+/// The configuration of a command that cannot do without objects.
+fn with_objects(options: Options, origins: &Origins) -> Result<Config, Stop> {
+    let config = options.config(origins).map_err(Stop::WrongUse)?;
+    match config.source {
+        Source::Cluster => Err(Stop::WrongUse(
+            "watching a cluster is not in this version: name files with --manifests, or try --demo".into(),
+        )),
+        Source::Demo | Source::Manifests(_) => Ok(config),
+    }
+}
+
+/// The command line as clap knows it; also for completions.
+pub fn command() -> clap::Command {
+    // `records` answers nobody: what concerns listening only is taken and not shown.
+    Cli::command().mut_subcommand("records", |records| {
+        records.mut_args(|arg| {
+            let hidden = arg.get_help_heading() == Some(LISTENING) && arg.get_id() != "listen";
+            arg.hide(hidden)
+        })
+    })
+}
+
+#[derive(Debug, Parser)]
+#[command(name = NAME, version, about, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// One value of it is ever made: its size is no matter.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer questions about the names of manifests' Services.
+    Serve(Options),
+    /// Show every record of one zone.
+    Records {
+        #[command(flatten)]
+        export: ExportArgs,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Look at the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Write a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show the configuration that flags, environment and file make, as a file, with where each value came from.
+    Print(Options),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::layers::{key, options, sentence};
+    use super::*;
+    use crate::config::{Listen, ManifestPath, Origin, print};
+    use crate::objects::ObjectRef;
+    use crate::rules::{Ordinals, Rules};
+
+    fn run(line: &str) -> Result<Invocation, String> {
+        let args = std::iter::once(NAME).chain(line.split_whitespace()).map(OsString::from);
+        read(args).map_err(|stop| match stop {
+            Stop::Clap(error) => sentence(&error),
+            Stop::WrongUse(sentence) => sentence,
+        })
+    }
+
+    fn config(line: &str) -> Config {
+        match run(line).unwrap() {
+            Invocation::Serve(config) | Invocation::Records(config, _) | Invocation::PrintConfig(config, _) => config,
+            Invocation::Completions(_) => panic!("no configuration"),
+        }
+    }
+
+    fn file_with(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn declarations_hold_together() {
+        command().debug_assert();
+        let command = command();
+        let mut keys = Vec::new();
+        for option in options(&command) {
+            let key = key(option).unwrap();
+            let variable = option.get_env().unwrap().to_str().unwrap();
+            assert_eq!(variable, format!("HEADLESS_DNS_{}", key.to_uppercase().replace('-', "_")));
+            for taken in ["HEADLESS_DNS_PORT", "HEADLESS_DNS_SERVICE_"] {
+                assert!(!variable.starts_with(taken), "Kubernetes sets {variable} itself");
+            }
+            assert!(option.get_help().is_some(), "{key} has no help");
+            keys.push(key);
+        }
+        let printed: Vec<_> = print::entries(&config("serve --demo")).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(printed, keys, "`config print` shows every option, in the order of the help");
+    }
+
+    #[test]
+    fn defaults() {
+        let config = config("serve --manifests a.yaml");
+        assert_eq!(config.source, Source::Manifests(vec![ManifestPath::Path("a.yaml".into())]));
+        assert_eq!(config.zone.to_string(), "cluster.local.");
+        assert_eq!((config.ttl, config.negative_ttl), (Duration::from_secs(5), Duration::from_secs(5)));
+        assert_eq!(config.rules, Rules::default());
+        assert_eq!(config.simulate, None);
+        assert!(config.listen.is_default && config.clients.is_everyone());
+        assert_eq!(config.listen.addresses.len(), 2);
+        assert_eq!(config.max_manifest_size, 64 << 20);
+    }
+
+    #[test]
+    fn values_are_parsed() {
+        let config = config(
+            "serve --manifests a --manifests - --zone A.example --zone-alias b.example,c.example --listen ::1 \
+             --simulate=10.1.0.0/16 --ns-address 10.96.0.53 --service kube-system/dns -n team --workers 3 \
+             --ordinals any --endpoint-pod-names --tcp-idle 9 --log warn,headless_dns=debug",
+        );
+        let zones: Vec<_> = config.zones().map(ToString::to_string).collect();
+        assert_eq!(zones, ["a.example.", "b.example.", "c.example."]);
+        assert_eq!(config.listen, Listen { addresses: vec!["[::1]:53".parse().unwrap()], is_default: false });
+        assert_eq!(config.simulate, Some("10.1.0.0/16".parse().unwrap()));
+        assert_eq!(config.service, Some(ObjectRef::new("kube-system", "dns")));
+        assert_eq!((&*config.namespace, config.workers.get()), ("team", 3));
+        assert!(config.rules.endpoint_pod_names && config.rules.ordinals == Ordinals::Any);
+        assert_eq!(config.tcp.idle, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn simulate_never_swallows_a_word() {
+        for (line, range) in [
+            ("serve --demo", Some("10.244.0.0/16")),
+            ("serve --demo --simulate=false", None),
+            ("serve --demo --simulate=fd00::/64", Some("fd00::/64")),
+            ("serve --simulate --manifests a", Some("10.244.0.0/16")),
+            ("serve --manifests a", None),
+        ] {
+            assert_eq!(config(line).simulate, range.map(|range| range.parse().unwrap()), "{line}");
+        }
+        assert!(run("serve --manifests a --simulate 10.1.0.0/16").unwrap_err().contains("unexpected argument"));
+    }
+
+    #[test]
+    fn wrong_use() {
+        for (line, part) in [
+            ("serve", "watching a cluster is not in this version"),
+            ("records", "watching a cluster is not in this version"),
+            ("serve --demo --manifests a", "--demo (flag) and --manifests (flag) exclude each other"),
+            (
+                "serve --demo --zone-alias cluster.local",
+                "the zone alias cluster.local is the same as the zone cluster.local",
+            ),
+            ("serve --demo --zone-alias a.cluster.local", "overlaps the zone cluster.local"),
+            ("serve --demo --zone-alias local", "overlaps the zone cluster.local"),
+            ("serve --demo --zone-alias a.b,b", "the zone alias b overlaps the zone a.b"),
+            ("serve --demo --zone 10.in-addr.arpa", "use --reverse"),
+            ("serve --demo --zone arpa", "use --reverse"),
+            ("serve --demo --listen 127.0.0.1:53,127.0.0.1", "--listen 127.0.0.1:53 is given twice"),
+            ("serve --manifests - --manifests -", "--manifests - is given twice"),
+            ("serve --demo --zone a..b", "is not a domain name"),
+            ("serve --demo --ttl 86401", "\"86401\" is no whole number of seconds from 0 to 86400"),
+            ("serve --demo --tcp-connections 0", "from 1 to 1000000"),
+            ("serve --demo --ptr some", "[possible values: all, hostname-only]"),
+            ("serve --demo --nonsense", "unexpected argument '--nonsense'"),
+            ("records --demo --output xml", "[possible values: zone, json, table]"),
+        ] {
+            let sentence = run(line).unwrap_err();
+            assert!(sentence.contains(part) && !sentence.contains('\n'), "{line}: {sentence}");
+        }
+        run("serve --demo --listen 127.0.0.1:0,127.0.0.1:0").unwrap();
+    }
+
+    #[test]
+    fn a_file_stands_below_flags() {
+        let file =
+            file_with("ttl = 60\nzone = 'a.example'\ndemo = true\nsimulate = true\nlisten = ['::1', '127.0.0.1']\n");
+        let path = file.path().display().to_string();
+        let config = config(&format!("serve --config {path} --ttl 7 --"));
+        assert_eq!(config.ttl, Duration::from_secs(7));
+        assert_eq!(config.zone.to_string(), "a.example.");
+        assert_eq!((config.source, config.listen.addresses.len()), (Source::Demo, 2));
+        assert!(!config.listen.is_default);
+        let Ok(Invocation::PrintConfig(_, origins)) = run(&format!("config print --config {path} --ttl 7")) else {
+            panic!("the file is good")
+        };
+        assert_eq!(origins["ttl"], Origin::Flag);
+        assert_eq!(origins["zone"], Origin::File { path: path.clone(), line: 2 });
+        assert!(!origins.contains_key("ptr"));
+        let both = run(&format!("serve --config {path} --manifests a")).unwrap_err();
+        assert_eq!(both, format!("--demo (file {path} line 3) and --manifests (flag) exclude each other"));
+        run(&format!("serve --config {path} --manifests a --demo=false")).unwrap();
+    }
+
+    #[test]
+    fn errors_of_a_file_name_the_place() {
+        for (text, sentence) in [
+            ("\nttl = -1", ", line 2: ttl: \"-1\" is no whole number of seconds from 0 to 86400"),
+            ("ttl = 1\nzone_alias = 'a'", ", line 2: zone_alias: there is no such key; the nearest is zone-alias"),
+            ("output = 'json'", ", line 1: output: there is no such key; the nearest is"),
+            ("config = 'x'", ", line 1: config: there is no such key"),
+            ("allow = []", ", line 1: allow: a list with nothing in it: leave the key out for the default"),
+            ("zone = ['a', 'b']", ", line 1: zone: the argument '--zone <ZONE>' cannot be used multiple times"),
+            (
+                "ptr = 'some'",
+                ", line 1: ptr: invalid value 'some' for '--ptr <WHICH>' [possible values: all, hostname-only]",
+            ),
+            ("demo = 'perhaps'", ", line 1: demo: "),
+            ("[zone]", ", line 1: zone: text, a number"),
+        ] {
+            let file = file_with(text);
+            let path = file.path().display().to_string();
+            let error = run(&format!("serve --config {path} --manifests a")).unwrap_err();
+            assert!(error.starts_with(&format!("{path}{sentence}")) && !error.contains('\n'), "{text:?}: {error}");
+        }
+        assert!(run("serve --config /nowhere.toml").unwrap_err().starts_with("cannot read /nowhere.toml: "));
+    }
+}

@@ -1,0 +1,321 @@
+//! Every option, declared once, and the configuration that the options make.
+//!
+//! The help is written here, and the bounds of each value. Not here: how the text of a value is read
+//! (`config::values`), and what two values mean for each other (`Config::check`).
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args};
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::config::values::{self, Simulate};
+use crate::config::{
+    Clients, Config, Export, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed, Origins, Output, Source, Tcp,
+    default_workers,
+};
+use crate::names::WireName;
+use crate::objects::ObjectRef;
+use crate::rules::{EndpointsSource, Ordinals, PodRecords, Ptr, Rules};
+
+/// Every option. Its flag, variable and key have one name: `--zone-alias`, `HEADLESS_DNS_ZONE_ALIAS`, `zone-alias`.
+///
+/// No option may be called `--port…` or `--service-…`: in a Pod beside a Service named `headless-dns`, Kubernetes
+/// sets variables of those names.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Options {
+    /// Configuration file (TOML; its keys are the long flags). Flags and variables win over it.
+    #[arg(long, env = "HEADLESS_DNS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    naming: NamingOptions,
+    #[command(flatten)]
+    objects: ObjectOptions,
+    #[command(flatten)]
+    listening: ListeningOptions,
+    #[command(flatten)]
+    log: LogOptions,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Names and answers")]
+struct NamingOptions {
+    /// The zone's apex.
+    #[arg(
+        long, env = "HEADLESS_DNS_ZONE", value_name = "ZONE", default_value = "cluster.local",
+        value_parser = values::apex
+    )]
+    zone: WireName,
+    /// Another apex for the same names, as cluster.internal; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_ZONE_ALIAS", value_name = "ZONE", value_delimiter = ',',
+        value_parser = values::apex
+    )]
+    zone_alias: Vec<WireName>,
+    /// The TTL of every record, in seconds, 0 to 86400.
+    #[arg(
+        long, env = "HEADLESS_DNS_TTL", value_name = "SECONDS", default_value = "5",
+        value_parser = seconds(0, 86_400)
+    )]
+    ttl: Duration,
+    /// The TTL of negative answers, in seconds, 0 to 10800.
+    // RFC 2308 section 5: one to three hours have been found to work well as the longest.
+    #[arg(
+        long, env = "HEADLESS_DNS_NEGATIVE_TTL", value_name = "SECONDS", default_value = "5",
+        value_parser = seconds(0, 10_800)
+    )]
+    negative_ttl: Duration,
+    /// Serve the reverse names of this network; may be repeated [default: those around the known addresses].
+    #[arg(
+        long, env = "HEADLESS_DNS_REVERSE", value_name = "CIDR", value_delimiter = ',',
+        value_parser = values::network
+    )]
+    reverse: Vec<IpNet>,
+    /// Answer 10-2-1-10.NAMESPACE.pod.ZONE: not at all, for any address, or for the addresses of Pods.
+    #[arg(
+        long, env = "HEADLESS_DNS_POD_RECORDS", value_name = "WHICH", default_value = "off",
+        value_parser = choice::<PodRecords>(PodRecords::NAMES)
+    )]
+    pod_records: PodRecords,
+    /// Which endpoints have a name of their own: ready ones, serving ones too, or any.
+    #[arg(
+        long, env = "HEADLESS_DNS_ORDINALS", value_name = "WHICH", default_value = "ready",
+        value_parser = choice::<Ordinals>(Ordinals::NAMES)
+    )]
+    ordinals: Ordinals,
+    /// Which names an address points back to: all, or dashed addresses only where there is no hostname.
+    #[arg(
+        long, env = "HEADLESS_DNS_PTR", value_name = "WHICH", default_value = "all",
+        value_parser = choice::<Ptr>(Ptr::NAMES)
+    )]
+    ptr: Ptr,
+    /// Give endpoints their Pod's name too, beside their hostname or dashed address.
+    #[arg(
+        long, env = "HEADLESS_DNS_ENDPOINT_POD_NAMES", value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set,
+        value_parser = values::truth
+    )]
+    endpoint_pod_names: bool,
+    /// An address of this server, for ns.dns.ZONE; may be repeated [default: --service, or the listeners].
+    #[arg(
+        long, env = "HEADLESS_DNS_NS_ADDRESS", value_name = "IP", value_delimiter = ',',
+        value_parser = values::name_server_address
+    )]
+    ns_address: Vec<IpAddr>,
+    /// The Service in front of this server, whose addresses stand at ns.dns.ZONE.
+    #[arg(long, env = "HEADLESS_DNS_SERVICE", value_name = "NAMESPACE/NAME", value_parser = values::object)]
+    service: Option<ObjectRef>,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Objects")]
+struct ObjectOptions {
+    /// Read objects from a file, a folder, or - for standard input (YAML or JSON); may be repeated, as a flag or in
+    /// the file.
+    #[arg(long, env = "HEADLESS_DNS_MANIFESTS", value_name = "PATH")]
+    manifests: Vec<ManifestPath>,
+    /// Serve the built-in example, with its workloads simulated.
+    #[arg(
+        long, env = "HEADLESS_DNS_DEMO", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value = "false", action = ArgAction::Set,
+        value_parser = values::truth
+    )]
+    demo: bool,
+    /// Bring to life workloads for which the manifests hold no Pods; their Pods get addresses from CIDR, or
+    /// 10.244.0.0/16.
+    #[arg(
+        long, env = "HEADLESS_DNS_SIMULATE", value_name = "CIDR", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    simulate: Option<Simulate>,
+    /// The namespace of objects in manifests that name none.
+    #[arg(
+        short, long, env = "HEADLESS_DNS_NAMESPACE", value_name = "NAMESPACE", default_value = "default",
+        value_parser = values::namespace
+    )]
+    namespace: Box<str>,
+    /// The largest manifest that is read, in octets, or with K, M or G for powers of 1024.
+    #[arg(
+        long, env = "HEADLESS_DNS_MAX_MANIFEST_SIZE", value_name = "SIZE", default_value = "64M",
+        value_parser = values::octets
+    )]
+    max_manifest_size: u64,
+    /// Which objects say where endpoints are: EndpointSlices, or the older Endpoints.
+    #[arg(
+        long, env = "HEADLESS_DNS_ENDPOINTS_SOURCE", value_name = "WHICH", default_value = "slices",
+        value_parser = choice::<EndpointsSource>(EndpointsSource::NAMES)
+    )]
+    endpoints_source: EndpointsSource,
+}
+
+/// The heading of what concerns listening only.
+pub(super) const LISTENING: &str = "Listening";
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = LISTENING)]
+struct ListeningOptions {
+    /// Answer here, over UDP and TCP; an address alone means port 53; may be repeated. Of the default, an address
+    /// that the machine does not have is left out.
+    #[arg(
+        long, env = "HEADLESS_DNS_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',',
+        default_values = ["127.0.0.1:1053", "[::1]:1053"], value_parser = values::listen
+    )]
+    listen: Vec<SocketAddr>,
+    /// Threads that answer, 1 to 1024 [default: the CPUs that affinity and the CPU quota leave].
+    #[arg(long, env = "HEADLESS_DNS_WORKERS", value_name = "N", value_parser = whole("workers", 1, 1024))]
+    workers: Option<u32>,
+    /// Answer clients of this network only; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_ALLOW", value_name = "CIDR", value_delimiter = ',',
+        default_values = ["0.0.0.0/0", "::/0"], value_parser = values::network
+    )]
+    allow: Vec<IpNet>,
+    /// What other clients get: REFUSED, or nothing.
+    #[arg(
+        long, env = "HEADLESS_DNS_NOT_ALLOWED", value_name = "WHAT", default_value = "refused",
+        value_parser = choice::<NotAllowed>(NotAllowed::NAMES)
+    )]
+    not_allowed: NotAllowed,
+    /// TCP connections at the same time.
+    #[arg(
+        long, env = "HEADLESS_DNS_TCP_CONNECTIONS", value_name = "N", default_value = "16384",
+        value_parser = whole("connections", 1, 1_000_000)
+    )]
+    tcp_connections: u32,
+    /// TCP connections of one client address at the same time.
+    #[arg(
+        long, env = "HEADLESS_DNS_TCP_CONNECTIONS_PER_CLIENT", value_name = "N", default_value = "1024",
+        value_parser = whole("connections", 1, 1_000_000)
+    )]
+    tcp_connections_per_client: u32,
+    /// How long a TCP connection may stay open with nothing asked, in seconds, 1 to 3600.
+    #[arg(
+        long, env = "HEADLESS_DNS_TCP_IDLE", value_name = "SECONDS", default_value = "30",
+        value_parser = seconds(1, 3600)
+    )]
+    tcp_idle: Duration,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Log")]
+struct LogOptions {
+    /// What is logged to standard error: off, error, warn, info, debug, trace, or TARGET=LEVEL with commas between.
+    #[arg(long, env = "HEADLESS_DNS_LOG", value_name = "FILTER", default_value = "info")]
+    log: LogFilter,
+    /// How: auto is text on a terminal and JSON elsewhere.
+    #[arg(
+        long, env = "HEADLESS_DNS_LOG_FORMAT", value_name = "FORMAT", default_value = "auto",
+        value_parser = choice::<LogFormat>(LogFormat::NAMES)
+    )]
+    log_format: LogFormat,
+}
+
+fn choice<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = String> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+fn seconds(least: u32, most: u32) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| values::seconds(text, &(least..=most))
+}
+
+fn whole(unit: &'static str, least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    move |text| values::whole(text, unit, &(least..=most))
+}
+
+impl Options {
+    /// The configuration; `origins` is for errors, and says whether anybody asked for the listeners.
+    pub(super) fn config(self, origins: &Origins) -> Result<Config, String> {
+        let Self { config: _, naming, objects, listening, log } = self;
+        let config = Config {
+            simulate: objects.simulated_range(),
+            source: objects.source(origins)?,
+            endpoints_source: objects.endpoints_source,
+            namespace: objects.namespace,
+            max_manifest_size: objects.max_manifest_size,
+            rules: naming.rules(),
+            zone: naming.zone,
+            zone_aliases: naming.zone_alias,
+            ttl: naming.ttl,
+            negative_ttl: naming.negative_ttl,
+            reverse: naming.reverse,
+            ns_addresses: naming.ns_address,
+            service: naming.service,
+            listen: Listen { addresses: listening.listen, is_default: !origins.contains_key("listen") },
+            workers: listening.workers.and_then(|n| NonZeroUsize::new(n as usize)).unwrap_or_else(default_workers),
+            clients: Clients { allow: listening.allow, not_allowed: listening.not_allowed },
+            tcp: Tcp {
+                connections: listening.tcp_connections as usize,
+                connections_per_client: listening.tcp_connections_per_client as usize,
+                idle: listening.tcp_idle,
+            },
+            log: Log { filter: log.log, format: log.log_format },
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+impl NamingOptions {
+    fn rules(&self) -> Rules {
+        Rules {
+            ordinals: self.ordinals,
+            ptr: self.ptr,
+            pod_records: self.pod_records,
+            endpoint_pod_names: self.endpoint_pod_names,
+        }
+    }
+}
+
+impl ObjectOptions {
+    /// clap could say that two options exclude each other, but not where each came from.
+    fn source(&self, origins: &Origins) -> Result<Source, String> {
+        let from = |key: &str| origins.get(key).cloned().unwrap_or_default();
+        match (self.demo, self.manifests.as_slice()) {
+            (true, []) => Ok(Source::Demo),
+            (false, []) => Ok(Source::Cluster),
+            (false, paths) => Ok(Source::Manifests(paths.to_vec())),
+            (true, _) => {
+                Err(format!("--demo ({}) and --manifests ({}) exclude each other", from("demo"), from("manifests")))
+            }
+        }
+    }
+
+    /// The example is nothing without its Pods.
+    fn simulated_range(&self) -> Option<IpNet> {
+        match self.simulate {
+            Some(Simulate::Off) => None,
+            None if !self.demo => None,
+            None | Some(Simulate::Default) => Some(default_range()),
+            Some(Simulate::Range(range)) => Some(range),
+        }
+    }
+}
+
+/// 10.244.0.0/16, the range that many clusters give to Pods.
+fn default_range() -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert([10, 244, 0, 0].into(), 16))
+}
+
+/// What `records` alone is told.
+#[derive(Args, Debug)]
+pub(super) struct ExportArgs {
+    /// How the records are written.
+    #[arg(short, long, value_name = "FORMAT", default_value = "zone", value_parser = choice::<Output>(Output::NAMES))]
+    output: Output,
+    /// Which zone, by its apex, reverse zones too [default: --zone].
+    #[arg(long, value_name = "ZONE", value_parser = WireName::parse)]
+    origin: Option<WireName>,
+}
+
+impl From<ExportArgs> for Export {
+    fn from(args: ExportArgs) -> Self {
+        Self { output: args.output, origin: args.origin }
+    }
+}

@@ -1,0 +1,118 @@
+//! What each command does, from its configuration to its exit status.
+//!
+//! Here: which is called, how they speak to whoever called them, and what several of them begin with ([`open`]). Results go to standard output, everything else
+//! to standard error. Not here: the flags (`cli`).
+
+pub mod config;
+pub mod records;
+pub mod serve;
+
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::cli::{Invocation, NAME};
+use crate::config::{Config, DEMO, ManifestPath, Source};
+use crate::log;
+use crate::names::reverse::ReverseZones;
+use crate::records::NameServer;
+use crate::source::manifests::Manifests;
+use crate::source::{Input, ManifestSource, Options, Publisher};
+use crate::zone::{Settings, Zone};
+
+/// The range in which simulated Services get addresses: what most clusters have by default.
+const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16);
+
+/// Does what is asked for.
+///
+/// # Errors
+///
+/// Whatever kept the command from being done; [`report`] says it.
+pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
+    match invocation {
+        Invocation::Serve(config) => {
+            log::start(&config.log)?;
+            serve::run(&config)
+        }
+        Invocation::Records(config, export) => {
+            log::start(&config.log)?;
+            records::run(&config, export)
+        }
+        Invocation::PrintConfig(config, origins) => config::print(&config, &origins),
+        Invocation::Completions(shell) => config::completions(shell),
+    }
+}
+
+/// Says in one sentence, from the outermost cause to the innermost, why a command was not done.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    // Nobody is left to tell if even this cannot be written.
+    let _ = writeln!(io::stderr(), "{NAME}: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Writes a command's result. A reader that has seen enough, as `head`, is no failure.
+pub(crate) fn show(text: &[u8]) -> anyhow::Result<ExitCode> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The source that `config` names, and the zone that it will fill; nothing is read yet. `listen` are the addresses of
+/// this server.
+///
+/// # Errors
+///
+/// If there is no such source.
+pub fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<ManifestSource> {
+    let input = match &config.source {
+        Source::Cluster => bail!("watching a cluster is not in this version: name files with --manifests"),
+        Source::Demo => Input::Text("the built-in example", DEMO),
+        Source::Manifests(written) => {
+            Input::Files(Manifests::new(paths(written), &config.namespace, config.max_manifest_size))
+        }
+    };
+    let simulate = config.simulate.map(|pods| [pods, IpNet::V4(SERVICES)]);
+    let settings = Settings {
+        apexes: config.zones().cloned().collect(),
+        ttl: config.ttl.as_secs() as u32,
+        negative_ttl: config.negative_ttl.as_secs() as u32,
+        rules: config.rules,
+    };
+    let options = Options {
+        reverse: config.reverse.clone(),
+        simulated: simulate.map(Vec::from).unwrap_or_default(),
+        name_server: NameServer { configured: config.ns_addresses.clone(), fallback: own_addresses(listen) },
+        service: config.service.clone(),
+        endpoints_source: config.endpoints_source,
+    };
+    let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+    Ok(ManifestSource::new(input, &config.namespace, simulate, Publisher::new(zone, options)))
+}
+
+fn paths(written: &[ManifestPath]) -> Vec<PathBuf> {
+    written.iter().map(|path| path.text().into()).collect()
+}
+
+/// N17: the addresses at which this server can be asked: those it listens on; where it listens on all, the one that
+/// leads to the default route; loopback where there is none.
+fn own_addresses(listen: &[SocketAddr]) -> Vec<IpAddr> {
+    let named: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    // Connecting a UDP socket sends nothing: it only asks the kernel for a route.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 53))?;
+        socket.local_addr()
+    });
+    vec![socket.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip())]
+}

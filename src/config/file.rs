@@ -1,0 +1,136 @@
+//! The configuration file: one flat table of TOML, each key with the line it stands in.
+//!
+//! Its values become the words that a flag would have, so that one parser judges both: a string, a number or a
+//! boolean is one word, a list several. Not here: which keys there are, and what their values mean (`cli`).
+
+use std::fs;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// One key of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key, as it is written.
+    pub key: String,
+    /// Its line, counted from 1.
+    pub line: usize,
+    /// Its value as words; none for an empty list.
+    pub words: Vec<String>,
+}
+
+/// Reads a file.
+///
+/// # Errors
+///
+/// One sentence that names the file and, where there is one, the line.
+pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    parse(&text).map_err(|(line, sentence)| format!("{shown}, line {line}: {sentence}"))
+}
+
+/// Reads the text of a file, in the order of its lines; the error has the line.
+pub fn parse(text: &str) -> Result<Vec<Entry>, (usize, String)> {
+    let line_at = |at: usize| 1 + text.bytes().take(at).filter(|octet| *octet == b'\n').count();
+    let table = DeTable::parse(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_at(span.start));
+        (line, error.message().replace('\n', ", "))
+    })?;
+    let mut entries = Vec::new();
+    for (key, value) in table.get_ref() {
+        let line = line_at(key.span().start);
+        let words = words(value).ok_or_else(|| {
+            let kind = value.get_ref().type_str();
+            (
+                line,
+                format!("{}: text, a number, true, false or a list of them is meant, not this {kind}", key.get_ref()),
+            )
+        })?;
+        entries.push(Entry { key: key.get_ref().to_string(), line, words });
+    }
+    entries.sort_by_key(|entry| entry.line);
+    Ok(entries)
+}
+
+fn words(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
+    match value.get_ref() {
+        DeValue::Array(items) => items.iter().map(|item| word(item.get_ref())).collect(),
+        single => Some(vec![word(single)?]),
+    }
+}
+
+fn word(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(i64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string()),
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+/// The one of `known` that `key` was most likely meant to be: the fewest letters to change, add or drop.
+pub fn nearest<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    known.into_iter().min_by_key(|known| edits(key, known))
+}
+
+/// The Levenshtein distance, one row at a time.
+fn edits(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (done, letter) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = done + 1;
+        for (at, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(diagonal + 1).min(row[at] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_words() {
+        let text =
+            "# first\nzone = \"a.example\"\n\nttl = 0x1_0\nlisten = [\n  \"::1\",\n  '127.0.0.1',\n]\ndemo = true\n";
+        let entries = parse(text).unwrap();
+        let shown: Vec<_> = entries.iter().map(|e| format!("{} {} {}", e.line, e.key, e.words.join(" "))).collect();
+        assert_eq!(shown, ["2 zone a.example", "4 ttl 16", "5 listen ::1 127.0.0.1", "9 demo true"]);
+        assert_eq!(parse("allow = []").unwrap()[0].words, Vec::<String>::new());
+        assert_eq!(parse("").unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (text, line, part) in [
+            ("a = 1\nb = = 2\n", 2, ""),
+            ("a = 1\na = 2\n", 2, "duplicate"),
+            ("\n[server]\nttl = 1\n", 2, "not this table"),
+            ("ttl = [[1]]", 1, "not this array"),
+            ("ttl = 1979-05-27", 1, "ttl: text, a number"),
+        ] {
+            let (at, sentence) = parse(text).unwrap_err();
+            assert_eq!(at, line, "{text:?} {sentence}");
+            assert!(sentence.contains(part) && !sentence.contains('\n'), "{text:?} {sentence}");
+        }
+        assert!(read(Path::new("/nowhere/x.toml")).unwrap_err().starts_with("cannot read /nowhere/x.toml: "));
+    }
+
+    #[test]
+    fn nearest_key() {
+        let known = ["zone", "zone-alias", "ttl", "negative-ttl"];
+        for (key, expected) in
+            [("zone_alias", "zone-alias"), ("tll", "ttl"), ("negativ-ttl", "negative-ttl"), ("zones", "zone")]
+        {
+            assert_eq!(nearest(key, known), Some(expected));
+        }
+        assert_eq!((edits("", "abc"), edits("kitten", "sitting"), edits("same", "same")), (3, 3, 0));
+    }
+}

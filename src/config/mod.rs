@@ -1,0 +1,320 @@
+//! What the server was asked to do, with every name, address and duration already parsed.
+//!
+//! Behind this door there are no strings that should be something else. [`Config::check`] holds what two values mean
+//! for each other. Beside it: [`mod@values`] reads the text of one value, [`mod@file`] the configuration file,
+//! `workers` how many CPUs there are, and [`mod@print`] writes a configuration as that file again. Not here: flags,
+//! variables and which of them wins (`cli`), and the rules of names, which the pure files share (`rules.rs`).
+
+pub mod file;
+pub mod print;
+pub mod values;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::names::WireName;
+use crate::objects::ObjectRef;
+use crate::rules::{EndpointsSource, Rules, choices};
+
+pub use values::{LogFilter, ManifestPath};
+pub use workers::default_workers;
+
+/// The built-in example: what `--demo` serves.
+pub const DEMO: &str = include_str!("../../config/demo.yaml");
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The zone's apex.
+    pub zone: WireName,
+    /// More apexes, under which the same names stand.
+    pub zone_aliases: Vec<WireName>,
+    /// The TTL of every record.
+    pub ttl: Duration,
+    /// The TTL of negative answers: the SOA's MINIMUM (RFC 2308 section 4).
+    pub negative_ttl: Duration,
+    /// Whose reverse names are served. Empty: those that the data suggests.
+    pub reverse: Vec<IpNet>,
+    /// How names are made from objects.
+    pub rules: Rules,
+    /// The addresses at `ns.dns.Z`. Empty: found out by other means.
+    pub ns_addresses: Vec<IpAddr>,
+    /// The Service in front of this server, whose addresses then stand at `ns.dns.Z`.
+    pub service: Option<ObjectRef>,
+    /// Where objects come from.
+    pub source: Source,
+    /// Which objects say where endpoints are.
+    pub endpoints_source: EndpointsSource,
+    /// The namespace of objects in manifests that name none.
+    pub namespace: Box<str>,
+    /// The range in which Pods of simulated workloads get addresses; `None` to simulate none.
+    pub simulate: Option<IpNet>,
+    /// The largest manifest that is read, in octets.
+    pub max_manifest_size: u64,
+    /// Where questions are taken.
+    pub listen: Listen,
+    /// How many threads answer.
+    pub workers: NonZeroUsize,
+    /// Who may ask.
+    pub clients: Clients,
+    /// The bounds of TCP.
+    pub tcp: Tcp,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A cluster's API server. Not in this version: `cli` refuses it for every command that needs objects.
+    Cluster,
+    /// The built-in example, [`DEMO`].
+    Demo,
+    /// Files, in the order in which they were named; at least one.
+    Manifests(Vec<ManifestPath>),
+}
+
+/// Where questions are taken, over UDP and TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The addresses and ports, at least one. Port 0 lets the system choose.
+    pub addresses: Vec<SocketAddr>,
+    /// Nobody asked for these addresses: one that the machine does not have (no IPv6 loopback, mostly) is left out,
+    /// where one that somebody asked for is an error.
+    pub is_default: bool,
+}
+
+/// Who may ask, and what the others get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clients {
+    /// The networks of those who may.
+    pub allow: Vec<IpNet>,
+    /// What the others get.
+    pub not_allowed: NotAllowed,
+}
+
+impl Clients {
+    /// Whether there is nobody to turn away, so that no address needs to be looked at.
+    pub fn is_everyone(&self) -> bool {
+        let all = |v4| self.allow.iter().any(|network| network.prefix_len() == 0 && network.addr().is_ipv4() == v4);
+        all(true) && all(false)
+    }
+
+    /// Whether `address` may ask. An IPv4 address that came through an IPv6 socket is an IPv4 address.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.allow.iter().any(|network| network.contains(&address))
+    }
+}
+
+choices! {
+    /// What a client that may not ask gets.
+    pub enum NotAllowed {
+        /// An answer with REFUSED.
+        #[default]
+        Refused = "refused",
+        /// Silence; over TCP, a closed connection.
+        Drop = "drop",
+    }
+}
+
+/// The bounds of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// Connections at the same time.
+    pub connections: usize,
+    /// Connections of one client address at the same time.
+    pub connections_per_client: usize,
+    /// How long a connection may stay open with nothing asked (RFC 7766 section 6.2.3).
+    pub idle: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What.
+    pub filter: LogFilter,
+    /// How.
+    pub format: LogFormat,
+}
+
+choices! {
+    /// How a log line is written.
+    pub enum LogFormat {
+        /// Text if standard error is a terminal, JSON if not.
+        #[default]
+        Auto = "auto",
+        /// For people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+}
+
+/// What the `records` command shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// How it is written.
+    pub output: Output,
+    /// Which zone, by its apex; `None` for the first.
+    pub origin: Option<WireName>,
+}
+
+choices! {
+    /// How records are written.
+    pub enum Output {
+        /// As a zone file (RFC 1035 section 5).
+        #[default]
+        Zone = "zone",
+        /// As JSON.
+        Json = "json",
+        /// As columns for people.
+        Table = "table",
+    }
+}
+
+impl Config {
+    /// The zone and then its aliases.
+    pub fn zones(&self) -> impl Iterator<Item = &WireName> {
+        std::iter::once(&self.zone).chain(&self.zone_aliases)
+    }
+
+    /// What values that are good alone mean for each other.
+    ///
+    /// # Errors
+    ///
+    /// One sentence for people.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_zones()?;
+        self.check_listen()?;
+        self.check_manifests()
+    }
+
+    fn check_zones(&self) -> Result<(), String> {
+        let zones: Vec<_> = self.zones().collect();
+        for (index, zone) in zones.iter().enumerate() {
+            let text = without_dot(zone);
+            if let Some(tree) = ["in-addr.arpa.", "ip6.arpa."].iter().find(|tree| nested(&zone.to_string(), tree)) {
+                return Err(format!("the zone {text} and the tree of reverse names {tree} overlap: use --reverse"));
+            }
+            if let Some(other) = zones[..index].iter().find(|other| nested(&other.to_string(), &zone.to_string())) {
+                let how = if other == zone { "is the same as" } else { "overlaps" };
+                return Err(format!("the zone alias {text} {how} the zone {}", without_dot(other)));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_listen(&self) -> Result<(), String> {
+        let fixed = |address: &&SocketAddr| address.port() != 0;
+        match duplicate(self.listen.addresses.iter().filter(fixed).map(|to| (to.ip().to_canonical(), to.port()))) {
+            Some((ip, port)) => Err(format!("--listen {} is given twice", SocketAddr::new(ip, port))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_manifests(&self) -> Result<(), String> {
+        let Source::Manifests(paths) = &self.source else { return Ok(()) };
+        match duplicate(paths.iter().map(ManifestPath::text)) {
+            Some(path) => Err(format!("--manifests {path} is given twice")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether one of two names, written with the final dot, is the other or stands below it.
+fn nested(one: &str, other: &str) -> bool {
+    let below =
+        |name: &str, apex: &str| name.strip_suffix(apex).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    below(one, other) || below(other, one)
+}
+
+fn duplicate<T: PartialEq>(items: impl Iterator<Item = T>) -> Option<T> {
+    let mut seen = Vec::new();
+    for item in items {
+        if seen.contains(&item) {
+            return Some(item);
+        }
+        seen.push(item);
+    }
+    None
+}
+
+/// A name as people write it in a configuration.
+fn without_dot(name: &WireName) -> String {
+    name.to_string().trim_end_matches('.').to_owned()
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag.
+    Flag,
+    /// The environment variable of this name.
+    Environment(String),
+    /// A line, counted from 1, of a configuration file.
+    File {
+        /// The file.
+        path: String,
+        /// The line.
+        line: usize,
+    },
+    /// Nobody said anything.
+    #[default]
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::File { path, line } => write!(f, "file {path} line {line}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// Where each option's value came from, by its key; a key that is missing has its default.
+pub type Origins = BTreeMap<String, Origin>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_inside_each_other() {
+        for (one, other, expected) in [
+            ("cluster.local.", "cluster.local.", true),
+            ("a.cluster.local.", "cluster.local.", true),
+            ("local.", "cluster.local.", true),
+            ("xcluster.local.", "cluster.local.", false),
+            ("cluster.internal.", "cluster.local.", false),
+        ] {
+            assert_eq!(nested(one, other), expected, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn clients() {
+        let clients = |networks: &[&str]| Clients {
+            allow: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            not_allowed: NotAllowed::Refused,
+        };
+        assert!(clients(&["0.0.0.0/0", "::/0"]).is_everyone());
+        assert!(!clients(&["0.0.0.0/0"]).is_everyone());
+        let private = clients(&["10.0.0.0/8", "fd00::/8"]);
+        assert!(!private.is_everyone());
+        for (address, allowed) in
+            [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("11.0.0.1", false), ("fd00::1", true), ("::1", false)]
+        {
+            assert_eq!(private.allows(address.parse().unwrap()), allowed, "{address}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A configuration as the text of a configuration file, each line with where its value came from.
+//!
+//! What is written can be read again as the file. A key for which there is nothing to write is a comment.
+
+use std::fmt::Write as _;
+
+use toml::Value;
+
+use super::values::write_octets;
+use super::{Config, ManifestPath, Origins, Source, without_dot};
+
+/// The text: one line for each key, in the order of [`entries`].
+pub fn text(config: &Config, origins: &Origins) -> String {
+    let lines: Vec<_> = entries(config)
+        .into_iter()
+        .map(|(key, value)| match value {
+            Some(value) => (key, format!("{key} = {value}")),
+            None => (key, format!("# {key} is not set")),
+        })
+        .collect();
+    let width = lines.iter().map(|(_, line)| line.len()).filter(|length| *length <= 60).max().unwrap_or(0);
+    let mut text = String::new();
+    for (key, line) in lines {
+        let origin = origins.get(key).cloned().unwrap_or_default();
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{line:width$}  # {origin}");
+    }
+    text
+}
+
+/// Every key with its value, in the order of the help; `None` where nothing is set.
+pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
+    let rules = config.rules;
+    let manifests: &[ManifestPath] = match &config.source {
+        Source::Manifests(paths) => paths,
+        Source::Cluster | Source::Demo => &[],
+    };
+    [
+        ("zone", Some(without_dot(&config.zone).into())),
+        ("zone-alias", Some(list(&config.zone_aliases, without_dot))),
+        ("ttl", Some(number(config.ttl.as_secs()))),
+        ("negative-ttl", Some(number(config.negative_ttl.as_secs()))),
+        ("reverse", Some(list(&config.reverse, ToString::to_string))),
+        ("pod-records", Some(rules.pod_records.name().into())),
+        ("ordinals", Some(rules.ordinals.name().into())),
+        ("ptr", Some(rules.ptr.name().into())),
+        ("endpoint-pod-names", Some(rules.endpoint_pod_names.into())),
+        ("ns-address", Some(list(&config.ns_addresses, ToString::to_string))),
+        ("service", config.service.as_ref().map(|service| service.to_string().into())),
+        ("manifests", Some(list(manifests, ManifestPath::text))),
+        ("demo", Some((config.source == Source::Demo).into())),
+        ("simulate", Some(config.simulate.map_or(Value::Boolean(false), |range| range.to_string().into()))),
+        ("namespace", Some(config.namespace.as_ref().into())),
+        ("max-manifest-size", Some(write_octets(config.max_manifest_size).into())),
+        ("endpoints-source", Some(config.endpoints_source.name().into())),
+        ("listen", Some(list(&config.listen.addresses, ToString::to_string))),
+        ("workers", Some(number(config.workers.get() as u64))),
+        ("allow", Some(list(&config.clients.allow, ToString::to_string))),
+        ("not-allowed", Some(config.clients.not_allowed.name().into())),
+        ("tcp-connections", Some(number(config.tcp.connections as u64))),
+        ("tcp-connections-per-client", Some(number(config.tcp.connections_per_client as u64))),
+        ("tcp-idle", Some(number(config.tcp.idle.as_secs()))),
+        ("log", Some(config.log.filter.text().into())),
+        ("log-format", Some(config.log.format.name().into())),
+    ]
+    .into()
+}
+
+fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> Value {
+    items.iter().map(text).collect::<Vec<_>>().into()
+}
+
+/// Every number of the configuration is bounded far below what TOML can hold.
+fn number(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}

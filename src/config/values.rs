@@ -1,0 +1,333 @@
+//! How each kind of value is written: the text of a flag, a variable or a key in, the value out.
+//!
+//! Every error is the end of a sentence for people, and repeats what was written. Not here: which option has which
+//! kind of value (`cli`), and what two values mean for each other ([`super::Config::check`]).
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::names::{WireName, is_label};
+use crate::objects::ObjectRef;
+
+/// The port of an address that names none: that of DNS (RFC 1035 section 4.2).
+const DNS_PORT: u16 = 53;
+/// The longest name that stands directly below an apex: `dns-version`, with its length octet.
+const LONGEST_FIXED_LABEL: &[u8] = b"\x0bdns-version";
+
+/// A zone's apex: a name, not the root, with room below it for the names that every zone has.
+pub fn apex(text: &str) -> Result<WireName, String> {
+    let name = WireName::parse(text)?;
+    match name.prefixed(LONGEST_FIXED_LABEL) {
+        Some(_) => Ok(name),
+        None => Err(format!("{text:?} leaves no room for names below it: a name has at most 255 octets")),
+    }
+}
+
+/// `ADDR:PORT`, or `ADDR` for port 53. An IPv6 address with a port stands in brackets.
+pub fn listen(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    text.parse().or_else(|_| bare.parse().map(|address: IpAddr| SocketAddr::new(address, DNS_PORT))).map_err(|_| {
+        format!("{text:?} is no address to listen on: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
+    })
+}
+
+/// A network `10.0.0.0/8`, or an address for itself alone. No bit may be set beyond the prefix: whoever writes
+/// `10.1.2.3/8` means one of two things.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    let network: IpNet =
+        text.parse().map_err(|_| format!("{text:?} is no network: write it as 10.0.0.0/8 or fd00::/8"))?;
+    if network.addr() != network.network() {
+        let (whole, one) = (network.trunc(), IpNet::from(network.addr()));
+        return Err(format!("{text:?} has bits set beyond its prefix: write {whole} or {one}"));
+    }
+    Ok(network)
+}
+
+/// An address that a client can be sent to.
+pub fn name_server_address(text: &str) -> Result<IpAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() || address.is_multicast() => {
+            Err(format!("{text:?} is no address of one server"))
+        }
+        Ok(address) => Ok(address),
+        Err(_) => Err(format!("{text:?} is no IP address")),
+    }
+}
+
+/// `NAMESPACE/NAME`.
+pub fn object(text: &str) -> Result<ObjectRef, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_label(namespace) && is_label(name) => Ok(ObjectRef::new(namespace, name)),
+        _ => Err(format!("{text:?} is no Service: write NAMESPACE/NAME")),
+    }
+}
+
+/// A namespace's name.
+pub fn namespace(text: &str) -> Result<Box<str>, String> {
+    if is_label(text) {
+        return Ok(text.into());
+    }
+    Err(format!("{text:?} is no namespace: 1 to 63 letters, digits and inner hyphens"))
+}
+
+/// Yes or no, as people write it in variables.
+pub fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+/// A whole number of `unit` within `range`.
+pub fn whole(text: &str, unit: &str, range: &RangeInclusive<u32>) -> Result<u32, String> {
+    let (least, most) = (range.start(), range.end());
+    text.parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| format!("{text:?} is no whole number of {unit} from {least} to {most}"))
+}
+
+/// A whole number of seconds within `range`.
+pub fn seconds(text: &str, range: &RangeInclusive<u32>) -> Result<Duration, String> {
+    whole(text, "seconds", range).map(|seconds| Duration::from_secs(u64::from(seconds)))
+}
+
+/// Octets: a whole number, with `K`, `M` or `G` behind it for powers of 1024.
+pub fn octets(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.as_bytes() {
+        [.., b'K' | b'k'] => (&text[..text.len() - 1], 1 << 10),
+        [.., b'M' | b'm'] => (&text[..text.len() - 1], 1 << 20),
+        [.., b'G' | b'g'] => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    number.filter(|number| *number > 0).ok_or_else(|| {
+        format!("{text:?} is no size: write a whole number of octets above 0, with K, M or G behind it if you like")
+    })
+}
+
+/// [`octets`] the other way: the largest unit that leaves a whole number.
+pub fn write_octets(octets: u64) -> String {
+    [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)]
+        .iter()
+        .find(|(_, unit)| octets.is_multiple_of(*unit))
+        .map_or_else(|| octets.to_string(), |(name, unit)| format!("{}{name}", octets / unit))
+}
+
+/// Where manifests are read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestPath {
+    /// `-`: the standard input, once, to its end.
+    Stdin,
+    /// A file, or a folder of files. Relative to the working directory, whoever named it.
+    Path(PathBuf),
+}
+
+impl FromStr for ManifestPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("an empty path is no file and no folder".into()),
+            "-" => Ok(Self::Stdin),
+            path => Ok(Self::Path(path.into())),
+        }
+    }
+}
+
+impl ManifestPath {
+    /// As it is written on the command line.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Stdin => "-".into(),
+            Self::Path(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// Whether workloads are brought to life, and in which range their Pods get addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simulate {
+    /// They are not.
+    Off,
+    /// They are, in the range that is the default.
+    Default,
+    /// They are, in this range.
+    Range(IpNet),
+}
+
+impl FromStr for Simulate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "false" => Ok(Self::Off),
+            "true" => Ok(Self::Default),
+            _ => match network(text)? {
+                range if range.prefix_len() == range.max_prefix_len() => {
+                    Err(format!("{text:?} has room for one Pod only: write a network, as 10.244.0.0/16"))
+                }
+                range => Ok(Self::Range(range)),
+            },
+        }
+    }
+}
+
+/// What is logged: a level, or `TARGET=LEVEL` several times with commas between, as `tracing-subscriber` reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl FromStr for LogFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A single word that is no level would be taken for a target, and `inof` would silence everything.
+        let is_stray = |part: &&str| part.is_empty() || !part.contains('=') && part.parse::<LevelFilter>().is_err();
+        let stray = text.split(',').find(is_stray);
+        if let Some(part) = stray {
+            return Err(format!(
+                "{text:?} is no log filter: {part:?} is none of off, error, warn, info, debug, trace, TARGET=LEVEL"
+            ));
+        }
+        EnvFilter::builder().parse(text).map_err(|error| format!("{text:?} is no log filter: {error}"))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl LogFilter {
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// What `tracing-subscriber` makes of it. It was read once before, so nothing is left to go wrong.
+    pub fn directives(&self) -> EnvFilter {
+        EnvFilter::builder().parse_lossy(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: std::fmt::Debug>(read: impl Fn(&str) -> Result<T, String>, cases: &[(&str, &str)]) {
+        for (text, expected) in cases {
+            let result = match read(text) {
+                Ok(value) => format!("{value:?}"),
+                Err(sentence) => {
+                    assert!(text.is_empty() || sentence.contains(text), "{sentence} does not repeat {text:?}");
+                    "error".into()
+                }
+            };
+            assert_eq!(result, *expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on() {
+        check(
+            listen,
+            &[
+                ("127.0.0.1:1053", "127.0.0.1:1053"),
+                ("[::1]:1053", "[::1]:1053"),
+                ("0.0.0.0", "0.0.0.0:53"),
+                ("::1", "[::1]:53"),
+                ("[::1]", "[::1]:53"),
+                ("127.0.0.1:0", "127.0.0.1:0"),
+                ("localhost:1053", "error"),
+                (":53", "error"),
+                ("127.0.0.1:70000", "error"),
+                ("", "error"),
+            ],
+        );
+    }
+
+    #[test]
+    fn networks() {
+        check(
+            network,
+            &[
+                ("10.0.0.0/8", "10.0.0.0/8"),
+                ("0.0.0.0/0", "0.0.0.0/0"),
+                ("10.1.2.3", "10.1.2.3/32"),
+                ("fd00::/8", "fd00::/8"),
+                ("::1", "::1/128"),
+                ("10.1.2.3/8", "error"),
+                ("10.0.0.0/33", "error"),
+                ("10.0/8", "error"),
+                ("any", "error"),
+            ],
+        );
+        assert_eq!(
+            network("10.1.2.3/8").unwrap_err(),
+            "\"10.1.2.3/8\" has bits set beyond its prefix: write 10.0.0.0/8 or 10.1.2.3/32"
+        );
+        check(
+            str::parse::<Simulate>,
+            &[
+                ("true", "Default"),
+                ("false", "Off"),
+                ("10.244.0.0/16", "Range(10.244.0.0/16)"),
+                ("10.244.0.1", "error"),
+                ("yes", "error"),
+            ],
+        );
+    }
+
+    #[test]
+    fn names_of_things() {
+        let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(50));
+        check(
+            apex,
+            &[("cluster.local", "WireName([7, 99, 108, 117, 115, 116, 101, 114, 5, 108, 111, 99, 97, 108, 0])")],
+        );
+        check(apex, &[("cluster..local", "error"), (".", "error"), (&long, "error")]);
+        check(object, &[("kube-system/dns", "ObjectRef { namespace: \"kube-system\", name: \"dns\" }")]);
+        check(object, &[("dns", "error"), ("a/b/c", "error"), ("/dns", "error"), ("a_b/c", "error")]);
+        check(namespace, &[("default", "\"default\""), ("", "error"), ("a.b", "error")]);
+        check(
+            name_server_address,
+            &[("10.96.0.53", "10.96.0.53"), ("0.0.0.0", "error"), ("ff02::1", "error"), ("ns", "error")],
+        );
+    }
+
+    #[test]
+    fn numbers() {
+        check(|text| seconds(text, &(0..=60)), &[("0", "0ns"), ("60", "60s"), ("61", "error"), ("-1", "error")]);
+        check(|text| seconds(text, &(0..=60)), &[("5s", "error"), ("1.5", "error"), ("", "error")]);
+        check(truth, &[("true", "true"), ("off", "false"), ("perhaps", "error"), ("", "error")]);
+        check(octets, &[("1", "1"), ("64M", "67108864"), ("2g", "2147483648"), ("10K", "10240")]);
+        check(octets, &[("0", "error"), ("M", "error"), ("64MB", "error"), ("99999999999G", "error"), ("é", "error")]);
+        for text in ["1", "1023", "64M", "2G", "10K"] {
+            assert_eq!(write_octets(octets(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn log_filters() {
+        let text = |text: &str| text.parse::<LogFilter>().map(|filter| filter.directives().to_string());
+        check(
+            text,
+            &[
+                ("info", "\"info\""),
+                ("WARN", "\"warn\""),
+                ("info,headless_dns::serve=debug", "\"headless_dns::serve=debug,info\""),
+                ("inof", "error"),
+                ("info,serve", "error"),
+                ("serve=loud", "error"),
+                ("", "error"),
+            ],
+        );
+    }
+}

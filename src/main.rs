@@ -1,0 +1,12 @@
+//! The program: read what is asked for, start the log, do it, say how it went. No logic; start reading in `lib.rs`.
+
+use std::process::ExitCode;
+
+use headless_dns::{cli, commands};
+
+fn main() -> ExitCode {
+    match cli::read(std::env::args_os()) {
+        Ok(invocation) => commands::run(invocation).unwrap_or_else(|error| commands::report(&error)),
+        Err(stop) => stop.report(),
+    }
+}

@@ -1,0 +1,272 @@
+//! Who may be connected: the limits on TCP connections, and who goes when there are too many.
+//!
+//! A connection has a [`Seat`] for as long as it lives. Not here: what is said over it (`tcp.rs`).
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use tokio::task::AbortHandle;
+
+use super::Limits;
+
+/// How many of the longest idle are picked in one search, for this eviction and the next ones.
+const PICKED: usize = 256;
+/// What a connection may hold before it counts against [`Limits::held`], in octets.
+const UNCOUNTED: usize = 1024;
+
+/// All seats of a server.
+pub(super) struct Seats {
+    limits: Limits,
+    start: Instant,
+    table: Mutex<Table>,
+    held: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    taken: HashMap<u64, Arc<Taken>>,
+    clients: HashMap<IpAddr, usize>,
+    /// The longest idle of some time ago, longest first: their number, and when they had last asked.
+    picked: VecDeque<(u64, u64)>,
+}
+
+/// What is known of a seated connection.
+struct Taken {
+    client: IpAddr,
+    /// When it last asked something, or was accepted: nanoseconds since the start.
+    asked: AtomicU64,
+    abort: OnceLock<AbortHandle>,
+}
+
+/// What became of a new connection.
+pub(super) enum Admission {
+    Seated(Seat),
+    /// There were too many, and the longest idle had to go.
+    SeatedForAnother(Seat),
+    /// This client has enough.
+    Refused,
+}
+
+impl Seats {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, start: Instant::now(), table: Mutex::default(), held: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Admission {
+        let client = client.to_canonical();
+        let mut table = self.table();
+        if table.clients.get(&client).is_some_and(|&count| count >= self.limits.per_client) {
+            return Admission::Refused;
+        }
+        let evicted = table.taken.len() >= self.limits.connections && table.evict();
+        let seat = self.seat(&mut table, client);
+        if evicted { Admission::SeatedForAnother(seat) } else { Admission::Seated(seat) }
+    }
+
+    fn seat(self: &Arc<Self>, table: &mut Table, client: IpAddr) -> Seat {
+        let number = table.next;
+        table.next += 1;
+        let asked = AtomicU64::new(self.nanoseconds(Instant::now()));
+        let taken = Arc::new(Taken { client, asked, abort: OnceLock::new() });
+        table.taken.insert(number, Arc::clone(&taken));
+        *table.clients.entry(client).or_default() += 1;
+        Seat { seats: Arc::clone(self), number, taken, held: 0 }
+    }
+
+    /// Closes the longest idle connection; false if there is none.
+    pub(super) fn evict(&self) -> bool {
+        self.table().evict()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.start).as_nanos() as u64
+    }
+}
+
+impl Table {
+    fn evict(&mut self) -> bool {
+        // Those picked may have gone or asked since. Who was not picked had asked later than all who were: the first
+        // that is unchanged is still the longest idle.
+        for search in [false, true] {
+            if search {
+                self.pick();
+            }
+            while let Some((number, asked)) = self.picked.pop_front() {
+                let Some(taken) = self.taken.get(&number) else { continue };
+                // A connection that is just being set up cannot be closed yet.
+                let Some(abort) = taken.abort.get() else { continue };
+                if taken.asked.load(Ordering::Relaxed) == asked {
+                    abort.abort();
+                    self.leave(number);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn pick(&mut self) {
+        let mut all: Vec<_> =
+            self.taken.iter().map(|(&number, taken)| (taken.asked.load(Ordering::Relaxed), number)).collect();
+        if all.len() > PICKED {
+            all.select_nth_unstable(PICKED);
+            all.truncate(PICKED);
+        }
+        all.sort_unstable();
+        self.picked = all.into_iter().map(|(asked, number)| (number, asked)).collect();
+    }
+
+    fn leave(&mut self, number: u64) {
+        let Some(taken) = self.taken.remove(&number) else { return };
+        if let Some(count) = self.clients.get_mut(&taken.client) {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&taken.client);
+            }
+        }
+    }
+}
+
+/// A connection's place. It is free again when this is dropped.
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    number: u64,
+    taken: Arc<Taken>,
+    /// What it holds and counts.
+    held: usize,
+}
+
+impl Seat {
+    pub(super) fn limits(&self) -> &Limits {
+        &self.seats.limits
+    }
+
+    /// How this connection is closed when another needs its place.
+    pub(super) fn closer(&self) -> Closer {
+        Closer(Arc::clone(&self.taken))
+    }
+
+    /// It asked something.
+    pub(super) fn asked(&self, now: Instant) {
+        self.taken.asked.store(self.seats.nanoseconds(now), Ordering::Relaxed);
+    }
+
+    /// It now holds so many octets. False if that is too much together with all others.
+    pub(super) fn hold(&mut self, octets: usize) -> bool {
+        let held = octets.saturating_sub(UNCOUNTED);
+        if held > self.held {
+            let before = self.seats.held.fetch_add(held - self.held, Ordering::Relaxed);
+            let fits = before + (held - self.held) <= self.seats.limits.held;
+            self.held = held;
+            return fits;
+        }
+        if held < self.held {
+            self.seats.held.fetch_sub(self.held - held, Ordering::Relaxed);
+            self.held = held;
+        }
+        true
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.hold(0);
+        self.seats.table().leave(self.number);
+    }
+}
+
+/// Set once the connection has a task.
+pub(super) struct Closer(Arc<Taken>);
+
+impl Closer {
+    pub(super) fn set(self, abort: AbortHandle) {
+        // A second call would be for the same task.
+        let _ = self.0.abort.set(abort);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    struct Room {
+        seats: Arc<Seats>,
+        tasks: JoinSet<()>,
+    }
+
+    impl Room {
+        fn new(limits: Limits) -> Self {
+            Self { seats: Arc::new(Seats::new(limits)), tasks: JoinSet::new() }
+        }
+
+        fn admit(&mut self, client: [u8; 4]) -> Option<Seat> {
+            let seat = match self.seats.admit(client.into()) {
+                Admission::Seated(seat) | Admission::SeatedForAnother(seat) => seat,
+                Admission::Refused => return None,
+            };
+            seat.closer().set(self.tasks.spawn(std::future::pending()));
+            Some(seat)
+        }
+
+        fn taken(&self) -> Vec<u64> {
+            let mut taken: Vec<_> = self.seats.table().taken.keys().copied().collect();
+            taken.sort_unstable();
+            taken
+        }
+    }
+
+    const HERE: [u8; 4] = [127, 0, 0, 1];
+
+    #[tokio::test]
+    async fn the_longest_idle_goes_first_and_then_the_next() {
+        let mut room = Room::new(Limits { connections: 4, ..Limits::default() });
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let seats: Vec<_> = (0..4).map(|_| room.admit(HERE).unwrap()).collect();
+        for (seat, seconds) in seats.iter().zip([3, 1, 4, 2]) {
+            seat.asked(later(seconds));
+        }
+        let _fifth = room.admit(HERE).unwrap();
+        // The new one has asked nothing yet, but is not older than the search: it stays for this round.
+        assert_eq!(room.taken(), [0, 2, 3, 4]);
+        seats[3].asked(later(9));
+        let _sixth = room.admit(HERE).unwrap();
+        assert_eq!(room.taken(), [2, 3, 4, 5]);
+        drop(seats);
+        assert_eq!(room.taken(), [4, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_client_has_its_own_limit() {
+        let mut room = Room::new(Limits { per_client: 2, ..Limits::default() });
+        let (one, _two) = (room.admit(HERE).unwrap(), room.admit(HERE).unwrap());
+        assert!(room.admit(HERE).is_none());
+        let _other = room.admit([127, 0, 0, 2]).unwrap();
+        drop(one);
+        assert!(room.admit(HERE).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_held_counts_above_the_first_kilobyte_of_each() {
+        let mut room = Room::new(Limits { held: 1000, ..Limits::default() });
+        let (mut one, mut two) = (room.admit(HERE).unwrap(), room.admit(HERE).unwrap());
+        assert!(one.hold(UNCOUNTED + 1000));
+        assert!(two.hold(UNCOUNTED));
+        assert!(!two.hold(UNCOUNTED + 1));
+        drop(one);
+        assert!(two.hold(UNCOUNTED + 2));
+        drop(two);
+        assert_eq!(room.seats.held.load(Ordering::Relaxed), 0);
+    }
+}

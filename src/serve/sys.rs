@@ -1,0 +1,393 @@
+//! The system calls that the standard library does not have: `recvmmsg` and `sendmmsg`, and some socket options.
+//!
+//! The one module with `unsafe`, and this is why: reading and answering datagrams one system call at a time costs
+//! about twice the CPU, and the kernel's interface for many at once is pointers to pointers. The door is safe: a
+//! [`Batch`] owns all memory that the kernel is told of, and no pointer leaves it. Not here: what is done with a
+//! datagram. Read next: `udp.rs`, which has the loop.
+
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::io;
+use std::mem::{offset_of, size_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::ptr::{self, NonNull};
+
+use libc::{c_int, iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
+
+/// How many datagrams one system call takes or gives at most.
+pub(super) const BATCH: usize = 64;
+/// Room for one datagram and for the response that is written over it, in octets.
+pub(super) const SLOT: usize = 2048;
+
+/// Datagrams that were received together, and their replies, which are sent together.
+///
+/// All memory is set up once and used again; a datagram allocates nothing.
+pub(super) struct Batch {
+    /// From `alloc_zeroed`, ours alone. Raw, because its headers point into it: a Rust reference to the whole would
+    /// claim that nobody else does.
+    memory: NonNull<Memory>,
+    received: usize,
+    replies: usize,
+}
+
+/// What the kernel reads and writes. Zeroes are a valid value of every field.
+#[repr(C)]
+struct Memory {
+    receive: [mmsghdr; BATCH],
+    send: [mmsghdr; BATCH],
+    receive_vectors: [iovec; BATCH],
+    send_vectors: [iovec; BATCH],
+    /// Clients. Large enough for IPv4 too, and aligned the same.
+    names: [sockaddr_in6; BATCH],
+    controls: [Control; BATCH],
+    slots: [[u8; SLOT]; BATCH],
+}
+
+/// Room for one control message: which of our addresses was asked. `CMSG_SPACE` of the larger, IPv6, is 40 octets.
+#[repr(C, align(8))]
+struct Control([u8; 40]);
+
+/// Whether to wait for a first datagram: as long as the socket's read timeout says, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    Yes,
+    No,
+}
+
+/// One received datagram.
+pub(super) struct Datagram<'b> {
+    pub(super) from: SocketAddr,
+    /// Which of our addresses was asked; only where the batch was made to know.
+    pub(super) asked: Option<IpAddr>,
+    /// The datagram, and room behind it for a response.
+    pub(super) slot: &'b mut [u8; SLOT],
+    /// How much of the slot is the datagram. One that was larger than the slot has lost its end.
+    pub(super) length: usize,
+}
+
+impl Batch {
+    /// `asked`: whether the datagrams tell which of our addresses was asked, and replies leave from there. It is for
+    /// sockets bound to a wildcard and costs a control message each way. The socket needs [`tell_address_asked`].
+    pub(super) fn new(asked: bool) -> Self {
+        // SAFETY: `Memory` is not of size zero.
+        let memory = unsafe { alloc_zeroed(Layout::new::<Memory>()) };
+        let Some(memory) = NonNull::new(memory.cast::<Memory>()) else { handle_alloc_error(Layout::new::<Memory>()) };
+        let mut batch = Self { memory, received: 0, replies: 0 };
+        for index in 0..BATCH {
+            batch.set_up(index, asked);
+        }
+        batch
+    }
+
+    fn set_up(&mut self, index: usize, asked: bool) {
+        let memory = self.memory.as_ptr();
+        // SAFETY: `memory` is valid and ours; indexing checks the bounds; all pointers stay within `memory`, which
+        // does not move and lives as long as `self`.
+        unsafe {
+            let vector = &raw mut (*memory).receive_vectors[index];
+            (*vector).iov_base = (&raw mut (*memory).slots[index]).cast();
+            (*vector).iov_len = SLOT;
+            let header = &raw mut (*memory).receive[index].msg_hdr;
+            (*header).msg_iov = vector;
+            (*header).msg_iovlen = 1;
+            (*header).msg_name = (&raw mut (*memory).names[index]).cast();
+            (*header).msg_namelen = size_of::<sockaddr_in6>() as socklen_t;
+            if asked {
+                (*header).msg_control = (&raw mut (*memory).controls[index]).cast();
+                (*header).msg_controllen = size_of::<Control>() as _;
+            }
+            let vector = &raw mut (*memory).send_vectors[index];
+            let header = &raw mut (*memory).send[index].msg_hdr;
+            (*header).msg_iov = vector;
+            (*header).msg_iovlen = 1;
+        }
+    }
+
+    /// Receives what is there, in one system call. Forgets what was received before, and replies not sent.
+    ///
+    /// `WouldBlock` if nothing came in time.
+    pub(super) fn receive(&mut self, socket: &UdpSocket, wait: Wait) -> io::Result<usize> {
+        self.offer_room();
+        // After the first datagram, take what is there and come back.
+        let flags = if wait == Wait::Yes { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+        // SAFETY: the headers are set up to point at memory of their stated lengths, which nobody else uses now:
+        // references handed out borrowed `self`.
+        let count = unsafe {
+            let headers = (&raw mut (*self.memory.as_ptr()).receive).cast();
+            libc::recvmmsg(socket.as_raw_fd(), headers, BATCH as _, flags as _, ptr::null_mut())
+        };
+        self.received = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.received)
+    }
+
+    /// The kernel wrote how much of the room it used: says again how much there is.
+    fn offer_room(&mut self) {
+        for index in 0..self.received {
+            // SAFETY: `memory` is valid and ours; indexing checks the bounds.
+            unsafe {
+                let header = &raw mut (*self.memory.as_ptr()).receive[index].msg_hdr;
+                (*header).msg_namelen = size_of::<sockaddr_in6>() as socklen_t;
+                if !(*header).msg_control.is_null() {
+                    (*header).msg_controllen = size_of::<Control>() as _;
+                }
+            }
+        }
+        self.received = 0;
+        self.replies = 0;
+    }
+
+    /// The datagram at `index`, which is below what [`Batch::receive`] returned. `None` if its sender has no address
+    /// of the internet, which cannot be.
+    pub(super) fn datagram(&mut self, index: usize) -> Option<Datagram<'_>> {
+        assert!(index < self.received, "only what was received is looked at");
+        let from = self.sender(index)?;
+        let asked = self.address_asked(index);
+        // SAFETY: `memory` is valid and ours, and the one reference into it borrows `self`.
+        let (slot, length) = unsafe {
+            let memory = self.memory.as_ptr();
+            (&mut (*memory).slots[index], (*memory).receive[index].msg_len as usize)
+        };
+        Some(Datagram { from, asked, slot, length: length.min(SLOT) })
+    }
+
+    fn sender(&self, index: usize) -> Option<SocketAddr> {
+        // SAFETY: `memory` is valid and ours; the kernel wrote the name, and it has room for both families. Both
+        // begin with the family. All bit patterns are valid.
+        unsafe {
+            let name = &raw const (*self.memory.as_ptr()).names[index];
+            match c_int::from((*name).sin6_family) {
+                libc::AF_INET => {
+                    let name = *name.cast::<sockaddr_in>();
+                    let address = Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes());
+                    Some(SocketAddrV4::new(address, u16::from_be(name.sin_port)).into())
+                }
+                libc::AF_INET6 => {
+                    let name = *name;
+                    let (port, flow) = (u16::from_be(name.sin6_port), u32::from_be(name.sin6_flowinfo));
+                    Some(SocketAddrV6::new(name.sin6_addr.s6_addr.into(), port, flow, name.sin6_scope_id).into())
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// Reads the control message and makes it fit to be sent: it then sets the source of the reply (ip(7), RFC 3542
+    /// section 6.2).
+    fn address_asked(&mut self, index: usize) -> Option<IpAddr> {
+        // SAFETY: `memory` is valid and ours. `CMSG_FIRSTHDR` and the two branches read within `msg_controllen`,
+        // which the kernel set to what it wrote: the level and type say which structure follows, and `fits` that it
+        // is all there. It is read and written unaligned.
+        unsafe {
+            let header = &raw const (*self.memory.as_ptr()).receive[index].msg_hdr;
+            if (*header).msg_control.is_null() {
+                return None;
+            }
+            let control = libc::CMSG_FIRSTHDR(header);
+            if control.is_null() {
+                return None;
+            }
+            let fits = |size: usize| (*control).cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
+            match ((*control).cmsg_level, (*control).cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) if fits(size_of::<libc::in_pktinfo>()) => {
+                    let data = libc::CMSG_DATA(control).cast::<libc::in_pktinfo>();
+                    let mut info = data.read_unaligned();
+                    // The way back is the routing table's choice.
+                    info.ipi_ifindex = 0;
+                    data.write_unaligned(info);
+                    Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into())
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if fits(size_of::<libc::in6_pktinfo>()) => {
+                    let data = libc::CMSG_DATA(control).cast::<libc::in6_pktinfo>();
+                    let mut info = data.read_unaligned();
+                    let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    // A link-local address means something on its own link only.
+                    if !address.is_unicast_link_local() {
+                        info.ipi6_ifindex = 0;
+                    }
+                    data.write_unaligned(info);
+                    Some(address.into())
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// The first `length` octets of the slot at `index` go back to where it came from, when [`Batch::send`] is called.
+    pub(super) fn reply(&mut self, index: usize, length: usize) {
+        assert!(index < self.received && self.replies < BATCH && length <= SLOT, "one reply to what was received");
+        // SAFETY: `memory` is valid and ours; indexing checks the bounds; the pointers and lengths are those of the
+        // received datagram, and `length` is within its slot.
+        unsafe {
+            let memory = self.memory.as_ptr();
+            let vector = &raw mut (*memory).send_vectors[self.replies];
+            (*vector).iov_base = (&raw mut (*memory).slots[index]).cast();
+            (*vector).iov_len = length;
+            let from = &raw const (*memory).receive[index].msg_hdr;
+            let to = &raw mut (*memory).send[self.replies].msg_hdr;
+            (*to).msg_name = (*from).msg_name;
+            (*to).msg_namelen = (*from).msg_namelen;
+            (*to).msg_control = (*from).msg_control;
+            (*to).msg_controllen = (*from).msg_controllen;
+        }
+        self.replies += 1;
+    }
+
+    /// Sends all replies, and returns how many the kernel did not take.
+    pub(super) fn send(&mut self, socket: &UdpSocket) -> usize {
+        let (mut at, mut refused) = (0, 0);
+        while at < self.replies {
+            // SAFETY: headers `at..replies` were filled by `reply` for this batch.
+            let sent = unsafe {
+                let headers = (&raw mut (*self.memory.as_ptr()).send[at]).cast();
+                libc::sendmmsg(socket.as_raw_fd(), headers, (self.replies - at) as _, 0)
+            };
+            match usize::try_from(sent) {
+                Ok(sent) if sent > 0 => at += sent,
+                _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                // The call fails for its first message: that one peer is passed over.
+                _ => (at, refused) = (at + 1, refused + 1),
+            }
+        }
+        self.replies = 0;
+        refused
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // SAFETY: from `alloc_zeroed` with this layout, and not used after. `Memory` has nothing to drop.
+        unsafe { std::alloc::dealloc(self.memory.as_ptr().cast(), Layout::new::<Memory>()) }
+    }
+}
+
+// `sender` reads either family at the same place.
+const _: () = assert!(
+    size_of::<sockaddr_in>() <= size_of::<sockaddr_in6>()
+        && offset_of!(sockaddr_in, sin_family) == offset_of!(sockaddr_in6, sin6_family)
+);
+
+/// Asks for a receive buffer of `octets` and returns what the kernel gave, in the unit of the asking.
+///
+/// A process with `CAP_NET_ADMIN` gets it all; others as much as the sysctl `net.core.rmem_max` says.
+pub(super) fn ask_receive_buffer(socket: &UdpSocket, octets: usize) -> io::Result<usize> {
+    let wanted = c_int::try_from(octets).unwrap_or(c_int::MAX / 2);
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, wanted).is_err() {
+        set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, wanted)?;
+    }
+    // socket(7): the kernel doubles the value for its own needs, and returns it doubled.
+    Ok(socket2::SockRef::from(socket).recv_buffer_size()? / 2)
+}
+
+/// Never discovers a path's MTU and never believes one: a forged ICMP message could else make us cut our responses in
+/// fragments (RFC 9715 section 3.1, ip(7)).
+pub(super) fn omit_path_mtu(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+    match ipv6 {
+        false => set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
+        true => set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT),
+    }
+}
+
+/// Has every datagram tell which of our addresses was asked.
+pub(super) fn tell_address_asked(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+    match ipv6 {
+        false => set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
+        true => set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
+    }
+}
+
+fn set_option(socket: &UdpSocket, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: the pointer and length are those of `value`, which outlives the call.
+    let result = unsafe {
+        let pointer = (&raw const value).cast();
+        libc::setsockopt(socket.as_raw_fd(), level, name, pointer, size_of::<c_int>() as socklen_t)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many datagrams the kernel dropped since the socket was opened, mostly because its receive buffer was full.
+/// The count wraps around.
+pub(super) fn drops(socket: &UdpSocket) -> io::Result<u32> {
+    let mut figures = [0u32; libc::SK_MEMINFO_DROPS as usize + 1];
+    let mut length = size_of_val(&figures) as socklen_t;
+    // SAFETY: the pointer and length are those of `figures`, which outlives the call.
+    let result = unsafe {
+        let pointer = (&raw mut figures).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, pointer, &raw mut length)
+    };
+    if result == 0 { Ok(figures[libc::SK_MEMINFO_DROPS as usize]) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(server.local_addr().unwrap()).unwrap();
+        for socket in [&server, &client] {
+            socket.set_read_timeout(PATIENCE).unwrap();
+        }
+        (server, client)
+    }
+
+    fn receive(batch: &mut Batch, server: &UdpSocket, wanted: usize) {
+        // Loopback queues a datagram before `send` returns: one call finds them all.
+        assert_eq!(batch.receive(server, Wait::Yes).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_peer_that_cannot_be_sent_to_does_not_stop_the_others() {
+        let (server, client) = pair();
+        let mut batch = Batch::new(false);
+        for text in [b"one", b"two", b"six"] {
+            client.send(text).unwrap();
+        }
+        receive(&mut batch, &server, 3);
+        // SAFETY: as in `Batch::sender`. Nothing can be sent to port 0.
+        unsafe { (*batch.memory.as_ptr()).names[1].sin6_port = 0 };
+        for index in 0..3 {
+            batch.reply(index, 3);
+        }
+        assert_eq!(batch.send(&server), 1);
+        let mut text = [0; 8];
+        assert_eq!((client.recv(&mut text).unwrap(), &text[..3]), (3, &b"one"[..]));
+        assert_eq!((client.recv(&mut text).unwrap(), &text[..3]), (3, &b"six"[..]));
+    }
+
+    #[test]
+    fn a_datagram_larger_than_its_slot_has_lost_its_end() {
+        let (server, client) = pair();
+        let mut batch = Batch::new(false);
+        client.send(&[7; SLOT + 1]).unwrap();
+        client.send(&[]).unwrap();
+        receive(&mut batch, &server, 2);
+        let large = batch.datagram(0).unwrap();
+        assert_eq!((large.length, large.slot[SLOT - 1], large.from), (SLOT, 7, client.local_addr().unwrap()));
+        assert_eq!(batch.datagram(1).unwrap().length, 0);
+    }
+
+    #[test]
+    fn nothing_there_would_block() {
+        let (server, _client) = pair();
+        let error = Batch::new(false).receive(&server, Wait::No).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn drops_are_counted() {
+        let (server, client) = pair();
+        socket2::SockRef::from(&server).set_recv_buffer_size(1).unwrap();
+        assert_eq!(drops(&server).unwrap(), 0);
+        for _ in 0..100 {
+            client.send(&[0; 1000]).unwrap();
+        }
+        assert!(drops(&server).unwrap() > 0);
+    }
+}

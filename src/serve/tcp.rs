@@ -1,0 +1,535 @@
+//! Streams: one task per connection, which reads what is there, has every complete query in it answered, and writes
+//! all the responses at once (RFC 7766 sections 6.2.1.1 and 7, RFC 9210).
+//!
+//! The loop works over any stream, so that encryption is only a wrapper. The large buffers belong to whoever is at
+//! work and not to connections: an idle one holds its task and nothing else. A message that is not complete, and
+//! responses that the client does not take, are held in the smallest room that fits, for a limited time; as long as
+//! responses wait, nothing more is read. Not here: how many may connect (`seats.rs`). Read next: `answer.rs`.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::seats::{Admission, Seat, Seats};
+use super::{Limits, Stop};
+use crate::answer::{Peer, Responder, Transport, Worker};
+use crate::metrics::{Counters, Event, Metrics};
+
+/// The largest message: its length is two octets (RFC 1035 section 4.2.2).
+const MESSAGE: usize = 65_535;
+/// How much one read asks for.
+const READ: usize = 16 << 10;
+/// Responses are written when there are so many octets of them.
+const FULL: usize = 16 << 10;
+/// How many reads, or writes of [`FULL`] octets, before the others have their turn.
+const TURNS: usize = 4;
+/// When we stop, how long a quiet connection stays open for a query that is on its way.
+const LAST_WORD: Duration = Duration::from_millis(100);
+/// After our last octet, how long the client has to take it. Closed with a query unread, the kernel throws away
+/// responses that are on their way.
+const LINGER: Duration = Duration::from_millis(250);
+/// The shortest and longest pause after a failed accept.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// What all connections of a server share.
+pub(super) struct Shared {
+    responder: Arc<Responder>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    stop: Stop,
+    seats: Arc<Seats>,
+    /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
+    #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
+    desks: Mutex<Vec<Box<Desk>>>,
+}
+
+impl Shared {
+    pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
+        let seats = Arc::new(Seats::new(limits));
+        Self { responder, metrics, limits, stop, seats, desks: Mutex::default() }
+    }
+
+    /// A desk for the length of one turn.
+    fn take_desk(&self) -> Box<Desk> {
+        let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.unwrap_or_else(|| Box::new(Desk::new(&self.metrics)))
+    }
+
+    /// One that a panic kept from being given back is not missed: its counters are in the metrics.
+    fn give_back(&self, desk: Box<Desk>) {
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner).push(desk);
+    }
+}
+
+/// The listening socket, in this runtime.
+pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    TcpListener::from_std(listener)
+}
+
+/// Accepts connections until told to stop, and then until the last of them has ended.
+pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+    let counters = shared.metrics.worker();
+    let mut host = Host { address, counters, tasks: JoinSet::new(), shared: &shared };
+    let mut pause = Pause::default();
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.wait() => break,
+            Some(ended) = host.tasks.join_next() => host.count_end(ended),
+            accepted = pause.then_accept(&listener) => match accepted {
+                Ok((stream, client)) => host.welcome(stream, client),
+                Err(error) => {
+                    pause.lengthen();
+                    host.count_failure(&error);
+                }
+            },
+        }
+    }
+    host.welcome_the_last(listener);
+    host.see_all_off().await;
+}
+
+/// The parent of one address's connections.
+struct Host<'h> {
+    address: SocketAddr,
+    counters: Arc<Counters>,
+    tasks: JoinSet<End>,
+    shared: &'h Arc<Shared>,
+}
+
+impl Host<'_> {
+    fn welcome(&mut self, stream: TcpStream, client: SocketAddr) {
+        self.counters.count(Event::TcpAccepted);
+        let seat = match self.shared.seats.admit(client.ip()) {
+            Admission::Seated(seat) => seat,
+            Admission::SeatedForAnother(seat) => {
+                self.counters.count(Event::TcpOverLimit);
+                seat
+            }
+            Admission::Refused => return self.counters.count(Event::TcpOverLimit),
+        };
+        // Fails only where the connection has already failed, which its first read tells.
+        let _ = stream.set_nodelay(true);
+        // For a wildcard address: which of ours was asked.
+        let to = stream.local_addr().unwrap_or(self.address);
+        let closer = seat.closer();
+        let connection = Connection::new(stream, Peer { from: client, to }, seat, Arc::clone(self.shared));
+        closer.set(self.tasks.spawn(connection.run()));
+    }
+
+    /// Those who had connected before we stopped listening. The kernel resets connections that nobody accepted.
+    fn welcome_the_last(&mut self, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, client)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.welcome(stream, client);
+            }
+        }
+    }
+
+    /// All have heard that we stop, and end by themselves, unless their client keeps them.
+    async fn see_all_off(&mut self) {
+        let deadline = Instant::now() + self.shared.limits.drain;
+        while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
+            self.count_end(ended);
+        }
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            self.count_end(ended);
+        }
+    }
+
+    fn count_end(&self, ended: Result<End, JoinError>) {
+        match ended {
+            Ok(End::Idle) => self.counters.count(Event::TcpIdle),
+            Ok(End::Slow) => self.counters.count(Event::TcpSlow),
+            Ok(End::Closed | End::Refused | End::Stopped) => {}
+            Err(error) if error.is_panic() => self.counters.count(Event::Panics),
+            // Closed in favour of another, which is counted.
+            Err(_) => {}
+        }
+    }
+
+    fn count_failure(&self, error: &io::Error) {
+        self.counters.count(Event::TcpAcceptErrors);
+        // Out of file descriptors is a limit like ours on connections, and so is the remedy.
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && self.shared.seats.evict() {
+            self.counters.count(Event::TcpOverLimit);
+        }
+    }
+}
+
+/// After a failure to accept, the same would most likely happen at once again, and again.
+#[derive(Default)]
+struct Pause {
+    length: Duration,
+    until: Option<Instant>,
+}
+
+impl Pause {
+    async fn then_accept(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        if let Some(until) = self.until {
+            sleep_until(until).await;
+        }
+        let accepted = listener.accept().await?;
+        *self = Self::default();
+        Ok(accepted)
+    }
+
+    fn lengthen(&mut self) {
+        self.length = (self.length * 2).clamp(PAUSES.0, PAUSES.1);
+        self.until = Some(Instant::now() + self.length);
+    }
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client closed it, or it broke.
+    Closed,
+    /// The client sent what deserves no response.
+    Refused,
+    /// Nothing was asked for too long.
+    Idle,
+    /// The client was too slow in sending a message or in taking responses.
+    Slow,
+    /// We stop.
+    Stopped,
+}
+
+/// A client's connection.
+struct Connection<S> {
+    stream: S,
+    peer: Peer,
+    seat: Seat,
+    shared: Arc<Shared>,
+    /// What was read and not answered: the begin of a message, or whole ones while responses wait.
+    unread: Vec<u8>,
+    unsent: Unsent,
+    /// When something last moved: a message begun or complete, octets of responses taken.
+    since: Instant,
+    /// What ends it once all responses are sent.
+    ending: Option<End>,
+    /// When it heard that we stop.
+    stopping: Option<Instant>,
+}
+
+/// Responses that the stream did not take yet.
+#[derive(Default)]
+struct Unsent {
+    octets: Vec<u8>,
+    /// How many of them it took since.
+    taken: usize,
+    /// Taken, but not passed on. A plain TCP stream passes all on by itself.
+    unflushed: bool,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.octets.is_empty() && !self.unflushed
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(stream: S, peer: Peer, seat: Seat, shared: Arc<Shared>) -> Self {
+        let (unread, unsent, since) = (Vec::new(), Unsent::default(), Instant::now());
+        Self { stream, peer, seat, shared, unread, unsent, since, ending: None, stopping: None }
+    }
+
+    /// Answers until there is a reason not to.
+    #[allow(clippy::manual_async_fn, reason = "an async fn holds its arguments twice: half as much memory again")]
+    fn run(mut self) -> impl Future<Output = End> {
+        async move {
+            let stop = self.shared.stop.clone();
+            let end = {
+                let mut stopped = pin!(stop.wait());
+                let mut timer = pin!(sleep_until(self.deadline()));
+                poll_fn(|context| self.poll_end(context, stopped.as_mut(), timer.as_mut())).await
+            };
+            if matches!(end, End::Refused | End::Stopped) {
+                // The client takes what was sent to it, or does not.
+                let _ = timeout(LINGER, self.finish()).await;
+            }
+            end
+        }
+    }
+
+    fn poll_end(
+        &mut self,
+        context: &mut Context<'_>,
+        stopped: Pin<&mut impl Future<Output = ()>>,
+        timer: Pin<&mut Sleep>,
+    ) -> Poll<End> {
+        if self.stopping.is_none() && stopped.poll(context).is_ready() {
+            self.stopping = Some(Instant::now());
+        }
+        for _ in 0..TURNS {
+            match self.poll_turn(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Pending => return self.poll_deadline(context, timer),
+            }
+        }
+        // There is more, but the others too want to be served.
+        context.waker().wake_by_ref();
+        self.poll_deadline(context, timer)
+    }
+
+    /// When the client has been too slow, or we have waited long enough.
+    fn deadline(&self) -> Instant {
+        let limits = self.seat.limits();
+        match self.stopping {
+            _ if !self.unsent.is_empty() => self.since + limits.unread,
+            _ if !self.unread.is_empty() => self.since + limits.unfinished,
+            Some(stopping) => stopping + LAST_WORD,
+            None => self.since + limits.idle,
+        }
+    }
+
+    /// The timer is moved when it fires and when it would fire too late: not with each query.
+    fn poll_deadline(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
+        let deadline = self.deadline();
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            if deadline <= Instant::now() {
+                return Poll::Ready(self.at_deadline());
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    fn at_deadline(&self) -> End {
+        match self.stopping {
+            _ if !self.unsent.is_empty() || !self.unread.is_empty() => End::Slow,
+            Some(_) => End::Stopped,
+            None => End::Idle,
+        }
+    }
+
+    /// One step: sends what waits, reads, answers and sends again. Ready where there may be more to do.
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if !self.unsent.is_empty() {
+            ready!(self.poll_send(context))?;
+        }
+        if let Some(end) = self.ending {
+            return Poll::Ready(Err(end));
+        }
+        let mut desk = self.shared.take_desk();
+        let turn = self.poll_desk(context, &mut desk);
+        self.shared.give_back(desk);
+        turn
+    }
+
+    fn poll_desk(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<(), End>> {
+        let filled = ready!(self.poll_read(context, desk))?;
+        let answered = desk.answer(&self.shared.responder, self.peer, filled);
+        self.ending = answered.refused.then_some(End::Refused);
+        self.keep_unread(&desk.input[answered.read..filled], answered.read > 0);
+        Poll::Ready(self.send(context, &desk.output[..answered.written]))
+    }
+
+    /// Puts what is unread and what comes now on the desk, and returns how much that is.
+    fn poll_read(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<usize, End>> {
+        let kept = self.unread.len();
+        if whole_message(&self.unread).is_some() {
+            desk.input[..kept].copy_from_slice(&self.unread);
+            return Poll::Ready(Ok(kept));
+        }
+        let mut room = ReadBuf::new(&mut desk.input[kept..][..READ]);
+        match ready!(Pin::new(&mut self.stream).poll_read(context, &mut room)) {
+            Ok(()) if !room.filled().is_empty() => {}
+            _ => return Poll::Ready(Err(End::Closed)),
+        }
+        let filled = kept + room.filled().len();
+        desk.input[..kept].copy_from_slice(&self.unread);
+        Poll::Ready(Ok(filled))
+    }
+
+    fn keep_unread(&mut self, rest: &[u8], answered: bool) {
+        let now = Instant::now();
+        if answered {
+            self.seat.asked(now.into_std());
+        }
+        if answered || self.unread.is_empty() {
+            self.since = now;
+        }
+        // Also where nothing remains: it frees what was kept.
+        self.unread = rest.to_vec();
+    }
+
+    /// Sends what the stream takes now, straight from the desk, and keeps the rest.
+    fn send(&mut self, context: &mut Context<'_>, responses: &[u8]) -> Result<(), End> {
+        let mut at = 0;
+        while at < responses.len() {
+            match Pin::new(&mut self.stream).poll_write(context, &responses[at..]) {
+                Poll::Ready(Ok(taken)) if taken > 0 => at += taken,
+                Poll::Ready(_) => return Err(End::Closed),
+                Poll::Pending => break,
+            }
+        }
+        self.unsent = Unsent { octets: responses[at..].to_vec(), taken: 0, unflushed: !responses.is_empty() };
+        if at == responses.len() && self.unsent.unflushed {
+            // Pending is not the end: the next turn begins with it.
+            let _: Poll<()> = self.poll_send(context)?.map(drop);
+        }
+        let held = self.unread.len() + self.unsent.octets.len();
+        if self.seat.hold(held) { Ok(()) } else { Err(End::Slow) }
+    }
+
+    /// Sends what waits.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        while self.unsent.taken < self.unsent.octets.len() {
+            let rest = &self.unsent.octets[self.unsent.taken..];
+            match ready!(Pin::new(&mut self.stream).poll_write(context, rest)) {
+                Ok(taken) if taken > 0 => self.unsent.taken += taken,
+                _ => return Poll::Ready(Err(End::Closed)),
+            }
+            self.since = Instant::now();
+        }
+        if ready!(Pin::new(&mut self.stream).poll_flush(context)).is_err() {
+            return Poll::Ready(Err(End::Closed));
+        }
+        self.unsent = Unsent::default();
+        self.seat.hold(self.unread.len());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says that nothing more will come, and waits until the client says so too.
+    async fn finish(&mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        poll_fn(|context| {
+            let mut desk = self.shared.take_desk();
+            let end = self.poll_discard(context, &mut desk);
+            self.shared.give_back(desk);
+            end
+        })
+        .await;
+    }
+
+    fn poll_discard(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<()> {
+        loop {
+            let mut room = ReadBuf::new(&mut desk.input[..READ]);
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut room)) {
+                Ok(()) if !room.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+/// The first message in `octets`, without its length, if it is complete.
+fn whole_message(octets: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = octets.split_first_chunk()?;
+    rest.get(..usize::from(u16::from_be_bytes(*length)))
+}
+
+/// Where messages are answered: the large buffers, and what the responder needs. For one connection at a time.
+struct Desk {
+    worker: Worker,
+    /// Room for a message of the largest size that is nearly complete, and for one more read.
+    input: Box<[u8]>,
+    /// Room for one response of the largest size when it is nearly full.
+    output: Box<[u8]>,
+}
+
+/// What became of the octets on the desk.
+struct Answered {
+    /// How many were answered.
+    read: usize,
+    /// How many octets of responses there are.
+    written: usize,
+    /// The client sent what deserves no response. Nothing behind it is answered.
+    refused: bool,
+}
+
+impl Desk {
+    fn new(metrics: &Metrics) -> Self {
+        let input = vec![0; 2 + MESSAGE + READ].into();
+        let output = vec![0; FULL + 2 + MESSAGE].into();
+        Self { worker: Worker::new(metrics.worker()), input, output }
+    }
+
+    /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written.
+    fn answer(&mut self, responder: &Responder, peer: Peer, filled: usize) -> Answered {
+        let mut answered = Answered { read: 0, written: 0, refused: false };
+        while answered.written < FULL
+            && let Some(query) = whole_message(&self.input[answered.read..filled])
+        {
+            self.worker.counters.count(Event::TcpReceived);
+            answered.read += 2 + query.len();
+            let room = &mut self.output[answered.written..][..2 + MESSAGE];
+            let (length_field, message) = room.split_at_mut(2);
+            message[..query.len()].copy_from_slice(query);
+            // An empty message is shorter than a header, like others that the responder does not answer.
+            let response = match query.len() {
+                0 => None,
+                length => responder.respond(&mut self.worker, peer, Transport::Tcp, message, length),
+            };
+            let Some(length) = response else {
+                answered.refused = true;
+                break;
+            };
+            length_field.copy_from_slice(&(length as u16).to_be_bytes());
+            answered.written += 2 + length;
+        }
+        answered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Access;
+    use crate::names::WireName;
+    use crate::names::reverse::ReverseZones;
+    use crate::rules::Rules;
+    use crate::zone::{Settings, Zone};
+
+    /// The task of an idle connection is what it costs. Tokio adds its own header, and a registration of the socket.
+    #[tokio::test]
+    async fn an_idle_connection_is_small() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_stream, (accepted, client)) = (stream.unwrap(), accepted.unwrap());
+        let apex = WireName::parse("cluster.local").unwrap();
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+        let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
+        let shared = Shared::new(responder, Arc::default(), Limits::default(), Stop::default());
+        let Admission::Seated(seat) = shared.seats.admit(client.ip()) else { panic!("there is room") };
+        let connection = Connection::new(accepted, Peer { from: client, to: address }, seat, Arc::new(shared));
+        let size = size_of_val(&connection.run());
+        assert!(size <= 640, "{size} octets");
+    }
+
+    #[test]
+    fn whole_messages() {
+        for (octets, message) in [
+            (&[][..], None),
+            (&[0], None),
+            (&[0, 0], Some(&[][..])),
+            (&[0, 2, 7], None),
+            (&[0, 2, 7, 8], Some(&[7, 8])),
+            (&[0, 2, 7, 8, 9], Some(&[7, 8])),
+        ] {
+            assert_eq!(whole_message(octets), message, "{octets:?}");
+        }
+    }
+}

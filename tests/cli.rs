@@ -1,0 +1,204 @@
+//! The program as its users call it: the help, the exit statuses, where values come from, the example files.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use headless_dns::config::DEMO;
+use headless_dns::objects::{Decoded, decode};
+
+/// The program with the words of `line`, and nothing in its environment.
+fn program(line: &str) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    command.env_clear().args(line.split_whitespace());
+    command
+}
+
+struct Outcome {
+    status: i32,
+    output: String,
+    errors: String,
+}
+
+fn run(command: &mut Command) -> Outcome {
+    let output = command.output().unwrap();
+    Outcome {
+        status: output.status.code().unwrap(),
+        output: String::from_utf8(output.stdout).unwrap(),
+        errors: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A file in a folder of its own; the folder goes with the first value.
+fn file_with(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("headless-dns.toml");
+    fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn what_is_shown() {
+    for (line, part) in [
+        ("--version", concat!("headless-dns ", env!("CARGO_PKG_VERSION"))),
+        ("--help", "Usage: headless-dns <COMMAND>"),
+        ("serve --help", "[env: HEADLESS_DNS_ZONE_ALIAS=]"),
+        ("records --help", "-o, --output <FORMAT>"),
+        ("config --help", "print"),
+        ("completions bash", "complete -F _headless__dns"),
+        ("completions zsh", "#compdef headless-dns"),
+        ("config print", "zone = \"cluster.local\""),
+    ] {
+        let shown = run(&mut program(line));
+        assert_eq!((shown.status, shown.errors.as_str()), (0, ""), "{line}");
+        assert!(shown.output.contains(part), "{line}: {}", shown.output);
+    }
+    // A configuration is no matter of `completions`: a bad one does not keep a shell from starting.
+    assert_eq!(run(program("completions bash").env("HEADLESS_DNS_CONFIG", "/nowhere")).status, 0);
+    let records = run(&mut program("records --help")).output;
+    assert!(records.contains("--listen") && !records.contains("--tcp-idle"), "{records}");
+}
+
+#[test]
+fn wrong_use_has_status_2() {
+    for (line, part) in [
+        ("", "Usage: headless-dns <COMMAND>"),
+        ("serve --nonsense", "unexpected argument '--nonsense'"),
+        ("serve --ttl soon", "\"soon\" is no whole number of seconds from 0 to 86400"),
+        (
+            "serve",
+            "headless-dns: watching a cluster is not in this version: name files with --manifests, or try --demo\n",
+        ),
+        ("records", "headless-dns: watching a cluster is not in this version"),
+        ("serve --demo --manifests x", "headless-dns: --demo (flag) and --manifests (flag) exclude each other\n"),
+        ("serve --demo --zone-alias a.cluster.local", "headless-dns: the zone alias a.cluster.local overlaps"),
+        ("completions nonsense", "invalid value 'nonsense'"),
+    ] {
+        let refused = run(&mut program(line));
+        assert_eq!((refused.status, refused.output.as_str()), (2, ""), "{line}");
+        assert!(refused.errors.contains(part), "{line}: {}", refused.errors);
+    }
+}
+
+#[test]
+fn each_value_tells_where_it_came_from() {
+    let (_folder, path) = file_with("zone = 'a.example'\nttl = 60\n\nptr = 'hostname-only'\nsimulate = true\n");
+    let mut command = program("config print --ttl 7 --listen 127.0.0.1,[::1]:1053");
+    command
+        .env("HEADLESS_DNS_CONFIG", &path)
+        .env("HEADLESS_DNS_TTL", "8")
+        .env("HEADLESS_DNS_PTR", "all")
+        .env("HEADLESS_DNS_ALLOW", "10.0.0.0/8,fd00::/8")
+        .env("HEADLESS_DNS_ENDPOINT_POD_NAMES", "yes");
+    let shown = run(&mut command);
+    assert_eq!(shown.errors, "");
+    let path = path.display();
+    for (line, origin) in [
+        ("ttl = 7", "flag".to_owned()),
+        ("listen = [\"127.0.0.1:53\", \"[::1]:1053\"]", "flag".into()),
+        ("ptr = \"all\"", "environment HEADLESS_DNS_PTR".into()),
+        ("allow = [\"10.0.0.0/8\", \"fd00::/8\"]", "environment HEADLESS_DNS_ALLOW".into()),
+        ("endpoint-pod-names = true", "environment HEADLESS_DNS_ENDPOINT_POD_NAMES".into()),
+        ("zone = \"a.example\"", format!("file {path} line 1")),
+        ("simulate = \"10.244.0.0/16\"", format!("file {path} line 5")),
+        ("negative-ttl = 5", "default".into()),
+        ("# service is not set", "default".into()),
+    ] {
+        let found = shown.output.lines().find(|shown| shown.starts_with(line)).unwrap_or_else(|| panic!("{line}"));
+        assert_eq!(found[line.len()..].trim_start(), format!("# {origin}"), "{}", shown.output);
+    }
+}
+
+#[test]
+fn what_is_printed_can_be_the_file() {
+    let line = "config print --demo --zone a.example --zone-alias b.example --allow 10.0.0.0/8 --workers 3 --ttl 0 \
+                --service kube-system/dns --max-manifest-size 3K --log warn,headless_dns=debug --ns-address ::1";
+    let first = run(&mut program(line)).output;
+    let (_folder, path) = file_with(&first);
+    let second = run(program("config print --config").arg(&path));
+    assert_eq!(second.errors, "");
+    assert_eq!(without_comments(&first), without_comments(&second.output));
+}
+
+#[test]
+fn errors_name_the_file_or_the_variable() {
+    for (text, sentence) in [
+        (
+            "zone = 'a.example'\nzone_alias = ['b.example']\n",
+            "line 2: zone_alias: there is no such key; the nearest is zone-alias",
+        ),
+        ("\n\nttl = 'soon'\n", "line 3: ttl: \"soon\" is no whole number of seconds from 0 to 86400"),
+        ("listen = ['::1', 'nowhere']\n", "line 1: listen: \"nowhere\" is no address to listen on: write"),
+        ("zone = 'a\n", "line 1: "),
+    ] {
+        let (_folder, path) = file_with(text);
+        let refused = run(program("config print --config").arg(&path));
+        assert_eq!(refused.status, 2, "{text}");
+        let start = format!("headless-dns: {}, {sentence}", path.display());
+        assert!(refused.errors.starts_with(&start), "{text:?}: {}", refused.errors);
+        assert_eq!(refused.errors.lines().count(), 1, "{text:?}: {}", refused.errors);
+    }
+    let refused = run(program("config print").env("HEADLESS_DNS_TTL", "soon"));
+    let sentence =
+        "headless-dns: environment HEADLESS_DNS_TTL: \"soon\" is no whole number of seconds from 0 to 86400\n";
+    assert_eq!((refused.status, refused.errors.as_str()), (2, sentence));
+    let refused =
+        run(program("config print --log-format text").env("HEADLESS_DNS_LOG", "inof").env("HEADLESS_DNS_CONFIG", ""));
+    assert!(refused.errors.starts_with("headless-dns: environment HEADLESS_DNS_"), "{}", refused.errors);
+    // The flag wins, so it is to blame.
+    let refused = run(program("config print --ttl later").env("HEADLESS_DNS_TTL", "soon"));
+    assert!(refused.errors.contains("\"later\" is no whole number"), "{}", refused.errors);
+}
+
+#[test]
+fn the_example_file_has_every_key_at_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/headless-dns.toml");
+    let commented = fs::read_to_string(path).unwrap();
+    let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(|first: char| first.is_ascii_lowercase());
+    let keys: Vec<_> = commented.lines().filter(is_key).map(|line| &line[1..]).collect();
+    let (_folder, path) = file_with(&keys.join("\n"));
+    let example = run(program("config print --config").arg(&path));
+    assert_eq!(example.errors, "");
+    let defaults = run(&mut program("config print")).output;
+    let examples = ["zone-alias", "reverse", "ns-address", "service", "manifests", "workers"];
+    for (line, default) in without_comments(&example.output).iter().zip(without_comments(&defaults)) {
+        let key = line.split(" = ").next().unwrap();
+        assert!(examples.contains(&key) || *line == default, "the example has {line}, the default is {default}");
+    }
+    let known = defaults.lines().count();
+    assert_eq!(keys.len(), known, "one line for each of the {known} keys: {keys:#?}");
+    assert!(!example.output.contains("# default"), "every key stands in the file: {}", example.output);
+}
+
+/// The lines of a configuration without where each came from.
+fn without_comments(text: &str) -> Vec<String> {
+    text.lines().map(|line| line.rsplit_once("  # ").map_or(line, |(line, _)| line).trim_end().to_owned()).collect()
+}
+
+#[test]
+fn the_built_in_example_is_good() {
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(DEMO).unwrap();
+    let objects: Vec<_> = documents
+        .into_iter()
+        .map(|document| match decode(document, "default").unwrap() {
+            Decoded::Object(object, skipped) => {
+                assert!(skipped.is_empty(), "{skipped:?}");
+                format!("{} {}/{}", object.kind(), object.namespace(), object.name())
+            }
+            _ => panic!("every document is an object"),
+        })
+        .collect();
+    assert_eq!(
+        objects,
+        [
+            "Service default/web",
+            "StatefulSet default/web",
+            "Service default/web-public",
+            "Service default/search",
+            "Service shop/api",
+            "Deployment shop/api",
+        ]
+    );
+}

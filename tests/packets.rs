@@ -1,0 +1,279 @@
+//! Packets that nobody should send: mutants of good queries, at the engine and at real sockets.
+//!
+//! Whatever comes: no panic, no response to a response, no response with another ID, none above 1232 octets over UDP,
+//! and every response can be read by hickory-proto.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Engine, query, wire};
+use headless_dns::answer::{Access, Responder, Transport, Worker};
+use headless_dns::metrics::{Event, Metrics};
+use headless_dns::names::WireName;
+use headless_dns::names::reverse::ReverseZones;
+use headless_dns::objects::{
+    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, Protocol, Service,
+    ServiceKind,
+};
+use headless_dns::rules::Rules;
+use headless_dns::serve::{Limits, Listeners, Stop};
+use headless_dns::source::{Options, Publisher};
+use headless_dns::status::Status;
+use headless_dns::zone::{Settings, Zone};
+use hickory_proto::op::Message;
+
+/// A small generator of numbers: the same seed gives the same packets.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+}
+
+fn zone() -> Arc<Zone> {
+    let key = ObjectRef::new("default", "web");
+    let port = EndpointPort { name: "http".into(), protocol: Protocol::Tcp, number: 80 };
+    let rows: Vec<EndpointRow> = (0..100u8)
+        .map(|number| EndpointRow {
+            address: [10, 1, 0, number].into(),
+            conditions: Conditions::READY,
+            hostname: Some(format!("web-{number}").into()),
+            pod: None,
+        })
+        .collect();
+    let slice = EndpointSlice::new(ObjectRef::new("default", "s"), Some("web".into()), Family::V4, vec![port], &rows);
+    let service = |name: &str, kind| Service {
+        key: ObjectRef::new("default", name),
+        kind,
+        publish_not_ready: false,
+        selector: Labels::default(),
+        ports: Vec::new(),
+        families: Vec::new(),
+    };
+    let alias = ServiceKind::ExternalName("web.default.svc.cluster.local".into());
+    let apexes = vec![WireName::parse("cluster.local").unwrap()];
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+    Publisher::new(Arc::clone(&zone), Options::default()).replace(vec![
+        Object::Service(Service { key, ..service("web", ServiceKind::Headless) }),
+        Object::Service(service("alias", alias)),
+        Object::EndpointSlice(slice),
+    ]);
+    zone
+}
+
+/// Good queries of every kind, to be broken.
+fn seeds() -> Vec<Vec<u8>> {
+    let names = [
+        "web.default.svc.cluster.local",
+        "web-7.web.default.svc.cluster.local",
+        "_http._tcp.web.default.svc.cluster.local",
+        "alias.default.svc.cluster.local",
+        "missing.default.svc.cluster.local",
+        "cluster.local",
+        "7.0.1.10.in-addr.arpa",
+        "example.test",
+        ".",
+    ];
+    let mut seeds = Vec::new();
+    for name in names {
+        for qtype in [1, 28, 33, 12, 6, 255, 251, 252, 41] {
+            for edns in [None, Some(1232), Some(0), Some(65_535)] {
+                seeds.push(query(0x1234, &wire(name), qtype, edns));
+            }
+        }
+    }
+    // With a client's cookie, a signature, a transfer's SOA.
+    let mut cookie = query(1, &wire("web.default.svc.cluster.local"), 1, Some(1232));
+    let end = cookie.len();
+    cookie[end - 1] = 12;
+    cookie.extend_from_slice(&[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+    seeds.push(cookie);
+    let mut signed = query(2, &wire("web.default.svc.cluster.local"), 1, None);
+    signed[11] = 1;
+    signed.extend_from_slice(b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x1c\x04hmac\x00");
+    signed.extend_from_slice(&[0; 6]);
+    signed.extend_from_slice(&[1, 44, 0, 4, 1, 2, 3, 4, 0, 2, 0, 0, 0, 0]);
+    seeds.push(signed);
+    let mut transfer = query(3, &wire("cluster.local"), 251, None);
+    transfer[9] = 1;
+    transfer.extend_from_slice(b"\xc0\x0c\x00\x06\x00\x01\x00\x00\x00\x00\x00\x16\x00\x00");
+    transfer.extend_from_slice(&[0; 20]);
+    seeds.push(transfer);
+    seeds
+}
+
+fn mutate(seeds: &[Vec<u8>], numbers: &mut Numbers) -> Vec<u8> {
+    let mut packet = seeds[numbers.below(seeds.len())].clone();
+    for _ in 0..=numbers.below(4) {
+        let length = packet.len();
+        match numbers.below(8) {
+            0 => packet.truncate(numbers.below(length + 1)),
+            1 => packet.extend((0..numbers.below(40)).map(|_| 0xc0)),
+            2 if length > 0 => packet[numbers.below(length)] = numbers.next() as u8,
+            3 if length > 0 => packet[numbers.below(length)] ^= 1 << numbers.below(8),
+            4 if length > 12 => packet[4 + numbers.below(8)] = numbers.below(4) as u8,
+            5 if length > 0 => {
+                let from = numbers.below(length);
+                let piece: Vec<u8> = packet[from..length.min(from + 16)].to_vec();
+                packet.extend_from_slice(&piece);
+            }
+            6 if length > 14 => {
+                let at = 12 + numbers.below(length - 13);
+                packet[at..at + 2].copy_from_slice(&[0xc0 | numbers.below(64) as u8, numbers.next() as u8]);
+            }
+            7 if length > 0 => {
+                let at = numbers.below(length);
+                packet.insert(at, numbers.next() as u8);
+            }
+            _ => {}
+        }
+    }
+    packet
+}
+
+fn check(packet: &[u8], response: &[u8], transport: Transport) {
+    let said = || format!("{packet:02x?} got {response:02x?}");
+    assert!(packet.len() >= 12 && packet[2] & 0x80 == 0, "a response to what is no query: {}", said());
+    assert_eq!(response[..2], packet[..2], "another ID: {}", said());
+    assert!(response[2] & 0x80 != 0, "QR is clear: {}", said());
+    assert_eq!(response[2] & 0x78, packet[2] & 0x78, "another opcode: {}", said());
+    assert!(transport == Transport::Tcp || response.len() <= 1232, "too long: {}", said());
+    if response[2] & 0x78 == 0 {
+        assert!(Message::from_vec(response).is_ok(), "hickory-proto cannot read it: {}", said());
+    }
+}
+
+#[test]
+fn mutants_at_the_engine() {
+    let metrics = Metrics::default();
+    let status = Arc::new(Status::default());
+    status.set_synced();
+    let mut engine = Engine::with(Responder::new(zone(), status, Access::default()));
+    engine.worker = Worker::new(metrics.worker());
+    let (seeds, mut numbers) = (seeds(), Numbers(0x5eed));
+    for _ in 0..common::scaled(10_000_000) {
+        let packet = mutate(&seeds, &mut numbers);
+        for transport in [Transport::Udp, Transport::Tcp] {
+            if let Some(response) = engine.ask(transport, &packet) {
+                check(&packet, &response, transport);
+            }
+        }
+    }
+    assert_eq!(metrics.total(Event::Panics), 0);
+    for event in [Event::NoError, Event::NxDomain, Event::Refused, Event::FormErr, Event::NotImp, Event::OtherCode] {
+        assert!(metrics.total(event) > 0, "mutants of every kind: {event:?}");
+    }
+}
+
+#[test]
+fn mutants_at_real_sockets() {
+    let metrics = Arc::new(Metrics::default());
+    let status = Arc::new(Status::default());
+    status.set_synced();
+    let responder = Arc::new(Responder::new(zone(), status, Access::default()));
+    let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
+    let address = listeners.addresses()[0];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stop = Stop::default();
+    let serving =
+        runtime.spawn_server(listeners.serve(responder, Arc::clone(&metrics), Limits::default(), stop.clone()));
+    let count = common::scaled(1_000_000);
+    udp(address, count, &mut Numbers(0xdead));
+    tcp(address, count, &mut Numbers(0xbeef));
+    stop.tell();
+    runtime.block_on(serving).unwrap().unwrap();
+    assert_eq!(metrics.total(Event::Panics), 0);
+}
+
+trait SpawnServer {
+    fn spawn_server<F: Future<Output: Send> + Send + 'static>(&self, server: F) -> tokio::task::JoinHandle<F::Output>;
+}
+
+impl SpawnServer for tokio::runtime::Runtime {
+    /// The test is the task's parent: it waits for its end.
+    fn spawn_server<F: Future<Output: Send> + Send + 'static>(&self, server: F) -> tokio::task::JoinHandle<F::Output> {
+        self.spawn(server)
+    }
+}
+
+/// Sends mutants, and behind each few a good query: once that is answered, so is what was before it.
+fn udp(address: SocketAddr, count: u64, numbers: &mut Numbers) {
+    let seeds = seeds();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut buffer = [0; 65_535];
+    let mut sent = 0;
+    while sent < count {
+        let batch: Vec<Vec<u8>> = (0..32)
+            .map(|number: u16| {
+                let mut packet = mutate(&seeds, numbers);
+                // Its own ID tells which packet a response belongs to.
+                packet.iter_mut().zip(number.to_be_bytes()).for_each(|(octet, id)| *octet = id);
+                packet
+            })
+            .collect();
+        for packet in &batch {
+            socket.send(packet).unwrap();
+        }
+        sent += batch.len() as u64;
+        socket.send(&query(0x7777, &wire("web-1.web.default.svc.cluster.local"), 1, None)).unwrap();
+        let mut answered = vec![false; batch.len()];
+        loop {
+            let length = socket.recv(&mut buffer).expect("the good query is answered");
+            let id = u16::from_be_bytes([buffer[0], buffer[1]]);
+            if id == 0x7777 {
+                assert_eq!(buffer[3] & 0x0f, 0);
+                break;
+            }
+            assert!(!std::mem::replace(&mut answered[usize::from(id)], true), "two responses to one packet");
+            check(&batch[usize::from(id)], &buffer[..length], Transport::Udp);
+        }
+    }
+}
+
+/// Sends mutants as framed messages, many to a connection, and reads until the server has had enough of it.
+fn tcp(address: SocketAddr, count: u64, numbers: &mut Numbers) {
+    let seeds = seeds();
+    let mut sent = 0;
+    while sent < count {
+        let batch: Vec<Vec<u8>> =
+            (0..64).map(|_| mutate(&seeds, numbers)).filter(|packet| !packet.is_empty()).collect();
+        sent += batch.len() as u64;
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut octets = Vec::new();
+        for packet in &batch {
+            octets.extend_from_slice(&(packet.len() as u16).to_be_bytes());
+            octets.extend_from_slice(packet);
+        }
+        // The server may close before all is written.
+        let _ = stream.write_all(&octets).and_then(|()| stream.shutdown(Shutdown::Write));
+        let mut responses = Vec::new();
+        let _ = stream.read_to_end(&mut responses);
+        let mut rest = &responses[..];
+        let mut asked = batch.iter();
+        while rest.len() >= 2 {
+            let length = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+            let Some(response) = rest.get(2..2 + length) else { break };
+            let packet = asked.next().expect("no more responses than queries");
+            check(packet, response, Transport::Tcp);
+            rest = &rest[2 + length..];
+        }
+    }
+}

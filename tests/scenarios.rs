@@ -1,0 +1,247 @@
+//! Scenarios: manifests in, the zone and whole answers out, as text that an operator can review.
+//!
+//! `tests/scenarios/NAME.yaml` holds the manifests; its first lines may have `# options: FLAGS` of the command line
+//! and name the rows of `tests/rows.md` that it shows (`# rows: N1 N2`). `NAME.zone` is what `records` prints of all
+//! zones (`# zone: left out` for none), `NAME.dig` holds questions (`$ dig ...`), each with its whole answer.
+//! `UPDATE_EXPECT=1` writes both anew, from the questions that stand in them.
+//!
+//! Every response is parsed by hickory-proto, and what is compared is what it read.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::Engine;
+use headless_dns::answer::Transport;
+use headless_dns::cli::{self, Invocation};
+use headless_dns::commands::{self, records};
+use headless_dns::config::Config;
+use headless_dns::names::reverse::reverse_name;
+use hickory_proto::op::Message;
+use hickory_proto::rr::{Record, RecordType};
+
+#[test]
+fn every_scenario_comes_out_as_written() {
+    let mut wrong = String::new();
+    for path in scenarios() {
+        let text = fs::read_to_string(&path).unwrap();
+        let config = config(&path, header(&text, "options"));
+        let mut source = commands::open(&config, &config.listen.addresses).unwrap();
+        let reports: String = source.load().iter().map(|report| format!("; {report}\n")).collect();
+        let reports = reports.replace(&format!("{}/", folder().display()), "");
+        if header(&text, "zone").is_none() {
+            let mut zone = reports;
+            for origin in source.zone().origins() {
+                zone.push_str(&records::zone_file(&source.zone().records(&origin).unwrap()));
+            }
+            compare(&path.with_extension("zone"), &without_serial(&zone), &mut wrong);
+        }
+        let questions = path.with_extension("dig");
+        if let Ok(written) = fs::read_to_string(&questions) {
+            let answers: Vec<String> = written
+                .lines()
+                .filter(|line| line.starts_with("$ "))
+                .map(|line| format!("{line}\n{}", ask(&mut Engine::new(source.zone()), line)))
+                .collect();
+            compare(&questions, &answers.join("\n"), &mut wrong);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}\nUPDATE_EXPECT=1 writes them anew: read the difference before you commit it");
+}
+
+#[test]
+fn every_row_is_shown() {
+    let table = fs::read_to_string(root().join("tests/rows.md")).unwrap();
+    let rows: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(' ').next())
+        .filter(|id| id.ends_with(|last: char| last.is_ascii_digit()))
+        .collect();
+    assert!(rows.len() > 40, "the table has its rows");
+    let mut shown: BTreeSet<String> = BTreeSet::new();
+    for path in scenarios() {
+        let text = fs::read_to_string(&path).unwrap();
+        let ids = header(&text, "rows").unwrap_or_default().split_whitespace().map(str::to_owned);
+        shown.extend(ids);
+    }
+    for entry in fs::read_dir(root().join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let lines = text.lines().filter_map(|line| line.trim().strip_prefix("// rows: "));
+            shown.extend(lines.flat_map(|ids| ids.split(' ').map(str::to_owned)));
+        }
+    }
+    let missing: Vec<_> = rows.iter().filter(|id| !shown.contains(**id)).collect();
+    assert!(missing.is_empty(), "no scenario and no test shows {missing:?}");
+    let unknown: Vec<_> = shown.iter().filter(|id| !rows.contains(id.as_str())).collect();
+    assert!(unknown.is_empty(), "tests/rows.md has no row {unknown:?}");
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn folder() -> PathBuf {
+    root().join("tests/scenarios")
+}
+
+fn scenarios() -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "yaml")).collect();
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths
+}
+
+/// What stands behind `# NAME: ` in the comments that the file begins with.
+fn header<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let comments = text.lines().take_while(|line| line.starts_with('#'));
+    comments.filter_map(|line| line.strip_prefix("# ")?.strip_prefix(name)?.strip_prefix(": ")).next()
+}
+
+fn config(path: &Path, options: Option<&str>) -> Config {
+    let path = path.to_str().unwrap();
+    let args = ["headless-dns", "records", "--manifests", path].into_iter();
+    let args = args.chain(options.unwrap_or_default().split_whitespace());
+    match cli::read(args.map(Into::into)) {
+        Ok(Invocation::Records(config, _)) => config,
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+/// The serial is the time of the last change.
+fn without_serial(zone: &str) -> String {
+    let lines = zone.lines().map(|line| match line.split_once("\tSOA\t") {
+        Some((owner, data)) => {
+            let mut fields: Vec<&str> = data.split(' ').collect();
+            fields[2] = "SERIAL";
+            format!("{owner}\tSOA\t{}\n", fields.join(" "))
+        }
+        None => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+fn compare(path: &Path, actual: &str, wrong: &mut String) {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(path, actual).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(path).unwrap_or_default();
+    if expected != actual {
+        let _ = writeln!(wrong, "{} differs:", path.display());
+        let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
+        for line in old.iter().filter(|line| !new.contains(line)).take(20) {
+            let _ = writeln!(wrong, "  - {line}");
+        }
+        for line in new.iter().filter(|line| !old.contains(line)).take(20) {
+            let _ = writeln!(wrong, "  + {line}");
+        }
+    }
+}
+
+/// One question, written as for `dig`, and the whole answer.
+fn ask(engine: &mut Engine, line: &str) -> String {
+    let mut words = line.strip_prefix("$ dig ").expect("a question is `$ dig ...`").split(' ');
+    let (mut name, mut rtype, mut edns, mut transport, mut count) = (None, None, Some(1232), Transport::Udp, false);
+    while let Some(word) = words.next() {
+        match word {
+            "-x" => {
+                name = Some(reverse_name(words.next().unwrap().parse().unwrap()).octets().to_vec());
+                rtype = Some(RecordType::PTR);
+            }
+            "+tcp" => transport = Transport::Tcp,
+            "+noedns" => edns = None,
+            "+count" => count = true,
+            _ if word.starts_with("+bufsize=") => edns = Some(word["+bufsize=".len()..].parse().unwrap()),
+            _ if name.is_none() => name = Some(wire(word)),
+            _ => rtype = Some(record_type(word)),
+        }
+    }
+    // The worker's first turn and this ID add up to 0: RRsets begin at their first record.
+    let query = common::query(0xffff, &name.unwrap(), rtype.unwrap_or(RecordType::A).into(), edns);
+    let response = engine.ask(transport, &query).expect("a response");
+    render(&query, &response, count)
+}
+
+fn record_type(text: &str) -> RecordType {
+    match text.strip_prefix("TYPE") {
+        Some(number) => RecordType::from(number.parse::<u16>().unwrap()),
+        None => text.parse().unwrap(),
+    }
+}
+
+/// Names in questions keep their case, and may have a wildcard.
+fn wire(name: &str) -> Vec<u8> {
+    let labels = name.split('.').filter(|label| !label.is_empty());
+    let mut wire: Vec<u8> = labels.flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
+    wire.push(0);
+    wire
+}
+
+fn render(query: &[u8], response: &[u8], count: bool) -> String {
+    let message = Message::from_vec(response).expect("hickory-proto reads every response");
+    assert_eq!(message.metadata.id, 0xffff);
+    assert!(!message.metadata.recursion_available && message.metadata.recursion_desired);
+    let question = 12..query.len() - if query[11] == 1 { 11 } else { 0 };
+    assert_eq!(response[question.clone()], query[question], "the question comes back octet by octet");
+    assert_eq!(message.edns.is_some(), query[11] == 1, "an OPT if and only if one came");
+    let mut text = format!("; {}", rcode(message.metadata.response_code.into()));
+    for (flag, name) in [(message.metadata.authoritative, "aa"), (message.metadata.truncation, "tc")] {
+        if flag {
+            let _ = write!(text, " {name}");
+        }
+    }
+    let _ = writeln!(text, ", {} octets", response.len());
+    let sections = [("", &message.answers), ("authority", &message.authorities), ("additional", &message.additionals)];
+    for (name, records) in sections {
+        if records.is_empty() {
+            continue;
+        }
+        if count {
+            let _ = writeln!(text, "; {} {name}", records.len());
+            continue;
+        }
+        if !name.is_empty() {
+            let _ = writeln!(text, "; {name}");
+        }
+        for record in records {
+            let _ = writeln!(text, "{}", line(record));
+        }
+    }
+    for (code, option) in message.edns.iter().flat_map(|edns| &edns.options().options) {
+        assert_eq!(u16::from(*code), 15, "no other option is sent");
+        let octets: Vec<u8> = option.try_into().unwrap();
+        let _ = writeln!(text, "; EDE {} {}", u16::from_be_bytes([octets[0], octets[1]]), octets[2..].escape_ascii());
+    }
+    text
+}
+
+fn rcode(number: u16) -> &'static str {
+    match number {
+        0 => "NOERROR",
+        1 => "FORMERR",
+        2 => "SERVFAIL",
+        3 => "NXDOMAIN",
+        4 => "NOTIMP",
+        5 => "REFUSED",
+        other => panic!("rcode {other}"),
+    }
+}
+
+fn line(record: &Record) -> String {
+    let (name, ttl, rtype) = (&record.name, record.ttl, record.record_type());
+    let mut data = record.data.to_string();
+    if rtype == RecordType::SOA {
+        let mut fields: Vec<&str> = data.split(' ').collect();
+        fields[2] = "SERIAL";
+        data = fields.join(" ");
+    }
+    format!("{name} {ttl} {rtype} {data}")
+}

@@ -1,0 +1,416 @@
+//! The walls: which file may name which crate, what a pure file may not name, and which way the arrows point.
+//!
+//! It reads the source as text, without comments, literals and `#[cfg(test)]` items. It stops slips, not malice: a
+//! crate behind another name passes. Where a rule here hurts, change the table, and say why in the commit.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at once")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which files (a name ending in `/` is a folder) may name these crates, keywords or types.
+const WALLS: &[(&[&str], &[&str])] = &[
+    (&["kube"], &["source/kubernetes.rs"]),
+    (&["hickory_server"], &["serve/forward.rs"]),
+    (&["hickory_proto"], &["wire.rs", "wire/"]),
+    (&["quinn", "h2", "tokio_rustls"], &["serve/encrypted.rs"]),
+    (&["dashmap", "DashMap"], &["zone.rs", "zone/"]),
+    // System calls, and at most one more small file.
+    (&["unsafe"], &["serve/sys.rs"]),
+];
+
+/// Modules that decide and never act: a value comes out, and a list of what was skipped.
+const PURE: &[&str] = &[
+    "names", "rtype", "objects", "cluster", "records", "simulate", "zone", "wire", "answer", "explain", "status",
+    "rules",
+];
+
+/// What a pure file may not name. `SocketAddr` and `IpAddr` are values, and fine.
+const IMPURE: &str = "async await tokio tracing libc socket2 Instant::now SystemTime \
+    std::fs std::env std::thread std::process stdin stdout stderr print println eprint eprintln dbg \
+    UdpSocket TcpStream TcpListener UnixDatagram UnixStream UnixListener";
+
+/// Which modules each module may name: what points up from here is a mistake. `*` is the assembly, which knows all.
+const ARROWS: &[(&str, &str)] = &[
+    ("main", "cli commands"),
+    ("lib", ""),
+    ("commands", "*"),
+    // What the operator says.
+    ("cli", "config names objects rules"),
+    ("config", "names objects rules"),
+    ("log", "config"),
+    // Where objects come from, where questions come from, and who looks at it.
+    ("source", "cluster explain metrics names objects records rules simulate status zone"),
+    ("serve", "answer metrics names status wire zone"),
+    ("admin", "explain metrics names source status zone"),
+    // The pure core.
+    ("answer", "explain metrics names records rtype status wire zone"),
+    ("zone", "cluster explain names records rtype rules"),
+    ("records", "cluster explain names objects rtype rules"),
+    ("explain", "cluster names objects rules"),
+    ("cluster", "names objects rules"),
+    ("simulate", "names objects rules"),
+    ("wire", "metrics names rtype"),
+    ("objects", "names"),
+    ("status", ""),
+    ("names", ""),
+    ("rtype", ""),
+    ("rules", ""),
+    ("metrics", ""),
+];
+
+#[test]
+fn the_tree_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = rust_files(&root);
+    assert!(!files.is_empty(), "there is source to read");
+    let mut report = String::new();
+    for path in files {
+        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+        for finding in findings(&name, &fs::read_to_string(&path).unwrap()) {
+            writeln!(report, "src/{name}:{finding}").unwrap();
+        }
+    }
+    assert!(report.is_empty(), "\n{report}");
+}
+
+#[test]
+fn unsafe_stands_in_two_files_at_most() {
+    let (_, files) = WALLS.iter().find(|(words, _)| *words == ["unsafe"]).unwrap();
+    assert!(files.len() <= 2 && files.iter().all(|file| !file.ends_with('/')));
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") && path.file_stem().unwrap() != "tests" {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// What is wrong with a file: the line and a sentence, in the order of the tables.
+fn findings(file: &str, text: &str) -> Vec<String> {
+    let code = without_tests(&without_literals(text));
+    let module = module_of(file);
+    let named = paths(&code, &module);
+    let mut findings = walls(file, &named);
+    if PURE.contains(&module[0].as_str()) {
+        findings.extend(impure(&named));
+    }
+    findings.extend(arrows(&module[0], &named));
+    findings
+}
+
+fn walls(file: &str, named: &[Named]) -> Vec<String> {
+    let stands_in = |place: &&str| file == *place || place.ends_with("/") && file.starts_with(place);
+    let mut findings = Vec::new();
+    for (words, files) in WALLS {
+        if files.iter().any(stands_in) {
+            continue;
+        }
+        for name in named {
+            if let Some(word) = name.path.iter().find(|part| words.contains(&part.as_str())) {
+                findings.push(format!("{}: `{word}` stands in {} only", name.line, files.join(" and ")));
+            }
+        }
+    }
+    findings
+}
+
+fn impure(named: &[Named]) -> Vec<String> {
+    let holds = |name: &Named, wanted: &str| {
+        let wanted: Vec<_> = wanted.split("::").collect();
+        name.path.windows(wanted.len()).any(|part| part == wanted)
+    };
+    let mut findings = Vec::new();
+    for name in named {
+        if let Some(wanted) = IMPURE.split_whitespace().find(|wanted| holds(name, wanted)) {
+            findings.push(format!("{}: a pure file does not name `{wanted}`", name.line));
+        }
+    }
+    findings
+}
+
+fn arrows(module: &str, named: &[Named]) -> Vec<String> {
+    let Some((_, allowed)) = ARROWS.iter().find(|(from, _)| *from == module) else {
+        return vec![format!("1: the module `{module}` has no line in the table of arrows")];
+    };
+    let mut findings = Vec::new();
+    for name in named {
+        let [root, to, ..] = name.path.as_slice() else { continue };
+        let ours = root == "crate" || root == "headless_dns";
+        if ours && to != module && *allowed != "*" && !allowed.split(' ').any(|module| module == to) {
+            findings.push(format!("{}: no arrow points from `{module}` to `{to}`", name.line));
+        }
+    }
+    findings
+}
+
+/// `serve/udp.rs` is `serve::udp`, `names/mod.rs` is `names`.
+fn module_of(file: &str) -> Vec<String> {
+    let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    path.split('/').map(ToOwned::to_owned).collect()
+}
+
+/// A path that the code names, alone or in a `use`, from its root: `crate`, a crate, or whatever is in scope.
+#[derive(Debug, PartialEq)]
+struct Named {
+    line: usize,
+    path: Vec<String>,
+}
+
+/// Every path of the code; a single word is a path too.
+fn paths(code: &str, module: &[String]) -> Vec<Named> {
+    let tokens = tokens(code);
+    let mut named = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        if tokens[at].1 == "use" {
+            at = use_tree(&tokens, at + 1, &[], &mut named);
+        } else if is_word(tokens[at].1) {
+            let line = tokens[at].0;
+            let mut path = vec![tokens[at].1.to_owned()];
+            while tokens.get(at + 1).is_some_and(|token| token.1 == "::")
+                && tokens.get(at + 2).is_some_and(|token| is_word(token.1))
+            {
+                path.push(tokens[at + 2].1.to_owned());
+                at += 2;
+            }
+            named.push(Named { line, path });
+            at += 1;
+        } else {
+            at += 1;
+        }
+    }
+    for name in &mut named {
+        name.path = absolute(std::mem::take(&mut name.path), module);
+    }
+    named
+}
+
+/// Reads `a::{b, c::d}` from token `at`, below `above`; returns the token after it.
+fn use_tree(tokens: &[(usize, &str)], mut at: usize, above: &[String], named: &mut Vec<Named>) -> usize {
+    let mut path = above.to_vec();
+    let line = tokens.get(at).map_or(0, |token| token.0);
+    while let Some((_, token)) = tokens.get(at) {
+        match *token {
+            "{" => {
+                at += 1;
+                while tokens.get(at).is_some_and(|token| token.1 != "}") {
+                    at = use_tree(tokens, at, &path, named);
+                    at += usize::from(tokens.get(at).is_some_and(|token| token.1 == ","));
+                }
+                return at + 1;
+            }
+            "as" => at += 2,
+            "::" => at += 1,
+            "," | "}" | ";" => break,
+            word => {
+                path.push(word.to_owned());
+                at += 1;
+            }
+        }
+    }
+    named.push(Named { line, path });
+    at
+}
+
+/// `super::x` and `self::x` from the crate's root.
+fn absolute(path: Vec<String>, module: &[String]) -> Vec<String> {
+    let mut above = module.to_vec();
+    let mut rest = path.as_slice();
+    if path.len() < 2 || !matches!(path[0].as_str(), "super" | "self") {
+        return path;
+    }
+    while let [first, tail @ ..] = rest {
+        match first.as_str() {
+            "super" => _ = above.pop(),
+            "self" => {}
+            _ => break,
+        }
+        rest = tail;
+    }
+    [&["crate".to_owned()], above.as_slice(), rest].concat()
+}
+
+fn is_word(token: &str) -> bool {
+    token.starts_with(|first: char| first.is_alphabetic() || first == '_')
+}
+
+/// Words, `::`, and every other sign alone, each with its line.
+fn tokens(code: &str) -> Vec<(usize, &str)> {
+    let mut tokens = Vec::new();
+    for (number, line) in code.lines().enumerate() {
+        let mut rest = line.trim_start();
+        while let Some(first) = rest.chars().next() {
+            let length = if first.is_alphanumeric() || first == '_' {
+                rest.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(rest.len())
+            } else if rest.starts_with("::") {
+                2
+            } else {
+                first.len_utf8()
+            };
+            tokens.push((number + 1, &rest[..length]));
+            rest = rest[length..].trim_start();
+        }
+    }
+    tokens
+}
+
+/// The text with comments and what stands in quotes blanked, its lines kept.
+fn without_literals(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut code = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let end = literal_end(&chars, at);
+        if end == at {
+            code.push(chars[at]);
+            at += 1;
+        } else {
+            code.extend(chars[at..end].iter().map(|letter| if *letter == '\n' { '\n' } else { ' ' }));
+            at = end;
+        }
+    }
+    code
+}
+
+/// Where the comment or literal that begins at `at` ends; `at` itself if none begins there.
+fn literal_end(chars: &[char], at: usize) -> usize {
+    let rest = &chars[at..];
+    let inside_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
+    match rest {
+        ['/', '/', ..] => at + rest.iter().position(|letter| *letter == '\n').unwrap_or(rest.len()),
+        ['/', '*', ..] => at + block_comment(rest),
+        ['"', ..] => at + quoted(rest, '"'),
+        ['\'', '\\', ..] | ['\'', _, '\'', ..] => at + quoted(rest, '\''),
+        ['r', '"' | '#', ..] if !inside_word || matches!(chars[at - 1], 'b' | 'c') => at + raw(rest),
+        _ => at,
+    }
+}
+
+fn block_comment(rest: &[char]) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < rest.len() {
+        match rest[at..] {
+            ['/', '*', ..] => (depth, at) = (depth + 1, at + 2),
+            ['*', '/', ..] => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    rest.len()
+}
+
+fn quoted(rest: &[char], quote: char) -> usize {
+    let mut at = 1;
+    while at < rest.len() && rest[at] != quote {
+        at += if rest[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(rest.len())
+}
+
+/// `r#"…"#`; 0 for a raw identifier, `r#type`.
+fn raw(rest: &[char]) -> usize {
+    let hashes = rest[1..].iter().take_while(|letter| **letter == '#').count();
+    if rest.get(hashes + 1) != Some(&'"') {
+        return 0;
+    }
+    let closes = |at: &usize| rest[*at] == '"' && rest[at + 1..].iter().take_while(|l| **l == '#').count() >= hashes;
+    (hashes + 2..rest.len()).find(closes).map_or(rest.len(), |at| at + 1 + hashes)
+}
+
+/// The code with what `#[cfg(test)]` stands before blanked: up to a semicolon, or to the end of its braces.
+fn without_tests(code: &str) -> String {
+    let mut code = code.to_owned();
+    while let Some(start) = code.find("#[cfg(test)]") {
+        let mut depth = 0;
+        let end = code[start..].char_indices().find_map(|(at, letter)| {
+            depth += i32::from(letter == '{') - i32::from(letter == '}');
+            (depth == 0 && matches!(letter, ';' | '}')).then_some(start + at + 1)
+        });
+        let end = end.unwrap_or(code.len());
+        let blank: String = code[start..end].chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }).collect();
+        code.replace_range(start..end, &blank);
+    }
+    code
+}
+
+#[test]
+fn bad_texts_are_found() {
+    for (file, text, finding) in [
+        ("serve/udp.rs", "use kube::Client;", "1: `kube` stands in source/kubernetes.rs only"),
+        (
+            "answer.rs",
+            "\nfn f() { hickory_proto::op::Message::new(); }",
+            "2: `hickory_proto` stands in wire.rs and wire/ only",
+        ),
+        ("source/mod.rs", "use {std::fmt, dashmap::DashMap};", "1: `dashmap` stands in zone.rs and zone/ only"),
+        ("serve/udp.rs", "fn f() { unsafe { g() } }", "1: `unsafe` stands in serve/sys.rs only"),
+        ("names/mod.rs", "pub async fn f() {}", "1: a pure file does not name `async`"),
+        ("names/dashed.rs", "use std::{fmt, fs};", "1: a pure file does not name `std::fs`"),
+        ("zone/serial.rs", "fn f() { let now = Instant::now(); }", "1: a pure file does not name `Instant::now`"),
+        ("wire.rs", "fn f() { println!(\"{x}\"); }", "1: a pure file does not name `println`"),
+        ("wire.rs", "use std::net::{IpAddr, UdpSocket};", "1: a pure file does not name `UdpSocket`"),
+        ("cluster.rs", "use crate::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
+        ("cluster.rs", "use super::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
+        ("wire.rs", "use crate::{\n    names,\n    zone::Zone};", "3: no arrow points from `wire` to `zone`"),
+        ("serve/tcp.rs", "fn f(x: crate::source::X) {}", "1: no arrow points from `serve` to `source`"),
+        ("serve/tcp.rs", "use super::super::source;", "1: no arrow points from `serve` to `source`"),
+        ("rules.rs", "use crate::*;", "1: no arrow points from `rules` to `*`"),
+        ("helper.rs", "", "1: the module `helper` has no line in the table of arrows"),
+    ] {
+        let found = findings(file, text);
+        assert!(found.iter().any(|found| found == finding), "{file} {text:?}: {found:?}");
+    }
+}
+
+#[test]
+fn good_texts_pass() {
+    for (file, text) in [
+        ("source/kubernetes.rs", "use kube::Client; use crate::cluster::Cluster; async fn f() {}"),
+        ("wire.rs", "use hickory_proto::op::Message; use std::net::SocketAddr; use std::time::Instant;"),
+        ("names/mod.rs", "// async unsafe kube\n/* tokio /* fs */ println */ fn f() { g(\"unsafe \\\" kube\"); }"),
+        ("names/mod.rs", "fn f<'a>(x: &'a str) -> char { if x == r#\"\"async\"# { 'a' } else { '\"' } }"),
+        ("names/mod.rs", "#[cfg(test)]\nmod tests { use tokio::net::UdpSocket; fn f() { {} } }\nfn kept() {}"),
+        ("names/mod.rs", "#[cfg(test)]\nuse tracing::info;\nfn kept() {}"),
+        ("names/reverse.rs", "use super::{QueryName, dashed}; use crate::names::labels; use self::x::y;"),
+        ("zone/mod.rs", "use dashmap::DashMap; #![deny(unsafe_code)]"),
+        ("serve/sys.rs", "#![allow(unsafe_code)] fn f() { unsafe { g() } }"),
+        ("commands/serve.rs", "use crate::{source, serve, admin};"),
+        ("main.rs", "use headless_dns::{cli, commands};"),
+    ] {
+        assert_eq!(findings(file, text), Vec::<String>::new(), "{file} {text:?}");
+    }
+}
+
+#[test]
+fn only_tests_and_literals_are_taken_out() {
+    let text = "let a = 'x'; // c\nlet b: &'static str = br#\"\n\"#;\n#[cfg(test)]\nmod t { }\nlet r#type = 1;\n";
+    let code = without_tests(&without_literals(text));
+    let words: Vec<_> = tokens(&code).into_iter().filter(|(_, token)| is_word(token)).collect();
+    assert_eq!(
+        words,
+        [
+            (1, "let"),
+            (1, "a"),
+            (2, "let"),
+            (2, "b"),
+            (2, "static"),
+            (2, "str"),
+            (2, "b"),
+            (6, "let"),
+            (6, "r"),
+            (6, "type")
+        ]
+    );
+}
