@@ -201,7 +201,7 @@ impl Responder {
         owner: u16,
         response: &mut Response<'_>,
     ) -> u16 {
-        let mut visited = vec![target];
+        let mut visited = vec![worker.name.to_wire(), target];
         let mut owner = owner;
         while let Some(target) = visited.last() {
             worker.alias.set(target);
@@ -212,7 +212,7 @@ impl Responder {
                 lookup => self.write_lookup(&worker.alias, names, query, lookup, response),
             });
             match step {
-                Step::Follow(next, at) if visited.len() < MAX_CHAIN && !visited.contains(&next) => {
+                Step::Follow(next, at) if visited.len() <= MAX_CHAIN && !visited.contains(&next) => {
                     visited.push(next);
                     owner = at;
                 }
@@ -237,6 +237,7 @@ impl Responder {
                 let Some(owner) = response.cname(names, site, target) else { return Step::Done(rcode::NOERROR) };
                 match query.qtype {
                     rtype::CNAME | rtype::ANY => Step::Done(rcode::NOERROR),
+                    // To itself: there is nothing to follow.
                     _ if *target.octets() == *name.octets() => Step::Done(rcode::NOERROR),
                     _ => Step::Follow(target.clone(), owner),
                 }

@@ -13,21 +13,22 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::names::{WireName, is_label};
+use crate::names::{MAX_APEX, WireName, is_label};
 use crate::objects::ObjectRef;
 
 /// The port of an address that names none: that of DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
-/// The longest name that stands directly below an apex: `dns-version`, with its length octet.
-const LONGEST_FIXED_LABEL: &[u8] = b"\x0bdns-version";
 
-/// A zone's apex: a name, not the root, with room below it for the names that every zone has.
+/// A zone's apex: a name, not the root, with room below it for every name that a Service's endpoint can have.
 pub fn apex(text: &str) -> Result<WireName, String> {
     let name = WireName::parse(text)?;
-    match name.prefixed(LONGEST_FIXED_LABEL) {
-        Some(_) => Ok(name),
-        None => Err(format!("{text:?} leaves no room for names below it: a name has at most 255 octets")),
+    if name.octets().len() <= MAX_APEX {
+        return Ok(name);
     }
+    Err(format!(
+        "{text:?} is too long for a zone: names below it could have over 255 octets; at most {} are left for it",
+        MAX_APEX - 2
+    ))
 }
 
 /// `ADDR:PORT`, or `ADDR` for port 53. An IPv6 address with a port stands in brackets.

@@ -16,6 +16,9 @@ use std::fmt;
 pub const MAX_LABEL: usize = 63;
 /// The longest name in wire form, in octets (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 255;
+/// The longest apex in wire form, in octets: three labels of any length and `svc` fit in front of it, so that every
+/// endpoint has a name.
+pub const MAX_APEX: usize = MAX_NAME - 3 * (MAX_LABEL + 1) - 4;
 
 /// What a name under a forward zone's apex can be, by its shape alone. Whether it exists is the zone's matter.
 ///
@@ -170,6 +173,11 @@ impl QueryName {
     /// The wire form, lower case, with the root's octet.
     pub fn octets(&self) -> &[u8] {
         &self.octets[..usize::from(self.length)]
+    }
+
+    /// A copy to keep.
+    pub fn to_wire(&self) -> WireName {
+        WireName(self.octets().into())
     }
 
     /// How many labels there are, the root not counted.

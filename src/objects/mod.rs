@@ -2,7 +2,7 @@
 //!
 //! Decoding is lenient: what can be served of an object is kept, what cannot is left out and said in a
 //! [`Skipped`]; only an object that is not of its kind at all is [`Invalid`]. Behind this file there are no strings
-//! that should be addresses, families or protocols. The JSON shapes are in [`raw`]; what the objects mean to each
+//! that should be addresses, families or protocols. The JSON shapes are in `raw.rs`; what the objects mean to each
 //! other is `cluster.rs`.
 
 mod raw;

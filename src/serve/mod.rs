@@ -151,7 +151,7 @@ impl Listeners {
     ///
     /// # Errors
     ///
-    /// A thread could not be started, or the TCP part of an address ended by itself. Everything has stopped then too.
+    /// A thread could not be started, or the TCP part of an address ended by itself. All others are told to stop then.
     pub async fn serve(
         self,
         responder: Arc<Responder>,

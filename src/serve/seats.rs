@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 use std::time::Instant;
 
 use tokio::task::AbortHandle;
@@ -40,6 +41,7 @@ struct Taken {
     /// When it last asked something, or was accepted: nanoseconds since the start.
     asked: AtomicU64,
     abort: OnceLock<AbortHandle>,
+    waker: OnceLock<Waker>,
 }
 
 /// What became of a new connection.
@@ -71,7 +73,7 @@ impl Seats {
         let number = table.next;
         table.next += 1;
         let asked = AtomicU64::new(self.nanoseconds(Instant::now()));
-        let taken = Arc::new(Taken { client, asked, abort: OnceLock::new() });
+        let taken = Arc::new(Taken { client, asked, abort: OnceLock::new(), waker: OnceLock::new() });
         table.taken.insert(number, Arc::clone(&taken));
         *table.clients.entry(client).or_default() += 1;
         Seat { seats: Arc::clone(self), number, taken, held: 0 }
@@ -80,6 +82,15 @@ impl Seats {
     /// Closes the longest idle connection; false if there is none.
     pub(super) fn evict(&self) -> bool {
         self.table().evict()
+    }
+
+    /// Has all connections look whether to stop. Later ones look by themselves.
+    pub(super) fn wake_all(&self) {
+        for taken in self.table().taken.values() {
+            if let Some(waker) = taken.waker.get() {
+                waker.wake_by_ref();
+            }
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -152,6 +163,16 @@ impl Seat {
     /// How this connection is closed when another needs its place.
     pub(super) fn closer(&self) -> Closer {
         Closer(Arc::clone(&self.taken))
+    }
+
+    /// Has the connection's task woken when all shall stop. Only then: it is for a fraction of the memory of a
+    /// channel, and works because a task has one waker all its life.
+    pub(super) fn wake_at_stop(&self, waker: &Waker) {
+        if self.taken.waker.get().is_none() {
+            // With the lock: either `wake_all` comes after and finds it, or it came before and so did the stop.
+            let _table = self.seats.table();
+            let _ = self.taken.waker.set(waker.clone());
+        }
     }
 
     /// It asked something.

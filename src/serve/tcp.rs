@@ -94,6 +94,7 @@ pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: A
             },
         }
     }
+    shared.seats.wake_all();
     host.welcome_the_last(listener);
     host.see_all_off().await;
 }
@@ -216,7 +217,8 @@ struct Connection<S> {
     shared: Arc<Shared>,
     /// What was read and not answered: the begin of a message, or whole ones while responses wait.
     unread: Vec<u8>,
-    unsent: Unsent,
+    /// Responses that the client did not take yet. Boxed, because most have none.
+    unsent: Option<Box<Unsent>>,
     /// When something last moved: a message begun or complete, octets of responses taken.
     since: Instant,
     /// What ends it once all responses are sent.
@@ -225,37 +227,25 @@ struct Connection<S> {
     stopping: Option<Instant>,
 }
 
-/// Responses that the stream did not take yet.
-#[derive(Default)]
+/// Responses that wait. Where all octets are taken, the stream has yet to pass them on, as encryption does.
 struct Unsent {
     octets: Vec<u8>,
-    /// How many of them it took since.
     taken: usize,
-    /// Taken, but not passed on. A plain TCP stream passes all on by itself.
-    unflushed: bool,
-}
-
-impl Unsent {
-    fn is_empty(&self) -> bool {
-        self.octets.is_empty() && !self.unflushed
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(stream: S, peer: Peer, seat: Seat, shared: Arc<Shared>) -> Self {
-        let (unread, unsent, since) = (Vec::new(), Unsent::default(), Instant::now());
-        Self { stream, peer, seat, shared, unread, unsent, since, ending: None, stopping: None }
+        let since = Instant::now();
+        Self { stream, peer, seat, shared, unread: Vec::new(), unsent: None, since, ending: None, stopping: None }
     }
 
     /// Answers until there is a reason not to.
     #[allow(clippy::manual_async_fn, reason = "an async fn holds its arguments twice: half as much memory again")]
     fn run(mut self) -> impl Future<Output = End> {
         async move {
-            let stop = self.shared.stop.clone();
             let end = {
-                let mut stopped = pin!(stop.wait());
                 let mut timer = pin!(sleep_until(self.deadline()));
-                poll_fn(|context| self.poll_end(context, stopped.as_mut(), timer.as_mut())).await
+                poll_fn(|context| self.poll_end(context, timer.as_mut())).await
             };
             if matches!(end, End::Refused | End::Stopped) {
                 // The client takes what was sent to it, or does not.
@@ -265,13 +255,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn poll_end(
-        &mut self,
-        context: &mut Context<'_>,
-        stopped: Pin<&mut impl Future<Output = ()>>,
-        timer: Pin<&mut Sleep>,
-    ) -> Poll<End> {
-        if self.stopping.is_none() && stopped.poll(context).is_ready() {
+    fn poll_end(&mut self, context: &mut Context<'_>, timer: Pin<&mut Sleep>) -> Poll<End> {
+        self.seat.wake_at_stop(context.waker());
+        if self.stopping.is_none() && self.shared.stop.told() {
             self.stopping = Some(Instant::now());
         }
         for _ in 0..TURNS {
@@ -290,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn deadline(&self) -> Instant {
         let limits = self.seat.limits();
         match self.stopping {
-            _ if !self.unsent.is_empty() => self.since + limits.unread,
+            _ if self.unsent.is_some() => self.since + limits.unread,
             _ if !self.unread.is_empty() => self.since + limits.unfinished,
             Some(stopping) => stopping + LAST_WORD,
             None => self.since + limits.idle,
@@ -314,7 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn at_deadline(&self) -> End {
         match self.stopping {
-            _ if !self.unsent.is_empty() || !self.unread.is_empty() => End::Slow,
+            _ if self.unsent.is_some() || !self.unread.is_empty() => End::Slow,
             Some(_) => End::Stopped,
             None => End::Idle,
         }
@@ -322,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// One step: sends what waits, reads, answers and sends again. Ready where there may be more to do.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if !self.unsent.is_empty() {
+        if self.unsent.is_some() {
             ready!(self.poll_send(context))?;
         }
         if let Some(end) = self.ending {
@@ -381,31 +367,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Pending => break,
             }
         }
-        self.unsent = Unsent { octets: responses[at..].to_vec(), taken: 0, unflushed: !responses.is_empty() };
-        if at == responses.len() && self.unsent.unflushed {
-            // Pending is not the end: the next turn begins with it.
-            let _: Poll<()> = self.poll_send(context)?.map(drop);
+        let flushed = at == responses.len() && self.poll_flush(context)?.is_ready();
+        if !flushed {
+            self.unsent = Some(Box::new(Unsent { octets: responses[at..].to_vec(), taken: 0 }));
         }
-        let held = self.unread.len() + self.unsent.octets.len();
-        if self.seat.hold(held) { Ok(()) } else { Err(End::Slow) }
+        self.hold()
     }
 
     /// Sends what waits.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
-        while self.unsent.taken < self.unsent.octets.len() {
-            let rest = &self.unsent.octets[self.unsent.taken..];
-            match ready!(Pin::new(&mut self.stream).poll_write(context, rest)) {
-                Ok(taken) if taken > 0 => self.unsent.taken += taken,
+        while let Some(unsent) = &mut self.unsent
+            && unsent.taken < unsent.octets.len()
+        {
+            match ready!(Pin::new(&mut self.stream).poll_write(context, &unsent.octets[unsent.taken..])) {
+                Ok(taken) if taken > 0 => unsent.taken += taken,
                 _ => return Poll::Ready(Err(End::Closed)),
             }
             self.since = Instant::now();
         }
-        if ready!(Pin::new(&mut self.stream).poll_flush(context)).is_err() {
-            return Poll::Ready(Err(End::Closed));
-        }
-        self.unsent = Unsent::default();
-        self.seat.hold(self.unread.len());
-        Poll::Ready(Ok(()))
+        ready!(self.poll_flush(context))?;
+        self.unsent = None;
+        Poll::Ready(self.hold())
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        Pin::new(&mut self.stream).poll_flush(context).map_err(|_| End::Closed)
+    }
+
+    /// Accounts for what is held.
+    fn hold(&mut self) -> Result<(), End> {
+        let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.octets.len());
+        if self.seat.hold(self.unread.len() + unsent) { Ok(()) } else { Err(End::Slow) }
     }
 
     /// Says that nothing more will come, and waits until the client says so too.
@@ -516,7 +508,7 @@ mod tests {
         let Admission::Seated(seat) = shared.seats.admit(client.ip()) else { panic!("there is room") };
         let connection = Connection::new(accepted, Peer { from: client, to: address }, seat, Arc::new(shared));
         let size = size_of_val(&connection.run());
-        assert!(size <= 640, "{size} octets");
+        assert!(size <= 384, "{size} octets");
     }
 
     #[test]
