@@ -195,10 +195,10 @@ fn the_built_in_example_is_good() {
         [
             "Service default/web",
             "StatefulSet default/web",
-            "Service default/web-public",
             "Service default/search",
             "Service shop/api",
             "Deployment shop/api",
+            "Service shop/api-public",
         ]
     );
 }

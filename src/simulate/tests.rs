@@ -129,7 +129,7 @@ fn owned(manifest: &str, name: &str, kind: &str, owner: &str) -> String {
 #[test]
 fn seeds() {
     check(
-        include_str!("../../tests/seeds/1-httpd-headless.yaml"),
+        include_str!("../../tests/scenarios/seed-1.yaml"),
         PODS,
         &[
             "pod xgp-lll/statefulset-test-0 *",
@@ -140,7 +140,7 @@ fn seeds() {
         ],
     );
     check(
-        include_str!("../../tests/seeds/2-nginx-web.yaml"),
+        include_str!("../../tests/scenarios/seed-2.yaml"),
         PODS,
         &[
             "pod default/web-0 *",
@@ -150,7 +150,7 @@ fn seeds() {
         ],
     );
     check(
-        include_str!("../../tests/seeds/3-myapp-mismatch.yaml"),
+        include_str!("../../tests/scenarios/seed-3.yaml"),
         PODS,
         &[
             "pod default/myapp-0 *",
@@ -159,7 +159,7 @@ fn seeds() {
         ],
     );
     check(
-        include_str!("../../tests/seeds/4-web-two-services.yaml"),
+        include_str!("../../tests/scenarios/seed-4.yaml"),
         PODS,
         &[
             "pod default/web-0 *",
@@ -170,7 +170,7 @@ fn seeds() {
         ],
     );
     check(
-        include_str!("../../tests/seeds/5-nodeport-governed.yaml"),
+        include_str!("../../tests/scenarios/seed-5.yaml"),
         PODS,
         &[
             "pod default/mynginx-#-# *",
