@@ -6,6 +6,7 @@
 //! query came in, behind its question. What is answered is `answer.rs`.
 
 use hickory_proto::op::Message;
+use hickory_proto::rr::RecordType;
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::metrics::Event;
@@ -127,9 +128,9 @@ pub fn read(message: &[u8], name: &mut QueryName) -> Result<Query, Refusal> {
         (0, 0) => return Err(formerr),
         (0, 1) => match read_opt(&message[question_end..]) {
             Some(edns) => Some(edns),
-            None => read_unusual(message, question_end)?,
+            None => read_unusual(message, question_end, false)?,
         },
-        _ => read_unusual(message, question_end)?,
+        _ => read_unusual(message, question_end, authorities > 0)?,
     };
     // 10.
     if edns.is_some_and(|edns| edns.version > 0) {
@@ -160,21 +161,24 @@ fn read_opt(record: &[u8]) -> Option<Edns> {
 
 /// Reads what is behind the question of a message with more than an OPT there.
 #[cold]
-fn read_unusual(message: &[u8], question_end: usize) -> Result<Option<Edns>, Refusal> {
+fn read_unusual(message: &[u8], question_end: usize, authority: bool) -> Result<Option<Edns>, Refusal> {
     let formerr = Refusal::header_only(rcode::FORMERR);
     let mut decoder = BinDecoder::new(message);
     let parsed = Message::read(&mut decoder).map_err(|_| formerr)?;
-    if !decoder.is_empty() || !parsed.additionals.is_empty() {
-        return Err(formerr);
-    }
     let edns = parsed.edns.as_ref().map(|edns| Edns {
         size: edns.max_payload(),
         dnssec_ok: edns.flags().dnssec_ok,
         version: edns.version(),
     });
-    // RFC 8945 section 5.2.1: we know no key.
-    if parsed.signature.is_some() {
-        return Err(Refusal { rcode: rcode::NOTAUTH, question_end, edns });
+    let opt_first = message[question_end..].starts_with(&[0, 0, rtype::OPT as u8]);
+    match &parsed.additionals[..] {
+        _ if !decoder.is_empty() => return Err(formerr),
+        [] => {}
+        // RFC 8945 section 5.2: a signature comes last; section 5.2.1: we know no key.
+        [last] if last.record_type() == RecordType::TSIG && (edns.is_none() || opt_first || authority) => {
+            return Err(Refusal { rcode: rcode::NOTAUTH, question_end, edns });
+        }
+        _ => return Err(formerr),
     }
     Ok(edns)
 }

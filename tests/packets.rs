@@ -105,7 +105,7 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds.push(cookie);
     let mut signed = query(2, &wire("web.default.svc.cluster.local"), 1, None);
     signed[11] = 1;
-    signed.extend_from_slice(b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x1c\x04hmac\x00");
+    signed.extend_from_slice(b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x1a\x04hmac\x00");
     signed.extend_from_slice(&[0; 6]);
     signed.extend_from_slice(&[1, 44, 0, 4, 1, 2, 3, 4, 0, 2, 0, 0, 0, 0]);
     seeds.push(signed);

@@ -1,0 +1,275 @@
+//! The gate: what is dropped, what is refused, and with what, packet by packet.
+//!
+//! Each case is a packet, who sent it, and what comes back: nothing, or the rcode and how much of the question.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{query, wire};
+use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
+use headless_dns::metrics::{Event, Metrics};
+use headless_dns::names::WireName;
+use headless_dns::names::reverse::ReverseZones;
+use headless_dns::rules::Rules;
+use headless_dns::status::Status;
+use headless_dns::zone::{Settings, Zone};
+use hickory_proto::op::Message;
+
+const CLIENT: &str = "10.1.2.3:40000";
+const SERVER: &str = "10.96.0.53:53";
+
+/// What a packet gets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Gets {
+    /// Nothing, and this counter moves.
+    Nothing(Event),
+    /// This rcode with the header alone.
+    Header(u16),
+    /// This rcode behind the question.
+    Rcode(u16),
+}
+use Gets::{Header, Nothing, Rcode};
+
+const NOERROR: u16 = 0;
+const FORMERR: u16 = 1;
+const SERVFAIL: u16 = 2;
+const NXDOMAIN: u16 = 3;
+const NOTIMP: u16 = 4;
+const REFUSED: u16 = 5;
+const NOTAUTH: u16 = 9;
+const BADVERS: u16 = 16;
+
+struct Gate {
+    responder: Responder,
+    metrics: Metrics,
+}
+
+impl Gate {
+    fn new(access: Access, synced: bool) -> Self {
+        let apexes = vec![WireName::parse("cluster.local").unwrap()];
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let status = Arc::new(Status::default());
+        if synced {
+            status.set_synced();
+        }
+        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+        Self { responder: Responder::new(zone, status, access), metrics: Metrics::default() }
+    }
+
+    fn ask(&self, packet: &[u8], from: &str, transport: Transport) -> (Option<Vec<u8>>, Vec<Event>) {
+        let before: Vec<u64> = Event::ALL.iter().map(|event| self.metrics.total(*event)).collect();
+        let mut buffer = vec![0; 65_535.max(packet.len())];
+        buffer[..packet.len()].copy_from_slice(packet);
+        let peer = Peer { from: from.parse().unwrap(), to: SERVER.parse().unwrap() };
+        let mut worker = Worker::new(self.metrics.worker());
+        let length = self.responder.respond(&mut worker, peer, transport, &mut buffer, packet.len());
+        let response = length.map(|length| buffer[..length].to_vec());
+        let moved = Event::ALL.iter().zip(before).filter(|(event, before)| self.metrics.total(**event) > *before);
+        (response, moved.map(|(event, _)| *event).collect())
+    }
+
+    fn check(&self, what: &str, packet: &[u8], from: &str, expected: Gets) {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let (response, moved) = self.ask(packet, from, transport);
+            let gets = match &response {
+                None => Nothing(moved[0]),
+                Some(response) => {
+                    let message = Message::from_vec(response).expect("hickory-proto reads it");
+                    let rcode = u16::from(message.metadata.response_code);
+                    if message.queries.is_empty() { Header(rcode) } else { Rcode(rcode) }
+                }
+            };
+            assert_eq!(gets, expected, "{what}");
+            assert_eq!(moved.len(), 1, "{what} is counted once: {moved:?}");
+        }
+    }
+}
+
+fn good() -> Vec<u8> {
+    query(7, &wire("cluster.local"), 6, None)
+}
+
+fn with(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut packet = good();
+    change(&mut packet);
+    packet
+}
+
+/// Records behind the question, counted in the additional section.
+fn additional(records: &[&[u8]]) -> Vec<u8> {
+    with(|packet| {
+        packet[11] = records.len() as u8;
+        records.iter().for_each(|record| packet.extend_from_slice(record));
+    })
+}
+
+const OPT: &[u8] = &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+const TSIG: &[u8] = b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x1a\x04hmac\x00\
+    \x00\x00\x00\x00\x00\x00\x01\x2c\x00\x04\x01\x02\x03\x04\x00\x02\x00\x00\x00\x00";
+const A_RECORD: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 0, 0, 1];
+
+#[test]
+fn packets() {
+    let gate = Gate::new(Access::default(), true);
+    let mut long_label = query(7, &wire("cluster.local"), 1, None);
+    long_label[12] = 64;
+    let mut long_name = query(7, &[&b"\x01a".repeat(128)[..], &[0]].concat(), 1, None);
+    long_name[5] = 1;
+    let cases: Vec<(&str, Vec<u8>, Gets)> = vec![
+        ("a good query", good(), Rcode(NOERROR)),
+        ("nothing", vec![], Nothing(Event::DroppedShort)),
+        ("eleven octets", vec![0; 11], Nothing(Event::DroppedShort)),
+        ("a response", with(|packet| packet[2] |= 0x80), Nothing(Event::DroppedResponse)),
+        ("a response of another opcode", with(|packet| packet[2] |= 0xa8), Nothing(Event::DroppedResponse)),
+        ("a lone header", vec![0; 12], Header(FORMERR)),
+        ("IQUERY", with(|packet| packet[2] |= 1 << 3), Header(NOTIMP)),
+        ("STATUS", with(|packet| packet[2] |= 2 << 3), Header(NOTIMP)),
+        ("NOTIFY", with(|packet| packet[2] |= 4 << 3), Header(NOTIMP)),
+        ("UPDATE", with(|packet| packet[2] |= 5 << 3), Header(NOTIMP)),
+        ("DSO", with(|packet| packet[2] |= 6 << 3), Header(NOTIMP)),
+        ("an unknown opcode", with(|packet| packet[2] |= 15 << 3), Header(NOTIMP)),
+        ("no question", with(|packet| packet[5] = 0), Header(FORMERR)),
+        ("two questions", with(|packet| packet[5] = 2), Header(FORMERR)),
+        ("65,535 questions", with(|packet| packet[4..6].fill(255)), Header(FORMERR)),
+        ("an answer in a query", with(|packet| packet[7] = 1), Header(FORMERR)),
+        ("an authority in a query", with(|packet| packet[9] = 1), Header(FORMERR)),
+        ("three additional records", additional(&[OPT, OPT, OPT]), Header(FORMERR)),
+        ("a counted record that is missing", with(|packet| packet[11] = 1), Header(FORMERR)),
+        ("octets left over", with(|packet| packet.push(0)), Header(FORMERR)),
+        (
+            "octets left over behind OPT",
+            with(|packet| {
+                packet[11] = 1;
+                packet.extend_from_slice(OPT);
+                packet.push(0);
+            }),
+            Header(FORMERR),
+        ),
+        ("a pointer to itself", with(|packet| packet[12..14].copy_from_slice(&[0xc0, 12])), Header(FORMERR)),
+        ("a pointer to the header", with(|packet| packet[12..14].copy_from_slice(&[0xc0, 0])), Header(FORMERR)),
+        ("a label of 64 octets", long_label, Header(FORMERR)),
+        ("a name of 257 octets", long_name, Header(FORMERR)),
+        ("a cut name", with(|packet| packet.truncate(20)), Header(FORMERR)),
+        ("a cut question", with(|packet| packet.truncate(packet.len() - 1)), Header(FORMERR)),
+        ("OPT as a type", query(7, &wire("cluster.local"), 41, None), Header(FORMERR)),
+        ("one OPT", additional(&[OPT]), Rcode(NOERROR)),
+        ("two OPTs", additional(&[OPT, OPT]), Header(FORMERR)),
+        ("an OPT below a name", additional(&[&[&[1, b'a'], OPT].concat()]), Header(FORMERR)),
+        ("an OPT with a broken option", additional(&[&[&OPT[..10], &[4, 0, 10, 0, 8]].concat()]), Header(FORMERR)),
+        (
+            "an OPT with a cookie",
+            additional(&[&[&OPT[..10], &[12, 0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]].concat()]),
+            Rcode(NOERROR),
+        ),
+        (
+            "an OPT with flags that nobody knows",
+            additional(&[&[0, 0, 41, 4, 208, 0, 0, 0x7f, 0xff, 0, 0]]),
+            Rcode(NOERROR),
+        ),
+        ("EDNS version 1", additional(&[&[0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0]]), Rcode(BADVERS)),
+        ("a record that is no OPT", additional(&[A_RECORD]), Header(FORMERR)),
+        ("a record beside an OPT", additional(&[A_RECORD, OPT]), Header(FORMERR)),
+        ("a signature", additional(&[TSIG]), Rcode(NOTAUTH)),
+        ("a signature behind an OPT", additional(&[OPT, TSIG]), Rcode(NOTAUTH)),
+        ("a signature in front of an OPT", additional(&[TSIG, OPT]), Header(FORMERR)),
+        ("class CH", with(|packet| *packet.last_mut().unwrap() = 3), Rcode(REFUSED)),
+        ("class NONE", with(|packet| *packet.last_mut().unwrap() = 254), Rcode(REFUSED)),
+        ("class ANY", with(|packet| *packet.last_mut().unwrap() = 255), Rcode(REFUSED)),
+        ("the root", query(7, &wire("."), 2, None), Rcode(REFUSED)),
+        ("outside", query(7, &wire("example.test"), 1, None), Rcode(REFUSED)),
+        ("AXFR", query(7, &wire("cluster.local"), 252, None), Rcode(REFUSED)),
+        ("IXFR without its SOA", query(7, &wire("cluster.local"), 251, None), Rcode(REFUSED)),
+        (
+            "IXFR",
+            {
+                let mut packet = query(7, &wire("cluster.local"), 251, None);
+                packet[9] = 1;
+                packet.extend_from_slice(b"\xc0\x0c\x00\x06\x00\x01\x00\x00\x00\x00\x00\x16\x00\x00");
+                packet.extend_from_slice(&[0; 20]);
+                packet
+            },
+            Rcode(REFUSED),
+        ),
+        ("type 65535", query(7, &wire("cluster.local"), 65_535, None), Rcode(NOERROR)),
+        ("a name that is not there", query(7, &wire("x.cluster.local"), 1, None), Rcode(NXDOMAIN)),
+    ];
+    for (what, packet, expected) in cases {
+        gate.check(what, &packet, CLIENT, expected);
+    }
+}
+
+#[test]
+fn who_is_a_client() {
+    let gate = Gate::new(Access::default(), true);
+    for (from, expected) in [
+        (CLIENT, Rcode(NOERROR)),
+        ("10.1.2.3:0", Nothing(Event::DroppedSource)),
+        ("0.0.0.0:5000", Nothing(Event::DroppedSource)),
+        ("224.0.0.251:5353", Nothing(Event::DroppedSource)),
+        ("[ff02::fb]:5353", Nothing(Event::DroppedSource)),
+        (SERVER, Nothing(Event::DroppedSource)),
+        // A dig on the same host comes from our own address.
+        ("10.96.0.53:40000", Rcode(NOERROR)),
+    ] {
+        gate.check(from, &good(), from, expected);
+    }
+    // Before anything else is said, also to a client that nobody is.
+    gate.check("a response from us", &with(|packet| packet[2] |= 0x80), SERVER, Nothing(Event::DroppedResponse));
+}
+
+#[test]
+fn who_may_ask() {
+    let networks = || vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+    let refusing = Gate::new(Access { allow: networks(), silent: false }, true);
+    let silent = Gate::new(Access { allow: networks(), silent: true }, true);
+    for (from, allowed) in [
+        (CLIENT, true),
+        ("[::ffff:10.1.2.3]:40000", true),
+        ("[fd00::1]:40000", true),
+        ("192.0.2.1:40000", false),
+        ("[2001:db8::1]:40000", false),
+    ] {
+        refusing.check(from, &good(), from, Rcode(if allowed { NOERROR } else { REFUSED }));
+        silent.check(from, &good(), from, if allowed { Rcode(NOERROR) } else { Nothing(Event::DroppedNotAllowed) });
+    }
+    let broken = with(|packet| packet.push(0));
+    refusing.check("a broken query from outside", &broken, "192.0.2.1:40000", Header(REFUSED));
+}
+
+#[test]
+fn nothing_is_denied_before_everything_was_read() {
+    let gate = Gate::new(Access::default(), false);
+    for name in ["cluster.local", "x.cluster.local", "web.default.svc.cluster.local"] {
+        gate.check(name, &query(7, &wire(name), 1, Some(1232)), CLIENT, Rcode(SERVFAIL));
+    }
+    gate.check("outside", &query(7, &wire("example.test"), 1, None), CLIENT, Rcode(REFUSED));
+    let (response, _) = gate.ask(&query(7, &wire("x.cluster.local"), 1, Some(1232)), CLIENT, Transport::Udp);
+    let message = Message::from_vec(&response.unwrap()).unwrap();
+    let codes: Vec<u16> = message.edns.unwrap().options().options.iter().map(|(code, _)| u16::from(*code)).collect();
+    assert_eq!(codes, [15], "an extended error says why");
+}
+
+#[test]
+fn flags() {
+    let gate = Gate::new(Access::default(), true);
+    // RD set, Z, AD and CD set, DNSSEC OK set.
+    let mut packet = query(0xabcd, &wire("cLuStEr.LoCaL"), 6, Some(4096));
+    packet[3] = 0x70;
+    let at = packet.len() - 4;
+    packet[at] = 0x80;
+    // The helper makes names in lower case: this one must keep its case.
+    packet[12..27].copy_from_slice(b"\x07cLuStEr\x05LoCaL\x00");
+    let (response, _) = gate.ask(&packet, CLIENT, Transport::Udp);
+    let response = response.unwrap();
+    assert_eq!(response[..4], [0xab, 0xcd, 0x85, 0x00], "QR, AA and RD, nothing else");
+    assert_eq!(response[12..31], packet[12..31], "the question as it came");
+    let opt = &response[response.len() - 11..];
+    assert_eq!(opt, [0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0], "our size, and the copied DO bit");
+    let mut packet = good();
+    packet[2] = 0;
+    let (response, _) = gate.ask(&packet, CLIENT, Transport::Udp);
+    assert_eq!(response.unwrap()[2], 0x84, "RD stays clear");
+}
