@@ -91,15 +91,11 @@ impl Responder {
         message: &mut [u8],
         length: usize,
     ) -> Option<usize> {
-        let header: [u8; 4] = message.get(..4)?.try_into().ok()?;
-        let answered = catch_unwind(AssertUnwindSafe(|| self.answer(worker, peer, transport, message, length)));
-        let Ok(answered) = answered else {
-            worker.counters.count(Event::Panics);
-            // The question may be written over by now: the header alone says enough.
-            message[..4].copy_from_slice(&header);
-            return Some(wire::refuse(message, Refusal::header_only(rcode::SERVFAIL), None));
-        };
-        let (response, rcode) = answered?;
+        let (response, rcode) = guarded(message, |message| self.answer(worker, peer, transport, message, length))
+            .unwrap_or_else(|servfail| {
+                worker.counters.count(Event::Panics);
+                Some((servfail, rcode::SERVFAIL))
+            })?;
         worker.counters.count(rcode_event(rcode));
         if message[2] & 0x02 != 0 {
             let udp = transport == Transport::Udp;
@@ -263,6 +259,20 @@ impl Responder {
         response.soa(names, site, if expected { negative.min(EXPECTED_TTL) } else { negative }, &self.zone);
         Step::Done(rcode)
     }
+}
+
+/// Answers, or catches the panic of it: then `message` is SERVFAIL, and its length the error.
+fn guarded(
+    message: &mut [u8],
+    answer: impl FnOnce(&mut [u8]) -> Option<(usize, u16)>,
+) -> Result<Option<(usize, u16)>, usize> {
+    let mut header = [0; 4];
+    header.copy_from_slice(&message[..4]);
+    catch_unwind(AssertUnwindSafe(|| answer(message))).map_err(|_| {
+        // The question may be written over by now: the header alone says enough.
+        message[..4].copy_from_slice(&header);
+        wire::refuse(message, Refusal::header_only(rcode::SERVFAIL), None)
+    })
 }
 
 /// Step 3 of the gate: what can be a client. Our own address and port is a message that we sent ourselves.
@@ -543,4 +553,22 @@ fn is_below(name: &WireName, apex: &WireName) -> bool {
     let mut query = QueryName::default();
     query.set(name);
     query.apex_at(apex).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_costs_one_query() {
+        let mut message = [0x12, 0x34, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0].to_vec();
+        message.resize(1232, 0);
+        let length = guarded(&mut message, |message| {
+            message[..100].fill(0xff);
+            panic!("on purpose");
+        });
+        assert_eq!(length, Err(12));
+        assert_eq!(message[..12], [0x12, 0x34, 0x81, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(guarded(&mut message, |_| Some((7, 0))), Ok(Some((7, 0))));
+    }
 }

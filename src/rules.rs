@@ -107,7 +107,7 @@ pub struct Rules {
     pub ptr: Ptr,
     /// What the `pod` branch answers.
     pub pod_records: PodRecords,
-    /// Whether an endpoint has its Pod's name too, beside its hostname or dashed address.
+    /// Whether an endpoint without a hostname has its Pod's name too, beside its dashed address (N9).
     pub endpoint_pod_names: bool,
 }
 

@@ -93,7 +93,7 @@ struct NamingOptions {
         value_parser = choice::<Ptr>(Ptr::NAMES)
     )]
     ptr: Ptr,
-    /// Give endpoints their Pod's name too, beside their hostname or dashed address.
+    /// Give an endpoint without a hostname its Pod's name too, beside its dashed address.
     #[arg(
         long, env = "HEADLESS_DNS_ENDPOINT_POD_NAMES", value_name = "BOOL", num_args = 0..=1,
         require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set,
