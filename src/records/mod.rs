@@ -1,5 +1,5 @@
 //! One contributor's view in, its records out. The rules of Kubernetes DNS-Based Service Discovery 1.1.0 live here
-//! and in [`build`]; the row ids (N1, E3, ...) are those of the tables in `tests/rows.md`.
+//! and in `build.rs`; the row ids (N1, E3, ...) are those of the tables in `tests/rows.md`.
 //!
 //! A Service's records are one immutable value in columns: its addresses stand side by side, the name of an endpoint
 //! is eight octets, and what a regular Service can say in two numbers is not spelled out. What is asked of it is an
