@@ -20,6 +20,15 @@ pub const MAX_NAME: usize = 255;
 /// endpoint has a name.
 pub const MAX_APEX: usize = MAX_NAME - 3 * (MAX_LABEL + 1) - 4;
 
+/// `svc` in wire form: between a namespace and the apex.
+pub const SVC: &[u8] = b"\x03svc";
+/// `ns.dns` in wire form: the name server's name, in front of the apex.
+pub const NAME_SERVER: &[u8] = b"\x02ns\x03dns";
+/// `hostmaster` in wire form: the mailbox of the SOA, in front of the apex.
+pub const HOSTMASTER: &[u8] = b"\x0ahostmaster";
+/// `dns-version` in wire form, in front of the apex.
+pub const VERSION: &[u8] = b"\x0bdns-version";
+
 /// What a name under a forward zone's apex can be, by its shape alone. Whether it exists is the zone's matter.
 ///
 /// `Z` stands for the apex in the comments.
@@ -254,6 +263,31 @@ impl WireName {
     /// How many labels there are, the root not counted.
     pub fn labels(&self) -> usize {
         labels_of(&self.0).count()
+    }
+
+    /// The name of a Service below this apex, with `labels` in front, or `None` where that is over 255 octets.
+    pub fn of_service(&self, key: ServiceKey<'_>, labels: &[&[u8]]) -> Option<Self> {
+        let mut wire = Vec::with_capacity(MAX_NAME);
+        for label in labels {
+            wire.push(label.len() as u8);
+            wire.extend_from_slice(label);
+        }
+        wire.extend_from_slice(key.0);
+        wire.extend_from_slice(SVC);
+        self.prefixed(&wire)
+    }
+
+    /// The name of a Pod's address below this apex: `label` and the namespace.
+    pub fn of_pod(&self, namespace: &[u8], label: &[u8]) -> Option<Self> {
+        let lengths = [[label.len() as u8], [namespace.len() as u8]];
+        self.prefixed(&[&lengths[0], label, &lengths[1], namespace, b"\x03pod"].concat())
+    }
+
+    /// A key that sorts names in canonical order (RFC 4034 section 6.1): their labels from the last to the first.
+    pub fn canonical(&self) -> Vec<Box<[u8]>> {
+        let mut labels: Vec<Box<[u8]>> = labels_of(&self.0).map(Into::into).collect();
+        labels.reverse();
+        labels
     }
 
     /// This name with `labels` (wire form, no root) in front, or `None` where that is over 255 octets.

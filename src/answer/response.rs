@@ -1,0 +1,227 @@
+//! How each kind of RRset is written into a response: what fits, from where, under which names.
+
+use super::{Names, Step};
+use crate::names::{HOSTMASTER, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
+use crate::records::{Addresses, OwnName, PtrName, RRset, Server, Servers};
+use crate::rtype;
+use crate::wire::{self, NameRef, Section, Writer, rcode};
+use crate::zone::{SOA_TIMERS, Site, VERSION_TTL, Zone};
+
+/// A response while it is written.
+pub(super) struct Response<'m> {
+    pub(super) writer: Writer<'m>,
+    pub(super) ttl: u32,
+    /// Where RRsets begin, before they are taken modulo their length (A6).
+    pub(super) turn: usize,
+}
+
+impl Response<'_> {
+    pub(super) fn rrset(&mut self, names: Names, site: Site<'_>, rrset: RRset<'_>, zone: &Zone) -> Step {
+        match rrset {
+            RRset::A(addresses) => self.addresses(names.owner, rtype::A, addresses, u32::to_be_bytes),
+            RRset::Aaaa(addresses) => self.addresses(names.owner, rtype::AAAA, addresses, u128::to_be_bytes),
+            RRset::Srv(servers) => self.servers(names.owner, site.forward, servers),
+            RRset::Ptr(pointers) => self.pointers(names.owner, site, pointers),
+            RRset::Txt(text) => self.one(names.owner, rtype::TXT, VERSION_TTL, &[&[text.len() as u8], text]),
+            RRset::Soa => self.soa(names, site, zone.settings().negative_ttl, zone),
+            RRset::Ns => {
+                let target = self.writer.position() + 12;
+                let (label, rest) = name_server(names, site);
+                self.one(names.owner, rtype::NS, self.ttl, &[label, rest.octets()]);
+                return Step::Glue(target);
+            }
+        }
+        Step::Done(rcode::NOERROR)
+    }
+
+    /// A1 and A4: as many addresses as fit, from a place that moves.
+    fn addresses<T: Copy, const N: usize>(
+        &mut self,
+        owner: u16,
+        rtype: u16,
+        addresses: Addresses<'_, T>,
+        octets: impl Fn(T) -> [u8; N],
+    ) {
+        let count = addresses.len();
+        let fit = self.fit(count, 12 + N);
+        let start = if count > 1 { self.turn % count } else { 0 };
+        for index in (start..count).chain(0..start).take(fit) {
+            self.writer.address(owner, rtype, self.ttl, octets(addresses.get(index)));
+        }
+    }
+
+    /// How many of `count` records of `length` octets fit; cuts the answer where that is not all.
+    fn fit(&mut self, count: usize, length: usize) -> usize {
+        let fit = count.min(self.writer.room() / length);
+        if fit < count {
+            self.writer.truncate();
+        }
+        fit
+    }
+
+    /// N4, N5: targets in full (RFC 2782: no compression), then their addresses as far as they fit (A4).
+    fn servers(&mut self, owner: u16, zone: &WireName, servers: Servers<'_>) {
+        let count = servers.len();
+        let start = self.turn % count;
+        let first = self.writer.position();
+        let mut written = 0;
+        for index in (start..count).chain(0..start) {
+            if !self.server(owner, zone, &servers, servers.get(index)) {
+                self.writer.truncate();
+                break;
+            }
+            written += 1;
+        }
+        self.writer.begin(Section::Additional);
+        let mut position = first;
+        let mut before = None;
+        for index in (start..count).chain(0..start).take(written) {
+            let (data, next) = self.writer.data_of(position);
+            position = next;
+            let server = servers.get(index);
+            // Ports of one endpoint stand together, but for the place where the rotation begins.
+            let seen =
+                before == Some(server.endpoint) || index < start && servers.get(start).endpoint == server.endpoint;
+            before = Some(server.endpoint);
+            let Some(target) = wire::pointer(data + 6).filter(|_| !seen) else { continue };
+            if self.writer.room() < 16 {
+                break;
+            }
+            self.additional(target, rtype::A, server.v4, u32::to_be_bytes);
+            self.additional(target, rtype::AAAA, server.v6, u128::to_be_bytes);
+        }
+    }
+
+    fn server(&mut self, owner: u16, zone: &WireName, servers: &Servers<'_>, server: Server<'_>) -> bool {
+        let mut buffer = [0; 64];
+        let label = own_label(server.label, &mut buffer);
+        let mut fixed = [0; 6];
+        fixed[2..4].copy_from_slice(&servers.weight.to_be_bytes());
+        fixed[4..6].copy_from_slice(&server.port.to_be_bytes());
+        let data: [&[u8]; 5] = [&fixed, label, servers.service().0, SVC, zone.octets()];
+        self.writer.record(NameRef::Pointer(owner), rtype::SRV, self.ttl, &data)
+    }
+
+    /// An RRset of the additional section: whole, or not at all.
+    fn additional<T: Copy, const N: usize>(
+        &mut self,
+        owner: u16,
+        rtype: u16,
+        addresses: &[T],
+        octets: impl Fn(T) -> [u8; N],
+    ) {
+        if addresses.len() * (12 + N) <= self.writer.room() {
+            for address in addresses {
+                self.writer.address(owner, rtype, self.ttl, octets(*address));
+            }
+        }
+    }
+
+    /// R2: in their order, never rotated: clients take the first.
+    fn pointers(&mut self, owner: u16, site: Site<'_>, names: &[PtrName]) {
+        let Some(address) = site.address else { return };
+        // The first name is written in full; those behind it share its `svc` and its zone (RFC 1035 section 4.1.4).
+        let mut shared: Option<u16> = None;
+        for name in names {
+            let mut buffer = [0; 64];
+            let label = own_label(name.own_name(address), &mut buffer);
+            let ServiceKey(service) = name.service.key();
+            let at = self.writer.position() + 12 + label.len() + service.len();
+            let suffix = shared.map(u16::to_be_bytes);
+            let rest: [&[u8]; 2] = match &suffix {
+                Some(pointer) => [pointer, &[]],
+                None => [SVC, site.forward.octets()],
+            };
+            if !self.writer.record(NameRef::Pointer(owner), rtype::PTR, self.ttl, &[label, service, rest[0], rest[1]]) {
+                self.writer.truncate();
+                return;
+            }
+            shared = shared.or_else(|| wire::pointer(at));
+        }
+    }
+
+    /// Returns where the target stands; `None` where the record did not fit.
+    pub(super) fn cname(&mut self, names: Names, site: Site<'_>, target: &WireName) -> Option<u16> {
+        let at = self.writer.position() + 12;
+        let below = target.octets().strip_suffix(site.apex.octets()).filter(|_| is_below(target, site.apex));
+        let pointer = names.apex.map(u16::to_be_bytes);
+        let data: [&[u8]; 2] = match (below, &pointer) {
+            (Some(labels), Some(pointer)) => [labels, pointer],
+            _ => [target.octets(), &[]],
+        };
+        if !self.writer.record(NameRef::Pointer(names.owner), rtype::CNAME, self.ttl, &data) {
+            self.writer.truncate();
+            return None;
+        }
+        wire::pointer(at)
+    }
+
+    /// A8. Not even a question of 255 octets leaves too little room for it.
+    pub(super) fn soa(&mut self, names: Names, site: Site<'_>, ttl: u32, zone: &Zone) {
+        let owner = names.apex.map_or(NameRef::Whole(site.apex), NameRef::Pointer);
+        let mut numbers = [0; 20];
+        let [refresh, retry, expire] = SOA_TIMERS;
+        let values = [zone.serial(), refresh, retry, expire, zone.settings().negative_ttl];
+        for (place, value) in numbers.chunks_exact_mut(4).zip(values) {
+            place.copy_from_slice(&value.to_be_bytes());
+        }
+        let (label, rest) = name_server(names, site);
+        let rest = rest.octets();
+        self.writer.record(owner, rtype::SOA, ttl, &[label, rest, HOSTMASTER, rest, &numbers]);
+    }
+
+    /// The name server's addresses, under its name at `target`.
+    pub(super) fn glue(&mut self, target: usize, zone: &Zone) {
+        let apex = zone.name_server();
+        self.writer.begin(Section::Additional);
+        if let Some(owner) = wire::pointer(target) {
+            self.additional(owner, rtype::A, &apex.v4, u32::to_be_bytes);
+            self.additional(owner, rtype::AAAA, &apex.v6, u128::to_be_bytes);
+        }
+    }
+
+    fn one(&mut self, owner: u16, rtype: u16, ttl: u32, data: &[&[u8]]) {
+        if !self.writer.record(NameRef::Pointer(owner), rtype, ttl, data) {
+            self.writer.truncate();
+        }
+    }
+}
+
+/// The name server's labels, and what stands behind them: a pointer to the zone that was asked, or the zone in full.
+fn name_server<'s>(names: Names, site: Site<'s>) -> (&'static [u8], Rest<'s>) {
+    match names.apex.filter(|_| std::ptr::eq(site.apex, site.forward)) {
+        Some(pointer) => (NAME_SERVER, Rest::Pointer(pointer.to_be_bytes())),
+        None => (NAME_SERVER, Rest::Zone(site.forward)),
+    }
+}
+
+enum Rest<'s> {
+    Pointer([u8; 2]),
+    Zone(&'s WireName),
+}
+
+impl Rest<'_> {
+    fn octets(&self) -> &[u8] {
+        match self {
+            Self::Pointer(octets) => octets,
+            Self::Zone(zone) => zone.octets(),
+        }
+    }
+}
+
+/// The first label of an endpoint's name with its length in front; nothing for the Service's own name.
+fn own_label<'b>(name: Option<OwnName<'_>>, buffer: &'b mut [u8; 64]) -> &'b [u8] {
+    let Some(name) = name else { return &[] };
+    let mut text = [0; 63];
+    let label = name.write(&mut text);
+    buffer[0] = label.len() as u8;
+    buffer[1..=label.len()].copy_from_slice(label);
+    &buffer[..=label.len()]
+}
+
+/// Whether `name` ends in the labels of `apex`, and not only in its octets.
+fn is_below(name: &WireName, apex: &WireName) -> bool {
+    let mut query = QueryName::default();
+    query.set(name);
+    query.apex_at(apex).is_some()
+}

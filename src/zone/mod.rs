@@ -1,0 +1,375 @@
+//! The record index: publish, look up, serial, iterate.
+//!
+//! A name is found by its labels: the two of its Service lead to one immutable value, and inside it a small table of
+//! numbers, without keys, leads from a label to an endpoint. So one Service is replaced by one store, no answer shows
+//! half of an update (A9), a name that does not exist costs one failed look-up, and every empty non-terminal is known
+//! because the value that makes it exist is known. Reverse names are found by address. The maps and their locks are
+//! in this folder only; no guard leaves it, and the closure that looks at what was found must not call the zone again.
+//!
+//! Here: the look-up. Beside it: `publish.rs` replaces what contributors gave, `records.rs` iterates.
+
+mod publish;
+mod records;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use crate::explain::Absence;
+use crate::names::labels::Label;
+use crate::names::reverse::{AddressRange, ReverseOwner, ReverseZones};
+use crate::names::{NAME_SERVER, Owner, QueryName, WireName, dashed, owner};
+use crate::records::{Addresses, ApexRecords, PodAddresses, PtrName, RRset, ServiceNode, ServiceRecords};
+use crate::rtype;
+use crate::rules::{PodRecords, Rules};
+
+pub use records::{Record, RecordData};
+
+/// What never changes while the server runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The zone and its aliases, at least one, none below another. PTR records use the first.
+    pub apexes: Vec<WireName>,
+    /// TTL of all records but those of the apex, in seconds.
+    pub ttl: u32,
+    /// TTL of negative answers, and the SOA's own and MINIMUM (RFC 2308), in seconds.
+    pub negative_ttl: u32,
+    /// Which names exist.
+    pub rules: Rules,
+}
+
+/// TTL of a negative answer for a name that is expected to exist soon, in seconds (A7).
+pub const EXPECTED_TTL: u32 = 1;
+/// TTL of `dns-version.Z`, in seconds (Kubernetes DNS specification 1.1.0 section 2.2).
+pub const VERSION_TTL: u32 = 28800;
+/// SOA timers, in seconds: refresh, retry, expire (A8).
+pub const SOA_TIMERS: [u32; 3] = [7200, 1800, 86400];
+/// The text of `dns-version.Z`.
+pub const VERSION: &[u8] = b"1.1.0";
+
+/// What a look-up came to: the outcomes of RFC 1034 section 4.3.2, and no others.
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup<'z> {
+    /// The name has records of this type.
+    Found(Site<'z>, RRset<'z>),
+    /// The name is an alias, and something else than the alias was asked for.
+    Cname(Site<'z>, &'z WireName),
+    /// The name exists and has no record of this type.
+    NoData(Site<'z>),
+    /// The name does not exist; why, as far as that is known beforehand.
+    NxDomain(Site<'z>, Option<Absence>),
+    /// The name is in no zone of ours.
+    NotInZone,
+}
+
+/// Where in a zone a name stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'z> {
+    /// The apex of the zone.
+    pub apex: &'z WireName,
+    /// The number of the label of the question at which the apex begins.
+    pub apex_at: usize,
+    /// The forward zone under which names in the answer stand: the one that was asked, for a reverse zone the first.
+    pub forward: &'z WireName,
+    /// The address that a reverse name spells, where it spells a whole one.
+    pub address: Option<IpAddr>,
+}
+
+/// The record index.
+pub struct Zone {
+    settings: Settings,
+    services: Map<Box<[u8]>, Arc<Published>>,
+    namespaces: Map<Box<[u8]>, NamespaceNode>,
+    pods: Map<Box<[u8]>, PodAddresses>,
+    names_of_v4: Map<u32, PtrSet>,
+    names_of_v6: Map<u128, PtrSet>,
+    /// The addresses of the two maps above, in order: to tell whether one is in a range.
+    order: RwLock<Order>,
+    reverse: ArcSwap<ReverseZones>,
+    apex: ArcSwap<ApexRecords>,
+    serial: AtomicU32,
+    hasher: RandomState,
+}
+
+type Map<K, V> = DashMap<K, V, RandomState>;
+
+/// One Service's records with the numbers of its endpoints by their labels.
+struct Published {
+    records: ServiceRecords,
+    index: HashTable<u32>,
+}
+
+#[derive(Default)]
+struct NamespaceNode {
+    /// It exists without any Service.
+    declared: bool,
+    /// Services whose names exist in it.
+    services: u32,
+}
+
+/// The names of one address, in the order in which they are answered.
+enum PtrSet {
+    One(PtrName),
+    // Boxed, so that a set is 16 octets: nearly every address has one name.
+    #[allow(clippy::box_collection)]
+    Many(Box<Vec<PtrName>>),
+}
+
+impl PtrSet {
+    fn names(&self) -> &[PtrName] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Order {
+    v4: BTreeSet<u32>,
+    v6: BTreeSet<u128>,
+}
+
+impl Zone {
+    /// An empty zone: its apexes exist, and the names that their form gives.
+    pub fn new(settings: Settings, reverse: ReverseZones) -> Self {
+        let hasher = RandomState::default();
+        Self {
+            settings,
+            services: DashMap::with_hasher(hasher.clone()),
+            namespaces: DashMap::with_hasher(hasher.clone()),
+            pods: DashMap::with_hasher(hasher.clone()),
+            names_of_v4: DashMap::with_hasher(hasher.clone()),
+            names_of_v6: DashMap::with_hasher(hasher.clone()),
+            order: RwLock::default(),
+            reverse: ArcSwap::from_pointee(reverse),
+            apex: ArcSwap::default(),
+            serial: AtomicU32::new(0),
+            hasher,
+        }
+    }
+
+    /// What the zone was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The SOA's serial: Unix time of the last change that was published (A8).
+    pub fn serial(&self) -> u32 {
+        self.serial.load(Ordering::Relaxed)
+    }
+
+    /// The addresses of `ns.dns.Z`.
+    pub fn name_server(&self) -> Arc<ApexRecords> {
+        self.apex.load_full()
+    }
+
+    /// The reverse zones served.
+    pub fn reverse_zones(&self) -> Arc<ReverseZones> {
+        self.reverse.load_full()
+    }
+
+    /// How many Services have a name that exists, and how many addresses have one.
+    pub fn size(&self) -> (usize, usize) {
+        (self.services.len(), self.names_of_v4.len() + self.names_of_v6.len())
+    }
+
+    /// A name with addresses to try: that of the Service with the most, of several the first by name; the name
+    /// server's where no Service has any.
+    pub fn example(&self) -> WireName {
+        let apex = &self.settings.apexes[0];
+        let with_addresses = self.services.iter().filter_map(|published| {
+            let RRset::A(addresses) = published.records.rrset(ServiceNode::Service, rtype::A)? else { return None };
+            let name = apex.of_service(published.records.name.key(), &[])?;
+            Some((std::cmp::Reverse(addresses.len()), name.canonical(), name))
+        });
+        let name = with_addresses.min().map(|(_, _, name)| name);
+        name.or_else(|| apex.prefixed(NAME_SERVER)).unwrap_or_else(|| apex.clone())
+    }
+
+    /// Looks up the records of type `qtype` at `name`, and shows `see` what was found.
+    ///
+    /// `qtype` may be ANY: then one RRset is found (RFC 8482 section 4.1). `see` must not call the zone again.
+    pub fn look_up<R>(&self, name: &QueryName, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
+        for apex in &self.settings.apexes {
+            if let Some(apex_at) = name.apex_at(apex) {
+                let site = Site { apex, apex_at, forward: apex, address: None };
+                return self.look_up_forward(site, owner(name, apex_at), qtype, see);
+            }
+        }
+        let zones = self.reverse.load();
+        match zones.find(name) {
+            None => see(Lookup::NotInZone),
+            Some((apex, apex_at, owner)) => {
+                let site = Site { apex, apex_at, forward: &self.settings.apexes[0], address: None };
+                self.look_up_reverse(site, owner, qtype, see)
+            }
+        }
+    }
+
+    fn look_up_forward<R>(&self, site: Site<'_>, owner: Owner<'_>, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
+        let found = |rrset| found(site, rrset);
+        let exists = |exists| if exists { Lookup::NoData(site) } else { Lookup::NxDomain(site, None) };
+        match owner {
+            Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Protocol(key, _) | Owner::Port(key, ..) => {
+                match self.services.get(key.0) {
+                    Some(published) => see(published.look_up(self, site, owner, qtype)),
+                    None => see(Lookup::NxDomain(site, None)),
+                }
+            }
+            Owner::Apex => see(found(apex_rrset(qtype))),
+            // Their names are part of the form of every zone, whether anything stands below them now or not.
+            Owner::Structure => see(Lookup::NoData(site)),
+            Owner::NameServer => {
+                let apex = self.apex.load();
+                see(found(address_rrset(&apex.v4, &apex.v6, qtype)))
+            }
+            Owner::Version => see(found(typed(qtype, &[rtype::TXT], |_| Some(RRset::Txt(VERSION))))),
+            Owner::Namespace(namespace) => see(exists(self.namespaces.contains_key(namespace))),
+            Owner::PodNamespace(namespace) => see(exists(self.has_pod_names(namespace))),
+            Owner::PodAddress(namespace, label) => match self.pod_address(namespace, label) {
+                Some(IpAddr::V4(v4)) => see(found(address_rrset(&[v4.into()], &[], qtype))),
+                Some(IpAddr::V6(v6)) => see(found(address_rrset(&[], &[v6.into()], qtype))),
+                None => see(Lookup::NxDomain(site, None)),
+            },
+            Owner::Nothing => see(Lookup::NxDomain(site, None)),
+        }
+    }
+
+    fn look_up_reverse<R>(
+        &self,
+        site: Site<'_>,
+        owner: ReverseOwner,
+        qtype: u16,
+        see: impl FnOnce(Lookup<'_>) -> R,
+    ) -> R {
+        match owner {
+            ReverseOwner::Apex(_) => see(found(site, apex_rrset(qtype))),
+            ReverseOwner::Between(range) if self.any_in(&range) => see(Lookup::NoData(site)),
+            ReverseOwner::Address(IpAddr::V4(v4)) => {
+                let names = self.names_of_v4.get(&v4.into());
+                see(self.ptr(site, v4.into(), names.as_deref(), qtype))
+            }
+            ReverseOwner::Address(IpAddr::V6(v6)) => {
+                let names = self.names_of_v6.get(&v6.into());
+                see(self.ptr(site, v6.into(), names.as_deref(), qtype))
+            }
+            ReverseOwner::Between(_) | ReverseOwner::Nothing => see(Lookup::NxDomain(site, None)),
+        }
+    }
+
+    fn ptr<'z>(&self, site: Site<'z>, address: IpAddr, names: Option<&'z PtrSet>, qtype: u16) -> Lookup<'z> {
+        let Some(names) = names else { return Lookup::NxDomain(site, None) };
+        let names = answered_names(names.names(), self.settings.rules.ptr);
+        let rrset = typed(qtype, &[rtype::PTR], |_| Some(RRset::Ptr(names)));
+        found(Site { address: Some(address), ..site }, rrset)
+    }
+
+    fn has_pod_names(&self, namespace: &[u8]) -> bool {
+        match self.settings.rules.pod_records {
+            PodRecords::Off => false,
+            PodRecords::Insecure => self.namespaces.contains_key(namespace),
+            PodRecords::Verified => self.pods.contains_key(namespace),
+        }
+    }
+
+    fn pod_address(&self, namespace: &[u8], label: &[u8]) -> Option<IpAddr> {
+        let address = dashed::parse(label)?;
+        let known = match self.settings.rules.pod_records {
+            PodRecords::Verified => self.pods.get(namespace).is_some_and(|pods| pods.contains(address)),
+            _ => self.has_pod_names(namespace),
+        };
+        known.then_some(address)
+    }
+
+    fn hash(&self, label: &[u8]) -> u64 {
+        use std::hash::BuildHasher;
+        self.hasher.hash_one(label)
+    }
+
+    fn any_in(&self, range: &AddressRange) -> bool {
+        let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        match range {
+            AddressRange::V4(range) => order.v4.range(range.clone()).next().is_some(),
+            AddressRange::V6(range) => order.v6.range(range.clone()).next().is_some(),
+        }
+    }
+}
+
+impl Published {
+    fn look_up<'z>(&'z self, zone: &Zone, site: Site<'z>, owner: Owner<'_>, qtype: u16) -> Lookup<'z> {
+        let records = &self.records;
+        let at = |node| {
+            let rrset = typed(qtype, &[rtype::A, rtype::AAAA, rtype::SRV], |rtype| records.rrset(node, rtype));
+            found(site, rrset)
+        };
+        let absent = |why| Lookup::NxDomain(site, why);
+        match owner {
+            Owner::Endpoint(_, label) => match self.find(zone, label) {
+                Some(endpoint) if endpoint < records.served() => at(ServiceNode::Endpoint(endpoint)),
+                Some(endpoint) => absent(records.absence(endpoint)),
+                None => absent(self.expected(label)),
+            },
+            Owner::Service(_) if !records.exists() => absent(None),
+            Owner::Service(_) => match records.external_name() {
+                Some(target) => Lookup::Cname(site, target),
+                None => at(ServiceNode::Service),
+            },
+            Owner::Protocol(_, protocol) if records.has_protocol(protocol) => Lookup::NoData(site),
+            Owner::Port(_, port, protocol) => match records.port(port, protocol) {
+                Some(port) => at(ServiceNode::Port(port)),
+                None => absent(None),
+            },
+            _ => absent(None),
+        }
+    }
+
+    /// The number of the endpoint with this label, also of one that is absent.
+    fn find(&self, zone: &Zone, label: &[u8]) -> Option<u32> {
+        let same = |endpoint: &u32| self.records.own_name(*endpoint).write(&mut [0; 63]) == label;
+        self.index.find(zone.hash(label), same).copied()
+    }
+
+    fn expected(&self, label: &[u8]) -> Option<Absence> {
+        if !self.records.expects_any() {
+            return None;
+        }
+        self.records.expected(Label::of(std::str::from_utf8(label).ok()?))
+    }
+}
+
+/// The records of type `qtype`; for ANY those of the first of `types` that there are.
+fn typed<'z>(qtype: u16, types: &[u16], of: impl Fn(u16) -> Option<RRset<'z>>) -> Option<RRset<'z>> {
+    match qtype {
+        rtype::ANY => types.iter().find_map(|rtype| of(*rtype)),
+        _ if types.contains(&qtype) => of(qtype),
+        _ => None,
+    }
+}
+
+fn apex_rrset(qtype: u16) -> Option<RRset<'static>> {
+    typed(qtype, &[rtype::SOA, rtype::NS], |rtype| Some(if rtype == rtype::SOA { RRset::Soa } else { RRset::Ns }))
+}
+
+fn address_rrset<'z>(v4: &'z [u32], v6: &'z [u128], qtype: u16) -> Option<RRset<'z>> {
+    typed(qtype, &[rtype::A, rtype::AAAA], |rtype| match rtype {
+        rtype::A => Addresses::all(v4).map(RRset::A),
+        _ => Addresses::all(v6).map(RRset::Aaaa),
+    })
+}
+
+fn found<'z>(site: Site<'z>, rrset: Option<RRset<'z>>) -> Lookup<'z> {
+    rrset.map_or(Lookup::NoData(site), |rrset| Lookup::Found(site, rrset))
+}
+
+/// The names that an address is answered with: all, or those that say more than the address.
+fn answered_names(names: &[PtrName], rule: crate::rules::Ptr) -> &[PtrName] {
+    let telling = names.iter().take_while(|name| !name.is_dashed()).count();
+    if rule == crate::rules::Ptr::HostnameOnly && telling > 0 { &names[..telling] } else { names }
+}

@@ -1,0 +1,251 @@
+//! Publishing: what a contributor gave is replaced by what it gives now.
+//!
+//! The work of one thread at a time. New and changed Services come first, then each PTR address once with all its
+//! changes, then removals. Across Services there is no common instant.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::{Map, NamespaceNode, PtrSet, Published, Zone};
+use crate::cluster::Contributor;
+use crate::names::reverse::ReverseZones;
+use crate::names::{ServiceKey, service_key};
+use crate::records::{ApexRecords, Contribution, PodAddresses, PtrName, ServiceRecords};
+use crate::rules::PodRecords;
+
+impl Zone {
+    /// Replaces what each contributor gave, and returns whether anything changed. Each is named at most once.
+    ///
+    /// `now` is Unix time in seconds: the serial becomes it, but never smaller (A8). One thread publishes at a time.
+    pub fn publish(&self, changes: Vec<(Contributor, Contribution)>, now: u32) -> bool {
+        let mut reverse = ReverseChanges::default();
+        let mut removals = Vec::new();
+        let mut changed = false;
+        for (contributor, contribution) in changes {
+            changed |= match (contributor, contribution) {
+                (_, Contribution::Apex(records)) => self.publish_apex(records),
+                (Contributor::Namespace(name), Contribution::Namespace(exists)) => {
+                    self.change_namespace(name.as_bytes(), |node| node.declared = exists)
+                }
+                (Contributor::PodAddresses(name), Contribution::PodAddresses(pods)) => self.publish_pods(&name, &pods),
+                (Contributor::Service(key), Contribution::Service(records)) => {
+                    let Some(key) = service_key(&key.namespace, &key.name) else { continue };
+                    match records {
+                        Some(records) => self.publish_service(key, *records, &mut reverse),
+                        None => {
+                            removals.push(key);
+                            false
+                        }
+                    }
+                }
+                (contributor, _) => unreachable!("{contributor:?} contributes its own kind"),
+            };
+        }
+        for key in &removals {
+            if let Some(old) = self.services.get(&**key) {
+                reverse.replace(self, Some(&old), None);
+            }
+        }
+        for (address, change) in reverse.changes {
+            self.publish_reverse(address, change);
+        }
+        for key in removals {
+            changed |= self.remove_service(&key);
+        }
+        if changed {
+            self.serial.fetch_max(now, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    /// Sets the reverse zones served, and returns whether they changed.
+    pub fn set_reverse_zones(&self, zones: ReverseZones) -> bool {
+        let changed = **self.reverse.load() != zones;
+        if changed {
+            self.reverse.store(Arc::new(zones));
+        }
+        changed
+    }
+
+    fn publish_apex(&self, records: ApexRecords) -> bool {
+        let changed = **self.apex.load() != records;
+        self.apex.store(Arc::new(records));
+        changed
+    }
+
+    fn publish_pods(&self, namespace: &str, pods: &PodAddresses) -> bool {
+        if self.settings.rules.pod_records != PodRecords::Verified {
+            return false;
+        }
+        if pods.is_empty() {
+            return self.pods.remove(namespace.as_bytes()).is_some();
+        }
+        let old = self.pods.insert(namespace.as_bytes().into(), pods.clone());
+        old.is_none_or(|old| old != *pods)
+    }
+
+    fn publish_service(&self, key: Box<[u8]>, mut records: ServiceRecords, reverse: &mut ReverseChanges) -> bool {
+        let old = self.services.get(&*key).map(|published| Arc::clone(&published));
+        if let Some(old) = &old {
+            if old.records == records {
+                return false;
+            }
+            if old.records.name == records.name {
+                records.name = Arc::clone(&old.records.name);
+            }
+        }
+        let (existed, exists) = (old.as_ref().is_some_and(|old| old.records.exists()), records.exists());
+        let namespace: Box<[u8]> = ServiceKey(&key).namespace().into();
+        let new = Arc::new(self.index(records));
+        reverse.replace(self, old.as_deref(), Some(&new));
+        if exists && !existed {
+            self.change_namespace(&namespace, |node| node.services += 1);
+        }
+        self.services.insert(key, new);
+        if existed && !exists {
+            self.change_namespace(&namespace, |node| node.services -= 1);
+        }
+        true
+    }
+
+    fn remove_service(&self, key: &[u8]) -> bool {
+        let Some((_, old)) = self.services.remove(key) else { return false };
+        if old.records.exists() {
+            self.change_namespace(ServiceKey(key).namespace(), |node| node.services -= 1);
+        }
+        true
+    }
+
+    fn index(&self, records: ServiceRecords) -> Published {
+        let hash = |endpoint: u32| self.hash(records.own_name(endpoint).write(&mut [0; 63]));
+        let mut index = HashTable::with_capacity(records.endpoint_names().len());
+        for endpoint in 0..records.endpoint_names().len() as u32 {
+            index.insert_unique(hash(endpoint), endpoint, |endpoint| hash(*endpoint));
+        }
+        Published { records, index }
+    }
+
+    /// Returns whether the namespace's own name came or went.
+    fn change_namespace(&self, name: &[u8], change: impl FnOnce(&mut NamespaceNode)) -> bool {
+        let mut node = self.namespaces.entry(name.into()).or_default();
+        let exists = |node: &NamespaceNode| node.declared || node.services > 0;
+        let before = exists(&node);
+        change(&mut node);
+        let after = exists(&node);
+        drop(node);
+        if !after {
+            self.namespaces.remove(name);
+        }
+        before != after
+    }
+
+    fn publish_reverse(&self, address: IpAddr, change: ReverseChange) {
+        let order = || self.order.write().unwrap_or_else(PoisonError::into_inner);
+        // A name is in the order as long as it is in the map, so that a name above it never seems to be empty.
+        match address {
+            IpAddr::V4(v4) => {
+                order().v4.insert(v4.into());
+                if !change.apply(&self.names_of_v4, v4.into()) {
+                    order().v4.remove(&v4.into());
+                }
+            }
+            IpAddr::V6(v6) => {
+                order().v6.insert(v6.into());
+                if !change.apply(&self.names_of_v6, v6.into()) {
+                    order().v6.remove(&v6.into());
+                }
+            }
+        }
+    }
+}
+
+/// All changes to PTR RRsets in one publication, by address.
+#[derive(Default)]
+struct ReverseChanges {
+    changes: HashMap<IpAddr, ReverseChange, RandomState>,
+}
+
+#[derive(Default)]
+struct ReverseChange {
+    gone: Vec<PtrName>,
+    new: Vec<PtrName>,
+}
+
+impl ReverseChanges {
+    /// The difference between what two states of one Service say of addresses.
+    fn replace(&mut self, zone: &Zone, old: Option<&Published>, new: Option<&Published>) {
+        let missing_in = |other: Option<&Published>, published: &Published| {
+            let names = published.records.reverse();
+            let missing = names.filter(|(address, label)| {
+                !other.is_some_and(|other| other.leads_to(zone, *address, &published.records.ptr_name(*label)))
+            });
+            missing.map(|(address, label)| (address, published.records.ptr_name(label))).collect::<Vec<_>>()
+        };
+        for (address, name) in old.map(|old| missing_in(new, old)).into_iter().flatten() {
+            self.changes.entry(address).or_default().gone.push(name);
+        }
+        for (address, name) in new.map(|new| missing_in(old, new)).into_iter().flatten() {
+            self.changes.entry(address).or_default().new.push(name);
+        }
+    }
+}
+
+impl Published {
+    /// Whether `address` leads back to this Service under `name`.
+    fn leads_to(&self, zone: &Zone, address: IpAddr, name: &PtrName) -> bool {
+        match name.own_name(address) {
+            Some(label) => self
+                .find(zone, label.write(&mut [0; 63]))
+                .is_some_and(|endpoint| self.records.leads_to(endpoint, address)),
+            None => match (self.records.own_addresses(), address) {
+                ((v4, _), IpAddr::V4(address)) => v4.contains(&address.into()),
+                ((_, v6), IpAddr::V6(address)) => v6.contains(&address.into()),
+            },
+        }
+    }
+}
+
+impl ReverseChange {
+    /// Changes the names of `address` in one step, and returns whether it has any left.
+    fn apply<K: Eq + std::hash::Hash + Copy>(self, names: &Map<K, PtrSet>, address: K) -> bool {
+        use dashmap::Entry;
+        let same = |a: &PtrName, b: &PtrName| a.rank(b).is_eq();
+        match names.entry(address) {
+            Entry::Vacant(entry) => match PtrSet::from_names(self.new) {
+                Some(set) => !entry.insert(set).names().is_empty(),
+                None => false,
+            },
+            Entry::Occupied(mut entry) => {
+                let mut left = entry.get().names().to_vec();
+                left.retain(|name| !self.gone.iter().any(|gone| same(gone, name)));
+                left.extend(self.new);
+                match PtrSet::from_names(left) {
+                    Some(set) => {
+                        entry.insert(set);
+                        true
+                    }
+                    None => {
+                        entry.remove();
+                        false
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl PtrSet {
+    fn from_names(mut names: Vec<PtrName>) -> Option<Self> {
+        names.sort_by(PtrName::rank);
+        names.dedup_by(|a, b| a.rank(b).is_eq());
+        match names.len() {
+            0 | 1 => names.pop().map(Self::One),
+            _ => Some(Self::Many(Box::new(names))),
+        }
+    }
+}
