@@ -66,6 +66,13 @@ impl Publisher {
         skipped
     }
 
+    /// Takes the present state of one object, publishes what that changes, and returns a sentence for each thing that
+    /// could not be served of it.
+    pub fn apply(&mut self, object: Object) -> Vec<String> {
+        let dirty = self.cluster.apply(object);
+        self.publish(dirty)
+    }
+
     fn publish(&self, mut dirty: Vec<Contributor>) -> Vec<String> {
         dirty.sort();
         dirty.dedup();

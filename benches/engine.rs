@@ -1,0 +1,155 @@
+//! The engine without sockets: time per answer by kind of question, and per publication by size of a Service.
+//!
+//! `cargo bench --bench engine`. Figures are medians of nine rounds on one thread; compare them with each other, in one
+//! run, and not with those of another machine. The kinds are those of `benches/w8`.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic, and prints")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
+use headless_dns::metrics::Metrics;
+use headless_dns::names::WireName;
+use headless_dns::names::reverse::{ReverseZones, reverse_name};
+use headless_dns::objects::{
+    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, Protocol, Service,
+    ServiceKind,
+};
+use headless_dns::rtype;
+use headless_dns::rules::Rules;
+use headless_dns::source::{Options, Publisher};
+use headless_dns::status::Status;
+use headless_dns::zone::{Settings, Zone};
+
+const ROUNDS: usize = 9;
+
+fn main() {
+    // cargo test runs benchmarks with `--test`: then there is nothing to measure.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    answers();
+    publications();
+}
+
+fn zone() -> Arc<Zone> {
+    let apexes = vec![WireName::parse("cluster.local").unwrap()];
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    Arc::new(Zone::new(settings, ReverseZones::default()))
+}
+
+fn publisher(zone: &Arc<Zone>) -> Publisher {
+    let options = Options { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
+    Publisher::new(Arc::clone(zone), options)
+}
+
+/// A headless Service `name` with `size` Pods `name-0`, ..., in slices of 100, from 10.`net`.0.0 on.
+fn service(name: &str, size: u32, net: u8) -> Vec<Object> {
+    let mut objects = vec![Object::Service(Service {
+        key: ObjectRef::new("default", name),
+        kind: ServiceKind::Headless,
+        publish_not_ready: false,
+        selector: Labels::default(),
+        ports: Vec::new(),
+        families: Vec::new(),
+    })];
+    let rows: Vec<EndpointRow> = (0..size)
+        .map(|number| EndpointRow {
+            address: [10, net, (number >> 8) as u8, number as u8].into(),
+            conditions: Conditions::READY,
+            hostname: Some(format!("{name}-{number}").into()),
+            pod: None,
+        })
+        .collect();
+    for (number, rows) in rows.chunks(100).enumerate() {
+        let port = EndpointPort { name: "http".into(), protocol: Protocol::Tcp, number: 80 };
+        let key = ObjectRef::new("default", &format!("{name}-{number:05}"));
+        objects.push(Object::EndpointSlice(EndpointSlice::new(key, Some(name.into()), Family::V4, vec![port], rows)));
+    }
+    objects
+}
+
+fn answers() {
+    let zone = zone();
+    let mut objects = service("web", 5000, 1);
+    objects.extend(service("hundred", 100, 2));
+    objects.extend((0..1000u32).flat_map(|number| service(&format!("small-{number}"), 3, (number % 200) as u8 + 10)));
+    publisher(&zone).replace(objects);
+    let status = Arc::new(Status::default());
+    status.set_synced();
+    let responder = Responder::new(zone, status, Access::default());
+    let mut worker = Worker::new(Metrics::default().worker());
+    println!("ns per answer");
+    for (what, name, qtype) in [
+        ("W1 headless A, 3 endpoints", "small-7.default.svc.cluster.local", rtype::A),
+        ("W2 headless A, 100 endpoints (cut at 1232)", "hundred.default.svc.cluster.local", rtype::A),
+        ("W3 SRV, 3 endpoints", "_http._tcp.small-7.default.svc.cluster.local", rtype::SRV),
+        ("W4 one ordinal of 5,000", "web-4321.web.default.svc.cluster.local", rtype::A),
+        ("W5 PTR", "", rtype::PTR),
+        ("W6 NXDOMAIN by search list", "www.example.com.default.svc.cluster.local", rtype::A),
+        ("W7 AAAA of IPv4-only", "small-7.default.svc.cluster.local", rtype::AAAA),
+    ] {
+        let name = if name.is_empty() { reverse_name([10, 1, 3, 9].into()) } else { WireName::parse(name).unwrap() };
+        let query = query(&name, qtype);
+        let mut message = [0; 2048];
+        let time = median(|| {
+            const ANSWERS: u32 = 100_000;
+            let begun = Instant::now();
+            for _ in 0..ANSWERS {
+                message[..query.len()].copy_from_slice(black_box(&query));
+                let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
+                black_box(responder.respond(&mut worker, peer, Transport::Udp, &mut message, query.len()));
+            }
+            begun.elapsed() / ANSWERS
+        });
+        println!("  {what:<44} {:>6}", time.as_nanos());
+    }
+}
+
+fn query(name: &WireName, qtype: u16) -> Vec<u8> {
+    let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    query.extend_from_slice(name.octets());
+    query.extend_from_slice(&qtype.to_be_bytes());
+    query.extend_from_slice(&[0, 1]);
+    query.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+    query
+}
+
+fn publications() {
+    println!("us to publish a Service of which one endpoint has changed");
+    for size in [3, 100, 1000, 5000] {
+        let zone = zone();
+        let mut publisher = publisher(&zone);
+        publisher.replace(service("web", size, 1));
+        let mut turn = 0u8;
+        let time = median(|| {
+            turn ^= 1;
+            // The last endpoint has one address or the other: its slice is all that is applied.
+            let Some(Object::EndpointSlice(slice)) = service("web", size, 1).pop() else { unreachable!() };
+            let mut rows: Vec<EndpointRow> = slice
+                .endpoints()
+                .map(|endpoint| EndpointRow {
+                    address: endpoint.address,
+                    conditions: endpoint.conditions,
+                    hostname: endpoint.hostname.map(|label| label.to_string().into()),
+                    pod: None,
+                })
+                .collect();
+            rows.last_mut().unwrap().address = [10, 9, 9, turn].into();
+            let ports = slice.ports.to_vec();
+            let changed = EndpointSlice::new(slice.key.clone(), slice.service.clone(), Family::V4, ports, &rows);
+            let begun = Instant::now();
+            publisher.apply(Object::EndpointSlice(changed));
+            begun.elapsed()
+        });
+        println!("  {size:>5} endpoints {:>8.1}", time.as_secs_f64() * 1e6);
+    }
+}
+
+fn median(mut round: impl FnMut() -> Duration) -> Duration {
+    let mut times: Vec<Duration> = (0..ROUNDS).map(|_| round()).collect();
+    times.sort();
+    times[ROUNDS / 2]
+}
