@@ -202,8 +202,7 @@ impl Follower {
         let name_server = NameServer::default();
         let contribute =
             |contributor: &Contributor| contribution(&self.cluster, contributor, self.rules, &name_server).0;
-        let changes = dirty.into_iter().map(|contributor| (contributor.clone(), contribute(&contributor))).collect();
-        self.zone.publish(changes, 0);
+        self.zone.publish(dirty.iter().map(contribute).collect(), 0);
     }
 }
 

@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("admin", "explain metrics names source status zone"),
     // The pure core.
     ("answer", "explain metrics names records rtype status wire zone"),
-    ("zone", "cluster explain names records rtype rules"),
+    ("zone", "explain names records rtype rules"),
     ("records", "cluster explain names objects rtype rules"),
     ("explain", "cluster names objects rules"),
     ("cluster", "names objects rules"),

@@ -15,23 +15,23 @@ use crate::cluster::{Cluster, Contributor};
 use crate::explain::{Absence, ExpectedOrdinals};
 use crate::names::labels::{Label, PackedLabel, Texts};
 use crate::names::{ServiceKey, WireName, dashed};
-use crate::objects::{Protocol, Skipped};
+use crate::objects::{ObjectRef, Protocol, Skipped};
 use crate::rtype;
 use crate::rules::Rules;
 
 pub use build::{pod_addresses, service_records};
 
-/// What one contributor gives to the zone.
+/// What one contributor gives to the zone, and who it is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Contribution {
     /// The addresses of `ns.dns.Z`.
     Apex(ApexRecords),
     /// Whether a namespace exists without any Service in it.
-    Namespace(bool),
+    Namespace(Box<str>, bool),
     /// A Service's records, or `None` where nothing bears its name.
-    Service(Option<Box<ServiceRecords>>),
+    Service(ObjectRef, Option<Box<ServiceRecords>>),
     /// The addresses of a namespace's Pods.
-    PodAddresses(PodAddresses),
+    PodAddresses(Box<str>, PodAddresses),
 }
 
 /// What `contributor` gives to the zone in the present state of `cluster`, and what could not be served of it.
@@ -43,17 +43,19 @@ pub fn contribution(
     rules: Rules,
     name_server: &NameServer,
 ) -> (Contribution, Vec<Skipped>) {
-    match contributor {
-        Contributor::Apex => (Contribution::Apex(name_server.addresses(cluster)), Vec::new()),
-        Contributor::Namespace(name) => (Contribution::Namespace(cluster.namespace_exists(name)), Vec::new()),
+    let contribution = match contributor {
+        Contributor::Apex => Contribution::Apex(name_server.addresses(cluster)),
+        Contributor::Namespace(name) => Contribution::Namespace(name.clone(), cluster.namespace_exists(name)),
         Contributor::Service(key) => {
             let (records, skipped) = service_records(&cluster.service(key), rules);
-            (Contribution::Service(records.map(Box::new)), skipped)
+            return (Contribution::Service(key.clone(), records.map(Box::new)), skipped);
         }
         Contributor::PodAddresses(namespace) => {
-            (Contribution::PodAddresses(pod_addresses(cluster.pod_addresses(namespace))), Vec::new())
+            let addresses = pod_addresses(cluster.pod_addresses(namespace));
+            Contribution::PodAddresses(namespace.clone(), addresses)
         }
-    }
+    };
+    (contribution, Vec::new())
 }
 
 /// Where the addresses of `ns.dns.Z` come from (N17).

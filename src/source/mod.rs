@@ -78,13 +78,13 @@ impl Publisher {
         dirty.dedup();
         let rules = self.zone.settings().rules;
         let mut skipped = Vec::new();
-        let changes = dirty.into_iter().map(|contributor| {
-            let (records, left_out) = contribution(&self.cluster, &contributor, rules, &self.options.name_server);
+        let contributions = dirty.iter().map(|contributor| {
+            let (contribution, left_out) = contribution(&self.cluster, contributor, rules, &self.options.name_server);
             skipped.extend(left_out.into_iter().map(|skipped| skipped.text));
-            (contributor, records)
+            contribution
         });
-        let changes = changes.collect();
-        self.zone.publish(changes, unix_time());
+        let contributions = contributions.collect();
+        self.zone.publish(contributions, unix_time());
         skipped
     }
 

@@ -12,7 +12,6 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{Map, NamespaceNode, PtrSet, Published, Zone};
-use crate::cluster::Contributor;
 use crate::names::reverse::ReverseZones;
 use crate::names::{ServiceKey, service_key};
 use crate::records::{ApexRecords, Contribution, PodAddresses, PtrName, ServiceRecords};
@@ -22,28 +21,28 @@ impl Zone {
     /// Replaces what each contributor gave, and returns whether anything changed. Each is named at most once.
     ///
     /// `now` is Unix time in seconds: the serial becomes it, but never smaller (A8). One thread publishes at a time.
-    pub fn publish(&self, changes: Vec<(Contributor, Contribution)>, now: u32) -> bool {
+    pub fn publish(&self, contributions: Vec<Contribution>, now: u32) -> bool {
         let mut reverse = ReverseChanges::default();
         let mut removals = Vec::new();
         let mut changed = false;
-        for (contributor, contribution) in changes {
-            changed |= match (contributor, contribution) {
-                (_, Contribution::Apex(records)) => self.publish_apex(records),
-                (Contributor::Namespace(name), Contribution::Namespace(exists)) => {
+        for contribution in contributions {
+            changed |= match contribution {
+                Contribution::Apex(records) => self.publish_apex(records),
+                Contribution::Namespace(name, exists) => {
                     self.change_namespace(name.as_bytes(), |node| node.declared = exists)
                 }
-                (Contributor::PodAddresses(name), Contribution::PodAddresses(pods)) => self.publish_pods(&name, &pods),
-                (Contributor::Service(key), Contribution::Service(records)) => {
-                    let Some(key) = service_key(&key.namespace, &key.name) else { continue };
-                    match records {
-                        Some(records) => self.publish_service(key, *records, &mut reverse),
-                        None => {
+                Contribution::PodAddresses(namespace, pods) => self.publish_pods(&namespace, &pods),
+                Contribution::Service(service, records) => {
+                    match (service_key(&service.namespace, &service.name), records) {
+                        (Some(key), Some(records)) => self.publish_service(key, *records, &mut reverse),
+                        (Some(key), None) => {
                             removals.push(key);
                             false
                         }
+                        // No label, no name: it never had records.
+                        (None, _) => false,
                     }
                 }
-                (contributor, _) => unreachable!("{contributor:?} contributes its own kind"),
             };
         }
         for key in &removals {
