@@ -14,13 +14,11 @@ mod common;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::Engine;
+use common::{Engine, header, scenario_config, scenarios, scenarios_folder};
 use headless_dns::answer::Transport;
-use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::{self, records};
-use headless_dns::config::Config;
 use headless_dns::names::reverse::reverse_name;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
@@ -30,10 +28,10 @@ fn every_scenario_comes_out_as_written() {
     let mut wrong = String::new();
     for path in scenarios() {
         let text = fs::read_to_string(&path).unwrap();
-        let config = config(&path, header(&text, "options"));
+        let config = scenario_config(&path, &text);
         let mut source = commands::open(&config, &config.listen.addresses).unwrap();
         let reports: String = source.load().iter().map(|report| format!("; {report}\n")).collect();
-        let reports = reports.replace(&format!("{}/", folder().display()), "");
+        let reports = reports.replace(&format!("{}/", scenarios_folder().display()), "");
         if header(&text, "zone").is_none() {
             let mut zone = reports;
             for origin in source.zone().origins() {
@@ -87,34 +85,6 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn folder() -> PathBuf {
-    root().join("tests/scenarios")
-}
-
-fn scenarios() -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "yaml")).collect();
-    paths.sort();
-    assert!(!paths.is_empty());
-    paths
-}
-
-/// What stands behind `# NAME: ` in the comments that the file begins with.
-fn header<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    let comments = text.lines().take_while(|line| line.starts_with('#'));
-    comments.filter_map(|line| line.strip_prefix("# ")?.strip_prefix(name)?.strip_prefix(": ")).next()
-}
-
-fn config(path: &Path, options: Option<&str>) -> Config {
-    let path = path.to_str().unwrap();
-    let args = ["headless-dns", "records", "--manifests", path].into_iter();
-    let args = args.chain(options.unwrap_or_default().split_whitespace());
-    match cli::read(args.map(Into::into)) {
-        Ok(Invocation::Records(config, _)) => config,
-        other => panic!("{path}: {other:?}"),
-    }
-}
-
 /// The serial is the time of the last change.
 fn without_serial(zone: &str) -> String {
     let lines = zone.lines().map(|line| match line.split_once("\tSOA\t") {
@@ -160,7 +130,7 @@ fn ask(engine: &mut Engine, line: &str) -> String {
             "+noedns" => edns = None,
             "+count" => count = true,
             _ if word.starts_with("+bufsize=") => edns = Some(word["+bufsize=".len()..].parse().unwrap()),
-            _ if name.is_none() => name = Some(wire(word)),
+            _ if name.is_none() => name = Some(common::question_name(word)),
             _ => rtype = Some(record_type(word)),
         }
     }
@@ -175,14 +145,6 @@ fn record_type(text: &str) -> RecordType {
         Some(number) => RecordType::from(number.parse::<u16>().unwrap()),
         None => text.parse().unwrap(),
     }
-}
-
-/// Names in questions keep their case, and may have a wildcard.
-fn wire(name: &str) -> Vec<u8> {
-    let labels = name.split('.').filter(|label| !label.is_empty());
-    let mut wire: Vec<u8> = labels.flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
-    wire.push(0);
-    wire
 }
 
 fn render(query: &[u8], response: &[u8], count: bool) -> String {

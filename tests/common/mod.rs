@@ -1,10 +1,14 @@
-//! What several tests need: how often to repeat, and the engine asked without sockets.
+//! What several tests need: how often to repeat, the engine asked without sockets, the scenarios.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
+use headless_dns::cli::{self, Invocation};
+use headless_dns::config::Config;
 use headless_dns::metrics::Metrics;
 use headless_dns::names::WireName;
 use headless_dns::status::Status;
@@ -40,6 +44,14 @@ pub fn wire(name: &str) -> Vec<u8> {
     if name == "." { vec![0] } else { WireName::parse(name).unwrap().octets().to_vec() }
 }
 
+/// A name in wire form as a question has it: in its case, with any octets.
+pub fn question_name(name: &str) -> Vec<u8> {
+    let labels = name.split('.').filter(|label| !label.is_empty());
+    let mut wire: Vec<u8> = labels.flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
+    wire.push(0);
+    wire
+}
+
 /// The engine, asked from 127.0.0.1.
 pub struct Engine {
     pub responder: Responder,
@@ -67,5 +79,35 @@ impl Engine {
         let length = self.responder.respond(&mut self.worker, peer, transport, &mut buffer[..room], message.len())?;
         buffer.truncate(length);
         Some(buffer)
+    }
+}
+
+pub fn scenarios_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")
+}
+
+/// The manifests of all scenarios, by name.
+pub fn scenarios() -> Vec<PathBuf> {
+    let entries = fs::read_dir(scenarios_folder()).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "yaml")).collect();
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths
+}
+
+/// What stands behind `# NAME: ` in the comments that a scenario begins with.
+pub fn header<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let comments = text.lines().take_while(|line| line.starts_with('#'));
+    comments.filter_map(|line| line.strip_prefix("# ")?.strip_prefix(name)?.strip_prefix(": ")).next()
+}
+
+/// The configuration of the scenario at `path`, whose text is `text`.
+pub fn scenario_config(path: &Path, text: &str) -> Config {
+    let path = path.to_str().unwrap();
+    let args = ["headless-dns", "records", "--manifests", path].into_iter();
+    let args = args.chain(header(text, "options").unwrap_or_default().split_whitespace());
+    match cli::read(args.map(Into::into)) {
+        Ok(Invocation::Records(config, _)) => config,
+        other => panic!("{path}: {other:?}"),
     }
 }
