@@ -202,3 +202,16 @@ fn the_built_in_example_is_good() {
         ]
     );
 }
+
+#[test]
+fn records_that_are_not_all() {
+    let (_folder, path) = file_with("kind: Namespace\nmetadata: {name: shop}\n---\n{ no: [yaml\n");
+    let broken = run(program("records --log-format text --manifests").arg(&path));
+    assert_eq!(broken.status, 1, "{}", broken.errors);
+    assert!(broken.errors.contains("document 2, line"), "{}", broken.errors);
+    assert!(broken.output.contains("dns-version.cluster.local."), "what could be read is shown: {}", broken.output);
+    let missing = run(&mut program("records --log-format text --manifests /nowhere/at/all.yaml"));
+    assert_eq!(missing.status, 1);
+    assert!(missing.errors.contains("/nowhere/at/all.yaml: there is no such file"), "{}", missing.errors);
+    assert_eq!(run(&mut program("records --demo")).status, 0);
+}

@@ -9,14 +9,16 @@ use super::{open, show};
 use crate::config::{Config, Export, Output};
 use crate::zone::{Record, RecordData, SOA_TIMERS};
 
-/// Shows every record of the zone that `export` names. What is wrong with the objects goes to the log.
+/// Shows every record of the zone that `export` names. What is wrong with the objects goes to the log; the exit status
+/// is 1 if not all could be read.
 ///
 /// # Errors
 ///
 /// If the zone is not served.
 pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
     let mut source = open(config, &config.listen.addresses)?;
-    for report in source.load() {
+    let reading = source.load();
+    for report in reading.reports {
         tracing::warn!("{report}");
     }
     let zone = source.zone();
@@ -30,7 +32,8 @@ pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
         Output::Json => json(&records),
         Output::Table => table(&records),
     };
-    show(text.as_bytes())
+    let shown = show(text.as_bytes())?;
+    Ok(if reading.complete { shown } else { ExitCode::FAILURE })
 }
 /// The records as a zone file (RFC 1035 section 5): absolute names, one record a line.
 pub fn zone_file(records: &[Record]) -> String {

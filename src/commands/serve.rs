@@ -88,11 +88,11 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 /// Reads everything, or reads it again, where it may block.
 async fn load(mut source: ManifestSource) -> anyhow::Result<ManifestSource> {
     let read = tokio::task::spawn_blocking(move || {
-        let reports = source.load();
-        (source, reports)
+        let reading = source.load();
+        (source, reading)
     });
-    let (source, reports) = read.await.context("reading the manifests failed")?;
-    for report in reports {
+    let (source, reading) = read.await.context("reading the manifests failed")?;
+    for report in reading.reports {
         tracing::warn!("{report}");
     }
     let (services, addresses) = source.zone().size();

@@ -20,7 +20,7 @@ use crate::rules::EndpointsSource;
 use crate::simulate;
 use crate::zone::Zone;
 
-use manifests::Manifests;
+use manifests::{Cause, Manifests};
 
 /// What decides how objects become a zone, besides the zone's own settings.
 #[derive(Clone, Debug, Default)]
@@ -119,6 +119,14 @@ pub enum Input {
     Text(&'static str, &'static str),
 }
 
+/// What became of one reading.
+pub struct Reading {
+    /// A sentence for each thing that is wrong and was not so the last time.
+    pub reports: Vec<String>,
+    /// Every file could be read, and every document in it.
+    pub complete: bool,
+}
+
 /// Manifests as the source: reads, simulates and publishes, as often as it is told to.
 pub struct ManifestSource {
     input: Input,
@@ -137,9 +145,8 @@ impl ManifestSource {
         Self { input, namespace: namespace.into(), simulate, publisher, reported: HashSet::new() }
     }
 
-    /// Reads everything, or reads it again, publishes what changed, and returns a sentence for each thing that is
-    /// wrong and was not so the last time. What is wrong never stops the rest.
-    pub fn load(&mut self) -> Vec<String> {
+    /// Reads everything, or reads it again, and publishes what changed. What is wrong never stops the rest.
+    pub fn load(&mut self) -> Reading {
         let loaded = match &mut self.input {
             Input::Files(manifests) => manifests.reload(),
             Input::Text(name, text) => manifests::read_text(name, text, &self.namespace),
@@ -158,7 +165,8 @@ impl ManifestSource {
         let fresh: Vec<String> = reports.iter().filter(|report| !self.reported.contains(*report)).cloned().collect();
         self.reported = reports.into_iter().collect();
         let skipped = self.publisher.replace(objects);
-        fresh.into_iter().chain(skipped).collect()
+        let unread = |report: &manifests::Report| matches!(report.cause, Cause::Unreadable | Cause::Syntax);
+        Reading { complete: !loaded.reports.iter().any(unread), reports: fresh.into_iter().chain(skipped).collect() }
     }
 
     /// The zone that is kept in step.
