@@ -373,3 +373,13 @@ fn answered_names(names: &[PtrName], rule: crate::rules::Ptr) -> &[PtrName] {
     let telling = names.iter().take_while(|name| !name.is_dashed()).count();
     if rule == crate::rules::Ptr::HostnameOnly && telling > 0 { &names[..telling] } else { names }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_costs_what_it_should() {
+        assert_eq!(size_of::<PtrSet>(), 16, "nearly every address has one name, and there are millions");
+    }
+}
