@@ -93,7 +93,8 @@ pub struct Cluster {
     pods: Map<Box<str>, BTreeMap<Box<str>, Vec<IpAddr>>>,
     stateful_sets: Map<ObjectRef, StatefulSet>,
     namespaces: Map<Box<str>, NamespaceState>,
-    mark: Mark,
+    /// The present relist of each resource: they are relisted apart.
+    marks: [Mark; 7],
 }
 
 /// The number of the relist that an object was last seen in.
@@ -153,7 +154,7 @@ impl Cluster {
             pods: Map::default(),
             stateful_sets: Map::default(),
             namespaces: Map::default(),
-            mark: 0,
+            marks: [0; 7],
         }
     }
 
@@ -162,7 +163,9 @@ impl Cluster {
         let mut dirty = Vec::new();
         let resource = Resource::of(&object);
         let key = ObjectRef::new(object.namespace(), object.name());
-        if self.known[resource as usize].insert(key, self.mark).is_none() && resource != Resource::Namespaces {
+        if self.known[resource as usize].insert(key, self.marks[resource as usize]).is_none()
+            && resource != Resource::Namespaces
+        {
             self.count_in_namespace(object.namespace(), 1, &mut dirty);
         }
         match object {
@@ -200,14 +203,21 @@ impl Cluster {
         dirty
     }
 
-    /// Begins a relist: what is applied from now on has been seen in it.
-    pub fn begin(&mut self) {
-        self.mark += 1;
+    /// Begins a relist of `resource`: what of it is applied from now on has been seen in it.
+    pub fn begin(&mut self, resource: Resource) {
+        self.marks[resource as usize] += 1;
+    }
+
+    /// How many objects of `resource` are known, and how many of them the relist has not seen: what
+    /// [`Self::sweep`] would forget.
+    pub fn unseen(&self, resource: Resource) -> (usize, usize) {
+        let (known, mark) = (&self.known[resource as usize], self.marks[resource as usize]);
+        (known.len(), known.values().filter(|seen| **seen != mark).count())
     }
 
     /// Ends a relist of `resource`: forgets its objects that were not applied since [`Self::begin`].
     pub fn sweep(&mut self, resource: Resource) -> Vec<Contributor> {
-        let mark = self.mark;
+        let mark = self.marks[resource as usize];
         let unseen = self.known[resource as usize].iter().filter(|(_, seen)| **seen != mark);
         let unseen: Vec<ObjectRef> = unseen.map(|(key, _)| key.clone()).collect();
         unseen.iter().flat_map(|key| self.delete(resource, key)).collect()
@@ -466,12 +476,15 @@ mod tests {
         let mut cluster = Cluster::new(Namespaces::Inferred, None);
         cluster.apply(service("a"));
         cluster.apply(service("b"));
-        cluster.begin();
+        cluster.begin(Resource::Services);
+        assert_eq!(cluster.unseen(Resource::Services), (2, 2));
+        cluster.begin(Resource::EndpointSlices);
         assert_eq!(cluster.apply(service("a")), []);
+        assert_eq!(cluster.unseen(Resource::Services), (2, 1), "another resource's relist is another one");
         assert!(cluster.service(&ObjectRef::new("default", "b")).service.is_some(), "known until the sweep");
         assert_eq!(names(&cluster.sweep(Resource::Services)).len(), 1);
         assert!(cluster.service(&ObjectRef::new("default", "b")).service.is_none());
-        cluster.begin();
+        cluster.begin(Resource::Services);
         let dirty = cluster.sweep(Resource::Services);
         assert!(dirty.contains(&Contributor::Namespace("default".into())), "the last object takes its namespace along");
         assert!(!cluster.namespace_exists("default"));

@@ -1,6 +1,12 @@
-//! What is known of the data as a whole, apart from what is in it.
+//! What is known of the data as a whole, apart from what is in it: may a name be denied, is it the present state, and
+//! what is waited for.
+//!
+//! [`Status`] is written by who reads the source (`source`) and read by who answers (`answer`). Not here: when the
+//! data counts as stale, which takes a clock.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Whether the zone can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,22 +15,128 @@ pub enum DataState {
     NotSynced,
     /// The zone is what the source says.
     Current,
+    /// The zone is what the source said before it went out of reach.
+    Stale,
 }
+
+/// How the watch of one resource stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchState {
+    /// It was not read to its end yet.
+    Waiting,
+    /// It was read, and its changes are followed.
+    Current,
+    /// The API server does not allow this verb.
+    Denied(&'static str),
+    /// It cannot be followed at the moment, and why.
+    Lost(String),
+}
+
+/// One resource that is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchStatus {
+    /// Its name in the Kubernetes API: `endpointslices`.
+    pub resource: &'static str,
+    /// Whether nothing can be answered without it.
+    pub required: bool,
+    /// How it stands.
+    pub state: WatchState,
+}
+
+impl fmt::Display for WatchStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let resource = self.resource;
+        match &self.state {
+            WatchState::Waiting => write!(f, "{resource}: not read yet"),
+            WatchState::Current => write!(f, "{resource}: current"),
+            WatchState::Denied(verb) => write!(f, "{resource}: the API server does not allow `{verb}`"),
+            WatchState::Lost(why) => write!(f, "{resource}: {why}"),
+        }
+    }
+}
+
+const SYNCED: u8 = 1;
+const CUT_OFF: u8 = 2;
 
 /// The present state, shared between who reads the source and who answers.
 #[derive(Debug, Default)]
 pub struct Status {
-    synced: AtomicBool,
+    flags: AtomicU8,
+    watches: Mutex<Vec<WatchStatus>>,
 }
 
 impl Status {
     /// Everything has been read once.
     pub fn set_synced(&self) {
-        self.synced.store(true, Ordering::Release);
+        self.flags.fetch_or(SYNCED, Ordering::Release);
+    }
+
+    /// Whether the source has been out of reach for so long that answers say so.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        if cut_off {
+            self.flags.fetch_or(CUT_OFF, Ordering::Release);
+        } else {
+            self.flags.fetch_and(!CUT_OFF, Ordering::Release);
+        }
     }
 
     /// The present state.
     pub fn data_state(&self) -> DataState {
-        if self.synced.load(Ordering::Acquire) { DataState::Current } else { DataState::NotSynced }
+        match self.flags.load(Ordering::Acquire) {
+            flags if flags & SYNCED == 0 => DataState::NotSynced,
+            SYNCED => DataState::Current,
+            _ => DataState::Stale,
+        }
+    }
+
+    /// How each watch stands now.
+    pub fn set_watches(&self, watches: Vec<WatchStatus>) {
+        *self.watches.lock().unwrap_or_else(PoisonError::into_inner) = watches;
+    }
+
+    /// How each watch stands; none where the source is not a cluster.
+    pub fn watches(&self) -> Vec<WatchStatus> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What keeps the data from being synced, as sentences: each required resource that was not read.
+    pub fn waiting_for(&self) -> Vec<String> {
+        let waits = |watch: &WatchStatus| watch.required && watch.state != WatchState::Current;
+        match self.data_state() {
+            DataState::NotSynced => {
+                self.watches().iter().filter(|watch| waits(watch)).map(ToString::to_string).collect()
+            }
+            DataState::Current | DataState::Stale => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_before_the_first_reading_is_not_stale() {
+        let status = Status::default();
+        status.set_cut_off(true);
+        assert_eq!(status.data_state(), DataState::NotSynced);
+        status.set_synced();
+        assert_eq!(status.data_state(), DataState::Stale);
+        status.set_cut_off(false);
+        assert_eq!(status.data_state(), DataState::Current);
+    }
+
+    #[test]
+    fn readiness_names_verb_and_resource() {
+        let status = Status::default();
+        let watch = |resource, required, state| WatchStatus { resource, required, state };
+        status.set_watches(vec![
+            watch("services", true, WatchState::Current),
+            watch("endpointslices", true, WatchState::Denied("watch")),
+            watch("namespaces", false, WatchState::Denied("list")),
+        ]);
+        assert_eq!(status.waiting_for(), ["endpointslices: the API server does not allow `watch`"]);
+        status.set_synced();
+        assert!(status.waiting_for().is_empty());
     }
 }

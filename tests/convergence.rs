@@ -241,7 +241,9 @@ fn relist(mask: u32, known: &mut BTreeMap<Key, Object>, follower: &mut Follower)
         place += 1;
         mask & (1 << (place % 32)) == 0
     });
-    follower.cluster.begin();
+    for resource in Resource::ALL {
+        follower.cluster.begin(resource);
+    }
     let mut dirty: Vec<Contributor> = Vec::new();
     for object in known.values().rev() {
         dirty.extend(follower.cluster.apply(object.clone()));

@@ -45,6 +45,7 @@ const BADVERS: u16 = 16;
 struct Gate {
     responder: Responder,
     metrics: Metrics,
+    zone: Arc<Zone>,
 }
 
 impl Gate {
@@ -56,7 +57,11 @@ impl Gate {
             status.set_synced();
         }
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-        Self { responder: Responder::new(zone, status, access), metrics: Metrics::default() }
+        Self { responder: Responder::new(Arc::clone(&zone), status, access), metrics: Metrics::default(), zone }
+    }
+
+    fn zone(&self) -> Arc<Zone> {
+        Arc::clone(&self.zone)
     }
 
     fn ask(&self, packet: &[u8], from: &str, transport: Transport) -> (Option<Vec<u8>>, Vec<Event>) {
@@ -250,6 +255,27 @@ fn nothing_is_denied_before_everything_was_read() {
     let message = Message::from_vec(&response.unwrap()).unwrap();
     let codes: Vec<u16> = message.edns.unwrap().options().options.iter().map(|(code, _)| u16::from(*code)).collect();
     assert_eq!(codes, [15], "an extended error says why");
+}
+
+#[test]
+fn answers_from_stale_data_say_so() {
+    let status = Arc::new(Status::default());
+    status.set_synced();
+    let mut gate = Gate::new(Access::default(), true);
+    gate.responder = Responder::new(gate.zone(), Arc::clone(&status), Access::default());
+    let code = |name: &str| {
+        let (response, _) = gate.ask(&query(7, &wire(name), 6, Some(1232)), CLIENT, Transport::Udp);
+        let edns = Message::from_vec(&response.unwrap()).unwrap().edns.unwrap();
+        let options = edns.options().options.iter();
+        options.map(|(_, option)| Vec::<u8>::try_from(option).unwrap()[1]).next()
+    };
+    for (cut_off, exists, does_not) in [(false, None, None), (true, Some(3), Some(19)), (false, None, None)] {
+        status.set_cut_off(cut_off);
+        assert_eq!((code("cluster.local"), code("x.cluster.local")), (exists, does_not));
+        assert_eq!(code("svc.cluster.local"), exists, "no data at a name that exists");
+    }
+    status.set_cut_off(true);
+    gate.check("outside", &query(7, &wire("example.test"), 1, None), CLIENT, Rcode(REFUSED));
 }
 
 #[test]

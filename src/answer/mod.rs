@@ -162,16 +162,21 @@ impl Responder {
             ttl: self.zone.settings().ttl,
             turn: usize::from(query.id.wrapping_add(worker.turn)),
         };
-        match self.write(worker, query, &mut response) {
-            Outcome::Answered(rcode) => (response.writer.finish(rcode, true, query.edns, None), rcode),
+        // Once: what one response says about the data is one state of it.
+        let state = self.status.data_state();
+        match self.write(worker, query, state, &mut response) {
+            Outcome::Answered(rcode) => {
+                let error = (state == DataState::Stale).then(|| stale(rcode));
+                (response.writer.finish(rcode, true, query.edns, error), rcode)
+            }
             Outcome::NotInZone => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
             Outcome::NotReady => refuse(message, rcode::SERVFAIL, (ede::NOT_READY, "not synced yet")),
         }
     }
 
     /// Writes answer and authority, and follows CNAMEs inside the zones.
-    fn write(&self, worker: &mut Worker, query: Query, response: &mut Response<'_>) -> Outcome {
-        let not_ready = self.status.data_state() == DataState::NotSynced;
+    fn write(&self, worker: &mut Worker, query: Query, state: DataState, response: &mut Response<'_>) -> Outcome {
+        let not_ready = state == DataState::NotSynced;
         let first = self.zone.look_up(&worker.name, query.qtype, |lookup| match lookup {
             Lookup::NotInZone => Step::NotInZone,
             _ if not_ready => Step::NotReady,
@@ -282,6 +287,12 @@ fn guarded(
 fn is_client(peer: Peer) -> bool {
     let address = peer.from.ip();
     peer.from.port() != 0 && !address.is_unspecified() && !address.is_multicast() && peer.from != peer.to
+}
+
+/// What an answer from data that nobody can vouch for is marked with (RFC 8914 sections 4.4 and 4.20).
+fn stale(rcode: u16) -> (u16, &'static str) {
+    const CUT_OFF: &str = "the API server is out of reach";
+    (if rcode == rcode::NXDOMAIN { ede::STALE_NXDOMAIN } else { ede::STALE_ANSWER }, CUT_OFF)
 }
 
 fn rcode_event(rcode: u16) -> Event {

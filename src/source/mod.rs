@@ -53,7 +53,9 @@ impl Publisher {
     /// Makes `objects` all that is known, publishes what that changes, and returns a sentence for each thing that
     /// could not be served of what changed.
     pub fn replace(&mut self, objects: Vec<Object>) -> Vec<String> {
-        self.cluster.begin();
+        for resource in Resource::ALL {
+            self.cluster.begin(resource);
+        }
         let mut dirty: Vec<Contributor> = vec![Contributor::Apex];
         for object in objects {
             dirty.extend(self.cluster.apply(object));
