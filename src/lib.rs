@@ -16,7 +16,7 @@
 //!
 //! # One event
 //!
-//! [`source`] reads objects and hands them to the one [`cluster::Cluster`], which says whom each touches: its
+//! [`source`] reads objects, from files or a cluster's API server, and hands them to the one [`cluster::Cluster`], which says whom each touches: its
 //! [`cluster::Contributor`]s. [`records`] turns each one's view into its contribution, one immutable value, and
 //! [`zone::Zone::publish`] replaces what that contributor gave before. Replaced is by contributor and never by name:
 //! two Services can give one PTR RRset.
@@ -62,13 +62,17 @@
 //! | libc, socket2 | `recvmmsg` and `sendmmsg`; socket options |
 //! | serde, serde_json, serde-saphyr | manifests: JSON, YAML |
 //! | notify | says when a manifest changed |
+//! | kube | configuration, authentication and TLS of a Kubernetes API server (`source/kubernetes/`) |
+//! | k8s-openapi | kube does not build without a version of it; nothing of it is named |
+//! | http, http-body-util, hyper-util, tower | the requests under kube, without its retry and trace layers |
+//! | fastrand | jitter of pauses and deadlines |
 //! | ipnet | networks in options and reverse zones |
 //! | clap, clap_complete, toml | flags, completions, the configuration file |
 //! | tracing, tracing-subscriber | the server's log |
 //! | anyhow | errors for people, with the thing they are about |
 //!
 //! hickory-server is not used for our zones: its request path costs three times what the sockets cost, and it has no
-//! door for prepared octets. kube is for the live cluster, which this version does not watch yet.
+//! door for prepared octets. kube's watcher and stores are not used: `source/kubernetes/mod.rs` says why.
 
 pub mod answer;
 pub mod cli;

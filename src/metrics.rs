@@ -76,6 +76,16 @@ events! {
     TcpIdle = "tcp idle",
     /// TCP connections cut for sending or reading too slowly.
     TcpSlow = "tcp slow",
+    /// Lists of a resource of a live cluster that were begun.
+    Lists = "lists",
+    /// Lists and watches of a live cluster that failed.
+    WatchFailures = "watch failures",
+    /// Watches of a live cluster whose task ended, and was started again.
+    WatchRestarts = "watch restarts",
+    /// Objects and events of a live cluster that could not be read.
+    ObjectsSkipped = "objects skipped",
+    /// Changes that were found by listing again, and not by an event.
+    AuditRepairs = "audit repairs",
     /// Failures to accept a TCP connection: out of file descriptors, mostly.
     TcpAcceptErrors = "tcp accept errors",
 }

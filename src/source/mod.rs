@@ -1,8 +1,11 @@
 //! Where objects come from: the one owner of [`Cluster`], who publishes what each change touches.
 //!
-//! [`Publisher`] takes objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files. Not here: what an
-//! object answers (`records.rs`), how files are read ([`manifests`]).
+//! [`Publisher`] takes objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files,
+//! [`live::Live`] from a cluster. Not here: what an object answers (`records.rs`), how files are read ([`manifests`])
+//! and how a cluster is watched ([`mod@kubernetes`]).
 
+pub mod kubernetes;
+pub mod live;
 pub mod manifests;
 
 use std::collections::HashSet;
@@ -50,6 +53,16 @@ impl Publisher {
         Self { cluster: Cluster::new(Namespaces::Inferred, options.service.clone()), zone, options }
     }
 
+    /// The same for a live cluster, whose Namespaces are objects like the others.
+    pub fn of_cluster(zone: Arc<Zone>, options: Options) -> Self {
+        Self { cluster: Cluster::new(Namespaces::Declared, options.service.clone()), zone, options }
+    }
+
+    /// The zone that is kept in step.
+    pub fn zone(&self) -> Arc<Zone> {
+        Arc::clone(&self.zone)
+    }
+
     /// Makes `objects` all that is known, publishes what that changes, and returns a sentence for each thing that
     /// could not be served of what changed.
     pub fn replace(&mut self, objects: Vec<Object>) -> Vec<String> {
@@ -64,7 +77,7 @@ impl Publisher {
             dirty.extend(self.cluster.sweep(resource));
         }
         let skipped = self.publish(dirty);
-        self.zone.set_reverse_zones(self.reverse_zones());
+        self.refresh_reverse_zones();
         skipped
     }
 
@@ -88,6 +101,11 @@ impl Publisher {
         let contributions = contributions.collect();
         self.zone.publish(contributions, unix_time());
         skipped
+    }
+
+    /// Looks at every known address: not for every change.
+    fn refresh_reverse_zones(&self) {
+        self.zone.set_reverse_zones(self.reverse_zones());
     }
 
     /// R6: the networks that were asked for, or the simulated ones and the /16 or /64 of each known address. An

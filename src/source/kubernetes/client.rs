@@ -1,0 +1,262 @@
+//! Requests to the API server: the client, and one resource's lists and watches as octets.
+//!
+//! The client is put together from kube's parts without its retry layer, which sleeps for minutes after the API server
+//! is back (K2), and without its trace layer, which logs every failure. Responses are read here and not by
+//! `kube::Api`: it fails a whole list for one object, drops `Retry-After`, and logs bodies. Not here: when to ask
+//! (`machine.rs`), and what the octets say (`watched.rs`).
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use http::{Request, Response, StatusCode, header::RETRY_AFTER};
+use http_body_util::{BodyExt as _, Collected};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Request as Collection;
+use kube::core::params::{ListParams, WatchParams};
+use kube::{Client, Config};
+use tower::BoxError;
+use tower::util::MapErr;
+
+use super::machine::Failure;
+use super::watched::{RawStatus, path_of};
+use crate::cluster::Resource;
+use crate::objects::ObjectRef;
+
+/// Makes a client with connections of its own. It reads certificates and tokens anew where they are files.
+pub type Connect = Arc<dyn Fn() -> anyhow::Result<Client> + Send + Sync>;
+
+/// A cluster that can be asked.
+#[derive(Clone)]
+pub struct Access {
+    /// Makes its clients.
+    pub connect: Connect,
+    /// The URL of the API server.
+    pub server: String,
+    /// Whether this process runs in the cluster, by its service account.
+    pub in_cluster: bool,
+}
+
+/// Finds the cluster by kubectl's rules: the kubeconfig that is named, else the one of `KUBECONFIG` or
+/// `~/.kube/config`, else the service account of the Pod. A `context` takes a kubeconfig.
+///
+/// # Errors
+///
+/// A sentence that names the file, or both places where nothing was found.
+pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<Access> {
+    let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..KubeConfigOptions::default() };
+    let (config, in_cluster) = match (kubeconfig, context) {
+        (Some(path), _) => (of_file(path, &options).await?, false),
+        (None, Some(context)) => {
+            let config = Config::from_kubeconfig(&options).await;
+            (config.with_context(|| format!("cannot use the kubeconfig's context {context}"))?, false)
+        }
+        (None, None) => match Config::from_kubeconfig(&options).await {
+            Ok(config) => (config, false),
+            Err(no_file) => match Config::incluster() {
+                Ok(config) => (config, true),
+                Err(no_account) => bail!(
+                    "no cluster to watch: {}, and outside a Pod: {}; name files with --manifests, a cluster with \
+                     --kubeconfig, or try --demo",
+                    sentence(&no_file),
+                    sentence(&no_account)
+                ),
+            },
+        },
+    };
+    if config.proxy_url.is_some() {
+        bail!("the kubeconfig asks for a proxy, which this version cannot use");
+    }
+    let server = config.cluster_url.to_string();
+    // What cannot work is said now, and not from every watch.
+    client(&config).with_context(|| format!("cannot make a client for {server}"))?;
+    Ok(Access { connect: Arc::new(move || client(&config)), server, in_cluster })
+}
+
+async fn of_file(path: &Path, options: &KubeConfigOptions) -> anyhow::Result<Config> {
+    let shown = path.display();
+    let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("cannot read the kubeconfig {shown}"))?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, options).await;
+    config.with_context(|| format!("cannot use the kubeconfig {shown}"))
+}
+
+fn client(config: &Config) -> anyhow::Result<Client> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(Duration::from_secs(10)));
+    // K6: a peer that is gone without a word is noticed after 15 + 3 * 5 s.
+    tcp.set_keepalive(Some(Duration::from_secs(15)));
+    tcp.set_keepalive_interval(Some(Duration::from_secs(5)));
+    tcp.set_keepalive_retries(Some(3));
+    let connector = config.rustls_https_connector_with_connector(tcp)?;
+    let http: hyper_util::client::legacy::Client<_, Body> =
+        hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+    // The layer of tokens wants one type of error, whatever is below.
+    let http = MapErr::new(http, BoxError::from);
+    let builder = ClientBuilder::new(http, config.default_namespace.clone()).with_layer(&config.extra_headers_layer()?);
+    let base = config.base_uri_layer();
+    Ok(match config.auth_layer()? {
+        Some(auth) => builder.with_layer(&auth).with_layer(&base).build(),
+        None => builder.with_layer(&base).build(),
+    })
+}
+
+/// One resource of one cluster, over one client.
+#[derive(Clone)]
+pub(super) struct Api {
+    client: Client,
+    collection: Collection,
+}
+
+impl Api {
+    pub(super) fn new(client: Client, resource: Resource) -> Self {
+        Self { client, collection: Collection::new(path_of(resource)) }
+    }
+
+    /// One page of a list: its octets.
+    pub(super) async fn page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, Failure> {
+        let params = ListParams { limit: Some(limit), continue_token: more.map(Into::into), ..ListParams::default() };
+        self.list(&params).await
+    }
+
+    /// The page of a list that has one object, or none.
+    pub(super) async fn one(&self, key: &ObjectRef, namespaced: bool) -> Result<Vec<u8>, Failure> {
+        let ObjectRef { namespace, name } = key;
+        let selector = match namespaced {
+            true => format!("metadata.name={name},metadata.namespace={namespace}"),
+            false => format!("metadata.name={name}"),
+        };
+        self.list(&ListParams::default().fields(&selector)).await
+    }
+
+    async fn list(&self, params: &ListParams) -> Result<Vec<u8>, Failure> {
+        let request = self.collection.list(params).map_err(|error| Failure::Other(sentence(&error)))?;
+        let body = self.send(request, "list").await?;
+        let page = body.collect().await.map_err(|error| cut(&error))?;
+        Ok(page.to_bytes().into())
+    }
+
+    /// A watch from a version on.
+    pub(super) async fn watch(&self, version: &str, timeout: Duration) -> Result<Lines, Failure> {
+        self.events(&WatchParams::default().timeout(whole_seconds(timeout)), version).await
+    }
+
+    /// A watch that begins with everything there is, and a bookmark behind it.
+    pub(super) async fn stream(&self, timeout: Duration) -> Result<Lines, Failure> {
+        let params = WatchParams::default().timeout(whole_seconds(timeout)).initial_events();
+        // Without a version: the present state, and not what a cache remembers.
+        self.events(&params, "").await
+    }
+
+    async fn events(&self, params: &WatchParams, version: &str) -> Result<Lines, Failure> {
+        let request = self.collection.watch(params, version).map_err(|error| Failure::Other(sentence(&error)))?;
+        Ok(Lines { body: self.send(request, "watch").await?, buffer: Vec::new(), searched: 0 })
+    }
+
+    async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
+        let response = self.client.send(request.map(Body::from)).await;
+        let response = response.map_err(|error| Failure::Other(sentence(&error)))?;
+        if response.status().is_success() { Ok(response.into_body()) } else { Err(failure(response, verb).await) }
+    }
+}
+
+/// kube takes whole seconds below 295.
+fn whole_seconds(timeout: Duration) -> u32 {
+    timeout.as_secs().clamp(1, 290) as u32
+}
+
+/// Lines as they come.
+pub(super) struct Lines {
+    body: Body,
+    buffer: Vec<u8>,
+    searched: usize,
+}
+
+impl Lines {
+    /// The next line, without its end; `None` at the end of the response. Nothing is lost if it is not awaited to its
+    /// end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        /// No object of a cluster is half as large.
+        const LONGEST: usize = 16 << 20;
+        loop {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|octet| *octet == b'\n') {
+                let rest = self.buffer.split_off(self.searched + end + 1);
+                let mut line = std::mem::replace(&mut self.buffer, rest);
+                line.pop();
+                self.searched = 0;
+                return Ok(Some(line));
+            }
+            self.searched = self.buffer.len();
+            if self.searched > LONGEST {
+                return Err(Failure::Other("an event has no end".into()));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(octets) = frame.into_data() {
+                        self.buffer.extend_from_slice(&octets);
+                    }
+                }
+                Some(Err(error)) => return Err(cut(&error)),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(Failure::Other("the connection was cut in the middle of an event".into())),
+            }
+        }
+    }
+}
+
+fn cut(error: &(dyn Error + 'static)) -> Failure {
+    Failure::Other(format!("the connection was cut: {}", sentence(error)))
+}
+
+/// What a response that is no success means.
+async fn failure(response: Response<Body>, verb: &'static str) -> Failure {
+    let status = response.status();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let body = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let message = serde_json::from_slice::<RawStatus>(&body).unwrap_or_default().message;
+    failure_of(status, &message, retry_after.map(Duration::from_secs), verb)
+}
+
+/// What an HTTP status means, of a response or inside a watch.
+pub(super) fn failure_of(
+    status: StatusCode,
+    message: &str,
+    retry_after: Option<Duration>,
+    verb: &'static str,
+) -> Failure {
+    let text = match message {
+        "" => format!("the API server answered {status}"),
+        message => format!("the API server answered {status}: {message}"),
+    };
+    match (status, retry_after) {
+        (StatusCode::GONE | StatusCode::GATEWAY_TIMEOUT, _) => Failure::Gone(text),
+        (StatusCode::UNAUTHORIZED, _) => Failure::Unauthorized(text),
+        (StatusCode::FORBIDDEN, _) => Failure::Denied(verb),
+        (StatusCode::NOT_FOUND, _) => Failure::Unknown,
+        (StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNPROCESSABLE_ENTITY, _) => {
+            Failure::Refused(text)
+        }
+        (_, Some(wait)) => Failure::Busy(wait, text),
+        _ => Failure::Other(text),
+    }
+}
+
+/// An error with its causes, without those that only repeat.
+fn sentence(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,192 @@
+//! A live cluster as the source: one supervised watch for each resource, and the one owner of what they say.
+//!
+//! ```text
+//!   API server ──▶ client.rs ──▶ watch.rs ──▶ Update ──▶ live.rs ──▶ Publisher ──▶ zone
+//!                                   │  ▲        (a bounded channel)
+//!                         outcome   ▼  │ step
+//!                                 machine.rs
+//! ```
+//!
+//! [`find`] finds the cluster, [`Cluster::follow`] follows it for ever, [`Cluster::read`] reads it once. Nothing
+//! writes to the API server. `kube` is named here and nowhere else: it gives configuration, authentication and TLS.
+//! Its own watcher is not used: it relists without a pause, never relists after an HTTP 410, fails a whole list for
+//! one object, and never notices an API server that went back in time. Read next: `machine.rs`.
+
+mod client;
+mod machine;
+mod watch;
+mod watched;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::bail;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::live::{Followed, Live};
+use super::{Publisher, live};
+use crate::cluster::Resource;
+use crate::metrics::{Counters, Event, Metrics};
+use crate::objects::Object;
+use crate::rules::{EndpointsSource, PodRecords};
+use crate::status::Status;
+
+pub use client::{Access, Connect, find};
+pub use machine::Timing;
+
+use machine::Failure;
+use watch::Watch;
+use watched::name_of;
+
+/// The resources that a configuration needs: Services and endpoints are required, the rest makes answers better where
+/// it is allowed.
+pub fn resources(endpoints: EndpointsSource, pods: PodRecords) -> Vec<Followed> {
+    let endpoints = match endpoints {
+        EndpointsSource::Slices => Resource::EndpointSlices,
+        EndpointsSource::Endpoints => Resource::Endpoints,
+    };
+    let mut wanted = vec![(Resource::Services, true), (endpoints, true)];
+    wanted.extend([(Resource::Namespaces, false), (Resource::StatefulSets, false)]);
+    if pods == PodRecords::Verified {
+        wanted.push((Resource::Pods, false));
+    }
+    let followed = |(resource, required)| Followed { resource, name: name_of(resource), required };
+    wanted.into_iter().map(followed).collect()
+}
+
+/// A cluster, and what is wanted of it.
+pub struct Cluster {
+    connect: Connect,
+    resources: Vec<Followed>,
+    timing: Timing,
+}
+
+impl Cluster {
+    /// Nothing is asked yet.
+    pub fn new(connect: Connect, resources: Vec<Followed>, timing: Timing) -> Self {
+        Self { connect, resources, timing }
+    }
+
+    /// Follows the cluster until it is dropped: publishes what changes, and says in `status` how it stands, and to
+    /// `synced` when everything was read once.
+    pub async fn follow(
+        self,
+        publisher: Publisher,
+        status: Arc<Status>,
+        metrics: &Metrics,
+        synced: oneshot::Sender<()>,
+    ) {
+        /// How many updates may wait for their owner.
+        const WAITING: usize = 1024;
+        let Timing { stale, hold_down, .. } = self.timing;
+        let mut live = Live::new(publisher, status, metrics.worker(), &self.resources, stale, hold_down);
+        let mut synced = Some(synced);
+        let (sender, mut updates) = mpsc::channel(WAITING);
+        let mut watches = Watches { cluster: self, sender, tasks: JoinSet::new(), running: HashMap::new() };
+        watches.start(metrics);
+        let counters = metrics.worker();
+        let mut ticks = interval((stale / 10).max(std::time::Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(WAITING);
+        loop {
+            tokio::select! {
+                _ = updates.recv_many(&mut batch, WAITING) => {
+                    live.take(batch.drain(..), Instant::now());
+                    if live.is_synced() && let Some(synced) = synced.take() {
+                        // Who started this may not care.
+                        let _ = synced.send(());
+                    }
+                }
+                () = watches.ended(&counters) => {}
+                _ = ticks.tick() => live.tick(Instant::now()),
+            }
+        }
+    }
+
+    /// Reads the cluster once: its objects, and a sentence for each thing that is wrong.
+    ///
+    /// # Errors
+    ///
+    /// If a required resource cannot be listed.
+    pub async fn read(&self) -> anyhow::Result<(Vec<Object>, Vec<String>)> {
+        let (mut objects, mut reports) = (Vec::new(), Vec::new());
+        for Followed { resource, name, required } in &self.resources {
+            let listed = match watch::list_once(&self.connect, self.timing, *resource).await {
+                Ok(listed) => listed,
+                Err(failure) if *required => bail!("cannot list {name}: {}", why(&failure)),
+                Err(failure) => {
+                    reports.push(format!("cannot list {name}, which are optional: {}", why(&failure)));
+                    continue;
+                }
+            };
+            for watched in listed {
+                match watched.object {
+                    Ok((object, skipped)) => {
+                        objects.push(object);
+                        reports.extend(skipped.into_iter().map(|skipped| skipped.text));
+                    }
+                    Err(invalid) => reports.push(invalid.to_string()),
+                }
+            }
+        }
+        Ok((objects, reports))
+    }
+}
+
+fn why(failure: &Failure) -> String {
+    match failure {
+        Failure::Denied(verb) => format!("the API server does not allow `{verb}`"),
+        Failure::Unknown => "the API server does not have them".into(),
+        Failure::Gone(why)
+        | Failure::Unauthorized(why)
+        | Failure::Refused(why)
+        | Failure::Busy(_, why)
+        | Failure::Late(why)
+        | Failure::Other(why) => why.clone(),
+    }
+}
+
+/// The tasks, one for each resource, and which is which.
+struct Watches {
+    cluster: Cluster,
+    sender: mpsc::Sender<live::Update>,
+    tasks: JoinSet<()>,
+    running: HashMap<Id, (Followed, Arc<Counters>)>,
+}
+
+impl Watches {
+    fn start(&mut self, metrics: &Metrics) {
+        for what in self.cluster.resources.clone() {
+            self.spawn(what, metrics.worker(), false);
+        }
+    }
+
+    fn spawn(&mut self, what: Followed, counters: Arc<Counters>, again: bool) {
+        let watch = Watch {
+            what,
+            connect: Arc::clone(&self.cluster.connect),
+            timing: self.cluster.timing,
+            updates: self.sender.clone(),
+            counters: Arc::clone(&counters),
+        };
+        let wait = again.then_some(self.cluster.timing.back_off[0]);
+        let task = self.tasks.spawn(watch.follow(wait));
+        self.running.insert(task.id(), (what, counters));
+    }
+
+    /// Waits for a watch that ends, which none should (K9), and starts it again.
+    async fn ended(&mut self, counters: &Counters) {
+        let Some(ended) = self.tasks.join_next_with_id().await else { return std::future::pending().await };
+        let (id, why) = match ended {
+            Ok((id, ())) => (id, "it ended".to_owned()),
+            Err(error) => (error.id(), error.to_string()),
+        };
+        if let Some((what, own)) = self.running.remove(&id) {
+            counters.count(Event::WatchRestarts);
+            tracing::error!("the watch of {} is started again: {why}", what.name);
+            self.spawn(what, own, true);
+        }
+    }
+}

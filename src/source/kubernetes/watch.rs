@@ -1,0 +1,367 @@
+//! The watch of one resource: takes the steps that its [`Machine`] says, and tells what it sees.
+//!
+//! A relist is `Begin`, an `Apply` for each object, `End`; until the end what was known stays. Nothing here decides
+//! what follows a failure (`machine.rs`) or what is served (`live.rs`).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::client::{Api, Connect, Lines, failure_of};
+use super::machine::{FIRST_PAGE, Failure, Machine, Outcome, Step, Timing, is_behind, next_page};
+use super::watched::{Event, Page, Watched};
+use crate::cluster::Resource;
+use crate::metrics::{Counters, Event as Counted};
+use crate::objects::ObjectRef;
+use crate::source::live::{Followed, Swept, Update};
+
+/// Follows one resource.
+pub(super) struct Watch {
+    pub(super) what: Followed,
+    pub(super) connect: Connect,
+    pub(super) timing: Timing,
+    pub(super) updates: mpsc::Sender<Update>,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// What is of a relist that goes on.
+#[derive(Clone, Copy)]
+struct Relist {
+    confirmed: bool,
+    audit: bool,
+}
+
+struct Following {
+    what: Followed,
+    connect: Connect,
+    timing: Timing,
+    updates: mpsc::Sender<Update>,
+    counters: Arc<Counters>,
+    machine: Machine,
+    api: Option<Api>,
+    /// When the last event or bookmark came, or the last list ended.
+    heard: Instant,
+    probe_at: Instant,
+    audit_at: Instant,
+}
+
+impl Watch {
+    /// Never ends by itself.
+    pub(super) async fn follow(self, first_wait: Option<Duration>) {
+        if let Some(wait) = first_wait {
+            sleep(wait).await;
+        }
+        let Self { what, connect, timing, updates, counters } = self;
+        let now = Instant::now();
+        let machine = Machine::new(timing, what.required);
+        let mut following = Following {
+            what,
+            connect,
+            timing,
+            updates,
+            counters,
+            machine,
+            api: None,
+            heard: now,
+            probe_at: now + timing.probe,
+            audit_at: now + timing.audit,
+        };
+        loop {
+            following.step().await;
+        }
+    }
+}
+
+impl Following {
+    async fn step(&mut self) {
+        let outcome = match self.machine.next() {
+            Step::Wait(pause) => return sleep(pause).await,
+            Step::Reconnect => return self.api = None,
+            Step::List { streaming: true, confirmed, audit } => self.stream(Relist { confirmed, audit }).await,
+            Step::List { streaming: false, confirmed, audit } => self.list(Relist { confirmed, audit }).await,
+            Step::Watch(version) => self.watch_from(&version).await,
+        };
+        self.tell_of(&outcome).await;
+        self.done(outcome);
+    }
+
+    fn done(&mut self, outcome: Outcome) {
+        let now = Instant::now();
+        if let Outcome::Listed(_) = outcome {
+            self.heard = now;
+            self.probe_at = now + self.timing.probe;
+            // Not all resources, nor all servers, at the same time.
+            self.audit_at = now + self.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
+        }
+        self.machine.on(outcome, now, fastrand::f64());
+    }
+
+    async fn tell(&self, update: Update) {
+        if self.updates.send(update).await.is_err() {
+            // Nobody wants to know any more: whoever owned the other end ends this task too.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn tell_of(&self, outcome: &Outcome) {
+        let resource = self.what.resource;
+        let (Outcome::ListFailed(failure) | Outcome::WatchFailed(failure) | Outcome::WatchBroke(failure)) = outcome
+        else {
+            return;
+        };
+        self.counters.count(Counted::WatchFailures);
+        match failure {
+            // The API server answered: the list that follows says how it stands.
+            Failure::Gone(_) | Failure::Refused(_) if !matches!(outcome, Outcome::ListFailed(_)) => {}
+            // Asked again without the stream.
+            Failure::Refused(_) if self.machine.streams() => {}
+            Failure::Denied(verb) => self.tell(Update::Denied(resource, verb)).await,
+            Failure::Unknown => self.tell(Update::Lost(resource, "the API server does not have them".into())).await,
+            Failure::Gone(why)
+            | Failure::Refused(why)
+            | Failure::Unauthorized(why)
+            | Failure::Busy(_, why)
+            | Failure::Late(why)
+            | Failure::Other(why) => self.tell(Update::Lost(resource, why.clone())).await,
+        }
+    }
+
+    /// A request within its deadline (K5).
+    async fn ask<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let late = || Failure::Late(format!("no answer from the API server within {:?}", self.timing.page));
+        timeout(self.timing.page, request).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    fn api(&mut self) -> Result<Api, Failure> {
+        if let Some(api) = &self.api {
+            return Ok(api.clone());
+        }
+        let client = (self.connect)().map_err(|error| Failure::Other(format!("{error:#}")))?;
+        Ok(self.api.insert(Api::new(client, self.what.resource)).clone())
+    }
+
+    async fn begin(&self, relist: Relist) {
+        self.counters.count(Counted::Lists);
+        self.tell(Update::Begin(self.what.resource, relist.audit)).await;
+    }
+
+    async fn end(&self, relist: Relist) -> Swept {
+        let (reply, swept) = oneshot::channel();
+        self.tell(Update::End { resource: self.what.resource, confirmed: relist.confirmed, reply }).await;
+        swept.await.unwrap_or(Swept::Done)
+    }
+
+    /// Lists everything in pages.
+    async fn list(&mut self, relist: Relist) -> Outcome {
+        match self.pages(relist).await {
+            Ok(version) => match self.end(relist).await {
+                Swept::Done => Outcome::Listed(version),
+                Swept::Held { .. } => Outcome::HeldDown,
+            },
+            Err(failure) => Outcome::ListFailed(failure),
+        }
+    }
+
+    async fn pages(&mut self, relist: Relist) -> Result<String, Failure> {
+        let api = self.api()?;
+        self.begin(relist).await;
+        let (mut limit, mut more) = (FIRST_PAGE, None);
+        loop {
+            let octets = self.ask(api.page(limit, more.as_deref())).await?;
+            let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
+            for item in page.items() {
+                self.apply(Watched::read(self.what.resource, item)).await;
+            }
+            limit = next_page(page.items().len(), octets.len());
+            more = page.metadata.more.filter(|more| !more.is_empty());
+            if more.is_none() {
+                return Ok(page.metadata.resource_version);
+            }
+        }
+    }
+
+    /// Whether it could be applied.
+    async fn apply(&self, watched: Watched) -> bool {
+        match watched.object {
+            Ok((object, skipped)) => {
+                self.tell(Update::Apply(Box::new(object), skipped)).await;
+                true
+            }
+            Err(invalid) => {
+                self.tell(Update::Invalid(self.what.resource, invalid.to_string())).await;
+                false
+            }
+        }
+    }
+
+    /// Lists everything as the beginning of a watch.
+    async fn stream(&mut self, relist: Relist) -> Outcome {
+        let api = match self.api() {
+            Ok(api) => api,
+            Err(failure) => return Outcome::ListFailed(failure),
+        };
+        self.begin(relist).await;
+        // Long enough for the list; the watch behind it is ended here when its own time is over.
+        match self.ask(api.stream(Duration::from_secs(290))).await {
+            Ok(lines) => self.read(&api, lines, Some(relist)).await,
+            Err(failure) => Outcome::ListFailed(failure),
+        }
+    }
+
+    async fn watch_from(&mut self, version: &str) -> Outcome {
+        let api = match self.api() {
+            Ok(api) => api,
+            Err(failure) => return Outcome::WatchFailed(failure),
+        };
+        let lasts = self.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
+        match self.ask(api.watch(version, lasts)).await {
+            Ok(lines) => {
+                self.machine.on(Outcome::WatchStarted, Instant::now(), 0.0);
+                self.tell(Update::Connected(self.what.resource)).await;
+                self.read(&api, lines, None).await
+            }
+            Err(failure) => Outcome::WatchFailed(failure),
+        }
+    }
+
+    /// Reads the events of a watch; while `relist` is something, they are those of a list.
+    async fn read(&mut self, api: &Api, mut lines: Lines, mut relist: Option<Relist>) -> Outcome {
+        let started = Instant::now();
+        let streamed = relist.is_some();
+        let lasts = self.timing.watch.mul_f64(4.0 / 3.0) + self.timing.grace;
+        let mut ends = started + if streamed { self.timing.page } else { lasts };
+        let mut probe = self.probe(api);
+        loop {
+            let listed = relist.is_none();
+            let line = tokio::select! {
+                line = lines.next() => line,
+                () = sleep_until(ends) => return match (listed, streamed) {
+                    (false, _) => Outcome::ListFailed(Failure::Late("a list has no end".into())),
+                    (true, true) => Outcome::WatchEnded(started.elapsed()),
+                    // K6: the API server should have ended it.
+                    (true, false) => Outcome::WatchBroke(Failure::Late("a watch did not end: its connection is dead".into())),
+                },
+                () = sleep_until(self.heard + self.timing.silence), if listed => return Outcome::Silent,
+                () = sleep_until(self.audit_at), if listed => return Outcome::AuditDue,
+                behind = &mut probe, if listed => {
+                    if behind {
+                        return Outcome::Outdated;
+                    }
+                    self.probe_at = Instant::now() + self.timing.probe;
+                    probe = self.probe(api);
+                    continue;
+                }
+            };
+            let broke = |failure| if listed { Outcome::WatchBroke(failure) } else { Outcome::ListFailed(failure) };
+            let line = match line {
+                Ok(Some(line)) => line,
+                Ok(None) if listed => return Outcome::WatchEnded(started.elapsed()),
+                Ok(None) => return broke(Failure::Other("a list ended before its end".into())),
+                Err(failure) => return broke(failure),
+            };
+            let Ok(event) = Event::read(self.what.resource, &line) else {
+                // What it said is lost, whatever it was.
+                self.counters.count(Counted::ObjectsSkipped);
+                return if listed { Outcome::Outdated } else { broke(Failure::Other("an event is no JSON".into())) };
+            };
+            if listed && self.machine.is_behind(event.version()) {
+                return Outcome::Outdated;
+            }
+            self.heard = Instant::now();
+            if !listed {
+                ends = self.heard + self.timing.page;
+            }
+            match event {
+                Event::Bookmark { version, end_of_list: true } if !listed => {
+                    let Some(relist) = relist.take() else { continue };
+                    if self.end(relist).await != Swept::Done {
+                        return Outcome::HeldDown;
+                    }
+                    self.done(Outcome::Listed(version));
+                    ends = Instant::now() + self.timing.watch;
+                    probe = self.probe(api);
+                }
+                Event::Bookmark { version, .. } if listed => self.machine.saw(version),
+                Event::Error(code, message) => {
+                    let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                    return broke(failure_of(status, &message, None, "watch"));
+                }
+                Event::Applied(watched) => {
+                    let (version, key) = (watched.version.clone(), watched.key.clone());
+                    if !self.apply(watched).await
+                        && listed
+                        && let Some(key) = key
+                        && self.again(api, &key).await.is_err()
+                    {
+                        return Outcome::Outdated;
+                    }
+                    if listed {
+                        self.machine.saw(version);
+                    }
+                }
+                Event::Deleted(watched) => {
+                    if let Some(key) = watched.key {
+                        self.tell(Update::Delete(self.what.resource, key)).await;
+                    }
+                    if listed {
+                        self.machine.saw(watched.version);
+                    }
+                }
+                Event::Bookmark { .. } | Event::Unknown => {}
+            }
+        }
+    }
+
+    /// K8: lists the one object of an event that could not be read. What cannot be read now either is nothing.
+    async fn again(&self, api: &Api, key: &ObjectRef) -> Result<(), Failure> {
+        let resource = self.what.resource;
+        let octets = self.ask(api.one(key, resource != Resource::Namespaces)).await?;
+        let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
+        for item in page.items() {
+            if self.apply(Watched::read(resource, item)).await {
+                return Ok(());
+            }
+        }
+        self.tell(Update::Delete(resource, key.clone())).await;
+        Ok(())
+    }
+
+    /// Waits until it is time, and asks the API server for its version: whether it is behind ours (K13).
+    fn probe(&self, api: &Api) -> Pin<Box<dyn Future<Output = bool> + Send>> {
+        let (api, at, page) = (api.clone(), self.probe_at, self.timing.page);
+        let ours = self.machine.version().unwrap_or_default().to_owned();
+        Box::pin(async move {
+            sleep_until(at).await;
+            // What fails here, the watch notices too.
+            let Ok(Ok(octets)) = timeout(page, api.page(1, None)).await else { return false };
+            let page: Result<Page<'_>, _> = serde_json::from_slice(&octets);
+            page.is_ok_and(|page| is_behind(&ours, &page.metadata.resource_version))
+        })
+    }
+}
+
+fn no_list(error: &serde_json::Error) -> Failure {
+    Failure::Other(format!("what the API server sent is no list: {error}"))
+}
+
+/// Every object of `resource`, listed once, and a sentence for each that cannot be read.
+pub(super) async fn list_once(connect: &Connect, timing: Timing, resource: Resource) -> Result<Vec<Watched>, Failure> {
+    let client = connect().map_err(|error| Failure::Other(format!("{error:#}")))?;
+    let api = Api::new(client, resource);
+    let (mut limit, mut more, mut objects) = (FIRST_PAGE, None, Vec::new());
+    loop {
+        let late = || Failure::Late(format!("no answer from the API server within {:?}", timing.page));
+        let octets = timeout(timing.page, api.page(limit, more.as_deref())).await.unwrap_or_else(|_| Err(late()))?;
+        let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
+        objects.extend(page.items().iter().map(|item| Watched::read(resource, item)));
+        limit = next_page(page.items().len(), octets.len());
+        more = page.metadata.more.filter(|more| !more.is_empty());
+        if more.is_none() {
+            return Ok(objects);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What the API server sends, read so that nothing in it can fail the whole: one object that does not decode is one
+//! object that is skipped (K7).
+//!
+//! Not here: which fields of an object are served (`objects`).
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::cluster::Resource;
+use crate::objects::{Decoded, Invalid, Object, ObjectRef, Skipped, decode};
+
+/// One object: what it is called, and what it is or why it is nothing.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// As `Cluster` knows it; `None` for an object without a name.
+    pub(super) key: Option<ObjectRef>,
+    /// Its version; empty where there is none.
+    pub(super) version: String,
+    /// What is served of it, and what had to be left out.
+    pub(super) object: Result<(Object, Vec<Skipped>), Invalid>,
+}
+
+impl Watched {
+    /// Reads one object of `resource`.
+    pub(super) fn read(resource: Resource, raw: &RawValue) -> Self {
+        let document: Value = match serde_json::from_str(raw.get()) {
+            Ok(document) => document,
+            Err(error) => {
+                let object = Err(Invalid(format!("an object of {} is no JSON: {error}", name_of(resource))));
+                return Self { key: None, version: String::new(), object };
+            }
+        };
+        let text =
+            |field: &str| document.get("metadata").and_then(|meta| meta.get(field)?.as_str()).unwrap_or_default();
+        let (name, namespace) = (text("name"), text("namespace"));
+        let key = match resource {
+            _ if name.is_empty() => None,
+            Resource::Namespaces => Some(ObjectRef::new(name, name)),
+            _ => Some(ObjectRef::new(namespace, name)),
+        };
+        let version = text("resourceVersion").to_owned();
+        let object = match decode(with_kind(resource, document), "default") {
+            Ok(Decoded::Object(object, skipped)) if Resource::of(&object) == resource => Ok((object, skipped)),
+            Ok(_) => Err(Invalid(format!("among {} is something else", name_of(resource)))),
+            Err(invalid) => Err(invalid),
+        };
+        Self { key, version, object }
+    }
+}
+
+/// Items of a list leave `kind` and `apiVersion` to the list.
+fn with_kind(resource: Resource, mut document: Value) -> Value {
+    if let Some(fields) = document.as_object_mut()
+        && !fields.contains_key("kind")
+    {
+        let (kind, version) = kind_of(resource);
+        fields.insert("kind".into(), kind.into());
+        fields.insert("apiVersion".into(), version.into());
+    }
+    document
+}
+
+/// The name of a resource in the Kubernetes API.
+pub(super) fn name_of(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Namespaces => "namespaces",
+        Resource::Services => "services",
+        Resource::EndpointSlices => "endpointslices",
+        Resource::Endpoints => "endpoints",
+        Resource::Pods => "pods",
+        Resource::StatefulSets => "statefulsets",
+        Resource::Workloads => "workloads",
+    }
+}
+
+/// Kind, group and version.
+fn kind_of(resource: Resource) -> (&'static str, &'static str) {
+    match resource {
+        Resource::Namespaces => ("Namespace", "v1"),
+        Resource::Services => ("Service", "v1"),
+        Resource::EndpointSlices => ("EndpointSlice", "discovery.k8s.io/v1"),
+        Resource::Endpoints => ("Endpoints", "v1"),
+        Resource::Pods => ("Pod", "v1"),
+        Resource::StatefulSets => ("StatefulSet", "apps/v1"),
+        Resource::Workloads => ("Deployment", "apps/v1"),
+    }
+}
+
+/// The path of a resource, of all namespaces.
+pub(super) fn path_of(resource: Resource) -> String {
+    let version = kind_of(resource).1;
+    let root = if version.contains('/') { "apis" } else { "api" };
+    format!("/{root}/{version}/{}", name_of(resource))
+}
+
+/// One page of a list.
+#[derive(Deserialize)]
+pub(super) struct Page<'p> {
+    #[serde(default)]
+    pub(super) metadata: PageMeta,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'p RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PageMeta {
+    #[serde(default)]
+    pub(super) resource_version: String,
+    #[serde(default, rename = "continue")]
+    pub(super) more: Option<String>,
+}
+
+impl<'p> Page<'p> {
+    pub(super) fn items(&self) -> &[&'p RawValue] {
+        self.items.as_deref().unwrap_or_default()
+    }
+}
+
+/// One event of a watch.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The present state of an object.
+    Applied(Watched),
+    /// An object is gone.
+    Deleted(Watched),
+    /// Nothing happened up to this version.
+    Bookmark {
+        version: String,
+        /// A list that was asked for as a stream ends here.
+        end_of_list: bool,
+    },
+    /// The watch ends, with an HTTP status and a message.
+    Error(u16, String),
+    /// A type of event that this server does not know.
+    Unknown,
+}
+
+#[derive(Deserialize)]
+struct RawEvent<'e> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'e, str>,
+    #[serde(borrow)]
+    object: &'e RawValue,
+}
+
+/// The answer of an API server that did not do what it was asked for.
+#[derive(Default, Deserialize)]
+pub(super) struct RawStatus {
+    #[serde(default)]
+    pub(super) code: u16,
+    #[serde(default)]
+    pub(super) message: String,
+}
+
+impl Event {
+    /// The version that it is of; empty where it is of none.
+    pub(super) fn version(&self) -> &str {
+        match self {
+            Self::Applied(watched) | Self::Deleted(watched) => &watched.version,
+            Self::Bookmark { version, .. } => version,
+            Self::Error(..) | Self::Unknown => "",
+        }
+    }
+
+    /// Reads one line of a watch.
+    ///
+    /// # Errors
+    ///
+    /// If it is no event at all: then whatever it was is lost.
+    pub(super) fn read(resource: Resource, line: &[u8]) -> Result<Self, serde_json::Error> {
+        let RawEvent { kind, object } = serde_json::from_slice(line)?;
+        Ok(match kind.as_ref() {
+            "ADDED" | "MODIFIED" => Self::Applied(Watched::read(resource, object)),
+            "DELETED" => Self::Deleted(Watched::read(resource, object)),
+            "BOOKMARK" => {
+                let bookmark: Value = serde_json::from_str(object.get())?;
+                let meta = bookmark.get("metadata");
+                let end = meta.and_then(|meta| meta.get("annotations")?.get("k8s.io/initial-events-end")?.as_str());
+                let version = meta.and_then(|meta| meta.get("resourceVersion")?.as_str());
+                Self::Bookmark { version: version.unwrap_or_default().into(), end_of_list: end == Some("true") }
+            }
+            "ERROR" => {
+                let status: RawStatus = serde_json::from_str(object.get()).unwrap_or_default();
+                Self::Error(status.code, status.message)
+            }
+            _ => Self::Unknown,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(resource: Resource, json: &str) -> Watched {
+        let Ok(Event::Applied(watched)) =
+            Event::read(resource, format!(r#"{{"type":"ADDED","object":{json}}}"#).as_bytes())
+        else {
+            panic!("an event")
+        };
+        watched
+    }
+
+    #[test]
+    fn no_object_fails_a_page() {
+        let text = r#"{"kind":"ServiceList","metadata":{"resourceVersion":"9","continue":"next"},"items":[
+            {"metadata":{"name":"a","namespace":"x","resourceVersion":"3"},"spec":{"clusterIP":"None"}},
+            {"metadata":{"name":"b","namespace":"x"},"spec":{"ports":7}},
+            {"metadata":{"namespace":"x"}}, 5, {"metadata":{"name":6}}]}"#;
+        let page: Page<'_> = serde_json::from_str(text).unwrap();
+        assert_eq!((page.metadata.resource_version.as_str(), page.metadata.more.as_deref()), ("9", Some("next")));
+        let read: Vec<Watched> = page.items().iter().map(|item| Watched::read(Resource::Services, item)).collect();
+        let good: Vec<bool> = read.iter().map(|watched| watched.object.is_ok()).collect();
+        assert_eq!(good, [true, false, false, false, false]);
+        let keys: Vec<_> = read.iter().map(|watched| watched.key.as_ref().map(ToString::to_string)).collect();
+        assert_eq!(keys, [Some("x/a".to_owned()), Some("x/b".to_owned()), None, None, None]);
+        assert_eq!(read[0].version, "3");
+        let empty: Page<'_> = serde_json::from_str(r#"{"metadata":{},"items":null}"#).unwrap();
+        assert!(empty.items().is_empty());
+    }
+
+    #[test]
+    fn events() {
+        let namespace =
+            watched(Resource::Namespaces, r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"a"}}"#);
+        assert_eq!(namespace.key, Some(ObjectRef::new("a", "a")));
+        assert!(namespace.object.is_ok());
+        let other = watched(Resource::Services, r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#);
+        assert!(other.object.is_err(), "a Pod is no Service");
+        let read = |line: &str| Event::read(Resource::Services, line.as_bytes());
+        let bookmark = r#"{"type":"BOOKMARK","object":{"kind":"Service","metadata":{"resourceVersion":"12","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+        assert!(matches!(read(bookmark), Ok(Event::Bookmark { version, end_of_list: true }) if version == "12"));
+        let gone = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}"#;
+        assert!(matches!(read(gone), Ok(Event::Error(410, _))));
+        assert!(matches!(read(r#"{"type":"NEW","object":{}}"#), Ok(Event::Unknown)));
+        assert!(read(r#"{"type":"ADDED","obj"#).is_err());
+    }
+
+    #[test]
+    fn paths() {
+        assert_eq!(path_of(Resource::Services), "/api/v1/services");
+        assert_eq!(path_of(Resource::EndpointSlices), "/apis/discovery.k8s.io/v1/endpointslices");
+        assert_eq!(path_of(Resource::StatefulSets), "/apis/apps/v1/statefulsets");
+    }
+}

@@ -1,0 +1,304 @@
+//! The owner of what is known of a live cluster: takes updates as they come, and publishes each batch as one.
+//!
+//! It knows nothing of requests: `kubernetes` sends [`Update`]s, one watch per resource. A Service that many events of
+//! a batch touch is built once. Until everything was read nothing is published: no name is answered before.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Publisher;
+use crate::cluster::{Contributor, Resource};
+use crate::metrics::{Counters, Event};
+use crate::objects::{Object, ObjectRef, Skipped};
+use crate::status::{Status, WatchState, WatchStatus};
+
+/// What a watch has to say.
+pub enum Update {
+    /// The API server answers.
+    Connected(Resource),
+    /// It does not, and why.
+    Lost(Resource, String),
+    /// It does not allow this verb.
+    Denied(Resource, &'static str),
+    /// A list begins; the flag says that what it changes was missed before (K14).
+    Begin(Resource, bool),
+    /// The present state of an object, and what was left out of it.
+    Apply(Box<Object>, Vec<Skipped>),
+    /// An object that cannot be read, and why.
+    Invalid(Resource, String),
+    /// An object is gone.
+    Delete(Resource, ObjectRef),
+    /// A list ends: what was not in it is gone, if that is not too much.
+    End {
+        /// What was listed.
+        resource: Resource,
+        /// It was listed twice: however much is gone, it is gone.
+        confirmed: bool,
+        /// What became of it.
+        reply: oneshot::Sender<Swept>,
+    },
+}
+
+/// What became of the end of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// What was not in it is gone.
+    Done,
+    /// It would have removed this many of so many objects: nothing is gone yet (K11).
+    Held {
+        /// How many objects were not in it.
+        unseen: usize,
+        /// How many are known.
+        known: usize,
+    },
+}
+
+/// One resource that is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// Which.
+    pub resource: Resource,
+    /// Its name in the Kubernetes API.
+    pub name: &'static str,
+    /// Whether nothing is answered without it.
+    pub required: bool,
+}
+
+struct Follow {
+    what: Followed,
+    state: WatchState,
+    /// It was read to its end once.
+    read: bool,
+    lost_since: Option<Instant>,
+    auditing: bool,
+}
+
+impl Follow {
+    /// Whether there is nothing to wait for before the first answer: an optional resource has only to be tried.
+    fn settled(&self) -> bool {
+        self.read || !self.what.required && self.state != WatchState::Waiting
+    }
+}
+
+/// Owns a [`Publisher`] and keeps a [`Status`].
+pub struct Live {
+    publisher: Publisher,
+    status: Arc<Status>,
+    counters: Arc<Counters>,
+    stale: Duration,
+    hold_down: usize,
+    follows: BTreeMap<Resource, Follow>,
+    dirty: HashSet<Contributor>,
+    synced: bool,
+    /// The addresses changed since the reverse zones were last looked at.
+    moved: bool,
+    said: HashSet<String>,
+}
+
+impl Live {
+    /// Nothing is known yet. Answers say that they are stale once a required resource was lost for `stale`; a list
+    /// that would remove more than half and at least `hold_down` objects is to be made twice.
+    pub fn new(
+        publisher: Publisher,
+        status: Arc<Status>,
+        counters: Arc<Counters>,
+        followed: &[Followed],
+        stale: Duration,
+        hold_down: usize,
+    ) -> Self {
+        let follow = |what: &Followed| {
+            let follow =
+                Follow { what: *what, state: WatchState::Waiting, read: false, lost_since: None, auditing: false };
+            (what.resource, follow)
+        };
+        let live = Self {
+            publisher,
+            status,
+            counters,
+            stale,
+            hold_down,
+            follows: followed.iter().map(follow).collect(),
+            dirty: HashSet::new(),
+            synced: false,
+            moved: false,
+            said: HashSet::new(),
+        };
+        live.show();
+        live
+    }
+
+    /// Takes what came in, in its order, and publishes what it changes as one.
+    pub fn take(&mut self, updates: impl IntoIterator<Item = Update>, now: Instant) {
+        updates.into_iter().for_each(|update| self.update(update, now));
+        if !self.synced && self.follows.values().all(Follow::settled) {
+            self.sync();
+        } else if self.synced && !self.dirty.is_empty() {
+            self.moved = true;
+            self.publish();
+        }
+    }
+
+    /// Whether everything was read once.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// What time alone changes: whether answers are stale, and the reverse zones around new addresses.
+    pub fn tick(&mut self, now: Instant) {
+        let lost = |follow: &Follow| follow.lost_since.is_some_and(|since| now - since >= self.stale);
+        let cut_off = self.follows.values().any(|follow| follow.what.required && lost(follow));
+        self.status.set_cut_off(cut_off);
+        if std::mem::take(&mut self.moved) {
+            self.publisher.refresh_reverse_zones();
+        }
+    }
+
+    fn update(&mut self, update: Update, now: Instant) {
+        match update {
+            Update::Connected(resource) => self.set_state(resource, WatchState::Current, now),
+            Update::Lost(resource, why) => self.set_state(resource, WatchState::Lost(why), now),
+            Update::Denied(resource, verb) => self.set_state(resource, WatchState::Denied(verb), now),
+            Update::Begin(resource, audit) => {
+                self.publisher.cluster.begin(resource);
+                if let Some(follow) = self.follows.get_mut(&resource) {
+                    follow.auditing = audit;
+                }
+            }
+            Update::Apply(object, skipped) => {
+                let resource = Resource::of(&object);
+                let dirty = self.publisher.cluster.apply(*object);
+                self.touch(resource, dirty);
+                skipped.into_iter().for_each(|skipped| self.say(skipped.text));
+            }
+            Update::Invalid(_, why) => {
+                self.counters.count(Event::ObjectsSkipped);
+                self.say(why);
+            }
+            Update::Delete(resource, key) => {
+                let dirty = self.publisher.cluster.delete(resource, &key);
+                self.touch(resource, dirty);
+            }
+            Update::End { resource, confirmed, reply } => {
+                // A watch that is gone by now lists again.
+                let _ = reply.send(self.end(resource, confirmed, now));
+            }
+        }
+    }
+
+    fn end(&mut self, resource: Resource, confirmed: bool, now: Instant) -> Swept {
+        let (known, unseen) = self.publisher.cluster.unseen(resource);
+        if !confirmed && holds_down(known, unseen, self.hold_down) {
+            tracing::warn!(
+                "a list of {} would remove {unseen} of {known} objects: listing again over a new connection first",
+                self.follows.get(&resource).map_or("objects", |follow| follow.what.name)
+            );
+            return Swept::Held { unseen, known };
+        }
+        let dirty = self.publisher.cluster.sweep(resource);
+        self.touch(resource, dirty);
+        if let Some(follow) = self.follows.get_mut(&resource) {
+            (follow.read, follow.auditing) = (true, false);
+        }
+        self.set_state(resource, WatchState::Current, now);
+        Swept::Done
+    }
+
+    fn touch(&mut self, resource: Resource, dirty: Vec<Contributor>) {
+        if !dirty.is_empty() && self.follows.get(&resource).is_some_and(|follow| follow.auditing) {
+            self.counters.count(Event::AuditRepairs);
+        }
+        self.dirty.extend(dirty);
+    }
+
+    fn set_state(&mut self, resource: Resource, state: WatchState, now: Instant) {
+        let Some(follow) = self.follows.get_mut(&resource) else { return };
+        // The API server that answers has not said everything yet.
+        let state = if state == WatchState::Current && !follow.read { WatchState::Waiting } else { state };
+        match state {
+            WatchState::Current | WatchState::Waiting => follow.lost_since = None,
+            WatchState::Denied(_) | WatchState::Lost(_) => _ = follow.lost_since.get_or_insert(now),
+        }
+        let old = std::mem::replace(&mut follow.state, state);
+        if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
+            log_change(follow, &old);
+        }
+        if old != follow.state {
+            self.show();
+        }
+    }
+
+    fn show(&self) {
+        let shown = |follow: &Follow| WatchStatus {
+            resource: follow.what.name,
+            required: follow.what.required,
+            state: follow.state.clone(),
+        };
+        self.status.set_watches(self.follows.values().map(shown).collect());
+    }
+
+    fn sync(&mut self) {
+        self.dirty.insert(Contributor::Apex);
+        self.publish();
+        self.publisher.refresh_reverse_zones();
+        self.synced = true;
+        self.status.set_synced();
+        let (services, addresses) = self.publisher.zone.size();
+        tracing::info!(services, addresses, serial = self.publisher.zone.serial(), "synced");
+    }
+
+    fn publish(&mut self) {
+        let dirty = self.dirty.drain().collect();
+        for skipped in self.publisher.publish(dirty) {
+            self.say(skipped);
+        }
+    }
+
+    /// Once: what is wrong with an object is in every list of it.
+    fn say(&mut self, sentence: String) {
+        const REMEMBERED: usize = 10_000;
+        if self.said.contains(&sentence) {
+            return;
+        }
+        tracing::warn!("{sentence}");
+        if self.said.len() >= REMEMBERED {
+            self.said.clear();
+        }
+        self.said.insert(sentence);
+    }
+}
+
+/// Whether a list that would forget `unseen` of `known` objects is to be made again first (K11).
+fn holds_down(known: usize, unseen: usize, least: usize) -> bool {
+    unseen >= least && unseen * 2 > known
+}
+
+fn log_change(follow: &Follow, old: &WatchState) {
+    let Followed { name, required, .. } = follow.what;
+    let then = match (follow.read, required) {
+        (true, _) => "what was read of them keeps being answered",
+        (false, true) => "nothing is answered before they were read",
+        (false, false) => "they are optional, and nothing else changes",
+    };
+    match &follow.state {
+        WatchState::Denied(verb) => tracing::warn!("the API server does not allow `{verb}` on {name}: {then}"),
+        WatchState::Lost(why) => tracing::warn!("cannot follow {name}: {why}: {then}"),
+        WatchState::Current if *old != WatchState::Waiting => tracing::info!("{name} are followed again"),
+        WatchState::Current | WatchState::Waiting => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_to_believe_at_once() {
+        for (known, unseen, held) in [(1000, 501, true), (1000, 500, false), (99, 99, false), (100, 100, true)] {
+            assert_eq!(holds_down(known, unseen, 100), held, "{unseen} of {known}");
+        }
+    }
+}

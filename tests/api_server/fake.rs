@@ -1,0 +1,430 @@
+//! An API server that misbehaves on command: lists in pages, watches, bookmarks, streaming lists.
+//!
+//! It keeps objects as JSON and a version that counts up. A test says beforehand what the next requests get
+//! ([`Fake::fault`]), and may cut or silence the watches that are open. It has two faces: [`Fake::connect`], which is no
+//! socket, so that a paused clock is true, and [`Fake::listen`], which is TCP. Events have `type` before `object`, as
+//! the real one writes them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headless_dns::source::kubernetes::Connect;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Either, Full};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+/// What a request gets instead of an answer.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This HTTP status.
+    Status(u16),
+    /// 429 or 503, with `Retry-After` in seconds.
+    Busy(u16, u64),
+    /// Nothing, for ever.
+    Hang,
+    /// A connection that cannot be made.
+    Refused,
+    /// A list, however much there is, of nothing.
+    Empty,
+    /// A watch that is accepted, with this one line.
+    Line(String),
+    /// A watch that is accepted, and then silent; not even its time-out ends it.
+    Silence,
+}
+
+/// A request that came.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub at: Instant,
+    pub resource: String,
+    pub kind: Kind,
+    pub query: BTreeMap<String, String>,
+    pub token: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    List,
+    /// A list with `limit=1`, or of one name.
+    Look,
+    Watch,
+    Stream,
+}
+
+type Rule = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
+type Sender = mpsc::UnboundedSender<io::Result<Bytes>>;
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    objects: BTreeMap<(String, String), Value>,
+    history: Vec<(u64, String, String)>,
+    watches: Vec<(String, Sender)>,
+    rules: Vec<Rule>,
+    asked: Vec<Asked>,
+    clients: usize,
+    page: Option<usize>,
+    no_streams: bool,
+}
+
+#[derive(Clone, Default)]
+pub struct Fake(Arc<Mutex<State>>);
+
+impl Fake {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Creates or changes an object.
+    pub fn apply(&self, resource: &str, object: Value) {
+        self.change(resource, object, false, true);
+    }
+
+    /// Deletes an object.
+    pub fn delete(&self, resource: &str, object: Value) {
+        self.change(resource, object, true, true);
+    }
+
+    /// The same, and nobody is told.
+    pub fn apply_in_secret(&self, resource: &str, object: Value) {
+        self.change(resource, object, false, false);
+    }
+
+    fn change(&self, resource: &str, mut object: Value, gone: bool, told: bool) {
+        let mut state = self.state();
+        state.version += 1;
+        let version = state.version;
+        object["metadata"]["resourceVersion"] = version.to_string().into();
+        let name = format!("{}/{}", object["metadata"]["namespace"], object["metadata"]["name"]);
+        let key = (resource.to_owned(), name);
+        let kind = match (gone, state.objects.contains_key(&key)) {
+            (true, _) => "DELETED",
+            (false, true) => "MODIFIED",
+            (false, false) => "ADDED",
+        };
+        if gone {
+            state.objects.remove(&key);
+        } else {
+            state.objects.insert(key, object.clone());
+        }
+        if told {
+            let line = event(kind, &object);
+            state.history.push((version, resource.into(), line.clone()));
+            state.send(resource, &line);
+        }
+    }
+
+    /// What is behind it, whatever was done: etcd was restored from an older backup.
+    pub fn set_version(&self, version: u64) {
+        let mut state = self.state();
+        state.version = version;
+        state.history.clear();
+    }
+
+    /// Sends a line to every open watch of `resource`.
+    pub fn line(&self, resource: &str, line: &str) {
+        self.state().send(resource, line);
+    }
+
+    /// Cuts every watch that is open.
+    pub fn cut(&self) {
+        for (_, watch) in self.state().watches.drain(..) {
+            let _ = watch.send(Err(io::Error::other("cut")));
+        }
+    }
+
+    /// What requests get from now on: of all rules, the first that says something. The last rule is asked first.
+    pub fn fault(&self, rule: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) {
+        self.state().rules.insert(0, Box::new(rule));
+    }
+
+    /// All is well again.
+    pub fn heal(&self) {
+        self.state().rules.clear();
+    }
+
+    /// Pages have at most so many objects.
+    pub fn set_page(&self, page: usize) {
+        self.state().page = Some(page);
+    }
+
+    /// Streaming lists are refused with 422, as an API server without the feature does.
+    pub fn refuse_streams(&self) {
+        self.state().no_streams = true;
+    }
+
+    /// What was asked so far, in its order.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.clone()
+    }
+
+    /// How many requests of a kind came for a resource.
+    pub fn count(&self, resource: &str, kind: Kind) -> usize {
+        self.asked().iter().filter(|asked| asked.resource == resource && asked.kind == kind).count()
+    }
+
+    /// How many clients were made.
+    pub fn clients(&self) -> usize {
+        self.state().clients
+    }
+
+    /// Clients without a socket.
+    pub fn connect(&self) -> Connect {
+        let fake = self.clone();
+        Arc::new(move || {
+            fake.state().clients += 1;
+            let fake = fake.clone();
+            let service = tower::service_fn(move |request: Request<Body>| {
+                let fake = fake.clone();
+                async move { fake.respond(request).await }
+            });
+            Ok(kube::Client::new(service, "default"))
+        })
+    }
+
+    async fn respond<B>(&self, request: Request<B>) -> io::Result<Response<Either<Full<Bytes>, Lines>>> {
+        let asked = read(&request);
+        let fault = {
+            let mut state = self.state();
+            state.asked.push(asked.clone());
+            state.rules.iter_mut().find_map(|rule| rule(&asked))
+        };
+        match fault {
+            None if asked.kind == Kind::Stream && self.state().no_streams => Ok(status(422, None)),
+            None if matches!(asked.kind, Kind::Watch | Kind::Stream) => Ok(self.watch(&asked)),
+            None => Ok(self.list(&asked)),
+            Some(Fault::Status(code)) => Ok(status(code, None)),
+            Some(Fault::Busy(code, seconds)) => Ok(status(code, Some(seconds))),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Refused) => Err(io::ErrorKind::ConnectionRefused.into()),
+            Some(Fault::Empty) => Ok(json_of(&json!({
+                "kind": "List", "metadata": {"resourceVersion": self.state().version.to_string()}, "items": []}))),
+            Some(Fault::Line(line)) => {
+                let (sender, lines) = mpsc::unbounded_channel();
+                let _ = sender.send(Ok(line.into()));
+                Ok(Response::new(Either::Right(Lines(lines))))
+            }
+            Some(Fault::Silence) => {
+                let (sender, lines) = mpsc::unbounded_channel();
+                // Nothing is ever sent, and the end never comes.
+                std::mem::forget(sender);
+                Ok(Response::new(Either::Right(Lines(lines))))
+            }
+        }
+    }
+
+    fn list(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
+        let state = self.state();
+        let number = |name: &str| asked.query.get(name).and_then(|text| text.parse::<usize>().ok());
+        let selected = |object: &Value| match asked.query.get("fieldSelector") {
+            None => true,
+            Some(selector) => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                selector.split(',').any(|part| part == format!("metadata.name={name}"))
+            }
+        };
+        let all =
+            state.objects.iter().filter(|((resource, _), object)| *resource == asked.resource && selected(object));
+        let mut items: Vec<Value> = all.map(|(_, object)| object.clone()).collect();
+        let limit = number("limit").unwrap_or(usize::MAX).min(state.page.unwrap_or(usize::MAX));
+        let begin = number("continue").unwrap_or(0);
+        let end = begin.saturating_add(limit).min(items.len());
+        let more = if end < items.len() { end.to_string() } else { String::new() };
+        // Items of a list have no kind of their own.
+        for item in &mut items {
+            if let Some(fields) = item.as_object_mut() {
+                fields.remove("kind");
+                fields.remove("apiVersion");
+            }
+        }
+        json_of(&json!({"kind": "List", "metadata": {"resourceVersion": state.version.to_string(), "continue": more},
+            "items": items[begin.min(end)..end]}))
+    }
+
+    fn watch(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
+        let mut state = self.state();
+        let (sender, lines) = mpsc::unbounded_channel();
+        let send = |line: String| {
+            let _ = sender.send(Ok(line.into()));
+        };
+        if asked.kind == Kind::Stream {
+            for ((resource, _), object) in &state.objects {
+                if *resource == asked.resource {
+                    send(event("ADDED", object));
+                }
+            }
+            send(bookmark(state.version, true));
+        } else {
+            let from: u64 = asked.query["resourceVersion"].parse().unwrap_or(0);
+            for (version, resource, line) in &state.history {
+                if *version > from && *resource == asked.resource {
+                    send(line.clone());
+                }
+            }
+        }
+        let lasts = asked.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(300);
+        state.watches.push((asked.resource.clone(), sender.clone()));
+        self.end_later(sender, Duration::from_secs(lasts));
+        Response::new(Either::Right(Lines(lines)))
+    }
+
+    /// A bookmark and the end, when the time of a watch is over.
+    #[allow(clippy::disallowed_methods, reason = "it ends with the watch, or with the test")]
+    fn end_later(&self, sender: Sender, lasts: Duration) {
+        let fake = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sender.closed() => {}
+                () = sleep(lasts) => {
+                    let mut state = fake.state();
+                    let _ = sender.send(Ok(bookmark(state.version, false).into()));
+                    state.watches.retain(|(_, watch)| !watch.same_channel(&sender));
+                }
+            }
+        });
+    }
+
+    /// The same over TCP, until the test ends; returns the URL.
+    #[allow(clippy::disallowed_methods, reason = "it ends with the test")]
+    pub async fn listen(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let fake = self.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let fake = fake.clone();
+                // A client that goes away ends its connection with an error.
+                tokio::spawn(async move {
+                    let _ = fake.serve(stream).await;
+                });
+            }
+        });
+        url
+    }
+
+    /// HTTP/1.1, one request after the other, every response in chunks.
+    async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                    break end + 4;
+                }
+                if stream.read_buf(&mut buffer).await? == 0 {
+                    return Ok(());
+                }
+            };
+            let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
+            buffer.drain(..end);
+            let mut lines = head.lines();
+            let target = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or("/").to_owned();
+            let mut request = Request::get(target);
+            for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+                request = request.header(name, value);
+            }
+            let response = self.respond(request.body(()).unwrap()).await?;
+            let (parts, mut body) = response.into_parts();
+            let mut head = format!("HTTP/1.1 {}\r\ntransfer-encoding: chunked\r\n", parts.status);
+            for (name, value) in &parts.headers {
+                head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+            }
+            stream.write_all((head + "\r\n").as_bytes()).await?;
+            while let Some(frame) = body.frame().await {
+                let Ok(octets) = frame.map_err(io::Error::other)?.into_data() else { continue };
+                stream.write_all(format!("{:x}\r\n", octets.len()).as_bytes()).await?;
+                stream.write_all(&octets).await?;
+                stream.write_all(b"\r\n").await?;
+            }
+            stream.write_all(b"0\r\n\r\n").await?;
+        }
+    }
+}
+
+impl State {
+    fn send(&mut self, resource: &str, line: &str) {
+        let line = Bytes::from(line.to_owned());
+        self.watches.retain(|(of, watch)| of != resource || watch.send(Ok(line.clone())).is_ok());
+    }
+}
+
+/// A body that comes in pieces.
+pub struct Lines(mpsc::UnboundedReceiver<io::Result<Bytes>>);
+
+impl http_body::Body for Lines {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+fn read<B>(request: &Request<B>) -> Asked {
+    let query: BTreeMap<String, String> = request
+        .uri()
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.replace("%3D", "=").replace("%2C", ",")))
+        .collect();
+    let kind = if query.get("watch").is_some_and(|watch| watch == "true") {
+        if query.contains_key("sendInitialEvents") { Kind::Stream } else { Kind::Watch }
+    } else if query.contains_key("fieldSelector") || query.get("limit").is_some_and(|limit| limit == "1") {
+        Kind::Look
+    } else {
+        Kind::List
+    };
+    let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let token = request.headers().get("authorization").and_then(|token| token.to_str().ok()).unwrap_or_default();
+    Asked { at: Instant::now(), resource, kind, query, token: token.to_owned() }
+}
+
+fn json_of(value: &Value) -> Response<Either<Full<Bytes>, Lines>> {
+    Response::new(Either::Left(Full::new(value.to_string().into())))
+}
+
+fn status(code: u16, retry_after: Option<u64>) -> Response<Either<Full<Bytes>, Lines>> {
+    let mut response = json_of(&json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+        "message": format!("{code} on purpose")}));
+    *response.status_mut() = code.try_into().unwrap();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert("retry-after", seconds.into());
+    }
+    response
+}
+
+pub fn event(kind: &str, object: &Value) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
+}
+
+fn bookmark(version: u64, end_of_list: bool) -> String {
+    let mut object = json!({"kind": "Any", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()}});
+    if end_of_list {
+        object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    }
+    event("BOOKMARK", &object)
+}
+
+/// Waits until something holds, for at most `patience` of the clock's time, and returns how long it took.
+pub async fn until(patience: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    let held = timeout(patience, async {
+        while !holds() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(held.await.is_ok(), "not within {patience:?}");
+    begun.elapsed()
+}

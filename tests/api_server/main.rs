@@ -1,0 +1,510 @@
+//! A live cluster that misbehaves: one test for each fault K1 to K16 that an API server is known for.
+//!
+//! Each plays its fault on the fake API server and asks for names meanwhile. Where there is no socket the clock is
+//! paused: ten minutes of failures take none. K4, K6 and K16 run over TCP, with short deadlines.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+#![allow(unreachable_pub, reason = "a test's own modules")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod fake;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use headless_dns::answer::{Access, Responder, Transport};
+use headless_dns::metrics::{Event, Metrics};
+use headless_dns::names::WireName;
+use headless_dns::names::reverse::ReverseZones;
+use headless_dns::rules::{EndpointsSource, PodRecords, Rules};
+use headless_dns::source::kubernetes::{Cluster, Connect, Timing, find, resources};
+use headless_dns::source::{Options, Publisher};
+use headless_dns::status::{DataState, Status};
+use headless_dns::zone::{Settings, Zone};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use common::Engine;
+use fake::{Asked, Fake, Fault, Kind, event, until};
+
+const SERVICES: &str = "services";
+const SLICES: &str = "endpointslices";
+const NOERROR: u8 = 0;
+const SERVFAIL: u8 = 2;
+const NXDOMAIN: u8 = 3;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn service(name: &str) -> Value {
+    json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}})
+}
+
+fn slice(name: &str, service: &str, address: &str) -> Value {
+    json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": service}},
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}]})
+}
+
+/// A cluster with the headless Service `web` and one endpoint of it.
+fn cluster() -> Fake {
+    let fake = Fake::default();
+    add(&fake, "web", "10.0.0.1");
+    fake
+}
+
+fn add(fake: &Fake, name: &str, address: &str) {
+    fake.apply(SERVICES, service(name));
+    fake.apply(SLICES, slice(name, name, address));
+}
+
+fn only(resource: &'static str, kinds: &'static [Kind], fault: Fault) -> impl FnMut(&Asked) -> Option<Fault> + Send {
+    move |asked| (asked.resource == resource && kinds.contains(&asked.kind)).then(|| fault.clone())
+}
+
+/// The same for the first so many requests.
+fn first(
+    times: usize,
+    mut rule: impl FnMut(&Asked) -> Option<Fault> + Send,
+) -> impl FnMut(&Asked) -> Option<Fault> + Send {
+    let mut left = times;
+    move |asked| {
+        if left == 0 {
+            return None;
+        }
+        let fault = rule(asked);
+        left -= usize::from(fault.is_some());
+        fault
+    }
+}
+
+const LISTS: &[Kind] = &[Kind::List, Kind::Stream];
+
+/// The part of the server between the API server and the sockets.
+struct Server {
+    status: Arc<Status>,
+    metrics: Arc<Metrics>,
+    engine: Engine,
+    _running: JoinSet<()>,
+}
+
+impl Server {
+    fn start(connect: Connect, timing: Timing) -> Self {
+        let apexes = vec![WireName::parse("cluster.local").unwrap()];
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+        let (status, metrics) = (Arc::<Status>::default(), Arc::<Metrics>::default());
+        let publisher = Publisher::of_cluster(Arc::clone(&zone), Options::default());
+        let cluster = Cluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing);
+        let (synced, _) = oneshot::channel();
+        let mut running = JoinSet::new();
+        let (told, counted) = (Arc::clone(&status), Arc::clone(&metrics));
+        running.spawn(async move { cluster.follow(publisher, told, &counted, synced).await });
+        let engine = Engine::with(Responder::new(zone, Arc::clone(&status), Access::default()));
+        Self { status, metrics, engine, _running: running }
+    }
+
+    async fn synced(connect: Connect, timing: Timing) -> Self {
+        let server = Self::start(connect, timing);
+        until(seconds(20), || server.is(DataState::Current)).await;
+        server
+    }
+
+    fn is(&self, state: DataState) -> bool {
+        self.status.data_state() == state
+    }
+
+    /// The rcode and the number of answers for the A records of `name.default.svc.cluster.local`.
+    fn ask(&mut self, name: &str) -> (u8, u8) {
+        let name = common::wire(&format!("{name}.default.svc.cluster.local"));
+        let response = self.engine.ask(Transport::Udp, &common::query(7, &name, 1, Some(1232))).unwrap();
+        (response[3] & 0x0f, response[7])
+    }
+
+    fn answers(&mut self, name: &str) -> bool {
+        self.ask(name) == (NOERROR, 1)
+    }
+}
+
+fn paged() -> Timing {
+    Timing { streaming: false, ..Timing::default() }
+}
+
+/// For real time: nothing takes longer than a second or two.
+fn short() -> Timing {
+    Timing {
+        page: seconds(5),
+        watch: seconds(1),
+        grace: Duration::from_millis(200),
+        back_off: [Duration::from_millis(10), Duration::from_millis(50)],
+        stale: seconds(30),
+        ..Timing::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_followed_in_pages_and_in_streams() {
+    for timing in [paged(), Timing::default()] {
+        let fake = cluster();
+        fake.set_page(1);
+        for number in 0..50 {
+            add(&fake, &format!("web-{number}"), &format!("10.1.0.{number}"));
+        }
+        let mut server = Server::start(fake.connect(), timing);
+        assert_eq!(server.ask("web"), (SERVFAIL, 0), "not synced");
+        assert_eq!(server.ask("none"), (SERVFAIL, 0), "never denied before it is synced");
+        until(seconds(2), || server.is(DataState::Current)).await;
+        assert!(server.answers("web") && server.answers("web-49"));
+        assert_eq!(server.ask("none"), (NXDOMAIN, 0));
+        // Over many watches: each lasts 30 to 40 s.
+        for round in 0..10 {
+            let name = format!("new-{round}");
+            add(&fake, &name, "10.2.0.1");
+            until(seconds(1), || server.answers(&name)).await;
+            fake.delete(SLICES, slice(&name, &name, "10.2.0.1"));
+            fake.delete(SERVICES, service(&name));
+            until(seconds(1), || server.ask(&name) == (NXDOMAIN, 0)).await;
+            sleep(seconds(25)).await;
+        }
+        let lists =
+            if timing.streaming { fake.count(SERVICES, Kind::Stream) } else { fake.count(SERVICES, Kind::List) };
+        assert_eq!(lists, if timing.streaming { 1 } else { 51 }, "one list, in pages of one or as a stream");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn k1_lists_that_fail_for_ten_minutes() {
+    let fake = cluster();
+    fake.fault(|asked| (asked.kind != Kind::Look).then_some(Fault::Status(500)));
+    let server = Server::start(fake.connect(), Timing::default());
+    sleep(seconds(600)).await;
+    let lists = fake.count(SERVICES, Kind::List) + fake.count(SERVICES, Kind::Stream);
+    assert!((60..=240).contains(&lists), "{lists} lists in ten minutes");
+    fake.heal();
+    until(seconds(12), || server.is(DataState::Current)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn k2_an_api_server_that_says_it_is_busy() {
+    for (code, wait) in [(503, 1), (429, 5), (429, 600)] {
+        let fake = cluster();
+        fake.fault(move |_| Some(Fault::Busy(code, wait)));
+        let server = Server::start(fake.connect(), Timing::default());
+        sleep(seconds(180)).await;
+        let asked = fake.asked().iter().filter(|asked| asked.resource == SERVICES).count();
+        assert!(asked as u64 <= 180 / wait.min(10) + 1, "{code} with Retry-After {wait}: {asked} requests");
+        fake.heal();
+        let took = until(seconds(12), || server.is(DataState::Current)).await;
+        assert!(took <= seconds(12), "{code}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn k3_a_watch_that_is_not_accepted() {
+    for (code, times, lists) in [(410, 1, 2), (504, 1, 2), (500, 1, 1), (500, 2, 2)] {
+        let fake = cluster();
+        let mut server = Server::synced(fake.connect(), paged()).await;
+        until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
+        fake.fault(first(times, only(SLICES, &[Kind::Watch], Fault::Status(code))));
+        fake.cut();
+        if lists == 2 {
+            // Only a list can know.
+            fake.apply_in_secret(SERVICES, service("late"));
+            fake.apply_in_secret(SLICES, slice("web", "web", "10.0.0.9"));
+        }
+        sleep(seconds(25)).await;
+        assert_eq!(fake.count(SLICES, Kind::List), lists, "{times} times {code}");
+        assert!(server.answers("web"));
+    }
+}
+
+#[tokio::test]
+async fn k4_410_inside_a_watch() {
+    let fake = cluster();
+    let url = fake.listen().await;
+    let mut server = Server::synced(at(&url).await, Timing { streaming: false, ..short() }).await;
+    until(seconds(20), || fake.count(SLICES, Kind::Watch) > 0).await;
+    let lists = fake.count(SLICES, Kind::List);
+    let gone = event(
+        "ERROR",
+        &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
+        "message": "too old resource version", "reason": "Expired"}),
+    );
+    fake.fault(first(4, only(SLICES, &[Kind::Watch], Fault::Line(gone.clone()))));
+    fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+    fake.line(SLICES, &gone);
+    until(seconds(20), || server.ask("web") == (NOERROR, 2)).await;
+    until(seconds(20), || fake.count(SLICES, Kind::List) >= lists + 5).await;
+    let relists: Vec<Instant> = fake
+        .asked()
+        .iter()
+        .filter(|asked| asked.resource == SLICES && asked.kind == Kind::List)
+        .map(|a| a.at)
+        .collect();
+    assert!(relists.len() < 50, "with a pause between: {}", relists.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn k5_a_list_that_hangs() {
+    for timing in [paged(), Timing::default()] {
+        let fake = cluster();
+        fake.fault(first(1, only(SERVICES, LISTS, Fault::Hang)));
+        let server = Server::start(fake.connect(), timing);
+        let took = until(seconds(63), || server.is(DataState::Current)).await;
+        assert!(took >= seconds(59), "the deadline is 60 s: {took:?}");
+    }
+}
+
+#[tokio::test]
+async fn k6_a_watch_whose_connection_is_dead() {
+    let fake = cluster();
+    let url = fake.listen().await;
+    let mut server = Server::synced(at(&url).await, Timing { streaming: false, ..short() }).await;
+    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Silence)));
+    let before = fake.count(SLICES, Kind::Watch);
+    until(seconds(20), || fake.count(SLICES, Kind::Watch) > before).await;
+    fake.apply(SLICES, slice("web-2", "web", "10.0.0.2"));
+    until(seconds(20), || server.ask("web") == (NOERROR, 2)).await;
+    assert!(server.metrics.total(Event::WatchFailures) >= 1, "noticed, and not by chance");
+}
+
+#[tokio::test(start_paused = true)]
+async fn k6_within_45_seconds() {
+    let fake = cluster();
+    let mut server = Server::synced(fake.connect(), paged()).await;
+    until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
+    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Silence)));
+    until(seconds(60), || fake.count(SLICES, Kind::Watch) == 2).await;
+    fake.apply(SLICES, slice("web-2", "web", "10.0.0.2"));
+    until(seconds(47), || server.ask("web") == (NOERROR, 2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn k7_an_object_of_a_list_that_does_not_decode() {
+    for timing in [paged(), Timing::default()] {
+        let fake = cluster();
+        let mut bad = service("bad");
+        bad["spec"]["ports"] = json!(7);
+        fake.apply(SERVICES, bad);
+        let mut server = Server::synced(fake.connect(), timing).await;
+        assert!(server.answers("web"));
+        assert_eq!(server.ask("bad"), (NXDOMAIN, 0));
+        assert_eq!(server.metrics.total(Event::ObjectsSkipped), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn k8_an_event_that_does_not_decode() {
+    let fake = cluster();
+    let mut server = Server::synced(fake.connect(), paged()).await;
+    until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
+    // The event is broken, the object is not.
+    let mut bad = slice("web", "web", "10.0.0.2");
+    bad["addressType"] = json!(4);
+    let mut good = slice("web", "web", "10.0.0.2");
+    good["endpoints"].as_array_mut().unwrap().push(json!({"addresses": ["10.0.0.3"]}));
+    fake.apply_in_secret(SLICES, good);
+    fake.line(SLICES, &event("MODIFIED", &bad));
+    until(seconds(1), || server.ask("web") == (NOERROR, 2)).await;
+    assert_eq!(server.metrics.total(Event::ObjectsSkipped), 1);
+    assert_eq!((fake.count(SLICES, Kind::Look), fake.count(SLICES, Kind::List)), (1, 1), "that object, and no other");
+    // The object is broken: it makes no record, and stops nothing.
+    fake.apply(SLICES, bad);
+    add(&fake, "next", "10.0.0.4");
+    until(seconds(1), || server.answers("next")).await;
+    assert_eq!(server.ask("web").1, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn k9_objects_without_a_name_and_a_task_that_ends() {
+    let fake = cluster();
+    fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {"namespace": "default"}}));
+    fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {}}));
+    let (connect, calls) = (fake.connect(), Arc::new(AtomicUsize::new(0)));
+    let panics: Connect = Arc::new(move || {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "a watch that panics");
+        connect()
+    });
+    let mut server = Server::synced(panics, paged()).await;
+    assert_eq!(server.metrics.total(Event::WatchRestarts), 1);
+    fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {}}));
+    add(&fake, "next", "10.0.0.4");
+    until(seconds(1), || server.answers("next")).await;
+    assert!(server.answers("web"));
+    assert_eq!(server.metrics.total(Event::WatchRestarts), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn k10_out_of_reach() {
+    let fake = cluster();
+    let mut server = Server::synced(fake.connect(), Timing::default()).await;
+    fake.fault(|_| Some(Fault::Refused));
+    fake.cut();
+    sleep(seconds(25)).await;
+    assert!(server.is(DataState::Current) && server.answers("web"), "30 s are no reason yet");
+    sleep(seconds(10)).await;
+    for _ in 0..30 {
+        assert!(server.is(DataState::Stale) && server.answers("web"));
+        assert_eq!(server.ask("none"), (NXDOMAIN, 0));
+        sleep(seconds(10)).await;
+    }
+    fake.heal();
+    add(&fake, "next", "10.0.0.4");
+    until(seconds(14), || server.is(DataState::Current) && server.answers("next")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn k11_a_relist_that_is_suddenly_empty() {
+    let fake = cluster();
+    for number in 0..200 {
+        add(&fake, &format!("web-{number}"), &format!("10.1.0.{number}"));
+    }
+    let mut server = Server::synced(fake.connect(), paged()).await;
+    let clients = fake.clients();
+    fake.fault(first(1, only(SERVICES, &[Kind::List], Fault::Empty)));
+    fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+    fake.cut();
+    let lists = fake.count(SERVICES, Kind::List);
+    for _ in 0..300 {
+        assert!(server.answers("web-7"), "never gone");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(fake.count(SERVICES, Kind::List) > lists + 1, "listed twice");
+    assert_eq!(fake.clients(), clients + 1, "over a new connection");
+    // What is so twice is so.
+    fake.fault(only(SERVICES, &[Kind::List], Fault::Empty));
+    fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+    fake.cut();
+    until(seconds(15), || server.ask("web-7") == (NXDOMAIN, 0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn k12_streaming_lists_that_are_refused() {
+    let fake = cluster();
+    fake.refuse_streams();
+    let mut server = Server::start(fake.connect(), Timing::default());
+    until(seconds(1), || server.is(DataState::Current)).await;
+    fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+    fake.cut();
+    until(seconds(15), || fake.count(SERVICES, Kind::List) == 2).await;
+    assert_eq!(fake.count(SERVICES, Kind::Stream), 1, "remembered");
+    assert!(server.answers("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn k13_an_api_server_that_went_back_in_time() {
+    for timing in [paged(), Timing::default()] {
+        let fake = cluster();
+        fake.set_version(1000);
+        add(&fake, "web", "10.0.0.1");
+        let mut server = Server::synced(fake.connect(), timing).await;
+        until(seconds(5), || fake.count(SLICES, Kind::Watch) + fake.count(SLICES, Kind::Stream) > 0).await;
+        // Restored from a backup that has another endpoint; the watch from our version says nothing.
+        fake.set_version(500);
+        fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+        let took = until(seconds(62), || server.ask("web") == (NOERROR, 2)).await;
+        assert!(took <= seconds(62), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn k13_silence() {
+    let fake = cluster();
+    let timing = Timing { watch: seconds(280), probe: seconds(100_000), audit: seconds(100_000), ..paged() };
+    let mut server = Server::synced(fake.connect(), timing).await;
+    until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
+    let clients = fake.clients();
+    fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+    let took = until(seconds(151), || server.ask("web") == (NOERROR, 2)).await;
+    assert!(took > seconds(140), "{took:?}");
+    assert!(fake.clients() > clients, "over a new connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn k14_an_event_that_was_lost() {
+    let fake = cluster();
+    let mut server = Server::synced(fake.connect(), paged()).await;
+    fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+    until(seconds(17 * 60), || server.ask("web") == (NOERROR, 2)).await;
+    assert_eq!(server.metrics.total(Event::AuditRepairs), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn k15_a_right_that_is_missing() {
+    for (kinds, verb) in [(LISTS, "list"), (&[Kind::Watch][..], "watch")] {
+        let fake = cluster();
+        fake.fault(only("namespaces", LISTS, Fault::Status(403)));
+        fake.fault(only("statefulsets", LISTS, Fault::Status(404)));
+        let mut server = Server::synced(fake.connect(), paged()).await;
+        assert!(server.answers("web"), "the optional ones change nothing");
+        let asked = fake.count("namespaces", Kind::List);
+        sleep(seconds(600)).await;
+        assert!(fake.count("namespaces", Kind::List) <= asked + 11, "and are asked for at leisure");
+
+        let fake = cluster();
+        fake.fault(only(SLICES, kinds, Fault::Status(403)));
+        let mut server = Server::start(fake.connect(), paged());
+        sleep(seconds(60)).await;
+        if verb == "list" {
+            assert!(server.is(DataState::NotSynced));
+            assert_eq!(server.ask("none"), (SERVFAIL, 0));
+            assert_eq!(server.status.waiting_for(), ["endpointslices: the API server does not allow `list`"]);
+        } else {
+            let watches: Vec<String> = server.status.watches().iter().map(ToString::to_string).collect();
+            let denied = "endpointslices: the API server does not allow `watch`".to_owned();
+            assert!(watches.contains(&denied), "{watches:?}");
+        }
+        fake.heal();
+        until(seconds(12), || server.is(DataState::Current)).await;
+    }
+}
+
+#[tokio::test]
+async fn k16_a_token_that_is_rotated() {
+    let fake = cluster();
+    let url = fake.listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "first").unwrap();
+    let valid = Arc::new(std::sync::Mutex::new("first"));
+    let taken = Arc::clone(&valid);
+    fake.fault(move |asked| (asked.token != format!("Bearer {}", taken.lock().unwrap())).then_some(Fault::Status(401)));
+    let config = kubeconfig(&url, &json!({"tokenFile": token.to_str().unwrap()}));
+    let path = folder.path().join("config");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let connect = find(Some(&path), None).await.unwrap().connect;
+    let mut server = Server::synced(connect, short()).await;
+    for (round, next) in ["second", "third"].into_iter().enumerate() {
+        std::fs::write(&token, next).unwrap();
+        *valid.lock().unwrap() = next;
+        fake.cut();
+        let name = format!("new-{round}");
+        add(&fake, &name, "10.0.0.4");
+        until(seconds(20), || {
+            assert!(server.answers("web"), "answered meanwhile");
+            server.answers(&name)
+        })
+        .await;
+    }
+}
+
+/// Clients of the fake server behind `url`, as `--kubeconfig` makes them.
+async fn at(url: &str) -> Connect {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config");
+    std::fs::write(&path, kubeconfig(url, &json!({})).to_string()).unwrap();
+    find(Some(&path), None).await.unwrap().connect
+}
+
+fn kubeconfig(url: &str, user: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Config", "current-context": "fake",
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+        "clusters": [{"name": "fake", "cluster": {"server": url}}],
+        "users": [{"name": "fake", "user": user}]})
+}
