@@ -29,7 +29,7 @@ fn every_scenario_comes_out_as_written() {
     for path in scenarios() {
         let text = fs::read_to_string(&path).unwrap();
         let config = scenario_config(&path, &text);
-        let mut source = commands::open(&config, &config.listen.addresses).unwrap();
+        let mut source = commands::open_manifests(&config, &config.listen.addresses);
         let reports: String = source.load().reports.iter().map(|report| format!("; {report}\n")).collect();
         let reports = reports.replace(&format!("{}/", scenarios_folder().display()), "");
         if header(&text, "zone").is_none() {

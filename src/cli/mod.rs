@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Export, Origins, Source};
+use crate::config::{Config, Export, Origins};
 
 use layers::layered;
 use options::{ExportArgs, LISTENING, Options};
@@ -72,25 +72,16 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop
     let (matches, origins) = layered(args.into_iter().collect())?;
     let cli = Cli::from_arg_matches(&matches).map_err(Stop::Clap)?;
     let invocation = match cli.command {
-        Command::Serve(options) => Invocation::Serve(with_objects(options, &origins)?),
-        Command::Records { export, options } => Invocation::Records(with_objects(options, &origins)?, export.into()),
+        Command::Serve(options) => Invocation::Serve(options.config(&origins).map_err(Stop::WrongUse)?),
+        Command::Records { export, options } => {
+            Invocation::Records(options.config(&origins).map_err(Stop::WrongUse)?, export.into())
+        }
         Command::Config { command: ConfigCommand::Print(options) } => {
             Invocation::PrintConfig(options.config(&origins).map_err(Stop::WrongUse)?, origins)
         }
         Command::Completions { shell } => Invocation::Completions(shell),
     };
     Ok(invocation)
-}
-
-/// The configuration of a command that cannot do without objects.
-fn with_objects(options: Options, origins: &Origins) -> Result<Config, Stop> {
-    let config = options.config(origins).map_err(Stop::WrongUse)?;
-    match config.source {
-        Source::Cluster => Err(Stop::WrongUse(
-            "watching a cluster is not in this version: name files with --manifests, or try --demo".into(),
-        )),
-        Source::Demo | Source::Manifests(_) => Ok(config),
-    }
 }
 
 /// The command line as clap knows it; also for completions.
@@ -115,7 +106,7 @@ struct Cli {
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Answer questions about the names of manifests' Services.
+    /// Answer questions about the names of Services: of a cluster that is watched, or of manifests.
     Serve(Options),
     /// Show every record of one zone.
     Records {
@@ -149,7 +140,7 @@ mod tests {
 
     use super::layers::{key, options, sentence};
     use super::*;
-    use crate::config::{Listen, ManifestPath, Origin, print};
+    use crate::config::{Listen, ManifestPath, Origin, Source, print};
     use crate::objects::ObjectRef;
     use crate::rules::{Ordinals, Rules};
 
@@ -207,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn without_manifests_it_is_a_cluster() {
+        let cluster = |kubeconfig: Option<&str>, context: Option<&str>| Source::Cluster {
+            kubeconfig: kubeconfig.map(Into::into),
+            context: context.map(Into::into),
+        };
+        assert_eq!(config("serve").source, cluster(None, None));
+        assert_eq!(config("records --context b --kubeconfig a/c").source, cluster(Some("a/c"), Some("b")));
+    }
+
+    #[test]
     fn values_are_parsed() {
         let config = config(
             "serve --manifests a --manifests - --zone A.example --zone-alias b.example,c.example --listen ::1 \
@@ -240,8 +241,8 @@ mod tests {
     #[test]
     fn wrong_use() {
         for (line, part) in [
-            ("serve", "watching a cluster is not in this version"),
-            ("records", "watching a cluster is not in this version"),
+            ("serve --context a --demo", "--demo (flag) and --context (flag) exclude each other"),
+            ("serve --kubeconfig a --manifests b", "--manifests (flag) and --kubeconfig (flag) exclude each other"),
             ("serve --demo --manifests a", "--demo (flag) and --manifests (flag) exclude each other"),
             (
                 "serve --demo --zone-alias cluster.local",

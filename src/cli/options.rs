@@ -114,6 +114,13 @@ struct NamingOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Objects")]
 struct ObjectOptions {
+    /// Watch the cluster of this kubeconfig [default: as kubectl: KUBECONFIG, ~/.kube/config, or the Pod's service
+    /// account].
+    #[arg(long, env = "HEADLESS_DNS_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Watch the cluster of this context of the kubeconfig [default: its current one].
+    #[arg(long, env = "HEADLESS_DNS_CONTEXT", value_name = "CONTEXT")]
+    context: Option<String>,
     /// Read objects from a file, a folder, or - for standard input (YAML or JSON); may be repeated, as a flag or in
     /// the file.
     #[arg(long, env = "HEADLESS_DNS_MANIFESTS", value_name = "PATH")]
@@ -277,13 +284,20 @@ impl ObjectOptions {
     /// clap could say that two options exclude each other, but not where each came from.
     fn source(&self, origins: &Origins) -> Result<Source, String> {
         let from = |key: &str| origins.get(key).cloned().unwrap_or_default();
-        match (self.demo, self.manifests.as_slice()) {
-            (true, []) => Ok(Source::Demo),
-            (false, []) => Ok(Source::Cluster),
-            (false, paths) => Ok(Source::Manifests(paths.to_vec())),
-            (true, _) => {
-                Err(format!("--demo ({}) and --manifests ({}) exclude each other", from("demo"), from("manifests")))
+        let chosen = [
+            ("demo", self.demo),
+            ("manifests", !self.manifests.is_empty()),
+            ("kubeconfig", self.kubeconfig.is_some()),
+            ("context", self.context.is_some()),
+        ];
+        let mut chosen = chosen.into_iter().filter(|(_, chosen)| *chosen).map(|(key, _)| key);
+        match (chosen.next(), chosen.next()) {
+            (Some(one @ ("demo" | "manifests")), Some(other)) => {
+                Err(format!("--{one} ({}) and --{other} ({}) exclude each other", from(one), from(other)))
             }
+            (Some("demo"), None) => Ok(Source::Demo),
+            (Some("manifests"), None) => Ok(Source::Manifests(self.manifests.clone())),
+            _ => Ok(Source::Cluster { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }),
         }
     }
 

@@ -8,25 +8,35 @@ pub mod records;
 pub mod serve;
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
-use ipnet::{IpNet, Ipv4Net};
+use anyhow::{Context as _, ensure};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::cli::{Invocation, NAME};
 use crate::config::{Config, DEMO, ManifestPath, Source};
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
+use crate::source::kubernetes::{self, Access, Timing};
 use crate::source::manifests::Manifests;
 use crate::source::{Input, ManifestSource, Options, Publisher};
 use crate::zone::{Settings, Zone};
 
 /// The range in which simulated Services get addresses: what most clusters have by default.
 const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16);
+
+/// R6: whose reverse names a server in a cluster has: RFC 1918, RFC 6598, RFC 4193.
+const PRIVATE: [IpNet; 5] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7)),
+];
 
 /// Does what is asked for.
 ///
@@ -66,36 +76,83 @@ pub(crate) fn show(text: &[u8]) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The source that `config` names, and the zone that it will fill; nothing is read yet. `listen` are the addresses of
-/// this server.
+/// Where the objects of `config` come from, and what fills the zone with them; nothing is read yet.
+pub enum Opened {
+    /// Manifests, or the example.
+    Manifests(ManifestSource),
+    /// A cluster that can be asked.
+    Cluster(Access, Publisher),
+}
+
+impl Opened {
+    /// The zone that is to be filled.
+    pub fn zone(&self) -> Arc<Zone> {
+        match self {
+            Self::Manifests(source) => source.zone(),
+            Self::Cluster(_, publisher) => publisher.zone(),
+        }
+    }
+}
+
+/// Opens the source that `config` names. `listen` are the addresses of this server.
 ///
 /// # Errors
 ///
-/// If there is no such source.
-pub fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<ManifestSource> {
+/// If there is no cluster to be found, or one is to be simulated.
+pub async fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<Opened> {
+    if let Source::Cluster { kubeconfig, context } = &config.source {
+        ensure!(config.simulate.is_none(), "--simulate is for manifests: the workloads of a cluster have Pods");
+        let access = kubernetes::find(kubeconfig.as_deref(), context.as_deref()).await?;
+        let mut options = options(config, listen);
+        if options.reverse.is_empty() && access.in_cluster {
+            options.reverse = PRIVATE.into();
+        }
+        return Ok(Opened::Cluster(access, Publisher::of_cluster(zone(config), options)));
+    }
+    Ok(Opened::Manifests(open_manifests(config, listen)))
+}
+
+/// The manifests that `config` names; none where it names a cluster.
+pub fn open_manifests(config: &Config, listen: &[SocketAddr]) -> ManifestSource {
     let input = match &config.source {
-        Source::Cluster => bail!("watching a cluster is not in this version: name files with --manifests"),
+        Source::Cluster { .. } => Input::Text("no manifests", ""),
         Source::Demo => Input::Text("the built-in example", DEMO),
         Source::Manifests(written) => {
             Input::Files(Manifests::new(paths(written), &config.namespace, config.max_manifest_size))
         }
     };
-    let simulate = config.simulate.map(|pods| [pods, IpNet::V4(SERVICES)]);
+    let publisher = Publisher::new(zone(config), options(config, listen));
+    ManifestSource::new(input, &config.namespace, simulated(config), publisher)
+}
+
+/// A cluster, with all that `config` needs of it.
+pub(crate) fn cluster(access: &Access, config: &Config) -> kubernetes::Cluster {
+    let resources = kubernetes::resources(config.endpoints_source, config.rules.pod_records);
+    kubernetes::Cluster::new(Arc::clone(&access.connect), resources, Timing::default())
+}
+
+fn simulated(config: &Config) -> Option<[IpNet; 2]> {
+    config.simulate.map(|pods| [pods, IpNet::V4(SERVICES)])
+}
+
+fn zone(config: &Config) -> Arc<Zone> {
     let settings = Settings {
         apexes: config.zones().cloned().collect(),
         ttl: config.ttl.as_secs() as u32,
         negative_ttl: config.negative_ttl.as_secs() as u32,
         rules: config.rules,
     };
-    let options = Options {
+    Arc::new(Zone::new(settings, ReverseZones::default()))
+}
+
+fn options(config: &Config, listen: &[SocketAddr]) -> Options {
+    Options {
         reverse: config.reverse.clone(),
-        simulated: simulate.map(Vec::from).unwrap_or_default(),
+        simulated: simulated(config).map(Vec::from).unwrap_or_default(),
         name_server: NameServer { configured: config.ns_addresses.clone(), fallback: own_addresses(listen) },
         service: config.service.clone(),
         endpoints_source: config.endpoints_source,
-    };
-    let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-    Ok(ManifestSource::new(input, &config.namespace, simulate, Publisher::new(zone, options)))
+    }
 }
 
 fn paths(written: &[ManifestPath]) -> Vec<PathBuf> {

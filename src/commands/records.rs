@@ -2,26 +2,28 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
-use super::{open, show};
+use super::{Opened, cluster, open, show};
 use crate::config::{Config, Export, Output};
-use crate::zone::{Record, RecordData, SOA_TIMERS};
+use crate::source::Reading;
+use crate::zone::{Record, RecordData, SOA_TIMERS, Zone};
 
 /// Shows every record of the zone that `export` names. What is wrong with the objects goes to the log; the exit status
 /// is 1 if not all could be read.
 ///
 /// # Errors
 ///
-/// If the zone is not served.
+/// If the cluster cannot be read, or the zone is not served.
 pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
-    let mut source = open(config, &config.listen.addresses)?;
-    let reading = source.load();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start what reads a cluster")?;
+    let (zone, reading) = runtime.block_on(read(config))?;
     for report in reading.reports {
         tracing::warn!("{report}");
     }
-    let zone = source.zone();
     let origin = export.origin.unwrap_or_else(|| config.zone.clone());
     let Some(records) = zone.records(&origin) else {
         let served: Vec<String> = zone.origins().iter().map(ToString::to_string).collect();
@@ -35,6 +37,22 @@ pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
     let shown = show(text.as_bytes())?;
     Ok(if reading.complete { shown } else { ExitCode::FAILURE })
 }
+
+/// The zone of all that there is now, and what is wrong with it.
+async fn read(config: &Config) -> anyhow::Result<(Arc<Zone>, Reading)> {
+    match open(config, &config.listen.addresses).await? {
+        Opened::Manifests(mut source) => {
+            let reading = source.load();
+            Ok((source.zone(), reading))
+        }
+        Opened::Cluster(access, mut publisher) => {
+            let (objects, mut reports) = cluster(&access, config).read().await?;
+            reports.extend(publisher.replace(objects));
+            Ok((publisher.zone(), Reading { reports, complete: true }))
+        }
+    }
+}
+
 /// The records as a zone file (RFC 1035 section 5): absolute names, one record a line.
 pub fn zone_file(records: &[Record]) -> String {
     let mut text = String::new();

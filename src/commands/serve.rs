@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
-use super::{open, show};
+use super::{Opened, cluster, open, show};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, ManifestPath, NotAllowed, Source};
 use crate::metrics::{Event, Metrics};
@@ -44,19 +45,30 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let receive_buffer = listeners.receive_buffer();
     // Before the first reading, so that no change falls between.
     let mut watcher = watch(config);
-    let source = open(config, &addresses)?;
+    let source = open(config, &addresses).await?;
     let (zone, status, metrics) = (source.zone(), Arc::new(Status::default()), Arc::new(Metrics::default()));
     let responder = Arc::new(Responder::new(Arc::clone(&zone), Arc::clone(&status), access(config)));
     let stop = Stop::default();
     let mut serving = pin!(listeners.serve(responder, Arc::clone(&metrics), limits(config), stop.clone()));
+    let announce = |from: &str| {
+        show(banner(config, &addresses, &zone, from).as_bytes())?;
+        tracing::info!(receive_buffer, serial = zone.serial(), "serving");
+        anyhow::Ok(())
+    };
     let reading = async {
-        let mut source = tokio::select! {
-            source = load(source) => source?,
-            () = signals.end() => return anyhow::Ok(()),
+        let mut source = match source {
+            Opened::Manifests(source) => tokio::select! {
+                source = load(source) => source?,
+                () = signals.end() => return anyhow::Ok(()),
+            },
+            Opened::Cluster(access, publisher) => {
+                let (sender, synced) = oneshot::channel();
+                let following = cluster(&access, config).follow(publisher, Arc::clone(&status), &metrics, sender);
+                return follow(following, synced, || announce(&access.server), &mut signals).await;
+            }
         };
         status.set_synced();
-        show(banner(config, &addresses, &zone).as_bytes())?;
-        tracing::info!(receive_buffer, serial = zone.serial(), "serving");
+        announce(&written(config))?;
         loop {
             tokio::select! {
                 asked = signals.next() => match asked {
@@ -83,6 +95,31 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("stopped: {}", summary(&metrics));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Follows a cluster until a signal ends it; announces when everything was read once.
+async fn follow(
+    following: impl Future<Output = ()>,
+    mut synced: oneshot::Receiver<()>,
+    announce: impl FnOnce() -> anyhow::Result<()>,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let mut following = pin!(following);
+    let mut announce = Some(announce);
+    loop {
+        tokio::select! {
+            () = &mut following => return Ok(()),
+            asked = signals.next() => match asked {
+                Asked::End => return Ok(()),
+                Asked::Reload => tracing::info!("SIGHUP: a cluster is followed, there is nothing to read again"),
+            },
+            Ok(()) = &mut synced, if announce.is_some() => {
+                if let Some(announce) = announce.take() {
+                    announce()?;
+                }
+            }
+        }
+    }
 }
 
 /// Reads everything, or reads it again, where it may block.
@@ -182,13 +219,9 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// What is served, from where, at which addresses, and a line to try.
-fn banner(config: &Config, addresses: &[SocketAddr], zone: &Zone) -> String {
+fn banner(config: &Config, addresses: &[SocketAddr], zone: &Zone, from: &str) -> String {
     let (services, names) = zone.size();
-    let mut source = match &config.source {
-        Source::Cluster => String::new(),
-        Source::Demo => "the built-in example".to_owned(),
-        Source::Manifests(paths) => list(paths.iter().map(ManifestPath::text)),
-    };
+    let mut source = from.to_owned();
     if let Some(range) = config.simulate {
         let _ = write!(source, ", workloads simulated in {range}");
     }
@@ -213,6 +246,15 @@ fn banner(config: &Config, addresses: &[SocketAddr], zone: &Zone) -> String {
         to.port(),
         example.trim_end_matches('.'),
     )
+}
+
+/// Where manifests come from.
+fn written(config: &Config) -> String {
+    match &config.source {
+        Source::Cluster { .. } => String::new(),
+        Source::Demo => "the built-in example".to_owned(),
+        Source::Manifests(paths) => list(paths.iter().map(ManifestPath::text)),
+    }
 }
 
 /// The first few of a list, and how many more there are.

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -72,8 +73,13 @@ pub struct Config {
 /// Where objects come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A cluster's API server. Not in this version: `cli` refuses it for every command that needs objects.
-    Cluster,
+    /// A cluster's API server, found as kubectl finds it.
+    Cluster {
+        /// The kubeconfig; `None` for the usual one, or the Pod's service account.
+        kubeconfig: Option<PathBuf>,
+        /// A context of the kubeconfig; `None` for its current one.
+        context: Option<String>,
+    },
     /// The built-in example, [`DEMO`].
     Demo,
     /// Files, in the order in which they were named; at least one.

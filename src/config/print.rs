@@ -33,7 +33,11 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
     let rules = config.rules;
     let manifests: &[ManifestPath] = match &config.source {
         Source::Manifests(paths) => paths,
-        Source::Cluster | Source::Demo => &[],
+        Source::Cluster { .. } | Source::Demo => &[],
+    };
+    let (kubeconfig, context) = match &config.source {
+        Source::Cluster { kubeconfig, context } => (kubeconfig.as_ref(), context.clone()),
+        Source::Demo | Source::Manifests(_) => (None, None),
     };
     [
         ("zone", Some(without_dot(&config.zone).into())),
@@ -47,6 +51,8 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("endpoint-pod-names", Some(rules.endpoint_pod_names.into())),
         ("ns-address", Some(list(&config.ns_addresses, ToString::to_string))),
         ("service", config.service.as_ref().map(|service| service.to_string().into())),
+        ("kubeconfig", kubeconfig.map(|path| path.display().to_string().into())),
+        ("context", context.map(Into::into)),
         ("manifests", Some(list(manifests, ManifestPath::text))),
         ("demo", Some((config.source == Source::Demo).into())),
         ("simulate", Some(config.simulate.map_or(Value::Boolean(false), |range| range.to_string().into()))),

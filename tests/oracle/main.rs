@@ -106,7 +106,7 @@ impl Scenario {
         let manifests = folder.join("manifests.yaml");
         fs::write(&manifests, text).unwrap();
         let config = common::scenario_config(&manifests, text);
-        let mut source = commands::open(&config, &config.listen.addresses).unwrap();
+        let mut source = commands::open_manifests(&config, &config.listen.addresses);
         source.load();
         let zone = source.zone();
         let records = zone.origins().into_iter().flat_map(|origin| zone.records(&origin).unwrap());
