@@ -62,6 +62,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
                 () = signals.end() => return anyhow::Ok(()),
             },
             Opened::Cluster(access, publisher) => {
+                tracing::info!(server = access.server, "watching a cluster");
                 let (sender, synced) = oneshot::channel();
                 let following = cluster(&access, config).follow(publisher, Arc::clone(&status), &metrics, sender);
                 return follow(following, synced, || announce(&access.server), &mut signals).await;

@@ -71,8 +71,10 @@ pub struct Followed {
 struct Follow {
     what: Followed,
     state: WatchState,
-    /// It was read to its end once.
-    read: bool,
+    /// It was listed to its end once.
+    listed: bool,
+    /// And its changes were followed: a list alone goes stale at once.
+    followed: bool,
     lost_since: Option<Instant>,
     auditing: bool,
 }
@@ -80,7 +82,18 @@ struct Follow {
 impl Follow {
     /// Whether there is nothing to wait for before the first answer: an optional resource has only to be tried.
     fn settled(&self) -> bool {
-        self.read || !self.what.required && self.state != WatchState::Waiting
+        self.followed || !self.what.required && self.state != WatchState::Waiting
+    }
+}
+
+impl Follow {
+    /// What holds while it cannot be followed, for people.
+    fn meanwhile(&self) -> &'static str {
+        match (self.followed, self.what.required) {
+            (true, _) => "what was read of them keeps being answered",
+            (false, true) => "nothing is answered before they can be followed",
+            (false, false) => "they are optional, and nothing else changes",
+        }
     }
 }
 
@@ -111,8 +124,14 @@ impl Live {
         hold_down: usize,
     ) -> Self {
         let follow = |what: &Followed| {
-            let follow =
-                Follow { what: *what, state: WatchState::Waiting, read: false, lost_since: None, auditing: false };
+            let follow = Follow {
+                what: *what,
+                state: WatchState::Waiting,
+                listed: false,
+                followed: false,
+                lost_since: None,
+                auditing: false,
+            };
             (what.resource, follow)
         };
         let live = Self {
@@ -184,12 +203,12 @@ impl Live {
             }
             Update::End { resource, confirmed, reply } => {
                 // A watch that is gone by now lists again.
-                let _ = reply.send(self.end(resource, confirmed, now));
+                let _ = reply.send(self.end(resource, confirmed));
             }
         }
     }
 
-    fn end(&mut self, resource: Resource, confirmed: bool, now: Instant) -> Swept {
+    fn end(&mut self, resource: Resource, confirmed: bool) -> Swept {
         let (known, unseen) = self.publisher.cluster.unseen(resource);
         if !confirmed && holds_down(known, unseen, self.hold_down) {
             tracing::warn!(
@@ -201,9 +220,8 @@ impl Live {
         let dirty = self.publisher.cluster.sweep(resource);
         self.touch(resource, dirty);
         if let Some(follow) = self.follows.get_mut(&resource) {
-            (follow.read, follow.auditing) = (true, false);
+            (follow.listed, follow.auditing) = (true, false);
         }
-        self.set_state(resource, WatchState::Current, now);
         Swept::Done
     }
 
@@ -217,18 +235,24 @@ impl Live {
     fn set_state(&mut self, resource: Resource, state: WatchState, now: Instant) {
         let Some(follow) = self.follows.get_mut(&resource) else { return };
         // The API server that answers has not said everything yet.
-        let state = if state == WatchState::Current && !follow.read { WatchState::Waiting } else { state };
+        let state = if state == WatchState::Current && !follow.listed { WatchState::Waiting } else { state };
+        follow.followed |= state == WatchState::Current;
         match state {
             WatchState::Current | WatchState::Waiting => follow.lost_since = None,
             WatchState::Denied(_) | WatchState::Lost(_) => _ = follow.lost_since.get_or_insert(now),
         }
         let old = std::mem::replace(&mut follow.state, state);
-        if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
+        if old == follow.state {
+            return;
+        }
+        if let WatchState::Denied(verb) = follow.state {
+            let Followed { name, .. } = follow.what;
+            let sentence = format!("the API server does not allow `{verb}` on {name}: {}", follow.meanwhile());
+            self.say(sentence);
+        } else if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
             log_change(follow, &old);
         }
-        if old != follow.state {
-            self.show();
-        }
+        self.show();
     }
 
     fn show(&self) {
@@ -277,17 +301,11 @@ fn holds_down(known: usize, unseen: usize, least: usize) -> bool {
 }
 
 fn log_change(follow: &Follow, old: &WatchState) {
-    let Followed { name, required, .. } = follow.what;
-    let then = match (follow.read, required) {
-        (true, _) => "what was read of them keeps being answered",
-        (false, true) => "nothing is answered before they were read",
-        (false, false) => "they are optional, and nothing else changes",
-    };
+    let name = follow.what.name;
     match &follow.state {
-        WatchState::Denied(verb) => tracing::warn!("the API server does not allow `{verb}` on {name}: {then}"),
-        WatchState::Lost(why) => tracing::warn!("cannot follow {name}: {why}: {then}"),
+        WatchState::Lost(why) => tracing::warn!("cannot follow {name}: {why}: {}", follow.meanwhile()),
         WatchState::Current if *old != WatchState::Waiting => tracing::info!("{name} are followed again"),
-        WatchState::Current | WatchState::Waiting => {}
+        WatchState::Current | WatchState::Waiting | WatchState::Denied(_) => {}
     }
 }
 

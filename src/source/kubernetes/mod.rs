@@ -87,7 +87,7 @@ impl Cluster {
         let mut watches = Watches { cluster: self, sender, tasks: JoinSet::new(), running: HashMap::new() };
         watches.start(metrics);
         let counters = metrics.worker();
-        let mut ticks = interval((stale / 10).max(std::time::Duration::from_millis(10)));
+        let mut ticks = interval((stale / 30).max(std::time::Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(WAITING);
         loop {

@@ -282,6 +282,7 @@ impl Following {
                         return Outcome::HeldDown;
                     }
                     self.done(Outcome::Listed(version));
+                    self.tell(Update::Connected(self.what.resource)).await;
                     ends = Instant::now() + self.timing.watch;
                     probe = self.probe(api);
                 }
