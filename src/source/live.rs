@@ -80,9 +80,15 @@ struct Follow {
 }
 
 impl Follow {
-    /// Whether there is nothing to wait for before the first answer: an optional resource has only to be tried.
-    fn settled(&self) -> bool {
-        self.followed || !self.what.required && self.state != WatchState::Waiting
+    /// Whether there is nothing to wait for before the first answer. An optional resource may be denied, and may be
+    /// lost if it does not come back once the required ones are there.
+    fn settled(&self, late: bool) -> bool {
+        let given_up = match self.state {
+            WatchState::Denied(_) => true,
+            WatchState::Lost(_) => late,
+            WatchState::Waiting | WatchState::Current => false,
+        };
+        self.followed || !self.what.required && given_up
     }
 }
 
@@ -107,6 +113,8 @@ pub struct Live {
     follows: BTreeMap<Resource, Follow>,
     dirty: HashSet<Contributor>,
     synced: bool,
+    /// When the last of the required resources was read.
+    required_since: Option<Instant>,
     /// The addresses changed since the reverse zones were last looked at.
     moved: bool,
     said: HashSet<String>,
@@ -143,6 +151,7 @@ impl Live {
             follows: followed.iter().map(follow).collect(),
             dirty: HashSet::new(),
             synced: false,
+            required_since: None,
             moved: false,
             said: HashSet::new(),
         };
@@ -153,9 +162,9 @@ impl Live {
     /// Takes what came in, in its order, and publishes what it changes as one.
     pub fn take(&mut self, updates: impl IntoIterator<Item = Update>, now: Instant) {
         updates.into_iter().for_each(|update| self.update(update, now));
-        if !self.synced && self.follows.values().all(Follow::settled) {
-            self.sync();
-        } else if self.synced && !self.dirty.is_empty() {
+        if !self.synced {
+            self.sync_if_settled(now);
+        } else if !self.dirty.is_empty() {
             self.moved = true;
             self.publish();
         }
@@ -171,6 +180,9 @@ impl Live {
         let lost = |follow: &Follow| follow.lost_since.is_some_and(|since| now - since >= self.stale);
         let cut_off = self.follows.values().any(|follow| follow.what.required && lost(follow));
         self.status.set_cut_off(cut_off);
+        if !self.synced {
+            self.sync_if_settled(now);
+        }
         if std::mem::take(&mut self.moved) {
             self.publisher.refresh_reverse_zones();
         }
@@ -262,6 +274,18 @@ impl Live {
             state: follow.state.clone(),
         };
         self.status.set_watches(self.follows.values().map(shown).collect());
+    }
+
+    fn sync_if_settled(&mut self, now: Instant) {
+        /// How long optional resources that are lost may keep the rest from being answered.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        if self.follows.values().any(|follow| follow.what.required && !follow.followed) {
+            return;
+        }
+        let late = now - *self.required_since.get_or_insert(now) >= PATIENCE;
+        if self.follows.values().all(|follow| follow.settled(late)) {
+            self.sync();
+        }
     }
 
     fn sync(&mut self) {

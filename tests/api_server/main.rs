@@ -360,6 +360,24 @@ async fn k10_out_of_reach() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_starts_before_the_api_server() {
+    let fake = cluster();
+    fake.fault(|_| Some(Fault::Refused));
+    fake.apply("namespaces", json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}}));
+    let mut server = Server::start(fake.connect(), Timing::default());
+    for _ in 0..60 {
+        sleep(seconds(1)).await;
+        assert_eq!((server.ask("web"), server.ask("none")), ((SERVFAIL, 0), (SERVFAIL, 0)));
+    }
+    fake.heal();
+    until(seconds(12), || server.is(DataState::Current)).await;
+    assert!(server.answers("web"));
+    let empty = common::query(7, &common::wire("empty.svc.cluster.local"), 1, None);
+    let response = server.engine.ask(Transport::Udp, &empty).unwrap();
+    assert_eq!(response[3] & 0x0f, NOERROR, "what is optional was read too: whoever is back first wakes the others");
+}
+
+#[tokio::test(start_paused = true)]
 async fn k11_a_relist_that_is_suddenly_empty() {
     let fake = cluster();
     for number in 0..200 {

@@ -161,7 +161,7 @@ impl Api {
 
     async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
         let response = self.client.send(request.map(Body::from)).await;
-        let response = response.map_err(|error| Failure::Other(sentence(&error)))?;
+        let response = response.map_err(|error| Failure::Other(of_service(error)))?;
         if response.status().is_success() { Ok(response.into_body()) } else { Err(failure(response, verb).await) }
     }
 }
@@ -244,6 +244,14 @@ pub(super) fn failure_of(
         }
         (_, Some(wait)) => Failure::Busy(wait, text),
         _ => Failure::Other(text),
+    }
+}
+
+/// kube wraps what is below it in a word of its own.
+fn of_service(error: kube::Error) -> String {
+    match error {
+        kube::Error::Service(error) => sentence(&*error),
+        error => sentence(&error),
     }
 }
 

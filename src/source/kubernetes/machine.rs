@@ -133,6 +133,7 @@ pub(super) struct Machine {
     held_down: bool,
     audit: bool,
     wait: Option<Duration>,
+    told_to_wait: bool,
     /// Failures since the last good time: where the back-off stands.
     failures: u32,
     /// Watches in a row that were not accepted.
@@ -152,6 +153,7 @@ impl Machine {
             held_down: false,
             audit: false,
             wait: None,
+            told_to_wait: false,
             failures: 0,
             failed_starts: 0,
             good_since: None,
@@ -197,6 +199,11 @@ impl Machine {
     /// Whether a version that the API server gives is lower than the one that is known: it went back in time (K13).
     pub(super) fn is_behind(&self, theirs: &str) -> bool {
         self.version.as_deref().is_some_and(|ours| is_behind(ours, theirs))
+    }
+
+    /// Whether the pause is one that the API server asked for, or that a missing right deserves: nothing shortens it.
+    pub(super) fn was_told_to_wait(&self) -> bool {
+        self.told_to_wait
     }
 
     /// Takes what came of a step. `chance` is from 0 to 1.
@@ -260,6 +267,7 @@ impl Machine {
         self.failures += 1;
         let wait = most.mul_f64(chance.clamp(0.0, 1.0));
         self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Late(_));
+        self.told_to_wait = matches!(failure, Failure::Busy(..) | Failure::Denied(_) | Failure::Unknown);
         self.wait = Some(match failure {
             Failure::Denied(_) | Failure::Unknown if !self.required => self.timing.denied,
             Failure::Busy(asked, _) => wait.max((*asked).min(last)),

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::bail;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -84,7 +84,8 @@ impl Cluster {
         let mut live = Live::new(publisher, status, metrics.worker(), &self.resources, stale, hold_down);
         let mut synced = Some(synced);
         let (sender, mut updates) = mpsc::channel(WAITING);
-        let mut watches = Watches { cluster: self, sender, tasks: JoinSet::new(), running: HashMap::new() };
+        let mut watches =
+            Watches { cluster: self, sender, tasks: JoinSet::new(), running: HashMap::new(), back: Arc::default() };
         watches.start(metrics);
         let counters = metrics.worker();
         let mut ticks = interval((stale / 30).max(std::time::Duration::from_millis(10)));
@@ -92,15 +93,15 @@ impl Cluster {
         let mut batch = Vec::with_capacity(WAITING);
         loop {
             tokio::select! {
-                _ = updates.recv_many(&mut batch, WAITING) => {
-                    live.take(batch.drain(..), Instant::now());
-                    if live.is_synced() && let Some(synced) = synced.take() {
-                        // Who started this may not care.
-                        let _ = synced.send(());
-                    }
-                }
+                _ = updates.recv_many(&mut batch, WAITING) => live.take(batch.drain(..), Instant::now()),
                 () = watches.ended(&counters) => {}
                 _ = ticks.tick() => live.tick(Instant::now()),
+            }
+            if live.is_synced()
+                && let Some(synced) = synced.take()
+            {
+                // Who started this may not care.
+                let _ = synced.send(());
             }
         }
     }
@@ -154,6 +155,8 @@ struct Watches {
     sender: mpsc::Sender<live::Update>,
     tasks: JoinSet<()>,
     running: HashMap<Id, (Followed, Arc<Counters>)>,
+    /// Told when the API server answers one of them again.
+    back: Arc<Notify>,
 }
 
 impl Watches {
@@ -170,6 +173,7 @@ impl Watches {
             timing: self.cluster.timing,
             updates: self.sender.clone(),
             counters: Arc::clone(&counters),
+            back: Arc::clone(&self.back),
         };
         let wait = again.then_some(self.cluster.timing.back_off[0]);
         let task = self.tasks.spawn(watch.follow(wait));

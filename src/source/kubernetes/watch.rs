@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::client::{Api, Connect, Lines, failure_of};
@@ -26,6 +26,7 @@ pub(super) struct Watch {
     pub(super) timing: Timing,
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) counters: Arc<Counters>,
+    pub(super) back: Arc<Notify>,
 }
 
 /// What is of a relist that goes on.
@@ -41,6 +42,9 @@ struct Following {
     timing: Timing,
     updates: mpsc::Sender<Update>,
     counters: Arc<Counters>,
+    /// Told by whichever watch is answered again: the others need not wait any longer.
+    back: Arc<Notify>,
+    lost: bool,
     machine: Machine,
     api: Option<Api>,
     /// When the last event or bookmark came, or the last list ended.
@@ -55,7 +59,7 @@ impl Watch {
         if let Some(wait) = first_wait {
             sleep(wait).await;
         }
-        let Self { what, connect, timing, updates, counters } = self;
+        let Self { what, connect, timing, updates, counters, back } = self;
         let now = Instant::now();
         let machine = Machine::new(timing, what.required);
         let mut following = Following {
@@ -64,6 +68,8 @@ impl Watch {
             timing,
             updates,
             counters,
+            back,
+            lost: false,
             machine,
             api: None,
             heard: now,
@@ -79,7 +85,7 @@ impl Watch {
 impl Following {
     async fn step(&mut self) {
         let outcome = match self.machine.next() {
-            Step::Wait(pause) => return sleep(pause).await,
+            Step::Wait(pause) => return self.wait(pause).await,
             Step::Reconnect => return self.api = None,
             Step::List { streaming: true, confirmed, audit } => self.stream(Relist { confirmed, audit }).await,
             Step::List { streaming: false, confirmed, audit } => self.list(Relist { confirmed, audit }).await,
@@ -87,6 +93,20 @@ impl Following {
         };
         self.tell_of(&outcome).await;
         self.done(outcome);
+    }
+
+    async fn wait(&self, pause: Duration) {
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.back.notified(), if !self.machine.was_told_to_wait() => {}
+        }
+    }
+
+    async fn connected(&mut self) {
+        if std::mem::take(&mut self.lost) {
+            self.back.notify_waiters();
+        }
+        self.tell(Update::Connected(self.what.resource)).await;
     }
 
     fn done(&mut self, outcome: Outcome) {
@@ -107,13 +127,14 @@ impl Following {
         }
     }
 
-    async fn tell_of(&self, outcome: &Outcome) {
+    async fn tell_of(&mut self, outcome: &Outcome) {
         let resource = self.what.resource;
         let (Outcome::ListFailed(failure) | Outcome::WatchFailed(failure) | Outcome::WatchBroke(failure)) = outcome
         else {
             return;
         };
         self.counters.count(Counted::WatchFailures);
+        self.lost |= matches!(failure, Failure::Late(_) | Failure::Other(_));
         match failure {
             // The API server answered: the list that follows says how it stands.
             Failure::Gone(_) | Failure::Refused(_) if !matches!(outcome, Outcome::ListFailed(_)) => {}
@@ -221,7 +242,7 @@ impl Following {
         match self.ask(api.watch(version, lasts)).await {
             Ok(lines) => {
                 self.machine.on(Outcome::WatchStarted, Instant::now(), 0.0);
-                self.tell(Update::Connected(self.what.resource)).await;
+                self.connected().await;
                 self.read(&api, lines, None).await
             }
             Err(failure) => Outcome::WatchFailed(failure),
@@ -282,7 +303,7 @@ impl Following {
                         return Outcome::HeldDown;
                     }
                     self.done(Outcome::Listed(version));
-                    self.tell(Update::Connected(self.what.resource)).await;
+                    self.connected().await;
                     ends = Instant::now() + self.timing.watch;
                     probe = self.probe(api);
                 }
