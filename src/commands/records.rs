@@ -46,9 +46,9 @@ async fn read(config: &Config) -> anyhow::Result<(Arc<Zone>, Reading)> {
             Ok((source.zone(), reading))
         }
         Opened::Cluster(access, mut publisher) => {
-            let (objects, mut reports) = cluster(&access, config).read().await?;
-            reports.extend(publisher.replace(objects));
-            Ok((publisher.zone(), Reading { reports, complete: true }))
+            let (objects, mut reading) = cluster(&access, config).read().await?;
+            reading.reports.extend(publisher.replace(objects));
+            Ok((publisher.zone(), reading))
         }
     }
 }

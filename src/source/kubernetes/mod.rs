@@ -26,7 +26,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::live::{Followed, Live};
-use super::{Publisher, live};
+use super::{Publisher, Reading, live};
 use crate::cluster::Resource;
 use crate::metrics::{Counters, Event, Metrics};
 use crate::objects::Object;
@@ -106,13 +106,14 @@ impl Cluster {
         }
     }
 
-    /// Reads the cluster once: its objects, and a sentence for each thing that is wrong.
+    /// Reads the cluster once: its objects, and what is wrong. Optional resources that are not allowed leave the
+    /// reading complete.
     ///
     /// # Errors
     ///
     /// If a required resource cannot be listed.
-    pub async fn read(&self) -> anyhow::Result<(Vec<Object>, Vec<String>)> {
-        let (mut objects, mut reports) = (Vec::new(), Vec::new());
+    pub async fn read(&self) -> anyhow::Result<(Vec<Object>, Reading)> {
+        let (mut objects, mut reports, mut complete) = (Vec::new(), Vec::new(), true);
         for Followed { resource, name, required } in &self.resources {
             let listed = match watch::list_once(&self.connect, self.timing, *resource).await {
                 Ok(listed) => listed,
@@ -128,11 +129,14 @@ impl Cluster {
                         objects.push(object);
                         reports.extend(skipped.into_iter().map(|skipped| skipped.text));
                     }
-                    Err(invalid) => reports.push(invalid.to_string()),
+                    Err(invalid) => {
+                        reports.push(invalid.to_string());
+                        complete = false;
+                    }
                 }
             }
         }
-        Ok((objects, reports))
+        Ok((objects, Reading { reports, complete }))
     }
 }
 
