@@ -17,9 +17,9 @@
 //! # One event
 //!
 //! [`source`] reads objects, from files or a cluster's API server, and hands them to the one [`cluster::Cluster`], which
-//! says whom each touches: its [`cluster::Contributor`]s. [`records`] turns each one's view into its contribution, one immutable value, and
-//! [`zone::Zone::publish`] replaces what that contributor gave before. Replaced is by contributor and never by name:
-//! two Services can give one PTR RRset.
+//! says whom each touches: its [`cluster::Contributor`]s. [`records`] turns each one's view into its contribution, one
+//! immutable value, and [`zone::Zone::publish`] replaces what that contributor gave before. Replaced is by contributor
+//! and never by name: two Services can give one PTR RRset.
 //!
 //! # One question
 //!
