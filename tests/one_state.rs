@@ -15,8 +15,7 @@ use headless_dns::answer::Transport;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::{ReverseZones, reverse_name};
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, Protocol, Service,
-    ServiceKind,
+    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Object, ObjectRef, Protocol, ServiceKind,
 };
 use headless_dns::rules::Rules;
 use headless_dns::source::{Options, Publisher};
@@ -30,14 +29,7 @@ const ENDPOINTS: u8 = 40;
 fn objects(state: u8) -> Vec<Object> {
     let mut objects = Vec::new();
     for name in ["web", "other"] {
-        objects.push(Object::Service(Service {
-            key: ObjectRef::new("default", name),
-            kind: ServiceKind::Headless,
-            publish_not_ready: false,
-            selector: Labels::default(),
-            ports: Vec::new(),
-            families: Vec::new(),
-        }));
+        objects.push(common::service(name, ServiceKind::Headless));
         let row = |address: [u8; 4], host: String| EndpointRow {
             address: address.into(),
             conditions: Conditions::READY,

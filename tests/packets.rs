@@ -18,8 +18,7 @@ use headless_dns::metrics::{Event, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, Protocol, Service,
-    ServiceKind,
+    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Object, ObjectRef, Protocol, ServiceKind,
 };
 use headless_dns::rules::Rules;
 use headless_dns::serve::{Limits, Listeners, Stop};
@@ -45,7 +44,6 @@ impl Numbers {
 }
 
 fn zone() -> Arc<Zone> {
-    let key = ObjectRef::new("default", "web");
     let port = EndpointPort { name: "http".into(), protocol: Protocol::Tcp, number: 80 };
     let rows: Vec<EndpointRow> = (0..100u8)
         .map(|number| EndpointRow {
@@ -56,21 +54,13 @@ fn zone() -> Arc<Zone> {
         })
         .collect();
     let slice = EndpointSlice::new(ObjectRef::new("default", "s"), Some("web".into()), Family::V4, vec![port], &rows);
-    let service = |name: &str, kind| Service {
-        key: ObjectRef::new("default", name),
-        kind,
-        publish_not_ready: false,
-        selector: Labels::default(),
-        ports: Vec::new(),
-        families: Vec::new(),
-    };
     let alias = ServiceKind::ExternalName("web.default.svc.cluster.local".into());
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
     let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
     Publisher::new(Arc::clone(&zone), Options::default()).replace(vec![
-        Object::Service(Service { key, ..service("web", ServiceKind::Headless) }),
-        Object::Service(service("alias", alias)),
+        common::service("web", ServiceKind::Headless),
+        common::service("alias", alias),
         Object::EndpointSlice(slice),
     ]);
     zone

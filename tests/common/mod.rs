@@ -11,6 +11,7 @@ use headless_dns::cli::{self, Invocation};
 use headless_dns::config::Config;
 use headless_dns::metrics::Metrics;
 use headless_dns::names::WireName;
+use headless_dns::objects::{Labels, Object, ObjectRef, Service, ServiceKind};
 use headless_dns::status::Status;
 use headless_dns::zone::Zone;
 
@@ -50,6 +51,18 @@ pub fn question_name(name: &str) -> Vec<u8> {
     let mut wire: Vec<u8> = labels.flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
     wire.push(0);
     wire
+}
+
+/// A Service of the namespace `default` that says nothing but its kind.
+pub fn service(name: &str, kind: ServiceKind) -> Object {
+    Object::Service(Service {
+        key: ObjectRef::new("default", name),
+        kind,
+        publish_not_ready: false,
+        selector: Labels::default(),
+        ports: Vec::new(),
+        families: Vec::new(),
+    })
 }
 
 /// The engine, asked from 127.0.0.1.
