@@ -3,23 +3,26 @@
 //! It keeps objects as JSON and a version that counts up. A test says beforehand what the next requests get
 //! ([`Fake::fault`]), and may cut or silence the watches that are open. It has two faces: [`Fake::connect`], which is no
 //! socket, so that a paused clock is true, and [`Fake::listen`], which is TCP. Events have `type` before `object`, as
-//! the real one writes them.
+//! the real one writes them. `benches/watch.rs` uses it too: objects that are made when they are asked for
+//! ([`Fake::make`]) are a large cluster that takes no room.
+#![allow(dead_code, reason = "each user uses its part")]
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use headless_dns::source::kubernetes::Connect;
+use headless_dns::source::kubernetes::{Connect, Connecting};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Either, Full};
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -35,7 +38,7 @@ pub enum Fault {
     Hang,
     /// A connection that cannot be made.
     Refused,
-    /// A list, however much there is, of nothing.
+    /// A list, in pages or as a stream, of nothing, however much there is.
     Empty,
     /// A watch that is accepted, with this one line.
     Line(String),
@@ -64,16 +67,38 @@ pub enum Kind {
 
 type Rule = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
 type Sender = mpsc::UnboundedSender<io::Result<Bytes>>;
+/// The JSON of an object by its number and its version.
+type Text = Arc<dyn Fn(usize, u64) -> String + Send + Sync>;
+
+/// Objects that are not kept but made, each time that they are asked for.
+#[derive(Clone)]
+struct Made {
+    count: usize,
+    text: Text,
+    /// The versions of those that were changed; the others have version 1.
+    versions: BTreeMap<usize, u64>,
+}
+
+impl Made {
+    fn text(&self, number: usize) -> String {
+        (self.text)(number, self.versions.get(&number).copied().unwrap_or(1))
+    }
+}
 
 #[derive(Default)]
 struct State {
     version: u64,
     objects: BTreeMap<(String, String), Value>,
-    history: Vec<(u64, String, String)>,
+    made: BTreeMap<String, Made>,
+    history: Vec<(u64, String, Bytes)>,
     watches: Vec<(String, Sender)>,
     rules: Vec<Rule>,
     asked: Vec<Asked>,
     clients: usize,
+    /// Lists that were read to their end, by resource.
+    listed: BTreeMap<String, usize>,
+    /// When the last piece of a response was written to a socket.
+    written: Option<Instant>,
     page: Option<usize>,
     no_streams: bool,
 }
@@ -119,10 +144,37 @@ impl Fake {
             state.objects.insert(key, object.clone());
         }
         if told {
-            let line = event(kind, &object);
-            state.history.push((version, resource.into(), line.clone()));
-            state.send(resource, &line);
+            state.tell(resource, event(kind, &object).into());
         }
+    }
+
+    /// Lists of `resource` begin with objects number 0 to `count`, each made when it is its turn: `text` gives the JSON
+    /// of one by its number and its version.
+    pub fn make(&self, resource: &str, count: usize, text: impl Fn(usize, u64) -> String + Send + Sync + 'static) {
+        let mut state = self.state();
+        state.version = state.version.max(1);
+        state.made.insert(resource.into(), Made { count, text: Arc::new(text), versions: BTreeMap::new() });
+    }
+
+    /// Such an object has changed: it is made again, and told.
+    pub fn change_made(&self, resource: &str, number: usize) {
+        let mut state = self.state();
+        state.version += 1;
+        let version = state.version;
+        let Some(made) = state.made.get_mut(resource) else { return };
+        made.versions.insert(number, version);
+        let line = format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", made.text(number));
+        state.tell(resource, line.into());
+    }
+
+    /// How many lists of `resource` were read to their end.
+    pub fn listed(&self, resource: &str) -> usize {
+        self.state().listed.get(resource).copied().unwrap_or(0)
+    }
+
+    /// When the last piece of a response was written to a socket.
+    pub fn written(&self) -> Option<Instant> {
+        self.state().written
     }
 
     /// What is behind it, whatever was done: etcd was restored from an older backup.
@@ -134,7 +186,7 @@ impl Fake {
 
     /// Sends a line to every open watch of `resource`.
     pub fn line(&self, resource: &str, line: &str) {
-        self.state().send(resource, line);
+        self.state().send(resource, &line.to_owned().into());
     }
 
     /// Cuts every watch that is open.
@@ -174,6 +226,11 @@ impl Fake {
         self.asked().iter().filter(|asked| asked.resource == resource && asked.kind == kind).count()
     }
 
+    /// How many times a resource was listed: pages of a list, and streams.
+    pub fn lists(&self, resource: &str) -> usize {
+        self.count(resource, Kind::List) + self.count(resource, Kind::Stream)
+    }
+
     /// How many clients were made.
     pub fn clients(&self) -> usize {
         self.state().clients
@@ -182,14 +239,14 @@ impl Fake {
     /// Clients without a socket.
     pub fn connect(&self) -> Connect {
         let fake = self.clone();
-        Arc::new(move || {
+        Arc::new(move || -> Connecting {
             fake.state().clients += 1;
             let fake = fake.clone();
             let service = tower::service_fn(move |request: Request<Body>| {
                 let fake = fake.clone();
                 async move { fake.respond(request).await }
             });
-            Ok(kube::Client::new(service, "default"))
+            Box::pin(std::future::ready(Ok(kube::Client::new(service, "default"))))
         })
     }
 
@@ -208,26 +265,32 @@ impl Fake {
             Some(Fault::Busy(code, seconds)) => Ok(status(code, Some(seconds))),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Refused) => Err(io::ErrorKind::ConnectionRefused.into()),
+            Some(Fault::Empty) if asked.kind == Kind::Stream => {
+                let (sender, lines) = mpsc::unbounded_channel();
+                let _ = sender.send(Ok(bookmark(self.state().version, true).into()));
+                Ok(Response::new(Either::Right(Lines::of(lines))))
+            }
             Some(Fault::Empty) => Ok(json_of(&json!({
                 "kind": "List", "metadata": {"resourceVersion": self.state().version.to_string()}, "items": []}))),
             Some(Fault::Line(line)) => {
                 let (sender, lines) = mpsc::unbounded_channel();
                 let _ = sender.send(Ok(line.into()));
-                Ok(Response::new(Either::Right(Lines(lines))))
+                Ok(Response::new(Either::Right(Lines::of(lines))))
             }
             Some(Fault::Silence) => {
                 let (sender, lines) = mpsc::unbounded_channel();
                 // Nothing is ever sent, and the end never comes.
                 std::mem::forget(sender);
-                Ok(Response::new(Either::Right(Lines(lines))))
+                Ok(Response::new(Either::Right(Lines::of(lines))))
             }
         }
     }
 
     fn list(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
-        let state = self.state();
+        let mut state = self.state();
         let number = |name: &str| asked.query.get(name).and_then(|text| text.parse::<usize>().ok());
-        let selected = |object: &Value| match asked.query.get("fieldSelector") {
+        let selector = asked.query.get("fieldSelector");
+        let selected = |object: &Value| match selector {
             None => true,
             Some(selector) => {
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -236,35 +299,51 @@ impl Fake {
         };
         let all =
             state.objects.iter().filter(|((resource, _), object)| *resource == asked.resource && selected(object));
-        let mut items: Vec<Value> = all.map(|(_, object)| object.clone()).collect();
+        let kept: Vec<&Value> = all.map(|(_, object)| object).collect();
+        let made = state.made.get(&asked.resource).filter(|_| selector.is_none());
+        let made_count = made.map_or(0, |made| made.count);
         let limit = number("limit").unwrap_or(usize::MAX).min(state.page.unwrap_or(usize::MAX));
-        let begin = number("continue").unwrap_or(0);
-        let end = begin.saturating_add(limit).min(items.len());
-        let more = if end < items.len() { end.to_string() } else { String::new() };
-        // Items of a list have no kind of their own.
-        for item in &mut items {
-            if let Some(fields) = item.as_object_mut() {
-                fields.remove("kind");
-                fields.remove("apiVersion");
+        let count = made_count + kept.len();
+        let begin = number("continue").unwrap_or(0).min(count);
+        let end = begin.saturating_add(limit).min(count);
+        let item = |index: usize| match made {
+            Some(made) if index < made_count => made.text(index),
+            _ => {
+                let mut item = kept[index - made_count].clone();
+                // Items of a list have no kind of their own.
+                if let Some(fields) = item.as_object_mut() {
+                    fields.remove("kind");
+                    fields.remove("apiVersion");
+                }
+                item.to_string()
             }
+        };
+        let items: Vec<String> = (begin..end).map(item).collect();
+        let more = if end < count { end.to_string() } else { String::new() };
+        let metadata = json!({"resourceVersion": state.version.to_string(), "continue": more});
+        let page = format!("{{\"kind\":\"List\",\"metadata\":{metadata},\"items\":[{}]}}", items.join(","));
+        if asked.kind == Kind::List && end == count {
+            *state.listed.entry(asked.resource.clone()).or_default() += 1;
         }
-        json_of(&json!({"kind": "List", "metadata": {"resourceVersion": state.version.to_string(), "continue": more},
-            "items": items[begin.min(end)..end]}))
+        Response::new(Either::Left(Full::new(page.into())))
     }
 
     fn watch(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
         let mut state = self.state();
         let (sender, lines) = mpsc::unbounded_channel();
-        let send = |line: String| {
-            let _ = sender.send(Ok(line.into()));
+        let mut lines = Lines::of(lines);
+        let send = |line: Bytes| {
+            let _ = sender.send(Ok(line));
         };
         if asked.kind == Kind::Stream {
+            lines.first = state.made.get(&asked.resource).cloned().map(|made| (made, 0));
             for ((resource, _), object) in &state.objects {
                 if *resource == asked.resource {
-                    send(event("ADDED", object));
+                    send(event("ADDED", object).into());
                 }
             }
-            send(bookmark(state.version, true));
+            send(bookmark(state.version, true).into());
+            lines.listed = Some((self.clone(), asked.resource.clone()));
         } else {
             let from: u64 = asked.query["resourceVersion"].parse().unwrap_or(0);
             for (version, resource, line) in &state.history {
@@ -276,7 +355,7 @@ impl Fake {
         let lasts = asked.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(300);
         state.watches.push((asked.resource.clone(), sender.clone()));
         self.end_later(sender, Duration::from_secs(lasts));
-        Response::new(Either::Right(Lines(lines)))
+        Response::new(Either::Right(lines))
     }
 
     /// A bookmark and the end, when the time of a watch is over.
@@ -296,25 +375,37 @@ impl Fake {
     }
 
     /// The same over TCP, until the test ends; returns the URL.
-    #[allow(clippy::disallowed_methods, reason = "it ends with the test")]
     pub async fn listen(&self) -> String {
+        format!("http://{}", self.accept(|stream| std::future::ready(Ok(stream))).await)
+    }
+
+    /// Takes connections, and serves what `begin` makes of each.
+    #[allow(clippy::disallowed_methods, reason = "it ends with the test")]
+    pub async fn accept<S, F>(&self, begin: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         let fake = self.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let fake = fake.clone();
+                stream.set_nodelay(true).unwrap();
+                let (fake, begun) = (fake.clone(), begin(stream));
                 // A client that goes away ends its connection with an error.
                 tokio::spawn(async move {
-                    let _ = fake.serve(stream).await;
+                    if let Ok(stream) = begun.await {
+                        let _ = fake.serve(stream).await;
+                    }
                 });
             }
         });
-        url
+        address
     }
 
     /// HTTP/1.1, one request after the other, every response in chunks.
-    async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
         let mut buffer = Vec::new();
         loop {
             let end = loop {
@@ -342,31 +433,60 @@ impl Fake {
             stream.write_all((head + "\r\n").as_bytes()).await?;
             while let Some(frame) = body.frame().await {
                 let Ok(octets) = frame.map_err(io::Error::other)?.into_data() else { continue };
-                stream.write_all(format!("{:x}\r\n", octets.len()).as_bytes()).await?;
-                stream.write_all(&octets).await?;
-                stream.write_all(b"\r\n").await?;
+                let size = format!("{:x}\r\n", octets.len());
+                stream.write_all(&[size.as_bytes(), &octets, b"\r\n"].concat()).await?;
+                stream.flush().await?;
+                self.state().written = Some(Instant::now());
             }
             stream.write_all(b"0\r\n\r\n").await?;
+            stream.flush().await?;
         }
     }
 }
 
 impl State {
-    fn send(&mut self, resource: &str, line: &str) {
-        let line = Bytes::from(line.to_owned());
+    /// Sends an event of the present version, now and to whoever watches from an older one.
+    fn tell(&mut self, resource: &str, line: Bytes) {
+        self.send(resource, &line);
+        self.history.push((self.version, resource.into(), line));
+    }
+
+    fn send(&mut self, resource: &str, line: &Bytes) {
         self.watches.retain(|(of, watch)| of != resource || watch.send(Ok(line.clone())).is_ok());
     }
 }
 
 /// A body that comes in pieces.
-pub struct Lines(mpsc::UnboundedReceiver<io::Result<Bytes>>);
+pub struct Lines {
+    /// Objects that are made one after the other, and which is next.
+    first: Option<(Made, usize)>,
+    /// Who is told when the last of them was sent.
+    listed: Option<(Fake, String)>,
+    then: mpsc::UnboundedReceiver<io::Result<Bytes>>,
+}
+
+impl Lines {
+    fn of(lines: mpsc::UnboundedReceiver<io::Result<Bytes>>) -> Self {
+        Self { first: None, listed: None, then: lines }
+    }
+}
 
 impl http_body::Body for Lines {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        if let Some((made, next)) = &mut self.first
+            && *next < made.count
+        {
+            let line = format!("{{\"type\":\"ADDED\",\"object\":{}}}\n", made.text(*next));
+            *next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(line.into()))));
+        }
+        if let Some((fake, resource)) = self.listed.take() {
+            *fake.state().listed.entry(resource).or_default() += 1;
+        }
+        self.then.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }
 

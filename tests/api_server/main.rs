@@ -10,8 +10,8 @@
 mod common;
 mod fake;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headless_dns::answer::{Access, Responder, Transport};
@@ -27,6 +27,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use common::Engine;
 use fake::{Asked, Fake, Fault, Kind, event, until};
@@ -136,6 +140,11 @@ fn paged() -> Timing {
     Timing { streaming: false, ..Timing::default() }
 }
 
+/// In pages, and as streams.
+fn both() -> impl Iterator<Item = Timing> {
+    [paged(), Timing::default()].into_iter()
+}
+
 /// For real time: nothing takes longer than a second or two.
 fn short() -> Timing {
     Timing {
@@ -150,7 +159,7 @@ fn short() -> Timing {
 
 #[tokio::test(start_paused = true)]
 async fn changes_are_followed_in_pages_and_in_streams() {
-    for timing in [paged(), Timing::default()] {
+    for timing in both() {
         let fake = cluster();
         fake.set_page(1);
         for number in 0..50 {
@@ -252,7 +261,7 @@ async fn k4_410_inside_a_watch() {
 
 #[tokio::test(start_paused = true)]
 async fn k5_a_list_that_hangs() {
-    for timing in [paged(), Timing::default()] {
+    for timing in both() {
         let fake = cluster();
         fake.fault(first(1, only(SERVICES, LISTS, Fault::Hang)));
         let server = Server::start(fake.connect(), timing);
@@ -287,7 +296,7 @@ async fn k6_within_45_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn k7_an_object_of_a_list_that_does_not_decode() {
-    for timing in [paged(), Timing::default()] {
+    for timing in both() {
         let fake = cluster();
         let mut bad = service("bad");
         bad["spec"]["ports"] = json!(7);
@@ -417,7 +426,7 @@ async fn k12_streaming_lists_that_are_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn k13_an_api_server_that_went_back_in_time() {
-    for timing in [paged(), Timing::default()] {
+    for timing in both() {
         let fake = cluster();
         fake.set_version(1000);
         add(&fake, "web", "10.0.0.1");
@@ -485,7 +494,7 @@ async fn k16_a_token_that_is_rotated() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     std::fs::write(&token, "first").unwrap();
-    let valid = Arc::new(std::sync::Mutex::new("first"));
+    let valid = Arc::new(Mutex::new("first"));
     let taken = Arc::clone(&valid);
     fake.fault(move |asked| (asked.token != format!("Bearer {}", taken.lock().unwrap())).then_some(Fault::Status(401)));
     let config = kubeconfig(&url, &json!({"tokenFile": token.to_str().unwrap()}));
@@ -505,6 +514,45 @@ async fn k16_a_token_that_is_rotated() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn k16_a_certificate_authority_that_is_rotated() {
+    let fake = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.crt");
+    std::fs::write(&authority, include_str!("tls/old.pem")).unwrap();
+    let acceptor = |certificate, key| TlsAcceptor::from(Arc::new(identity(certificate, key)));
+    let present = Arc::new(Mutex::new(acceptor(include_bytes!("tls/old.pem"), include_bytes!("tls/old.key"))));
+    let presented = Arc::clone(&present);
+    let address = fake.accept(move |stream| presented.lock().unwrap().accept(stream)).await;
+    let mut config = kubeconfig(&format!("https://{address}"), &json!({}));
+    config["clusters"][0]["cluster"]["certificate-authority"] = json!(authority.to_str().unwrap());
+    let path = folder.path().join("config");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let connect = find(Some(&path), None).await.unwrap().connect;
+    let mut server = Server::synced(connect, short()).await;
+    // The API server's certificate first, and what it is checked against later.
+    *present.lock().unwrap() = acceptor(include_bytes!("tls/new.pem"), include_bytes!("tls/new.key"));
+    let failures = server.metrics.total(Event::WatchFailures);
+    fake.cut();
+    add(&fake, "next", "10.0.0.4");
+    until(seconds(20), || {
+        assert!(server.answers("web") && server.ask("next") == (NXDOMAIN, 0), "not trusted, and answered meanwhile");
+        server.metrics.total(Event::WatchFailures) >= failures + 10
+    })
+    .await;
+    std::fs::write(&authority, include_str!("tls/new.pem")).unwrap();
+    until(seconds(20), || server.answers("next")).await;
+    assert!(server.answers("web"));
+}
+
+fn identity(certificate: &[u8], key: &[u8]) -> rustls::ServerConfig {
+    let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    builder.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

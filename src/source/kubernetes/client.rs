@@ -6,8 +6,10 @@
 //! (`machine.rs`), and what the octets say (`watched.rs`).
 
 use std::error::Error;
-use std::path::Path;
-use std::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -28,8 +30,10 @@ use super::watched::{RawStatus, path_of};
 use crate::cluster::Resource;
 use crate::objects::ObjectRef;
 
-/// Makes a client with connections of its own. It reads certificates and tokens anew where they are files.
-pub type Connect = Arc<dyn Fn() -> anyhow::Result<Client> + Send + Sync>;
+/// Makes a client with connections of its own. It reads the kubeconfig, certificates and tokens anew.
+pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;
+/// A client that is being made.
+pub type Connecting = Pin<Box<dyn Future<Output = anyhow::Result<Client>> + Send>>;
 
 /// A cluster that can be asked.
 #[derive(Clone)]
@@ -50,16 +54,20 @@ pub struct Access {
 /// A sentence that names the file, or both places where nothing was found.
 pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<Access> {
     let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..KubeConfigOptions::default() };
-    let (config, in_cluster) = match (kubeconfig, context) {
-        (Some(path), _) => (of_file(path, &options).await?, false),
+    let (place, config) = match (kubeconfig, context) {
+        (Some(path), _) => {
+            let place = Place::File(path.to_owned());
+            let config = place.read(&options).await?;
+            (place, config)
+        }
         (None, Some(context)) => {
-            let config = Config::from_kubeconfig(&options).await;
-            (config.with_context(|| format!("cannot use the kubeconfig's context {context}"))?, false)
+            let config = Place::Default.read(&options).await;
+            (Place::Default, config.with_context(|| format!("cannot use the kubeconfig's context {context}"))?)
         }
         (None, None) => match Config::from_kubeconfig(&options).await {
-            Ok(config) => (config, false),
+            Ok(config) => (Place::Default, config),
             Err(no_file) => match Config::incluster() {
-                Ok(config) => (config, true),
+                Ok(config) => (Place::ServiceAccount, config),
                 Err(no_account) => bail!(
                     "no cluster to watch: {}, and outside a Pod: {}; name files with --manifests, a cluster with \
                      --kubeconfig, or try --demo",
@@ -75,14 +83,58 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
     let server = config.cluster_url.to_string();
     // What cannot work is said now, and not from every watch.
     client(&config).with_context(|| format!("cannot make a client for {server}"))?;
-    Ok(Access { connect: Arc::new(move || client(&config)), server, in_cluster })
+    let in_cluster = matches!(place, Place::ServiceAccount);
+    let known = Arc::new(Known { place, options, last: Mutex::new(config) });
+    let connect = move || -> Connecting {
+        let known = Arc::clone(&known);
+        Box::pin(async move { client(&known.read_again().await) })
+    };
+    Ok(Access { connect: Arc::new(connect), server, in_cluster })
 }
 
-async fn of_file(path: &Path, options: &KubeConfigOptions) -> anyhow::Result<Config> {
-    let shown = path.display();
-    let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("cannot read the kubeconfig {shown}"))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, options).await;
-    config.with_context(|| format!("cannot use the kubeconfig {shown}"))
+/// Where the configuration of a cluster stands.
+enum Place {
+    /// In this kubeconfig.
+    File(PathBuf),
+    /// In the kubeconfigs that kubectl reads.
+    Default,
+    /// Where a Pod has its service account.
+    ServiceAccount,
+}
+
+impl Place {
+    async fn read(&self, options: &KubeConfigOptions) -> anyhow::Result<Config> {
+        match self {
+            Self::File(path) => {
+                let shown = path.display();
+                let read = Kubeconfig::read_from(path);
+                let kubeconfig = read.with_context(|| format!("cannot read the kubeconfig {shown}"))?;
+                let config = Config::from_custom_kubeconfig(kubeconfig, options).await;
+                config.with_context(|| format!("cannot use the kubeconfig {shown}"))
+            }
+            Self::Default => Ok(Config::from_kubeconfig(options).await?),
+            Self::ServiceAccount => Ok(Config::incluster()?),
+        }
+    }
+}
+
+/// A configuration that may change while it is used: certificates, tokens and addresses are rotated (K16).
+struct Known {
+    place: Place,
+    options: KubeConfigOptions,
+    last: Mutex<Config>,
+}
+
+impl Known {
+    /// What it says now; what it said before where it cannot be read: it is just being written, or was a pipe.
+    async fn read_again(&self) -> Config {
+        let read = self.place.read(&self.options).await;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(config) = read {
+            *last = config;
+        }
+        last.clone()
+    }
 }
 
 fn client(config: &Config) -> anyhow::Result<Client> {
@@ -161,7 +213,7 @@ impl Api {
 
     async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
         let response = self.client.send(request.map(Body::from)).await;
-        let response = response.map_err(|error| Failure::Other(of_service(error)))?;
+        let response = response.map_err(unanswered)?;
         if response.status().is_success() { Ok(response.into_body()) } else { Err(failure(response, verb).await) }
     }
 }
@@ -247,12 +299,22 @@ pub(super) fn failure_of(
     }
 }
 
-/// kube wraps what is below it in a word of its own.
-fn of_service(error: kube::Error) -> String {
-    match error {
-        kube::Error::Service(error) => sentence(&*error),
-        error => sentence(&error),
-    }
+/// A request without a response. Where no system call failed, it may be the certificates that do not fit (K16).
+fn unanswered(error: kube::Error) -> Failure {
+    // kube wraps what is below it in a word of its own.
+    let error = match error {
+        kube::Error::Service(error) => error,
+        error => error.into(),
+    };
+    let text = sentence(&*error);
+    if is_of_the_system(&*error) { Failure::Other(text) } else { Failure::Untrusted(text) }
+}
+
+fn is_of_the_system(error: &(dyn Error + 'static)) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    // An io::Error shows what it was made of here, and only the cause of that as its own.
+    let inner = io.and_then(|io| io.get_ref()).map(|inner| inner as &(dyn Error + 'static));
+    io.is_some_and(|io| io.raw_os_error().is_some()) || inner.or(error.source()).is_some_and(is_of_the_system)
 }
 
 /// An error with its causes, without those that only repeat.

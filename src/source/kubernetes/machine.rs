@@ -63,6 +63,8 @@ pub(super) enum Failure {
     Gone(String),
     /// 401: the token is not taken any more.
     Unauthorized(String),
+    /// There is a network, and no answer: certificates may have changed.
+    Untrusted(String),
     /// 403: this verb is not allowed on this resource.
     Denied(&'static str),
     /// 400, 405 or 422: the API server does not offer what was asked for.
@@ -266,7 +268,8 @@ impl Machine {
         let most = first.saturating_mul(1 << self.failures.min(16)).min(last);
         self.failures += 1;
         let wait = most.mul_f64(chance.clamp(0.0, 1.0));
-        self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Late(_));
+        // K16: a new client reads certificates and tokens anew.
+        self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Untrusted(_) | Failure::Late(_));
         self.told_to_wait = matches!(failure, Failure::Busy(..) | Failure::Denied(_) | Failure::Unknown);
         self.wait = Some(match failure {
             Failure::Denied(_) | Failure::Unknown if !self.required => self.timing.denied,
@@ -355,6 +358,7 @@ mod tests {
             (vec![Outcome::ListFailed(Failure::Busy(Duration::from_secs(7), String::new()))], vec![wait(7), list()]),
             (vec![Outcome::ListFailed(Failure::Busy(Duration::from_secs(600), String::new()))], vec![wait(10), list()]),
             (vec![Outcome::ListFailed(Failure::Unauthorized(String::new()))], vec![wait(1), Step::Reconnect, list()]),
+            (vec![Outcome::WatchFailed(Failure::Untrusted(String::new()))], vec![wait(1), Step::Reconnect, watch()]),
         ] {
             assert_eq!(after(&outcomes), steps, "{outcomes:?}");
         }

@@ -33,7 +33,7 @@ use crate::objects::Object;
 use crate::rules::{EndpointsSource, PodRecords};
 use crate::status::Status;
 
-pub use client::{Access, Connect, find};
+pub use client::{Access, Connect, Connecting, find};
 pub use machine::Timing;
 
 use machine::Failure;
@@ -146,6 +146,7 @@ fn why(failure: &Failure) -> String {
         Failure::Unknown => "the API server does not have them".into(),
         Failure::Gone(why)
         | Failure::Unauthorized(why)
+        | Failure::Untrusted(why)
         | Failure::Refused(why)
         | Failure::Busy(_, why)
         | Failure::Late(why)

@@ -134,7 +134,7 @@ impl Following {
             return;
         };
         self.counters.count(Counted::WatchFailures);
-        self.lost |= matches!(failure, Failure::Late(_) | Failure::Other(_));
+        self.lost |= matches!(failure, Failure::Late(_) | Failure::Untrusted(_) | Failure::Other(_));
         match failure {
             // The API server answered: the list that follows says how it stands.
             Failure::Gone(_) | Failure::Refused(_) if !matches!(outcome, Outcome::ListFailed(_)) => {}
@@ -145,6 +145,7 @@ impl Following {
             Failure::Gone(why)
             | Failure::Refused(why)
             | Failure::Unauthorized(why)
+            | Failure::Untrusted(why)
             | Failure::Busy(_, why)
             | Failure::Late(why)
             | Failure::Other(why) => self.tell(Update::Lost(resource, why.clone())).await,
@@ -157,11 +158,11 @@ impl Following {
         timeout(self.timing.page, request).await.unwrap_or_else(|_| Err(late()))
     }
 
-    fn api(&mut self) -> Result<Api, Failure> {
+    async fn api(&mut self) -> Result<Api, Failure> {
         if let Some(api) = &self.api {
             return Ok(api.clone());
         }
-        let client = (self.connect)().map_err(|error| Failure::Other(format!("{error:#}")))?;
+        let client = (self.connect)().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
         Ok(self.api.insert(Api::new(client, self.what.resource)).clone())
     }
 
@@ -188,7 +189,7 @@ impl Following {
     }
 
     async fn pages(&mut self, relist: Relist) -> Result<String, Failure> {
-        let api = self.api()?;
+        let api = self.api().await?;
         self.begin(relist).await;
         let (mut limit, mut more) = (FIRST_PAGE, None);
         loop {
@@ -221,7 +222,7 @@ impl Following {
 
     /// Lists everything as the beginning of a watch.
     async fn stream(&mut self, relist: Relist) -> Outcome {
-        let api = match self.api() {
+        let api = match self.api().await {
             Ok(api) => api,
             Err(failure) => return Outcome::ListFailed(failure),
         };
@@ -234,7 +235,7 @@ impl Following {
     }
 
     async fn watch_from(&mut self, version: &str) -> Outcome {
-        let api = match self.api() {
+        let api = match self.api().await {
             Ok(api) => api,
             Err(failure) => return Outcome::WatchFailed(failure),
         };
@@ -372,7 +373,7 @@ fn no_list(error: &serde_json::Error) -> Failure {
 
 /// Every object of `resource`, listed once, and a sentence for each that cannot be read.
 pub(super) async fn list_once(connect: &Connect, timing: Timing, resource: Resource) -> Result<Vec<Watched>, Failure> {
-    let client = connect().map_err(|error| Failure::Other(format!("{error:#}")))?;
+    let client = connect().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
     let api = Api::new(client, resource);
     let (mut limit, mut more, mut objects) = (FIRST_PAGE, None, Vec::new());
     loop {
