@@ -86,6 +86,8 @@ events! {
     ObjectsSkipped = "objects skipped",
     /// Changes that were found by listing again, and not by an event.
     AuditRepairs = "audit repairs",
+    /// Services and other contributors of a live cluster whose records were built, to be published.
+    Published = "published",
     /// Failures to accept a TCP connection: out of file descriptors, mostly.
     TcpAcceptErrors = "tcp accept errors",
 }

@@ -299,6 +299,7 @@ impl Live {
     }
 
     fn publish(&mut self) {
+        self.counters.add(Event::Published, self.dirty.len() as u64);
         let dirty = self.dirty.drain().collect();
         for skipped in self.publisher.publish(dirty) {
             self.say(skipped);

@@ -463,6 +463,46 @@ async fn k14_an_event_that_was_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_did_not_change_is_not_built_again() {
+    const ALL: [&str; 4] = [SERVICES, SLICES, "namespaces", "statefulsets"];
+    for timing in both() {
+        let fake = cluster();
+        fake.apply("namespaces", json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}}));
+        let set = json!({"kind": "StatefulSet", "apiVersion": "apps/v1", "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"serviceName": "web", "replicas": 3, "template": {}}});
+        fake.apply("statefulsets", set);
+        for number in 0..100 {
+            add(&fake, &format!("web-{number}"), &format!("10.1.0.{number}"));
+        }
+        let mut server = Server::synced(fake.connect(), timing).await;
+        let published = server.metrics.total(Event::Published);
+        assert!(published >= 102, "101 Services and a namespace: {published}");
+        // Everything again, with the same versions.
+        let lists = ALL.map(|resource| fake.listed(resource));
+        for resource in ALL {
+            fake.fault(first(1, only(resource, &[Kind::Watch], Fault::Status(410))));
+        }
+        fake.cut();
+        until(seconds(20), || ALL.map(|resource| fake.listed(resource)) == lists.map(|count| count + 1)).await;
+        sleep(seconds(1)).await;
+        assert_eq!(server.metrics.total(Event::Published), published, "a relist that changes nothing");
+        // Other versions, that change nothing which is answered. What has no name is counted, and comes behind them.
+        let mut touched = service("web");
+        touched["metadata"]["annotations"] = json!({"touched": "yes"});
+        fake.apply(SERVICES, touched);
+        let mut touched = slice("web", "web", "10.0.0.1");
+        touched["endpoints"][0]["nodeName"] = json!("other");
+        fake.apply(SLICES, touched);
+        for resource in [SERVICES, SLICES] {
+            fake.apply(resource, json!({"metadata": {}}));
+        }
+        until(seconds(1), || server.metrics.total(Event::ObjectsSkipped) == 2).await;
+        assert_eq!(server.metrics.total(Event::Published), published, "versions alone");
+        assert!(server.answers("web"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn k15_a_right_that_is_missing() {
     for (kinds, verb) in [(LISTS, "list"), (&[Kind::Watch][..], "watch")] {
         let fake = cluster();
