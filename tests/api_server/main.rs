@@ -216,10 +216,10 @@ async fn k2_an_api_server_that_says_it_is_busy() {
 
 #[tokio::test(start_paused = true)]
 async fn k3_a_watch_that_is_not_accepted() {
-    for (code, times, lists) in [(410, 1, 2), (504, 1, 2), (500, 1, 1), (500, 2, 2)] {
+    let cases = [(410, 1, 2), (504, 1, 2), (500, 1, 1), (500, 2, 2)];
+    for (timing, (code, times, lists)) in both().flat_map(|timing| cases.map(|case| (timing, case))) {
         let fake = cluster();
-        let mut server = Server::synced(fake.connect(), paged()).await;
-        until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
+        let mut server = Server::synced(fake.connect(), timing).await;
         fake.fault(first(times, only(SLICES, &[Kind::Watch], Fault::Status(code))));
         fake.cut();
         if lists == 2 {
@@ -228,7 +228,7 @@ async fn k3_a_watch_that_is_not_accepted() {
             fake.apply_in_secret(SLICES, slice("web", "web", "10.0.0.9"));
         }
         sleep(seconds(25)).await;
-        assert_eq!(fake.count(SLICES, Kind::List), lists, "{times} times {code}");
+        assert_eq!(fake.lists(SLICES), lists, "{times} times {code}");
         assert!(server.answers("web"));
     }
 }
@@ -310,43 +310,47 @@ async fn k7_an_object_of_a_list_that_does_not_decode() {
 
 #[tokio::test(start_paused = true)]
 async fn k8_an_event_that_does_not_decode() {
-    let fake = cluster();
-    let mut server = Server::synced(fake.connect(), paged()).await;
-    until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
-    // The event is broken, the object is not.
-    let mut bad = slice("web", "web", "10.0.0.2");
-    bad["addressType"] = json!(4);
-    let mut good = slice("web", "web", "10.0.0.2");
-    good["endpoints"].as_array_mut().unwrap().push(json!({"addresses": ["10.0.0.3"]}));
-    fake.apply_in_secret(SLICES, good);
-    fake.line(SLICES, &event("MODIFIED", &bad));
-    until(seconds(1), || server.ask("web") == (NOERROR, 2)).await;
-    assert_eq!(server.metrics.total(Event::ObjectsSkipped), 1);
-    assert_eq!((fake.count(SLICES, Kind::Look), fake.count(SLICES, Kind::List)), (1, 1), "that object, and no other");
-    // The object is broken: it makes no record, and stops nothing.
-    fake.apply(SLICES, bad);
-    add(&fake, "next", "10.0.0.4");
-    until(seconds(1), || server.answers("next")).await;
-    assert_eq!(server.ask("web").1, 0);
+    for timing in both() {
+        let fake = cluster();
+        let mut server = Server::synced(fake.connect(), timing).await;
+        until(seconds(5), || fake.count(SLICES, Kind::Watch) + fake.count(SLICES, Kind::Stream) == 1).await;
+        // The event is broken, the object is not.
+        let mut bad = slice("web", "web", "10.0.0.2");
+        bad["addressType"] = json!(4);
+        let mut good = slice("web", "web", "10.0.0.2");
+        good["endpoints"].as_array_mut().unwrap().push(json!({"addresses": ["10.0.0.3"]}));
+        fake.apply_in_secret(SLICES, good);
+        fake.line(SLICES, &event("MODIFIED", &bad));
+        until(seconds(1), || server.ask("web") == (NOERROR, 2)).await;
+        assert_eq!(server.metrics.total(Event::ObjectsSkipped), 1);
+        assert_eq!((fake.count(SLICES, Kind::Look), fake.lists(SLICES)), (1, 1), "that object, and no other");
+        // The object is broken: it makes no record, and stops nothing.
+        fake.apply(SLICES, bad);
+        add(&fake, "next", "10.0.0.4");
+        until(seconds(1), || server.answers("next")).await;
+        assert_eq!(server.ask("web").1, 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn k9_objects_without_a_name_and_a_task_that_ends() {
-    let fake = cluster();
-    fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {"namespace": "default"}}));
-    fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {}}));
-    let (connect, calls) = (fake.connect(), Arc::new(AtomicUsize::new(0)));
-    let panics: Connect = Arc::new(move || {
-        assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "a watch that panics");
-        connect()
-    });
-    let mut server = Server::synced(panics, paged()).await;
-    assert_eq!(server.metrics.total(Event::WatchRestarts), 1);
-    fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {}}));
-    add(&fake, "next", "10.0.0.4");
-    until(seconds(1), || server.answers("next")).await;
-    assert!(server.answers("web"));
-    assert_eq!(server.metrics.total(Event::WatchRestarts), 1);
+    for timing in both() {
+        let fake = cluster();
+        fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {"namespace": "default"}}));
+        fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {}}));
+        let (connect, calls) = (fake.connect(), Arc::new(AtomicUsize::new(0)));
+        let panics: Connect = Arc::new(move || {
+            assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "a watch that panics");
+            connect()
+        });
+        let mut server = Server::synced(panics, timing).await;
+        assert_eq!(server.metrics.total(Event::WatchRestarts), 1);
+        fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {}}));
+        add(&fake, "next", "10.0.0.4");
+        until(seconds(1), || server.answers("next")).await;
+        assert!(server.answers("web"));
+        assert_eq!(server.metrics.total(Event::WatchRestarts), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -388,27 +392,30 @@ async fn it_starts_before_the_api_server() {
 
 #[tokio::test(start_paused = true)]
 async fn k11_a_relist_that_is_suddenly_empty() {
-    let fake = cluster();
-    for number in 0..200 {
-        add(&fake, &format!("web-{number}"), &format!("10.1.0.{number}"));
+    for timing in both() {
+        let fake = cluster();
+        for number in 0..200 {
+            add(&fake, &format!("web-{number}"), &format!("10.1.0.{number}"));
+        }
+        let mut server = Server::synced(fake.connect(), timing).await;
+        let clients = fake.clients();
+        fake.fault(first(1, only(SERVICES, LISTS, Fault::Empty)));
+        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.cut();
+        let lists = fake.lists(SERVICES);
+        for _ in 0..300 {
+            assert!(server.answers("web-7"), "never gone");
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(fake.lists(SERVICES) > lists + 1, "listed twice");
+        assert!(fake.count(SERVICES, Kind::List) > 0, "the second time in pages");
+        assert_eq!(fake.clients(), clients + 1, "over a new connection");
+        // What is so twice is so.
+        fake.fault(only(SERVICES, LISTS, Fault::Empty));
+        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.cut();
+        until(seconds(15), || server.ask("web-7") == (NXDOMAIN, 0)).await;
     }
-    let mut server = Server::synced(fake.connect(), paged()).await;
-    let clients = fake.clients();
-    fake.fault(first(1, only(SERVICES, &[Kind::List], Fault::Empty)));
-    fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
-    fake.cut();
-    let lists = fake.count(SERVICES, Kind::List);
-    for _ in 0..300 {
-        assert!(server.answers("web-7"), "never gone");
-        sleep(Duration::from_millis(50)).await;
-    }
-    assert!(fake.count(SERVICES, Kind::List) > lists + 1, "listed twice");
-    assert_eq!(fake.clients(), clients + 1, "over a new connection");
-    // What is so twice is so.
-    fake.fault(only(SERVICES, &[Kind::List], Fault::Empty));
-    fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
-    fake.cut();
-    until(seconds(15), || server.ask("web-7") == (NXDOMAIN, 0)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -455,11 +462,13 @@ async fn k13_silence() {
 
 #[tokio::test(start_paused = true)]
 async fn k14_an_event_that_was_lost() {
-    let fake = cluster();
-    let mut server = Server::synced(fake.connect(), paged()).await;
-    fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
-    until(seconds(17 * 60), || server.ask("web") == (NOERROR, 2)).await;
-    assert_eq!(server.metrics.total(Event::AuditRepairs), 1);
+    for timing in both() {
+        let fake = cluster();
+        let mut server = Server::synced(fake.connect(), timing).await;
+        fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+        until(seconds(17 * 60), || server.ask("web") == (NOERROR, 2)).await;
+        assert_eq!(server.metrics.total(Event::AuditRepairs), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -504,19 +513,24 @@ async fn what_did_not_change_is_not_built_again() {
 
 #[tokio::test(start_paused = true)]
 async fn k15_a_right_that_is_missing() {
-    for (kinds, verb) in [(LISTS, "list"), (&[Kind::Watch][..], "watch")] {
+    for (timing, kinds, verb) in [
+        (paged(), LISTS, "list"),
+        (paged(), &[Kind::Watch], "watch"),
+        // A list that is asked for as a stream is a watch.
+        (Timing::default(), &[Kind::Stream, Kind::Watch], "watch"),
+    ] {
         let fake = cluster();
         fake.fault(only("namespaces", LISTS, Fault::Status(403)));
         fake.fault(only("statefulsets", LISTS, Fault::Status(404)));
-        let mut server = Server::synced(fake.connect(), paged()).await;
+        let mut server = Server::synced(fake.connect(), timing).await;
         assert!(server.answers("web"), "the optional ones change nothing");
-        let asked = fake.count("namespaces", Kind::List);
+        let asked = fake.lists("namespaces");
         sleep(seconds(600)).await;
-        assert!(fake.count("namespaces", Kind::List) <= asked + 11, "and are asked for at leisure");
+        assert!(fake.lists("namespaces") <= asked + 11, "and are asked for at leisure");
 
         let fake = cluster();
         fake.fault(only(SLICES, kinds, Fault::Status(403)));
-        let mut server = Server::start(fake.connect(), paged());
+        let mut server = Server::start(fake.connect(), timing);
         sleep(seconds(60)).await;
         assert!(server.is(DataState::NotSynced));
         assert_eq!(server.ask("none"), (SERVFAIL, 0));
