@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::names::labels::{Label, LabelColumn};
 
-pub use raw::decode;
+pub use raw::{decode, decode_text};
 
 /// The label that says which Service an EndpointSlice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

