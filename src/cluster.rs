@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use crate::objects::{EndpointSlice, Object, ObjectRef, Pod, Service, ServiceKind, StatefulSet};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -93,6 +95,7 @@ pub struct Cluster {
     pods: Map<Box<str>, BTreeMap<Box<str>, Vec<IpAddr>>>,
     stateful_sets: Map<ObjectRef, StatefulSet>,
     namespaces: Map<Box<str>, NamespaceState>,
+    networks: Networks,
     /// The present relist of each resource: they are relisted apart.
     marks: [Mark; 7],
 }
@@ -121,6 +124,37 @@ impl ServiceState {
 struct NamespaceState {
     declared: bool,
     objects: usize,
+}
+
+/// How many addresses are known in each network: counted as they come and go, for there may be a million.
+#[derive(Default)]
+struct Networks(Map<IpNet, usize>);
+
+impl Networks {
+    fn add(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        for network in addresses.filter_map(network_of) {
+            *self.0.entry(network).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        for network in addresses.filter_map(network_of) {
+            if let Some(count) = self.0.get_mut(&network) {
+                *count -= 1;
+                if *count == 0 {
+                    self.0.remove(&network);
+                }
+            }
+        }
+    }
+}
+
+/// R6: as much around an address as is served in reverse where nobody says how much.
+fn network_of(address: IpAddr) -> Option<IpNet> {
+    match address {
+        IpAddr::V4(v4) => Ipv4Net::new(v4, 16).ok().map(|network| network.trunc().into()),
+        IpAddr::V6(v6) => Ipv6Net::new(v6, 64).ok().map(|network| network.trunc().into()),
+    }
 }
 
 /// What bears one Service's name.
@@ -154,6 +188,7 @@ impl Cluster {
             pods: Map::default(),
             stateful_sets: Map::default(),
             namespaces: Map::default(),
+            networks: Networks::default(),
             marks: [0; 7],
         }
     }
@@ -259,16 +294,9 @@ impl Cluster {
         }
     }
 
-    /// Every address that a name could be asked for in reverse: of Services, of endpoints.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.services.values().flat_map(|state| {
-            let own = match state.service.as_ref().map(|service| &service.kind) {
-                Some(ServiceKind::ClusterIp(addresses)) => &addresses[..],
-                _ => &[],
-            };
-            let slices = state.slices.iter().chain(&state.endpoints);
-            own.iter().copied().chain(slices.flat_map(|slice| slice.endpoints().map(|endpoint| endpoint.address)))
-        })
+    /// The /16 or /64 of every address that a name could be asked for in reverse: of Services, of endpoints.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> {
+        self.networks.0.keys().copied()
     }
 
     /// Everyone who could contribute: to build a zone from nothing.
@@ -283,13 +311,18 @@ impl Cluster {
         let key = service.key.clone();
         let state = self.services.entry(key.clone()).or_default();
         if state.service.as_ref() != Some(&service) {
-            state.service = Some(service);
+            self.networks.add(service.own_addresses());
+            if let Some(old) = state.service.replace(service) {
+                self.networks.remove(old.own_addresses());
+            }
             self.touch_service(key, dirty);
         }
     }
 
     fn delete_service(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
-        self.change(key, |state| state.service = None);
+        let mut gone = None;
+        self.change(key, |state| gone = state.service.take());
+        gone.iter().for_each(|service| self.networks.remove(service.own_addresses()));
         self.touch_service(key.clone(), dirty);
     }
 
@@ -310,6 +343,7 @@ impl Cluster {
         self.detach_slice(&key, dirty);
         let slice = Arc::new(slice);
         if let Some(owner) = owner {
+            self.networks.add(slice.addresses());
             let slices = &mut self.services.entry(owner.clone()).or_default().slices;
             let at = slices.partition_point(|other| other.key.name < key.name);
             slices.insert(at, Arc::clone(&slice));
@@ -326,7 +360,10 @@ impl Cluster {
     }
 
     fn detach_slice(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
-        if let Some(owner) = self.slices.get(key).and_then(|slice| owner_of(slice)) {
+        if let Some(slice) = self.slices.get(key)
+            && let Some(owner) = owner_of(slice)
+        {
+            self.networks.remove(slice.addresses());
             self.change(&owner, |state| state.slices.retain(|slice| slice.key != *key));
             dirty.push(Contributor::Service(owner));
         }
@@ -337,6 +374,8 @@ impl Cluster {
         if old.iter().map(AsRef::as_ref).eq(slices.iter()) {
             return;
         }
+        old.iter().for_each(|slice| self.networks.remove(slice.addresses()));
+        slices.iter().for_each(|slice| self.networks.add(slice.addresses()));
         self.services.entry(key.clone()).or_default();
         self.change(&key, |state| state.endpoints = slices.into_iter().map(Arc::new).collect());
         dirty.push(Contributor::Service(key));
@@ -469,6 +508,40 @@ mod tests {
         let key = ObjectRef::new("default", "slice");
         assert_eq!(cluster.delete(Resource::EndpointSlices, &key), [web("b")]);
         assert_eq!(cluster.delete(Resource::EndpointSlices, &key), []);
+    }
+
+    #[test]
+    fn networks_come_and_go() {
+        let mut cluster = Cluster::new(Namespaces::Inferred, None);
+        let networks = |cluster: &Cluster| {
+            let mut networks: Vec<String> = cluster.networks().map(|network| network.to_string()).collect();
+            networks.sort();
+            networks.join(" ")
+        };
+        let cluster_ip = |ip: &str| {
+            object(&format!(r#"{{"kind":"Service","metadata":{{"name":"c"}},"spec":{{"clusterIP":"{ip}"}}}}"#))
+        };
+        let endpoints = |ip: &str| {
+            object(&format!(
+                r#"{{"kind":"Endpoints","metadata":{{"name":"c"}},"subsets":[{{"addresses":[{{"ip":"{ip}"}}]}}]}}"#
+            ))
+        };
+        cluster.apply(cluster_ip("10.96.0.1"));
+        assert_eq!(networks(&cluster), "10.96.0.0/16");
+        cluster.apply(slice("a", "10.1.0.1"));
+        cluster.apply(slice("b", "10.1.9.1"));
+        cluster.apply(endpoints("10.1.0.7"));
+        assert_eq!(networks(&cluster), "10.1.0.0/16 10.96.0.0/16");
+        cluster.apply(slice("b", "10.2.0.1"));
+        cluster.apply(cluster_ip("fd00::1"));
+        assert_eq!(networks(&cluster), "10.1.0.0/16 10.2.0.0/16 fd00::/64");
+        cluster.apply(endpoints("10.2.0.7"));
+        cluster.delete(Resource::Services, &ObjectRef::new("default", "c"));
+        assert_eq!(networks(&cluster), "10.2.0.0/16");
+        cluster.delete(Resource::EndpointSlices, &ObjectRef::new("default", "slice"));
+        assert_eq!(networks(&cluster), "10.2.0.0/16");
+        cluster.delete(Resource::Endpoints, &ObjectRef::new("default", "c"));
+        assert_eq!(networks(&cluster), "");
     }
 
     #[test]

@@ -219,6 +219,17 @@ pub struct Service {
     pub families: Vec<Family>,
 }
 
+impl Service {
+    /// The addresses that are its own.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let own = match &self.kind {
+            ServiceKind::ClusterIp(addresses) => &addresses[..],
+            _ => &[],
+        };
+        own.iter().copied()
+    }
+}
+
 /// How a Service is answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServiceKind {
@@ -320,6 +331,11 @@ impl EndpointSlice {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.conditions.is_empty()
+    }
+
+    /// The addresses, in the order of the object.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.endpoints().map(|endpoint| endpoint.address)
     }
 
     /// The rows, in the order of the object.

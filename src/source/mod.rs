@@ -9,11 +9,10 @@ pub mod live;
 pub mod manifests;
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
 use crate::names::reverse::ReverseZones;
@@ -103,7 +102,7 @@ impl Publisher {
         skipped
     }
 
-    /// Looks at every known address: not for every change.
+    /// Not for every change: they rarely move.
     fn refresh_reverse_zones(&self) {
         self.zone.set_reverse_zones(self.reverse_zones());
     }
@@ -114,15 +113,7 @@ impl Publisher {
         if !self.options.reverse.is_empty() {
             return ReverseZones::new(self.options.reverse.iter().copied());
         }
-        let around: HashSet<IpNet> = self.cluster.addresses().filter_map(network_of).collect();
-        ReverseZones::new(self.options.simulated.iter().copied().chain(around))
-    }
-}
-
-fn network_of(address: IpAddr) -> Option<IpNet> {
-    match address {
-        IpAddr::V4(v4) => Ipv4Net::new(v4, 16).ok().map(|network| network.trunc().into()),
-        IpAddr::V6(v6) => Ipv6Net::new(v6, 64).ok().map(|network| network.trunc().into()),
+        ReverseZones::new(self.options.simulated.iter().copied().chain(self.cluster.networks()))
     }
 }
 
