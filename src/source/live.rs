@@ -166,7 +166,8 @@ impl Live {
             self.sync_if_settled(now);
         } else if !self.dirty.is_empty() {
             self.moved = true;
-            self.publish();
+            let dirty = self.dirty.drain().collect();
+            self.publish(dirty);
         }
     }
 
@@ -289,8 +290,12 @@ impl Live {
     }
 
     fn sync(&mut self) {
+        /// How many are one publication. Nothing is answered yet, so that it need not be all; and all of a large
+        /// cluster would stand in memory twice.
+        const AT_ONCE: usize = 1024;
         self.dirty.insert(Contributor::Apex);
-        self.publish();
+        let dirty: Vec<Contributor> = std::mem::take(&mut self.dirty).into_iter().collect();
+        dirty.chunks(AT_ONCE).for_each(|part| self.publish(part.to_vec()));
         self.publisher.refresh_reverse_zones();
         self.synced = true;
         self.status.set_synced();
@@ -298,9 +303,8 @@ impl Live {
         tracing::info!(services, addresses, serial = self.publisher.zone.serial(), "synced");
     }
 
-    fn publish(&mut self) {
-        self.counters.add(Event::Published, self.dirty.len() as u64);
-        let dirty = self.dirty.drain().collect();
+    fn publish(&mut self, dirty: Vec<Contributor>) {
+        self.counters.add(Event::Published, dirty.len() as u64);
         for skipped in self.publisher.publish(dirty) {
             self.say(skipped);
         }
