@@ -1,7 +1,8 @@
 //! The owner of what is known of a live cluster: takes updates as they come, and publishes each batch as one.
 //!
 //! It knows nothing of requests: `kubernetes` sends [`Update`]s, one watch per resource. A Service that many events of
-//! a batch touch is built once. Until everything was read nothing is published: no name is answered before.
+//! a batch touch is built once. Until everything was read nothing is published: no name is answered before. What a
+//! relist changes is published at its end, as one.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -77,6 +78,8 @@ struct Follow {
     followed: bool,
     lost_since: Option<Instant>,
     auditing: bool,
+    /// What a relist that has not ended has changed, while it goes on.
+    relist: Option<HashSet<Contributor>>,
 }
 
 impl Follow {
@@ -139,6 +142,7 @@ impl Live {
                 followed: false,
                 lost_since: None,
                 auditing: false,
+                relist: None,
             };
             (what.resource, follow)
         };
@@ -197,6 +201,10 @@ impl Live {
                 self.publisher.cluster.begin(resource);
                 if let Some(follow) = self.follows.get_mut(&resource) {
                     follow.auditing = audit;
+                    if follow.listed {
+                        // Of a list that failed half way the changes are not forgotten.
+                        follow.relist.get_or_insert_default();
+                    }
                 }
             }
             Update::Apply(object, skipped) => {
@@ -233,15 +241,17 @@ impl Live {
         self.touch(resource, dirty);
         if let Some(follow) = self.follows.get_mut(&resource) {
             (follow.listed, follow.auditing) = (true, false);
+            self.dirty.extend(follow.relist.take().into_iter().flatten());
         }
         Swept::Done
     }
 
     fn touch(&mut self, resource: Resource, dirty: Vec<Contributor>) {
-        if !dirty.is_empty() && self.follows.get(&resource).is_some_and(|follow| follow.auditing) {
+        let Some(follow) = self.follows.get_mut(&resource) else { return };
+        if !dirty.is_empty() && follow.auditing {
             self.counters.count(Event::AuditRepairs);
         }
-        self.dirty.extend(dirty);
+        follow.relist.as_mut().unwrap_or(&mut self.dirty).extend(dirty);
     }
 
     fn set_state(&mut self, resource: Resource, state: WatchState, now: Instant) {
@@ -298,8 +308,13 @@ impl Live {
         tracing::info!(services, addresses, serial = self.publisher.zone.serial(), "synced");
     }
 
+    /// All that changed, but for what a relist that goes on has changed: until its end a Service has old slices beside
+    /// new ones, which was never so.
     fn publish(&mut self) {
-        let dirty = self.dirty.drain().collect();
+        let half_way = |contributor: &Contributor| {
+            self.follows.values().any(|follow| follow.relist.as_ref().is_some_and(|held| held.contains(contributor)))
+        };
+        let dirty = self.dirty.drain().filter(|contributor| !half_way(contributor)).collect();
         for skipped in self.publisher.publish(dirty) {
             self.say(skipped);
         }

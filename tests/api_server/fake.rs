@@ -101,6 +101,10 @@ impl Fake {
         self.change(resource, object, false, false);
     }
 
+    pub fn delete_in_secret(&self, resource: &str, object: Value) {
+        self.change(resource, object, true, false);
+    }
+
     fn change(&self, resource: &str, mut object: Value, gone: bool, told: bool) {
         let mut state = self.state();
         state.version += 1;

@@ -127,6 +127,14 @@ impl Server {
         (response[3] & 0x0f, response[7])
     }
 
+    /// The one address of `name`.
+    fn address(&mut self, name: &str) -> [u8; 4] {
+        let name = common::wire(&format!("{name}.default.svc.cluster.local"));
+        let response = self.engine.ask(Transport::Udp, &common::query(7, &name, 1, None)).unwrap();
+        assert_eq!((response[3] & 0x0f, response[7]), (NOERROR, 1), "one answer");
+        *response.last_chunk().unwrap()
+    }
+
     fn answers(&mut self, name: &str) -> bool {
         self.ask(name) == (NOERROR, 1)
     }
@@ -357,6 +365,34 @@ async fn k10_out_of_reach() {
     fake.heal();
     add(&fake, "next", "10.0.0.4");
     until(seconds(14), || server.is(DataState::Current) && server.answers("next")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relist_half_way_shows_no_service_half_way() {
+    let fake = cluster();
+    fake.set_page(1);
+    fake.apply(SLICES, slice("web", "web", "10.0.0.1"));
+    let mut server = Server::synced(fake.connect(), paged()).await;
+    // Another slice took its place, first in the list; the next page does not come.
+    fake.apply_in_secret(SLICES, slice("a", "web", "10.0.0.2"));
+    fake.delete_in_secret(SLICES, slice("web", "web", "10.0.0.1"));
+    add(&fake, "z", "10.0.0.3");
+    fake.fault(first(1, |asked: &Asked| {
+        (asked.resource == SLICES && asked.query.contains_key("continue")).then_some(Fault::Hang)
+    }));
+    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Status(410))));
+    fake.cut();
+    let lists = fake.count(SLICES, Kind::List);
+    until(seconds(5), || fake.count(SLICES, Kind::List) == lists + 2).await;
+    for _ in 0..10 {
+        assert_eq!(server.address("web"), [10, 0, 0, 1], "as it was");
+        // A Service's own change, meanwhile, shows it no earlier.
+        let mut ports = service("web");
+        ports["spec"]["ports"] = json!([]);
+        fake.apply(SERVICES, ports);
+        sleep(seconds(1)).await;
+    }
+    until(seconds(62), || server.address("web") == [10, 0, 0, 2] && server.answers("z")).await;
 }
 
 #[tokio::test(start_paused = true)]
