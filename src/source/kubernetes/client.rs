@@ -6,7 +6,7 @@
 //! (`machine.rs`), and what the octets say (`watched.rs`).
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, Collected};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::Request as Collection;
 use kube::core::params::{ListParams, WatchParams};
 use kube::{Client, Config};
@@ -53,10 +53,10 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
     let (config, in_cluster) = match (kubeconfig, context) {
         (Some(path), _) => (of_file(path, &options).await?, false),
         (None, Some(context)) => {
-            let config = Config::from_kubeconfig(&options).await;
+            let config = of_kubeconfig(Kubeconfig::read(), &options).await;
             (config.with_context(|| format!("cannot use the kubeconfig's context {context}"))?, false)
         }
-        (None, None) => match Config::from_kubeconfig(&options).await {
+        (None, None) => match of_kubeconfig(Kubeconfig::read(), &options).await {
             Ok(config) => (config, false),
             Err(no_file) => match Config::incluster() {
                 Ok(config) => (config, true),
@@ -81,8 +81,31 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
 async fn of_file(path: &Path, options: &KubeConfigOptions) -> anyhow::Result<Config> {
     let shown = path.display();
     let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("cannot read the kubeconfig {shown}"))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, options).await;
+    let config = of_kubeconfig(Ok(kubeconfig), options).await;
     config.with_context(|| format!("cannot use the kubeconfig {shown}"))
+}
+
+async fn of_kubeconfig(
+    kubeconfig: Result<Kubeconfig, KubeconfigError>,
+    options: &KubeConfigOptions,
+) -> Result<Config, KubeconfigError> {
+    let kubeconfig = kubeconfig?;
+    let authority = authority(&kubeconfig, options);
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, options).await?;
+    // K16: kube would read the file this once.
+    config.root_cert_file = authority;
+    Ok(config)
+}
+
+/// The file of the certificate authority, where it is one.
+fn authority(kubeconfig: &Kubeconfig, options: &KubeConfigOptions) -> Option<PathBuf> {
+    let context = options.context.as_ref().or(kubeconfig.current_context.as_ref())?;
+    let context = kubeconfig.contexts.iter().find(|named| named.name == *context)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()?;
+    match cluster.certificate_authority_data {
+        Some(_) => None,
+        None => cluster.certificate_authority.as_ref().map(PathBuf::from),
+    }
 }
 
 fn client(config: &Config) -> anyhow::Result<Client> {
@@ -161,7 +184,7 @@ impl Api {
 
     async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
         let response = self.client.send(request.map(Body::from)).await;
-        let response = response.map_err(|error| Failure::Other(of_service(error)))?;
+        let response = response.map_err(|error| Failure::Unreachable(of_service(error)))?;
         if response.status().is_success() { Ok(response.into_body()) } else { Err(failure(response, verb).await) }
     }
 }

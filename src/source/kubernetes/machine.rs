@@ -73,7 +73,9 @@ pub(super) enum Failure {
     Busy(Duration, String),
     /// It did not end in time.
     Late(String),
-    /// All else: no connection, a connection that was cut, 500, no JSON.
+    /// No connection, or none that got as far as a response: what a client knows of certificates may be old.
+    Unreachable(String),
+    /// All else: a connection that was cut, 500, no JSON.
     Other(String),
 }
 
@@ -266,7 +268,8 @@ impl Machine {
         let most = first.saturating_mul(1 << self.failures.min(16)).min(last);
         self.failures += 1;
         let wait = most.mul_f64(chance.clamp(0.0, 1.0));
-        self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Late(_));
+        // K16: a new client reads token and certificates anew.
+        self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Late(_) | Failure::Unreachable(_));
         self.told_to_wait = matches!(failure, Failure::Busy(..) | Failure::Denied(_) | Failure::Unknown);
         self.wait = Some(match failure {
             Failure::Denied(_) | Failure::Unknown if !self.required => self.timing.denied,
@@ -355,6 +358,7 @@ mod tests {
             (vec![Outcome::ListFailed(Failure::Busy(Duration::from_secs(7), String::new()))], vec![wait(7), list()]),
             (vec![Outcome::ListFailed(Failure::Busy(Duration::from_secs(600), String::new()))], vec![wait(10), list()]),
             (vec![Outcome::ListFailed(Failure::Unauthorized(String::new()))], vec![wait(1), Step::Reconnect, list()]),
+            (vec![Outcome::WatchFailed(Failure::Unreachable(String::new()))], vec![wait(1), Step::Reconnect, watch()]),
         ] {
             assert_eq!(after(&outcomes), steps, "{outcomes:?}");
         }

@@ -149,6 +149,7 @@ fn why(failure: &Failure) -> String {
         | Failure::Refused(why)
         | Failure::Busy(_, why)
         | Failure::Late(why)
+        | Failure::Unreachable(why)
         | Failure::Other(why) => why.clone(),
     }
 }

@@ -134,7 +134,7 @@ impl Following {
             return;
         };
         self.counters.count(Counted::WatchFailures);
-        self.lost |= matches!(failure, Failure::Late(_) | Failure::Other(_));
+        self.lost |= matches!(failure, Failure::Late(_) | Failure::Unreachable(_) | Failure::Other(_));
         match failure {
             // The API server answered: the list that follows says how it stands.
             Failure::Gone(_) | Failure::Refused(_) if !matches!(outcome, Outcome::ListFailed(_)) => {}
@@ -147,6 +147,7 @@ impl Following {
             | Failure::Unauthorized(why)
             | Failure::Busy(_, why)
             | Failure::Late(why)
+            | Failure::Unreachable(why)
             | Failure::Other(why) => self.tell(Update::Lost(resource, why.clone())).await,
         }
     }
