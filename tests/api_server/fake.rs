@@ -76,6 +76,7 @@ struct State {
     clients: usize,
     page: Option<usize>,
     no_streams: bool,
+    frozen: bool,
 }
 
 #[derive(Clone, Default)]
@@ -146,6 +147,12 @@ impl Fake {
         for (_, watch) in self.state().watches.drain(..) {
             let _ = watch.send(Err(io::Error::other("cut")));
         }
+    }
+
+    /// It stands still: its connections stay open, and nothing comes over them.
+    pub fn freeze(&self) {
+        self.state().frozen = true;
+        self.fault(|_| Some(Fault::Hang));
     }
 
     /// What requests get from now on: of all rules, the first that says something. The last rule is asked first.
@@ -292,6 +299,9 @@ impl Fake {
                 () = sender.closed() => {}
                 () = sleep(lasts) => {
                     let mut state = fake.state();
+                    if state.frozen {
+                        return std::mem::forget(sender);
+                    }
                     let _ = sender.send(Ok(bookmark(state.version, false).into()));
                     state.watches.retain(|(_, watch)| !watch.same_channel(&sender));
                 }

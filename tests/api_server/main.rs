@@ -21,7 +21,7 @@ use headless_dns::names::reverse::ReverseZones;
 use headless_dns::rules::{EndpointsSource, PodRecords, Rules};
 use headless_dns::source::kubernetes::{Cluster, Connect, Timing, find, resources};
 use headless_dns::source::{Options, Publisher};
-use headless_dns::status::{DataState, Status};
+use headless_dns::status::{DataState, Status, WatchState};
 use headless_dns::zone::{Settings, Zone};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -148,6 +148,7 @@ fn paged() -> Timing {
 fn short() -> Timing {
     Timing {
         page: seconds(5),
+        start: seconds(5),
         watch: seconds(1),
         grace: Duration::from_millis(200),
         back_off: [Duration::from_millis(10), Duration::from_millis(50)],
@@ -291,6 +292,29 @@ async fn k6_within_45_seconds() {
     until(seconds(60), || fake.count(SLICES, Kind::Watch) == 2).await;
     fake.apply(SLICES, slice("web-2", "web", "10.0.0.2"));
     until(seconds(47), || server.ask("web") == (NOERROR, 2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn k6_an_api_server_that_stands_still() {
+    for timing in [paged(), Timing::default()] {
+        for age in [0, 15, 29, 31, 38, 45, 70] {
+            let fake = cluster();
+            let mut server = Server::synced(fake.connect(), timing).await;
+            sleep(seconds(age)).await;
+            fake.freeze();
+            let lost = |status: &Status| {
+                status
+                    .watches()
+                    .iter()
+                    .filter(|watch| watch.required)
+                    .all(|watch| matches!(watch.state, WatchState::Lost(_)))
+            };
+            let took = until(seconds(46), || lost(&server.status)).await;
+            assert!(took > seconds(1), "after {took:?}: not because a request was refused");
+            until(seconds(31), || server.is(DataState::Stale)).await;
+            assert!(server.answers("web"));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -152,10 +152,9 @@ impl Following {
         }
     }
 
-    /// A request within its deadline (K5).
+    /// A list within its deadline (K5).
     async fn ask<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let late = || Failure::Late(format!("no answer from the API server within {:?}", self.timing.page));
-        timeout(self.timing.page, request).await.unwrap_or_else(|_| Err(late()))
+        within(self.timing.page, request).await
     }
 
     fn api(&mut self) -> Result<Api, Failure> {
@@ -240,7 +239,7 @@ impl Following {
             Err(failure) => return Outcome::WatchFailed(failure),
         };
         let lasts = self.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
-        match self.ask(api.watch(version, lasts)).await {
+        match within(self.timing.start, api.watch(version, lasts)).await {
             Ok(lines) => {
                 self.machine.on(Outcome::WatchStarted, Instant::now(), 0.0);
                 self.connected().await;
@@ -360,11 +359,17 @@ impl Following {
         Box::pin(async move {
             sleep_until(at).await;
             // What fails here, the watch notices too.
-            let Ok(Ok(octets)) = timeout(page, api.page(1, None)).await else { return false };
+            let Ok(octets) = within(page, api.page(1, None)).await else { return false };
             let page: Result<Page<'_>, _> = serde_json::from_slice(&octets);
             page.is_ok_and(|page| is_behind(&ours, &page.metadata.resource_version))
         })
     }
+}
+
+/// A request that may take so long.
+async fn within<T>(deadline: Duration, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = || Failure::Late(format!("no answer from the API server within {deadline:?}"));
+    timeout(deadline, request).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn no_list(error: &serde_json::Error) -> Failure {
@@ -377,8 +382,7 @@ pub(super) async fn list_once(connect: &Connect, timing: Timing, resource: Resou
     let api = Api::new(client, resource);
     let (mut limit, mut more, mut objects) = (FIRST_PAGE, None, Vec::new());
     loop {
-        let late = || Failure::Late(format!("no answer from the API server within {:?}", timing.page));
-        let octets = timeout(timing.page, api.page(limit, more.as_deref())).await.unwrap_or_else(|_| Err(late()))?;
+        let octets = within(timing.page, api.page(limit, more.as_deref())).await?;
         let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
         objects.extend(page.items().iter().map(|item| Watched::read(resource, item)));
         limit = next_page(page.items().len(), octets.len());
