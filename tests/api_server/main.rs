@@ -492,6 +492,38 @@ async fn k13_an_api_server_that_went_back_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn k13_versions_that_moved_on_since_the_last_probe() {
+    let fake = cluster();
+    fake.set_version(1000);
+    let timing = Timing { watch: seconds(280), ..paged() };
+    let mut server = Server::synced(fake.connect(), timing).await;
+    sleep(seconds(50)).await;
+    fake.set_version(2000);
+    add(&fake, "next", "10.0.0.3");
+    until(seconds(1), || server.answers("next")).await;
+    // The backup is younger than the last probe, and older than what was seen since.
+    fake.set_version(1500);
+    fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+    let took = until(seconds(62), || server.ask("web") == (NOERROR, 2)).await;
+    assert!(took < seconds(12), "the probe that was due: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn k13_is_looked_for_when_the_api_server_comes_back() {
+    for timing in [paged(), Timing::default()] {
+        let fake = cluster();
+        fake.set_version(1000);
+        add(&fake, "next", "10.0.0.3");
+        let mut server = Server::synced(fake.connect(), timing).await;
+        // Restored, and written to: soon its versions are as high as they were.
+        fake.set_version(500);
+        fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+        fake.cut();
+        until(seconds(3), || server.ask("web") == (NOERROR, 2)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn k13_silence() {
     let fake = cluster();
     let timing = Timing { watch: seconds(280), probe: seconds(100_000), audit: seconds(100_000), ..paged() };

@@ -242,6 +242,10 @@ impl Following {
         match within(self.timing.start, api.watch(version, lasts)).await {
             Ok(lines) => {
                 self.machine.on(Outcome::WatchStarted, Instant::now(), 0.0);
+                if self.lost {
+                    // K13: it may be out of reach because it goes back in time.
+                    self.probe_at = Instant::now();
+                }
                 self.connected().await;
                 self.read(&api, lines, None).await
             }
@@ -255,7 +259,7 @@ impl Following {
         let streamed = relist.is_some();
         let lasts = self.timing.watch.mul_f64(4.0 / 3.0) + self.timing.grace;
         let mut ends = started + if streamed { self.timing.page } else { lasts };
-        let mut probe = self.probe(api);
+        let mut probe = None;
         loop {
             let listed = relist.is_none();
             let line = tokio::select! {
@@ -268,12 +272,16 @@ impl Following {
                 },
                 () = sleep_until(self.heard + self.timing.silence), if listed => return Outcome::Silent,
                 () = sleep_until(self.audit_at), if listed => return Outcome::AuditDue,
-                behind = &mut probe, if listed => {
+                () = sleep_until(self.probe_at), if listed && probe.is_none() => {
+                    probe = Some(self.probe(api));
+                    continue;
+                }
+                behind = answer(&mut probe), if listed => {
                     if behind {
                         return Outcome::Outdated;
                     }
                     self.probe_at = Instant::now() + self.timing.probe;
-                    probe = self.probe(api);
+                    probe = None;
                     continue;
                 }
             };
@@ -305,7 +313,6 @@ impl Following {
                     self.done(Outcome::Listed(version));
                     self.connected().await;
                     ends = Instant::now() + self.timing.watch;
-                    probe = self.probe(api);
                 }
                 Event::Bookmark { version, .. } if listed => self.machine.saw(version),
                 Event::Error(code, message) => {
@@ -352,17 +359,27 @@ impl Following {
         Ok(())
     }
 
-    /// Waits until it is time, and asks the API server for its version: whether it is behind ours (K13).
-    fn probe(&self, api: &Api) -> Pin<Box<dyn Future<Output = bool> + Send>> {
-        let (api, at, page) = (api.clone(), self.probe_at, self.timing.page);
+    /// Asks the API server for its version: whether it is behind the one that is ours now (K13).
+    fn probe(&self, api: &Api) -> Probe {
+        let (api, page) = (api.clone(), self.timing.page);
         let ours = self.machine.version().unwrap_or_default().to_owned();
         Box::pin(async move {
-            sleep_until(at).await;
             // What fails here, the watch notices too.
             let Ok(octets) = within(page, api.page(1, None)).await else { return false };
             let page: Result<Page<'_>, _> = serde_json::from_slice(&octets);
             page.is_ok_and(|page| is_behind(&ours, &page.metadata.resource_version))
         })
+    }
+}
+
+/// Whether the API server is behind us.
+type Probe = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// What a probe finds; never, while there is none.
+async fn answer(probe: &mut Option<Probe>) -> bool {
+    match probe {
+        Some(probe) => probe.await,
+        None => std::future::pending().await,
     }
 }
 
