@@ -160,6 +160,8 @@ impl Live {
             said: HashSet::new(),
         };
         live.show();
+        // Those that are asked for are served from the beginning on: not yet known is no reason to refuse (R6).
+        live.publisher.refresh_reverse_zones();
         live
     }
 

@@ -100,7 +100,8 @@ impl Server {
         let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let (status, metrics) = (Arc::<Status>::default(), Arc::<Metrics>::default());
-        let publisher = Publisher::of_cluster(Arc::clone(&zone), Options::default());
+        let options = Options { reverse: vec!["10.77.0.0/16".parse().unwrap()], ..Options::default() };
+        let publisher = Publisher::of_cluster(Arc::clone(&zone), options);
         let cluster = Cluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing);
         let (synced, _) = oneshot::channel();
         let mut running = JoinSet::new();
@@ -425,9 +426,12 @@ async fn it_starts_before_the_api_server() {
     fake.fault(|_| Some(Fault::Refused));
     fake.apply("namespaces", json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}}));
     let mut server = Server::start(fake.connect(), Timing::default());
+    let reverse = common::query(7, &common::wire("1.0.77.10.in-addr.arpa"), 12, None);
     for _ in 0..60 {
         sleep(seconds(1)).await;
         assert_eq!((server.ask("web"), server.ask("none")), ((SERVFAIL, 0), (SERVFAIL, 0)));
+        let response = server.engine.ask(Transport::Udp, &reverse).unwrap();
+        assert_eq!(response[3] & 0x0f, SERVFAIL, "a reverse zone that is asked for is neither refused nor denied");
     }
     fake.heal();
     until(seconds(12), || server.is(DataState::Current)).await;
