@@ -434,7 +434,11 @@ async fn it_starts_before_the_api_server() {
         assert_eq!(response[3] & 0x0f, SERVFAIL, "a reverse zone that is asked for is neither refused nor denied");
     }
     fake.heal();
-    until(seconds(12), || server.is(DataState::Current)).await;
+    // It denies everything before it has read its roles.
+    fake.fault(|_| Some(Fault::Status(403)));
+    sleep(Duration::from_millis(500)).await;
+    fake.heal();
+    until(seconds(3), || server.is(DataState::Current)).await;
     assert!(server.answers("web"));
     let empty = common::query(7, &common::wire("empty.svc.cluster.local"), 1, None);
     let response = server.engine.ask(Transport::Udp, &empty).unwrap();
@@ -557,6 +561,7 @@ async fn k15_a_right_that_is_missing() {
         fake.fault(only("statefulsets", LISTS, Fault::Status(404)));
         let mut server = Server::synced(fake.connect(), paged()).await;
         assert!(server.answers("web"), "the optional ones change nothing");
+        sleep(seconds(60)).await;
         let asked = fake.count("namespaces", Kind::List);
         sleep(seconds(600)).await;
         assert!(fake.count("namespaces", Kind::List) <= asked + 11, "and are asked for at leisure");
@@ -572,6 +577,25 @@ async fn k15_a_right_that_is_missing() {
         fake.heal();
         until(seconds(12), || server.is(DataState::Current)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn k15_rights_that_are_missing_for_a_moment() {
+    let fake = cluster();
+    let empty = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}});
+    let mut server = Server::synced(fake.connect(), Timing::default()).await;
+    sleep(seconds(61)).await;
+    // An API server that starts again denies everything before it has read its roles.
+    fake.fault(|_| Some(Fault::Refused));
+    fake.cut();
+    sleep(seconds(20)).await;
+    fake.fault(|_| Some(Fault::Status(403)));
+    sleep(seconds(11)).await;
+    assert!(server.answers("web"));
+    fake.heal();
+    fake.apply("namespaces", empty);
+    let name = common::query(7, &common::wire("empty.svc.cluster.local"), 1, None);
+    until(seconds(12), || server.engine.ask(Transport::Udp, &name).unwrap()[3] & 0x0f == NOERROR).await;
 }
 
 #[tokio::test]
