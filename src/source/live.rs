@@ -1,7 +1,8 @@
 //! The owner of what is known of a live cluster: takes updates as they come, and publishes each batch as one.
 //!
 //! It knows nothing of requests: `kubernetes` sends [`Update`]s, one watch per resource. A Service that many events of
-//! a batch touch is built once. Until everything was read nothing is published: no name is answered before.
+//! a batch touch is built once. Until everything was read nothing is published: no name is answered before. What a
+//! relist changes is published at its end, as one.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -77,6 +78,8 @@ struct Follow {
     followed: bool,
     lost_since: Option<Instant>,
     auditing: bool,
+    /// What a relist that has not ended has changed, while it goes on.
+    relist: Option<HashSet<Contributor>>,
 }
 
 impl Follow {
@@ -139,6 +142,7 @@ impl Live {
                 followed: false,
                 lost_since: None,
                 auditing: false,
+                relist: None,
             };
             (what.resource, follow)
         };
@@ -156,6 +160,8 @@ impl Live {
             said: HashSet::new(),
         };
         live.show();
+        // Those that are asked for are served from the beginning on: not yet known is no reason to refuse (R6).
+        live.publisher.refresh_reverse_zones();
         live
     }
 
@@ -166,7 +172,7 @@ impl Live {
             self.sync_if_settled(now);
         } else if !self.dirty.is_empty() {
             self.moved = true;
-            let dirty = self.dirty.drain().collect();
+            let dirty = self.changed();
             self.publish(dirty);
         }
     }
@@ -198,6 +204,10 @@ impl Live {
                 self.publisher.cluster.begin(resource);
                 if let Some(follow) = self.follows.get_mut(&resource) {
                     follow.auditing = audit;
+                    if follow.listed {
+                        // Of a list that failed half way the changes are not forgotten.
+                        follow.relist.get_or_insert_default();
+                    }
                 }
             }
             Update::Apply(object, skipped) => {
@@ -234,15 +244,17 @@ impl Live {
         self.touch(resource, dirty);
         if let Some(follow) = self.follows.get_mut(&resource) {
             (follow.listed, follow.auditing) = (true, false);
+            self.dirty.extend(follow.relist.take().into_iter().flatten());
         }
         Swept::Done
     }
 
     fn touch(&mut self, resource: Resource, dirty: Vec<Contributor>) {
-        if !dirty.is_empty() && self.follows.get(&resource).is_some_and(|follow| follow.auditing) {
+        let Some(follow) = self.follows.get_mut(&resource) else { return };
+        if !dirty.is_empty() && follow.auditing {
             self.counters.count(Event::AuditRepairs);
         }
-        self.dirty.extend(dirty);
+        follow.relist.as_mut().unwrap_or(&mut self.dirty).extend(dirty);
     }
 
     fn set_state(&mut self, resource: Resource, state: WatchState, now: Instant) {
@@ -253,6 +265,10 @@ impl Live {
         match state {
             WatchState::Current | WatchState::Waiting => follow.lost_since = None,
             WatchState::Denied(_) | WatchState::Lost(_) => _ = follow.lost_since.get_or_insert(now),
+        }
+        // A list of an optional resource may never end: it must not keep what others say of a Service.
+        if follow.lost_since.is_some() && !follow.what.required {
+            self.dirty.extend(follow.relist.take().into_iter().flatten());
         }
         let old = std::mem::replace(&mut follow.state, state);
         if old == follow.state {
@@ -280,7 +296,8 @@ impl Live {
     fn sync_if_settled(&mut self, now: Instant) {
         /// How long optional resources that are lost may keep the rest from being answered.
         const PATIENCE: Duration = Duration::from_secs(2);
-        if self.follows.values().any(|follow| follow.what.required && !follow.followed) {
+        let unread = |follow: &Follow| !follow.followed || follow.relist.is_some();
+        if self.follows.values().any(|follow| follow.what.required && unread(follow)) {
             return;
         }
         let late = now - *self.required_since.get_or_insert(now) >= PATIENCE;
@@ -294,13 +311,22 @@ impl Live {
         /// cluster would stand in memory twice.
         const AT_ONCE: usize = 1024;
         self.dirty.insert(Contributor::Apex);
-        let dirty: Vec<Contributor> = std::mem::take(&mut self.dirty).into_iter().collect();
+        let dirty = self.changed();
         dirty.chunks(AT_ONCE).for_each(|part| self.publish(part.to_vec()));
         self.publisher.refresh_reverse_zones();
         self.synced = true;
         self.status.set_synced();
         let (services, addresses) = self.publisher.zone.size();
         tracing::info!(services, addresses, serial = self.publisher.zone.serial(), "synced");
+    }
+
+    /// All that changed, but for what a relist that goes on has changed: until its end a Service has old slices beside
+    /// new ones, which was never so.
+    fn changed(&mut self) -> Vec<Contributor> {
+        let half_way = |contributor: &Contributor| {
+            self.follows.values().any(|follow| follow.relist.as_ref().is_some_and(|held| held.contains(contributor)))
+        };
+        self.dirty.drain().filter(|contributor| !half_way(contributor)).collect()
     }
 
     fn publish(&mut self, dirty: Vec<Contributor>) {

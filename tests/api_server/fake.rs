@@ -101,6 +101,7 @@ struct State {
     written: Option<Instant>,
     page: Option<usize>,
     no_streams: bool,
+    frozen: bool,
 }
 
 #[derive(Clone, Default)]
@@ -124,6 +125,10 @@ impl Fake {
     /// The same, and nobody is told.
     pub fn apply_in_secret(&self, resource: &str, object: Value) {
         self.change(resource, object, false, false);
+    }
+
+    pub fn delete_in_secret(&self, resource: &str, object: Value) {
+        self.change(resource, object, true, false);
     }
 
     fn change(&self, resource: &str, mut object: Value, gone: bool, told: bool) {
@@ -194,6 +199,12 @@ impl Fake {
         for (_, watch) in self.state().watches.drain(..) {
             let _ = watch.send(Err(io::Error::other("cut")));
         }
+    }
+
+    /// It stands still: its connections stay open, and nothing comes over them.
+    pub fn freeze(&self) {
+        self.state().frozen = true;
+        self.fault(|_| Some(Fault::Hang));
     }
 
     /// What requests get from now on: of all rules, the first that says something. The last rule is asked first.
@@ -367,6 +378,9 @@ impl Fake {
                 () = sender.closed() => {}
                 () = sleep(lasts) => {
                     let mut state = fake.state();
+                    if state.frozen {
+                        return std::mem::forget(sender);
+                    }
                     let _ = sender.send(Ok(bookmark(state.version, false).into()));
                     state.watches.retain(|(_, watch)| !watch.same_channel(&sender));
                 }

@@ -21,7 +21,7 @@ use headless_dns::names::reverse::ReverseZones;
 use headless_dns::rules::{EndpointsSource, PodRecords, Rules};
 use headless_dns::source::kubernetes::{Cluster, Connect, Timing, find, resources};
 use headless_dns::source::{Options, Publisher};
-use headless_dns::status::{DataState, Status};
+use headless_dns::status::{DataState, Status, WatchState};
 use headless_dns::zone::{Settings, Zone};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -104,7 +104,8 @@ impl Server {
         let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let (status, metrics) = (Arc::<Status>::default(), Arc::<Metrics>::default());
-        let publisher = Publisher::of_cluster(Arc::clone(&zone), Options::default());
+        let options = Options { reverse: vec!["10.77.0.0/16".parse().unwrap()], ..Options::default() };
+        let publisher = Publisher::of_cluster(Arc::clone(&zone), options);
         let cluster = Cluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing);
         let (synced, _) = oneshot::channel();
         let mut running = JoinSet::new();
@@ -131,6 +132,14 @@ impl Server {
         (response[3] & 0x0f, response[7])
     }
 
+    /// The one address of `name`.
+    fn address(&mut self, name: &str) -> [u8; 4] {
+        let name = common::wire(&format!("{name}.default.svc.cluster.local"));
+        let response = self.engine.ask(Transport::Udp, &common::query(7, &name, 1, None)).unwrap();
+        assert_eq!((response[3] & 0x0f, response[7]), (NOERROR, 1), "one answer");
+        *response.last_chunk().unwrap()
+    }
+
     fn answers(&mut self, name: &str) -> bool {
         self.ask(name) == (NOERROR, 1)
     }
@@ -149,6 +158,7 @@ fn both() -> impl Iterator<Item = Timing> {
 fn short() -> Timing {
     Timing {
         page: seconds(5),
+        start: seconds(5),
         watch: seconds(1),
         grace: Duration::from_millis(200),
         back_off: [Duration::from_millis(10), Duration::from_millis(50)],
@@ -295,6 +305,29 @@ async fn k6_within_45_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn k6_an_api_server_that_stands_still() {
+    for timing in [paged(), Timing::default()] {
+        for age in [0, 15, 29, 31, 38, 45, 70] {
+            let fake = cluster();
+            let mut server = Server::synced(fake.connect(), timing).await;
+            sleep(seconds(age)).await;
+            fake.freeze();
+            let lost = |status: &Status| {
+                status
+                    .watches()
+                    .iter()
+                    .filter(|watch| watch.required)
+                    .all(|watch| matches!(watch.state, WatchState::Lost(_)))
+            };
+            let took = until(seconds(46), || lost(&server.status)).await;
+            assert!(took > seconds(1), "after {took:?}: not because a request was refused");
+            until(seconds(31), || server.is(DataState::Stale)).await;
+            assert!(server.answers("web"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn k7_an_object_of_a_list_that_does_not_decode() {
     for timing in both() {
         let fake = cluster();
@@ -373,17 +406,52 @@ async fn k10_out_of_reach() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_relist_half_way_shows_no_service_half_way() {
+    let fake = cluster();
+    fake.set_page(1);
+    fake.apply(SLICES, slice("web", "web", "10.0.0.1"));
+    let mut server = Server::synced(fake.connect(), paged()).await;
+    // Another slice took its place, first in the list; the next page does not come.
+    fake.apply_in_secret(SLICES, slice("a", "web", "10.0.0.2"));
+    fake.delete_in_secret(SLICES, slice("web", "web", "10.0.0.1"));
+    add(&fake, "z", "10.0.0.3");
+    fake.fault(first(1, |asked: &Asked| {
+        (asked.resource == SLICES && asked.query.contains_key("continue")).then_some(Fault::Hang)
+    }));
+    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Status(410))));
+    fake.cut();
+    let lists = fake.count(SLICES, Kind::List);
+    until(seconds(5), || fake.count(SLICES, Kind::List) == lists + 2).await;
+    for _ in 0..10 {
+        assert_eq!(server.address("web"), [10, 0, 0, 1], "as it was");
+        // A Service's own change, meanwhile, shows it no earlier.
+        let mut ports = service("web");
+        ports["spec"]["ports"] = json!([]);
+        fake.apply(SERVICES, ports);
+        sleep(seconds(1)).await;
+    }
+    until(seconds(62), || server.address("web") == [10, 0, 0, 2] && server.answers("z")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_starts_before_the_api_server() {
     let fake = cluster();
     fake.fault(|_| Some(Fault::Refused));
     fake.apply("namespaces", json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}}));
     let mut server = Server::start(fake.connect(), Timing::default());
+    let reverse = common::query(7, &common::wire("1.0.77.10.in-addr.arpa"), 12, None);
     for _ in 0..60 {
         sleep(seconds(1)).await;
         assert_eq!((server.ask("web"), server.ask("none")), ((SERVFAIL, 0), (SERVFAIL, 0)));
+        let response = server.engine.ask(Transport::Udp, &reverse).unwrap();
+        assert_eq!(response[3] & 0x0f, SERVFAIL, "a reverse zone that is asked for is neither refused nor denied");
     }
     fake.heal();
-    until(seconds(12), || server.is(DataState::Current)).await;
+    // It denies everything before it has read its roles.
+    fake.fault(|_| Some(Fault::Status(403)));
+    sleep(Duration::from_millis(500)).await;
+    fake.heal();
+    until(seconds(3), || server.is(DataState::Current)).await;
     assert!(server.answers("web"));
     let empty = common::query(7, &common::wire("empty.svc.cluster.local"), 1, None);
     let response = server.engine.ask(Transport::Udp, &empty).unwrap();
@@ -444,6 +512,38 @@ async fn k13_an_api_server_that_went_back_in_time() {
         fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
         let took = until(seconds(62), || server.ask("web") == (NOERROR, 2)).await;
         assert!(took <= seconds(62), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn k13_versions_that_moved_on_since_the_last_probe() {
+    let fake = cluster();
+    fake.set_version(1000);
+    let timing = Timing { watch: seconds(280), ..paged() };
+    let mut server = Server::synced(fake.connect(), timing).await;
+    sleep(seconds(50)).await;
+    fake.set_version(2000);
+    add(&fake, "next", "10.0.0.3");
+    until(seconds(1), || server.answers("next")).await;
+    // The backup is younger than the last probe, and older than what was seen since.
+    fake.set_version(1500);
+    fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+    let took = until(seconds(62), || server.ask("web") == (NOERROR, 2)).await;
+    assert!(took < seconds(12), "the probe that was due: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn k13_is_looked_for_when_the_api_server_comes_back() {
+    for timing in [paged(), Timing::default()] {
+        let fake = cluster();
+        fake.set_version(1000);
+        add(&fake, "next", "10.0.0.3");
+        let mut server = Server::synced(fake.connect(), timing).await;
+        // Restored, and written to: soon its versions are as high as they were.
+        fake.set_version(500);
+        fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
+        fake.cut();
+        until(seconds(3), || server.ask("web") == (NOERROR, 2)).await;
     }
 }
 
@@ -524,6 +624,7 @@ async fn k15_a_right_that_is_missing() {
         fake.fault(only("statefulsets", LISTS, Fault::Status(404)));
         let mut server = Server::synced(fake.connect(), timing).await;
         assert!(server.answers("web"), "the optional ones change nothing");
+        sleep(seconds(60)).await;
         let asked = fake.lists("namespaces");
         sleep(seconds(600)).await;
         assert!(fake.lists("namespaces") <= asked + 11, "and are asked for at leisure");
@@ -539,6 +640,25 @@ async fn k15_a_right_that_is_missing() {
         fake.heal();
         until(seconds(12), || server.is(DataState::Current)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn k15_rights_that_are_missing_for_a_moment() {
+    let fake = cluster();
+    let empty = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}});
+    let mut server = Server::synced(fake.connect(), Timing::default()).await;
+    sleep(seconds(61)).await;
+    // An API server that starts again denies everything before it has read its roles.
+    fake.fault(|_| Some(Fault::Refused));
+    fake.cut();
+    sleep(seconds(20)).await;
+    fake.fault(|_| Some(Fault::Status(403)));
+    sleep(seconds(11)).await;
+    assert!(server.answers("web"));
+    fake.heal();
+    fake.apply("namespaces", empty);
+    let name = common::query(7, &common::wire("empty.svc.cluster.local"), 1, None);
+    until(seconds(12), || server.engine.ask(Transport::Udp, &name).unwrap()[3] & 0x0f == NOERROR).await;
 }
 
 #[tokio::test]

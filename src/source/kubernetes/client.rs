@@ -6,7 +6,6 @@
 //! (`machine.rs`), and what the octets say (`watched.rs`).
 
 use std::error::Error;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -213,7 +212,7 @@ impl Api {
 
     async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
         let response = self.client.send(request.map(Body::from)).await;
-        let response = response.map_err(unanswered)?;
+        let response = response.map_err(|error| Failure::Unreachable(of_service(error)))?;
         if response.status().is_success() { Ok(response.into_body()) } else { Err(failure(response, verb).await) }
     }
 }
@@ -299,22 +298,12 @@ pub(super) fn failure_of(
     }
 }
 
-/// A request without a response. Where no system call failed, it may be the certificates that do not fit (K16).
-fn unanswered(error: kube::Error) -> Failure {
-    // kube wraps what is below it in a word of its own.
-    let error = match error {
-        kube::Error::Service(error) => error,
-        error => error.into(),
-    };
-    let text = sentence(&*error);
-    if is_of_the_system(&*error) { Failure::Other(text) } else { Failure::Untrusted(text) }
-}
-
-fn is_of_the_system(error: &(dyn Error + 'static)) -> bool {
-    let io = error.downcast_ref::<io::Error>();
-    // An io::Error shows what it was made of here, and only the cause of that as its own.
-    let inner = io.and_then(|io| io.get_ref()).map(|inner| inner as &(dyn Error + 'static));
-    io.is_some_and(|io| io.raw_os_error().is_some()) || inner.or(error.source()).is_some_and(is_of_the_system)
+/// kube wraps what is below it in a word of its own.
+fn of_service(error: kube::Error) -> String {
+    match error {
+        kube::Error::Service(error) => sentence(&*error),
+        error => sentence(&error),
+    }
 }
 
 /// An error with its causes, without those that only repeat.

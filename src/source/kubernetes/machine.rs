@@ -10,11 +10,13 @@ use tokio::time::Instant;
 /// Every deadline and pause. The defaults are what the faults were measured against; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// How long one page of a LIST may take, the start of a watch, and the pause between two events of a streaming
-    /// list (K5). Default: 60 s.
+    /// How long one page of a LIST may take, and the pause between two events of a streaming list (K5). Default: 60 s.
     pub page: Duration,
     /// How long a watch lasts before the API server ends it. Default: 30 s, and up to a third more.
     pub watch: Duration,
+    /// How long the start of a watch may take. With `watch`, which is how long the watch behind a streaming list lasts,
+    /// it makes less than 45 s (K6). Default: 12 s.
+    pub start: Duration,
     /// How long past its end a watch may stay open before its connection counts as dead (K6). Default: 5 s.
     pub grace: Duration,
     /// How long there may be neither an event nor a bookmark, over all watches, before a relist (K13). Default: 150 s.
@@ -27,7 +29,8 @@ pub struct Timing {
     pub back_off: [Duration; 2],
     /// How long all must go well before the pause begins from the first again (K1). Default: 60 s.
     pub good: Duration,
-    /// How long to wait before asking again for an optional resource that is not allowed (K15). Default: 60 s.
+    /// How long to wait before asking again for an optional resource that is not allowed, once that has been so for the
+    /// pauses up to the longest (K15). Default: 60 s.
     pub denied: Duration,
     /// How long after a loss was noticed answers say that they are stale. Default: 30 s.
     pub stale: Duration,
@@ -42,6 +45,7 @@ impl Default for Timing {
         Self {
             page: Duration::from_secs(60),
             watch: Duration::from_secs(30),
+            start: Duration::from_secs(12),
             grace: Duration::from_secs(5),
             silence: Duration::from_secs(150),
             probe: Duration::from_secs(60),
@@ -63,8 +67,6 @@ pub(super) enum Failure {
     Gone(String),
     /// 401: the token is not taken any more.
     Unauthorized(String),
-    /// There is a network, and no answer: certificates may have changed.
-    Untrusted(String),
     /// 403: this verb is not allowed on this resource.
     Denied(&'static str),
     /// 400, 405 or 422: the API server does not offer what was asked for.
@@ -75,7 +77,9 @@ pub(super) enum Failure {
     Busy(Duration, String),
     /// It did not end in time.
     Late(String),
-    /// All else: no connection, a connection that was cut, 500, no JSON.
+    /// No connection, or none that got as far as a response: what a client knows of certificates may be old.
+    Unreachable(String),
+    /// All else: a connection that was cut, 500, no JSON.
     Other(String),
 }
 
@@ -138,6 +142,10 @@ pub(super) struct Machine {
     told_to_wait: bool,
     /// Failures since the last good time: where the back-off stands.
     failures: u32,
+    /// Times in a row that it was not allowed.
+    denials: u32,
+    /// Whether a list was ever read to its end.
+    listed: bool,
     /// Watches in a row that were not accepted.
     failed_starts: u32,
     good_since: Option<Instant>,
@@ -157,6 +165,8 @@ impl Machine {
             wait: None,
             told_to_wait: false,
             failures: 0,
+            denials: 0,
+            listed: false,
             failed_starts: 0,
             good_since: None,
         }
@@ -203,7 +213,7 @@ impl Machine {
         self.version.as_deref().is_some_and(|ours| is_behind(ours, theirs))
     }
 
-    /// Whether the pause is one that the API server asked for, or that a missing right deserves: nothing shortens it.
+    /// Whether the pause is one that the API server asked for: nothing shortens it.
     pub(super) fn was_told_to_wait(&self) -> bool {
         self.told_to_wait
     }
@@ -213,11 +223,11 @@ impl Machine {
         match outcome {
             Outcome::Listed(version) => {
                 self.version = Some(version);
-                (self.held_down, self.audit, self.failed_starts) = (false, false, 0);
+                (self.held_down, self.audit, self.failed_starts, self.listed) = (false, false, 0, true);
                 self.good_since.get_or_insert(now);
             }
             Outcome::WatchStarted => {
-                self.failed_starts = 0;
+                (self.failed_starts, self.denials) = (0, 0);
                 self.good_since.get_or_insert(now);
             }
             Outcome::HeldDown => (self.held_down, self.reconnect, self.version) = (true, true, None),
@@ -264,15 +274,24 @@ impl Machine {
         if self.good_since.take().is_some_and(|since| now - since >= self.timing.good) {
             self.failures = 0;
         }
+        let denied = matches!(failure, Failure::Denied(_) | Failure::Unknown);
         let [first, last] = self.timing.back_off;
-        let most = first.saturating_mul(1 << self.failures.min(16)).min(last);
+        // An API server that starts denies everything before it has read its roles: denials have their own count.
+        let step = if denied { self.denials } else { self.failures };
+        let last_now = match failure {
+            // Nothing is answered yet, and a connection that is refused costs nobody anything.
+            Failure::Unreachable(_) if !self.listed => first.saturating_mul(2).min(last),
+            _ => last,
+        };
+        let most = first.saturating_mul(1 << step.min(16)).min(last_now);
         self.failures += 1;
+        self.denials = if denied { self.denials + 1 } else { 0 };
         let wait = most.mul_f64(chance.clamp(0.0, 1.0));
-        // K16: a new client reads certificates and tokens anew.
-        self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Untrusted(_) | Failure::Late(_));
-        self.told_to_wait = matches!(failure, Failure::Busy(..) | Failure::Denied(_) | Failure::Unknown);
+        // K16: a new client reads configuration, certificates and tokens anew.
+        self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Late(_) | Failure::Unreachable(_));
+        self.told_to_wait = matches!(failure, Failure::Busy(..));
         self.wait = Some(match failure {
-            Failure::Denied(_) | Failure::Unknown if !self.required => self.timing.denied,
+            _ if denied && !self.required && most == last => self.timing.denied,
             Failure::Busy(asked, _) => wait.max((*asked).min(last)),
             _ => wait,
         });
@@ -358,7 +377,7 @@ mod tests {
             (vec![Outcome::ListFailed(Failure::Busy(Duration::from_secs(7), String::new()))], vec![wait(7), list()]),
             (vec![Outcome::ListFailed(Failure::Busy(Duration::from_secs(600), String::new()))], vec![wait(10), list()]),
             (vec![Outcome::ListFailed(Failure::Unauthorized(String::new()))], vec![wait(1), Step::Reconnect, list()]),
-            (vec![Outcome::WatchFailed(Failure::Untrusted(String::new()))], vec![wait(1), Step::Reconnect, watch()]),
+            (vec![Outcome::WatchFailed(Failure::Unreachable(String::new()))], vec![wait(1), Step::Reconnect, watch()]),
         ] {
             assert_eq!(after(&outcomes), steps, "{outcomes:?}");
         }
@@ -379,13 +398,43 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10, 1]);
     }
 
+    /// The longest pauses after failures, in seconds.
+    fn pauses(required: bool, listed: bool, failures: &[Failure]) -> Vec<u64> {
+        let mut machine = Machine::new(Timing::default(), required);
+        if listed {
+            machine.on(Outcome::Listed("7".into()), Instant::now(), 1.0);
+        }
+        let mut pauses = Vec::new();
+        for failure in failures {
+            machine.on(Outcome::ListFailed(failure.clone()), Instant::now(), 1.0);
+            loop {
+                match machine.next() {
+                    Step::Wait(pause) => pauses.push(pause.as_secs()),
+                    Step::Reconnect => {}
+                    _ => break,
+                }
+            }
+        }
+        pauses
+    }
+
     #[test]
     fn a_right_that_is_missing_is_asked_for_at_leisure_if_it_is_optional() {
-        for (required, wait) in [(true, 1), (false, 60)] {
-            let mut machine = Machine::new(Timing::default(), required);
-            machine.on(Outcome::ListFailed(Failure::Denied("list")), Instant::now(), 1.0);
-            assert_eq!(machine.next(), Step::Wait(Duration::from_secs(wait)));
-        }
+        let denied = || Failure::Denied("list");
+        let six = [(); 6].map(|()| denied());
+        assert_eq!(pauses(true, false, &six), [1, 2, 4, 8, 10, 10]);
+        assert_eq!(pauses(false, false, &six), [1, 2, 4, 8, 60, 60]);
+        // Whatever was before.
+        let late = [other(), other(), other(), other(), other(), denied(), denied(), other(), denied()];
+        assert_eq!(pauses(false, true, &late), [1, 2, 4, 8, 10, 1, 2, 10, 1]);
+    }
+
+    #[test]
+    fn an_api_server_that_has_not_come_yet_is_asked_soon_again() {
+        let five = [(); 5].map(|()| Failure::Unreachable("refused".into()));
+        assert_eq!(pauses(true, false, &five), [1, 2, 2, 2, 2]);
+        assert_eq!(pauses(true, true, &five), [1, 2, 4, 8, 10]);
+        assert_eq!(pauses(true, false, &[(); 5].map(|()| other())), [1, 2, 4, 8, 10], "one that answers is not");
     }
 
     #[test]

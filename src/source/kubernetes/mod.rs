@@ -146,10 +146,10 @@ fn why(failure: &Failure) -> String {
         Failure::Unknown => "the API server does not have them".into(),
         Failure::Gone(why)
         | Failure::Unauthorized(why)
-        | Failure::Untrusted(why)
         | Failure::Refused(why)
         | Failure::Busy(_, why)
         | Failure::Late(why)
+        | Failure::Unreachable(why)
         | Failure::Other(why) => why.clone(),
     }
 }

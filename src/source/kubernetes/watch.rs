@@ -134,7 +134,7 @@ impl Following {
             return;
         };
         self.counters.count(Counted::WatchFailures);
-        self.lost |= matches!(failure, Failure::Late(_) | Failure::Untrusted(_) | Failure::Other(_));
+        self.lost |= matches!(failure, Failure::Late(_) | Failure::Unreachable(_) | Failure::Other(_));
         match failure {
             // The API server answered: the list that follows says how it stands.
             Failure::Gone(_) | Failure::Refused(_) if !matches!(outcome, Outcome::ListFailed(_)) => {}
@@ -145,17 +145,16 @@ impl Following {
             Failure::Gone(why)
             | Failure::Refused(why)
             | Failure::Unauthorized(why)
-            | Failure::Untrusted(why)
             | Failure::Busy(_, why)
             | Failure::Late(why)
+            | Failure::Unreachable(why)
             | Failure::Other(why) => self.tell(Update::Lost(resource, why.clone())).await,
         }
     }
 
-    /// A request within its deadline (K5).
+    /// A list within its deadline (K5).
     async fn ask<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let late = || Failure::Late(format!("no answer from the API server within {:?}", self.timing.page));
-        timeout(self.timing.page, request).await.unwrap_or_else(|_| Err(late()))
+        within(self.timing.page, request).await
     }
 
     async fn api(&mut self) -> Result<Api, Failure> {
@@ -240,9 +239,13 @@ impl Following {
             Err(failure) => return Outcome::WatchFailed(failure),
         };
         let lasts = self.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
-        match self.ask(api.watch(version, lasts)).await {
+        match within(self.timing.start, api.watch(version, lasts)).await {
             Ok(lines) => {
                 self.machine.on(Outcome::WatchStarted, Instant::now(), 0.0);
+                if self.lost {
+                    // K13: it may be out of reach because it goes back in time.
+                    self.probe_at = Instant::now();
+                }
                 self.connected().await;
                 self.read(&api, lines, None).await
             }
@@ -256,7 +259,7 @@ impl Following {
         let streamed = relist.is_some();
         let lasts = self.timing.watch.mul_f64(4.0 / 3.0) + self.timing.grace;
         let mut ends = started + if streamed { self.timing.page } else { lasts };
-        let mut probe = self.probe(api);
+        let mut probe = None;
         loop {
             let listed = relist.is_none();
             let line = tokio::select! {
@@ -269,12 +272,16 @@ impl Following {
                 },
                 () = sleep_until(self.heard + self.timing.silence), if listed => return Outcome::Silent,
                 () = sleep_until(self.audit_at), if listed => return Outcome::AuditDue,
-                behind = &mut probe, if listed => {
+                () = sleep_until(self.probe_at), if listed && probe.is_none() => {
+                    probe = Some(self.probe(api));
+                    continue;
+                }
+                behind = answer(&mut probe), if listed => {
                     if behind {
                         return Outcome::Outdated;
                     }
                     self.probe_at = Instant::now() + self.timing.probe;
-                    probe = self.probe(api);
+                    probe = None;
                     continue;
                 }
             };
@@ -306,7 +313,6 @@ impl Following {
                     self.done(Outcome::Listed(version));
                     self.connected().await;
                     ends = Instant::now() + self.timing.watch;
-                    probe = self.probe(api);
                 }
                 Event::Bookmark { version, .. } if listed => self.machine.saw(version),
                 Event::Error(code, message) => {
@@ -353,18 +359,34 @@ impl Following {
         Ok(())
     }
 
-    /// Waits until it is time, and asks the API server for its version: whether it is behind ours (K13).
-    fn probe(&self, api: &Api) -> Pin<Box<dyn Future<Output = bool> + Send>> {
-        let (api, at, page) = (api.clone(), self.probe_at, self.timing.page);
+    /// Asks the API server for its version: whether it is behind the one that is ours now (K13).
+    fn probe(&self, api: &Api) -> Probe {
+        let (api, page) = (api.clone(), self.timing.page);
         let ours = self.machine.version().unwrap_or_default().to_owned();
         Box::pin(async move {
-            sleep_until(at).await;
             // What fails here, the watch notices too.
-            let Ok(Ok(octets)) = timeout(page, api.page(1, None)).await else { return false };
+            let Ok(octets) = within(page, api.page(1, None)).await else { return false };
             let page: Result<Page<'_>, _> = serde_json::from_slice(&octets);
             page.is_ok_and(|page| is_behind(&ours, &page.metadata.resource_version))
         })
     }
+}
+
+/// Whether the API server is behind us.
+type Probe = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// What a probe finds; never, while there is none.
+async fn answer(probe: &mut Option<Probe>) -> bool {
+    match probe {
+        Some(probe) => probe.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A request that may take so long.
+async fn within<T>(deadline: Duration, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = || Failure::Late(format!("no answer from the API server within {deadline:?}"));
+    timeout(deadline, request).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn no_list(error: &serde_json::Error) -> Failure {
@@ -377,8 +399,7 @@ pub(super) async fn list_once(connect: &Connect, timing: Timing, resource: Resou
     let api = Api::new(client, resource);
     let (mut limit, mut more, mut objects) = (FIRST_PAGE, None, Vec::new());
     loop {
-        let late = || Failure::Late(format!("no answer from the API server within {:?}", timing.page));
-        let octets = timeout(timing.page, api.page(limit, more.as_deref())).await.unwrap_or_else(|_| Err(late()))?;
+        let octets = within(timing.page, api.page(limit, more.as_deref())).await?;
         let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
         objects.extend(page.items().iter().map(|item| Watched::read(resource, item)));
         limit = next_page(page.items().len(), octets.len());
