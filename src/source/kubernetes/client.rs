@@ -6,6 +6,7 @@
 //! (`machine.rs`), and what the octets say (`watched.rs`).
 
 use std::error::Error;
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -207,7 +208,8 @@ impl Api {
 
     async fn events(&self, params: &WatchParams, version: &str) -> Result<Lines, Failure> {
         let request = self.collection.watch(params, version).map_err(|error| Failure::Other(sentence(&error)))?;
-        Ok(Lines { body: self.send(request, "watch").await?, buffer: Vec::new(), searched: 0 })
+        let body = self.send(request, "watch").await?;
+        Ok(Lines { body, piece: Vec::new(), read: 0, line: Vec::new() })
     }
 
     async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
@@ -225,8 +227,11 @@ fn whole_seconds(timeout: Duration) -> u32 {
 /// Lines as they come.
 pub(super) struct Lines {
     body: Body,
-    buffer: Vec<u8>,
-    searched: usize,
+    /// What came last, and how much of it was read.
+    piece: Vec<u8>,
+    read: usize,
+    /// The beginning of a line.
+    line: Vec<u8>,
 }
 
 impl Lines {
@@ -236,25 +241,25 @@ impl Lines {
         /// No object of a cluster is half as large.
         const LONGEST: usize = 16 << 20;
         loop {
-            if let Some(end) = self.buffer[self.searched..].iter().position(|octet| *octet == b'\n') {
-                let rest = self.buffer.split_off(self.searched + end + 1);
-                let mut line = std::mem::replace(&mut self.buffer, rest);
-                line.pop();
-                self.searched = 0;
-                return Ok(Some(line));
+            // A slice cannot fail to be read.
+            self.read += (&self.piece[self.read..]).read_until(b'\n', &mut self.line).unwrap_or(0);
+            if self.line.last() == Some(&b'\n') {
+                self.line.pop();
+                // The next line is mostly as long.
+                let next = Vec::with_capacity(self.line.len() + 1);
+                return Ok(Some(std::mem::replace(&mut self.line, next)));
             }
-            self.searched = self.buffer.len();
-            if self.searched > LONGEST {
+            if self.line.len() > LONGEST {
                 return Err(Failure::Other("an event has no end".into()));
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
                     if let Ok(octets) = frame.into_data() {
-                        self.buffer.extend_from_slice(&octets);
+                        (self.piece, self.read) = (octets.into(), 0);
                     }
                 }
                 Some(Err(error)) => return Err(cut(&error)),
-                None if self.buffer.is_empty() => return Ok(None),
+                None if self.line.is_empty() => return Ok(None),
                 None => return Err(Failure::Other("the connection was cut in the middle of an event".into())),
             }
         }
