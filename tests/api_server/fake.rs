@@ -48,6 +48,8 @@ pub enum Fault {
 pub struct Asked {
     pub at: Instant,
     pub resource: String,
+    /// The one of the path; `None` where all are meant.
+    pub namespace: Option<String>,
     pub kind: Kind,
     pub query: BTreeMap<String, String>,
     pub token: String,
@@ -62,6 +64,25 @@ pub enum Kind {
     Stream,
 }
 
+impl Asked {
+    /// Whether an object of its resource is among what is asked for: by namespace, name, and labels (`a=b` and `a!=b`).
+    fn selects(&self, object: &Value) -> bool {
+        let meta = &object["metadata"];
+        let parts = |selector: &str| {
+            self.query.get(selector).into_iter().flat_map(|text| text.split(',').map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let named = |part: &String| part.strip_prefix("metadata.name=").is_none_or(|name| meta["name"] == name);
+        let labelled = |part: &String| match (part.split_once("!="), part.split_once('=')) {
+            (Some((key, value)), _) => meta["labels"][key] != value,
+            (None, Some((key, value))) => meta["labels"][key] == value,
+            (None, None) => panic!("the fake server cannot read the label selector {part}"),
+        };
+        self.namespace.as_ref().is_none_or(|namespace| meta["namespace"] == **namespace)
+            && parts("fieldSelector").iter().all(named)
+            && parts("labelSelector").iter().all(labelled)
+    }
+}
+
 type Rule = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
 type Sender = mpsc::UnboundedSender<io::Result<Bytes>>;
 
@@ -69,13 +90,37 @@ type Sender = mpsc::UnboundedSender<io::Result<Bytes>>;
 struct State {
     version: u64,
     objects: BTreeMap<(String, String), Value>,
-    history: Vec<(u64, String, String)>,
-    watches: Vec<(String, Sender)>,
+    history: Vec<(u64, Change)>,
+    watches: Vec<(Asked, Sender)>,
     rules: Vec<Rule>,
     asked: Vec<Asked>,
     clients: usize,
     page: Option<usize>,
     no_streams: bool,
+}
+
+/// An object before and after.
+struct Change {
+    resource: String,
+    old: Option<Value>,
+    new: Option<Value>,
+    /// With the version of the change, also where it is gone.
+    object: Value,
+}
+
+impl Change {
+    /// What a watch is told: an object that it no longer selects is gone.
+    fn line(&self, asked: &Asked) -> Option<String> {
+        let selected = |object: &Option<Value>| object.as_ref().is_some_and(|object| asked.selects(object));
+        let kind = match (selected(&self.old), selected(&self.new)) {
+            _ if self.resource != asked.resource => return None,
+            (false, false) => return None,
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
+        };
+        Some(event(kind, &self.object))
+    }
 }
 
 #[derive(Clone, Default)]
@@ -108,20 +153,17 @@ impl Fake {
         object["metadata"]["resourceVersion"] = version.to_string().into();
         let name = format!("{}/{}", object["metadata"]["namespace"], object["metadata"]["name"]);
         let key = (resource.to_owned(), name);
-        let kind = match (gone, state.objects.contains_key(&key)) {
-            (true, _) => "DELETED",
-            (false, true) => "MODIFIED",
-            (false, false) => "ADDED",
+        let new = (!gone).then(|| object.clone());
+        let old = match new.clone() {
+            Some(new) => state.objects.insert(key, new),
+            None => state.objects.remove(&key),
         };
-        if gone {
-            state.objects.remove(&key);
-        } else {
-            state.objects.insert(key, object.clone());
-        }
         if told {
-            let line = event(kind, &object);
-            state.history.push((version, resource.into(), line.clone()));
-            state.send(resource, &line);
+            let change = Change { resource: resource.into(), old, new, object };
+            state.watches.retain(|(asked, watch)| {
+                change.line(asked).is_none_or(|line| watch.send(Ok(Bytes::from(line))).is_ok())
+            });
+            state.history.push((version, change));
         }
     }
 
@@ -227,15 +269,8 @@ impl Fake {
     fn list(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
         let state = self.state();
         let number = |name: &str| asked.query.get(name).and_then(|text| text.parse::<usize>().ok());
-        let selected = |object: &Value| match asked.query.get("fieldSelector") {
-            None => true,
-            Some(selector) => {
-                let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                selector.split(',').any(|part| part == format!("metadata.name={name}"))
-            }
-        };
         let all =
-            state.objects.iter().filter(|((resource, _), object)| *resource == asked.resource && selected(object));
+            state.objects.iter().filter(|((resource, _), object)| *resource == asked.resource && asked.selects(object));
         let mut items: Vec<Value> = all.map(|(_, object)| object.clone()).collect();
         let limit = number("limit").unwrap_or(usize::MAX).min(state.page.unwrap_or(usize::MAX));
         let begin = number("continue").unwrap_or(0);
@@ -260,21 +295,18 @@ impl Fake {
         };
         if asked.kind == Kind::Stream {
             for ((resource, _), object) in &state.objects {
-                if *resource == asked.resource {
+                if *resource == asked.resource && asked.selects(object) {
                     send(event("ADDED", object));
                 }
             }
             send(bookmark(state.version, true));
         } else {
             let from: u64 = asked.query["resourceVersion"].parse().unwrap_or(0);
-            for (version, resource, line) in &state.history {
-                if *version > from && *resource == asked.resource {
-                    send(line.clone());
-                }
-            }
+            let changes = state.history.iter().filter(|(version, _)| *version > from);
+            changes.filter_map(|(_, change)| change.line(asked)).for_each(send);
         }
         let lasts = asked.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(300);
-        state.watches.push((asked.resource.clone(), sender.clone()));
+        state.watches.push((asked.clone(), sender.clone()));
         self.end_later(sender, Duration::from_secs(lasts));
         Response::new(Either::Right(Lines(lines)))
     }
@@ -354,7 +386,7 @@ impl Fake {
 impl State {
     fn send(&mut self, resource: &str, line: &str) {
         let line = Bytes::from(line.to_owned());
-        self.watches.retain(|(of, watch)| of != resource || watch.send(Ok(line.clone())).is_ok());
+        self.watches.retain(|(asked, watch)| asked.resource != resource || watch.send(Ok(line.clone())).is_ok());
     }
 }
 
@@ -377,7 +409,7 @@ fn read<B>(request: &Request<B>) -> Asked {
         .unwrap_or_default()
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.replace("%3D", "=").replace("%2C", ",")))
+        .map(|(name, value)| (name.to_owned(), value.replace("%3D", "=").replace("%2C", ",").replace("%21", "!")))
         .collect();
     let kind = if query.get("watch").is_some_and(|watch| watch == "true") {
         if query.contains_key("sendInitialEvents") { Kind::Stream } else { Kind::Watch }
@@ -386,9 +418,11 @@ fn read<B>(request: &Request<B>) -> Asked {
     } else {
         Kind::List
     };
-    let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let mut path = request.uri().path().rsplit('/');
+    let resource = path.next().unwrap_or_default().to_owned();
+    let namespace = path.next().map(ToOwned::to_owned).filter(|_| path.next() == Some("namespaces"));
     let token = request.headers().get("authorization").and_then(|token| token.to_str().ok()).unwrap_or_default();
-    Asked { at: Instant::now(), resource, kind, query, token: token.to_owned() }
+    Asked { at: Instant::now(), resource, namespace, kind, query, token: token.to_owned() }
 }
 
 fn json_of(value: &Value) -> Response<Either<Full<Bytes>, Lines>> {
