@@ -225,8 +225,8 @@ impl Zone {
     fn look_up_forward<R>(&self, site: Site<'_>, owner: Owner<'_>, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
         let found = |rrset| found(site, rrset);
         let exists = |exists| if exists { Lookup::NoData(site) } else { Lookup::NxDomain(site, None) };
-        if let (Some(only), Some(namespace)) = (&self.only, owner.namespace())
-            && *namespace != **only
+        if let Some(only) = &self.only
+            && owner.namespace().is_some_and(|namespace| *namespace != **only)
         {
             return see(Lookup::NotInZone);
         }
