@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::control_plane::{ControlPlane, work_folder};
 use super::kubelet::Kubelet;
-use super::server::{CONVERGED, Server, record};
+use super::server::{CONVERGED, Server, headless_dns, record};
 use super::{PATIENCE, until};
 
 const TTL: u32 = 7;
@@ -220,6 +220,35 @@ fn back_without_the_block() {
         who_is(&core, "shop.default.svc.cluster.local", THEIRS);
         core.write_corefile(&plane, &[]);
         who_is(&core, "front.payments.svc.cluster.local", THEIRS);
+    }
+}
+
+/// CoreDNS probes an upstream that failed with a question for the root's name servers, which is REFUSED here: that is an
+/// answer, and the upstream is there.
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn a_server_that_comes_back() {
+    let plane = ControlPlane::start();
+    plane.let_server_read();
+    plane.apply(WORKLOAD);
+    for forward in ["", "force_tcp"] {
+        let server = Server::start::<&str>(&plane.server_kubeconfig(), &[]).synced();
+        let address = server.address;
+        let core = CoreDns::start(&plane, &[snippet("whole-zone", address, forward, false)]);
+        let rcode = || ask(core.address, &[question("front", "A", "+tries=1")]).remove(0).rcode;
+        assert_eq!(rcode(), "NOERROR", "{forward}");
+        drop(server);
+        // After two failed probes it is down.
+        for _ in 0..5 {
+            assert_eq!(rcode(), "SERVFAIL", "{forward}");
+        }
+        let mut command = headless_dns();
+        command.args(["serve", "--listen", &address.to_string(), "--kubeconfig"]).arg(plane.server_kubeconfig());
+        let _again = Server::run(command).synced();
+        until("it is asked again", CONVERGED, || {
+            let rcode = rcode();
+            if rcode == "NOERROR" { Ok(()) } else { Err(rcode) }
+        });
     }
 }
 
