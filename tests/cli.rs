@@ -70,6 +70,12 @@ fn wrong_use_has_status_2() {
         ("serve --demo --manifests x", "headless-dns: --demo (flag) and --manifests (flag) exclude each other\n"),
         ("serve --demo --zone-alias a.cluster.local", "headless-dns: the zone alias a.cluster.local overlaps"),
         ("completions nonsense", "invalid value 'nonsense'"),
+        ("serve --demo -l app=web", "headless-dns: --demo (flag) and --selector (flag) exclude each other\n"),
+        ("serve -l app=,,", "\"app=,,\" is no label selector: write app=web,"),
+        (
+            "serve -n team --service kube-system/dns",
+            "headless-dns: --service kube-system/dns is not in the namespace team, of which alone --namespace",
+        ),
     ] {
         let refused = run(&mut program(line));
         assert_eq!((refused.status, refused.output.as_str()), (2, ""), "{line}");
@@ -179,11 +185,13 @@ fn the_example_file_has_every_key_at_its_default() {
         assert_eq!(shown.errors, "");
         shown
     };
-    let example = without(&["kubeconfig", "context"]);
+    let example = without(&["kubeconfig", "context", "selector"]);
     let of_a_cluster = without(&["manifests"]).output;
-    assert!(!of_a_cluster.contains("kubeconfig is not set") && !of_a_cluster.contains("context is not set"));
+    for key in ["kubeconfig", "context", "selector"] {
+        assert!(!of_a_cluster.contains(&format!("{key} is not set")), "{of_a_cluster}");
+    }
     let defaults = run(&mut program("config print")).output;
-    let examples = ["zone-alias", "reverse", "ns-address", "service", "manifests", "workers"];
+    let examples = ["zone-alias", "reverse", "ns-address", "service", "manifests", "namespace", "workers"];
     for (line, default) in without_comments(&example.output).iter().zip(without_comments(&defaults)) {
         let key = line.split(" = ").next().unwrap();
         assert!(examples.contains(&key) || *line == default, "the example has {line}, the default is {default}");
@@ -191,7 +199,7 @@ fn the_example_file_has_every_key_at_its_default() {
     let known = defaults.lines().count();
     assert_eq!(keys.len(), known, "one line for each of the {known} keys: {keys:#?}");
     let left_out: Vec<_> = example.output.lines().filter(|line| line.contains("# default")).collect();
-    assert_eq!(left_out.len(), 2, "every other key stands in the file: {left_out:#?}");
+    assert_eq!(left_out.len(), 3, "every other key stands in the file: {left_out:#?}");
 }
 
 /// The lines of a configuration without where each came from.

@@ -202,6 +202,7 @@ mod tests {
         let cluster = |kubeconfig: Option<&str>, context: Option<&str>| Source::Cluster {
             kubeconfig: kubeconfig.map(Into::into),
             context: context.map(Into::into),
+            selector: None,
         };
         assert_eq!(config("serve").source, cluster(None, None));
         assert_eq!(config("records --context b --kubeconfig a/c").source, cluster(Some("a/c"), Some("b")));
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(config.listen, Listen { addresses: vec!["[::1]:53".parse().unwrap()], is_default: false });
         assert_eq!(config.simulate, Some("10.1.0.0/16".parse().unwrap()));
         assert_eq!(config.service, Some(ObjectRef::new("kube-system", "dns")));
-        assert_eq!((&*config.namespace, config.workers.get()), ("team", 3));
+        assert_eq!((config.namespace.as_deref(), config.workers.get()), (Some("team"), 3));
         assert!(config.rules.endpoint_pod_names && config.rules.ordinals == Ordinals::Any);
         assert_eq!(config.tcp.idle, Duration::from_secs(9));
     }

@@ -121,6 +121,11 @@ struct ObjectOptions {
     /// Watch the cluster of this context of the kubeconfig [default: its current one].
     #[arg(long, env = "HEADLESS_DNS_CONTEXT", value_name = "CONTEXT")]
     context: Option<String>,
+    /// Of a cluster, answer for the Services with these labels only, as kubectl selects them: app=web,tier!=test.
+    #[arg(
+        short = 'l', long, env = "HEADLESS_DNS_SELECTOR", value_name = "LABELS", value_parser = values::selector
+    )]
+    selector: Option<Box<str>>,
     /// Read objects from a file, a folder, or - for standard input (YAML or JSON); may be repeated, as a flag or in
     /// the file.
     #[arg(long, env = "HEADLESS_DNS_MANIFESTS", value_name = "PATH")]
@@ -139,12 +144,12 @@ struct ObjectOptions {
         default_missing_value = "true"
     )]
     simulate: Option<Simulate>,
-    /// The namespace of objects in manifests that name none.
+    /// Watch this namespace of a cluster only, for which a Role is enough [default: all]; in manifests, the namespace
+    /// of objects that name none [default: default].
     #[arg(
-        short, long, env = "HEADLESS_DNS_NAMESPACE", value_name = "NAMESPACE", default_value = "default",
-        value_parser = values::namespace
+        short, long, env = "HEADLESS_DNS_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace
     )]
-    namespace: Box<str>,
+    namespace: Option<Box<str>>,
     /// The largest manifest that is read, in octets, or with K, M or G for powers of 1024.
     #[arg(
         long, env = "HEADLESS_DNS_MAX_MANIFEST_SIZE", value_name = "SIZE", default_value = "64M",
@@ -289,6 +294,7 @@ impl ObjectOptions {
             ("manifests", !self.manifests.is_empty()),
             ("kubeconfig", self.kubeconfig.is_some()),
             ("context", self.context.is_some()),
+            ("selector", self.selector.is_some()),
         ];
         let mut chosen = chosen.into_iter().filter(|(_, chosen)| *chosen).map(|(key, _)| key);
         match (chosen.next(), chosen.next()) {
@@ -297,7 +303,11 @@ impl ObjectOptions {
             }
             (Some("demo"), None) => Ok(Source::Demo),
             (Some("manifests"), None) => Ok(Source::Manifests(self.manifests.clone())),
-            _ => Ok(Source::Cluster { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }),
+            _ => Ok(Source::Cluster {
+                kubeconfig: self.kubeconfig.clone(),
+                context: self.context.clone(),
+                selector: self.selector.clone(),
+            }),
         }
     }
 

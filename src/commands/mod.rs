@@ -21,7 +21,7 @@ use crate::config::{Config, DEMO, ManifestPath, Source};
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
-use crate::source::kubernetes::{self, Access, Timing};
+use crate::source::kubernetes::{self, Access, Scope, Timing};
 use crate::source::manifests::Manifests;
 use crate::source::{Input, ManifestSource, Options, Publisher};
 use crate::zone::{Settings, Zone};
@@ -100,7 +100,7 @@ impl Opened {
 ///
 /// If there is no cluster to be found, or one is to be simulated.
 pub async fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<Opened> {
-    if let Source::Cluster { kubeconfig, context } = &config.source {
+    if let Source::Cluster { kubeconfig, context, .. } = &config.source {
         ensure!(config.simulate.is_none(), "--simulate is for manifests: the workloads of a cluster have Pods");
         let access = kubernetes::find(kubeconfig.as_deref(), context.as_deref()).await?;
         let mut options = options(config, listen);
@@ -114,21 +114,28 @@ pub async fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<Open
 
 /// The manifests that `config` names; none where it names a cluster.
 pub fn open_manifests(config: &Config, listen: &[SocketAddr]) -> ManifestSource {
+    let namespace = config.namespace.as_deref().unwrap_or("default");
     let input = match &config.source {
         Source::Cluster { .. } => Input::Text("no manifests", ""),
         Source::Demo => Input::Text("the built-in example", DEMO),
-        Source::Manifests(written) => {
-            Input::Files(Manifests::new(paths(written), &config.namespace, config.max_manifest_size))
-        }
+        Source::Manifests(written) => Input::Files(Manifests::new(paths(written), namespace, config.max_manifest_size)),
     };
     let publisher = Publisher::new(zone(config), options(config, listen));
-    ManifestSource::new(input, &config.namespace, simulated(config), publisher)
+    ManifestSource::new(input, namespace, simulated(config), publisher)
 }
 
 /// A cluster, with all that `config` needs of it.
 pub(crate) fn cluster(access: &Access, config: &Config) -> kubernetes::Cluster {
     let resources = kubernetes::resources(config.endpoints_source, config.rules.pod_records);
-    kubernetes::Cluster::new(Arc::clone(&access.connect), resources, Timing::default())
+    kubernetes::Cluster::new(Arc::clone(&access.connect), resources, Timing::default()).within(scope(config))
+}
+
+/// Which part of a cluster `config` names.
+fn scope(config: &Config) -> Scope {
+    match &config.source {
+        Source::Cluster { selector, .. } => Scope { namespace: config.namespace.clone(), selector: selector.clone() },
+        Source::Demo | Source::Manifests(_) => Scope::default(),
+    }
 }
 
 fn simulated(config: &Config) -> Option<[IpNet; 2]> {
@@ -142,7 +149,11 @@ fn zone(config: &Config) -> Arc<Zone> {
         negative_ttl: config.negative_ttl.as_secs() as u32,
         rules: config.rules,
     };
-    Arc::new(Zone::new(settings, ReverseZones::default()))
+    let zone = Zone::new(settings, ReverseZones::default());
+    Arc::new(match scope(config).namespace {
+        Some(namespace) => zone.of_namespace(&namespace),
+        None => zone,
+    })
 }
 
 fn options(config: &Config, listen: &[SocketAddr]) -> Options {

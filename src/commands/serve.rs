@@ -65,7 +65,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
                 tracing::info!(server = access.server, "watching a cluster");
                 let (sender, synced) = oneshot::channel();
                 let following = cluster(&access, config).follow(publisher, Arc::clone(&status), &metrics, sender);
-                return follow(following, synced, || announce(&access.server), &mut signals).await;
+                return follow(following, synced, || announce(&watched(config, &access.server)), &mut signals).await;
             }
         };
         status.set_synced();
@@ -247,6 +247,18 @@ fn banner(config: &Config, addresses: &[SocketAddr], zone: &Zone, from: &str) ->
         to.port(),
         example.trim_end_matches('.'),
     )
+}
+
+/// Which part of which cluster is watched.
+fn watched(config: &Config, server: &str) -> String {
+    let mut text = server.to_owned();
+    if let Some(namespace) = &config.namespace {
+        let _ = write!(text, ", the namespace {namespace} only");
+    }
+    if let Source::Cluster { selector: Some(selector), .. } = &config.source {
+        let _ = write!(text, ", Services with {selector} only");
+    }
+    text
 }
 
 /// Where manifests come from.

@@ -52,8 +52,9 @@ pub struct Config {
     pub source: Source,
     /// Which objects say where endpoints are.
     pub endpoints_source: EndpointsSource,
-    /// The namespace of objects in manifests that name none.
-    pub namespace: Box<str>,
+    /// The one namespace of a cluster that is watched, `None` for all; the namespace of objects in manifests that name
+    /// none, `None` for `default`.
+    pub namespace: Option<Box<str>>,
     /// The range in which Pods of simulated workloads get addresses; `None` to simulate none.
     pub simulate: Option<IpNet>,
     /// The largest manifest that is read, in octets.
@@ -79,6 +80,8 @@ pub enum Source {
         kubeconfig: Option<PathBuf>,
         /// A context of the kubeconfig; `None` for its current one.
         context: Option<String>,
+        /// A label selector of Services; `None` for all.
+        selector: Option<Box<str>>,
     },
     /// The built-in example, [`DEMO`].
     Demo,
@@ -193,6 +196,7 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         self.check_zones()?;
         self.check_listen()?;
+        self.check_service()?;
         self.check_manifests()
     }
 
@@ -216,6 +220,17 @@ impl Config {
         match duplicate(self.listen.addresses.iter().filter(fixed).map(|to| (to.ip().to_canonical(), to.port()))) {
             Some((ip, port)) => Err(format!("--listen {} is given twice", SocketAddr::new(ip, port))),
             None => Ok(()),
+        }
+    }
+
+    /// What stands in front of this server must be among what is watched.
+    fn check_service(&self) -> Result<(), String> {
+        match (&self.source, &self.namespace, &self.service) {
+            (Source::Cluster { .. }, Some(only), Some(service)) if service.namespace != *only => Err(format!(
+                "--service {service} is not in the namespace {only}, of which alone --namespace lets Services be \
+                 watched: use --ns-address"
+            )),
+            _ => Ok(()),
         }
     }
 

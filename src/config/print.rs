@@ -35,9 +35,11 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         Source::Manifests(paths) => paths,
         Source::Cluster { .. } | Source::Demo => &[],
     };
-    let (kubeconfig, context) = match &config.source {
-        Source::Cluster { kubeconfig, context } => (kubeconfig.as_ref(), context.clone()),
-        Source::Demo | Source::Manifests(_) => (None, None),
+    let (kubeconfig, context, selector) = match &config.source {
+        Source::Cluster { kubeconfig, context, selector } => {
+            (kubeconfig.as_ref(), context.clone(), selector.as_deref())
+        }
+        Source::Demo | Source::Manifests(_) => (None, None, None),
     };
     [
         ("zone", Some(without_dot(&config.zone).into())),
@@ -53,10 +55,11 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("service", config.service.as_ref().map(|service| service.to_string().into())),
         ("kubeconfig", kubeconfig.map(|path| path.display().to_string().into())),
         ("context", context.map(Into::into)),
+        ("selector", selector.map(Into::into)),
         ("manifests", Some(list(manifests, ManifestPath::text))),
         ("demo", Some((config.source == Source::Demo).into())),
         ("simulate", Some(config.simulate.map_or(Value::Boolean(false), |range| range.to_string().into()))),
-        ("namespace", Some(config.namespace.as_ref().into())),
+        ("namespace", config.namespace.as_deref().map(Into::into)),
         ("max-manifest-size", Some(write_octets(config.max_manifest_size).into())),
         ("endpoints-source", Some(config.endpoints_source.name().into())),
         ("listen", Some(list(&config.listen.addresses, ToString::to_string))),

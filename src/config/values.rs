@@ -76,9 +76,64 @@ pub fn object(text: &str) -> Result<ObjectRef, String> {
 /// A namespace's name.
 pub fn namespace(text: &str) -> Result<Box<str>, String> {
     if is_label(text) {
-        return Ok(text.into());
+        return Ok(text.to_ascii_lowercase().into());
     }
     Err(format!("{text:?} is no namespace: 1 to 63 letters, digits and inner hyphens"))
+}
+
+/// A label selector, as `kubectl --selector` takes it: `app=web,tier!=test,env in (a, b),!old`.
+///
+/// The API server has the last word on keys and values; what it could only refuse again and again is refused here.
+pub fn selector(text: &str) -> Result<Box<str>, String> {
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        // A comma inside parentheses separates values.
+        let parts = rest.split_at(rest.find('(').unwrap_or(rest.len()));
+        let end = match (parts.0.find(','), parts.1.find(')')) {
+            (Some(comma), _) => comma,
+            (None, Some(closing)) => parts.0.len() + closing + 1,
+            (None, None) => rest.len(),
+        };
+        let (requirement, behind) = rest.split_at(end);
+        let next = if behind.is_empty() { Some("") } else { behind.trim_start().strip_prefix(',') };
+        match next {
+            Some(next) if is_requirement(requirement.trim()) && (behind.is_empty() || !next.trim().is_empty()) => {
+                rest = next.trim_start();
+            }
+            _ => return Err(format!("{text:?} is no label selector: write app=web,tier!=test,env in (a,b),!old")),
+        }
+    }
+    if text.trim().is_empty() { Err("a label selector is empty".into()) } else { Ok(text.trim().into()) }
+}
+
+fn is_requirement(text: &str) -> bool {
+    if let Some(key) = text.strip_prefix('!') {
+        return is_label_key(key.trim());
+    }
+    if let Some((key, value)) = text.split_once("!=").or_else(|| text.split_once("==")).or_else(|| text.split_once('='))
+    {
+        return is_label_key(key.trim()) && is_label_value(value.trim());
+    }
+    let Some((head, values)) = text.split_once('(') else { return is_label_key(text) };
+    let mut words = head.split_whitespace();
+    let set = (words.next(), words.next(), words.next());
+    matches!(set, (Some(key), Some("in" | "notin"), None) if is_label_key(key))
+        && values.strip_suffix(')').is_some_and(|values| values.split(',').all(|value| is_label_value(value.trim())))
+}
+
+fn is_label_key(text: &str) -> bool {
+    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    !name.is_empty() && is_label_value(name) && prefix.is_none_or(|prefix| prefix.split('.').all(is_label))
+}
+
+/// Empty, or at most 63 letters, digits, `-`, `_` and `.`, a letter or digit first and last.
+fn is_label_value(text: &str) -> bool {
+    let edge = |octet: Option<&u8>| octet.is_none_or(u8::is_ascii_alphanumeric);
+    let octets = text.as_bytes();
+    octets.len() <= 63
+        && edge(octets.first())
+        && edge(octets.last())
+        && octets.iter().all(|octet| octet.is_ascii_alphanumeric() || b"-_.".contains(octet))
 }
 
 /// Yes or no, as people write it in variables.
@@ -296,11 +351,48 @@ mod tests {
         check(apex, &[("cluster..local", "error"), (".", "error"), (&long, "error")]);
         check(object, &[("kube-system/dns", "ObjectRef { namespace: \"kube-system\", name: \"dns\" }")]);
         check(object, &[("dns", "error"), ("a/b/c", "error"), ("/dns", "error"), ("a_b/c", "error")]);
-        check(namespace, &[("default", "\"default\""), ("", "error"), ("a.b", "error")]);
+        check(namespace, &[("default", "\"default\""), ("Team", "\"team\""), ("", "error"), ("a.b", "error")]);
         check(
             name_server_address,
             &[("10.96.0.53", "10.96.0.53"), ("0.0.0.0", "error"), ("ff02::1", "error"), ("ns", "error")],
         );
+    }
+
+    #[test]
+    fn selectors() {
+        for text in [
+            "app=web",
+            "app==web",
+            "tier != test",
+            "app",
+            "!old",
+            "a.b/c=d-e_f.g",
+            "env in (a, b)",
+            "env notin (a)",
+            "app=web,tier!=test,env in (a,b),!old",
+            "app=",
+        ] {
+            assert_eq!(selector(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            " ",
+            ",",
+            "app=web,",
+            "=web",
+            "app=web tier=a",
+            "env in a",
+            "env in (a",
+            "env (a)",
+            "a,,b",
+            "!",
+            "a/b/c",
+            "app=-a",
+            "env in (a) b",
+            "app=a=b",
+        ] {
+            assert!(selector(text).is_err_and(|error| error.contains("label selector")), "{text:?}");
+        }
     }
 
     #[test]

@@ -60,6 +60,21 @@ pub enum Owner<'q> {
     Nothing,
 }
 
+impl<'q> Owner<'q> {
+    /// The namespace in which what has this name would stand.
+    pub fn namespace(&self) -> Option<&'q [u8]> {
+        match *self {
+            Self::Service(key) | Self::Endpoint(key, _) | Self::Protocol(key, _) | Self::Port(key, ..) => {
+                Some(key.namespace())
+            }
+            Self::Namespace(namespace) | Self::PodNamespace(namespace) | Self::PodAddress(namespace, _) => {
+                Some(namespace)
+            }
+            Self::Apex | Self::Structure | Self::NameServer | Self::Version | Self::Nothing => None,
+        }
+    }
+}
+
 /// A Service's two labels in wire form, lower case, without a root: `3web7default`. It is the part of the question
 /// between its first labels and `svc.Z`, so that looking it up copies nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -95,6 +95,8 @@ pub struct Zone {
     apex: ArcSwap<ApexRecords>,
     serial: AtomicU32,
     hasher: RandomState,
+    /// The one namespace that is known, where not all are.
+    only: Option<Box<[u8]>>,
 }
 
 type Map<K, V> = DashMap<K, V, RandomState>;
@@ -152,7 +154,14 @@ impl Zone {
             apex: ArcSwap::default(),
             serial: AtomicU32::new(0),
             hasher,
+            only: None,
         }
+    }
+
+    /// The same where one namespace is all that is known: what could stand in another is no name of this zone, and is
+    /// neither answered nor denied.
+    pub fn of_namespace(self, namespace: &str) -> Self {
+        Self { only: Some(namespace.to_ascii_lowercase().into_bytes().into()), ..self }
     }
 
     /// What the zone was made with.
@@ -216,6 +225,11 @@ impl Zone {
     fn look_up_forward<R>(&self, site: Site<'_>, owner: Owner<'_>, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
         let found = |rrset| found(site, rrset);
         let exists = |exists| if exists { Lookup::NoData(site) } else { Lookup::NxDomain(site, None) };
+        if let Some(only) = &self.only
+            && owner.namespace().is_some_and(|namespace| *namespace != **only)
+        {
+            return see(Lookup::NotInZone);
+        }
         match owner {
             Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Protocol(key, _) | Owner::Port(key, ..) => {
                 match self.services.get(key.0) {
@@ -260,12 +274,16 @@ impl Zone {
                 let names = self.names_of_v6.get(&v6.into());
                 see(self.ptr(site, v6.into(), names.as_deref(), qtype))
             }
+            ReverseOwner::Between(_) if self.only.is_some() => see(Lookup::NotInZone),
             ReverseOwner::Between(_) | ReverseOwner::Nothing => see(Lookup::NxDomain(site, None)),
         }
     }
 
     fn ptr<'z>(&self, site: Site<'z>, address: IpAddr, names: Option<&'z PtrSet>, qtype: u16) -> Lookup<'z> {
-        let Some(names) = names else { return Lookup::NxDomain(site, None) };
+        let Some(names) = names else {
+            // It may belong to a namespace that is not known.
+            return if self.only.is_some() { Lookup::NotInZone } else { Lookup::NxDomain(site, None) };
+        };
         let names = answered_names(names.names(), self.settings.rules.ptr);
         let rrset = typed(qtype, &[rtype::PTR], |_| Some(RRset::Ptr(names)));
         found(Site { address: Some(address), ..site }, rrset)

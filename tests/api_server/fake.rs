@@ -51,6 +51,8 @@ pub enum Fault {
 pub struct Asked {
     pub at: Instant,
     pub resource: String,
+    /// The one of the path; `None` where all are meant.
+    pub namespace: Option<String>,
     pub kind: Kind,
     pub query: BTreeMap<String, String>,
     pub token: String,
@@ -63,6 +65,25 @@ pub enum Kind {
     Look,
     Watch,
     Stream,
+}
+
+impl Asked {
+    /// Whether an object of its resource is among what is asked for: by namespace, name, and labels (`a=b` and `a!=b`).
+    fn selects(&self, object: &Value) -> bool {
+        let meta = &object["metadata"];
+        let parts = |selector: &str| {
+            self.query.get(selector).into_iter().flat_map(|text| text.split(',').map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let named = |part: &String| part.strip_prefix("metadata.name=").is_none_or(|name| meta["name"] == name);
+        let labelled = |part: &String| match (part.split_once("!="), part.split_once('=')) {
+            (Some((key, value)), _) => meta["labels"][key] != value,
+            (None, Some((key, value))) => meta["labels"][key] == value,
+            (None, None) => panic!("the fake server cannot read the label selector {part}"),
+        };
+        self.namespace.as_ref().is_none_or(|namespace| meta["namespace"] == **namespace)
+            && parts("fieldSelector").iter().all(named)
+            && parts("labelSelector").iter().all(labelled)
+    }
 }
 
 type Rule = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
@@ -90,8 +111,8 @@ struct State {
     version: u64,
     objects: BTreeMap<(String, String), Value>,
     made: BTreeMap<String, Made>,
-    history: Vec<(u64, String, Bytes)>,
-    watches: Vec<(String, Sender)>,
+    history: Vec<(u64, Change)>,
+    watches: Vec<(Asked, Sender)>,
     rules: Vec<Rule>,
     asked: Vec<Asked>,
     clients: usize,
@@ -102,6 +123,35 @@ struct State {
     page: Option<usize>,
     no_streams: bool,
     frozen: bool,
+}
+
+/// An object before and after.
+struct Change {
+    resource: String,
+    old: Option<Value>,
+    new: Option<Value>,
+    /// With the version of the change, also where it is gone.
+    object: Value,
+    /// The event itself, of an object that is made and not kept.
+    made: Option<Bytes>,
+}
+
+impl Change {
+    /// What a watch is told: an object that it no longer selects is gone.
+    fn line(&self, asked: &Asked) -> Option<Bytes> {
+        if let Some(line) = &self.made {
+            return (self.resource == asked.resource).then(|| line.clone());
+        }
+        let selected = |object: &Option<Value>| object.as_ref().is_some_and(|object| asked.selects(object));
+        let kind = match (selected(&self.old), selected(&self.new)) {
+            _ if self.resource != asked.resource => return None,
+            (false, false) => return None,
+            (false, true) => "ADDED",
+            (true, true) => "MODIFIED",
+            (true, false) => "DELETED",
+        };
+        Some(event(kind, &self.object).into())
+    }
 }
 
 #[derive(Clone, Default)]
@@ -138,18 +188,13 @@ impl Fake {
         object["metadata"]["resourceVersion"] = version.to_string().into();
         let name = format!("{}/{}", object["metadata"]["namespace"], object["metadata"]["name"]);
         let key = (resource.to_owned(), name);
-        let kind = match (gone, state.objects.contains_key(&key)) {
-            (true, _) => "DELETED",
-            (false, true) => "MODIFIED",
-            (false, false) => "ADDED",
+        let new = (!gone).then(|| object.clone());
+        let old = match new.clone() {
+            Some(new) => state.objects.insert(key, new),
+            None => state.objects.remove(&key),
         };
-        if gone {
-            state.objects.remove(&key);
-        } else {
-            state.objects.insert(key, object.clone());
-        }
         if told {
-            state.tell(resource, event(kind, &object).into());
+            state.tell(Change { resource: resource.into(), old, new, object, made: None });
         }
     }
 
@@ -169,7 +214,8 @@ impl Fake {
         let Some(made) = state.made.get_mut(resource) else { return };
         made.versions.insert(number, version);
         let line = format!("{{\"type\":\"MODIFIED\",\"object\":{}}}\n", made.text(number));
-        state.tell(resource, line.into());
+        let (old, new, object) = (None, None, Value::Null);
+        state.tell(Change { resource: resource.into(), old, new, object, made: Some(line.into()) });
     }
 
     /// How many lists of `resource` were read to their end.
@@ -300,18 +346,10 @@ impl Fake {
     fn list(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
         let mut state = self.state();
         let number = |name: &str| asked.query.get(name).and_then(|text| text.parse::<usize>().ok());
-        let selector = asked.query.get("fieldSelector");
-        let selected = |object: &Value| match selector {
-            None => true,
-            Some(selector) => {
-                let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                selector.split(',').any(|part| part == format!("metadata.name={name}"))
-            }
-        };
         let all =
-            state.objects.iter().filter(|((resource, _), object)| *resource == asked.resource && selected(object));
+            state.objects.iter().filter(|((resource, _), object)| *resource == asked.resource && asked.selects(object));
         let kept: Vec<&Value> = all.map(|(_, object)| object).collect();
-        let made = state.made.get(&asked.resource).filter(|_| selector.is_none());
+        let made = state.made.get(&asked.resource).filter(|_| !asked.query.contains_key("fieldSelector"));
         let made_count = made.map_or(0, |made| made.count);
         let limit = number("limit").unwrap_or(usize::MAX).min(state.page.unwrap_or(usize::MAX));
         let count = made_count + kept.len();
@@ -349,7 +387,7 @@ impl Fake {
         if asked.kind == Kind::Stream {
             lines.first = state.made.get(&asked.resource).cloned().map(|made| (made, 0));
             for ((resource, _), object) in &state.objects {
-                if *resource == asked.resource {
+                if *resource == asked.resource && asked.selects(object) {
                     send(event("ADDED", object).into());
                 }
             }
@@ -357,14 +395,11 @@ impl Fake {
             lines.listed = Some((self.clone(), asked.resource.clone()));
         } else {
             let from: u64 = asked.query["resourceVersion"].parse().unwrap_or(0);
-            for (version, resource, line) in &state.history {
-                if *version > from && *resource == asked.resource {
-                    send(line.clone());
-                }
-            }
+            let changes = state.history.iter().filter(|(version, _)| *version > from);
+            changes.filter_map(|(_, change)| change.line(asked)).for_each(send);
         }
         let lasts = asked.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(300);
-        state.watches.push((asked.resource.clone(), sender.clone()));
+        state.watches.push((asked.clone(), sender.clone()));
         self.end_later(sender, Duration::from_secs(lasts));
         Response::new(Either::Right(lines))
     }
@@ -459,14 +494,14 @@ impl Fake {
 }
 
 impl State {
-    /// Sends an event of the present version, now and to whoever watches from an older one.
-    fn tell(&mut self, resource: &str, line: Bytes) {
-        self.send(resource, &line);
-        self.history.push((self.version, resource.into(), line));
+    /// Tells of a change of the present version, now and whoever watches from an older one.
+    fn tell(&mut self, change: Change) {
+        self.watches.retain(|(asked, watch)| change.line(asked).is_none_or(|line| watch.send(Ok(line)).is_ok()));
+        self.history.push((self.version, change));
     }
 
     fn send(&mut self, resource: &str, line: &Bytes) {
-        self.watches.retain(|(of, watch)| of != resource || watch.send(Ok(line.clone())).is_ok());
+        self.watches.retain(|(asked, watch)| asked.resource != resource || watch.send(Ok(line.clone())).is_ok());
     }
 }
 
@@ -511,7 +546,7 @@ fn read<B>(request: &Request<B>) -> Asked {
         .unwrap_or_default()
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.replace("%3D", "=").replace("%2C", ",")))
+        .map(|(name, value)| (name.to_owned(), value.replace("%3D", "=").replace("%2C", ",").replace("%21", "!")))
         .collect();
     let kind = if query.get("watch").is_some_and(|watch| watch == "true") {
         if query.contains_key("sendInitialEvents") { Kind::Stream } else { Kind::Watch }
@@ -520,9 +555,11 @@ fn read<B>(request: &Request<B>) -> Asked {
     } else {
         Kind::List
     };
-    let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let mut path = request.uri().path().rsplit('/');
+    let resource = path.next().unwrap_or_default().to_owned();
+    let namespace = path.next().map(ToOwned::to_owned).filter(|_| path.next() == Some("namespaces"));
     let token = request.headers().get("authorization").and_then(|token| token.to_str().ok()).unwrap_or_default();
-    Asked { at: Instant::now(), resource, kind, query, token: token.to_owned() }
+    Asked { at: Instant::now(), resource, namespace, kind, query, token: token.to_owned() }
 }
 
 fn json_of(value: &Value) -> Response<Either<Full<Bytes>, Lines>> {

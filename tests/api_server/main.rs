@@ -19,7 +19,7 @@ use headless_dns::metrics::{Event, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::rules::{EndpointsSource, PodRecords, Rules};
-use headless_dns::source::kubernetes::{Cluster, Connect, Timing, find, resources};
+use headless_dns::source::kubernetes::{Cluster, Connect, Scope, Timing, find, resources};
 use headless_dns::source::{Options, Publisher};
 use headless_dns::status::{DataState, Status, WatchState};
 use headless_dns::zone::{Settings, Zone};
@@ -40,6 +40,7 @@ const SLICES: &str = "endpointslices";
 const NOERROR: u8 = 0;
 const SERVFAIL: u8 = 2;
 const NXDOMAIN: u8 = 3;
+const REFUSED: u8 = 5;
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -100,13 +101,22 @@ struct Server {
 
 impl Server {
     fn start(connect: Connect, timing: Timing) -> Self {
+        Self::of(connect, timing, Scope::default())
+    }
+
+    /// One that follows a part of the cluster.
+    fn of(connect: Connect, timing: Timing, scope: Scope) -> Self {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];
         let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
-        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+        let zone = Zone::new(settings, ReverseZones::default());
+        let zone = Arc::new(match &scope.namespace {
+            Some(namespace) => zone.of_namespace(namespace),
+            None => zone,
+        });
         let (status, metrics) = (Arc::<Status>::default(), Arc::<Metrics>::default());
         let options = Options { reverse: vec!["10.77.0.0/16".parse().unwrap()], ..Options::default() };
         let publisher = Publisher::of_cluster(Arc::clone(&zone), options);
-        let cluster = Cluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing);
+        let cluster = Cluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing).within(scope);
         let (synced, _) = oneshot::channel();
         let mut running = JoinSet::new();
         let (told, counted) = (Arc::clone(&status), Arc::clone(&metrics));
@@ -127,8 +137,12 @@ impl Server {
 
     /// The rcode and the number of answers for the A records of `name.default.svc.cluster.local`.
     fn ask(&mut self, name: &str) -> (u8, u8) {
-        let name = common::wire(&format!("{name}.default.svc.cluster.local"));
-        let response = self.engine.ask(Transport::Udp, &common::query(7, &name, 1, Some(1232))).unwrap();
+        self.ask_whole(&format!("{name}.default.svc.cluster.local"), 1)
+    }
+
+    fn ask_whole(&mut self, name: &str, qtype: u16) -> (u8, u8) {
+        let name = common::wire(name);
+        let response = self.engine.ask(Transport::Udp, &common::query(7, &name, qtype, Some(1232))).unwrap();
         (response[3] & 0x0f, response[7])
     }
 
@@ -659,6 +673,97 @@ async fn k15_rights_that_are_missing_for_a_moment() {
     fake.apply("namespaces", empty);
     let name = common::query(7, &common::wire("empty.svc.cluster.local"), 1, None);
     until(seconds(12), || server.engine.ask(Transport::Udp, &name).unwrap()[3] & 0x0f == NOERROR).await;
+}
+
+/// With a Role only: whatever is asked for outside the namespace is refused, as RBAC does.
+#[tokio::test(start_paused = true)]
+async fn one_namespace_alone() {
+    for timing in [paged(), Timing::default()] {
+        let fake = cluster();
+        let elsewhere = |mut object: Value| {
+            object["metadata"]["namespace"] = json!("other");
+            object
+        };
+        fake.apply(SERVICES, elsewhere(service("there")));
+        fake.apply(SLICES, elsewhere(slice("there", "there", "10.9.0.1")));
+        let mut alias = service("alias");
+        alias["spec"] = json!({"type": "ExternalName", "externalName": "there.other.svc.cluster.local"});
+        fake.apply(SERVICES, alias);
+        fake.fault(|asked| (asked.namespace.as_deref() != Some("default")).then_some(Fault::Status(403)));
+        let scope = Scope { namespace: Some("default".into()), selector: None };
+        let mut server = Server::of(fake.connect(), timing, scope);
+        assert_eq!(server.ask("web"), (SERVFAIL, 0), "not synced");
+        until(seconds(2), || server.is(DataState::Current)).await;
+        assert!(server.answers("web"));
+        add(&fake, "new", "10.0.0.2");
+        fake.apply(SLICES, elsewhere(slice("there", "there", "10.9.0.2")));
+        until(seconds(1), || server.answers("new")).await;
+        assert_eq!(server.ask("none"), (NXDOMAIN, 0));
+        // N26: what it cannot know it does not deny.
+        for (name, qtype, expected) in [
+            ("default.svc.cluster.local", 1, (NOERROR, 0)),
+            ("there.other.svc.cluster.local", 1, (REFUSED, 0)),
+            ("_http._tcp.there.other.svc.cluster.local", 33, (REFUSED, 0)),
+            ("x.there.other.svc.cluster.local", 1, (REFUSED, 0)),
+            ("other.svc.cluster.local", 1, (REFUSED, 0)),
+            ("other.pod.cluster.local", 1, (REFUSED, 0)),
+            ("10-9-0-1.other.pod.cluster.local", 1, (REFUSED, 0)),
+            ("nope.cluster.local", 1, (NXDOMAIN, 0)),
+            ("cluster.local", 6, (NOERROR, 1)),
+            ("1.0.0.10.in-addr.arpa", 12, (NOERROR, 1)),
+            ("0.0.10.in-addr.arpa", 12, (NOERROR, 0)),
+            ("9.9.0.10.in-addr.arpa", 12, (REFUSED, 0)),
+            ("9.0.10.in-addr.arpa", 12, (REFUSED, 0)),
+            // N14: the target is outside what is known, so the CNAME is all there is to say.
+            ("alias.default.svc.cluster.local", 1, (NOERROR, 1)),
+        ] {
+            assert_eq!(server.ask_whole(name, qtype), expected, "{name}");
+        }
+        // The namespace was named by whoever started this: its watches and no others, and it exists without Services.
+        let resources: std::collections::BTreeSet<_> = fake.asked().into_iter().map(|asked| asked.resource).collect();
+        assert_eq!(Vec::from_iter(resources), [SLICES, SERVICES, "statefulsets"]);
+        for name in ["web", "new"] {
+            fake.delete(SERVICES, service(name));
+        }
+        fake.delete(SERVICES, service("alias"));
+        until(seconds(1), || server.ask("web") == (NXDOMAIN, 0)).await;
+        assert_eq!(server.ask_whole("default.svc.cluster.local", 1), (NOERROR, 0));
+        // K8 over the namespaced path.
+        let mut bad = service("again");
+        bad["spec"]["ports"] = json!(7);
+        fake.apply_in_secret(SERVICES, service("again"));
+        fake.apply(SLICES, slice("again", "again", "10.0.0.3"));
+        fake.line(SERVICES, &event("MODIFIED", &bad));
+        until(seconds(1), || server.answers("again")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_selected_by_label() {
+    for timing in [paged(), Timing::default()] {
+        let fake = cluster();
+        let labelled = |name: &str, tier: &str| {
+            let mut service = service(name);
+            service["metadata"]["labels"] = json!({"tier": tier});
+            service
+        };
+        for (name, address) in [("a", "10.0.0.2"), ("b", "10.0.0.3")] {
+            add(&fake, name, address);
+        }
+        fake.apply(SERVICES, labelled("a", "front"));
+        fake.apply(SERVICES, labelled("b", "back"));
+        let scope = Scope { namespace: None, selector: Some("tier=front".into()) };
+        let mut server = Server::of(fake.connect(), timing, scope);
+        until(seconds(2), || server.is(DataState::Current)).await;
+        assert!(server.answers("a"));
+        assert_eq!((server.ask("b"), server.ask("web")), ((NXDOMAIN, 0), (NXDOMAIN, 0)));
+        // A label that changes: the API server says that one is gone and the other new.
+        fake.apply(SERVICES, labelled("a", "back"));
+        fake.apply(SERVICES, labelled("b", "front"));
+        until(seconds(1), || server.ask("a") == (NXDOMAIN, 0) && server.answers("b")).await;
+        let selects = |asked: &Asked| asked.query.contains_key("labelSelector");
+        assert!(fake.asked().iter().all(|asked| selects(asked) == (asked.resource == SERVICES)));
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! The real control plane: etcd, kube-apiserver, kube-controller-manager and kubectl, and the server that watches them.
 //!
 //! `control_plane.rs` starts the first three, `kubelet.rs` gives Pods addresses and readiness on command, `server.rs`
-//! starts the built binary and asks it with dig, and
-//! `stories.rs` is what happens to Services and StatefulSets in their lives.
+//! starts the built binary and asks it with dig. `stories.rs` is what happens to Services and StatefulSets in their
+//! lives, `rights.rs` what `config/` installs and may do, `coredns.rs` the server behind CoreDNS.
 //!
 //! `cargo test` alone ignores all of this; `tests/cluster/run` builds and installs what is needed and runs it. The
 //! faults of an API server, one by one and on command, are in `tests/api_server`.
@@ -12,7 +12,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each part uses what it needs of the others")]
 
 mod control_plane;
+mod coredns;
 mod kubelet;
+mod rights;
 mod server;
 mod stories;
 

@@ -116,7 +116,7 @@ impl Scenario {
             folder,
             asked,
             options: common::header(text, "options").unwrap_or_default().to_owned(),
-            objects: read_text(name, text, &config.namespace).objects,
+            objects: read_text(name, text, config.namespace.as_deref().unwrap_or("default")).objects,
             origins: zone.origins().iter().map(|origin| questions::labels(origin.octets())).collect(),
             there: owners.iter().flat_map(|name| (0..name.len()).map(|skip| name[skip..].to_vec())).collect(),
             zone,

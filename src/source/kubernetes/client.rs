@@ -25,6 +25,7 @@ use kube::{Client, Config};
 use tower::BoxError;
 use tower::util::MapErr;
 
+use super::Scope;
 use super::machine::Failure;
 use super::watched::{RawStatus, path_of};
 use crate::cluster::Resource;
@@ -164,11 +165,15 @@ fn client(config: &Config) -> anyhow::Result<Client> {
 pub(super) struct Api {
     client: Client,
     collection: Collection,
+    /// Which labels its objects have; `None` for any.
+    labels: Option<Box<str>>,
 }
 
 impl Api {
-    pub(super) fn new(client: Client, resource: Resource) -> Self {
-        Self { client, collection: Collection::new(path_of(resource)) }
+    pub(super) fn new(client: Client, resource: Resource, scope: &Scope) -> Self {
+        let collection = Collection::new(path_of(resource, scope.namespace.as_deref()));
+        let labels = scope.selector.clone().filter(|_| resource == Resource::Services);
+        Self { client, collection, labels }
     }
 
     /// One page of a list: its octets.
@@ -188,7 +193,8 @@ impl Api {
     }
 
     async fn list(&self, params: &ListParams) -> Result<Vec<u8>, Failure> {
-        let request = self.collection.list(params).map_err(|error| Failure::Other(sentence(&error)))?;
+        let params = ListParams { label_selector: self.labels.as_deref().map(Into::into), ..params.clone() };
+        let request = self.collection.list(&params).map_err(|error| Failure::Other(sentence(&error)))?;
         let body = self.send(request, "list").await?;
         let page = body.collect().await.map_err(|error| cut(&error))?;
         Ok(page.to_bytes().into())
@@ -207,7 +213,8 @@ impl Api {
     }
 
     async fn events(&self, params: &WatchParams, version: &str) -> Result<Lines, Failure> {
-        let request = self.collection.watch(params, version).map_err(|error| Failure::Other(sentence(&error)))?;
+        let params = WatchParams { label_selector: self.labels.as_deref().map(Into::into), ..params.clone() };
+        let request = self.collection.watch(&params, version).map_err(|error| Failure::Other(sentence(&error)))?;
         let body = self.send(request, "watch").await?;
         Ok(Lines { body, piece: Vec::new(), read: 0, line: Vec::new() })
     }

@@ -56,17 +56,40 @@ pub fn resources(endpoints: EndpointsSource, pods: PodRecords) -> Vec<Followed> 
     wanted.into_iter().map(followed).collect()
 }
 
+/// Which objects of a cluster are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Those of this namespace; `None` for those of all.
+    pub namespace: Option<Box<str>>,
+    /// The Services with these labels, as a label selector; `None` for all. Endpoints of other Services are unused.
+    pub selector: Option<Box<str>>,
+}
+
 /// A cluster, and what is wanted of it.
 pub struct Cluster {
     connect: Connect,
     resources: Vec<Followed>,
     timing: Timing,
+    scope: Arc<Scope>,
 }
 
 impl Cluster {
     /// Nothing is asked yet.
     pub fn new(connect: Connect, resources: Vec<Followed>, timing: Timing) -> Self {
-        Self { connect, resources, timing }
+        Self { connect, resources, timing, scope: Arc::default() }
+    }
+
+    /// The same for a part of it. A Role, which one namespace asks for, grants nothing on Namespaces.
+    pub fn within(mut self, scope: Scope) -> Self {
+        if scope.namespace.is_some() {
+            self.resources.retain(|followed| followed.resource != Resource::Namespaces);
+        }
+        Self { scope: Arc::new(scope), ..self }
+    }
+
+    /// What is known without asking: the namespace that somebody named exists.
+    fn given(&self) -> Option<Object> {
+        self.scope.namespace.clone().map(Object::Namespace)
     }
 
     /// Follows the cluster until it is dropped: publishes what changes, and says in `status` how it stands, and to
@@ -82,6 +105,8 @@ impl Cluster {
         const WAITING: usize = 1024;
         let Timing { stale, hold_down, .. } = self.timing;
         let mut live = Live::new(publisher, status, metrics.worker(), &self.resources, stale, hold_down);
+        let given = self.given().map(|object| live::Update::Apply(Box::new(object), Vec::new()));
+        live.take(given, Instant::now());
         let mut synced = Some(synced);
         let (sender, mut updates) = mpsc::channel(WAITING);
         let mut watches =
@@ -113,9 +138,9 @@ impl Cluster {
     ///
     /// If a required resource cannot be listed.
     pub async fn read(&self) -> anyhow::Result<(Vec<Object>, Reading)> {
-        let (mut objects, mut reports, mut complete) = (Vec::new(), Vec::new(), true);
+        let (mut objects, mut reports, mut complete) = (Vec::from_iter(self.given()), Vec::new(), true);
         for Followed { resource, name, required } in &self.resources {
-            let listed = match watch::list_once(&self.connect, self.timing, *resource).await {
+            let listed = match watch::list_once(&self.connect, self.timing, *resource, &self.scope).await {
                 Ok(listed) => listed,
                 Err(failure) if *required => bail!("cannot list {name}: {}", why(&failure)),
                 Err(failure) => {
@@ -179,6 +204,7 @@ impl Watches {
             updates: self.sender.clone(),
             counters: Arc::clone(&counters),
             back: Arc::clone(&self.back),
+            scope: Arc::clone(&self.cluster.scope),
         };
         let wait = again.then_some(self.cluster.timing.back_off[0]);
         let task = self.tasks.spawn(watch.follow(wait));

@@ -11,6 +11,7 @@ use http::StatusCode;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::Scope;
 use super::client::{Api, Connect, Lines, failure_of};
 use super::machine::{FIRST_PAGE, Failure, Machine, Outcome, Step, Timing, is_behind, next_page};
 use super::watched::{Event, Page, Watched};
@@ -27,6 +28,7 @@ pub(super) struct Watch {
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) counters: Arc<Counters>,
     pub(super) back: Arc<Notify>,
+    pub(super) scope: Arc<Scope>,
 }
 
 /// What is of a relist that goes on.
@@ -44,6 +46,7 @@ struct Following {
     counters: Arc<Counters>,
     /// Told by whichever watch is answered again: the others need not wait any longer.
     back: Arc<Notify>,
+    scope: Arc<Scope>,
     lost: bool,
     machine: Machine,
     api: Option<Api>,
@@ -59,7 +62,7 @@ impl Watch {
         if let Some(wait) = first_wait {
             sleep(wait).await;
         }
-        let Self { what, connect, timing, updates, counters, back } = self;
+        let Self { what, connect, timing, updates, counters, back, scope } = self;
         let now = Instant::now();
         let machine = Machine::new(timing, what.required);
         let mut following = Following {
@@ -69,6 +72,7 @@ impl Watch {
             updates,
             counters,
             back,
+            scope,
             lost: false,
             machine,
             api: None,
@@ -162,7 +166,7 @@ impl Following {
             return Ok(api.clone());
         }
         let client = (self.connect)().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
-        Ok(self.api.insert(Api::new(client, self.what.resource)).clone())
+        Ok(self.api.insert(Api::new(client, self.what.resource, &self.scope)).clone())
     }
 
     async fn begin(&self, relist: Relist) {
@@ -394,9 +398,14 @@ fn no_list(error: &serde_json::Error) -> Failure {
 }
 
 /// Every object of `resource`, listed once, and a sentence for each that cannot be read.
-pub(super) async fn list_once(connect: &Connect, timing: Timing, resource: Resource) -> Result<Vec<Watched>, Failure> {
+pub(super) async fn list_once(
+    connect: &Connect,
+    timing: Timing,
+    resource: Resource,
+    scope: &Scope,
+) -> Result<Vec<Watched>, Failure> {
     let client = connect().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
-    let api = Api::new(client, resource);
+    let api = Api::new(client, resource, scope);
     let (mut limit, mut more, mut objects) = (FIRST_PAGE, None, Vec::new());
     loop {
         let octets = within(timing.page, api.page(limit, more.as_deref())).await?;

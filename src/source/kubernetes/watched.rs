@@ -179,11 +179,15 @@ fn kind_of(resource: Resource) -> (&'static str, &'static str) {
     }
 }
 
-/// The path of a resource, of all namespaces.
-pub(super) fn path_of(resource: Resource) -> String {
+/// The path of a resource, of one namespace or of all.
+pub(super) fn path_of(resource: Resource, namespace: Option<&str>) -> String {
     let version = kind_of(resource).1;
     let root = if version.contains('/') { "apis" } else { "api" };
-    format!("/{root}/{version}/{}", name_of(resource))
+    let name = name_of(resource);
+    match namespace {
+        Some(namespace) => format!("/{root}/{version}/namespaces/{namespace}/{name}"),
+        None => format!("/{root}/{version}/{name}"),
+    }
 }
 
 /// One page of a list.
@@ -370,8 +374,9 @@ mod tests {
 
     #[test]
     fn paths() {
-        assert_eq!(path_of(Resource::Services), "/api/v1/services");
-        assert_eq!(path_of(Resource::EndpointSlices), "/apis/discovery.k8s.io/v1/endpointslices");
-        assert_eq!(path_of(Resource::StatefulSets), "/apis/apps/v1/statefulsets");
+        assert_eq!(path_of(Resource::Services, None), "/api/v1/services");
+        assert_eq!(path_of(Resource::Services, Some("team")), "/api/v1/namespaces/team/services");
+        assert_eq!(path_of(Resource::EndpointSlices, None), "/apis/discovery.k8s.io/v1/endpointslices");
+        assert_eq!(path_of(Resource::StatefulSets, None), "/apis/apps/v1/statefulsets");
     }
 }

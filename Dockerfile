@@ -1,0 +1,28 @@
+# The image: the server, the libraries that it is linked with, and nothing else. No shell, no user that could write.
+#
+#   docker build -t headless-dns:0.1.0 .
+#
+# config/image-root says what goes in; tests/image runs the server in exactly that.
+ARG RUST=1.89
+ARG DEBIAN=trixie
+
+FROM rust:${RUST}-slim-${DEBIAN} AS build
+WORKDIR /build
+COPY . .
+RUN cargo build --release --locked && config/image-root target/release/headless-dns /image
+
+FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION
+LABEL org.opencontainers.image.title="headless-dns" \
+      org.opencontainers.image.description="An authoritative DNS server for Kubernetes headless Services and StatefulSet Pods" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /image/ /
+# A number, so that the kubelet can see that it is not root.
+USER 65532:65532
+ENV HEADLESS_DNS_LISTEN=0.0.0.0:1053,[::]:1053
+EXPOSE 1053/udp 1053/tcp
+ENTRYPOINT ["/headless-dns"]
+CMD ["serve"]

@@ -1,0 +1,468 @@
+//! What `config/` installs, on the real API server: it is accepted, its rights are enough, and none is too many.
+//!
+//! The rights are those of the ServiceAccount: the server runs as its user. A right that nothing needs would show here
+//! twice: nothing fails when it is taken away, and the list of what the user may do has a line too many. What each is
+//! for stands in the README.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::control_plane::{ControlPlane, SERVER_USER};
+use super::kubelet::Kubelet;
+use super::server::{Server, headless_dns};
+use super::{PATIENCE, until};
+
+/// The namespace of [`SERVER_USER`].
+const NAMESPACE: &str = "headless-dns";
+
+/// A Service `web` with three ordinals, of which the last waits for a Node, and a namespace where nothing is.
+const WORKLOAD: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: None, selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web}
+spec:
+  serviceName: web
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      securityContext: {runAsNonRoot: true, runAsUser: 65532, seccompProfile: {type: RuntimeDefault}}
+      containers:
+      - name: web
+        image: web
+        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+"#;
+
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_installation_is_accepted() {
+    let plane = ControlPlane::start();
+    let _kubelet = Kubelet::start(&plane);
+    let own = folder("config/namespaced");
+    for (path, namespace) in
+        [(folder("config/base"), NAMESPACE), (folder("config/pinned"), NAMESPACE), (own, "payments")]
+    {
+        let kustomization = path.to_str().unwrap();
+        // Nothing can be tried in a namespace that is not there, and `payments` is somebody else's.
+        let labels = "labels: {pod-security.kubernetes.io/enforce: restricted}";
+        plane.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, {labels}}}}}"));
+        for dry_run in ["--dry-run=server", "--dry-run=none"] {
+            let said = plane.try_kubectl(&["apply", "-k", kustomization, dry_run, "--validate=strict"]);
+            let warned = String::from_utf8_lossy(&said.stderr).into_owned();
+            // The Namespace of config/base was not made by `kubectl apply -k`.
+            let warnings: Vec<&str> =
+                warned.lines().filter(|line| !line.contains("last-applied-configuration")).collect();
+            assert!(said.status.success() && warnings.is_empty(), "{kustomization} {dry_run}: {warned}");
+        }
+        is_there(&plane, namespace);
+        level_is_enforced(&plane, namespace);
+        if path.ends_with("pinned") {
+            let address =
+                |plane: &ControlPlane| get(plane, namespace, "service/headless-dns")["spec"]["clusterIP"].clone();
+            assert_eq!(address(&plane), "10.96.0.53", "clusterIP cannot change in place");
+        }
+        // Only a new Service gets another address.
+        plane.kubectl(&["delete", "service/headless-dns", "-n", namespace]);
+    }
+}
+
+/// The Deployment has its Pods, all as they were written, and the Service has the Pods.
+fn is_there(plane: &ControlPlane, namespace: &str) {
+    until("the Deployment is available", PATIENCE, || {
+        let status = &get(plane, namespace, "deployment/headless-dns")["status"];
+        if status["readyReplicas"] == 2 { Ok(()) } else { Err(status.to_string()) }
+    });
+    let sets = get(plane, namespace, "replicasets");
+    let refused = |set: &Value| {
+        let conditions = set["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|condition| condition["type"] == "ReplicaFailure"))
+    };
+    let sets = sets["items"].as_array().unwrap();
+    assert!(!sets.is_empty() && !sets.iter().any(refused), "{sets:#?}");
+    let events = get(plane, namespace, "events");
+    let failed = |event: &&Value| event["reason"].as_str().is_some_and(|reason| reason.starts_with("Failed"));
+    let failures: Vec<_> = events["items"].as_array().unwrap().iter().filter(failed).collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+    let pods = get(plane, namespace, "pods");
+    let addresses: BTreeSet<_> =
+        pods["items"].as_array().unwrap().iter().map(|pod| pod["status"]["podIP"].to_string()).collect();
+    assert_eq!(addresses.len(), 2, "{pods:#}");
+    until("the Service has the Pods", PATIENCE, || {
+        let slices = get(plane, namespace, "endpointslices");
+        let v4 = slices["items"].as_array().unwrap().iter().find(|slice| slice["addressType"] == "IPv4");
+        let Some(slice) = v4 else { return Err("no slice".to_owned()) };
+        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+        let found: BTreeSet<_> = endpoints.map(|endpoint| endpoint["addresses"][0].to_string()).collect();
+        let ports: BTreeSet<_> = slice["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|port| (port["protocol"].to_string(), port["port"].to_string()))
+            .collect();
+        let expected = [("TCP", "1053"), ("UDP", "1053")].map(|(name, port)| (format!("\"{name}\""), port.to_owned()));
+        if found == addresses && ports == BTreeSet::from(expected) { Ok(()) } else { Err(slice.to_string()) }
+    });
+}
+
+/// What is accepted here was looked at: a Pod without the same care is not.
+fn level_is_enforced(plane: &ControlPlane, namespace: &str) {
+    let careless = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "careless", "namespace": namespace},
+        "spec": {"containers": [{"name": "it", "image": "it"}]}});
+    let path = plane.folder().join("careless.json");
+    fs::write(&path, careless.to_string()).unwrap();
+    let said = plane.try_kubectl(&["create", "-f", path.to_str().unwrap()]);
+    let why = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.status.success() && why.contains("violates PodSecurity \"restricted:latest\""), "{why}");
+}
+
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_cluster_role_is_enough_and_nothing_more() {
+    let plane = ControlPlane::start();
+    let kubelet = Kubelet::start(&plane);
+    plane.kubectl(&["apply", "-k", folder("config/base").to_str().unwrap()]);
+    plane.kubectl(&["create", "namespace", "empty"]);
+    run_workload(&plane, &kubelet, "default");
+    let allowed =
+        [("", "services"), ("", "namespaces"), ("apps", "statefulsets"), ("discovery.k8s.io", "endpointslices")];
+    for namespace in ["default", NAMESPACE, "kube-system"] {
+        may_do(&plane, namespace, &allowed);
+    }
+    let all = Seen { answered: true, empty: Some("NOERROR"), expected_for: Some(1) };
+    each_rule(&plane, "clusterrole/headless-dns", &["--ordinals=ready"], "default", all, |resource| match resource {
+        "services" | "endpointslices" => Seen { answered: false, empty: Some("SERVFAIL"), expected_for: None },
+        "namespaces" => Seen { empty: Some("NXDOMAIN"), ..all },
+        "statefulsets" => Seen { expected_for: Some(5), ..all },
+        _ => panic!("nobody said what {resource} is for"),
+    });
+}
+
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_role_is_enough_and_nothing_more() {
+    let plane = ControlPlane::start();
+    let kubelet = Kubelet::start(&plane);
+    plane.kubectl(&["create", "namespace", NAMESPACE]);
+    plane.kubectl(&["create", "namespace", "empty"]);
+    plane.kubectl(&["apply", "-k", namespaced_in(&plane, NAMESPACE).to_str().unwrap()]);
+    run_workload(&plane, &kubelet, NAMESPACE);
+    let allowed = [("", "services"), ("apps", "statefulsets"), ("discovery.k8s.io", "endpointslices")];
+    may_do(&plane, NAMESPACE, &allowed);
+    for namespace in ["default", "kube-system", "empty"] {
+        may_do(&plane, namespace, &[]);
+    }
+    let options = ["--namespace", NAMESPACE];
+    // The other namespace is no business of this server.
+    let all = Seen { answered: true, empty: Some("REFUSED"), expected_for: Some(1) };
+    let role = format!("role/headless-dns --namespace {NAMESPACE}");
+    each_rule(&plane, &role, &options, NAMESPACE, all, |resource| match resource {
+        "services" | "endpointslices" => Seen { answered: false, expected_for: None, ..all },
+        "statefulsets" => Seen { expected_for: Some(5), ..all },
+        _ => panic!("nobody said what {resource} is for"),
+    });
+}
+
+/// The Pod as the kubelet would start it: the image's files and no others, the Pod's arguments and environment, its
+/// user, the ServiceAccount's token and the API server's address where a Pod finds them.
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_pod_finds_its_cluster() {
+    let plane = ControlPlane::start();
+    let kubelet = Kubelet::start(&plane);
+    let root = image_of(&plane);
+    plane.apply(&fs::read_to_string(folder("config/base/namespace.yaml")).unwrap());
+    run_workload(&plane, &kubelet, NAMESPACE);
+    // R6: in a cluster all private networks, of which one namespace does not tell everything.
+    let flavours = [(folder("config/base"), "NXDOMAIN"), (namespaced_in(&plane, NAMESPACE), "REFUSED")];
+    for (kustomization, nobodys) in flavours {
+        plane.kubectl(&["apply", "-k", kustomization.to_str().unwrap()]);
+        let server = Server::run(as_its_pod(&plane, &root)).synced();
+        assert!(!server.log().contains("does not allow"), "{}", server.log());
+        assert!(server.out().contains(&format!("source  {}/", plane.url())), "{}", server.out());
+        assert_eq!(server.data(&format!("web.{NAMESPACE}.svc.cluster.local"), "A").len(), 2);
+        // N17: the Service in front.
+        let service = get(&plane, NAMESPACE, "service/headless-dns");
+        assert_eq!(server.data("ns.dns.cluster.local", "A"), [service["spec"]["clusterIP"].as_str().unwrap()]);
+        assert_eq!(server.ask("1.0.16.172.in-addr.arpa", "PTR").rcode.as_deref(), Some(nobodys));
+        let rights = ["clusterrole", "clusterrolebinding", "deployment", "service"];
+        for kind in rights {
+            plane.kubectl(&["delete", kind, "headless-dns", "-n", NAMESPACE, "--ignore-not-found"]);
+        }
+    }
+}
+
+/// What the image holds, and what the kubelet adds for the ServiceAccount.
+fn image_of(plane: &ControlPlane) -> PathBuf {
+    let root = plane.folder().join("root");
+    let binary = PathBuf::from(headless_dns().get_program());
+    let filled = Command::new(folder("config/image-root")).arg(&binary).arg(&root).status().unwrap();
+    assert!(filled.success());
+    let account = root.join("var/run/secrets/kubernetes.io/serviceaccount");
+    fs::create_dir_all(&account).unwrap();
+    fs::copy(plane.ca(), account.join("ca.crt")).unwrap();
+    fs::write(account.join("token"), "server-token").unwrap();
+    fs::write(account.join("namespace"), NAMESPACE).unwrap();
+    root
+}
+
+/// The one container of the Deployment's Pods.
+fn as_its_pod(plane: &ControlPlane, root: &Path) -> Command {
+    let deployment = get(plane, NAMESPACE, "deployment/headless-dns");
+    let pod = &deployment["spec"]["template"]["spec"];
+    let (user, container) = (&pod["securityContext"], &pod["containers"][0]);
+    let mut command = in_root(root, &format!("{}:{}", user["runAsUser"], user["runAsGroup"]));
+    command.arg("/headless-dns").args(container["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    for (name, value) in environment(container) {
+        command.env(name, value);
+    }
+    let url = plane.url();
+    let (host, port) = url.strip_prefix("https://").unwrap().split_once(':').unwrap();
+    command.env("KUBERNETES_SERVICE_HOST", host).env("KUBERNETES_SERVICE_PORT", port);
+    // The one thing that is not the Pod's: there are other servers on this machine.
+    command.env("HEADLESS_DNS_LISTEN", "127.0.0.1:0");
+    command
+}
+
+/// What a container's environment comes to: `$(NAME)` is a variable that stands before.
+fn environment(container: &Value) -> Vec<(String, String)> {
+    let mut known: Vec<(String, String)> = Vec::new();
+    for variable in container["env"].as_array().unwrap() {
+        let value = match variable["value"].as_str() {
+            Some(value) => {
+                known.iter().fold(value.to_owned(), |text, (name, is)| text.replace(&format!("$({name})"), is))
+            }
+            None => {
+                assert_eq!(variable["valueFrom"]["fieldRef"]["fieldPath"], "metadata.namespace");
+                NAMESPACE.to_owned()
+            }
+        };
+        known.push((variable["name"].as_str().unwrap().to_owned(), value));
+    }
+    known
+}
+
+/// A command in another root: as `user` if we may, as the root of a user namespace of our own if not.
+fn in_root(root: &Path, user: &str) -> Command {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if is_root {
+        let mut command = Command::new("setpriv");
+        command.args(["--no-new-privs", "chroot", &format!("--userspec={user}"), "--groups="]).arg(root);
+        return command;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "chroot"]).arg(root);
+    command
+}
+
+/// Three ordinals, two of them ready and one of them without a Node.
+fn run_workload(plane: &ControlPlane, kubelet: &Kubelet, namespace: &str) {
+    kubelet.hold_pending(namespace, "web-2", true);
+    plane.pipe(&["apply", "-n", namespace, "-f", "-"], WORKLOAD);
+    until("two ordinals", PATIENCE, || {
+        let slices = get(plane, namespace, "endpointslices");
+        let endpoints = slices["items"].as_array().unwrap().iter().flat_map(|slice| slice["endpoints"].as_array());
+        let ready = endpoints
+            .flatten()
+            .filter(|endpoint| endpoint["conditions"]["ready"] == true && endpoint["hostname"].is_string());
+        let pods = get(plane, namespace, "pods");
+        let named = pods["items"].as_array().unwrap().iter().any(|pod| pod["metadata"]["name"] == "web-2");
+        if ready.count() == 2 && named { Ok(()) } else { Err(slices.to_string()) }
+    });
+}
+
+/// What a server that may do some things shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    /// The names of the Service and of an ordinal have addresses.
+    answered: bool,
+    /// What the namespace `empty` is answered with.
+    empty: Option<&'static str>,
+    /// For how many seconds the ordinal that has no Node yet is denied.
+    expected_for: Option<u32>,
+}
+
+/// Starts a server with the whole role, and one without each of its rules, and sees what they show.
+fn each_rule(
+    plane: &ControlPlane,
+    role: &str,
+    options: &[&str],
+    namespace: &str,
+    with_all: Seen,
+    without: impl Fn(&str) -> Seen,
+) {
+    let get: Vec<&str> = ["get", "-o", "json"].into_iter().chain(role.split(' ')).collect();
+    let mut whole: Value = serde_json::from_str(&plane.kubectl(&get)).unwrap();
+    // What it was when it is put back, not which version of it.
+    whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let rules = whole["rules"].as_array().unwrap().clone();
+    let server = Server::start(&plane.server_kubeconfig(), options).synced();
+    sees(&server, namespace, with_all, "with the whole role");
+    let log = server.log();
+    assert!(!log.contains("does not allow") && !log.contains("cannot follow"), "{log}");
+    for (at, rule) in rules.iter().enumerate() {
+        let resource = rule["resources"][0].as_str().unwrap();
+        assert_eq!((rule["resources"].as_array().unwrap().len(), &rule["verbs"]), (1, &json!(["list", "watch"])));
+        for left in [json!([]), json!(["list"]), json!(["watch"])] {
+            let mut role = whole.clone();
+            match left.as_array().unwrap().is_empty() {
+                true => _ = role["rules"].as_array_mut().unwrap().remove(at),
+                false => role["rules"][at]["verbs"] = left.clone(),
+            }
+            let has = |verb: &str| left.as_array().unwrap().iter().any(|left| left == verb);
+            replace_role(plane, &role, namespace, resource, [has("list"), has("watch")]);
+            if !has("list") {
+                cannot_list(plane, options, resource);
+            }
+            // A stream that begins with everything needs no list; the probe of the version and older API servers do.
+            if has("watch") {
+                continue;
+            }
+            let expected = without(resource);
+            let server = Server::start(&plane.server_kubeconfig(), options);
+            let denied = format!("the API server does not allow `watch` on {resource}");
+            until("the server says what it may not do", PATIENCE, || {
+                let log = server.log();
+                if log.contains(&denied) { Ok(()) } else { Err(log) }
+            });
+            let server = if expected.answered { server.synced() } else { server };
+            sees(&server, namespace, expected, &format!("{resource} with {left}"));
+        }
+        replace_role(plane, &whole, namespace, resource, [true; 2]);
+    }
+}
+
+/// `records` reads the cluster once, by lists, and says which it may not make.
+fn cannot_list(plane: &ControlPlane, options: &[&str], resource: &str) {
+    let output = headless_dns().args(["records", "--kubeconfig"]).arg(plane.server_kubeconfig()).args(options).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(&format!("cannot list {resource}")) && said.contains("does not allow `list`"), "{said}");
+    let required = matches!(resource, "services" | "endpointslices");
+    assert_eq!(output.status.code(), Some(i32::from(required)), "{said}");
+}
+
+/// Puts a role in the place of the one of its name, and waits until the API server minds which of `list` and `watch` it
+/// has.
+fn replace_role(plane: &ControlPlane, role: &Value, namespace: &str, resource: &str, may: [bool; 2]) {
+    plane.pipe(&["replace", "-f", "-"], &role.to_string());
+    until("the API server minds the role", PATIENCE, || {
+        let allowed = rules(plane, &user(SERVER_USER), namespace);
+        let has = |verb: &str| allowed.iter().any(|(_, of, may)| of == resource && may == verb);
+        let has = ["list", "watch"].map(has);
+        if has == may { Ok(()) } else { Err(format!("{resource}: {has:?}")) }
+    });
+}
+
+fn sees(server: &Server, namespace: &str, expected: Seen, when: &str) {
+    let name = |host: &str| format!("{host}web.{namespace}.svc.cluster.local");
+    let soa_ttl = || {
+        let output = Command::new("dig")
+            .args([&format!("@{}", server.address.ip()), "-p", &server.address.port().to_string()])
+            .args(["+noall", "+authority", "+tries=1", &name("web-2."), "A"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let soa = text.lines().find(|line| line.contains("SOA"))?;
+        Some(soa.split_whitespace().nth(1)?.parse::<u32>().unwrap())
+    };
+    until(when, PATIENCE, || {
+        let empty = server.ask("empty.svc.cluster.local", "A").rcode;
+        let seen = Seen {
+            answered: server.data(&name(""), "A").len() == 2 && server.data(&name("web-0."), "A").len() == 1,
+            empty: ["NOERROR", "NXDOMAIN", "REFUSED", "SERVFAIL"]
+                .into_iter()
+                .find(|code| empty.as_deref() == Some(code)),
+            expected_for: soa_ttl(),
+        };
+        if seen == expected { Ok(()) } else { Err(format!("{seen:?}, and not {expected:?}: {}", server.log())) }
+    });
+    if !expected.answered {
+        let answer = server.ask(&name(""), "A");
+        assert_eq!(answer.rcode.as_deref(), Some("SERVFAIL"), "{when}: {answer}");
+        assert_eq!(answer.ede, ["14 (Not Ready): (not synced yet)"], "{when}");
+    }
+}
+
+/// What the server's user may do in a namespace, besides what any service account may, is to list and to watch these.
+fn may_do(plane: &ControlPlane, namespace: &str, resources: &[(&str, &str)]) {
+    let stranger = SERVER_USER.replace(":headless-dns:headless-dns", ":headless-dns:stranger");
+    let own = rules(plane, &user(SERVER_USER), namespace);
+    let strangers = rules(plane, &user(&stranger), namespace);
+    let more: BTreeSet<_> = own.difference(&strangers).cloned().collect();
+    let both = |(group, resource): &(&str, &str)| {
+        ["list", "watch"].map(|verb| ((*group).to_owned(), (*resource).to_owned(), verb.to_owned()))
+    };
+    assert_eq!(more, resources.iter().flat_map(both).collect(), "in {namespace}");
+}
+
+/// kubectl's words for a service account with its groups.
+fn user(name: &str) -> Vec<String> {
+    let namespace = name.split(':').nth(2).unwrap();
+    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"];
+    let groups = groups.iter().map(|group| format!("--as-group={group}"));
+    [format!("--as={name}")].into_iter().chain(groups).collect()
+}
+
+/// Group, resource and verb of all that a user may do, and of what is no resource its path and verb.
+fn rules(plane: &ControlPlane, user: &[String], namespace: &str) -> BTreeSet<(String, String, String)> {
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace}});
+    let mut args: Vec<&str> = user.iter().map(String::as_str).collect();
+    // To validate, kubectl would have to read what this user may not.
+    args.extend(["create", "--validate=false", "-o", "json", "-f", "-"]);
+    let said: Value = serde_json::from_str(&plane.pipe(&args, &review.to_string())).unwrap();
+    assert_eq!(said["status"]["incomplete"], false, "{said:#}");
+    let words = |of: &Value| -> Vec<String> {
+        of.as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let mut found = BTreeSet::new();
+    let (resources, paths) = (&said["status"]["resourceRules"], &said["status"]["nonResourceRules"]);
+    for rule in resources.as_array().into_iter().flatten() {
+        for (group, resource) in words(&rule["apiGroups"])
+            .iter()
+            .flat_map(|group| words(&rule["resources"]).into_iter().map(move |of| (group.clone(), of)))
+        {
+            found.extend(words(&rule["verbs"]).into_iter().map(|verb| (group.clone(), resource.clone(), verb)));
+        }
+    }
+    for rule in paths.as_array().into_iter().flatten() {
+        for path in words(&rule["nonResourceURLs"]) {
+            found.extend(words(&rule["verbs"]).into_iter().map(|verb| (String::new(), path.clone(), verb)));
+        }
+    }
+    found
+}
+
+/// `config/namespaced` with the namespace that somebody wrote into it.
+fn namespaced_in(plane: &ControlPlane, namespace: &str) -> PathBuf {
+    for part in ["server", "namespaced"] {
+        let copied =
+            Command::new("cp").arg("-r").arg(folder("config").join(part)).arg(plane.folder()).status().unwrap();
+        assert!(copied.success());
+    }
+    let own = plane.folder().join("namespaced");
+    let path = own.join("kustomization.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\nnamespace: payments\n"), "{text}");
+    fs::write(&path, text.replace("\nnamespace: payments\n", &format!("\nnamespace: {namespace}\n"))).unwrap();
+    own
+}
+
+fn get(plane: &ControlPlane, namespace: &str, what: &str) -> Value {
+    serde_json::from_str(&plane.kubectl(&["get", "-n", namespace, what, "-o", "json"])).unwrap()
+}
+
+fn folder(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
