@@ -24,9 +24,10 @@ pub const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// What a service account's tokens are signed for, and by whom.
 pub const ISSUER: &str = "https://kubernetes.default.svc";
 
+/// The last one lets namespaces end: it takes the finalizer from the volumes that a StatefulSet claimed.
 const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-controller,endpoints-controller,\
     statefulset-controller,deployment-controller,replicaset-controller,namespace-controller,\
-    garbage-collector-controller";
+    garbage-collector-controller,persistentvolumeclaim-protection-controller";
 /// How often a start is tried, each time on other ports.
 const TRIES: usize = 5;
 
@@ -161,7 +162,9 @@ impl ControlPlane {
     }
 
     fn kubectl_command(&self) -> Command {
-        let mut command = Command::new(self.assets.join("kubectl"));
+        // Without it kubectl waits for ever, as for a namespace that does not end.
+        let mut command = Command::new("timeout");
+        command.arg(PATIENCE.as_secs().to_string()).arg(self.assets.join("kubectl"));
         command.arg("--kubeconfig").arg(self.admin_kubeconfig());
         command.arg("--cache-dir").arg(self.folder.path().join("kubectl-cache"));
         command

@@ -1,14 +1,19 @@
 //! The real control plane: etcd, kube-apiserver, kube-controller-manager and kubectl, and the server that watches them.
 //!
 //! `control_plane.rs` starts the first three, `kubelet.rs` gives Pods addresses and readiness on command, `server.rs`
-//! starts the built binary and asks it with dig. `stories.rs` is what happens to Services and StatefulSets in their
-//! lives, `rights.rs` what `config/` installs and may do, `coredns.rs` the server behind CoreDNS.
+//! starts the built binary and asks it with dig, `whole.rs` compares all that it answers with what `kubectl get` says.
+//! `stories.rs` is what happens to Services and StatefulSets in their lives, `rights.rs` what `config/` installs and may
+//! do, `coredns.rs` the server behind CoreDNS.
 //!
 //! `cargo test` alone ignores all of this; `tests/cluster/run` builds and installs what is needed and runs it. The
 //! faults of an API server, one by one and on command, are in `tests/api_server`.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
-#![allow(clippy::print_stderr, reason = "what the processes said, where a test fails")]
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "each step, and what the processes said where a test fails"
+)]
 #![allow(dead_code, unreachable_pub, reason = "each part uses what it needs of the others")]
 
 mod control_plane;
@@ -17,6 +22,8 @@ mod kubelet;
 mod rights;
 mod server;
 mod stories;
+mod story;
+mod whole;
 
 use std::time::{Duration, Instant};
 
