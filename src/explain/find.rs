@@ -23,8 +23,8 @@ use crate::rules::PodRecords;
 pub const ROWS: usize = 256;
 /// How many objects of a kind a finding lists at most.
 const LISTED: usize = 3;
-/// How many port names a finding lists at most.
-const PORTS: usize = 5;
+/// How many names of ports or endpoints a finding lists at most.
+const NAMES: usize = 5;
 /// How deep a chain of ExternalNames is followed (N14).
 const MAX_CHAIN: usize = 8;
 
@@ -225,11 +225,15 @@ impl Finder<'_> {
     /// A Pod's name where a Service's is expected: an ordinal of a StatefulSet, or a hostname in a slice.
     fn pod_as_service(&mut self, key: &ObjectRef) {
         if let Some((set, ordinal)) = self.set_of(&key.namespace, &key.name) {
-            let in_range = range_of(set).contains(&ordinal);
-            let governing = ObjectRef::new(&key.namespace, &set.service_name);
-            if in_range && self.exists(&governing) {
-                let service = set.service_name.clone();
-                self.add(Finding::PodAsService { pod: key.clone(), service });
+            let (set, governing) = (set.clone(), ObjectRef::new(&key.namespace, &set.service_name));
+            if set.service_name.is_empty() {
+                self.add(Finding::NoServiceName { set: set.key });
+            } else if !self.exists(&governing) {
+                self.add_governing_missing(&set);
+            } else if range_of(&set).contains(&ordinal) {
+                self.add(Finding::PodAsService { pod: key.clone(), service: set.service_name });
+            } else {
+                self.add(out_of_range(&set, ordinal));
             }
             return;
         }
@@ -446,6 +450,17 @@ impl Finder<'_> {
         if self.findings.len() == before || self.searches() {
             self.no_addresses(service, &view);
         }
+        if self.findings.len() == before && self.searches() {
+            let mut known: Vec<Box<str>> = view
+                .slices()
+                .flat_map(EndpointSlice::endpoints)
+                .filter_map(|endpoint| Some(endpoint.hostname?.to_string().into()))
+                .collect();
+            known.sort();
+            known.dedup();
+            known.truncate(NAMES);
+            self.add(Finding::NoSuchEndpoint { service: key.clone(), label: label.into(), known });
+        }
     }
 
     /// `label` is the Pod name of `set` with this ordinal.
@@ -460,8 +475,7 @@ impl Finder<'_> {
         };
         let range = range_of(set);
         if !range.contains(&ordinal) {
-            let (start, replicas) = (set.start, set.replicas);
-            self.add(Finding::OrdinalOutOfRange { set: key.clone(), ordinal, start, replicas });
+            self.add(out_of_range(set, ordinal));
         }
         if matches!(service.kind, ServiceKind::ExternalName(_)) {
             return self.add(Finding::GoverningExternal { set: key.clone(), service: name.clone() });
@@ -655,7 +669,7 @@ impl Finder<'_> {
             named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()).collect();
         known.sort();
         known.dedup();
-        known.truncate(PORTS);
+        known.truncate(NAMES);
         self.add(Finding::NoPort { service: key, port: port.into(), known });
     }
 
@@ -704,6 +718,10 @@ impl Finder<'_> {
     }
 }
 
+fn out_of_range(set: &StatefulSet, ordinal: u32) -> Finding {
+    Finding::OrdinalOutOfRange { set: set.key.clone(), ordinal, start: set.start, replicas: set.replicas }
+}
+
 fn not_served(service: &ObjectRef, label: &str, endpoint: Option<Endpoint<'_>>) -> Finding {
     let (service, label) = (service.clone(), label.into());
     let serving = endpoint.map(|endpoint| endpoint.conditions.serving());
@@ -728,11 +746,13 @@ fn ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, 
     ports
 }
 
-/// The first label that the Service selects and the StatefulSet's Pods do not have.
+/// The labels that the Service selects and the StatefulSet's Pods do not have.
 fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
     let has = |key: &str| set.template.labels.get(key);
-    let (key, selected) = service.selector.iter().find(|(key, value)| has(key) != Some(value))?;
-    Some(Differs { set: set.key.name.clone(), key: key.clone(), selected: selected.clone(), has: has(key).cloned() })
+    let differs = service.selector.iter().filter(|(key, value)| has(key) != Some(value));
+    let labels: Vec<_> = differs.map(|(key, value)| (key.clone(), value.clone(), has(key).cloned())).collect();
+    let entirely = service.selector.keys().all(|key| has(key).is_none());
+    (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, entirely })
 }
 
 fn satisfies(labels: &Labels, selector: &Labels) -> bool {

@@ -211,6 +211,15 @@ pub enum Finding {
         /// Services that have this endpoint.
         elsewhere: Vec<ObjectRef>,
     },
+    /// The Service has no endpoint of this name.
+    NoSuchEndpoint {
+        /// The Service.
+        service: ObjectRef,
+        /// The label asked for.
+        label: Box<str>,
+        /// Hostnames that its slices list.
+        known: Vec<Box<str>>,
+    },
     /// The name exists in another namespace.
     OtherNamespace {
         /// The Service of the question.
@@ -356,17 +365,15 @@ pub enum Finding {
     Stale,
 }
 
-/// A StatefulSet's label that its governing Service does not select.
+/// A StatefulSet whose Pods its governing Service does not select.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Differs {
     /// The StatefulSet.
     pub set: Box<str>,
-    /// The label's key.
-    pub key: Box<str>,
-    /// What the Service selects.
-    pub selected: Box<str>,
-    /// What the StatefulSet's Pods have: nothing where they do not have the label.
-    pub has: Option<Box<str>>,
+    /// The labels that differ, at least one: the key, what the Service selects, and what the Pods have.
+    pub labels: Vec<(Box<str>, Box<str>, Option<Box<str>>)>,
+    /// Whether they have none of the labels that the Service selects.
+    pub entirely: bool,
 }
 
 /// How much a finding matters to whoever asked for the name.
@@ -443,6 +450,7 @@ impl Finding {
             Self::Stale => ("D48", "STALE"),
             Self::ExternalNameOutside { .. } => ("D52", "EXTERNALNAME-OUTSIDE"),
             Self::NoClusterIp { .. } => ("D53", "NO-CLUSTER-IP"),
+            Self::NoSuchEndpoint { .. } => ("D54", "NO-SUCH-ENDPOINT"),
         }
     }
 
@@ -458,6 +466,7 @@ impl Finding {
             | Self::NoService { .. }
             | Self::OtherNamespace { .. }
             | Self::NotAnEndpoint { .. }
+            | Self::NoSuchEndpoint { .. }
             | Self::TooManyLabels
             | Self::AddressUnknown { .. } => Severity::Guess,
             _ => Severity::Cause,
@@ -498,7 +507,7 @@ impl Finding {
             Self::Swapped { .. } => 31,
             Self::NoService { .. } => 32,
             Self::OtherNamespace { .. } => 33,
-            Self::NotAnEndpoint { .. } | Self::AddressUnknown { .. } => 34,
+            Self::NotAnEndpoint { .. } | Self::NoSuchEndpoint { .. } | Self::AddressUnknown { .. } => 34,
             Self::TooManyLabels => 35,
             Self::GoverningNotHeadless { .. }
             | Self::PublishedNotReady { .. }
@@ -617,8 +626,8 @@ impl Finding {
             }
             Self::PodFinished { pod } => write!(f, "Pod {pod} has run to its end"),
             Self::NoEndpoints { service, differs: None } => write!(f, "Service {service} has 0 endpoints"),
-            Self::NoEndpoints { service, differs: Some(differs) } => {
-                let Differs { set, key, selected, has } = differs;
+            Self::NoEndpoints { service, differs: Some(Differs { set, labels, .. }) } => {
+                let (key, selected, has) = &labels[0];
                 write!(f, "Service {service} selects {key}={selected}, Pods of StatefulSet {set} have ")?;
                 match has {
                     Some(has) => write!(f, "{key}={has}"),
@@ -646,6 +655,12 @@ impl Finding {
             }
             Self::NotAnEndpoint { service, address, .. } => {
                 write!(f, "{address} is no endpoint of Service {service}")
+            }
+            Self::NoSuchEndpoint { service, label, known } if known.is_empty() => {
+                write!(f, "Service {service} has no endpoint named {label}, and none with a hostname")
+            }
+            Self::NoSuchEndpoint { service, label, known } => {
+                write!(f, "Service {service} has no endpoint named {label}; it has {}", list(known, " and "))
             }
             Self::OtherNamespace { service, elsewhere } => {
                 write!(f, "{} exists in {}", service.name, list_namespaces(elsewhere))
@@ -688,16 +703,14 @@ impl Finding {
                 write!(f, "externalName {value:?} of Service {service} is no domain name")
             }
             Self::ExternalNameLoop { service } => {
-                write!(f, "externalName of Service {service} leads back to a name that was followed already")
+                write!(f, "Service {service} leads back to a name that was followed already")
             }
             Self::ExternalNameDangling { service, target } => {
                 write!(f, "externalName of Service {service} leads to {}, which does not exist", bare(target))
             }
-            Self::ExternalNameOutside { service, target } => write!(
-                f,
-                "externalName of Service {service} leads out to {}: a stub resolver does not follow it",
-                bare(target)
-            ),
+            Self::ExternalNameOutside { service, target } => {
+                write!(f, "Service {service} leads out to {}: a stub resolver does not follow it", bare(target))
+            }
             Self::FqdnSlice { slice } => {
                 write!(f, "EndpointSlice {slice} has addressType FQDN, which is not answered")
             }
@@ -763,6 +776,7 @@ impl Finding {
             | Self::PublishedNotReady { service: key }
             | Self::NoHostname { service: key, .. }
             | Self::HasHostname { service: key, .. }
+            | Self::NoSuchEndpoint { service: key, .. }
             | Self::NoPort { service: key, .. }
             | Self::OtherProtocol { service: key, .. }
             | Self::PortUnnamed { service: key, .. }

@@ -3,10 +3,11 @@
 //! What cannot be changed in place is not advised: `serviceName` and a StatefulSet's selector are immutable, and
 //! `clusterIP` cannot become `None` or stop being it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::finding::{Finding, bare, dashed};
+use super::finding::{Differs, Finding, bare, dashed};
 use crate::objects::{ObjectRef, Protocol};
 
 /// What helps against a cause.
@@ -62,16 +63,15 @@ impl Finding {
                 command(format!("kubectl -n {} describe pod {}", pod.namespace, pod.name))
             }
             Self::NotReady { service, .. } | Self::NoneReady { service, .. } => command(format!(
-                "kubectl -n {} patch service {} -p '{{\"spec\":{{\"publishNotReadyAddresses\":true}}}}'",
-                service.namespace, service.name
+                "{} # names before the Pods are ready",
+                patch(service, &serde_json::json!({ "publishNotReadyAddresses": true }))
             )),
-            Self::NoEndpoints { service, differs: Some(differs) } => {
-                let has = differs.has.as_ref()?;
-                command(format!(
-                    "kubectl -n {} patch service {} -p '{{\"spec\":{{\"selector\":{{\"{}\":\"{has}\"}}}}}}'",
-                    service.namespace, service.name, differs.key
-                ))
-            }
+            // A selector without any label would select nothing at all.
+            Self::NoEndpoints { differs: Some(Differs { entirely: true, .. }), .. } => None,
+            Self::NoEndpoints { service, differs: Some(differs) } => command(patch(
+                service,
+                &serde_json::json!({ "selector": differs.labels.iter().map(|(key, _, has)| (&**key, has)).collect::<BTreeMap<_, _>>() }),
+            )),
             Self::NoEndpoints { service, differs: None } => {
                 command(format!("kubectl -n {} get pods --show-labels", service.namespace))
             }
@@ -152,11 +152,18 @@ impl Finding {
             | Self::NoFamily { .. }
             | Self::ExternalNameOutside { .. }
             | Self::AddressUnknown { .. }
+            | Self::NoSuchEndpoint { .. }
             | Self::Wildcard
             | Self::NotSynced { .. }
             | Self::Stale => None,
         }
     }
+}
+
+/// The command that changes these fields of a Service's spec.
+fn patch(service: &ObjectRef, spec: &serde_json::Value) -> String {
+    let patch = serde_json::json!({ "spec": spec });
+    format!("kubectl -n {} patch service {} -p '{patch}'", service.namespace, service.name)
 }
 
 /// A headless Service as YAML.
