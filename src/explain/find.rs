@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::finding::{Differs, Finding};
+use super::finding::{Difference, Differs, Finding};
 use super::{Absence, Asked, Effort, Known, Outcome};
 use crate::cluster::{PodState, Resource, ServiceView};
 use crate::names::labels::{Label, split};
@@ -313,10 +313,14 @@ impl Finder<'_> {
             if view.slices().next().is_none() {
                 let unlabelled = self.unlabelled(&key.namespace);
                 self.add(Finding::NoSlice { service: key, unlabelled });
+            } else if view.slices().all(|slice| !slice.fqdn) {
+                self.add(Finding::NoEndpoints { service: key, selects: false, differs: None });
             }
         } else if view.slices().all(|slice| !slice.fqdn) {
-            let differs = view.stateful_sets.iter().find_map(|set| differs(service, set));
-            self.add(Finding::NoEndpoints { service: key, differs });
+            // Of several StatefulSets that it governs it may be meant for one.
+            let different: Vec<_> = view.stateful_sets.iter().map_while(|set| differs(service, set)).collect();
+            let differs = different.first().filter(|_| different.len() == view.stateful_sets.len()).cloned();
+            self.add(Finding::NoEndpoints { service: key, selects: true, differs });
         }
     }
 
@@ -568,19 +572,24 @@ impl Finder<'_> {
             }
         }
         if let (Some(address), false, true) = (spelled, listed, self.searches()) {
-            let elsewhere = self.services_with(address);
+            let elsewhere =
+                self.services_with(address, |endpoint| endpoint.conditions.ready() && endpoint.hostname.is_none());
             self.add(Finding::NotAnEndpoint { service: key.clone(), address, elsewhere });
         }
     }
 
-    /// Services that have an endpoint with this address, whatever its state.
-    fn services_with(&self, address: IpAddr) -> Vec<ObjectRef> {
-        let has = |slice: &&EndpointSlice| slice.endpoints().any(|endpoint| endpoint.address == address);
+    /// Services with such an endpoint at this address.
+    fn services_with(&self, address: IpAddr, such: impl Fn(Endpoint<'_>) -> bool) -> Vec<ObjectRef> {
+        let has =
+            |slice: &&EndpointSlice| slice.endpoints().any(|endpoint| endpoint.address == address && such(endpoint));
         let owner = |slice: &EndpointSlice| Some(ObjectRef::new(&slice.key.namespace, slice.service.as_deref()?));
         let mut services: Vec<ObjectRef> = self.known.cluster.slices().filter(has).filter_map(owner).collect();
         services.sort();
         services.dedup();
-        services.retain(|service| self.exists(service));
+        services.retain(|key| {
+            let service = self.known.cluster.service(key).service;
+            service.is_some_and(|service| !matches!(service.kind, ServiceKind::ExternalName(_)))
+        });
         services.truncate(LISTED);
         services
     }
@@ -628,6 +637,9 @@ impl Finder<'_> {
         };
         if let ServiceKind::ExternalName(target) = &service.kind {
             return self.add(Finding::BelowExternalName { service: key.clone(), target: target.clone() });
+        }
+        if service.kind == ServiceKind::ClusterIp(Vec::new()) {
+            return self.add(Finding::NoClusterIp { service: key.clone() });
         }
         self.no_addresses(service, &view);
         let nothing_below = !self.findings.is_empty();
@@ -704,7 +716,7 @@ impl Finder<'_> {
 
     fn reverse(&mut self) {
         let Some(address) = reverse::address_of(self.asked.name).filter(|_| self.searches()) else { return };
-        let not_ready = self.services_with(address);
+        let not_ready = self.services_with(address, |endpoint| !endpoint.conditions.ready());
         let mut pods: Vec<ObjectRef> = self
             .known
             .cluster
@@ -749,8 +761,10 @@ fn ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, 
 /// The labels that the Service selects and the StatefulSet's Pods do not have.
 fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
     let has = |key: &str| set.template.labels.get(key);
-    let differs = service.selector.iter().filter(|(key, value)| has(key) != Some(value));
-    let labels: Vec<_> = differs.map(|(key, value)| (key.clone(), value.clone(), has(key).cloned())).collect();
+    let mut labels = Vec::new();
+    for (key, selected) in service.selector.iter().filter(|(key, value)| has(key) != Some(value)) {
+        labels.push(Difference { key: key.clone(), selected: selected.clone(), has: has(key).cloned() });
+    }
     let entirely = service.selector.keys().all(|key| has(key).is_none());
     (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, entirely })
 }

@@ -158,10 +158,12 @@ pub enum Finding {
         /// The Pod.
         pod: ObjectRef,
     },
-    /// The Service has a selector, and slices without any endpoint.
+    /// The Service's slices list no endpoint at all.
     NoEndpoints {
         /// The Service.
         service: ObjectRef,
+        /// Whether it has a selector.
+        selects: bool,
         /// A StatefulSet that it governs and whose Pods it does not select.
         differs: Option<Differs>,
     },
@@ -370,10 +372,21 @@ pub enum Finding {
 pub struct Differs {
     /// The StatefulSet.
     pub set: Box<str>,
-    /// The labels that differ, at least one: the key, what the Service selects, and what the Pods have.
-    pub labels: Vec<(Box<str>, Box<str>, Option<Box<str>>)>,
+    /// The labels that differ, at least one.
+    pub labels: Vec<Difference>,
     /// Whether they have none of the labels that the Service selects.
     pub entirely: bool,
+}
+
+/// A label that is not what is selected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// The label's key.
+    pub key: Box<str>,
+    /// What the Service selects.
+    pub selected: Box<str>,
+    /// What the Pods have; nothing where they do not have the label.
+    pub has: Option<Box<str>>,
 }
 
 /// How much a finding matters to whoever asked for the name.
@@ -625,9 +638,9 @@ impl Finding {
                 write!(f, "{label} of Service {service} is terminating{serves}")
             }
             Self::PodFinished { pod } => write!(f, "Pod {pod} has run to its end"),
-            Self::NoEndpoints { service, differs: None } => write!(f, "Service {service} has 0 endpoints"),
-            Self::NoEndpoints { service, differs: Some(Differs { set, labels, .. }) } => {
-                let (key, selected, has) = &labels[0];
+            Self::NoEndpoints { service, differs: None, .. } => write!(f, "Service {service} has 0 endpoints"),
+            Self::NoEndpoints { service, differs: Some(Differs { set, labels, .. }), .. } => {
+                let Difference { key, selected, has } = &labels[0];
                 write!(f, "Service {service} selects {key}={selected}, Pods of StatefulSet {set} have ")?;
                 match has {
                     Some(has) => write!(f, "{key}={has}"),

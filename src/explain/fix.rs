@@ -68,11 +68,14 @@ impl Finding {
             )),
             // A selector without any label would select nothing at all.
             Self::NoEndpoints { differs: Some(Differs { entirely: true, .. }), .. } => None,
-            Self::NoEndpoints { service, differs: Some(differs) } => command(patch(
-                service,
-                &serde_json::json!({ "selector": differs.labels.iter().map(|(key, _, has)| (&**key, has)).collect::<BTreeMap<_, _>>() }),
-            )),
-            Self::NoEndpoints { service, differs: None } => {
+            Self::NoEndpoints { service, differs: Some(differs), .. } => {
+                let labels: BTreeMap<&str, _> = differs.labels.iter().map(|label| (&*label.key, &label.has)).collect();
+                command(patch(service, &serde_json::json!({ "selector": labels })))
+            }
+            Self::NoEndpoints { service, selects: false, .. } => {
+                advice(format!("write endpoints into the EndpointSlices of Service {service}, or give it a selector"))
+            }
+            Self::NoEndpoints { service, .. } => {
                 command(format!("kubectl -n {} get pods --show-labels", service.namespace))
             }
             Self::NoSlice { service, unlabelled } => match unlabelled.first() {
@@ -170,18 +173,28 @@ fn patch(service: &ObjectRef, spec: &serde_json::Value) -> String {
 fn headless(key: &ObjectRef, selector: &crate::objects::Labels, ports: &[(Box<str>, Protocol, u16)]) -> String {
     let mut yaml = format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n  clusterIP: None\n  selector:\n",
-        key.name, key.namespace
+        scalar(&key.name),
+        scalar(&key.namespace)
     );
     for (label, value) in selector {
-        // Quoted: `true` and `1` are labels, and must stay text. JSON strings are YAML.
-        let _ = writeln!(yaml, "    {label}: {}", serde_json::Value::from(&**value));
+        let _ = writeln!(yaml, "    {}: {}", scalar(label), scalar(value));
     }
     if !ports.is_empty() {
         yaml.push_str("  ports:\n");
     }
     for (name, protocol, number) in ports {
         let protocol = protocol.label()[1..].to_ascii_uppercase();
-        let _ = writeln!(yaml, "  - name: {name}\n    port: {number}\n    protocol: {protocol}");
+        let _ = writeln!(yaml, "  - name: {}\n    port: {number}\n    protocol: {protocol}", scalar(name));
     }
     yaml
+}
+
+/// A text in YAML. In quotes where it would be read as something else: `n` and `1` are names too.
+fn scalar(text: &str) -> String {
+    const WORDS: [&str; 11] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"];
+    let plain = text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._/".contains(&octet))
+        && !WORDS.contains(&text.to_ascii_lowercase().as_str());
+    // JSON strings are YAML.
+    if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }

@@ -19,7 +19,7 @@ use crate::rules::Rules;
 pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
 pub use asker::Asker;
 pub use find::ROWS;
-pub use finding::{About, Differs, Finding, MAX_BRIEF, Severity};
+pub use finding::{About, Difference, Differs, Finding, MAX_BRIEF, Severity};
 pub use fix::Fix;
 
 /// What is known, and by which rules names are made of it.

@@ -157,6 +157,7 @@ impl fmt::Display for Invalid {
 }
 
 /// What a document turned out to be.
+#[allow(clippy::large_enum_variant)] // it is taken apart at once, and nearly all of them are objects
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded {
     /// An object, and what of it could not be served.
