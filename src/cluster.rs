@@ -92,7 +92,7 @@ pub struct Cluster {
     known: [Map<ObjectRef, Mark>; 7],
     services: Map<ObjectRef, ServiceState>,
     slices: Map<ObjectRef, Arc<EndpointSlice>>,
-    pods: Map<Box<str>, BTreeMap<Box<str>, Vec<IpAddr>>>,
+    pods: Map<Box<str>, BTreeMap<Box<str>, PodState>>,
     stateful_sets: Map<ObjectRef, StatefulSet>,
     namespaces: Map<Box<str>, NamespaceState>,
     networks: Networks,
@@ -102,6 +102,15 @@ pub struct Cluster {
 
 /// The number of the relist that an object was last seen in.
 type Mark = u32;
+
+/// What is known of a Pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodState {
+    /// Its addresses; none of a finished Pod, whose address may belong to another one by now.
+    pub addresses: Vec<IpAddr>,
+    /// Its phase is Succeeded or Failed.
+    pub finished: bool,
+}
 
 /// All that bears a Service's name: the Service may be missing.
 #[derive(Default)]
@@ -243,6 +252,11 @@ impl Cluster {
         self.marks[resource as usize] += 1;
     }
 
+    /// How many objects of `resource` are known.
+    pub fn count(&self, resource: Resource) -> usize {
+        self.known[resource as usize].len()
+    }
+
     /// How many objects of `resource` are known, and how many of them the relist has not seen: what
     /// [`Self::sweep`] would forget.
     pub fn unseen(&self, resource: Resource) -> (usize, usize) {
@@ -282,7 +296,47 @@ impl Cluster {
 
     /// The addresses of the Pods of a namespace.
     pub fn pod_addresses(&self, namespace: &str) -> impl Iterator<Item = IpAddr> {
-        self.pods.get(namespace).into_iter().flat_map(|pods| pods.values()).flatten().copied()
+        self.pods_of(namespace).flat_map(|(_, pod)| &pod.addresses).copied()
+    }
+
+    /// The Pods of a namespace, by name: all that there are only where Pods are read.
+    pub fn pods_of(&self, namespace: &str) -> impl Iterator<Item = (&str, &PodState)> {
+        self.pods.get(namespace).into_iter().flatten().map(|(name, pod)| (&**name, pod))
+    }
+
+    /// One Pod, where Pods are read.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&PodState> {
+        self.pods.get(namespace)?.get(name)
+    }
+
+    /// Every Pod.
+    pub fn pods(&self) -> impl Iterator<Item = (&str, &str, &PodState)> {
+        self.pods.iter().flat_map(|(namespace, pods)| pods.iter().map(move |(name, pod)| (&**namespace, &**name, pod)))
+    }
+
+    /// One StatefulSet.
+    pub fn stateful_set(&self, key: &ObjectRef) -> Option<&StatefulSet> {
+        self.stateful_sets.get(key)
+    }
+
+    /// Every StatefulSet, in no order.
+    pub fn stateful_sets(&self) -> impl Iterator<Item = &StatefulSet> {
+        self.stateful_sets.values()
+    }
+
+    /// Every Service, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().filter_map(|state| state.service.as_ref())
+    }
+
+    /// Every EndpointSlice, in no order, also those that belong to no Service.
+    pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.values().map(AsRef::as_ref)
+    }
+
+    /// Whether Namespaces are objects here like others: if not, one that holds nothing is not known.
+    pub fn declares_namespaces(&self) -> bool {
+        self.namespaces_exist == Namespaces::Declared && !self.known[Resource::Namespaces as usize].is_empty()
     }
 
     /// The addresses of the Service in front of this server.
@@ -382,18 +436,17 @@ impl Cluster {
     }
 
     fn apply_pod(&mut self, pod: Pod, dirty: &mut Vec<Contributor>) {
-        // A finished Pod's address may belong to another one by now.
         let addresses = if pod.finished { Vec::new() } else { pod.addresses };
         let pods = self.pods.entry(pod.key.namespace.clone()).or_default();
-        if pods.get(&pod.key.name) != Some(&addresses) {
-            pods.insert(pod.key.name, addresses);
+        let old = pods.insert(pod.key.name, PodState { addresses: addresses.clone(), finished: pod.finished });
+        if old.is_none_or(|old| old.addresses != addresses) {
             dirty.push(Contributor::PodAddresses(pod.key.namespace));
         }
     }
 
     fn delete_pod(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
         let Some(pods) = self.pods.get_mut(&key.namespace) else { return };
-        if pods.remove(&key.name).is_some_and(|addresses| !addresses.is_empty()) {
+        if pods.remove(&key.name).is_some_and(|pod| !pod.addresses.is_empty()) {
             dirty.push(Contributor::PodAddresses(key.namespace.clone()));
         }
         if pods.is_empty() {

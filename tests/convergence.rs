@@ -158,6 +158,8 @@ fn stateful_set() -> impl Strategy<Value = StatefulSet> {
             service_name: service.into(),
             replicas,
             start,
+            parallel: false,
+            selector: Default::default(),
             template: PodTemplate::default(),
         },
     )

@@ -97,6 +97,12 @@ pub fn reverse_name(address: IpAddr) -> WireName {
     Prefix::of(address).name()
 }
 
+/// The address whose reverse name `name` is, if it is one of a whole address.
+pub fn address_of(name: &QueryName) -> Option<IpAddr> {
+    let (prefix, rest) = read(name)?;
+    (rest == 0 && prefix.length() == Prefix::width(prefix.v6)).then(|| prefix.address())
+}
+
 /// The reverse zones served: no two of them overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReverseZones {

@@ -157,6 +157,7 @@ impl fmt::Display for Invalid {
 }
 
 /// What a document turned out to be.
+#[allow(clippy::large_enum_variant)] // it is taken apart at once, and nearly all of them are objects
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded {
     /// An object, and what of it could not be served.
@@ -274,6 +275,8 @@ pub struct EndpointSlice {
     pub service: Option<Box<str>>,
     /// Ports of every endpoint of this slice.
     pub ports: Box<[EndpointPort]>,
+    /// `addressType` is FQDN: it has no rows, whatever endpoints the object lists.
+    pub fqdn: bool,
     addresses: Addresses,
     conditions: Box<[Conditions]>,
     hostnames: LabelColumn,
@@ -308,11 +311,17 @@ impl EndpointSlice {
             key,
             service,
             ports: ports.into(),
+            fqdn: false,
             conditions: rows.iter().map(|row| row.conditions).collect(),
             hostnames: LabelColumn::new(rows.iter().map(|row| row.hostname.as_deref())),
             pods: LabelColumn::new(pods.iter().map(Option::as_deref)),
             addresses,
         }
+    }
+
+    /// A slice of names instead of addresses (`addressType: FQDN`), of which nothing is served.
+    pub fn of_names(key: ObjectRef, service: Option<Box<str>>) -> Self {
+        Self { fqdn: true, ..Self::new(key, service, Family::V4, Vec::new(), &[]) }
     }
 
     /// The family of every address in this slice.
@@ -511,6 +520,10 @@ pub struct StatefulSet {
     pub replicas: u32,
     /// `ordinals.start`.
     pub start: u32,
+    /// `podManagementPolicy` is `Parallel`: no Pod waits for the one before it.
+    pub parallel: bool,
+    /// `selector.matchLabels`.
+    pub selector: Labels,
     /// The template of its Pods.
     pub template: PodTemplate,
 }

@@ -243,7 +243,7 @@ impl Trim<'_> {
             Some("IPv6") => Family::V6,
             Some("FQDN") => {
                 self.skip(Reason::Fqdn, "`addressType` is FQDN; names of endpoints are not answered");
-                return Ok(EndpointSlice::new(self.key.clone(), service.map(Into::into), Family::V4, Vec::new(), &[]));
+                return Ok(EndpointSlice::of_names(self.key.clone(), service.map(Into::into)));
             }
             Some(other) => {
                 return Err(Invalid(format!(
@@ -381,6 +381,8 @@ impl Trim<'_> {
             service_name: spec.service_name.unwrap_or_default().into(),
             replicas: spec.replicas.unwrap_or(1),
             start: spec.ordinals.start,
+            parallel: spec.pod_management_policy.as_deref() == Some("Parallel"),
+            selector: labels(spec.selector.match_labels),
             template: self.template(spec.template),
             key: self.key.clone(),
         })
@@ -541,9 +543,12 @@ shapes! {
         service_name: Option<String>,
         replicas: Option<u32>,
         ordinals: RawOrdinals,
+        pod_management_policy: Option<String>,
+        selector: RawSelector,
         template: RawTemplate,
     }
     RawOrdinals { start: u32, }
+    RawSelector { match_labels: Option<BTreeMap<String, Option<String>>>, }
     RawWorkload { metadata: RawMetadata, spec: RawWorkloadSpec, status: RawWorkloadStatus, }
     RawWorkloadStatus { conditions: Vec<RawCondition>, }
     RawWorkloadSpec {

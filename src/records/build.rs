@@ -12,7 +12,7 @@ use super::{
     weight,
 };
 use crate::cluster::ServiceView;
-use crate::explain::{self, Absence};
+use crate::explain::{self, Absence, ExpectedOrdinals};
 use crate::names::labels::{PackedLabel, TextsBuilder};
 use crate::names::{WireName, dashed, is_label, service_key};
 use crate::objects::{Endpoint, EndpointPort, EndpointSlice, Protocol, Reason, Service, ServiceKind, Skipped};
@@ -20,11 +20,14 @@ use crate::rules::{Ordinals, Rules};
 
 /// The records of everything that bears one Service's name, and what could not be served of it.
 ///
-/// `None` where there is nothing to know of the name.
+/// `None` where nothing bears the name.
 pub fn service_records(view: &ServiceView<'_>, rules: Rules) -> (Option<ServiceRecords>, Vec<Skipped>) {
-    let (Some(service), Some(key)) = (view.service, service_key(&view.key.namespace, &view.key.name)) else {
-        // E6: slices without their Service are ignored.
-        return (None, Vec::new());
+    let Some(key) = service_key(&view.key.namespace, &view.key.name) else { return (None, Vec::new()) };
+    let expected = explain::expected_ordinals(view);
+    let Some(service) = view.service else {
+        // E6: slices without their Service are ignored. Ordinals of a StatefulSet that names it are known all the same.
+        let records = (!expected.is_empty()).then(|| ServiceRecords::missing(key, expected));
+        return (records, Vec::new());
     };
     let mut skipped = Vec::new();
     let mut builder = Builder::new(service, rules);
@@ -39,9 +42,16 @@ pub fn service_records(view: &ServiceView<'_>, rules: Rules) -> (Option<ServiceR
         ServiceKind::ExternalName(name) => external_name(service, name, &mut skipped),
     };
     let texts = builder.texts.finish();
-    let expected = explain::expected_ordinals(view);
-    let records = ServiceRecords { name: Arc::new(ServiceName { key, texts }), front, endpoints, expected };
-    ((!records.is_empty()).then_some(records), skipped)
+    (Some(ServiceRecords { name: Arc::new(ServiceName { key, texts }), front, endpoints, expected }), skipped)
+}
+
+impl ServiceRecords {
+    /// What is known of a Service that does not exist: nothing but the ordinals that should be below it.
+    fn missing(key: Box<[u8]>, expected: Box<[ExpectedOrdinals]>) -> Self {
+        let texts = TextsBuilder::default().finish();
+        let front = Front::Headless { service: Set::default(), named: Ports::default() };
+        Self { name: Arc::new(ServiceName { key, texts }), front, endpoints: Endpoints::default(), expected }
+    }
 }
 
 /// The addresses of a namespace's Pods.

@@ -485,11 +485,6 @@ impl ServiceRecords {
         }
     }
 
-    /// Whether there is nothing to know of this name at all, not even why it is absent.
-    pub fn is_empty(&self) -> bool {
-        !self.exists() && self.endpoints.names.is_empty() && self.expected.is_empty()
-    }
-
     /// The target of the CNAME at the Service's name.
     pub fn external_name(&self) -> Option<&WireName> {
         match &self.front {
@@ -522,7 +517,7 @@ impl ServiceRecords {
         let absence = self.endpoints.absent[absent as usize];
         // A terminating Pod of a StatefulSet comes back under its name.
         match (absence, self.own_name(endpoint)) {
-            (Absence::Terminating, OwnName::Label(label)) => self.expected(label).or(Some(absence)),
+            (Absence::Terminating, OwnName::Label(label)) if self.expected(label).is_some() => Some(Absence::Replaced),
             _ => Some(absence),
         }
     }

@@ -201,7 +201,7 @@ impl Live {
             Update::Lost(resource, why) => self.set_state(resource, WatchState::Lost(why), now),
             Update::Denied(resource, verb) => self.set_state(resource, WatchState::Denied(verb), now),
             Update::Begin(resource, audit) => {
-                self.publisher.cluster.begin(resource);
+                self.publisher.cluster_mut().begin(resource);
                 if let Some(follow) = self.follows.get_mut(&resource) {
                     follow.auditing = audit;
                     if follow.listed {
@@ -212,7 +212,7 @@ impl Live {
             }
             Update::Apply(object, skipped) => {
                 let resource = Resource::of(&object);
-                let dirty = self.publisher.cluster.apply(*object);
+                let dirty = self.publisher.cluster_mut().apply(*object);
                 self.touch(resource, dirty);
                 skipped.into_iter().for_each(|skipped| self.say(skipped.text));
             }
@@ -221,7 +221,7 @@ impl Live {
                 self.say(why);
             }
             Update::Delete(resource, key) => {
-                let dirty = self.publisher.cluster.delete(resource, &key);
+                let dirty = self.publisher.cluster_mut().delete(resource, &key);
                 self.touch(resource, dirty);
             }
             Update::End { resource, confirmed, reply } => {
@@ -232,7 +232,7 @@ impl Live {
     }
 
     fn end(&mut self, resource: Resource, confirmed: bool) -> Swept {
-        let (known, unseen) = self.publisher.cluster.unseen(resource);
+        let (known, unseen) = self.publisher.cluster().unseen(resource);
         if !confirmed && holds_down(known, unseen, self.hold_down) {
             tracing::warn!(
                 "a list of {} would remove {unseen} of {known} objects: listing again over a new connection first",
@@ -240,7 +240,7 @@ impl Live {
             );
             return Swept::Held { unseen, known };
         }
-        let dirty = self.publisher.cluster.sweep(resource);
+        let dirty = self.publisher.cluster_mut().sweep(resource);
         self.touch(resource, dirty);
         if let Some(follow) = self.follows.get_mut(&resource) {
             (follow.listed, follow.auditing) = (true, false);

@@ -9,12 +9,13 @@ pub mod live;
 pub mod manifests;
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
 use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
+use crate::explain::Asker;
 use crate::names::reverse::ReverseZones;
 use crate::objects::{Object, ObjectRef};
 use crate::records::{NameServer, contribution};
@@ -41,7 +42,7 @@ pub struct Options {
 
 /// Owns the [`Cluster`], and keeps a [`Zone`] in step with it.
 pub struct Publisher {
-    cluster: Cluster,
+    cluster: Arc<RwLock<Cluster>>,
     zone: Arc<Zone>,
     options: Options,
 }
@@ -49,12 +50,32 @@ pub struct Publisher {
 impl Publisher {
     /// For a zone that nothing was published in yet.
     pub fn new(zone: Arc<Zone>, options: Options) -> Self {
-        Self { cluster: Cluster::new(Namespaces::Inferred, options.service.clone()), zone, options }
+        Self::with(Namespaces::Inferred, zone, options)
     }
 
     /// The same for a live cluster, whose Namespaces are objects like the others.
     pub fn of_cluster(zone: Arc<Zone>, options: Options) -> Self {
-        Self { cluster: Cluster::new(Namespaces::Declared, options.service.clone()), zone, options }
+        Self::with(Namespaces::Declared, zone, options)
+    }
+
+    fn with(namespaces: Namespaces, zone: Arc<Zone>, options: Options) -> Self {
+        let cluster = Arc::new(RwLock::new(Cluster::new(namespaces, options.service.clone())));
+        Self { cluster, zone, options }
+    }
+
+    /// Who can say why a name does not resolve.
+    pub fn asker(&self) -> Asker {
+        let settings = self.zone.settings();
+        Asker::new(Arc::clone(&self.cluster), settings.apexes.clone(), settings.rules)
+    }
+
+    /// To change it: for one object at a time, so that nobody waits for long.
+    fn cluster_mut(&self) -> RwLockWriteGuard<'_, Cluster> {
+        self.cluster.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cluster(&self) -> RwLockReadGuard<'_, Cluster> {
+        self.cluster.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The zone that is kept in step.
@@ -66,14 +87,14 @@ impl Publisher {
     /// could not be served of what changed.
     pub fn replace(&mut self, objects: Vec<Object>) -> Vec<String> {
         for resource in Resource::ALL {
-            self.cluster.begin(resource);
+            self.cluster_mut().begin(resource);
         }
         let mut dirty: Vec<Contributor> = vec![Contributor::Apex];
         for object in objects {
-            dirty.extend(self.cluster.apply(object));
+            dirty.extend(self.cluster_mut().apply(object));
         }
         for resource in Resource::ALL {
-            dirty.extend(self.cluster.sweep(resource));
+            dirty.extend(self.cluster_mut().sweep(resource));
         }
         let skipped = self.publish(dirty);
         self.refresh_reverse_zones();
@@ -83,7 +104,7 @@ impl Publisher {
     /// Takes the present state of one object, publishes what that changes, and returns a sentence for each thing that
     /// could not be served of it.
     pub fn apply(&mut self, object: Object) -> Vec<String> {
-        let dirty = self.cluster.apply(object);
+        let dirty = self.cluster_mut().apply(object);
         self.publish(dirty)
     }
 
@@ -92,12 +113,14 @@ impl Publisher {
         dirty.dedup();
         let rules = self.zone.settings().rules;
         let mut skipped = Vec::new();
+        let cluster = self.cluster();
         let contributions = dirty.iter().map(|contributor| {
-            let (contribution, left_out) = contribution(&self.cluster, contributor, rules, &self.options.name_server);
+            let (contribution, left_out) = contribution(&cluster, contributor, rules, &self.options.name_server);
             skipped.extend(left_out.into_iter().map(|skipped| skipped.text));
             contribution
         });
         let contributions = contributions.collect();
+        drop(cluster);
         self.zone.publish(contributions, unix_time());
         skipped
     }
@@ -113,7 +136,7 @@ impl Publisher {
         if !self.options.reverse.is_empty() {
             return ReverseZones::new(self.options.reverse.iter().copied());
         }
-        ReverseZones::new(self.options.simulated.iter().copied().chain(self.cluster.networks()))
+        ReverseZones::new(self.options.simulated.iter().copied().chain(self.cluster().networks()))
     }
 }
 
@@ -182,6 +205,11 @@ impl ManifestSource {
 
     /// The zone that is kept in step.
     pub fn zone(&self) -> Arc<Zone> {
-        Arc::clone(&self.publisher.zone)
+        self.publisher.zone()
+    }
+
+    /// Who can say why a name does not resolve.
+    pub fn asker(&self) -> Asker {
+        self.publisher.asker()
     }
 }

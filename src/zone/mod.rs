@@ -62,7 +62,7 @@ pub enum Lookup<'z> {
     Cname(Site<'z>, &'z WireName),
     /// The name exists and has no record of this type.
     NoData(Site<'z>),
-    /// The name does not exist; why, as far as that is known beforehand.
+    /// The name does not exist; why, as far as that is known beforehand: `None` where not even its Service is known.
     NxDomain(Site<'z>, Option<Absence>),
     /// The name is in no zone of ours.
     NotInZone,
@@ -186,7 +186,8 @@ impl Zone {
 
     /// How many Services have a name that exists, and how many addresses have one.
     pub fn size(&self) -> (usize, usize) {
-        (self.services.len(), self.names_of_v4.len() + self.names_of_v6.len())
+        let services = self.namespaces.iter().map(|namespace| namespace.services as usize).sum();
+        (services, self.names_of_v4.len() + self.names_of_v6.len())
     }
 
     /// A name with addresses to try: that of the Service with the most, of several the first by name; the name
@@ -332,9 +333,9 @@ impl Published {
             Owner::Endpoint(_, label) => match self.find(zone, label) {
                 Some(endpoint) if endpoint < records.served() => at(ServiceNode::Endpoint(endpoint)),
                 Some(endpoint) => absent(records.absence(endpoint)),
-                None => absent(self.expected(label)),
+                None => absent(Some(self.expected(label).unwrap_or(Absence::Unlisted))),
             },
-            Owner::Service(_) if !records.exists() => absent(None),
+            Owner::Service(_) if !records.exists() => absent(Some(Absence::Unlisted)),
             Owner::Service(_) => match records.external_name() {
                 Some(target) => Lookup::Cname(site, target),
                 None => at(ServiceNode::Service),
@@ -342,9 +343,9 @@ impl Published {
             Owner::Protocol(_, protocol) if records.has_protocol(protocol) => Lookup::NoData(site),
             Owner::Port(_, port, protocol) => match records.port(port, protocol) {
                 Some(port) => at(ServiceNode::Port(port)),
-                None => absent(None),
+                None => absent(Some(Absence::Unlisted)),
             },
-            _ => absent(None),
+            _ => absent(Some(Absence::Unlisted)),
         }
     }
 

@@ -1,0 +1,45 @@
+//! The door to the cluster for whoever has a question while another thread changes it.
+//!
+//! One thread changes the cluster, object by object, and holds the lock for each no longer than that takes. Who answers
+//! on the wire does not wait for it: no text is better than a late answer. Who asks for a person does.
+
+use std::sync::{Arc, PoisonError, RwLock, TryLockError};
+
+use super::{Asked, Effort, Finding, Known, explain};
+use crate::cluster::Cluster;
+use crate::names::WireName;
+use crate::rules::Rules;
+
+/// Explains, from what is known at the moment.
+pub struct Asker {
+    cluster: Arc<RwLock<Cluster>>,
+    apexes: Vec<WireName>,
+    rules: Rules,
+}
+
+impl Asker {
+    /// For the zones `apexes`, whose names are made of `cluster` by `rules`.
+    pub fn new(cluster: Arc<RwLock<Cluster>>, apexes: Vec<WireName>, rules: Rules) -> Self {
+        Self { cluster, apexes, rules }
+    }
+
+    /// The finding that goes into an answer: `None` where no cause is known for certain, and where the cluster is
+    /// being changed just now.
+    pub fn first(&self, asked: &Asked<'_>) -> Option<Finding> {
+        let cluster = match self.cluster.try_read() {
+            Ok(cluster) => cluster,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        explain(&self.known(&cluster), asked, Effort::Exact).into_iter().next()
+    }
+
+    /// Shows `see` what is known. It waits while the cluster is changed, and keeps it from being changed meanwhile.
+    pub fn with<R>(&self, see: impl FnOnce(&Known<'_>) -> R) -> R {
+        see(&self.known(&self.cluster.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn known<'k>(&'k self, cluster: &'k Cluster) -> Known<'k> {
+        Known { cluster, apexes: &self.apexes, rules: self.rules }
+    }
+}

@@ -1,0 +1,75 @@
+//! Why a name does not resolve: question and cluster in, findings out.
+//!
+//! One function, [`explain`], for all faces: the command `explain`, the Extended DNS Error of an answer, the TXT record
+//! at `_why.NAME`, the API. It is pure; who holds the cluster, and who may ask, is not decided here. `finding.rs` has
+//! the causes and their sentences, `find.rs` how each is detected, `fix.rs` what helps; `absence.rs` is what is known
+//! beforehand and published with a Service's records, so that most answers need no search. [`Asker`] is the door for
+//! threads that answer and must not wait.
+
+mod absence;
+mod asker;
+mod find;
+mod finding;
+mod fix;
+
+use crate::cluster::Cluster;
+use crate::names::{QueryName, WireName};
+use crate::rules::Rules;
+
+pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
+pub use asker::Asker;
+pub use find::ROWS;
+pub use finding::{About, Difference, Differs, Finding, MAX_BRIEF, Severity};
+pub use fix::Fix;
+
+/// What is known, and by which rules names are made of it.
+#[derive(Clone, Copy)]
+pub struct Known<'k> {
+    /// The objects.
+    pub cluster: &'k Cluster,
+    /// The zone and its aliases.
+    pub apexes: &'k [WireName],
+    /// Which names exist.
+    pub rules: Rules,
+}
+
+/// What was asked, and what came of it.
+#[derive(Clone, Copy)]
+pub struct Asked<'q> {
+    /// The name.
+    pub name: &'q QueryName,
+    /// The type.
+    pub qtype: u16,
+    /// What the zone says.
+    pub outcome: Outcome,
+    /// What the zone knows beforehand of a name that does not exist.
+    pub absence: Option<Absence>,
+}
+
+/// What the zone says of a name and type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There are records, or an alias.
+    Found,
+    /// The name exists and has no record of this type.
+    NoData,
+    /// The name does not exist.
+    NxDomain,
+    /// No zone here has the name.
+    NotInZone,
+}
+
+/// How far to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// For an answer on the wire: exact look-ups, no guesses, bounded work.
+    Exact,
+    /// For people: everything, and what may have been meant.
+    Search,
+}
+
+/// All that is to be said of a question, what goes into an answer first. Empty where the name resolves and there is
+/// nothing to know, or where no cause is known for certain.
+pub fn explain(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<Finding> {
+    find::find(known, asked, effort)
+}
