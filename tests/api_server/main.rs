@@ -114,7 +114,10 @@ impl Server {
             None => zone,
         });
         let (status, metrics) = (Arc::<Status>::default(), Arc::<Metrics>::default());
-        let options = Options { reverse: vec!["10.77.0.0/16".parse().unwrap()], ..Options::default() };
+        let options = Options {
+            reverse: ["10.77.0.0/16", "10.0.0.0/16"].map(|network| network.parse().unwrap()).into(),
+            ..Options::default()
+        };
         let publisher = Publisher::of_cluster(Arc::clone(&zone), options);
         let cluster = Cluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing).within(scope);
         let (synced, _) = oneshot::channel();
