@@ -154,7 +154,7 @@ impl Finding {
             | Self::AddressUnknown { .. }
             | Self::Wildcard
             | Self::NotSynced { .. }
-            | Self::Stale => None,
+            | Self::Stale { .. } => None,
         }
     }
 }
