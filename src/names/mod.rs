@@ -420,7 +420,7 @@ mod tests {
             ("_http._tcp.web.default.svc.cluster.local.cluster.local", Some(("default", "web"))),
             ("_http._tcp.web-0.web.default.svc.cluster.local", Some(("default", "web"))),
             ("cluster.local.default.svc.cluster.local", None),
-            ("svc.cluster.local.cluster.local", None),
+            ("svc.cluster.local.cluster.local", Some(("local", "cluster"))),
             ("www.example.com.default.svc.cluster.local", None),
             ("web.cluster.local", None),
         ] {
