@@ -1,4 +1,5 @@
-//! The engine without sockets: time per answer by kind of question, and per publication by size of a Service.
+//! The engine without sockets: time per answer by kind of question, with and without explanations, and per publication
+//! by size of a Service.
 //!
 //! `cargo bench --bench engine`. Figures are medians of nine rounds on one thread; compare them with each other, in one
 //! run, and not with those of another machine. The kinds are those of `benches/w8`.
@@ -14,8 +15,8 @@ use headless_dns::metrics::Metrics;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::{ReverseZones, reverse_name};
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, Protocol, Service,
-    ServiceKind,
+    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, PodTemplate, Protocol,
+    Service, ServiceKind, StatefulSet,
 };
 use headless_dns::rtype;
 use headless_dns::rules::Rules;
@@ -31,6 +32,7 @@ fn main() {
         return;
     }
     answers();
+    explanations();
     publications();
 }
 
@@ -92,20 +94,80 @@ fn answers() {
         ("W7 AAAA of IPv4-only", "small-7.default.svc.cluster.local", rtype::AAAA),
     ] {
         let name = if name.is_empty() { reverse_name([10, 1, 3, 9].into()) } else { WireName::parse(name).unwrap() };
-        let query = query(&name, qtype);
-        let mut message = [0; 2048];
-        let time = median(|| {
-            const ANSWERS: u32 = 100_000;
-            let begun = Instant::now();
-            for _ in 0..ANSWERS {
-                message[..query.len()].copy_from_slice(black_box(&query));
-                let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
-                black_box(responder.respond(&mut worker, peer, Transport::Udp, &mut message, query.len()));
-            }
-            begun.elapsed() / ANSWERS
-        });
+        let time = per_answer(&responder, &mut worker, &[query(&name, qtype)]);
         println!("  {what:<44} {:>6}", time.as_nanos());
     }
+}
+
+/// Each answer is a batch of its own, so that as much is explained as ever is.
+fn per_answer(responder: &Responder, worker: &mut Worker, queries: &[Vec<u8>]) -> Duration {
+    const ANSWERS: u32 = 100_000;
+    let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
+    let mut message = [0; 2048];
+    median(|| {
+        let begun = Instant::now();
+        for query in queries.iter().cycle().take(ANSWERS as usize) {
+            message[..query.len()].copy_from_slice(black_box(query));
+            worker.begin_batch();
+            black_box(responder.respond(worker, peer, Transport::Udp, &mut message, query.len()));
+        }
+        begun.elapsed() / ANSWERS
+    })
+}
+
+/// Names that do not exist, all asked with EDNS: what the explanations add.
+fn explanations() {
+    let zone = zone();
+    let mut publisher = publisher(&zone);
+    let mut objects = service("web", 5000, 1);
+    objects.push(stateful_set("web", 5000));
+    for number in 0..1000u32 {
+        let name = format!("small-{number}");
+        objects.extend(service(&name, 3, (number % 200) as u8 + 10));
+        objects.push(stateful_set(&name, 3));
+    }
+    publisher.replace(objects);
+    let status = Arc::new(Status::default());
+    status.set_synced();
+    let silent = Responder::new(Arc::clone(&zone), Arc::clone(&status), Access::default());
+    let explaining = Responder::new(zone, status, Access::default());
+    let explaining = explaining.explaining(publisher.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
+    let mut worker = Worker::new(Metrics::default().worker());
+    println!("ns per answer, NXDOMAIN with EDNS                 without  with explanations");
+    for (what, name) in [
+        ("search list: www.example.com.NS.svc.Z", "www.example.com.default.svc.cluster.local"),
+        ("search list: www.example.com.svc.Z", "www.example.com.svc.cluster.local"),
+        ("search list: www.example.com.Z", "www.example.com.cluster.local"),
+        ("search list: example.com.NS.svc.Z", "example.com.default.svc.cluster.local"),
+        ("search list: example.com.svc.Z", "example.com.svc.cluster.local"),
+        ("search list: example.com.Z", "example.com.cluster.local"),
+        ("near: a whole name with a search list", "small-#.default.svc.cluster.local.default.svc.cluster.local"),
+        ("near: without svc", "small-#.default.cluster.local"),
+        ("near: a Pod where a Service stands", "small-#-0.default.svc.cluster.local"),
+        ("near: an ordinal that is too high", "small-#-7.small-#.default.svc.cluster.local"),
+        ("near: the Pod of another Service", "small-1-0.small-#.default.svc.cluster.local"),
+        ("near: a port that is not there", "_p#._tcp.small-#.default.svc.cluster.local"),
+        ("near: no endpoint of 5,000", "nothing#.web.default.svc.cluster.local"),
+        ("near: an ordinal of 5,000, too high", "web-9#.web.default.svc.cluster.local"),
+    ] {
+        let name = |number: u32| WireName::parse(&name.replace('#', &format!("{}", 100 + number))).unwrap();
+        let queries: Vec<Vec<u8>> = (0..900).map(|number| query(&name(number), rtype::A)).collect();
+        let without = per_answer(&silent, &mut worker, &queries).as_nanos();
+        let with = per_answer(&explaining, &mut worker, &queries).as_nanos();
+        println!("  {what:<44} {without:>9} {with:>6}  {:.2}", with as f64 / without as f64);
+    }
+}
+
+fn stateful_set(name: &str, replicas: u32) -> Object {
+    Object::StatefulSet(StatefulSet {
+        key: ObjectRef::new("default", name),
+        service_name: name.into(),
+        replicas,
+        start: 0,
+        parallel: false,
+        selector: Labels::default(),
+        template: PodTemplate::default(),
+    })
 }
 
 fn query(name: &WireName, qtype: u16) -> Vec<u8> {

@@ -25,7 +25,8 @@
 //!
 //! [`serve`] reads a datagram or a framed message and calls [`answer::Responder::respond`]: [`wire`] says whether it is
 //! a query and reads the question, [`zone::Zone::look_up`] finds the Service by its two labels and, inside its records,
-//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in.
+//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. Where there is
+//! none, [`explain::Asker`] may say why: it looks at the cluster, and never waits for who changes it.
 //!
 //! # Invariants
 //!
@@ -57,7 +58,7 @@
 //! | dashmap | the maps of the record index (`zone`) |
 //! | hashbrown | the tables of numbers inside a Service's records (`zone`) |
 //! | foldhash | seeded hashes for both |
-//! | arc-swap | values that are read without a lock and swapped whole: apex addresses, reverse zones |
+//! | arc-swap | values that are read without a lock and swapped whole: apex addresses, reverse zones, a sentence |
 //! | tokio | TCP, signals; UDP has its own threads |
 //! | libc, socket2 | `recvmmsg` and `sendmmsg`; socket options |
 //! | serde, serde_json, serde-saphyr | manifests: JSON, YAML |

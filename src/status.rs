@@ -6,7 +6,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
 
 /// Whether the zone can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,8 @@ const CUT_OFF: u8 = 2;
 pub struct Status {
     flags: AtomicU8,
     watches: Mutex<Vec<WatchStatus>>,
+    /// Read with every answer while the data is not current: so it is neither made nor locked then.
+    sentence: ArcSwap<String>,
 }
 
 impl Status {
@@ -78,6 +82,16 @@ impl Status {
         } else {
             self.flags.fetch_and(!CUT_OFF, Ordering::Release);
         }
+    }
+
+    /// Why the data is not current, as answers say it. It means nothing while the data is current.
+    pub fn set_sentence(&self, sentence: String) {
+        self.sentence.store(Arc::new(sentence));
+    }
+
+    /// What [`Self::set_sentence`] was told last; empty where it was told nothing.
+    pub fn sentence(&self) -> Guard<Arc<String>> {
+        self.sentence.load()
     }
 
     /// The present state.

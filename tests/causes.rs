@@ -127,7 +127,7 @@ fn told(source: &ManifestSource, question: &str) -> String {
             None => {}
         }
     }
-    if let Some(first) = source.asker().first(&asked) {
+    if let Ok(Some(first)) = source.asker().first(&asked) {
         assert!(first.brief().is_ascii() && first.brief().len() <= headless_dns::explain::MAX_BRIEF);
         let _ = writeln!(told, "; on the wire: {}", first.brief());
     }

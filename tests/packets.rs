@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use common::{Engine, query, wire};
 use headless_dns::answer::{Access, Responder, Transport, Worker};
+use headless_dns::explain::Asker;
 use headless_dns::metrics::{Event, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
@@ -43,7 +44,7 @@ impl Numbers {
     }
 }
 
-fn zone() -> Arc<Zone> {
+fn zone() -> (Arc<Zone>, Asker) {
     let port = EndpointPort { name: "http".into(), protocol: Protocol::Tcp, number: 80 };
     let rows: Vec<EndpointRow> = (0..100u8)
         .map(|number| EndpointRow {
@@ -58,12 +59,22 @@ fn zone() -> Arc<Zone> {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
     let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-    Publisher::new(Arc::clone(&zone), Options::default()).replace(vec![
+    let mut publisher = Publisher::new(Arc::clone(&zone), Options::default());
+    publisher.replace(vec![
         common::service("web", ServiceKind::Headless),
         common::service("alias", alias),
         Object::EndpointSlice(slice),
     ]);
-    zone
+    let asker = publisher.asker();
+    (zone, asker)
+}
+
+/// Answers for it, and says why.
+fn responder() -> Responder {
+    let status = Arc::new(Status::default());
+    status.set_synced();
+    let (zone, asker) = zone();
+    Responder::new(zone, status, Access::default()).explaining(asker, vec!["127.0.0.0/8".parse().unwrap()])
 }
 
 /// Good queries of every kind, to be broken.
@@ -74,6 +85,9 @@ fn seeds() -> Vec<Vec<u8>> {
         "_http._tcp.web.default.svc.cluster.local",
         "alias.default.svc.cluster.local",
         "missing.default.svc.cluster.local",
+        "web-777.web.default.svc.cluster.local",
+        "_why.web-777.web.default.svc.cluster.local",
+        "web.default.svc._why.cluster.local",
         "cluster.local",
         "7.0.1.10.in-addr.arpa",
         "example.test",
@@ -81,7 +95,7 @@ fn seeds() -> Vec<Vec<u8>> {
     ];
     let mut seeds = Vec::new();
     for name in names {
-        for qtype in [1, 28, 33, 12, 6, 255, 251, 252, 41] {
+        for qtype in [1, 28, 33, 12, 6, 16, 255, 251, 252, 41] {
             for edns in [None, Some(1232), Some(0), Some(65_535)] {
                 seeds.push(query(0x1234, &wire(name), qtype, edns));
             }
@@ -151,9 +165,7 @@ fn check(packet: &[u8], response: &[u8], transport: Transport) {
 #[test]
 fn mutants_at_the_engine() {
     let metrics = Metrics::default();
-    let status = Arc::new(Status::default());
-    status.set_synced();
-    let mut engine = Engine::with(Responder::new(zone(), status, Access::default()));
+    let mut engine = Engine::with(responder());
     engine.worker = Worker::new(metrics.worker());
     let (seeds, mut numbers) = (seeds(), Numbers(0x5eed));
     for _ in 0..common::scaled(10_000_000) {
@@ -173,9 +185,7 @@ fn mutants_at_the_engine() {
 #[test]
 fn mutants_at_real_sockets() {
     let metrics = Arc::new(Metrics::default());
-    let status = Arc::new(Status::default());
-    status.set_synced();
-    let responder = Arc::new(Responder::new(zone(), status, Access::default()));
+    let responder = Arc::new(responder());
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let address = listeners.addresses()[0];
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -44,7 +44,10 @@ fn every_scenario_comes_out_as_written() {
             let answers: Vec<String> = written
                 .lines()
                 .filter(|line| line.starts_with("$ "))
-                .map(|line| format!("{line}\n{}", ask(&mut Engine::new(source.zone()), line)))
+                .map(|line| {
+                    let mut engine = Engine::explaining(source.zone(), source.asker());
+                    format!("{line}\n{}", ask(&mut engine, line))
+                })
                 .collect();
             compare(&questions, &answers.join("\n"), &mut wrong);
         }

@@ -1,19 +1,22 @@
 //! Request and zone in, response out: the one engine, whatever brought the request.
 //!
 //! [`Responder::respond`] is the door: the gate, then one `match` over what the zone says. A response is written in
-//! the buffer of the query, in `response.rs`. Row ids (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`, what exists is
-//! `zone.rs`.
+//! the buffer of the query, in `response.rs`; why a name does not resolve is added by `why.rs`. Row ids (N1, A4, ...)
+//! are those of `tests/rows.md`. Octets are `wire.rs`, what exists is `zone.rs`.
 
 mod response;
+mod why;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::explain::Absence;
+use crate::explain::{Absence, Asker, Finding};
 use crate::metrics::{Counters, Event};
+use crate::names::why::subject;
 use crate::names::{QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
@@ -21,6 +24,7 @@ use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Section, Writer, ede,
 use crate::zone::{EXPECTED_TTL, Lookup, Site, Zone};
 
 use response::Response;
+use why::{Explainer, Open};
 
 /// How deep a chain of CNAMEs inside the zones is followed (N14).
 const MAX_CHAIN: usize = 8;
@@ -59,12 +63,25 @@ pub struct Worker {
     name: QueryName,
     alias: QueryName,
     turn: u16,
+    /// How many causes may still be looked for in this batch.
+    causes: u8,
 }
 
 impl Worker {
     /// For a thread that begins to work.
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, name: QueryName::default(), alias: QueryName::default(), turn: 0 }
+        Self { counters, name: QueryName::default(), alias: QueryName::default(), turn: 0, causes: 0 }
+    }
+
+    /// Begins a batch of messages: what was received together. Without it no cause is looked for.
+    pub fn begin_batch(&mut self) {
+        self.causes = why::PER_BATCH;
+    }
+
+    fn may_look_for_cause(&mut self) -> bool {
+        let may = self.causes > 0;
+        self.causes -= u8::from(may);
+        may
     }
 }
 
@@ -73,12 +90,21 @@ pub struct Responder {
     zone: Arc<Zone>,
     status: Arc<Status>,
     access: Access,
+    explainer: Option<Explainer>,
+    /// What everyone is told before everything was read.
+    not_synced: String,
 }
 
 impl Responder {
-    /// Answers for `zone`.
+    /// Answers for `zone`, and explains to nobody.
     pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
-        Self { zone, status, access }
+        let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
+        Self { zone, status, access, explainer: None, not_synced }
+    }
+
+    /// Also says why names do not resolve, to the clients in `to`; to nobody where this is empty.
+    pub fn explaining(self, asker: Asker, to: Vec<IpNet>) -> Self {
+        Self { explainer: (!to.is_empty()).then(|| Explainer::new(asker, to)), ..self }
     }
 
     /// Reads the query in `message[..length]` and writes the response over it, from the start of `message`.
@@ -130,7 +156,7 @@ impl Responder {
             return drop(worker, Event::DroppedNotAllowed);
         }
         match wire::read(&message[..length], &mut worker.name) {
-            Ok(query) if allowed => Some(self.resolve(worker, transport, message, query)),
+            Ok(query) if allowed => Some(self.resolve(worker, peer, transport, message, query)),
             Ok(Query { question_end, edns, .. }) => {
                 let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
                 Some((wire::refuse(message, refusal, Some((ede::PROHIBITED, ""))), rcode::REFUSED))
@@ -147,7 +173,14 @@ impl Responder {
         allow.is_empty() || allow.iter().any(|network| network.contains(&peer.from.ip().to_canonical()))
     }
 
-    fn resolve(&self, worker: &mut Worker, transport: Transport, message: &mut [u8], query: Query) -> (usize, u16) {
+    fn resolve(
+        &self,
+        worker: &mut Worker,
+        peer: Peer,
+        transport: Transport,
+        message: &mut [u8],
+        query: Query,
+    ) -> (usize, u16) {
         worker.turn = worker.turn.wrapping_add(1);
         let refuse = |message: &mut [u8], rcode, error| {
             let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
@@ -164,39 +197,110 @@ impl Responder {
         };
         // Once: what one response says about the data is one state of it.
         let state = self.status.data_state();
-        match self.write(worker, query, state, &mut response) {
-            Outcome::Answered(rcode) => {
-                let error = (state == DataState::Stale).then(|| stale(rcode));
+        match self.write(worker, peer, query, state, &mut response) {
+            Outcome::Answered(rcode, _) if state == DataState::Stale => {
+                let sentence = self.status.sentence();
+                (response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence))), rcode)
+            }
+            Outcome::Answered(rcode, open) => {
+                let cause = open.and_then(|open| self.cause(worker, peer, query, open));
+                let error = cause.map(|cause| (cause.code(), cause.brief()));
+                let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
                 (response.writer.finish(rcode, true, query.edns, error), rcode)
             }
             Outcome::NotInZone => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
-            Outcome::NotReady => refuse(message, rcode::SERVFAIL, (ede::NOT_READY, "not synced yet")),
+            Outcome::NotReady => {
+                let sentence = self.status.sentence();
+                let told = !sentence.is_empty() && self.tells(peer);
+                let text = if told { sentence.as_str() } else { &self.not_synced };
+                refuse(message, rcode::SERVFAIL, (ede::NOT_READY, text))
+            }
         }
+    }
+
+    fn tells(&self, peer: Peer) -> bool {
+        self.explainer.as_ref().is_some_and(|explainer| explainer.tells(peer))
+    }
+
+    /// Why there is no answer: only for those who are told, where it goes out, and where it is likely to be known.
+    fn cause(&self, worker: &mut Worker, peer: Peer, query: Query, open: Open) -> Option<Finding> {
+        let explainer = self.explainer.as_ref().filter(|_| query.edns.is_some())?;
+        let worth = why::is_worth_asking(&self.zone, &worker.name, query.qtype, open)
+            && explainer.tells(peer)
+            && worker.may_look_for_cause();
+        if worth { explainer.cause(&worker.name, query.qtype, open) } else { None }
     }
 
     /// Writes answer and authority, and follows CNAMEs inside the zones.
-    fn write(&self, worker: &mut Worker, query: Query, state: DataState, response: &mut Response<'_>) -> Outcome {
+    fn write(
+        &self,
+        worker: &mut Worker,
+        peer: Peer,
+        query: Query,
+        state: DataState,
+        response: &mut Response<'_>,
+    ) -> Outcome {
         let not_ready = state == DataState::NotSynced;
-        let first = self.zone.look_up(&worker.name, query.qtype, |lookup| match lookup {
+        let name = &worker.name;
+        let first = self.zone.look_up(name, query.qtype, |lookup| match lookup {
             Lookup::NotInZone => Step::NotInZone,
             _ if not_ready => Step::NotReady,
             lookup => {
-                self.write_lookup(&worker.name, Names::of_question(&lookup, &worker.name), query, lookup, response)
+                let names = Names::of_question(&lookup, name);
+                match self.asks_why(name, peer, &lookup) {
+                    None => self.write_lookup(name, names, query, lookup, response),
+                    // A name that exists, and has nothing but a text.
+                    Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
+                        self.deny(names, site, false, response);
+                        Step::Done(rcode::NOERROR)
+                    }
+                    Some((site, labels)) => Step::Why(labels, site.apex_at),
+                }
             }
         });
         match first {
-            Step::Done(rcode) => Outcome::Answered(rcode),
+            Step::Done(rcode) => Outcome::Answered(rcode, None),
+            Step::Denied(rcode, open) => Outcome::Answered(rcode, Some(open)),
             Step::Glue(target) => {
                 response.glue(target, &self.zone);
-                Outcome::Answered(rcode::NOERROR)
+                Outcome::Answered(rcode::NOERROR, None)
             }
             Step::NotInZone => Outcome::NotInZone,
             Step::NotReady => Outcome::NotReady,
-            Step::Follow(target, owner) => Outcome::Answered(self.follow(worker, query, target, owner, response)),
+            Step::Circle => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
+            Step::Follow(target, owner) => {
+                let (rcode, ends) = self.follow(worker, query, target, owner, response);
+                Outcome::Answered(rcode, (!ends || rcode == rcode::NXDOMAIN).then_some(Open::Chain))
+            }
+            Step::Why(labels, apex_at) => {
+                response.text(&self.why(worker, labels, apex_at, state));
+                Outcome::Answered(rcode::NOERROR, None)
+            }
         }
     }
 
-    /// Follows a chain of CNAMEs to its end, and returns the rcode of its last name (RFC 6604 section 2.1).
+    /// The labels of the name that the question asks after, where nothing else knows the question's name, and the
+    /// client is told.
+    fn asks_why<'z>(&self, name: &QueryName, peer: Peer, lookup: &Lookup<'z>) -> Option<(Site<'z>, Range<usize>)> {
+        let (Lookup::NxDomain(site, _), Some(explainer)) = (lookup, &self.explainer) else { return None };
+        let labels = subject(name, site.apex_at)?;
+        explainer.tells(peer).then_some((*site, labels))
+    }
+
+    /// The text for the name of these labels before the question's apex.
+    fn why(&self, worker: &mut Worker, labels: Range<usize>, apex_at: usize, state: DataState) -> String {
+        worker.alias.set_subject(&worker.name, labels, apex_at);
+        let mut text = match &self.explainer {
+            Some(explainer) if worker.may_look_for_cause() => explainer.text(&self.zone, &worker.alias),
+            _ => why::busy(),
+        };
+        if state == DataState::Stale {
+            text = format!("{text}; {}", *self.status.sentence());
+        }
+        text
+    }
+
+    /// Follows a chain of CNAMEs, and returns the rcode of its last name (RFC 6604 section 2.1), and whether it ends.
     fn follow(
         &self,
         worker: &mut Worker,
@@ -204,7 +308,7 @@ impl Responder {
         target: WireName,
         owner: u16,
         response: &mut Response<'_>,
-    ) -> u16 {
+    ) -> (u16, bool) {
         let mut visited = vec![worker.name.to_wire(), target];
         let mut owner = owner;
         while let Some(target) = visited.last() {
@@ -220,11 +324,12 @@ impl Responder {
                     visited.push(next);
                     owner = at;
                 }
-                Step::Done(rcode) => return rcode,
-                _ => return rcode::NOERROR,
+                Step::Done(rcode) | Step::Denied(rcode, _) => return (rcode, true),
+                Step::Follow(..) | Step::Circle => return (rcode::NOERROR, false),
+                _ => return (rcode::NOERROR, true),
             }
         }
-        rcode::NOERROR
+        (rcode::NOERROR, true)
     }
 
     fn write_lookup(
@@ -242,30 +347,28 @@ impl Responder {
                 match query.qtype {
                     rtype::CNAME | rtype::ANY => Step::Done(rcode::NOERROR),
                     // To itself: there is nothing to follow.
-                    _ if *target.octets() == *name.octets() => Step::Done(rcode::NOERROR),
+                    _ if *target.octets() == *name.octets() => Step::Circle,
                     _ => Step::Follow(target.clone(), owner),
                 }
             }
-            Lookup::NoData(site) => self.deny(names, site, rcode::NOERROR, None, response),
-            Lookup::NxDomain(site, absence) => self.deny(names, site, rcode::NXDOMAIN, absence, response),
+            Lookup::NoData(site) => {
+                self.deny(names, site, false, response);
+                Step::Denied(rcode::NOERROR, Open::NoData(site.apex_at))
+            }
+            Lookup::NxDomain(site, absence) => {
+                let expected = absence.is_some_and(Absence::is_expected);
+                self.deny(names, site, expected, response);
+                Step::Denied(rcode::NXDOMAIN, Open::NxDomain(site.apex_at, absence))
+            }
             Lookup::NotInZone => Step::NotInZone,
         }
     }
 
     /// RFC 2308 sections 2 and 3: a negative answer carries the SOA, with the TTL that it may be kept for.
-    fn deny(
-        &self,
-        names: Names,
-        site: Site<'_>,
-        rcode: u16,
-        absence: Option<Absence>,
-        response: &mut Response<'_>,
-    ) -> Step {
+    fn deny(&self, names: Names, site: Site<'_>, expected: bool, response: &mut Response<'_>) {
         let negative = self.zone.settings().negative_ttl;
-        let expected = absence.is_some_and(Absence::is_expected);
         response.writer.begin(Section::Authority);
         response.soa(names, site, if expected { negative.min(EXPECTED_TTL) } else { negative }, &self.zone);
-        Step::Done(rcode)
     }
 }
 
@@ -289,10 +392,9 @@ fn is_client(peer: Peer) -> bool {
     peer.from.port() != 0 && !address.is_unspecified() && !address.is_multicast() && peer.from != peer.to
 }
 
-/// What an answer from data that nobody can vouch for is marked with (RFC 8914 sections 4.4 and 4.20).
-fn stale(rcode: u16) -> (u16, &'static str) {
-    const CUT_OFF: &str = "the API server is out of reach";
-    (if rcode == rcode::NXDOMAIN { ede::STALE_NXDOMAIN } else { ede::STALE_ANSWER }, CUT_OFF)
+/// The code of an answer from data that nobody can vouch for (RFC 8914 sections 4.4 and 4.20).
+fn stale(rcode: u16) -> u16 {
+    if rcode == rcode::NXDOMAIN { ede::STALE_NXDOMAIN } else { ede::STALE_ANSWER }
 }
 
 fn rcode_event(rcode: u16) -> Event {
@@ -309,7 +411,8 @@ fn rcode_event(rcode: u16) -> Event {
 
 /// What became of a query.
 enum Outcome {
-    Answered(u16),
+    /// With this rcode, and perhaps with something to explain.
+    Answered(u16, Option<Open>),
     NotInZone,
     NotReady,
 }
@@ -317,10 +420,16 @@ enum Outcome {
 /// What became of one name.
 enum Step {
     Done(u16),
+    /// It is not there, or has nothing of the type.
+    Denied(u16, Open),
     /// The name server's addresses go into the additional section, under the name at this position.
     Glue(usize),
     /// A CNAME to this name, which stands in the message where this pointer points.
     Follow(WireName, u16),
+    /// A CNAME to itself.
+    Circle,
+    /// Nothing: the question asks after the name of these labels and the apex at the second.
+    Why(Range<usize>, usize),
     NotInZone,
     NotReady,
 }

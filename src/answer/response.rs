@@ -180,6 +180,13 @@ impl Response<'_> {
         }
     }
 
+    /// A text at the question's name, in character-strings of at most 255 octets, not to be kept: it is of this moment.
+    pub(super) fn text(&mut self, text: &str) {
+        let strings = text.as_bytes().chunks(255);
+        let data: Vec<u8> = strings.flat_map(|string| [&[string.len() as u8], string].concat()).collect();
+        self.one(wire::QUESTION, rtype::TXT, 0, &[&data]);
+    }
+
     fn one(&mut self, owner: u16, rtype: u16, ttl: u32, data: &[&[u8]]) {
         if !self.writer.record(NameRef::Pointer(owner), rtype, ttl, data) {
             self.writer.truncate();

@@ -195,6 +195,21 @@ mod tests {
         assert!(config.listen.is_default && config.clients.is_everyone());
         assert_eq!(config.listen.addresses.len(), 2);
         assert_eq!(config.max_manifest_size, 64 << 20);
+        assert_eq!(config.explain_to.len(), 8);
+    }
+
+    #[test]
+    fn who_is_told_why() {
+        let told = |line: &str| config(line).explain_to.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(told("serve --demo --explain-to none"), Vec::<String>::new());
+        assert_eq!(told("serve --demo --explain-to 10.0.0.0/8,::1"), ["10.0.0.0/8", "::1/128"]);
+        let file = file_with("explain-to = 'none'\ndemo = true\n");
+        let path = file.path().display().to_string();
+        let Ok(Invocation::PrintConfig(config, origins)) = run(&format!("config print --config {path}")) else {
+            panic!("the file is good")
+        };
+        assert!(config.explain_to.is_empty());
+        assert!(print::text(&config, &origins).contains("explain-to = \"none\""));
     }
 
     #[test]
@@ -257,6 +272,11 @@ mod tests {
             ("serve --demo --listen 127.0.0.1:53,127.0.0.1", "--listen 127.0.0.1:53 is given twice"),
             ("serve --manifests - --manifests -", "--manifests - is given twice"),
             ("serve --demo --zone a..b", "is not a domain name"),
+            ("serve --demo --explain-to none,::1", "--explain-to none and --explain-to ::1/128 exclude each other"),
+            (
+                "serve --demo --explain-to nobody",
+                "\"nobody\" is no network: write it as 10.0.0.0/8 or fd00::/8; or none",
+            ),
             ("serve --demo --ttl 86401", "\"86401\" is no whole number of seconds from 0 to 86400"),
             ("serve --demo --tcp-connections 0", "from 1 to 1000000"),
             ("serve --demo --ptr some", "[possible values: all, hostname-only]"),

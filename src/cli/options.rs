@@ -13,7 +13,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::values::{self, Simulate};
+use crate::config::values::{self, ExplainTo, Simulate};
 use crate::config::{
     Clients, Config, Export, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed, Origins, Output, Source, Tcp,
     default_workers,
@@ -167,6 +167,10 @@ struct ObjectOptions {
 /// The heading of what concerns listening only.
 pub(super) const LISTENING: &str = "Listening";
 
+/// The clients that are told why: this machine, RFC 1918, RFC 6598, RFC 4193, and the link (RFC 4291 section 2.5.6).
+const NEAR: [&str; 8] =
+    ["127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10"];
+
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = LISTENING)]
 struct ListeningOptions {
@@ -192,6 +196,13 @@ struct ListeningOptions {
         value_parser = choice::<NotAllowed>(NotAllowed::NAMES)
     )]
     not_allowed: NotAllowed,
+    /// Tell clients of this network why a name does not resolve (extended errors, and TXT at _why.NAME), or none; may
+    /// be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_EXPLAIN_TO", value_name = "CIDR", value_delimiter = ',',
+        default_values = NEAR
+    )]
+    explain_to: Vec<ExplainTo>,
     /// TCP connections at the same time.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_CONNECTIONS", value_name = "N", default_value = "16384",
@@ -262,6 +273,7 @@ impl Options {
             listen: Listen { addresses: listening.listen, is_default: !origins.contains_key("listen") },
             workers: listening.workers.and_then(|n| NonZeroUsize::new(n as usize)).unwrap_or_else(default_workers),
             clients: Clients { allow: listening.allow, not_allowed: listening.not_allowed },
+            explain_to: ExplainTo::networks(&listening.explain_to)?,
             tcp: Tcp {
                 connections: listening.tcp_connections as usize,
                 connections_per_client: listening.tcp_connections_per_client as usize,

@@ -18,6 +18,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::cli::{Invocation, NAME};
 use crate::config::{Config, DEMO, ManifestPath, Source};
+use crate::explain::Asker;
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
@@ -90,6 +91,14 @@ impl Opened {
         match self {
             Self::Manifests(source) => source.zone(),
             Self::Cluster(_, publisher) => publisher.zone(),
+        }
+    }
+
+    /// Who can say why a name does not resolve.
+    pub fn asker(&self) -> Asker {
+        match self {
+            Self::Manifests(source) => source.asker(),
+            Self::Cluster(_, publisher) => publisher.asker(),
         }
     }
 }

@@ -65,6 +65,8 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// Who may ask.
     pub clients: Clients,
+    /// The networks of those who are told why a name does not resolve. Empty: nobody is.
+    pub explain_to: Vec<IpNet>,
     /// The bounds of TCP.
     pub tcp: Tcp,
     /// What is logged.

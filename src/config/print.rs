@@ -66,6 +66,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("workers", Some(number(config.workers.get() as u64))),
         ("allow", Some(list(&config.clients.allow, ToString::to_string))),
         ("not-allowed", Some(config.clients.not_allowed.name().into())),
+        ("explain-to", Some(or_none(&config.explain_to))),
         ("tcp-connections", Some(number(config.tcp.connections as u64))),
         ("tcp-connections-per-client", Some(number(config.tcp.connections_per_client as u64))),
         ("tcp-idle", Some(number(config.tcp.idle.as_secs()))),
@@ -73,6 +74,11 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("log-format", Some(config.log.format.name().into())),
     ]
     .into()
+}
+
+/// A list that is the word `none` where it is empty: an empty list would mean the default.
+fn or_none<T: ToString>(items: &[T]) -> Value {
+    if items.is_empty() { "none".into() } else { list(items, ToString::to_string) }
 }
 
 fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> Value {

@@ -240,6 +240,47 @@ impl FromStr for Simulate {
     }
 }
 
+/// A network of clients that are told why a name does not resolve, or nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainTo {
+    /// Nobody.
+    Nobody,
+    /// The clients of this network.
+    Clients(IpNet),
+}
+
+impl FromStr for ExplainTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::Nobody),
+            _ => network(text).map(Self::Clients).map_err(|sentence| format!("{sentence}; or none for nobody")),
+        }
+    }
+}
+
+impl ExplainTo {
+    /// The networks of all that were named; none for nobody.
+    ///
+    /// # Errors
+    ///
+    /// If nobody is named beside somebody.
+    pub fn networks(named: &[Self]) -> Result<Vec<IpNet>, String> {
+        let networks: Vec<IpNet> = named
+            .iter()
+            .filter_map(|one| match one {
+                Self::Nobody => None,
+                Self::Clients(network) => Some(*network),
+            })
+            .collect();
+        if networks.len() < named.len() && !networks.is_empty() {
+            return Err(format!("--explain-to none and --explain-to {} exclude each other", networks[0]));
+        }
+        Ok(networks)
+    }
+}
+
 /// What is logged: a level, or `TARGET=LEVEL` several times with commas between, as `tracing-subscriber` reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
@@ -328,6 +369,16 @@ mod tests {
         assert_eq!(
             network("10.1.2.3/8").unwrap_err(),
             "\"10.1.2.3/8\" has bits set beyond its prefix: write 10.0.0.0/8 or 10.1.2.3/32"
+        );
+        check(
+            str::parse::<ExplainTo>,
+            &[
+                ("none", "Nobody"),
+                ("10.0.0.0/8", "Clients(10.0.0.0/8)"),
+                ("::1", "Clients(::1/128)"),
+                ("nobody", "error"),
+                ("10.1.2.3/8", "error"),
+            ],
         );
         check(
             str::parse::<Simulate>,

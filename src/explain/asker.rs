@@ -5,10 +5,14 @@
 
 use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
-use super::{Asked, Effort, Finding, Known, explain};
+use super::{Asked, Effort, Finding, Known, Severity, explain};
 use crate::cluster::Cluster;
 use crate::names::WireName;
 use crate::rules::Rules;
+
+/// The cluster is being changed: who must not wait gets no cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
 
 /// Explains, from what is known at the moment.
 pub struct Asker {
@@ -23,15 +27,19 @@ impl Asker {
         Self { cluster, apexes, rules }
     }
 
-    /// The finding that goes into an answer: `None` where no cause is known for certain, and where the cluster is
-    /// being changed just now.
-    pub fn first(&self, asked: &Asked<'_>) -> Option<Finding> {
+    /// The cause that goes into an answer: `None` where none is known for certain. Guesses and notes are for people.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`], where the cluster is being changed just now.
+    pub fn first(&self, asked: &Asked<'_>) -> Result<Option<Finding>, Busy> {
         let cluster = match self.cluster.try_read() {
             Ok(cluster) => cluster,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::WouldBlock) => return Err(Busy),
         };
-        explain(&self.known(&cluster), asked, Effort::Exact).into_iter().next()
+        let findings = explain(&self.known(&cluster), asked, Effort::Exact);
+        Ok(findings.into_iter().find(|finding| finding.severity() == Severity::Cause))
     }
 
     /// Shows `see` what is known. It waits while the cluster is changed, and keeps it from being changed meanwhile.

@@ -362,9 +362,14 @@ pub enum Finding {
         waiting_for: Vec<String>,
         /// Whether the API server forbids it.
         forbidden: bool,
+        /// For how long, in seconds; 0 where that is not known.
+        seconds: u64,
     },
     /// The API server is out of reach, and what is answered may be old.
-    Stale,
+    Stale {
+        /// For how long, in seconds; 0 where that is not known.
+        seconds: u64,
+    },
 }
 
 /// A StatefulSet whose Pods its governing Service does not select.
@@ -460,7 +465,7 @@ impl Finding {
             Self::Wildcard => ("D45", "WILDCARD"),
             Self::NotSynced { forbidden: false, .. } => ("D46", "NOT-SYNCED"),
             Self::NotSynced { forbidden: true, .. } => ("D47", "FORBIDDEN"),
-            Self::Stale => ("D48", "STALE"),
+            Self::Stale { .. } => ("D48", "STALE"),
             Self::ExternalNameOutside { .. } => ("D52", "EXTERNALNAME-OUTSIDE"),
             Self::NoClusterIp { .. } => ("D53", "NO-CLUSTER-IP"),
             Self::NoSuchEndpoint { .. } => ("D54", "NO-SUCH-ENDPOINT"),
@@ -473,7 +478,7 @@ impl Finding {
             Self::GoverningNotHeadless { .. }
             | Self::PublishedNotReady { .. }
             | Self::ExternalNameOutside { .. }
-            | Self::Stale => Severity::Note,
+            | Self::Stale { .. } => Severity::Note,
             Self::NoNamespace { .. }
             | Self::Swapped { .. }
             | Self::NoService { .. }
@@ -525,7 +530,7 @@ impl Finding {
             Self::GoverningNotHeadless { .. }
             | Self::PublishedNotReady { .. }
             | Self::ExternalNameOutside { .. }
-            | Self::Stale => 40,
+            | Self::Stale { .. } => 40,
         }
     }
 
@@ -533,7 +538,7 @@ impl Finding {
     pub fn code(&self) -> u16 {
         match self {
             Self::NotSynced { .. } => 14,
-            Self::Stale => 3,
+            Self::Stale { .. } => 3,
             Self::OutsideZones => 20,
             _ => 0,
         }
@@ -547,11 +552,11 @@ impl Finding {
         text
     }
 
-    /// The text of an answer: the token, and what is the matter; ASCII, at most [`MAX_BRIEF`] octets.
+    /// The text of an answer: the token, and what is the matter; printable ASCII, at most [`MAX_BRIEF`] octets.
     pub fn brief(&self) -> String {
         let mut text = format!("{}: ", self.identity().1);
         let _ = self.write(&mut text);
-        if !text.is_ascii() {
+        if !text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
             text = text.escape_default().to_string();
         }
         if text.len() > MAX_BRIEF {
@@ -719,7 +724,7 @@ impl Finding {
                 write!(f, "Service {service} leads back to a name that was followed already")
             }
             Self::ExternalNameDangling { service, target } => {
-                write!(f, "externalName of Service {service} leads to {}, which does not exist", bare(target))
+                write!(f, "externalName of Service {service} leads to a name that does not exist: {}", bare(target))
             }
             Self::ExternalNameOutside { service, target } => {
                 write!(f, "Service {service} leads out to {}: a stub resolver does not follow it", bare(target))
@@ -736,9 +741,19 @@ impl Finding {
             },
             Self::Wildcard => write!(f, "there are no wildcards"),
             Self::NoClusterIp { service } => write!(f, "Service {service} has no clusterIP"),
-            Self::NotSynced { waiting_for, .. } if waiting_for.is_empty() => write!(f, "nothing was read yet"),
-            Self::NotSynced { waiting_for, .. } => write!(f, "{}", waiting_for.join("; ")),
-            Self::Stale => write!(f, "the API server is out of reach: this is the last that was read"),
+            Self::NotSynced { waiting_for, seconds, .. } => {
+                if *seconds > 0 {
+                    write!(f, "waited for {seconds} s; ")?;
+                }
+                match &waiting_for[..] {
+                    [] => write!(f, "nothing was read yet"),
+                    waiting_for => write!(f, "{}", waiting_for.join("; ")),
+                }
+            }
+            Self::Stale { seconds: 0 } => write!(f, "the API server is out of reach: this is the last that was read"),
+            Self::Stale { seconds } => {
+                write!(f, "the API server has been out of reach for {seconds} s: this is the last that was read")
+            }
         }
     }
 
@@ -757,7 +772,7 @@ impl Finding {
             | Self::PodRecordsOff
             | Self::Wildcard
             | Self::NotSynced { .. }
-            | Self::Stale => Vec::new(),
+            | Self::Stale { .. } => Vec::new(),
             Self::NoNamespace { elsewhere, .. } => elsewhere.iter().map(service).collect(),
             Self::NoService { service: key, near } => near.iter().map(|name| beside(key, name)).collect(),
             Self::PodAsService { pod: key, service: name } => vec![pod(key), beside(key, name)],

@@ -158,7 +158,7 @@ impl Finding {
             | Self::NoSuchEndpoint { .. }
             | Self::Wildcard
             | Self::NotSynced { .. }
-            | Self::Stale => None,
+            | Self::Stale { .. } => None,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::names::{QueryName, WireName};
 use crate::rules::Rules;
 
 pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
-pub use asker::Asker;
+pub use asker::{Asker, Busy};
 pub use find::ROWS;
 pub use finding::{About, Difference, Differs, Finding, MAX_BRIEF, Severity};
 pub use fix::Fix;

@@ -57,6 +57,15 @@ pub fn split(label: &str) -> (&str, Option<u32>) {
     }
 }
 
+/// Whether a label is one that a StatefulSet's Pod could have: a name, a hyphen and a number.
+pub fn is_ordinal(label: &[u8]) -> bool {
+    if !label.last().is_some_and(u8::is_ascii_digit) {
+        return false;
+    }
+    let Ok(label) = std::str::from_utf8(label) else { return false };
+    matches!(split(label), (text, Some(_)) if text.len() > 1 && text.ends_with('-'))
+}
+
 /// The texts of a set of [`PackedLabel`]s, in one block of memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
@@ -223,6 +232,16 @@ mod tests {
         }
         assert_eq!(LabelColumn::new([None, None]).packed.len(), 0);
         assert_eq!(LabelColumn::new([None, Some("b")]).get(0), None);
+    }
+
+    #[test]
+    fn ordinals() {
+        for (label, expected) in
+            [("web-0", true), ("a-b-12", true), ("web-00", false), ("-1", false), ("web", false), ("web0", false)]
+        {
+            assert_eq!(is_ordinal(label.as_bytes()), expected, "{label}");
+        }
+        assert!(!is_ordinal(b"") && !is_ordinal(b"\xff-1"));
     }
 
     #[test]

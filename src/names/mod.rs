@@ -4,11 +4,12 @@
 //! zero octet last). This file has the names themselves ([`WireName`], [`QueryName`]) and the forms that a name
 //! can have under a zone ([`Owner`]). Not here: what exists at a name (`zone.rs`) and what is answered
 //! (`answer.rs`). Beside it: [`labels`] packs many labels into little memory, [`dashed`] writes addresses as
-//! labels, [`reverse`] knows `in-addr.arpa` and `ip6.arpa`.
+//! labels, [`reverse`] knows `in-addr.arpa` and `ip6.arpa`, [`why`] the names that ask why.
 
 pub mod dashed;
 pub mod labels;
 pub mod reverse;
+pub mod why;
 
 use std::fmt;
 
@@ -141,6 +142,26 @@ pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
             }
         }
         _ => Owner::Nothing,
+    }
+}
+
+/// The Service that is meant by a name of no form: `web.default.Z` and `web-0.web.default.Z` (no `svc`),
+/// `web.default.svc.Z.default.svc.Z` (a search list behind a whole name), `_http._tcp.web-0.web.default.svc.Z`.
+///
+/// By the name's shape alone: only a Service that exists was meant.
+pub fn meant(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
+    let apex = name.labels() - apex_at;
+    let is_apex = |at: &usize| name.between(*at, at + apex) == name.between(apex_at, apex_at + apex);
+    let second = (1..=apex_at.saturating_sub(apex)).find(is_apex);
+    if let Some(at) = second.filter(|at| *at >= 3 && name.label(at - 1) == b"svc") {
+        return Some(ServiceKey(name.between(at - 3, at - 1)));
+    }
+    match apex_at {
+        2 | 3 => Some(ServiceKey(name.between(apex_at - 2, apex_at))),
+        6 if name.label(5) == b"svc" && name.label(0)[0] == b'_' && name.label(1)[0] == b'_' => {
+            Some(ServiceKey(name.between(3, 5)))
+        }
+        _ => None,
     }
 }
 
@@ -400,6 +421,28 @@ mod tests {
             ("local", "outside"),
         ] {
             assert_eq!(shape(name), form, "{name}");
+        }
+    }
+
+    #[test]
+    fn services_that_are_meant() {
+        let apex = WireName::parse("cluster.local").unwrap();
+        let mut name = QueryName::default();
+        for (text, key) in [
+            ("web.default.cluster.local", Some(("default", "web"))),
+            ("web-0.web.default.cluster.local", Some(("default", "web"))),
+            ("web.default.svc.cluster.local.default.svc.cluster.local", Some(("default", "web"))),
+            ("_http._tcp.web.default.svc.cluster.local.cluster.local", Some(("default", "web"))),
+            ("_http._tcp.web-0.web.default.svc.cluster.local", Some(("default", "web"))),
+            ("cluster.local.default.svc.cluster.local", None),
+            ("svc.cluster.local.cluster.local", Some(("local", "cluster"))),
+            ("www.example.com.default.svc.cluster.local", None),
+            ("web.cluster.local", None),
+        ] {
+            name.set(&WireName::parse(text).unwrap());
+            let apex_at = name.apex_at(&apex).unwrap();
+            let expected = key.and_then(|(namespace, service)| service_key(namespace, service));
+            assert_eq!(meant(&name, apex_at).map(|key| key.0), expected.as_deref(), "{text}");
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Publisher;
 use crate::cluster::{Contributor, Resource};
+use crate::explain::Finding;
 use crate::metrics::{Counters, Event};
 use crate::objects::{Object, ObjectRef, Skipped};
 use crate::status::{Status, WatchState, WatchStatus};
@@ -116,6 +117,8 @@ pub struct Live {
     follows: BTreeMap<Resource, Follow>,
     dirty: HashSet<Contributor>,
     synced: bool,
+    /// When it began.
+    since: Option<Instant>,
     /// When the last of the required resources was read.
     required_since: Option<Instant>,
     /// The addresses changed since the reverse zones were last looked at.
@@ -155,6 +158,7 @@ impl Live {
             follows: followed.iter().map(follow).collect(),
             dirty: HashSet::new(),
             synced: false,
+            since: None,
             required_since: None,
             moved: false,
             said: HashSet::new(),
@@ -184,15 +188,32 @@ impl Live {
 
     /// What time alone changes: whether answers are stale, and the reverse zones around new addresses.
     pub fn tick(&mut self, now: Instant) {
-        let lost = |follow: &Follow| follow.lost_since.is_some_and(|since| now - since >= self.stale);
-        let cut_off = self.follows.values().any(|follow| follow.what.required && lost(follow));
-        self.status.set_cut_off(cut_off);
+        let required = self.follows.values().filter(|follow| follow.what.required);
+        let lost = required.filter_map(|follow| follow.lost_since).min().map(|since| now - since);
+        let cut_off = lost.filter(|lost| *lost >= self.stale);
         if !self.synced {
             self.sync_if_settled(now);
         }
+        // First the sentence, then the state that answers say it in.
+        if !self.synced {
+            self.say_not_synced(now);
+        } else if let Some(lost) = cut_off {
+            self.status.set_sentence(Finding::Stale { seconds: lost.as_secs() }.brief());
+        }
+        self.status.set_cut_off(cut_off.is_some());
         if std::mem::take(&mut self.moved) {
             self.publisher.refresh_reverse_zones();
         }
+    }
+
+    fn say_not_synced(&mut self, now: Instant) {
+        let denied = |follow: &Follow| follow.what.required && matches!(follow.state, WatchState::Denied(_));
+        let finding = Finding::NotSynced {
+            waiting_for: self.status.waiting_for(),
+            forbidden: self.follows.values().any(denied),
+            seconds: (now - *self.since.get_or_insert(now)).as_secs(),
+        };
+        self.status.set_sentence(finding.brief());
     }
 
     fn update(&mut self, update: Update, now: Instant) {
@@ -250,7 +271,8 @@ impl Live {
     }
 
     fn touch(&mut self, resource: Resource, dirty: Vec<Contributor>) {
-        let Some(follow) = self.follows.get_mut(&resource) else { return };
+        // What is given and not followed: the one namespace that somebody named.
+        let Some(follow) = self.follows.get_mut(&resource) else { return self.dirty.extend(dirty) };
         if !dirty.is_empty() && follow.auditing {
             self.counters.count(Event::AuditRepairs);
         }

@@ -24,7 +24,7 @@ use hashbrown::HashTable;
 use crate::explain::Absence;
 use crate::names::labels::Label;
 use crate::names::reverse::{AddressRange, ReverseOwner, ReverseZones};
-use crate::names::{NAME_SERVER, Owner, QueryName, WireName, dashed, owner};
+use crate::names::{NAME_SERVER, Owner, QueryName, ServiceKey, WireName, dashed, owner};
 use crate::records::{Addresses, ApexRecords, PodAddresses, PtrName, RRset, ServiceNode, ServiceRecords};
 use crate::rtype;
 use crate::rules::{PodRecords, Rules};
@@ -201,6 +201,11 @@ impl Zone {
         });
         let name = with_addresses.min().map(|(_, _, name)| name);
         name.or_else(|| apex.prefixed(NAME_SERVER)).unwrap_or_else(|| apex.clone())
+    }
+
+    /// Whether anything is known of a Service's name: it exists, or a StatefulSet names it.
+    pub fn knows(&self, service: ServiceKey<'_>) -> bool {
+        self.services.contains_key(service.0)
     }
 
     /// Looks up the records of type `qtype` at `name`, and shows `see` what was found.

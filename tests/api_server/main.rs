@@ -119,12 +119,14 @@ impl Server {
             ..Options::default()
         };
         let publisher = Publisher::of_cluster(Arc::clone(&zone), options);
+        let asker = publisher.asker();
         let cluster = Cluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing).within(scope);
         let (synced, _) = oneshot::channel();
         let mut running = JoinSet::new();
         let (told, counted) = (Arc::clone(&status), Arc::clone(&metrics));
         running.spawn(async move { cluster.follow(publisher, told, &counted, synced).await });
-        let engine = Engine::with(Responder::new(zone, Arc::clone(&status), Access::default()));
+        let responder = Responder::new(zone, Arc::clone(&status), Access::default());
+        let engine = Engine::with(responder.explaining(asker, vec!["127.0.0.0/8".parse().unwrap()]));
         Self { status, metrics, engine, _running: running }
     }
 
@@ -155,6 +157,13 @@ impl Server {
         let response = self.engine.ask(Transport::Udp, &common::query(7, &name, 1, None)).unwrap();
         assert_eq!((response[3] & 0x0f, response[7]), (NOERROR, 1), "one answer");
         *response.last_chunk().unwrap()
+    }
+
+    /// The extended error of the response: its code and its text.
+    fn extended(&mut self, name: &str) -> (u16, String) {
+        let name = common::wire(&format!("{name}.default.svc.cluster.local"));
+        let response = self.engine.ask(Transport::Udp, &common::query(7, &name, 1, Some(1232))).unwrap();
+        common::extended(&response).unwrap_or_default()
     }
 
     fn answers(&mut self, name: &str) -> bool {
@@ -417,6 +426,13 @@ async fn k10_out_of_reach() {
         assert_eq!(server.ask("none"), (NXDOMAIN, 0));
         sleep(seconds(10)).await;
     }
+    for (name, code) in [("web", 3), ("none", 19)] {
+        let (said, text) = server.extended(name);
+        assert_eq!(said, code, "{name}: {text}");
+        let lost = text.strip_prefix("STALE: the API server has been out of reach for ").unwrap();
+        let lost: u64 = lost.split(' ').next().unwrap().parse().unwrap();
+        assert!((330..=336).contains(&lost), "the API server was lost 335 s ago: {text}");
+    }
     fake.heal();
     add(&fake, "next", "10.0.0.4");
     until(seconds(14), || server.is(DataState::Current) && server.answers("next")).await;
@@ -653,7 +669,11 @@ async fn k15_a_right_that_is_missing() {
         assert!(server.is(DataState::NotSynced));
         assert_eq!(server.ask("none"), (SERVFAIL, 0));
         let waits = format!("endpointslices: the API server does not allow `{verb}`");
-        assert_eq!(server.status.waiting_for(), [waits]);
+        assert_eq!(server.status.waiting_for(), [&*waits]);
+        let (code, text) = server.extended("web");
+        let waited =
+            text.strip_prefix("FORBIDDEN: waited for ").and_then(|rest| rest.strip_suffix(&format!(" s; {waits}")));
+        assert!(code == 14 && (58..=60).contains(&waited.unwrap().parse::<u64>().unwrap()), "{code} {text}");
         fake.heal();
         until(seconds(12), || server.is(DataState::Current)).await;
     }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::config::Config;
+use headless_dns::explain::Asker;
 use headless_dns::metrics::Metrics;
 use headless_dns::names::WireName;
 use headless_dns::objects::{Labels, Object, ObjectRef, Service, ServiceKind};
 use headless_dns::status::Status;
 use headless_dns::zone::Zone;
+use hickory_proto::op::Message;
 
 /// How often to repeat: `full` times `HEADLESS_DNS_TEST_SCALE` percent (default 1; CI says 10, a release 100).
 pub fn scaled(full: u64) -> u64 {
@@ -38,6 +40,16 @@ pub fn query(id: u16, name: &[u8], qtype: u16, edns: Option<u16>) -> Vec<u8> {
         message.extend_from_slice(&[0; 6]);
     }
     message
+}
+
+/// Code and text of a response's extended error (RFC 8914).
+pub fn extended(response: &[u8]) -> Option<(u16, String)> {
+    let message = Message::from_vec(response).expect("hickory-proto reads every response");
+    let edns = message.edns?;
+    let mut options = edns.options().options.iter();
+    let (_, option) = options.find(|(code, _)| u16::from(*code) == 15)?;
+    let octets: Vec<u8> = option.try_into().unwrap();
+    Some((u16::from_be_bytes([octets[0], octets[1]]), String::from_utf8(octets[2..].to_vec()).unwrap()))
 }
 
 /// A name in wire form.
@@ -78,6 +90,14 @@ impl Engine {
         Self::with(Responder::new(zone, status, Access::default()))
     }
 
+    /// The same, and it says why to whoever asks.
+    pub fn explaining(zone: Arc<Zone>, asker: Asker) -> Self {
+        let mut engine = Self::new(zone);
+        let everyone = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        engine.responder = engine.responder.explaining(asker, everyone);
+        engine
+    }
+
     pub fn with(responder: Responder) -> Self {
         Self { responder, worker: Worker::new(Metrics::default().worker()) }
     }
@@ -89,6 +109,7 @@ impl Engine {
         let peer = Peer { from: "127.0.0.1:40000".parse().unwrap(), to: "127.0.0.1:53".parse().unwrap() };
         // A slot for datagrams is 2 KiB long.
         let room = if transport == Transport::Udp { 2048.max(message.len()) } else { 65_535 };
+        self.worker.begin_batch();
         let length = self.responder.respond(&mut self.worker, peer, transport, &mut buffer[..room], message.len())?;
         buffer.truncate(length);
         Some(buffer)

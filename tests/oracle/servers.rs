@@ -45,6 +45,7 @@ impl Ours {
         let (address, stop) = (listeners.addresses()[0], Stop::default());
         let status = Arc::new(Status::default());
         status.set_synced();
+        // It explains to nobody: what stands at `_why.NAME` is no part of the zone.
         let responder = Arc::new(Responder::new(zone, status, Access::default()));
         let told = stop.clone();
         let serving = thread::spawn(move || {

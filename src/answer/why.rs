@@ -1,0 +1,164 @@
+//! Why a name does not resolve, on the wire: which answers are worth a cause, and the text at `_why.NAME`.
+//!
+//! Nothing here waits. What is worth asking is decided by the shape of the name and at most one look-up in the zone, so
+//! that ordinary traffic (search lists, AAAA of IPv4-only names) never comes to the objects. Who asks them at all is
+//! bounded: by `--explain-to`, and by [`PER_BATCH`]. Not here: what is the matter (`explain`).
+
+use ipnet::IpNet;
+
+use super::Peer;
+use crate::explain::{Absence, Asked, Asker, Busy, Finding, Outcome};
+use crate::names::labels::is_ordinal;
+use crate::names::{Owner, QueryName, WireName, meant, owner};
+use crate::records::RRset;
+use crate::rtype;
+use crate::zone::{Lookup, Zone};
+
+/// How many causes are looked for in one batch of messages. Who asks now and then is always told; a flood comes in
+/// large batches, and so costs the others little.
+pub(super) const PER_BATCH: u8 = 4;
+
+/// What an answer leaves to be explained.
+#[derive(Clone, Copy)]
+pub(super) enum Open {
+    /// The name does not exist. The apex begins at this label of the question.
+    NxDomain(usize, Option<Absence>),
+    /// The name has no record of the type. The same.
+    NoData(usize),
+    /// A chain of CNAMEs ends at a name that does not exist, or does not end.
+    Chain,
+}
+
+/// Explains to some clients.
+pub(super) struct Explainer {
+    asker: Asker,
+    clients: Vec<IpNet>,
+}
+
+impl Explainer {
+    /// Explains to `clients` what `asker` knows.
+    pub(super) fn new(asker: Asker, clients: Vec<IpNet>) -> Self {
+        Self { asker, clients }
+    }
+
+    /// Whether a client is told.
+    pub(super) fn tells(&self, peer: Peer) -> bool {
+        let client = peer.from.ip().to_canonical();
+        self.clients.iter().any(|network| network.contains(&client))
+    }
+
+    /// The cause that goes out with an answer; none where none is certain, and where the objects are being changed.
+    pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Open) -> Option<Finding> {
+        let (outcome, absence) = match open {
+            Open::NxDomain(_, absence) => (Outcome::NxDomain, absence),
+            Open::NoData(_) => (Outcome::NoData, None),
+            Open::Chain => (Outcome::Found, None),
+        };
+        self.asker.first(&Asked { name, qtype, outcome, absence }).ok().flatten()
+    }
+
+    /// The text at `_why.NAME`.
+    pub(super) fn text(&self, zone: &Zone, name: &QueryName) -> String {
+        let seen = see(zone, name);
+        let (outcome, absence) = match &seen {
+            Seen::Records(counts) => return format!("RESOLVES: {}", counts.join(", ")),
+            Seen::Nothing => (Outcome::NoData, None),
+            Seen::Alias(_) => (Outcome::Found, None),
+            Seen::Missing(absence) => (Outcome::NxDomain, *absence),
+        };
+        match (self.asker.first(&Asked { name, qtype: rtype::A, outcome, absence }), seen) {
+            (Err(Busy), _) => busy(),
+            (Ok(Some(finding)), _) => finding.brief(),
+            (Ok(None), Seen::Alias(target)) => format!("ALIAS: the name stands for {target}"),
+            (Ok(None), Seen::Missing(_)) => {
+                format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")
+            }
+            (Ok(None), _) => "EMPTY: the name exists and has no records".to_owned(),
+        }
+    }
+}
+
+/// The text where the objects are being changed just now, or too much is asked.
+pub(super) fn busy() -> String {
+    "BUSY: the cause was not looked for, to keep nobody waiting; ask again".to_owned()
+}
+
+/// Whether there may be a cause that is certain. It costs no more than a look-up in the zone, and mostly less.
+///
+/// What is not worth it is most of all traffic: names with a search list behind them, and one address family of a name
+/// that has the other.
+pub(super) fn is_worth_asking(zone: &Zone, name: &QueryName, qtype: u16, open: Open) -> bool {
+    match open {
+        Open::Chain | Open::NxDomain(_, Some(_)) => true,
+        Open::NxDomain(apex_at, None) => may_be_meant(zone, name, apex_at),
+        Open::NoData(apex_at) if matches!(owner(name, apex_at), Owner::Service(_)) => match qtype {
+            rtype::SRV => true,
+            rtype::A => zone.look_up(name, rtype::AAAA, |lookup| matches!(lookup, Lookup::NoData(_))),
+            _ => false,
+        },
+        Open::NoData(_) => false,
+    }
+}
+
+/// Whether a name that the zone knows nothing of has the shape of one that somebody may have meant.
+fn may_be_meant(zone: &Zone, name: &QueryName, apex_at: usize) -> bool {
+    let by_shape = match owner(name, apex_at) {
+        Owner::Service(key) => is_ordinal(key.service()),
+        Owner::Endpoint(_, label) => is_ordinal(label),
+        Owner::PodAddress(..) | Owner::PodNamespace(_) => true,
+        Owner::Nothing => meant(name, apex_at).is_some_and(|service| zone.knows(service)),
+        _ => false,
+    };
+    by_shape || (0..apex_at).any(|label| name.label(label) == b"*")
+}
+
+/// What stands at a name, whatever the type.
+enum Seen {
+    /// Records: how many, and of which type.
+    Records(Vec<String>),
+    /// Nothing, but below it there is something.
+    Nothing,
+    /// A CNAME.
+    Alias(WireName),
+    /// The name does not exist.
+    Missing(Option<Absence>),
+}
+
+fn see(zone: &Zone, name: &QueryName) -> Seen {
+    const TYPES: [(u16, &str); 7] = [
+        (rtype::A, "A"),
+        (rtype::AAAA, "AAAA"),
+        (rtype::SRV, "SRV"),
+        (rtype::PTR, "PTR"),
+        (rtype::TXT, "TXT"),
+        (rtype::SOA, "SOA"),
+        (rtype::NS, "NS"),
+    ];
+    let mut counts = Vec::new();
+    for (qtype, mnemonic) in TYPES {
+        let other = zone.look_up(name, qtype, |lookup| match lookup {
+            Lookup::Found(_, rrset) => {
+                counts.push(format!("{} {mnemonic}", count(rrset)));
+                None
+            }
+            Lookup::NoData(_) => None,
+            Lookup::Cname(_, target) => Some(Seen::Alias(target.clone())),
+            Lookup::NxDomain(_, absence) => Some(Seen::Missing(absence)),
+            Lookup::NotInZone => Some(Seen::Missing(None)),
+        });
+        if let Some(other) = other {
+            return other;
+        }
+    }
+    if counts.is_empty() { Seen::Nothing } else { Seen::Records(counts) }
+}
+
+fn count(rrset: RRset<'_>) -> usize {
+    match rrset {
+        RRset::A(addresses) => addresses.len(),
+        RRset::Aaaa(addresses) => addresses.len(),
+        RRset::Srv(servers) => servers.len(),
+        RRset::Ptr(names) => names.len(),
+        RRset::Txt(_) | RRset::Soa | RRset::Ns => 1,
+    }
+}
