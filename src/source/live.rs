@@ -301,7 +301,7 @@ impl Live {
     fn publish(&mut self) {
         let dirty = self.dirty.drain().collect();
         for skipped in self.publisher.publish(dirty) {
-            self.say(skipped);
+            self.say(skipped.text);
         }
     }
 
