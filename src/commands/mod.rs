@@ -1,7 +1,7 @@
 //! What each command does, from its configuration to its exit status.
 //!
-//! Here: which is called, how they speak to whoever called them, and what several of them begin with ([`open`]). Results go to standard output, everything else
-//! to standard error. Not here: the flags (`cli`).
+//! Here: which is called, how they speak to whoever called them, and what several of them begin with ([`open`]).
+//! Results go to standard output, everything else to standard error. Not here: the flags (`cli`).
 
 pub mod config;
 pub mod records;
@@ -18,12 +18,14 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::cli::{Invocation, NAME};
 use crate::config::{Config, DEMO, ManifestPath, Source};
+use crate::explain::Asker;
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
+use crate::rules::PodRecords;
 use crate::source::kubernetes::{self, Access, Timing};
 use crate::source::manifests::Manifests;
-use crate::source::{Input, ManifestSource, Options, Publisher};
+use crate::source::{Input, ManifestSource, Options, Publisher, Reading};
 use crate::zone::{Settings, Zone};
 
 /// The range in which simulated Services get addresses: what most clusters have by default.
@@ -125,9 +127,42 @@ pub fn open_manifests(config: &Config, listen: &[SocketAddr]) -> ManifestSource 
     ManifestSource::new(input, &config.namespace, simulated(config), publisher)
 }
 
+/// All that there is now, read once.
+pub(crate) struct Read {
+    /// The zone of it.
+    pub(crate) zone: Arc<Zone>,
+    /// Who knows the objects.
+    pub(crate) asker: Asker,
+    /// What is wrong with them.
+    pub(crate) reading: Reading,
+}
+
+/// Reads all that there is now; of a cluster the Pods too, where `pods` is `Verified` and it allows that.
+///
+/// # Errors
+///
+/// If there is no cluster to be found, or it cannot be read.
+pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start what reads a cluster")?;
+    runtime.block_on(async {
+        match open(config, &config.listen.addresses).await? {
+            Opened::Manifests(mut source) => {
+                let reading = source.load();
+                Ok(Read { zone: source.zone(), asker: source.asker(), reading })
+            }
+            Opened::Cluster(access, mut publisher) => {
+                let (objects, mut reading) = cluster(&access, config, pods).read().await?;
+                reading.reports.extend(publisher.replace(objects));
+                Ok(Read { zone: publisher.zone(), asker: publisher.asker(), reading })
+            }
+        }
+    })
+}
+
 /// A cluster, with all that `config` needs of it.
-pub(crate) fn cluster(access: &Access, config: &Config) -> kubernetes::Cluster {
-    let resources = kubernetes::resources(config.endpoints_source, config.rules.pod_records);
+pub(crate) fn cluster(access: &Access, config: &Config, pods: PodRecords) -> kubernetes::Cluster {
+    let resources = kubernetes::resources(config.endpoints_source, pods);
     kubernetes::Cluster::new(Arc::clone(&access.connect), resources, Timing::default())
 }
 
