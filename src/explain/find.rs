@@ -161,7 +161,7 @@ impl Finder<'_> {
     // Namespaces and Services.
 
     fn no_namespace(&mut self, namespace: &str, service: Option<&str>) {
-        if !self.searches() || self.known.cluster.namespace_exists(namespace) {
+        if !self.searches() || self.known.cluster.knows_namespace(namespace) {
             return;
         }
         let declared = self.known.cluster.declares_namespaces();
@@ -201,7 +201,7 @@ impl Finder<'_> {
             self.add(Finding::Swapped { meant: swapped });
         }
         self.no_namespace(&key.namespace, Some(&key.name));
-        if !self.known.cluster.namespace_exists(&key.namespace) {
+        if !self.known.cluster.knows_namespace(&key.namespace) {
             return;
         }
         let elsewhere: Vec<ObjectRef> = self.services_named(&key.name);
