@@ -356,6 +356,38 @@ pub enum Finding {
         /// The Service.
         service: ObjectRef,
     },
+    /// The governing Service does not select the StatefulSet's Pods, whatever else it selects.
+    SetNotSelected {
+        /// The StatefulSet.
+        set: ObjectRef,
+        /// Its governing Service.
+        service: Box<str>,
+        /// How they differ.
+        differs: Differs,
+    },
+    /// The slice says of no Service that it is its own.
+    SliceOfNobody {
+        /// The slice.
+        slice: ObjectRef,
+        /// How many endpoints it lists.
+        endpoints: usize,
+    },
+    /// The slice belongs to a Service that does not exist.
+    SliceWithoutService {
+        /// The slice.
+        slice: ObjectRef,
+        /// The Service.
+        service: Box<str>,
+    },
+    /// Endpoints have addresses in no reverse zone: their addresses lead back to no name here.
+    OutsideReverse {
+        /// The Service.
+        service: ObjectRef,
+        /// The first of the addresses.
+        address: IpAddr,
+        /// How many there are.
+        of: usize,
+    },
     /// Objects of this resource have not been read yet.
     NotSynced {
         /// What is waited for.
@@ -464,6 +496,10 @@ impl Finding {
             Self::ExternalNameOutside { .. } => ("D52", "EXTERNALNAME-OUTSIDE"),
             Self::NoClusterIp { .. } => ("D53", "NO-CLUSTER-IP"),
             Self::NoSuchEndpoint { .. } => ("D54", "NO-SUCH-ENDPOINT"),
+            Self::SetNotSelected { .. } => ("D22", "STS-NOT-SELECTED"),
+            Self::SliceOfNobody { .. } => ("D55", "SLICE-OF-NOBODY"),
+            Self::SliceWithoutService { .. } => ("D56", "SLICE-NO-SERVICE"),
+            Self::OutsideReverse { .. } => ("D57", "OUTSIDE-REVERSE"),
         }
     }
 
@@ -473,6 +509,8 @@ impl Finding {
             Self::GoverningNotHeadless { .. }
             | Self::PublishedNotReady { .. }
             | Self::ExternalNameOutside { .. }
+            | Self::SliceOfNobody { .. }
+            | Self::OutsideReverse { .. }
             | Self::Stale => Severity::Note,
             Self::NoNamespace { .. }
             | Self::Swapped { .. }
@@ -494,7 +532,7 @@ impl Finding {
             Self::SuffixTwice { .. } | Self::NoSvcLabel { .. } | Self::PodRecordsOff | Self::PodUnknown { .. } => 2,
             Self::GoverningMissing { .. } => 3,
             Self::NoServiceName { .. } => 4,
-            Self::GoverningExternal { .. } => 5,
+            Self::GoverningExternal { .. } | Self::SetNotSelected { .. } => 5,
             Self::OrdinalOutOfRange { .. } => 6,
             Self::OtherGoverning { .. } | Self::PodAsService { .. } => 7,
             Self::Terminating { .. } => 8,
@@ -508,7 +546,7 @@ impl Finding {
             Self::OtherProtocol { .. } => 16,
             Self::PortUnnamed { .. } => 17,
             Self::NoPort { .. } => 18,
-            Self::FqdnSlice { .. } => 19,
+            Self::FqdnSlice { .. } | Self::SliceWithoutService { .. } => 19,
             Self::NoEndpoints { .. } | Self::NoSlice { .. } | Self::NoneReady { .. } | Self::NoClusterIp { .. } => 20,
             Self::NoPorts { .. }
             | Self::BelowExternalName { .. }
@@ -525,6 +563,8 @@ impl Finding {
             Self::GoverningNotHeadless { .. }
             | Self::PublishedNotReady { .. }
             | Self::ExternalNameOutside { .. }
+            | Self::SliceOfNobody { .. }
+            | Self::OutsideReverse { .. }
             | Self::Stale => 40,
         }
     }
@@ -639,6 +679,14 @@ impl Finding {
             }
             Self::PodFinished { pod } => write!(f, "Pod {pod} has run to its end"),
             Self::NoEndpoints { service, differs: None, .. } => write!(f, "Service {service} has 0 endpoints"),
+            Self::SetNotSelected { set, service, differs } => {
+                let Difference { key, selected, has } = &differs.labels[0];
+                write!(f, "Service {service} governs StatefulSet {set} and selects {key}={selected}, its Pods have ")?;
+                match has {
+                    Some(has) => write!(f, "{key}={has}"),
+                    None => write!(f, "no {key}"),
+                }
+            }
             Self::NoEndpoints { service, differs: Some(Differs { set, labels, .. }), .. } => {
                 let Difference { key, selected, has } = &labels[0];
                 write!(f, "Service {service} selects {key}={selected}, Pods of StatefulSet {set} have ")?;
@@ -736,6 +784,20 @@ impl Finding {
             },
             Self::Wildcard => write!(f, "there are no wildcards"),
             Self::NoClusterIp { service } => write!(f, "Service {service} has no clusterIP"),
+            Self::SliceOfNobody { slice, endpoints } => write!(
+                f,
+                "EndpointSlice {slice} has no label kubernetes.io/service-name: its {endpoints} endpoints have no names"
+            ),
+            Self::SliceWithoutService { slice, service } => {
+                write!(f, "EndpointSlice {slice} belongs to Service {service}, which does not exist")
+            }
+            Self::OutsideReverse { service, address, of: 1 } => {
+                write!(f, "{address}, an endpoint of Service {service}, is in no reverse zone that is served")
+            }
+            Self::OutsideReverse { service, address, of } => write!(
+                f,
+                "{of} addresses of endpoints of Service {service}, as {address}, are in no reverse zone that is served"
+            ),
             Self::NotSynced { waiting_for, .. } if waiting_for.is_empty() => write!(f, "nothing was read yet"),
             Self::NotSynced { waiting_for, .. } => write!(f, "{}", waiting_for.join("; ")),
             Self::Stale => write!(f, "the API server is out of reach: this is the last that was read"),
@@ -768,13 +830,16 @@ impl Finding {
             Self::OtherGoverning { set: key, governing: name, .. }
             | Self::GoverningNotHeadless { set: key, service: name }
             | Self::GoverningExternal { set: key, service: name }
+            | Self::SetNotSelected { set: key, service: name, .. }
             | Self::OrdinalNotThere { set: key, service: name, .. } => vec![set(key), beside(key, name)],
             Self::PodWithoutAddress { pod: key } | Self::PodFinished { pod: key } => vec![pod(key)],
             Self::NotAnEndpoint { service: key, elsewhere, .. } => {
                 std::iter::once(service(key)).chain(elsewhere.iter().map(service)).collect()
             }
             Self::OtherNamespace { elsewhere, .. } => elsewhere.iter().map(service).collect(),
-            Self::FqdnSlice { slice } => vec![About { kind: "EndpointSlice", key: slice.clone() }],
+            Self::FqdnSlice { slice } | Self::SliceOfNobody { slice, .. } | Self::SliceWithoutService { slice, .. } => {
+                vec![About { kind: "EndpointSlice", key: slice.clone() }]
+            }
             Self::PodUnknown { elsewhere, .. } => elsewhere.iter().map(pod).collect(),
             Self::AddressUnknown { not_ready, pod: key, .. } => {
                 not_ready.iter().map(service).chain(key.iter().map(pod)).collect()
@@ -802,6 +867,7 @@ impl Finding {
             | Self::ExternalNameLoop { service: key }
             | Self::ExternalNameDangling { service: key, .. }
             | Self::ExternalNameOutside { service: key, .. }
+            | Self::OutsideReverse { service: key, .. }
             | Self::NoClusterIp { service: key } => vec![service(key)],
         }
     }
