@@ -37,8 +37,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("lib", ""),
     ("commands", "*"),
     // What the operator says.
-    ("cli", "config names objects rules"),
-    ("config", "names objects rules"),
+    ("cli", "config names objects rtype rules"),
+    ("config", "names objects rtype rules"),
     ("log", "config"),
     // Where objects come from, where questions come from, and who looks at it.
     ("source", "cluster explain metrics names objects records rules simulate status zone"),
@@ -48,7 +48,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("answer", "explain metrics names records rtype status wire zone"),
     ("zone", "explain names records rtype rules"),
     ("records", "cluster explain names objects rtype rules"),
-    ("explain", "cluster names objects rules"),
+    ("explain", "cluster names objects rtype rules"),
     ("cluster", "names objects rules"),
     ("simulate", "names objects rules"),
     ("wire", "metrics names rtype"),

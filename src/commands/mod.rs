@@ -3,7 +3,11 @@
 //! Here: which is called, how they speak to whoever called them, and what several of them begin with ([`open`]).
 //! Results go to standard output, everything else to standard error. Not here: the flags (`cli`).
 
+mod ask;
+pub mod check;
 pub mod config;
+pub mod explain;
+mod findings;
 pub mod records;
 pub mod serve;
 
@@ -16,9 +20,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::cli::{Invocation, NAME};
+use crate::cli::{Invocation, NAME, WRONG_USE};
+use crate::cluster::Resource;
 use crate::config::{Config, DEMO, ManifestPath, Source};
-use crate::explain::Asker;
+use crate::explain::{Asker, Known};
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
@@ -55,9 +60,25 @@ pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             log::start(&config.log)?;
             records::run(&config, export)
         }
+        Invocation::Explain(config, question) => {
+            log::start(&config.log)?;
+            Ok(or_wrong_use(explain::run(&config, &question)))
+        }
+        Invocation::Check(config, strictness) => {
+            log::start(&config.log)?;
+            Ok(or_wrong_use(check::run(&config, strictness)))
+        }
         Invocation::PrintConfig(config, origins) => config::print(&config, &origins),
         Invocation::Completions(shell) => config::completions(shell),
     }
+}
+
+/// For commands whose status 1 is a result: what kept them from one has status 2.
+fn or_wrong_use(done: anyhow::Result<ExitCode>) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::from(WRONG_USE)
+    })
 }
 
 /// Says in one sentence, from the outermost cause to the innermost, why a command was not done.
@@ -158,6 +179,13 @@ pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
             }
         }
     })
+}
+
+/// Whether Pods run: in a cluster, or simulated, or written down as they did.
+pub(crate) fn is_alive(config: &Config, known: &Known<'_>) -> bool {
+    let written = [Resource::EndpointSlices, Resource::Endpoints];
+    let live = matches!(config.source, Source::Cluster { .. });
+    live || config.simulate.is_some() || written.iter().any(|resource| known.cluster.count(*resource) > 0)
 }
 
 /// A cluster, with all that `config` needs of it.

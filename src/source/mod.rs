@@ -190,6 +190,8 @@ pub enum Loss {
     Twice,
     /// Objects of a resource that may be missing.
     Optional,
+    /// What simulation could not make.
+    Unmade,
 }
 
 impl Notice {
@@ -248,7 +250,8 @@ impl ManifestSource {
         if let Some([pods, services]) = self.simulate {
             let simulated = simulate::simulate(objects, &[pods], &[services]);
             objects = simulated.objects;
-            reports.extend(simulated.reports.into_iter().map(Notice::of_part));
+            let unmade = simulated.reports.into_iter().map(|report| Notice { loss: Loss::Unmade, text: report.text });
+            reports.extend(unmade);
         }
         let said: HashSet<String> = reports.iter().map(ToString::to_string).collect();
         reports.retain(|report| !self.reported.contains(&report.text));

@@ -8,7 +8,7 @@ use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{RData, Record, RecordType};
 
-use super::{HEADER, MAX_UDP, rcode};
+use super::{HEADER, MAX_UDP, ede, rcode};
 use crate::names::{QueryName, WireName};
 use crate::rtype;
 
@@ -142,4 +142,16 @@ pub fn rcode_name(code: u16) -> String {
         other => return format!("RCODE{other}"),
     };
     name.to_owned()
+}
+
+/// What an Extended DNS Error code means (RFC 8914 section 5.2), of those that this server sends.
+pub fn ede_name(code: u16) -> Option<&'static str> {
+    match code {
+        ede::STALE_ANSWER => Some("Stale Answer"),
+        ede::NOT_READY => Some("Not Ready"),
+        ede::PROHIBITED => Some("Prohibited"),
+        ede::STALE_NXDOMAIN => Some("Stale NXDOMAIN Answer"),
+        ede::NOT_AUTHORITATIVE => Some("Not Authoritative"),
+        _ => None,
+    }
 }
