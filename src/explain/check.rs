@@ -83,6 +83,7 @@ fn level(finding: Finding) -> Option<Checked> {
         | Finding::NoTargetPort { .. }
         | Finding::BadExternalName { .. }
         | Finding::ExternalNameLoop { .. }
+        | Finding::ExternalNameLong { .. }
         | Finding::ExternalNameDangling { .. }
         | Finding::FqdnSlice { .. }
         | Finding::SliceWithoutService { .. } => Level::Error,

@@ -413,8 +413,11 @@ impl Finder<'_> {
             };
             let Owner::Service(target) = owner(&query, apex_at) else { return };
             let target = object(target);
-            if visited.contains(&target) || visited.len() > MAX_CHAIN {
+            if visited.contains(&target) {
                 return self.add(Finding::ExternalNameLoop { service: key.clone() });
+            }
+            if visited.len() > MAX_CHAIN {
+                return self.add(Finding::ExternalNameLong { service: key.clone(), most: MAX_CHAIN });
             }
             match self.known.cluster.service(&target).service.map(|service| &service.kind) {
                 None => {

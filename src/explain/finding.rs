@@ -310,6 +310,13 @@ pub enum Finding {
         /// The Service.
         service: ObjectRef,
     },
+    /// The ExternalName leads through more names than are followed.
+    ExternalNameLong {
+        /// The Service.
+        service: ObjectRef,
+        /// How many are followed.
+        most: usize,
+    },
     /// The ExternalName leads to a name in this zone that does not exist.
     ExternalNameDangling {
         /// The Service.
@@ -484,6 +491,7 @@ impl Finding {
             Self::NoFamily { .. } => ("D38", "NO-FAMILY"),
             Self::BadExternalName { .. } => ("D39", "BAD-EXTERNALNAME"),
             Self::ExternalNameLoop { .. } => ("D40", "EXTERNALNAME-LOOP"),
+            Self::ExternalNameLong { .. } => ("D40", "EXTERNALNAME-LONG"),
             Self::ExternalNameDangling { .. } => ("D40", "EXTERNALNAME-DANGLING"),
             Self::FqdnSlice { .. } => ("D41", "FQDN-SLICE"),
             Self::PodRecordsOff => ("D42", "POD-RECORDS-OFF"),
@@ -553,6 +561,7 @@ impl Finding {
             | Self::NoFamily { .. }
             | Self::BadExternalName { .. }
             | Self::ExternalNameLoop { .. }
+            | Self::ExternalNameLong { .. }
             | Self::ExternalNameDangling { .. } => 21,
             Self::NoNamespace { .. } => 30,
             Self::Swapped { .. } => 31,
@@ -766,6 +775,12 @@ impl Finding {
             Self::ExternalNameLoop { service } => {
                 write!(f, "Service {service} leads back to a name that was followed already")
             }
+            Self::ExternalNameLong { service, most } => {
+                write!(
+                    f,
+                    "externalName of Service {service} leads through more than {most} names: the rest is not followed"
+                )
+            }
             Self::ExternalNameDangling { service, target } => {
                 write!(f, "externalName of Service {service} leads to {}, which does not exist", bare(target))
             }
@@ -865,6 +880,7 @@ impl Finding {
             | Self::NoFamily { service: key, .. }
             | Self::BadExternalName { service: key, .. }
             | Self::ExternalNameLoop { service: key }
+            | Self::ExternalNameLong { service: key, .. }
             | Self::ExternalNameDangling { service: key, .. }
             | Self::ExternalNameOutside { service: key, .. }
             | Self::OutsideReverse { service: key, .. }

@@ -129,6 +129,10 @@ impl Finding {
                 "kubectl -n {} edit service {}: set externalName to a name that exists",
                 service.namespace, service.name
             )),
+            Self::ExternalNameLong { service, .. } => advice(format!(
+                "kubectl -n {} edit service {}: set externalName to the last name of the chain",
+                service.namespace, service.name
+            )),
             Self::FqdnSlice { slice } => {
                 advice(format!("write EndpointSlice {slice} with addresses (addressType IPv4 or IPv6)"))
             }
