@@ -166,6 +166,27 @@ fn which_name_is_meant() {
     assert!(back.output.contains(" IN PTR web-0.web.default.svc.cluster.local.\n"), "{}", back.output);
 }
 
+/// Aliases resolve where they lead to addresses, or out of the zone; the finding says why they do not.
+#[test]
+fn aliases_are_followed_as_far_as_answers_do() {
+    for (name, status, token) in [
+        ("outside", 0, "EXTERNALNAME-OUTSIDE"),
+        ("dangling", 1, "EXTERNALNAME-DANGLING"),
+        ("itself", 1, "EXTERNALNAME-LOOP"),
+        ("tick", 1, "EXTERNALNAME-LOOP"),
+        // Ten names of a chain that ends nowhere: from the third on it is followed to its end.
+        ("hop1", 1, "EXTERNALNAME-LONG"),
+        ("hop2", 1, "EXTERNALNAME-LONG"),
+        ("hop3", 1, "EXTERNALNAME-DANGLING"),
+        ("address", 1, "BAD-EXTERNALNAME"),
+    ] {
+        let line = format!("explain --log off --manifests tests/scenarios/externalname.yaml -o json {name}");
+        let said = run(&line);
+        let explained: Value = serde_json::from_str(&said.output).unwrap();
+        assert_eq!((said.status, explained["findings"][0]["token"].as_str()), (status, Some(token)), "{explained:#}");
+    }
+}
+
 #[test]
 fn the_json_has_its_shape() {
     let explained = json("explain --demo web-9.web -o json");

@@ -56,10 +56,17 @@ pub fn run(config: &Config, question: &Question) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// A name that was asked for.
+struct Tried {
+    name: WireName,
+    reply: Reply,
+    resolves: bool,
+}
+
 /// What is shown.
 struct Explained {
     /// Names in the order in which they were tried, each with what came of it.
-    tried: Vec<(WireName, Reply)>,
+    tried: Vec<Tried>,
     /// Which of them is explained.
     chosen: usize,
     qtype: u16,
@@ -85,9 +92,9 @@ fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained>
     let mut engine = Engine::new(&zone);
     let (tried, resolved) = try_each(config, question, |name| engine.ask(name, qtype))?;
     Ok(asker.with(|known| {
-        let likely = || (0..tried.len()).rev().max_by_key(|index| likeness(known, &tried[*index].0, *index));
+        let likely = || (0..tried.len()).rev().max_by_key(|index| likeness(known, &tried[*index].name, *index));
         let chosen = resolved.or_else(likely).unwrap_or_default();
-        let (steps, findings) = explain_one(known, &zone, &tried[chosen].0, qtype);
+        let (steps, findings) = explain_one(known, &zone, &tried[chosen].name, qtype);
         let severity = |finding: &Finding| match finding.severity() {
             Severity::Cause => ("cause", Tone::Bad),
             Severity::Guess => ("guess", Tone::Doubt),
@@ -206,10 +213,10 @@ fn of_server(config: &Config, question: &Question, server: SocketAddr) -> anyhow
     let qtype = question.qtype;
     let (tried, resolved) = try_each(config, question, |name| ask(server, name, qtype))?;
     // A server that explains says most about the name that is closest to one of its own.
-    let told = || tried.iter().position(|(_, reply)| reply.errors.iter().any(|(_, text)| is_finding(text)));
-    let known = || tried.iter().position(|(_, reply)| reply.errors.iter().all(|(code, _)| *code != 20));
+    let told = || tried.iter().position(|tried| tried.reply.errors.iter().any(|(_, text)| is_finding(text)));
+    let known = || tried.iter().position(|tried| tried.reply.errors.iter().all(|(code, _)| *code != 20));
     let chosen = resolved.or_else(told).or_else(known).unwrap_or_default();
-    let (name, reply) = &tried[chosen];
+    let Tried { name, reply, resolves } = &tried[chosen];
     let mut findings: Vec<Said> = reply.errors.iter().map(|(code, text)| from_server(Some(*code), text)).collect();
     let mut hints = Vec::new();
     match why(server, name)? {
@@ -220,7 +227,7 @@ fn of_server(config: &Config, question: &Question, server: SocketAddr) -> anyhow
                 }
             }
         }
-        None if findings.iter().all(|said| said.text.is_empty()) && !reply.resolves(qtype) => hints.push(
+        None if findings.iter().all(|said| said.text.is_empty()) && !resolves => hints.push(
             "the server says nothing about why: it knows no cause, may not tell you (--explain-to), or never explains"
                 .into(),
         ),
@@ -267,19 +274,17 @@ fn is_token(text: &str) -> bool {
 
 // Which names.
 
-type Tried = (Vec<(WireName, Reply)>, Option<usize>);
-
 /// Asks for each name that the question can mean, until one resolves: that one's place.
 fn try_each(
     config: &Config,
     question: &Question,
     mut ask: impl FnMut(&WireName) -> anyhow::Result<Reply>,
-) -> anyhow::Result<Tried> {
+) -> anyhow::Result<(Vec<Tried>, Option<usize>)> {
     let mut tried = Vec::new();
     for name in candidates(config, &question.name) {
         let reply = ask(&name)?;
-        let resolves = reply.resolves(question.qtype);
-        tried.push((name, reply));
+        let resolves = reply.resolves(question.qtype, config.zones());
+        tried.push(Tried { name, reply, resolves });
         if resolves {
             let place = tried.len() - 1;
             return Ok((tried, Some(place)));
@@ -313,19 +318,14 @@ fn searched(config: &Config, question: &Question) -> Option<Box<str>> {
 // Shown.
 
 impl Explained {
-    fn reply(&self) -> &Reply {
-        &self.tried[self.chosen].1
-    }
-
     fn resolves(&self) -> bool {
-        self.reply().resolves(self.qtype)
+        self.tried[self.chosen].resolves
     }
 
     fn text(&self, paint: Paint) -> String {
         let mut text = self.tried_text();
-        let (name, reply) = &self.tried[self.chosen];
-        let (verdict, tone) =
-            if self.resolves() { ("it resolves", Tone::Good) } else { ("it does not resolve", Tone::Bad) };
+        let Tried { name, reply, resolves } = &self.tried[self.chosen];
+        let (verdict, tone) = if *resolves { ("it resolves", Tone::Good) } else { ("it does not resolve", Tone::Bad) };
         let verdict = paint.paint(tone, verdict);
         let _ = writeln!(text, "{name} {}: {}, {verdict}", rtype::name(self.qtype), rcode_name(reply.rcode));
         if !self.steps.is_empty() {
@@ -360,7 +360,7 @@ impl Explained {
         let mut text = String::new();
         if let (Some(namespace), [_, _, ..], None) = (&self.searched, &self.tried[..], self.in_vain()) {
             let _ = writeln!(text, "tried as a Pod of namespace {namespace} would:");
-            for (name, reply) in &self.tried {
+            for Tried { name, reply, .. } in &self.tried {
                 let _ = writeln!(text, "  {:8}  {name}", rcode_name(reply.rcode));
             }
             text.push('\n');
@@ -370,7 +370,7 @@ impl Explained {
 
     /// Of a name that was tried as it stands first, and does not resolve: no search list helps.
     fn in_vain(&self) -> Option<String> {
-        let [(first, _), (second, _), ..] = &self.tried[..] else { return None };
+        let [Tried { name: first, .. }, Tried { name: second, .. }, ..] = &self.tried[..] else { return None };
         // The names of a search list get shorter: longer ones come after the name itself.
         let stands_first = self.chosen == 0 && second.labels() > first.labels();
         let namespace = self.searched.as_ref().filter(|_| stands_first)?;
@@ -378,15 +378,15 @@ impl Explained {
     }
 
     fn json(&self) -> String {
-        let (name, reply) = &self.tried[self.chosen];
+        let Tried { name, reply, resolves } = &self.tried[self.chosen];
         let record = |record: &AnswerRecord| json!({"name": record.name, "ttl": record.ttl, "type": record.rtype, "data": record.data});
         let step = |step: &Step| json!({"what": step.what, "holds": step.holds, "text": step.text});
-        let tried = |(name, reply): &(WireName, Reply)| json!({"name": name.to_string(), "rcode": rcode_name(reply.rcode), "resolves": reply.resolves(self.qtype)});
+        let tried = |Tried { name, reply, resolves }: &Tried| json!({"name": name.to_string(), "rcode": rcode_name(reply.rcode), "resolves": resolves});
         pretty(&json!({
             "name": name.to_string(),
             "type": rtype::name(self.qtype),
             "rcode": rcode_name(reply.rcode),
-            "resolves": self.resolves(),
+            "resolves": resolves,
             "answer": reply.answer.iter().map(record).collect::<Vec<_>>(),
             "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
             "findings": self.findings.iter().map(|said| said.json("severity")).collect::<Vec<_>>(),

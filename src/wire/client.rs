@@ -106,16 +106,18 @@ impl Reply {
     }
 
     /// Whether who asked for `qtype` has what they asked for: a record of that type, or an alias that leads out of
-    /// the server's zones.
-    pub fn resolves(&self, qtype: u16) -> bool {
-        let asked = rtype::name(qtype);
-        let Some(last) = self.answer.last() else { return false };
-        let leads_out = || {
-            let back = self.answer.iter().any(|record| record.name.eq_ignore_ascii_case(&last.data));
-            last.rtype == "CNAME" && !self.negative && !back
-        };
-        self.rcode == rcode::NOERROR && (qtype == rtype::ANY || last.rtype == asked || leads_out())
+    /// `zones`, which are the server's.
+    pub fn resolves<'z>(&self, qtype: u16, zones: impl IntoIterator<Item = &'z WireName>) -> bool {
+        let Some(last) = self.answer.last().filter(|_| self.rcode == rcode::NOERROR) else { return false };
+        qtype == rtype::ANY
+            || last.rtype == rtype::name(qtype)
+            || last.rtype == "CNAME" && !self.negative && leads_out(&last.data, zones)
     }
+}
+
+fn leads_out<'z>(target: &str, zones: impl IntoIterator<Item = &'z WireName>) -> bool {
+    let Ok(name) = QueryName::parse(target) else { return true };
+    zones.into_iter().all(|zone| name.apex_at(zone).is_none())
 }
 
 fn extended_error((code, option): &(EdnsCode, EdnsOption)) -> Option<(u16, String)> {
