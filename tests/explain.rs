@@ -237,7 +237,7 @@ const LINT: &[(&str, &str, &[(&str, &str, &str)])] = &[
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80}]}}",
         "--simulate",
-        &[("warning", "NO-ENDPOINTS", "Service default/a"), ("warning", "PORT-UNNAMED", "Service default/a")],
+        &[("warning", "PORT-UNNAMED", "Service default/a"), ("warning", "NO-ENDPOINTS", "Service default/a")],
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {ports: [{port: 80, name: http}]}}",
@@ -275,6 +275,13 @@ const LINT: &[(&str, &str, &[(&str, &str, &str)])] = &[
          {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a, template: {metadata: {labels: {app: a}}}}}",
         "",
         &[("error", "NO-ENDPOINTS", "Service default/a")],
+    ),
+    (
+        "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80, name: http}]}}\n---\n\
+         {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: r}, spec: {serviceName: a, template: {metadata: {labels: {app: a}}}}}\n---\n\
+         {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a, template: {metadata: {labels: {app: b}}}}}",
+        "--simulate",
+        &[("error", "STS-NOT-SELECTED", "StatefulSet default/s")],
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {selector: {app: a}, ports: [{port: 80, name: http, targetPort: web}]}}\n---\n\

@@ -23,29 +23,29 @@ use crate::source::{Loss, Notice, Reading};
 /// If no cluster can be read.
 pub fn run(config: &Config, strictness: Strictness) -> anyhow::Result<ExitCode> {
     let Read { zone, asker, reading } = read(config, config.rules.pod_records)?;
-    let result = asker.with(|known| {
+    let lint = asker.with(|known| {
         let whole = reading.complete && reading.reports.iter().all(|report| report.loss != Loss::Whole);
         let seen = Seen { whole, alive: super::is_alive(config, known) };
-        Result::of(known, &explain::check(known, &zone.reverse_zones(), seen), &reading)
+        Lint::of(known, &explain::check(known, &zone.reverse_zones(), seen), &reading)
     });
     let text = match strictness.output {
-        Form::Text => result.text(Paint::of_output()),
-        Form::Json => result.json(),
+        Form::Text => lint.text(Paint::of_output()),
+        Form::Json => lint.json(),
     };
     show(text.as_bytes())?;
-    let failed = result.count(Level::Error) > 0 || strictness.strict && result.count(Level::Warning) > 0;
+    let failed = lint.count(Level::Error) > 0 || strictness.strict && lint.count(Level::Warning) > 0;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// What is shown.
-struct Result {
+struct Lint {
     /// By object: the object's kind and name, or the reading of all.
     said: Vec<(String, Level, Said)>,
     /// How many Services, StatefulSets and slices there are.
     counts: [usize; 3],
 }
 
-impl Result {
+impl Lint {
     fn of(known: &Known<'_>, checked: &[Checked], reading: &Reading) -> Self {
         let read = reading.reports.iter().filter_map(|notice| {
             let level = level(notice)?;

@@ -128,6 +128,10 @@ fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (
     let mut findings = explain::explain(known, &asked, Effort::Search);
     // Stable: inside a severity the order stays.
     findings.sort_by_key(Finding::severity);
+    // Beside a cause it says nothing that the cause does not: somebody names the Service, or takes a Pod for one.
+    if findings.first().is_some_and(|first| first.severity() == Severity::Cause) {
+        findings.retain(|finding| !matches!(finding, Finding::NoService { near, .. } if near.is_empty()));
+    }
     (steps, findings)
 }
 
