@@ -294,6 +294,12 @@ impl Cluster {
             .is_some_and(|state| state.declared || self.namespaces_exist == Namespaces::Inferred && state.objects > 0)
     }
 
+    /// Whether a namespace is known to exist: also where Namespaces may not be read, and an object stands in it.
+    pub fn knows_namespace(&self, name: &str) -> bool {
+        let holds = || self.namespaces.get(name).is_some_and(|state| state.objects > 0);
+        self.namespace_exists(name) || !self.declares_namespaces() && holds()
+    }
+
     /// The addresses of the Pods of a namespace.
     pub fn pod_addresses(&self, namespace: &str) -> impl Iterator<Item = IpAddr> {
         self.pods_of(namespace).flat_map(|(_, pod)| &pod.addresses).copied()
@@ -595,6 +601,16 @@ mod tests {
         assert_eq!(networks(&cluster), "10.2.0.0/16");
         cluster.delete(Resource::Endpoints, &ObjectRef::new("default", "c"));
         assert_eq!(networks(&cluster), "");
+    }
+
+    #[test]
+    fn namespaces_that_may_not_be_read() {
+        let mut cluster = Cluster::new(Namespaces::Declared, None);
+        cluster.apply(service("a"));
+        assert!(!cluster.namespace_exists("default") && cluster.knows_namespace("default"));
+        cluster.apply(object(r#"{"kind":"Namespace","metadata":{"name":"shop"}}"#));
+        assert!(!cluster.knows_namespace("default"), "they are read: this one is gone");
+        assert!(cluster.knows_namespace("shop") && !cluster.knows_namespace("else"));
     }
 
     #[test]

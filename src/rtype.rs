@@ -1,5 +1,5 @@
 //! Record types, by their numbers at IANA (DNS parameters, "Resource Record (RR) TYPEs").
-#![allow(missing_docs)] // the names are the documentation
+#![allow(missing_docs)] // the names are the documentation of the constants
 
 pub const A: u16 = 1;
 pub const NS: u16 = 2;
@@ -13,3 +13,63 @@ pub const OPT: u16 = 41;
 pub const IXFR: u16 = 251;
 pub const AXFR: u16 = 252;
 pub const ANY: u16 = 255;
+
+/// Types that people ask for by name. ANY is a type of questions only (RFC 8482).
+const NAMES: &[(&str, u16)] = &[
+    ("A", A),
+    ("NS", NS),
+    ("CNAME", CNAME),
+    ("SOA", SOA),
+    ("PTR", PTR),
+    ("HINFO", 13),
+    ("MX", 15),
+    ("TXT", TXT),
+    ("AAAA", AAAA),
+    ("LOC", 29),
+    ("SRV", SRV),
+    ("NAPTR", 35),
+    ("DS", 43),
+    ("SVCB", 64),
+    ("HTTPS", 65),
+    ("CAA", 257),
+    ("ANY", ANY),
+];
+
+/// How a type is written: its name, or `TYPE65280` (RFC 3597 section 5).
+pub fn name(rtype: u16) -> String {
+    NAMES
+        .iter()
+        .find(|(_, number)| *number == rtype)
+        .map_or_else(|| format!("TYPE{rtype}"), |(name, _)| (*name).to_owned())
+}
+
+/// Reads what [`name`] writes, in any case; the error is a sentence for people.
+///
+/// OPT is no type of a question, and 249 to 254 are other operations than to look up a name.
+pub fn parse(text: &str) -> Result<u16, String> {
+    let upper = text.to_ascii_uppercase();
+    let by_name = NAMES.iter().find(|(name, _)| *name == upper).map(|(_, number)| *number);
+    let by_number = || upper.strip_prefix("TYPE")?.parse().ok();
+    match by_name.or_else(by_number) {
+        Some(0 | OPT | 249..=254) | None => {
+            Err(format!("{text:?} is no type of records to ask for: write A, AAAA, SRV, PTR, TXT, ... or TYPE65"))
+        }
+        Some(number) => Ok(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_read_as_they_are_written() {
+        for (text, number) in [("A", 1), ("aaaa", 28), ("Srv", 33), ("TYPE65280", 65280), ("type1", 1), ("any", 255)] {
+            assert_eq!(parse(text), Ok(number), "{text}");
+            assert_eq!(parse(&name(number)), Ok(number));
+        }
+        for text in ["", "AXFR", "OPT", "TYPE41", "TYPE0", "TYPE65536", "x"] {
+            assert!(parse(text).unwrap_err().starts_with(&format!("{text:?} is no type")), "{text}");
+        }
+    }
+}

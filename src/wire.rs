@@ -3,7 +3,9 @@
 //! [`gate`] and [`read`] decide what a message is worth, in the order of the gate's table (step numbers are in the
 //! comments). The fast parser reads the shape that nearly every query has; what it declines (a transfer's SOA, a
 //! signature) is read by hickory-proto into the same [`Query`]. [`Writer`] builds the response in the buffer that the
-//! query came in, behind its question. What is answered is `answer.rs`.
+//! query came in, behind its question. What is answered is `answer.rs`. [`client`] is the other side: asks and reads.
+
+pub mod client;
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;

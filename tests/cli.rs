@@ -46,6 +46,8 @@ fn what_is_shown() {
         ("--help", "Usage: headless-dns <COMMAND>"),
         ("serve --help", "[env: HEADLESS_DNS_ZONE_ALIAS=]"),
         ("records --help", "-o, --output <FORMAT>"),
+        ("explain --help", "--server <ADDR[:PORT]>"),
+        ("check --help", "--strict"),
         ("config --help", "print"),
         ("completions bash", "complete -F _headless__dns"),
         ("completions zsh", "#compdef headless-dns"),

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use common::{question_name, scaled};
-use headless_dns::explain::{Asked, Effort, Finding, Fix, Outcome, Severity, explain};
+use headless_dns::explain::{self, Asked, Effort, Finding, Fix, Outcome, Seen, Severity, explain};
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::{QueryName, WireName};
 use headless_dns::objects::{Decoded, Family, Object, ObjectRef, decode};
@@ -30,6 +30,8 @@ const NAMESPACES: [&str; 2] = ["n", "m"];
 const SERVICES: [&str; 4] = ["web", "db", "api", "webb"];
 const SETS: [&str; 2] = ["web", "db"];
 const HOSTS: [&str; 6] = ["web-0", "web-1", "web-2", "db-0", "other", "10-0-0-3"];
+/// What is served in reverse.
+const REVERSE: &str = "10.0.0.0/8";
 const PORTS: [&str; 3] = ["http", "sql", ""];
 
 /// The objects of a cluster, as JSON.
@@ -296,7 +298,12 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                 && protocols.iter().all(|protocol| !question.contains(&format!("_{port}.{}.", protocol.label())))
         }
         Finding::PortUnnamed { service, number } => {
-            port_names(objects, service).iter().any(|(name, _, port)| name.is_empty() && *port == u64::from(*number))
+            let declared = objects.service(service).unwrap()["spec"]["ports"].as_array().unwrap();
+            let unnamed = |port: &Value| port["name"] == "" && port["port"] == *number;
+            declared.iter().any(unnamed)
+                || port_names(objects, service)
+                    .iter()
+                    .any(|(name, _, port)| name.is_empty() && *port == u64::from(*number))
         }
         Finding::PortNumber { service, number, name, protocol } => {
             let named = (name.as_deref().unwrap_or("").to_owned(), protocol.label().to_owned(), u64::from(*number));
@@ -379,6 +386,35 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
         }
         Finding::Wildcard => question.split('.').any(|label| label == "*"),
         Finding::NoClusterIp { service: key } => service(key).unwrap()["spec"]["clusterIP"].is_null(),
+        Finding::ExternalNameLong { service: key, most } => {
+            let mut last = key.clone();
+            for _ in 0..*most {
+                let target = service(&last).unwrap()["spec"]["externalName"].as_str().unwrap();
+                let labels: Vec<&str> = target.split('.').collect();
+                last = ObjectRef::new(labels[1], labels[0]);
+            }
+            is_external(service(&last).unwrap())
+        }
+        Finding::SetNotSelected { set: key, service: name, differs } => {
+            let governing = service(&beside(key, name)).unwrap();
+            governs(key, name)
+                && !selects(governing, &set(key).unwrap()["spec"]["template"]["metadata"]["labels"])
+                && !differs.labels.is_empty()
+        }
+        Finding::SliceOfNobody { slice, endpoints } => {
+            let slice = objects.get("EndpointSlice", slice).unwrap();
+            slice["metadata"]["labels"]["kubernetes.io/service-name"].is_null()
+                && slice["endpoints"].as_array().unwrap().len() == *endpoints
+        }
+        Finding::SliceWithoutService { slice: key, service: name } => {
+            let slice = objects.get("EndpointSlice", key).unwrap();
+            slice["metadata"]["labels"]["kubernetes.io/service-name"] == **name && !exists(&beside(key, name))
+        }
+        Finding::OutsideReverse { service, address, of } => {
+            let net: ipnet::IpNet = REVERSE.parse().unwrap();
+            let has = objects.endpoints(service).iter().any(|endpoint| has_address(endpoint, *address));
+            has && !net.contains(address) && *of > 0
+        }
         Finding::NotSynced { .. } | Finding::Stale { .. } => false,
     }
 }
@@ -541,7 +577,7 @@ fn decoded(objects: &Objects) -> Vec<Object> {
 fn publisher(objects: Vec<Object>, rules: Rules) -> Publisher {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
     let zone = Zone::new(Settings { apexes, ttl: 5, negative_ttl: 5, rules }, ReverseZones::default());
-    let options = Options { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
+    let options = Options { reverse: vec![REVERSE.parse().unwrap()], ..Options::default() };
     let mut publisher = Publisher::new(Arc::new(zone), options);
     publisher.replace(objects);
     publisher
@@ -609,6 +645,11 @@ fn no_finding_is_wrong() {
     let questions = questions();
     check(&(objects(true), rules()), 4_000, |(objects, rules)| {
         let publisher = publisher(decoded(&objects), rules);
+        let seen = Seen { whole: true, alive: true };
+        let (asker, zones) = (publisher.asker(), publisher.zone().reverse_zones());
+        for checked in asker.with(|known| explain::check(known, &zones, seen)) {
+            assert!(claim_holds(&objects, &checked.finding, ""), "{rules:?}: {:?}\n{objects:?}", checked.finding);
+        }
         for (question, qtype) in &questions {
             let (outcome, findings, first) = found(&publisher, question, *qtype);
             for finding in findings.iter().chain(&first) {

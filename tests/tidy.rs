@@ -37,8 +37,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("lib", ""),
     ("commands", "*"),
     // What the operator says.
-    ("cli", "config names objects rules"),
-    ("config", "names objects rules"),
+    ("cli", "config names objects rtype rules"),
+    ("config", "names objects rtype rules"),
     ("log", "config"),
     // Where objects come from, where questions come from, and who looks at it.
     ("source", "cluster explain metrics names objects records rules simulate status zone"),

@@ -13,10 +13,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Export, Origins};
+use crate::config::{Config, Export, Origins, Question, Strictness};
 
 use layers::layered;
-use options::{ExportArgs, LISTENING, Options};
+use options::{CheckArgs, ExplainArgs, ExportArgs, LISTENING, Options};
 
 /// The name of the program.
 pub const NAME: &str = env!("CARGO_PKG_NAME");
@@ -31,6 +31,10 @@ pub enum Invocation {
     Serve(Config),
     /// Show every record of a zone.
     Records(Config, Export),
+    /// Say why a name resolves, or does not.
+    Explain(Config, Question),
+    /// Say which names will not come out as meant.
+    Check(Config, Strictness),
     /// Show the configuration.
     PrintConfig(Config, Origins),
     /// Show a shell's completion script.
@@ -76,6 +80,12 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop
         Command::Records { export, options } => {
             Invocation::Records(options.config(&origins).map_err(Stop::WrongUse)?, export.into())
         }
+        Command::Explain { question, options } => {
+            Invocation::Explain(options.config(&origins).map_err(Stop::WrongUse)?, question.into())
+        }
+        Command::Check { strictness, options } => {
+            Invocation::Check(options.config(&origins).map_err(Stop::WrongUse)?, strictness.into())
+        }
         Command::Config { command: ConfigCommand::Print(options) } => {
             Invocation::PrintConfig(options.config(&origins).map_err(Stop::WrongUse)?, origins)
         }
@@ -86,11 +96,13 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop
 
 /// The command line as clap knows it; also for completions.
 pub fn command() -> clap::Command {
-    // `records` answers nobody: what concerns listening only is taken and not shown.
-    Cli::command().mut_subcommand("records", |records| {
-        records.mut_args(|arg| {
-            let hidden = arg.get_help_heading() == Some(LISTENING) && arg.get_id() != "listen";
-            arg.hide(hidden)
+    // These answer nobody: what concerns listening only is taken and not shown.
+    ["records", "explain", "check"].into_iter().fold(Cli::command(), |command, quiet| {
+        command.mut_subcommand(quiet, |quiet| {
+            quiet.mut_args(|arg| {
+                let hidden = arg.get_help_heading() == Some(LISTENING) && arg.get_id() != "listen";
+                arg.hide(hidden)
+            })
         })
     })
 }
@@ -112,6 +124,26 @@ enum Command {
     Records {
         #[command(flatten)]
         export: ExportArgs,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Say why a name resolves, or does not: the decision step by step, the answer or the reasons, and what helps.
+    ///
+    /// Reads a cluster or manifests, or asks a running server (--server). Exit status: 0 if the name resolves, 1 if it
+    /// does not, 2 for wrong use, and where not everything could be read.
+    Explain {
+        #[command(flatten)]
+        question: ExplainArgs,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Say which StatefulSets, Services and slices will not be answered as they are meant, and what helps.
+    ///
+    /// Reads a cluster or manifests. Exit status: 0 if there are no errors, 1 if there are, 2 for wrong use, and where
+    /// no cluster could be read.
+    Check {
+        #[command(flatten)]
+        strictness: CheckArgs,
         #[command(flatten)]
         options: Options,
     },
@@ -140,8 +172,9 @@ mod tests {
 
     use super::layers::{key, options, sentence};
     use super::*;
-    use crate::config::{Listen, ManifestPath, Origin, Source, print};
+    use crate::config::{Form, Listen, ManifestPath, Origin, Source, print};
     use crate::objects::ObjectRef;
+    use crate::rtype;
     use crate::rules::{Ordinals, Rules};
 
     fn run(line: &str) -> Result<Invocation, String> {
@@ -154,7 +187,11 @@ mod tests {
 
     fn config(line: &str) -> Config {
         match run(line).unwrap() {
-            Invocation::Serve(config) | Invocation::Records(config, _) | Invocation::PrintConfig(config, _) => config,
+            Invocation::Serve(config)
+            | Invocation::Records(config, _)
+            | Invocation::Explain(config, _)
+            | Invocation::Check(config, _)
+            | Invocation::PrintConfig(config, _) => config,
             Invocation::Completions(_) => panic!("no configuration"),
         }
     }
@@ -238,6 +275,42 @@ mod tests {
         assert_eq!((config.namespace.as_deref(), config.workers.get()), (Some("team"), 3));
         assert!(config.rules.endpoint_pod_names && config.rules.ordinals == Ordinals::Any);
         assert_eq!(config.tcp.idle, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn what_is_asked_of_explain_and_check() {
+        let question = |line: &str| match run(line) {
+            Ok(Invocation::Explain(config, question)) => {
+                let Question { name, qtype, server, output } = question;
+                Ok(format!(
+                    "{name:?} {} {server:?} {output} {}",
+                    rtype::name(qtype),
+                    config.namespace.as_deref().unwrap_or("default")
+                )
+                .replace("WireName(", "("))
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(sentence) => Err(sentence),
+        };
+        for (line, expected) in [
+            ("explain a", "Relative(([1, 97, 0])) A None text default"),
+            ("explain a. aaaa -n shop -o json", "Absolute(([1, 97, 0])) AAAA None json shop"),
+            ("explain --demo --simulate 10.0.0.1", "Address(10.0.0.1) PTR None text default"),
+            ("explain 10.0.0.1 TYPE65 --server ::1", "Address(10.0.0.1) HTTPS Some([::1]:53) text default"),
+        ] {
+            assert_eq!(question(line).as_deref(), Ok(expected), "{line}");
+        }
+        for (line, expected) in [
+            ("explain a..b", "\"a..b\" is not a domain name: "),
+            ("explain a AXFR", "\"AXFR\" is no type of records to ask for: "),
+            ("explain a A --server somewhere", "\"somewhere\" is no server to ask: "),
+            ("explain", "the following required arguments were not provided: <NAME>"),
+        ] {
+            let sentence = question(line).unwrap_err();
+            assert!(sentence.starts_with(expected), "{line}: {sentence}");
+        }
+        let Ok(Invocation::Check(_, strictness)) = run("check --demo --strict -o json") else { panic!("it is good") };
+        assert_eq!(strictness, Strictness { strict: true, output: Form::Json });
     }
 
     #[test]

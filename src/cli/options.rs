@@ -15,11 +15,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::values::{self, ExplainTo, Simulate};
 use crate::config::{
-    Clients, Config, Export, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed, Origins, Output, Source, Tcp,
-    default_workers,
+    AskedName, Clients, Config, Export, Form, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed, Origins,
+    Output, Question, Source, Strictness, Tcp, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
+use crate::rtype;
 use crate::rules::{EndpointsSource, Ordinals, PodRecords, Ptr, Rules};
 
 /// Every option. Its flag, variable and key have one name: `--zone-alias`, `HEADLESS_DNS_ZONE_ALIAS`, `zone-alias`.
@@ -145,7 +146,7 @@ struct ObjectOptions {
     )]
     simulate: Option<Simulate>,
     /// Watch this namespace of a cluster only, for which a Role is enough [default: all]; in manifests, the namespace
-    /// of objects that name none [default: default].
+    /// of objects that name none [default: default]; for explain, that of who asks for a short name.
     #[arg(
         short, long, env = "HEADLESS_DNS_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace
     )]
@@ -353,5 +354,47 @@ pub(super) struct ExportArgs {
 impl From<ExportArgs> for Export {
     fn from(args: ExportArgs) -> Self {
         Self { output: args.output, origin: args.origin }
+    }
+}
+
+/// What `explain` alone is told.
+#[derive(Args, Debug)]
+pub(super) struct ExplainArgs {
+    /// A name, or an address for its reverse name. One without a final dot is tried with the search list that a Pod of
+    /// the namespace -n has.
+    #[arg(value_name = "NAME")]
+    name: AskedName,
+    /// The type of records [default: A; SRV for _port._protocol, PTR for an address].
+    #[arg(value_name = "TYPE", value_parser = rtype::parse)]
+    qtype: Option<u16>,
+    /// Ask this running server over DNS, instead of reading objects; without a port it is 53.
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = values::server)]
+    server: Option<SocketAddr>,
+    /// How the explanation is written.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<Form>(Form::NAMES))]
+    output: Form,
+}
+
+impl From<ExplainArgs> for Question {
+    fn from(args: ExplainArgs) -> Self {
+        let ExplainArgs { name, qtype, server, output } = args;
+        Self { qtype: qtype.unwrap_or_else(|| name.usual_type()), name, server, output }
+    }
+}
+
+/// What `check` alone is told.
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    /// Warnings set the exit status too.
+    #[arg(long)]
+    strict: bool,
+    /// How the findings are written.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<Form>(Form::NAMES))]
+    output: Form,
+}
+
+impl From<CheckArgs> for Strictness {
+    fn from(args: CheckArgs) -> Self {
+        Self { strict: args.strict, output: args.output }
     }
 }

@@ -1,9 +1,13 @@
 //! What each command does, from its configuration to its exit status.
 //!
-//! Here: which is called, how they speak to whoever called them, and what several of them begin with ([`open`]). Results go to standard output, everything else
-//! to standard error. Not here: the flags (`cli`).
+//! Here: which is called, how they speak to whoever called them, and what several of them begin with ([`open`]).
+//! Results go to standard output, everything else to standard error. Not here: the flags (`cli`).
 
+mod ask;
+pub mod check;
 pub mod config;
+pub mod explain;
+mod findings;
 pub mod records;
 pub mod serve;
 
@@ -16,15 +20,17 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::cli::{Invocation, NAME};
+use crate::cli::{Invocation, NAME, WRONG_USE};
+use crate::cluster::Resource;
 use crate::config::{Config, DEMO, ManifestPath, Source};
-use crate::explain::Asker;
+use crate::explain::{Asker, Known};
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
+use crate::rules::PodRecords;
 use crate::source::kubernetes::{self, Access, Scope, Timing};
 use crate::source::manifests::Manifests;
-use crate::source::{Input, ManifestSource, Options, Publisher};
+use crate::source::{Input, ManifestSource, Options, Publisher, Reading};
 use crate::zone::{Settings, Zone};
 
 /// The range in which simulated Services get addresses: what most clusters have by default.
@@ -54,9 +60,25 @@ pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             log::start(&config.log)?;
             records::run(&config, export)
         }
+        Invocation::Explain(config, question) => {
+            log::start(&config.log)?;
+            Ok(or_wrong_use(explain::run(&config, &question)))
+        }
+        Invocation::Check(config, strictness) => {
+            log::start(&config.log)?;
+            Ok(or_wrong_use(check::run(&config, strictness)))
+        }
         Invocation::PrintConfig(config, origins) => config::print(&config, &origins),
         Invocation::Completions(shell) => config::completions(shell),
     }
+}
+
+/// For commands whose status 1 is a result: what kept them from one has status 2.
+fn or_wrong_use(done: anyhow::Result<ExitCode>) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::from(WRONG_USE)
+    })
 }
 
 /// Says in one sentence, from the outermost cause to the innermost, why a command was not done.
@@ -133,9 +155,49 @@ pub fn open_manifests(config: &Config, listen: &[SocketAddr]) -> ManifestSource 
     ManifestSource::new(input, namespace, simulated(config), publisher)
 }
 
+/// All that there is now, read once.
+pub(crate) struct Read {
+    /// The zone of it.
+    pub(crate) zone: Arc<Zone>,
+    /// Who knows the objects.
+    pub(crate) asker: Asker,
+    /// What is wrong with them.
+    pub(crate) reading: Reading,
+}
+
+/// Reads all that there is now; of a cluster the Pods too, where `pods` is `Verified` and it allows that.
+///
+/// # Errors
+///
+/// If there is no cluster to be found, or it cannot be read.
+pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start what reads a cluster")?;
+    runtime.block_on(async {
+        match open(config, &config.listen.addresses).await? {
+            Opened::Manifests(mut source) => {
+                let reading = source.load();
+                Ok(Read { zone: source.zone(), asker: source.asker(), reading })
+            }
+            Opened::Cluster(access, mut publisher) => {
+                let (objects, mut reading) = cluster(&access, config, pods).read().await?;
+                reading.reports.extend(publisher.replace(objects));
+                Ok(Read { zone: publisher.zone(), asker: publisher.asker(), reading })
+            }
+        }
+    })
+}
+
+/// Whether Pods run: in a cluster, or simulated, or written down as they did.
+pub(crate) fn is_alive(config: &Config, known: &Known<'_>) -> bool {
+    let written = [Resource::EndpointSlices, Resource::Endpoints];
+    let live = matches!(config.source, Source::Cluster { .. });
+    live || config.simulate.is_some() || written.iter().any(|resource| known.cluster.count(*resource) > 0)
+}
+
 /// A cluster, with all that `config` needs of it.
-pub(crate) fn cluster(access: &Access, config: &Config) -> kubernetes::Cluster {
-    let resources = kubernetes::resources(config.endpoints_source, config.rules.pod_records);
+pub(crate) fn cluster(access: &Access, config: &Config, pods: PodRecords) -> kubernetes::Cluster {
+    let resources = kubernetes::resources(config.endpoints_source, pods);
     kubernetes::Cluster::new(Arc::clone(&access.connect), resources, Timing::default()).within(scope(config))
 }
 

@@ -2,14 +2,12 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
-use super::{Opened, cluster, open, show};
+use super::{Read, read, show};
 use crate::config::{Config, Export, Output};
-use crate::source::Reading;
-use crate::zone::{Record, RecordData, SOA_TIMERS, Zone};
+use crate::zone::{Record, RecordData, SOA_TIMERS};
 
 /// Shows every record of the zone that `export` names. What is wrong with the objects goes to the log; the exit status
 /// is 1 if not all could be read.
@@ -18,9 +16,7 @@ use crate::zone::{Record, RecordData, SOA_TIMERS, Zone};
 ///
 /// If the cluster cannot be read, or the zone is not served.
 pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start what reads a cluster")?;
-    let (zone, reading) = runtime.block_on(read(config))?;
+    let Read { zone, reading, .. } = read(config, config.rules.pod_records)?;
     for report in reading.reports {
         tracing::warn!("{report}");
     }
@@ -36,21 +32,6 @@ pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
     };
     let shown = show(text.as_bytes())?;
     Ok(if reading.complete { shown } else { ExitCode::FAILURE })
-}
-
-/// The zone of all that there is now, and what is wrong with it.
-async fn read(config: &Config) -> anyhow::Result<(Arc<Zone>, Reading)> {
-    match open(config, &config.listen.addresses).await? {
-        Opened::Manifests(mut source) => {
-            let reading = source.load();
-            Ok((source.zone(), reading))
-        }
-        Opened::Cluster(access, mut publisher) => {
-            let (objects, mut reading) = cluster(&access, config).read().await?;
-            reading.reports.extend(publisher.replace(objects));
-            Ok((publisher.zone(), reading))
-        }
-    }
 }
 
 /// The records as a zone file (RFC 1035 section 5): absolute names, one record a line.

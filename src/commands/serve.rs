@@ -65,7 +65,12 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
             Opened::Cluster(access, publisher) => {
                 tracing::info!(server = access.server, "watching a cluster");
                 let (sender, synced) = oneshot::channel();
-                let following = cluster(&access, config).follow(publisher, Arc::clone(&status), &metrics, sender);
+                let following = cluster(&access, config, config.rules.pod_records).follow(
+                    publisher,
+                    Arc::clone(&status),
+                    &metrics,
+                    sender,
+                );
                 return follow(following, synced, || announce(&watched(config, &access.server)), &mut signals).await;
             }
         };

@@ -23,7 +23,7 @@ use crate::names::WireName;
 use crate::objects::ObjectRef;
 use crate::rules::{EndpointsSource, Rules, choices};
 
-pub use values::{LogFilter, ManifestPath};
+pub use values::{AskedName, LogFilter, ManifestPath};
 pub use workers::default_workers;
 
 /// The built-in example: what `--demo` serves.
@@ -181,6 +181,39 @@ choices! {
         Json = "json",
         /// As columns for people.
         Table = "table",
+    }
+}
+
+/// What the `explain` command is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The name, as it was written.
+    pub name: AskedName,
+    /// The type of records.
+    pub qtype: u16,
+    /// A running server that is asked, instead of objects.
+    pub server: Option<SocketAddr>,
+    /// How the explanation is written.
+    pub output: Form,
+}
+
+/// What the `check` command is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strictness {
+    /// Warnings count as errors.
+    pub strict: bool,
+    /// How the findings are written.
+    pub output: Form,
+}
+
+choices! {
+    /// How findings are written.
+    pub enum Form {
+        /// For people.
+        #[default]
+        Text = "text",
+        /// As JSON.
+        Json = "json",
     }
 }
 

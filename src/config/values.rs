@@ -13,8 +13,9 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::names::{MAX_APEX, WireName, is_label};
+use crate::names::{MAX_APEX, QueryName, WireName, is_label, labels_of};
 use crate::objects::ObjectRef;
+use crate::rtype;
 
 /// The port of an address that names none: that of DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
@@ -37,6 +38,51 @@ pub fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().or_else(|_| bare.parse().map(|address: IpAddr| SocketAddr::new(address, DNS_PORT))).map_err(|_| {
         format!("{text:?} is no address to listen on: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
     })
+}
+
+/// A server to ask: an address, or one with its port.
+pub fn server(text: &str) -> Result<SocketAddr, String> {
+    listen(text).map_err(|_| {
+        format!(
+            "{text:?} is no server to ask: write its address, 127.0.0.1:1053 or [::1]:1053; without a port it is 53"
+        )
+    })
+}
+
+/// A name that somebody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AskedName {
+    /// An address: its reverse name is meant.
+    Address(IpAddr),
+    /// A name with the final dot.
+    Absolute(WireName),
+    /// A name that a search list is applied to.
+    Relative(WireName),
+}
+
+impl FromStr for AskedName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        let name = QueryName::parse(text)?.to_wire();
+        Ok(if text.ends_with('.') { Self::Absolute(name) } else { Self::Relative(name) })
+    }
+}
+
+impl AskedName {
+    /// The type that is meant where none is written: of an address its names, of `_port._protocol` its servers.
+    pub fn usual_type(&self) -> u16 {
+        match self {
+            Self::Address(_) => rtype::PTR,
+            Self::Absolute(name) | Self::Relative(name) => {
+                let underscored = labels_of(name.octets()).take(2).filter(|label| label.starts_with(b"_")).count();
+                if underscored == 2 { rtype::SRV } else { rtype::A }
+            }
+        }
+    }
 }
 
 /// A network `10.0.0.0/8`, or an address for itself alone. No bit may be set beyond the prefix: whoever writes
@@ -444,6 +490,28 @@ mod tests {
         ] {
             assert!(selector(text).is_err_and(|error| error.contains("label selector")), "{text:?}");
         }
+    }
+
+    #[test]
+    fn names_that_are_asked_for() {
+        for (text, expected) in [
+            ("10.2.1.10", "Address(10.2.1.10) PTR"),
+            ("fd00::1", "Address(fd00::1) PTR"),
+            ("web", "Relative web. A"),
+            ("Web.default.", "Absolute web.default. A"),
+            ("_http._tcp.web", "Relative _http._tcp.web. SRV"),
+            ("_tcp.web", "Relative _tcp.web. A"),
+        ] {
+            let asked: AskedName = text.parse().unwrap();
+            let shown = match &asked {
+                AskedName::Address(address) => format!("Address({address})"),
+                AskedName::Absolute(name) => format!("Absolute {name}"),
+                AskedName::Relative(name) => format!("Relative {name}"),
+            };
+            assert_eq!(format!("{shown} {}", rtype::name(asked.usual_type())), expected);
+        }
+        check(str::parse::<AskedName>, &[("a..b", "error"), ("", "error"), ("a b", "error")]);
+        check(server, &[("::1", "[::1]:53"), ("127.0.0.1:1053", "127.0.0.1:1053"), ("ns", "error")]);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::names::{
     Owner, QueryName, ServiceKey, WireName, dashed, is_label, labels_of, owner, reverse, service_key, write_name,
 };
 use crate::objects::{
-    Endpoint, EndpointSlice, Family, Labels, ObjectRef, Protocol, Service, ServiceKind, StatefulSet, TargetPort,
+    Endpoint, EndpointSlice, Family, Labels, ObjectRef, Protocol, Service, ServiceKind, ServicePort, StatefulSet,
+    TargetPort,
 };
 use crate::rtype;
 use crate::rules::PodRecords;
@@ -38,11 +39,11 @@ pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<
     findings
 }
 
-struct Finder<'k> {
-    known: &'k Known<'k>,
-    asked: &'k Asked<'k>,
-    effort: Effort,
-    findings: Vec<Finding>,
+pub(super) struct Finder<'k> {
+    pub(super) known: &'k Known<'k>,
+    pub(super) asked: &'k Asked<'k>,
+    pub(super) effort: Effort,
+    pub(super) findings: Vec<Finding>,
 }
 
 impl Finder<'_> {
@@ -97,7 +98,7 @@ impl Finder<'_> {
         if self.searches() { usize::MAX } else { ROWS }
     }
 
-    fn exists(&self, service: &ObjectRef) -> bool {
+    pub(super) fn exists(&self, service: &ObjectRef) -> bool {
         self.known.cluster.service(service).service.is_some()
     }
 
@@ -161,7 +162,7 @@ impl Finder<'_> {
     // Namespaces and Services.
 
     fn no_namespace(&mut self, namespace: &str, service: Option<&str>) {
-        if !self.searches() || self.known.cluster.namespace_exists(namespace) {
+        if !self.searches() || self.known.cluster.knows_namespace(namespace) {
             return;
         }
         let declared = self.known.cluster.declares_namespaces();
@@ -201,7 +202,7 @@ impl Finder<'_> {
             self.add(Finding::Swapped { meant: swapped });
         }
         self.no_namespace(&key.namespace, Some(&key.name));
-        if !self.known.cluster.namespace_exists(&key.namespace) {
+        if !self.known.cluster.knows_namespace(&key.namespace) {
             return;
         }
         let elsewhere: Vec<ObjectRef> = self.services_named(&key.name);
@@ -270,7 +271,7 @@ impl Finder<'_> {
         }
     }
 
-    fn add_governing_missing(&mut self, set: &StatefulSet) {
+    pub(super) fn add_governing_missing(&mut self, set: &StatefulSet) {
         let selects = |service: &&Service| {
             service.key.namespace == set.key.namespace
                 && !service.selector.is_empty()
@@ -292,7 +293,7 @@ impl Finder<'_> {
     }
 
     /// The Service exists, and its name has no record: nothing that it could be answered with counts.
-    fn no_addresses(&mut self, service: &Service, view: &ServiceView<'_>) {
+    pub(super) fn no_addresses(&mut self, service: &Service, view: &ServiceView<'_>) {
         if service.kind != ServiceKind::Headless {
             return;
         }
@@ -379,7 +380,7 @@ impl Finder<'_> {
     }
 
     /// What is to be known of a Service that is answered.
-    fn notes(&mut self, service: &Service, view: &ServiceView<'_>) {
+    pub(super) fn notes(&mut self, service: &Service, view: &ServiceView<'_>) {
         if matches!(service.kind, ServiceKind::ClusterIp(_)) {
             for set in &view.stateful_sets {
                 let (set, service) = (set.key.clone(), service.key.name.clone());
@@ -393,7 +394,7 @@ impl Finder<'_> {
     }
 
     /// Follows an ExternalName through the zone's Services (N14).
-    fn external_name(&mut self, key: &ObjectRef, target: &str) {
+    pub(super) fn external_name(&mut self, key: &ObjectRef, target: &str) {
         let bad = |value: &str| Finding::BadExternalName { service: key.clone(), value: value.into() };
         if target.trim_end_matches('.').parse::<IpAddr>().is_ok() {
             return self.add(bad(target));
@@ -416,7 +417,7 @@ impl Finder<'_> {
                 return self.add(Finding::ExternalNameLoop { service: key.clone() });
             }
             if visited.len() > MAX_CHAIN {
-                return;
+                return self.add(Finding::ExternalNameLong { service: key.clone(), most: MAX_CHAIN });
             }
             match self.known.cluster.service(&target).service.map(|service| &service.kind) {
                 None => {
@@ -761,8 +762,33 @@ fn ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, 
     ports
 }
 
+/// The StatefulSet and the ordinal that an endpoint's Pod has by its name.
+pub(super) fn object_of_pod(endpoint: Endpoint<'_>) -> Option<(String, u32)> {
+    let pod = endpoint.pod?.to_string();
+    let (text, ordinal) = split(&pod);
+    Some((text.strip_suffix('-')?.to_owned(), ordinal?))
+}
+
+/// The ports of a headless Service whose named target no endpoint has, with that name. Its slices have to be the
+/// controller's: it leaves such a port out.
+pub(super) fn ports_without_target(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Box<str>)> {
+    let slices = || view.slices().filter(|slice| !slice.is_empty());
+    if service.selector.is_empty() || slices().next().is_none() {
+        return Vec::new();
+    }
+    let missing = |port: &&ServicePort| {
+        let mut ports = slices().flat_map(|slice| slice.ports.iter());
+        !port.name.is_empty() && !ports.any(|own| own.name == port.name && own.protocol == port.protocol)
+    };
+    let target = |port: &ServicePort| match &port.target {
+        TargetPort::Name(target) => Some((port.name.clone(), target.clone())),
+        TargetPort::Number(_) => None,
+    };
+    service.ports.iter().filter(missing).filter_map(target).collect()
+}
+
 /// The labels that the Service selects and the StatefulSet's Pods do not have.
-fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
+pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
     let has = |key: &str| set.template.labels.get(key);
     let mut labels = Vec::new();
     for (key, selected) in service.selector.iter().filter(|(key, value)| has(key) != Some(value)) {
@@ -796,20 +822,20 @@ fn ports_of(set: &StatefulSet) -> Vec<(Box<str>, Protocol, u16)> {
     ports
 }
 
-fn range_of(set: &StatefulSet) -> std::ops::Range<u32> {
+pub(super) fn range_of(set: &StatefulSet) -> std::ops::Range<u32> {
     set.start..set.start.saturating_add(set.replicas)
 }
 
-fn is(label: Label<'_>, text: &str) -> bool {
+pub(super) fn is(label: Label<'_>, text: &str) -> bool {
     label.write(&mut [0; 63]) == text.as_bytes()
 }
 
-fn object(key: ServiceKey<'_>) -> ObjectRef {
+pub(super) fn object(key: ServiceKey<'_>) -> ObjectRef {
     ObjectRef::new(&text(key.namespace()), &text(key.service()))
 }
 
 /// A label of a question as text; octets that no object's name has are escaped (RFC 1035 section 5.1).
-fn text(label: &[u8]) -> String {
+pub(super) fn text(label: &[u8]) -> String {
     match std::str::from_utf8(label) {
         Ok(text) if is_label(text.strip_prefix('_').unwrap_or(text)) => text.to_owned(),
         _ => {

@@ -310,6 +310,13 @@ pub enum Finding {
         /// The Service.
         service: ObjectRef,
     },
+    /// The ExternalName leads through more names than are followed.
+    ExternalNameLong {
+        /// The Service.
+        service: ObjectRef,
+        /// How many are followed.
+        most: usize,
+    },
     /// The ExternalName leads to a name in this zone that does not exist.
     ExternalNameDangling {
         /// The Service.
@@ -355,6 +362,38 @@ pub enum Finding {
     NoClusterIp {
         /// The Service.
         service: ObjectRef,
+    },
+    /// The governing Service does not select the StatefulSet's Pods, whatever else it selects.
+    SetNotSelected {
+        /// The StatefulSet.
+        set: ObjectRef,
+        /// Its governing Service.
+        service: Box<str>,
+        /// How they differ.
+        differs: Differs,
+    },
+    /// The slice says of no Service that it is its own.
+    SliceOfNobody {
+        /// The slice.
+        slice: ObjectRef,
+        /// How many endpoints it lists.
+        endpoints: usize,
+    },
+    /// The slice belongs to a Service that does not exist.
+    SliceWithoutService {
+        /// The slice.
+        slice: ObjectRef,
+        /// The Service.
+        service: Box<str>,
+    },
+    /// Endpoints have addresses in no reverse zone: their addresses lead back to no name here.
+    OutsideReverse {
+        /// The Service.
+        service: ObjectRef,
+        /// The first of the addresses.
+        address: IpAddr,
+        /// How many there are.
+        of: usize,
     },
     /// Objects of this resource have not been read yet.
     NotSynced {
@@ -457,6 +496,7 @@ impl Finding {
             Self::NoFamily { .. } => ("D38", "NO-FAMILY"),
             Self::BadExternalName { .. } => ("D39", "BAD-EXTERNALNAME"),
             Self::ExternalNameLoop { .. } => ("D40", "EXTERNALNAME-LOOP"),
+            Self::ExternalNameLong { .. } => ("D40", "EXTERNALNAME-LONG"),
             Self::ExternalNameDangling { .. } => ("D40", "EXTERNALNAME-DANGLING"),
             Self::FqdnSlice { .. } => ("D41", "FQDN-SLICE"),
             Self::PodRecordsOff => ("D42", "POD-RECORDS-OFF"),
@@ -469,6 +509,10 @@ impl Finding {
             Self::ExternalNameOutside { .. } => ("D52", "EXTERNALNAME-OUTSIDE"),
             Self::NoClusterIp { .. } => ("D53", "NO-CLUSTER-IP"),
             Self::NoSuchEndpoint { .. } => ("D54", "NO-SUCH-ENDPOINT"),
+            Self::SetNotSelected { .. } => ("D22", "STS-NOT-SELECTED"),
+            Self::SliceOfNobody { .. } => ("D55", "SLICE-OF-NOBODY"),
+            Self::SliceWithoutService { .. } => ("D56", "SLICE-NO-SERVICE"),
+            Self::OutsideReverse { .. } => ("D57", "OUTSIDE-REVERSE"),
         }
     }
 
@@ -478,6 +522,8 @@ impl Finding {
             Self::GoverningNotHeadless { .. }
             | Self::PublishedNotReady { .. }
             | Self::ExternalNameOutside { .. }
+            | Self::SliceOfNobody { .. }
+            | Self::OutsideReverse { .. }
             | Self::Stale { .. } => Severity::Note,
             Self::NoNamespace { .. }
             | Self::Swapped { .. }
@@ -499,7 +545,7 @@ impl Finding {
             Self::SuffixTwice { .. } | Self::NoSvcLabel { .. } | Self::PodRecordsOff | Self::PodUnknown { .. } => 2,
             Self::GoverningMissing { .. } => 3,
             Self::NoServiceName { .. } => 4,
-            Self::GoverningExternal { .. } => 5,
+            Self::GoverningExternal { .. } | Self::SetNotSelected { .. } => 5,
             Self::OrdinalOutOfRange { .. } => 6,
             Self::OtherGoverning { .. } | Self::PodAsService { .. } => 7,
             Self::Terminating { .. } => 8,
@@ -513,13 +559,14 @@ impl Finding {
             Self::OtherProtocol { .. } => 16,
             Self::PortUnnamed { .. } => 17,
             Self::NoPort { .. } => 18,
-            Self::FqdnSlice { .. } => 19,
+            Self::FqdnSlice { .. } | Self::SliceWithoutService { .. } => 19,
             Self::NoEndpoints { .. } | Self::NoSlice { .. } | Self::NoneReady { .. } | Self::NoClusterIp { .. } => 20,
             Self::NoPorts { .. }
             | Self::BelowExternalName { .. }
             | Self::NoFamily { .. }
             | Self::BadExternalName { .. }
             | Self::ExternalNameLoop { .. }
+            | Self::ExternalNameLong { .. }
             | Self::ExternalNameDangling { .. } => 21,
             Self::NoNamespace { .. } => 30,
             Self::Swapped { .. } => 31,
@@ -530,6 +577,8 @@ impl Finding {
             Self::GoverningNotHeadless { .. }
             | Self::PublishedNotReady { .. }
             | Self::ExternalNameOutside { .. }
+            | Self::SliceOfNobody { .. }
+            | Self::OutsideReverse { .. }
             | Self::Stale { .. } => 40,
         }
     }
@@ -644,6 +693,14 @@ impl Finding {
             }
             Self::PodFinished { pod } => write!(f, "Pod {pod} has run to its end"),
             Self::NoEndpoints { service, differs: None, .. } => write!(f, "Service {service} has 0 endpoints"),
+            Self::SetNotSelected { set, service, differs } => {
+                let Difference { key, selected, has } = &differs.labels[0];
+                write!(f, "Service {service} governs StatefulSet {set} and selects {key}={selected}, its Pods have ")?;
+                match has {
+                    Some(has) => write!(f, "{key}={has}"),
+                    None => write!(f, "no {key}"),
+                }
+            }
             Self::NoEndpoints { service, differs: Some(Differs { set, labels, .. }), .. } => {
                 let Difference { key, selected, has } = &labels[0];
                 write!(f, "Service {service} selects {key}={selected}, Pods of StatefulSet {set} have ")?;
@@ -723,6 +780,12 @@ impl Finding {
             Self::ExternalNameLoop { service } => {
                 write!(f, "Service {service} leads back to a name that was followed already")
             }
+            Self::ExternalNameLong { service, most } => {
+                write!(
+                    f,
+                    "externalName of Service {service} leads through more than {most} names: the rest is not followed"
+                )
+            }
             Self::ExternalNameDangling { service, target } => {
                 write!(f, "externalName of Service {service} leads to a name that does not exist: {}", bare(target))
             }
@@ -741,6 +804,20 @@ impl Finding {
             },
             Self::Wildcard => write!(f, "there are no wildcards"),
             Self::NoClusterIp { service } => write!(f, "Service {service} has no clusterIP"),
+            Self::SliceOfNobody { slice, endpoints } => write!(
+                f,
+                "EndpointSlice {slice} has no label kubernetes.io/service-name: its {endpoints} endpoints have no names"
+            ),
+            Self::SliceWithoutService { slice, service } => {
+                write!(f, "EndpointSlice {slice} belongs to Service {service}, which does not exist")
+            }
+            Self::OutsideReverse { service, address, of: 1 } => {
+                write!(f, "{address}, an endpoint of Service {service}, is in no reverse zone that is served")
+            }
+            Self::OutsideReverse { service, address, of } => write!(
+                f,
+                "{of} addresses of endpoints of Service {service}, as {address}, are in no reverse zone that is served"
+            ),
             Self::NotSynced { waiting_for, seconds, .. } => {
                 if *seconds > 0 {
                     write!(f, "waited for {seconds} s; ")?;
@@ -783,13 +860,16 @@ impl Finding {
             Self::OtherGoverning { set: key, governing: name, .. }
             | Self::GoverningNotHeadless { set: key, service: name }
             | Self::GoverningExternal { set: key, service: name }
+            | Self::SetNotSelected { set: key, service: name, .. }
             | Self::OrdinalNotThere { set: key, service: name, .. } => vec![set(key), beside(key, name)],
             Self::PodWithoutAddress { pod: key } | Self::PodFinished { pod: key } => vec![pod(key)],
             Self::NotAnEndpoint { service: key, elsewhere, .. } => {
                 std::iter::once(service(key)).chain(elsewhere.iter().map(service)).collect()
             }
             Self::OtherNamespace { elsewhere, .. } => elsewhere.iter().map(service).collect(),
-            Self::FqdnSlice { slice } => vec![About { kind: "EndpointSlice", key: slice.clone() }],
+            Self::FqdnSlice { slice } | Self::SliceOfNobody { slice, .. } | Self::SliceWithoutService { slice, .. } => {
+                vec![About { kind: "EndpointSlice", key: slice.clone() }]
+            }
             Self::PodUnknown { elsewhere, .. } => elsewhere.iter().map(pod).collect(),
             Self::AddressUnknown { not_ready, pod: key, .. } => {
                 not_ready.iter().map(service).chain(key.iter().map(pod)).collect()
@@ -815,8 +895,10 @@ impl Finding {
             | Self::NoFamily { service: key, .. }
             | Self::BadExternalName { service: key, .. }
             | Self::ExternalNameLoop { service: key }
+            | Self::ExternalNameLong { service: key, .. }
             | Self::ExternalNameDangling { service: key, .. }
             | Self::ExternalNameOutside { service: key, .. }
+            | Self::OutsideReverse { service: key, .. }
             | Self::NoClusterIp { service: key } => vec![service(key)],
         }
     }

@@ -129,6 +129,10 @@ impl Finding {
                 "kubectl -n {} edit service {}: set externalName to a name that exists",
                 service.namespace, service.name
             )),
+            Self::ExternalNameLong { service, .. } => advice(format!(
+                "kubectl -n {} edit service {}: set externalName to the last name of the chain",
+                service.namespace, service.name
+            )),
             Self::FqdnSlice { slice } => {
                 advice(format!("write EndpointSlice {slice} with addresses (addressType IPv4 or IPv6)"))
             }
@@ -141,6 +145,20 @@ impl Finding {
             }
             Self::NoClusterIp { .. } => {
                 advice("give it one, or let --simulate do so; in a cluster the API server does".into())
+            }
+            Self::SetNotSelected { set, service, .. } => advice(format!(
+                "let Service {service} select labels that the Pods of StatefulSet {set} have, as all that it governs"
+            )),
+            Self::SliceOfNobody { slice, .. } => advice(format!(
+                "if it is a Service's: kubectl -n {} label endpointslice {} kubernetes.io/service-name=SERVICE",
+                slice.namespace, slice.name
+            )),
+            Self::SliceWithoutService { slice, service } => advice(format!(
+                "create Service {service} in namespace {}, or correct the label kubernetes.io/service-name of {}",
+                slice.namespace, slice.name
+            )),
+            Self::OutsideReverse { .. } => {
+                advice("start the server with --reverse CIDR for each network of Pods and Services".into())
             }
             Self::NotSynced { forbidden: true, .. } => {
                 advice("grant `list` and `watch` on services and endpointslices to the server's account".into())

@@ -4,13 +4,16 @@
 //! at `_why.NAME`, the API. It is pure; who holds the cluster, and who may ask, is not decided here. `finding.rs` has
 //! the causes and their sentences, `find.rs` how each is detected, `fix.rs` what helps; `absence.rs` is what is known
 //! beforehand and published with a Service's records, so that most answers need no search. [`Asker`] is the door for
-//! threads that answer and must not wait.
+//! threads that answer and must not wait. For people there are [`steps()`], the decision on one name, and [`check()`],
+//! the findings about all objects without a question.
 
 mod absence;
 mod asker;
+mod check;
 mod find;
 mod finding;
 mod fix;
+mod steps;
 
 use crate::cluster::Cluster;
 use crate::names::{QueryName, WireName};
@@ -18,9 +21,11 @@ use crate::rules::Rules;
 
 pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
 pub use asker::{Asker, Busy};
+pub use check::{Checked, Level, Seen, check};
 pub use find::ROWS;
 pub use finding::{About, Difference, Differs, Finding, MAX_BRIEF, Severity};
 pub use fix::Fix;
+pub use steps::{Step, steps};
 
 /// What is known, and by which rules names are made of it.
 #[derive(Clone, Copy)]

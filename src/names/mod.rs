@@ -209,6 +209,36 @@ impl QueryName {
         Some(end)
     }
 
+    /// Reads a name as people ask for it, with or without the final dot: labels of any visible ASCII, since somebody
+    /// may ask for what cannot exist. No escapes. The error is a sentence for people.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| Err(format!("{text:?} is not a domain name: {what}"));
+        let absolute = text.strip_suffix('.').unwrap_or(text);
+        if absolute.is_empty() {
+            return wrong("it has no label");
+        }
+        let mut wire = Vec::with_capacity(absolute.len() + 2);
+        for label in absolute.split('.') {
+            if label.is_empty() {
+                return wrong("there is nothing between two dots, or in front of the first");
+            }
+            if !label.bytes().all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'\\' | b'/' | b'"')) {
+                return wrong(&format!("the label {label:?} has signs that no name here can have"));
+            }
+            if label.len() > MAX_LABEL {
+                return wrong(&format!("the label {label:?} is {} octets long, over 63", label.len()));
+            }
+            wire.push(label.len() as u8);
+            wire.extend_from_slice(label.as_bytes());
+        }
+        wire.push(0);
+        let mut name = Self::default();
+        match name.read(&wire) {
+            Some(_) => Ok(name),
+            None => wrong(&format!("it is {} octets long, over 255", wire.len())),
+        }
+    }
+
     /// Takes the octets of a name that is known to be good.
     pub fn set(&mut self, name: &WireName) {
         let read = self.read(&name.0);
@@ -390,6 +420,34 @@ mod tests {
                 Owner::PodAddress(namespace, label) => format!("pod {} of {}", text(label), text(namespace)),
                 other => format!("{other:?}"),
             },
+        }
+    }
+
+    #[test]
+    fn what_people_ask_for() {
+        for (text, expected) in [
+            ("Web.default", "web.default."),
+            ("_http._tcp.web.", "_http._tcp.web."),
+            ("*.a_b", "*.a_b."),
+            ("a..b", "error"),
+            (".a", "error"),
+            (".", "error"),
+            ("", "error"),
+            ("a b", "error"),
+            ("b\u{fc}cher.example", "error"),
+            ("a/b", "error"),
+            (&"a".repeat(64), "error"),
+            (&"a.".repeat(128), "error"),
+            (&"a.".repeat(127), &"a.".repeat(127)),
+        ] {
+            let read = match QueryName::parse(text) {
+                Ok(name) => name.to_string(),
+                Err(sentence) => {
+                    assert!(sentence.contains("is not a domain name: "), "{sentence}");
+                    "error".into()
+                }
+            };
+            assert_eq!(read, expected, "{text:?}");
         }
     }
 

@@ -354,7 +354,7 @@ impl Live {
     fn publish(&mut self, dirty: Vec<Contributor>) {
         self.counters.add(Event::Published, dirty.len() as u64);
         for skipped in self.publisher.publish(dirty) {
-            self.say(skipped);
+            self.say(skipped.text);
         }
     }
 

@@ -9,6 +9,7 @@ pub mod live;
 pub mod manifests;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +18,7 @@ use ipnet::IpNet;
 use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
 use crate::explain::Asker;
 use crate::names::reverse::ReverseZones;
-use crate::objects::{Object, ObjectRef};
+use crate::objects::{Object, ObjectRef, Reason, Skipped};
 use crate::records::{NameServer, contribution};
 use crate::rules::EndpointsSource;
 use crate::simulate;
@@ -83,9 +84,9 @@ impl Publisher {
         Arc::clone(&self.zone)
     }
 
-    /// Makes `objects` all that is known, publishes what that changes, and returns a sentence for each thing that
-    /// could not be served of what changed.
-    pub fn replace(&mut self, objects: Vec<Object>) -> Vec<String> {
+    /// Makes `objects` all that is known, publishes what that changes, and returns what could not be served of what
+    /// changed.
+    pub fn replace(&mut self, objects: Vec<Object>) -> Vec<Notice> {
         for resource in Resource::ALL {
             self.cluster_mut().begin(resource);
         }
@@ -101,14 +102,13 @@ impl Publisher {
         skipped
     }
 
-    /// Takes the present state of one object, publishes what that changes, and returns a sentence for each thing that
-    /// could not be served of it.
-    pub fn apply(&mut self, object: Object) -> Vec<String> {
+    /// Takes the present state of one object, publishes what that changes, and returns what could not be served of it.
+    pub fn apply(&mut self, object: Object) -> Vec<Notice> {
         let dirty = self.cluster_mut().apply(object);
         self.publish(dirty)
     }
 
-    fn publish(&self, mut dirty: Vec<Contributor>) -> Vec<String> {
+    fn publish(&self, mut dirty: Vec<Contributor>) -> Vec<Notice> {
         dirty.sort();
         dirty.dedup();
         let rules = self.zone.settings().rules;
@@ -116,7 +116,7 @@ impl Publisher {
         let cluster = self.cluster();
         let contributions = dirty.iter().map(|contributor| {
             let (contribution, left_out) = contribution(&cluster, contributor, rules, &self.options.name_server);
-            skipped.extend(left_out.into_iter().map(|skipped| skipped.text));
+            skipped.extend(left_out.into_iter().map(Notice::of_part));
             contribution
         });
         let contributions = contributions.collect();
@@ -155,10 +155,57 @@ pub enum Input {
 
 /// What became of one reading.
 pub struct Reading {
-    /// A sentence for each thing that is wrong and was not so the last time.
-    pub reports: Vec<String>,
+    /// Each thing that is wrong and was not so the last time.
+    pub reports: Vec<Notice>,
     /// Every file could be read, and every document in it.
     pub complete: bool,
+}
+
+/// One thing that is wrong with what was read: a sentence for people, and what is lost by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What is lost.
+    pub loss: Loss,
+    /// The sentence.
+    pub text: String,
+}
+
+/// What is lost by something that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// A file, a document or an object: what it says is not known.
+    Whole,
+    /// A part of an object.
+    Part(Reason),
+    /// One of two definitions of an object.
+    Twice,
+    /// Objects of a resource that may be missing.
+    Optional,
+    /// What simulation could not make.
+    Unmade,
+}
+
+impl Notice {
+    fn of_part(skipped: Skipped) -> Self {
+        Self { loss: Loss::Part(skipped.reason), text: skipped.text }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl From<&manifests::Report> for Notice {
+    fn from(report: &manifests::Report) -> Self {
+        let loss = match report.cause {
+            Cause::Unreadable | Cause::Syntax | Cause::Invalid => Loss::Whole,
+            Cause::Duplicate => Loss::Twice,
+            Cause::Skipped(reason) => Loss::Part(reason),
+        };
+        Self { loss, text: report.to_string() }
+    }
 }
 
 /// Manifests as the source: reads, simulates and publishes, as often as it is told to.
@@ -190,17 +237,19 @@ impl ManifestSource {
             EndpointsSource::Endpoints => !matches!(object, Object::EndpointSlice(_)),
         };
         let mut objects: Vec<Object> = loaded.objects.into_iter().filter(wanted).collect();
-        let mut reports: Vec<String> = loaded.reports.iter().map(ToString::to_string).collect();
+        let mut reports: Vec<Notice> = loaded.reports.iter().map(Notice::from).collect();
         if let Some([pods, services]) = self.simulate {
             let simulated = simulate::simulate(objects, &[pods], &[services]);
             objects = simulated.objects;
-            reports.extend(simulated.reports.into_iter().map(|report| report.text));
+            let unmade = simulated.reports.into_iter().map(|report| Notice { loss: Loss::Unmade, text: report.text });
+            reports.extend(unmade);
         }
-        let fresh: Vec<String> = reports.iter().filter(|report| !self.reported.contains(*report)).cloned().collect();
-        self.reported = reports.into_iter().collect();
-        let skipped = self.publisher.replace(objects);
+        let said: HashSet<String> = reports.iter().map(ToString::to_string).collect();
+        reports.retain(|report| !self.reported.contains(&report.text));
+        self.reported = said;
+        reports.extend(self.publisher.replace(objects));
         let unread = |report: &manifests::Report| matches!(report.cause, Cause::Unreadable | Cause::Syntax);
-        Reading { complete: !loaded.reports.iter().any(unread), reports: fresh.into_iter().chain(skipped).collect() }
+        Reading { complete: !loaded.reports.iter().any(unread), reports }
     }
 
     /// The zone that is kept in step.

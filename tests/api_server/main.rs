@@ -890,6 +890,44 @@ async fn a_cluster_is_read_once_and_served() {
     assert!(banner.contains(&format!("source  {url}/")) && banner.contains("with 1 Services"), "{banner}");
 }
 
+/// D18: the command reads Pods with its caller's kubeconfig, where that allows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_an_address_is_explained() {
+    let fake = cluster();
+    fake.apply(
+        "statefulsets",
+        json!({"kind": "StatefulSet", "apiVersion": "apps/v1",
+        "metadata": {"name": "web", "namespace": "default"}, "spec": {"serviceName": "web", "replicas": 2}}),
+    );
+    fake.apply(
+        "pods",
+        json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "web-0", "namespace": "default"},
+        "status": {"phase": "Pending"}}),
+    );
+    let url = fake.listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config");
+    std::fs::write(&path, kubeconfig(&url, &json!({})).to_string()).unwrap();
+    let explain = || {
+        let mut explain = std::process::Command::new(env!("CARGO_BIN_EXE_headless-dns"));
+        explain.env_clear().args(["explain", "web-0.web", "-o", "json", "--kubeconfig"]).arg(&path);
+        async {
+            let output = tokio::task::spawn_blocking(move || explain.output()).await.unwrap().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let findings = explained["findings"].as_array().unwrap();
+            let tokens: Vec<_> = findings.iter().map(|finding| finding["token"].as_str().unwrap().to_owned()).collect();
+            (tokens, String::from_utf8(output.stderr).unwrap())
+        }
+    };
+    let (tokens, errors) = explain().await;
+    assert!(tokens.contains(&"POD-NO-ADDRESS".to_owned()) && errors.is_empty(), "{tokens:?} {errors}");
+    fake.fault(|asked| (asked.resource == "pods").then_some(Fault::Status(403)));
+    let (tokens, errors) = explain().await;
+    assert_eq!(tokens, ["STS-NOT-YET"]);
+    assert!(errors.contains("cannot list pods, which are optional: the API server does not allow `list`"), "{errors}");
+}
+
 /// Clients of the fake server behind `url`, as `--kubeconfig` makes them.
 async fn at(url: &str) -> Connect {
     let folder = tempfile::tempdir().unwrap();

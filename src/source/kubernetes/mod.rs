@@ -26,7 +26,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::live::{Followed, Live};
-use super::{Publisher, Reading, live};
+use super::{Loss, Notice, Publisher, Reading, live};
 use crate::cluster::Resource;
 use crate::metrics::{Counters, Event, Metrics};
 use crate::objects::Object;
@@ -144,7 +144,8 @@ impl Cluster {
                 Ok(listed) => listed,
                 Err(failure) if *required => bail!("cannot list {name}: {}", why(&failure)),
                 Err(failure) => {
-                    reports.push(format!("cannot list {name}, which are optional: {}", why(&failure)));
+                    let text = format!("cannot list {name}, which are optional: {}", why(&failure));
+                    reports.push(Notice { loss: Loss::Optional, text });
                     continue;
                 }
             };
@@ -152,10 +153,10 @@ impl Cluster {
                 match watched.object {
                     Ok((object, skipped)) => {
                         objects.push(object);
-                        reports.extend(skipped.into_iter().map(|skipped| skipped.text));
+                        reports.extend(skipped.into_iter().map(Notice::of_part));
                     }
                     Err(invalid) => {
-                        reports.push(invalid.to_string());
+                        reports.push(Notice { loss: Loss::Whole, text: invalid.to_string() });
                         complete = false;
                     }
                 }

@@ -1,0 +1,86 @@
+//! Asks a server over DNS, for commands: UDP first, TCP where the response was cut.
+//!
+//! Blocking, with deadlines: one question at a time. What a message is made of is `wire/client.rs`.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use crate::names::WireName;
+use crate::wire::MAX_TCP;
+use crate::wire::client::{Reply, query};
+
+/// How often a question is sent over UDP, and how long each time a response is waited for.
+const TRIES: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the server says to a question.
+///
+/// # Errors
+///
+/// If it says nothing, or nothing that is a response to the question.
+pub(crate) fn ask(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+    let reply = over_udp(server, name, qtype).with_context(|| format!("cannot ask {server} over UDP"))?;
+    if reply.truncated {
+        return over_tcp(server, name, qtype).with_context(|| format!("cannot ask {server} over TCP"));
+    }
+    Ok(reply)
+}
+
+fn over_udp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+    let own: SocketAddr =
+        if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind(own)?;
+    // Connected: datagrams of others do not come here, and a closed port is an error.
+    socket.connect(server)?;
+    for _ in 0..TRIES {
+        let id = fastrand::u16(..);
+        socket.send(&query(id, name, qtype))?;
+        if let Some(reply) = wait(&socket, |message| Reply::read(message, id, name, qtype))? {
+            return Ok(reply);
+        }
+    }
+    bail!("no response within {} s", (TRIES * PATIENCE).as_secs())
+}
+
+/// Waits for a datagram that `read` takes; `None` where none comes in time.
+fn wait(socket: &UdpSocket, read: impl Fn(&[u8]) -> Option<Reply>) -> io::Result<Option<Reply>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut buffer = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.recv(&mut buffer) {
+            Ok(length) => {
+                if let Some(reply) = read(&buffer[..length]) {
+                    return Ok(Some(reply));
+                }
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let id = fastrand::u16(..);
+    let message = query(id, name, qtype);
+    let framed = [&(message.len() as u16).to_be_bytes()[..], &message].concat();
+    stream.write_all(&framed)?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut buffer = vec![0; usize::from(u16::from_be_bytes(length)).min(MAX_TCP)];
+    stream.read_exact(&mut buffer)?;
+    Reply::read(&buffer, id, name, qtype).context("what came is no response to the question")
+}

@@ -1,0 +1,220 @@
+//! All objects in, findings out, without a question: what will not be answered as it is meant.
+//!
+//! Only what the objects show is claimed. What may be shown by objects that were not read ([`Seen`]) is left out. How
+//! each cause is found out is `find.rs`; which of them matter how much to whoever wrote the objects is [`level`].
+
+use super::find::{Finder, differs, object_of_pod, ports_without_target};
+use super::{Asked, Effort, Finding, Known, Outcome};
+use crate::cluster::ServiceView;
+use crate::names::QueryName;
+use crate::names::reverse::ReverseZones;
+use crate::objects::{EndpointSlice, ObjectRef, Service, ServiceKind, StatefulSet};
+
+/// How much a finding matters to whoever wrote the objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Names that are meant do not exist.
+    Error,
+    /// It may be meant so, or pass.
+    Warning,
+    /// It is answered; there is something to know.
+    Note,
+}
+
+impl Level {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// How much of the cluster the objects show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Every object could be read: what is not there does not exist.
+    pub whole: bool,
+    /// Pods run, really or simulated: a Service without endpoints has none.
+    pub alive: bool,
+}
+
+/// A finding and how much it matters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// How much.
+    pub level: Level,
+    /// What.
+    pub finding: Finding,
+}
+
+/// What will not be answered as it is meant, by object: StatefulSets, Services, EndpointSlices, each by name.
+/// `reverse` are the zones whose PTR records are served.
+pub fn check(known: &Known<'_>, reverse: &ReverseZones, seen: Seen) -> Vec<Checked> {
+    let name = QueryName::default();
+    let asked = Asked { name: &name, qtype: 0, outcome: Outcome::Found, absence: None };
+    let finder = Finder { known, asked: &asked, effort: Effort::Search, findings: Vec::new() };
+    let mut check = Check { finder, reverse };
+    known.cluster.stateful_sets().for_each(|set| check.stateful_set(set));
+    known.cluster.services().for_each(|service| check.service(service));
+    known.cluster.slices().for_each(|slice| check.slice(slice));
+    let shown = |finding: &Finding| (seen.whole || !is_of_absence(finding)) && (seen.alive || !is_of_state(finding));
+    let mut checked: Vec<Checked> = check.finder.findings.into_iter().filter(shown).filter_map(level).collect();
+    let place = |checked: &Checked| {
+        let about = checked.finding.about().into_iter().next();
+        about.map(|about| (std::cmp::Reverse(about.kind), about.key))
+    };
+    checked
+        .sort_by_cached_key(|checked| (place(checked), checked.level, checked.finding.rank(), checked.finding.what()));
+    checked.dedup();
+    checked
+}
+
+/// `None` for what is in order.
+fn level(finding: Finding) -> Option<Checked> {
+    let level = match &finding {
+        Finding::GoverningMissing { .. }
+        | Finding::GoverningExternal { .. }
+        | Finding::NoEndpoints { differs: Some(_), .. }
+        | Finding::SetNotSelected { .. }
+        | Finding::NoHostname { .. }
+        | Finding::NoTargetPort { .. }
+        | Finding::BadExternalName { .. }
+        | Finding::ExternalNameLoop { .. }
+        | Finding::ExternalNameLong { .. }
+        | Finding::ExternalNameDangling { .. }
+        | Finding::FqdnSlice { .. }
+        | Finding::SliceWithoutService { .. } => Level::Error,
+        Finding::NoSlice { unlabelled, .. } if !unlabelled.is_empty() => Level::Error,
+        // Allowed since Kubernetes 1.33, and meant so by some.
+        Finding::NoServiceName { .. }
+        // The state of the moment.
+        | Finding::NoEndpoints { .. }
+        | Finding::NoneReady { .. }
+        | Finding::NoSlice { .. }
+        | Finding::PortUnnamed { .. }
+        | Finding::ExternalNameOutside { .. }
+        | Finding::SliceOfNobody { .. }
+        | Finding::OutsideReverse { .. } => Level::Warning,
+        Finding::GoverningNotHeadless { .. }
+        | Finding::PublishedNotReady { .. }
+        | Finding::NoPorts { .. }
+        | Finding::NoClusterIp { .. } => Level::Note,
+        _ => return None,
+    };
+    Some(Checked { level, finding })
+}
+
+/// Whether it claims that an object does not exist.
+fn is_of_absence(finding: &Finding) -> bool {
+    matches!(
+        finding,
+        Finding::GoverningMissing { .. }
+            | Finding::ExternalNameDangling { .. }
+            | Finding::SliceWithoutService { .. }
+            | Finding::NoSlice { .. }
+            | Finding::NoEndpoints { differs: None, .. }
+    )
+}
+
+/// Whether it is about endpoints that only running Pods have.
+fn is_of_state(finding: &Finding) -> bool {
+    matches!(finding, Finding::NoSlice { .. } | Finding::NoEndpoints { differs: None, .. })
+}
+
+struct Check<'k> {
+    finder: Finder<'k>,
+    reverse: &'k ReverseZones,
+}
+
+impl Check<'_> {
+    fn add(&mut self, finding: Finding) {
+        self.finder.findings.push(finding);
+    }
+
+    fn stateful_set(&mut self, set: &StatefulSet) {
+        let (key, name) = (&set.key, &set.service_name);
+        if name.is_empty() {
+            return self.add(Finding::NoServiceName { set: key.clone() });
+        }
+        let governing = ObjectRef::new(&key.namespace, name);
+        let view = self.finder.known.cluster.service(&governing);
+        let Some(service) = view.service else { return self.finder.add_governing_missing(set) };
+        if matches!(service.kind, ServiceKind::ExternalName(_)) {
+            return self.add(Finding::GoverningExternal { set: key.clone(), service: name.clone() });
+        }
+        let rows = || view.slices().flat_map(EndpointSlice::endpoints);
+        let pods = || rows().filter(|row| object_of_pod(*row).is_some_and(|(text, _)| text == *key.name));
+        // Slices that somebody wrote by hand can list what the selector does not select.
+        if pods().next().is_none()
+            && !service.selector.is_empty()
+            && let Some(differs) = differs(service, set)
+        {
+            let selected = view.stateful_sets.iter().any(|other| super::find::differs(service, other).is_none());
+            self.add(if selected || rows().next().is_some() {
+                Finding::SetNotSelected { set: key.clone(), service: name.clone(), differs }
+            } else {
+                Finding::NoEndpoints { service: governing.clone(), selects: true, differs: Some(differs) }
+            });
+        }
+        let nameless = pods().find(|row| row.hostname.is_none());
+        if let Some((row, pod)) = nameless.and_then(|row| Some((row, row.pod?.to_string()))) {
+            self.add(Finding::NoHostname { service: governing.clone(), pod: pod.into(), address: row.address });
+        }
+    }
+
+    fn service(&mut self, service: &Service) {
+        let view = self.finder.known.cluster.service(&service.key);
+        let key = &service.key;
+        match &service.kind {
+            ServiceKind::ExternalName(target) => return self.finder.external_name(key, target),
+            ServiceKind::ClusterIp(addresses) if addresses.is_empty() => {
+                self.add(Finding::NoClusterIp { service: key.clone() });
+            }
+            ServiceKind::ClusterIp(_) => {}
+            ServiceKind::Headless => {
+                self.finder.no_addresses(service, &view);
+                for (port, target) in ports_without_target(service, &view) {
+                    self.add(Finding::NoTargetPort { service: key.clone(), port, target });
+                }
+                if service.ports.is_empty() && view.slices().all(|slice| slice.ports.is_empty()) {
+                    self.add(Finding::NoPorts { service: key.clone() });
+                }
+            }
+        }
+        self.finder.notes(service, &view);
+        for port in service.ports.iter().filter(|port| port.name.is_empty()) {
+            self.add(Finding::PortUnnamed { service: key.clone(), number: port.number });
+        }
+        self.outside_reverse(key, &view);
+    }
+
+    /// R6.
+    fn outside_reverse(&mut self, key: &ObjectRef, view: &ServiceView<'_>) {
+        let rows = view.slices().flat_map(EndpointSlice::endpoints).map(|row| row.address);
+        let mut outside: Vec<_> = rows.filter(|address| !self.reverse.covers(*address)).collect();
+        outside.sort();
+        outside.dedup();
+        if let Some(address) = outside.first().copied() {
+            self.add(Finding::OutsideReverse { service: key.clone(), address, of: outside.len() });
+        }
+    }
+
+    fn slice(&mut self, slice: &EndpointSlice) {
+        let key = &slice.key;
+        let Some(service) = &slice.service else {
+            if !slice.is_empty() {
+                self.add(Finding::SliceOfNobody { slice: key.clone(), endpoints: slice.len() });
+            }
+            return;
+        };
+        if !self.finder.exists(&ObjectRef::new(&key.namespace, service)) {
+            return self.add(Finding::SliceWithoutService { slice: key.clone(), service: service.clone() });
+        }
+        if slice.fqdn {
+            self.add(Finding::FqdnSlice { slice: key.clone() });
+        }
+    }
+}

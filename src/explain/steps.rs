@@ -1,0 +1,422 @@
+//! The decision on a name, step by step: what is looked at, in which order, and what was found.
+//!
+//! A name that resolves fails no step, one that does not fails at least one. Why is [`explain`](super::explain)'s
+//! matter: a step says what is there, a finding what that means.
+
+use std::net::IpAddr;
+
+use super::find::{differs, is, object, range_of, text};
+use super::finding::{Difference, Differs};
+use super::{Asked, Known, Outcome};
+use crate::cluster::ServiceView;
+use crate::names::labels::split;
+use crate::names::{Owner, WireName, dashed, is_label, owner, reverse};
+use crate::objects::{Conditions, Endpoint, EndpointSlice, Labels, ObjectRef, Service, ServiceKind};
+use crate::rtype;
+use crate::rules::{Ordinals, PodRecords};
+
+/// One step of the decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What is looked at: `Service`, `slices`.
+    pub what: &'static str,
+    /// Whether the way goes on; `None` for something to know on the way.
+    pub holds: Option<bool>,
+    /// What is there.
+    pub text: String,
+}
+
+/// The steps from the zone to the records of `asked`. `zone` is the apex of the zone that has the name.
+pub fn steps(known: &Known<'_>, asked: &Asked<'_>, zone: Option<&WireName>) -> Vec<Step> {
+    let mut walk = Walk { known, asked, steps: Vec::new() };
+    walk.walk(zone);
+    walk.steps
+}
+
+struct Walk<'k> {
+    known: &'k Known<'k>,
+    asked: &'k Asked<'k>,
+    steps: Vec<Step>,
+}
+
+impl Walk<'_> {
+    fn walk(&mut self, zone: Option<&WireName>) {
+        let name = self.asked.name;
+        let Some(zone) = zone else {
+            let apexes: Vec<String> = self.known.apexes.iter().map(ToString::to_string).collect();
+            return self.no("zone", format!("neither {} nor a reverse zone here is its end", apexes.join(" nor ")));
+        };
+        self.yes("zone", zone.to_string());
+        match self.known.apexes.iter().find_map(|apex| name.apex_at(apex)) {
+            Some(apex_at) => self.forward(apex_at),
+            None => self.reverse(),
+        }
+        let failed = self.steps.iter().any(|step| step.holds == Some(false));
+        if self.asked.outcome == Outcome::NxDomain && !failed {
+            self.no("name", "nothing stands at it, and nothing below it");
+        }
+        if self.asked.outcome == Outcome::NoData {
+            self.no("records", format!("the name exists, and has none of type {}", rtype::name(self.asked.qtype)));
+        }
+    }
+
+    fn forward(&mut self, apex_at: usize) {
+        match owner(self.asked.name, apex_at) {
+            Owner::Apex => self.yes("name", "the apex of the zone"),
+            Owner::Structure => self.yes("name", "part of every zone, with nothing at it"),
+            Owner::NameServer => self.yes("name", "the addresses of the name server"),
+            Owner::Version => self.yes("name", "the version of the Kubernetes DNS specification"),
+            Owner::Nothing => self.form(apex_at),
+            Owner::Namespace(namespace) => _ = self.namespace(&text(namespace)),
+            Owner::PodNamespace(namespace) => _ = self.pods(&text(namespace)),
+            Owner::PodAddress(namespace, label) => self.pod(&text(namespace), label),
+            Owner::Service(key) => self.below(&object(key), Below::Nothing),
+            Owner::Endpoint(key, label) => self.below(&object(key), Below::Endpoint(&text(label))),
+            Owner::Protocol(key, protocol) => self.below(&object(key), Below::Port(None, &text(protocol))),
+            Owner::Port(key, port, protocol) => {
+                self.below(&object(key), Below::Port(Some(&text(&port[1..])), &text(protocol)));
+            }
+        }
+    }
+
+    fn form(&mut self, apex_at: usize) {
+        let branch = text(self.asked.name.label(apex_at - 1));
+        match branch.as_str() {
+            "svc" => self.no("labels", format!("{apex_at} in front of the zone: no name of a Service has so many")),
+            "pod" => self.no("labels", format!("{apex_at} in front of the zone: names of Pod addresses have 3")),
+            _ => self.no("labels", format!("{branch} is neither svc nor pod, the branches of the zone")),
+        }
+    }
+
+    /// Whether to go on.
+    fn namespace(&mut self, namespace: &str) -> bool {
+        let cluster = self.known.cluster;
+        if cluster.namespace_exists(namespace) {
+            self.yes("namespace", namespace);
+            return true;
+        }
+        if cluster.knows_namespace(namespace) {
+            self.yes("namespace", format!("{namespace}: an object stands in it; Namespaces were not read"));
+            return true;
+        }
+        self.no("namespace", format!("there is no {namespace}"));
+        false
+    }
+
+    fn below(&mut self, key: &ObjectRef, below: Below<'_>) {
+        if !self.namespace(&key.namespace) {
+            return;
+        }
+        let cluster = self.known.cluster;
+        let view = cluster.service(key);
+        if let Below::Endpoint(label) = below {
+            self.stateful_set(key, label);
+        }
+        let Some(service) = view.service else {
+            let names: Vec<String> = view.stateful_sets.iter().map(|set| set.key.to_string()).collect();
+            let named = match &names[..] {
+                [] => String::new(),
+                _ => format!(", which StatefulSet {} names", names.join(" and ")),
+            };
+            return self.no("Service", format!("there is no {key}{named}"));
+        };
+        match &service.kind {
+            ServiceKind::ExternalName(target) => self.alias(service, target, below),
+            ServiceKind::ClusterIp(addresses) => {
+                self.cluster_ip(key, addresses);
+                match below {
+                    Below::Nothing => {}
+                    Below::Port(port, protocol) => self.port(service, &view, port, protocol),
+                    Below::Endpoint(label) => {
+                        self.selector(service, &view);
+                        self.slices(&view);
+                        self.endpoint(service, &view, label);
+                    }
+                }
+            }
+            ServiceKind::Headless => {
+                self.yes("Service", format!("{key} is headless"));
+                self.selector(service, &view);
+                if !self.slices(&view) {
+                    return;
+                }
+                match below {
+                    Below::Nothing => self.ready(service, &view),
+                    Below::Endpoint(label) => self.endpoint(service, &view, label),
+                    Below::Port(port, protocol) => {
+                        self.ready(service, &view);
+                        self.port(service, &view, port, protocol);
+                    }
+                }
+            }
+        }
+    }
+
+    fn alias(&mut self, service: &Service, target: &str, below: Below<'_>) {
+        let key = &service.key;
+        match below {
+            Below::Nothing => self.yes("Service", format!("{key} is an ExternalName for {target}")),
+            _ => self.no("Service", format!("{key} is an ExternalName: nothing is below it")),
+        }
+    }
+
+    fn cluster_ip(&mut self, key: &ObjectRef, addresses: &[IpAddr]) {
+        let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        if list.is_empty() {
+            // Names below it can exist all the same.
+            self.note("Service", format!("{key} is not headless, and has no clusterIP"));
+        } else {
+            self.yes("Service", format!("{key} has the clusterIP {}", list.join(" and ")));
+        }
+    }
+
+    /// The StatefulSet whose Pod's name the label is.
+    fn stateful_set(&mut self, asked: &ObjectRef, label: &str) {
+        let (text, ordinal) = split(label);
+        let (Some(name), Some(ordinal)) = (text.strip_suffix('-'), ordinal) else { return };
+        let Some(set) = self.known.cluster.stateful_set(&ObjectRef::new(&asked.namespace, name)) else { return };
+        let range = range_of(set);
+        let mut text = if range.is_empty() {
+            format!("{} has no replicas", set.key)
+        } else {
+            format!("{} has the ordinals {} to {}", set.key, range.start, range.end - 1)
+        };
+        let governs = set.service_name == asked.name;
+        if !governs {
+            text +=
+                &format!(", below Service {}", Some(&*set.service_name).filter(|n| !n.is_empty()).unwrap_or("(none)"));
+        }
+        // A slice can have the name all the same.
+        let holds = governs && range.contains(&ordinal);
+        self.push("StatefulSet", if holds { Some(true) } else { self.failed() }, text);
+    }
+
+    fn selector(&mut self, service: &Service, view: &ServiceView<'_>) {
+        if service.selector.is_empty() {
+            return self.note("selector", "none: its slices are somebody else's matter");
+        }
+        let pairs = pairs(&service.selector);
+        // Of several StatefulSets that it governs it may be meant for one.
+        let different: Vec<_> = view.stateful_sets.iter().map_while(|set| differs(service, set)).collect();
+        match different.first().filter(|_| different.len() == view.stateful_sets.len()) {
+            Some(Differs { set, labels, .. }) => {
+                let has = |label: &Difference| match &label.has {
+                    Some(has) => format!("{}={has}", label.key),
+                    None => format!("no {}", label.key),
+                };
+                let has: Vec<String> = labels.iter().map(has).collect();
+                let text = format!("{pairs}, but the Pods of StatefulSet {set} have {}", has.join(", "));
+                self.push("selector", self.failed(), text);
+            }
+            None => self.yes("selector", pairs),
+        }
+    }
+
+    /// Whether to go on.
+    fn slices(&mut self, view: &ServiceView<'_>) -> bool {
+        let (slices, names) = (view.slices().count(), view.slices().filter(|slice| slice.fqdn).count());
+        let all: Vec<Conditions> = view.slices().flat_map(EndpointSlice::endpoints).map(|row| row.conditions).collect();
+        let count = |is: fn(Conditions) -> bool| all.iter().filter(|conditions| is(**conditions)).count();
+        let mut text = format!("{slices} with {} endpoints", all.len());
+        if !all.is_empty() {
+            let [ready, serving] = [Conditions::ready, Conditions::serving].map(count);
+            text += &format!(": {ready} ready, {serving} serving, {} terminating", count(Conditions::terminating));
+        }
+        if names > 0 {
+            text += &format!("; {names} of addressType FQDN");
+        }
+        self.push("slices", Some(!all.is_empty()), text);
+        !all.is_empty()
+    }
+
+    /// Whether the Service's name is answered with any endpoint.
+    fn ready(&mut self, service: &Service, view: &ServiceView<'_>) {
+        let endpoints = || view.slices().flat_map(EndpointSlice::endpoints);
+        if service.publish_not_ready {
+            return self.yes("readiness", "publishNotReadyAddresses: every endpoint counts");
+        }
+        if endpoints().any(|endpoint| endpoint.conditions.ready()) {
+            return self.yes("readiness", "at least one endpoint is ready");
+        }
+        // N3: a name below it keeps the Service's name alive.
+        let holds = self.asked.outcome != Outcome::NxDomain && endpoints().any(|row| self.served(service, row));
+        self.push("readiness", if holds { None } else { Some(false) }, "no endpoint is ready");
+    }
+
+    /// Whether an endpoint has a name of its own (E1 to E4).
+    fn served(&self, service: &Service, endpoint: Endpoint<'_>) -> bool {
+        endpoint.conditions.ready()
+            || service.publish_not_ready
+            || match self.known.rules.ordinals {
+                Ordinals::Ready => false,
+                Ordinals::Serving => endpoint.conditions.serving(),
+                Ordinals::Any => true,
+            }
+    }
+
+    fn endpoint(&mut self, service: &Service, view: &ServiceView<'_>, label: &str) {
+        let spelled = dashed::parse(label.as_bytes());
+        let rows = || view.slices().flat_map(EndpointSlice::endpoints);
+        let own = |row: &Endpoint<'_>| match row.hostname {
+            Some(hostname) => is(hostname, label),
+            None => spelled == Some(row.address),
+        };
+        let pod_names = self.known.rules.endpoint_pod_names;
+        let pod = |row: &Endpoint<'_>| {
+            pod_names && row.hostname.is_none() && is_label(label) && row.pod.is_some_and(|pod| is(pod, label))
+        };
+        let named: Vec<Endpoint<'_>> = rows().filter(|row| own(row) || pod(row)).collect();
+        let served = named.iter().find(|row| self.served(service, **row));
+        let Some(endpoint) = served.or(named.first()) else {
+            return self.no("endpoint", format!("none is called {label}"));
+        };
+        let address = endpoint.address;
+        match endpoint.hostname {
+            Some(hostname) => self.yes("endpoint", format!("{address} has the hostname {hostname}")),
+            None if own(endpoint) => {
+                self.yes("endpoint", format!("{address} has no hostname: its address is its name"));
+            }
+            None => self.yes("endpoint", format!("{address} is of the Pod {label}")),
+        }
+        self.push("readiness", Some(served.is_some()), self.state(service, *endpoint));
+    }
+
+    fn state(&self, service: &Service, endpoint: Endpoint<'_>) -> String {
+        let conditions = endpoint.conditions;
+        let yes_no = |is: bool| if is { "yes" } else { "no" };
+        let mut text = format!(
+            "ready: {}, serving: {}, terminating: {}",
+            yes_no(conditions.ready()),
+            yes_no(conditions.serving()),
+            yes_no(conditions.terminating())
+        );
+        if !conditions.ready() && service.publish_not_ready {
+            text += "; publishNotReadyAddresses: it counts";
+        } else if !conditions.ready() && self.served(service, endpoint) {
+            text += &format!("; --ordinals {}: it counts", self.known.rules.ordinals);
+        }
+        text
+    }
+
+    /// A headless Service has the ports of its slices, any other its own.
+    fn port(&mut self, service: &Service, view: &ServiceView<'_>, port: Option<&str>, protocol: &str) {
+        let fits = |name: &str, of: &str| !name.is_empty() && of == protocol && port.is_none_or(|port| name == port);
+        let found = match service.kind {
+            ServiceKind::Headless => view
+                .slices()
+                .filter(|slice| slice.endpoints().any(|row| row.conditions.ready() || service.publish_not_ready))
+                .flat_map(|slice| slice.ports.iter())
+                .find(|own| fits(&own.name, own.protocol.label()))
+                .map(|own| own.number),
+            _ => service.ports.iter().find(|own| fits(&own.name, own.protocol.label())).map(|own| own.number),
+        };
+        match (found, port) {
+            (Some(number), Some(port)) => self.yes("port", format!("_{port}.{protocol} is {number}")),
+            (Some(_), None) => self.yes("port", format!("there are ports below {protocol}")),
+            (None, Some(port)) => self.no("port", format!("none is called _{port}.{protocol}")),
+            (None, None) => self.no("port", format!("none with a name is below {protocol}")),
+        }
+    }
+
+    /// Whether to go on.
+    fn pods(&mut self, namespace: &str) -> bool {
+        match self.known.rules.pod_records {
+            PodRecords::Off => self.no("Pod records", "off"),
+            PodRecords::Insecure => {
+                self.yes("Pod records", "insecure: any address");
+                return self.namespace(namespace);
+            }
+            PodRecords::Verified => {
+                self.yes("Pod records", "verified: addresses of Pods");
+                let any = self.known.cluster.pod_addresses(namespace).next().is_some();
+                if any {
+                    self.yes("namespace", format!("Pods of {namespace} have addresses"));
+                    return true;
+                }
+                self.no("namespace", format!("no Pod of {namespace} has an address"));
+            }
+        }
+        false
+    }
+
+    fn pod(&mut self, namespace: &str, label: &[u8]) {
+        if !self.pods(namespace) {
+            return;
+        }
+        let Some(address) = dashed::parse(label) else {
+            return self.no("address", format!("{} spells none", text(label)));
+        };
+        if self.known.rules.pod_records == PodRecords::Insecure {
+            return self.yes("address", address.to_string());
+        }
+        let mut pods = self.known.cluster.pods_of(namespace);
+        match pods.find(|(_, pod)| pod.addresses.contains(&address)) {
+            Some((name, _)) => self.yes("address", format!("{address} is Pod {namespace}/{name}")),
+            None => self.no("address", format!("{address} is no Pod of {namespace}")),
+        }
+    }
+
+    fn reverse(&mut self) {
+        let exists = self.asked.outcome != Outcome::NxDomain;
+        let Some(address) = reverse::address_of(self.asked.name) else {
+            let text = if exists {
+                "a part of one, which names are below"
+            } else {
+                "none is spelled, or none below has a name"
+            };
+            return self.push("address", Some(exists), text);
+        };
+        let cluster = self.known.cluster;
+        let own = cluster.services().filter(|service| match &service.kind {
+            ServiceKind::ClusterIp(addresses) => addresses.contains(&address),
+            _ => false,
+        });
+        let mut names: Vec<String> = own.map(|service| format!("the clusterIP of Service {}", service.key)).collect();
+        for service in cluster.services() {
+            let view = cluster.service(&service.key);
+            for row in view.slices().flat_map(EndpointSlice::endpoints).filter(|row| row.address == address) {
+                names.push(format!("an endpoint of Service {} ({})", service.key, self.state(service, row)));
+            }
+        }
+        names.sort();
+        names.dedup();
+        names.truncate(5);
+        let text = if names.is_empty() { "nothing here has it".to_owned() } else { names.join("; ") };
+        self.push("address", Some(exists), format!("{address}: {text}"));
+    }
+
+    fn yes(&mut self, what: &'static str, text: impl Into<String>) {
+        self.push(what, Some(true), text);
+    }
+
+    fn no(&mut self, what: &'static str, text: impl Into<String>) {
+        self.push(what, Some(false), text);
+    }
+
+    fn note(&mut self, what: &'static str, text: impl Into<String>) {
+        self.push(what, None, text);
+    }
+
+    fn push(&mut self, what: &'static str, holds: Option<bool>, text: impl Into<String>) {
+        self.steps.push(Step { what, holds, text: text.into() });
+    }
+
+    /// The mark of what keeps most names from existing, but not this one if it exists.
+    fn failed(&self) -> Option<bool> {
+        if self.asked.outcome == Outcome::NxDomain { Some(false) } else { None }
+    }
+}
+
+/// What of a Service is asked for.
+#[derive(Clone, Copy)]
+enum Below<'q> {
+    Nothing,
+    Endpoint(&'q str),
+    /// A port, without its underscore, and a protocol with it.
+    Port(Option<&'q str>, &'q str),
+}
+
+fn pairs(selector: &Labels) -> String {
+    let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}

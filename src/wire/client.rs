@@ -1,0 +1,159 @@
+//! The client's side: writes a question, reads a response to it for people.
+//!
+//! For commands that ask a server, or the engine itself, and show what it says. Not here: sockets (`commands/ask.rs`).
+
+use std::fmt;
+
+use hickory_proto::op::{Message, MessageType};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use hickory_proto::rr::{RData, Record, RecordType};
+
+use super::{HEADER, MAX_UDP, ede, rcode};
+use crate::names::{QueryName, WireName};
+use crate::rtype;
+
+/// The option of an Extended DNS Error (RFC 8914 section 2).
+const EDE: u16 = 15;
+
+/// A query for `name` with an OPT record, and RD as stub resolvers set it.
+pub fn query(id: u16, name: &WireName, qtype: u16) -> Vec<u8> {
+    let mut message = vec![0; HEADER];
+    message[..2].copy_from_slice(&id.to_be_bytes());
+    message[2] = 0x01;
+    (message[5], message[11]) = (1, 1);
+    message.extend_from_slice(name.octets());
+    message.extend_from_slice(&qtype.to_be_bytes());
+    message.extend_from_slice(&[0, 1]);
+    message.extend_from_slice(&[0, 0, rtype::OPT as u8]);
+    message.extend_from_slice(&(MAX_UDP as u16).to_be_bytes());
+    message.extend_from_slice(&[0; 6]);
+    message
+}
+
+/// What a server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The response code.
+    pub rcode: u16,
+    /// Something was cut: ask over TCP.
+    pub truncated: bool,
+    /// The answer section.
+    pub answer: Vec<AnswerRecord>,
+    /// The authority section has an SOA: the answer's last name has nothing of the type (RFC 2308 section 2).
+    pub negative: bool,
+    /// Extended DNS Errors: the code and its text.
+    pub errors: Vec<(u16, String)>,
+}
+
+/// A record as people read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerRecord {
+    /// The owner name, with the final dot.
+    pub name: String,
+    /// In seconds.
+    pub ttl: u32,
+    /// Its type, as `A`.
+    pub rtype: String,
+    /// Its data in presentation form (RFC 1035 section 5).
+    pub data: String,
+    /// Of a TXT record its text, character-strings joined.
+    pub text: Option<String>,
+}
+
+impl fmt::Display for AnswerRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} IN {} {}", self.name, self.ttl, self.rtype, self.data)
+    }
+}
+
+impl From<&Record> for AnswerRecord {
+    fn from(record: &Record) -> Self {
+        let text = |octets: &[Box<[u8]>]| String::from_utf8_lossy(&octets.concat()).into_owned();
+        Self {
+            name: record.name.to_string(),
+            ttl: record.ttl,
+            rtype: rtype::name(record.record_type().into()),
+            data: record.data.to_string(),
+            text: if let RData::TXT(txt) = &record.data { Some(text(&txt.txt_data)) } else { None },
+        }
+    }
+}
+
+impl Reply {
+    /// Reads the response to the question that [`query`] wrote: `None` for any other message.
+    pub fn read(message: &[u8], id: u16, name: &WireName, qtype: u16) -> Option<Self> {
+        let parsed = Message::from_vec(message).ok()?;
+        if parsed.metadata.message_type != MessageType::Response || parsed.metadata.id != id {
+            return None;
+        }
+        // An error may come without its question; one that comes is the one that was asked.
+        let mut echoed = QueryName::default();
+        if message[5] == 1 {
+            let end = HEADER + echoed.read(&message[HEADER..])?;
+            if echoed.octets() != name.octets() || message.get(end..end + 2)? != qtype.to_be_bytes() {
+                return None;
+            }
+        }
+        let high = parsed.edns.as_ref().map_or(0, |edns| u16::from(edns.rcode_high()));
+        let options = parsed.edns.iter().flat_map(|edns| &edns.options().options);
+        Some(Self {
+            rcode: high << 4 | u16::from(message[3] & 0x0f),
+            truncated: parsed.metadata.truncation,
+            answer: parsed.answers.iter().map(AnswerRecord::from).collect(),
+            negative: parsed.authorities.iter().any(|record| record.record_type() == RecordType::SOA),
+            errors: options.filter_map(extended_error).collect(),
+        })
+    }
+
+    /// Whether who asked for `qtype` has what they asked for: a record of that type, or an alias that leads out of
+    /// `zones`, which are the server's.
+    pub fn resolves<'z>(&self, qtype: u16, zones: impl IntoIterator<Item = &'z WireName>) -> bool {
+        let Some(last) = self.answer.last().filter(|_| self.rcode == rcode::NOERROR) else { return false };
+        qtype == rtype::ANY
+            || last.rtype == rtype::name(qtype)
+            || last.rtype == "CNAME" && !self.negative && leads_out(&last.data, zones)
+    }
+}
+
+fn leads_out<'z>(target: &str, zones: impl IntoIterator<Item = &'z WireName>) -> bool {
+    let Ok(name) = QueryName::parse(target) else { return true };
+    zones.into_iter().all(|zone| name.apex_at(zone).is_none())
+}
+
+fn extended_error((code, option): &(EdnsCode, EdnsOption)) -> Option<(u16, String)> {
+    match option {
+        EdnsOption::Unknown(_, data) if u16::from(*code) == EDE => {
+            let (info, text) = data.split_first_chunk::<2>()?;
+            Some((u16::from_be_bytes(*info), String::from_utf8_lossy(text).into_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// How a response code is written: its name at IANA, or its number.
+pub fn rcode_name(code: u16) -> String {
+    let name = match code {
+        rcode::NOERROR => "NOERROR",
+        rcode::FORMERR => "FORMERR",
+        rcode::SERVFAIL => "SERVFAIL",
+        rcode::NXDOMAIN => "NXDOMAIN",
+        rcode::NOTIMP => "NOTIMP",
+        rcode::REFUSED => "REFUSED",
+        rcode::NOTAUTH => "NOTAUTH",
+        rcode::BADVERS => "BADVERS",
+        other => return format!("RCODE{other}"),
+    };
+    name.to_owned()
+}
+
+/// What an Extended DNS Error code means (RFC 8914 section 5.2), of those that this server sends.
+pub fn ede_name(code: u16) -> Option<&'static str> {
+    match code {
+        ede::STALE_ANSWER => Some("Stale Answer"),
+        ede::NOT_READY => Some("Not Ready"),
+        ede::PROHIBITED => Some("Prohibited"),
+        ede::STALE_NXDOMAIN => Some("Stale NXDOMAIN Answer"),
+        ede::NOT_AUTHORITATIVE => Some("Not Authoritative"),
+        _ => None,
+    }
+}
