@@ -5,6 +5,9 @@
 //! `stories.rs` is what happens to Services and StatefulSets in their lives, `rights.rs` what `config/` installs and may
 //! do, `coredns.rs` the server behind CoreDNS.
 //!
+//! `drills.rs` is what happens to the control plane, while `asker.rs` asks without a pause, `writer.rs` changes
+//! `world.rs` through the API and `ledger.rs` says of every answer whether it was ever true.
+//!
 //! `cargo test` alone ignores all of this; `tests/cluster/run` builds and installs what is needed and runs it. The
 //! faults of an API server, one by one and on command, are in `tests/api_server`.
 
@@ -12,18 +15,25 @@
 #![allow(
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "each step, and what the processes said where a test fails"
+    reason = "each step, the figures of the drills, and what the processes said where a test fails"
 )]
 #![allow(dead_code, unreachable_pub, reason = "each part uses what it needs of the others")]
 
+mod asker;
+#[path = "../common/mod.rs"]
+mod common;
 mod control_plane;
 mod coredns;
+mod drills;
 mod kubelet;
+mod ledger;
 mod rights;
 mod server;
 mod stories;
 mod story;
 mod whole;
+mod world;
+mod writer;
 
 use std::time::{Duration, Instant};
 
