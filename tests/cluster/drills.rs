@@ -105,7 +105,7 @@ fn the_api_server_stands_still() {
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
 fn etcd_is_put_back_in_time() {
     let mut drill = Drill::start("etcd restored", ControlPlane::start(), Credential::Static);
-    for restart_first in [true, false].into_iter().take(scaled(2) as usize) {
+    for killed_before in [true, false].into_iter().take(scaled(2) as usize) {
         drill.writer().pause();
         let (world, backup) = (drill.world(), drill.plane.back_up_etcd("backup"));
         drill.writer().resume();
@@ -113,8 +113,9 @@ fn etcd_is_put_back_in_time() {
         std::thread::sleep(seconds(10));
         drill.writer().pause();
         let put_back = Instant::now();
-        // As etcd's own instructions say: no API server runs on what it remembers.
-        if restart_first {
+        // As etcd's own instructions say, the API server is started anew, before or after: one that is not goes on to
+        // list what it remembers, to everybody, and nobody can tell (v1.37.1, looked at for 130 s).
+        if killed_before {
             drill.plane.api_server.kill();
         }
         drill.plane.restore_etcd(&backup);
