@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use super::asker::{Asker, Got, Log, Question};
+use super::asker::{Asker, Got, LATE, Log, Question};
 use super::common::scaled;
 use super::control_plane::{ControlPlane, ISSUER, SERVER_USER};
 use super::ledger::{Bounds, Fault, Ledger, MARKS, Verdict};
@@ -214,11 +214,12 @@ fn the_server_starts_before_the_api_server() {
     }
     let after = first.saturating_duration_since(came);
     println!(
-        "drill: {:<20} {:>7} asked, {} wrong, {lost} lost, {failed} SERVFAIL with EDE 14; the first data {:.2} s after \
+        "drill: {:<20} {:>7} asked, {} wrong, {lost} lost, {} late, {failed} SERVFAIL with EDE 14; the first data {:.2} s after \
          the API server was ready",
         "starts alone",
         log.asked.len(),
         wrong.len(),
+        late(&log),
         after.as_secs_f64()
     );
     let said: Vec<String> =
@@ -392,12 +393,13 @@ impl Drill {
         };
         let converged: Vec<_> = self.converged.iter().copied().map(Some).collect();
         println!(
-            "drill: {:<20} {:>7} asked, {} wrong, {} lost, {stale} stale within bounds (at most {:.1} s), {} marked; \
+            "drill: {:<20} {:>7} asked, {} wrong, {} lost, {} late, {stale} stale within bounds (at most {:.1} s), {} marked; \
              noticed after {} s, the first mark after {} s; a later change answered after {} s",
             self.name,
             log.asked.len(),
             wrong.len(),
             lost.len(),
+            late(&log),
             oldest.as_secs_f64(),
             marks.len(),
             list(&self.noticed),
@@ -410,13 +412,17 @@ impl Drill {
         let (first, last, strays) = (lost.iter().min(), lost.iter().max(), log.strays);
         assert!(
             lost.is_empty() && strays == 0,
-            "{}: {} questions are lost, asked from {first:?} to {last:?}, and {strays} answers came late",
+            "{}: {} questions are lost, asked from {first:?} to {last:?}, and {strays} answers came later",
             self.name,
             lost.len()
         );
         let least = (self.begun.elapsed().as_secs() - 3) * u64::from(PER_SECOND) * 9 / 10;
         assert!(log.asked.len() as u64 > least, "{}: {} questions asked", self.name, log.asked.len());
     }
+}
+
+fn late(log: &Log) -> usize {
+    log.asked.iter().filter(|asked| asked.got.is_some_and(|got| got.at - asked.sent > LATE)).count()
 }
 
 fn is_mark(got: &Got) -> bool {
