@@ -227,8 +227,11 @@ fn what_cannot_be_read_has_status_2() {
     assert!(raw.output.contains("note: these manifests hold no endpoints: --simulate"), "{}", raw.output);
 }
 
-/// Objects, the options, and what is said of them: level, token, object. Nothing else may be said.
-const LINT: &[(&str, &str, &[(&str, &str, &str)])] = &[
+/// What is said: level, token, object.
+type Sayings = &'static [(&'static str, &'static str, &'static str)];
+
+/// Objects, the options, and what is said of them. Nothing else may be said.
+const LINT: &[(&str, &str, Sayings)] = &[
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}}}",
         "",

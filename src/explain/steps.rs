@@ -274,7 +274,7 @@ impl Walk<'_> {
         match endpoint.hostname {
             Some(hostname) => self.yes("endpoint", format!("{address} has the hostname {hostname}")),
             None if own(endpoint) => {
-                self.yes("endpoint", format!("{address} has no hostname: its address is its name"))
+                self.yes("endpoint", format!("{address} has no hostname: its address is its name"));
             }
             None => self.yes("endpoint", format!("{address} is of the Pod {label}")),
         }
