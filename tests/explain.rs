@@ -227,9 +227,11 @@ fn what_cannot_be_read_has_status_2() {
     assert!(raw.output.contains("note: these manifests hold no endpoints: --simulate"), "{}", raw.output);
 }
 
-/// Objects, the options, and what is said of them: level, token, object. Nothing else may be said.
-#[allow(clippy::type_complexity, reason = "a table")]
-const LINT: &[(&str, &str, &[(&str, &str, &str)])] = &[
+/// What is said: level, token, object.
+type Sayings = &'static [(&'static str, &'static str, &'static str)];
+
+/// Objects, the options, and what is said of them. Nothing else may be said.
+const LINT: &[(&str, &str, Sayings)] = &[
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}}}",
         "",
@@ -430,11 +432,8 @@ fn a_running_server_is_asked() {
     assert_eq!(outside.status, 1);
     assert!(outside.output.contains("REFUSED") && outside.output.contains("Not Authoritative"), "{}", outside.output);
     let out_of_range = run(&format!("explain web-9.web --server {to}"));
-    assert!(
-        out_of_range.output.contains("server STS-ORDINAL\n    StatefulSet default/web has replicas=3"),
-        "{}",
-        out_of_range.output
-    );
+    let told = "server STS-ORDINAL\n    StatefulSet default/web has replicas=3";
+    assert!(out_of_range.output.contains(told), "{}", out_of_range.output);
     let unknown = run(&format!("explain nothing.shop.svc.cluster.local. --server {to}"));
     assert!(unknown.output.contains("server UNKNOWN\n    no cause is known for certain"), "{}", unknown.output);
     let silent = Server::start("--demo --explain-to none");

@@ -13,7 +13,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use common::{question_name, scaled};
-use headless_dns::explain::{self, Asked, Effort, Finding, Fix, Outcome, Seen, Severity, explain};
+use headless_dns::explain::{
+    Asked, Checked, Effort, Finding, Fix, Outcome, Seen, Severity, Step, check as lint, explain, steps,
+};
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::{QueryName, WireName};
 use headless_dns::objects::{Decoded, Family, Object, ObjectRef, decode};
@@ -30,8 +32,6 @@ const NAMESPACES: [&str; 2] = ["n", "m"];
 const SERVICES: [&str; 4] = ["web", "db", "api", "webb"];
 const SETS: [&str; 2] = ["web", "db"];
 const HOSTS: [&str; 6] = ["web-0", "web-1", "web-2", "db-0", "other", "10-0-0-3"];
-/// What is served in reverse.
-const REVERSE: &str = "10.0.0.0/8";
 const PORTS: [&str; 3] = ["http", "sql", ""];
 
 /// The objects of a cluster, as JSON.
@@ -297,13 +297,17 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             protocols.iter().all(|protocol| has(protocol.label()))
                 && protocols.iter().all(|protocol| !question.contains(&format!("_{port}.{}.", protocol.label())))
         }
-        Finding::PortUnnamed { service, number } => {
-            let declared = objects.service(service).unwrap()["spec"]["ports"].as_array().unwrap();
-            let unnamed = |port: &Value| port["name"] == "" && port["port"] == *number;
-            declared.iter().any(unnamed)
-                || port_names(objects, service)
-                    .iter()
-                    .any(|(name, _, port)| name.is_empty() && *port == u64::from(*number))
+        Finding::PortUnnamed { service: key, number } => {
+            let is_it = |name: &str, of: u64| name.is_empty() && of == u64::from(*number);
+            // Without endpoints a headless Service will have the ports that it declares.
+            let declared = || {
+                let ports = service(key).unwrap()["spec"]["ports"].as_array().unwrap();
+                objects.endpoints(key).is_empty()
+                    && ports
+                        .iter()
+                        .any(|port| is_it(port["name"].as_str().unwrap_or(""), port["port"].as_u64().unwrap()))
+            };
+            port_names(objects, key).iter().any(|(name, _, of)| is_it(name, *of)) || declared()
         }
         Finding::PortNumber { service, number, name, protocol } => {
             let named = (name.as_deref().unwrap_or("").to_owned(), protocol.label().to_owned(), u64::from(*number));
@@ -355,6 +359,35 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                 seen.push(next);
             }
         }
+        Finding::ExternalNameLong { service: key, most } => {
+            let mut at = key.clone();
+            (0..=*most).all(|_| {
+                let Some(alias) = service(&at).filter(|service| is_external(service)) else { return false };
+                let labels: Vec<&str> = alias["spec"]["externalName"].as_str().unwrap().split('.').collect();
+                at = ObjectRef::new(labels[1], labels[0]);
+                true
+            })
+        }
+        Finding::SetNotSelected { set: key, service: name, differs } => {
+            let (labels, governing) = (&set(key).unwrap()["spec"]["template"]["metadata"]["labels"], beside(key, name));
+            let differ = differs.labels.iter().all(|label| {
+                service(&governing).unwrap()["spec"]["selector"][&*label.key] == *label.selected
+                    && labels[&*label.key].as_str() == label.has.as_deref()
+            });
+            governs(key, name) && differ && !selects(service(&governing).unwrap(), labels)
+        }
+        Finding::SliceOfNobody { slice, endpoints } => {
+            let slice = objects.get("EndpointSlice", slice).unwrap();
+            let listed = slice["endpoints"].as_array().unwrap().iter();
+            let addresses: usize = listed.map(|endpoint| endpoint["addresses"].as_array().unwrap().len()).sum();
+            slice["metadata"]["labels"]["kubernetes.io/service-name"].is_null() && (1..=addresses).contains(endpoints)
+        }
+        Finding::SliceWithoutService { slice: key, service } => {
+            let slice = objects.get("EndpointSlice", key).unwrap();
+            slice["metadata"]["labels"]["kubernetes.io/service-name"] == **service && !exists(&beside(key, service))
+        }
+        // The zones of these tests are around every address.
+        Finding::OutsideReverse { .. } => false,
         Finding::ExternalNameDangling { service: key, target } => {
             let target = target.to_string();
             let labels: Vec<&str> = target.split('.').collect();
@@ -386,35 +419,6 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
         }
         Finding::Wildcard => question.split('.').any(|label| label == "*"),
         Finding::NoClusterIp { service: key } => service(key).unwrap()["spec"]["clusterIP"].is_null(),
-        Finding::ExternalNameLong { service: key, most } => {
-            let mut last = key.clone();
-            for _ in 0..*most {
-                let target = service(&last).unwrap()["spec"]["externalName"].as_str().unwrap();
-                let labels: Vec<&str> = target.split('.').collect();
-                last = ObjectRef::new(labels[1], labels[0]);
-            }
-            is_external(service(&last).unwrap())
-        }
-        Finding::SetNotSelected { set: key, service: name, differs } => {
-            let governing = service(&beside(key, name)).unwrap();
-            governs(key, name)
-                && !selects(governing, &set(key).unwrap()["spec"]["template"]["metadata"]["labels"])
-                && !differs.labels.is_empty()
-        }
-        Finding::SliceOfNobody { slice, endpoints } => {
-            let slice = objects.get("EndpointSlice", slice).unwrap();
-            slice["metadata"]["labels"]["kubernetes.io/service-name"].is_null()
-                && slice["endpoints"].as_array().unwrap().len() == *endpoints
-        }
-        Finding::SliceWithoutService { slice: key, service: name } => {
-            let slice = objects.get("EndpointSlice", key).unwrap();
-            slice["metadata"]["labels"]["kubernetes.io/service-name"] == **name && !exists(&beside(key, name))
-        }
-        Finding::OutsideReverse { service, address, of } => {
-            let net: ipnet::IpNet = REVERSE.parse().unwrap();
-            let has = objects.endpoints(service).iter().any(|endpoint| has_address(endpoint, *address));
-            has && !net.contains(address) && *of > 0
-        }
         Finding::NotSynced { .. } | Finding::Stale { .. } => false,
     }
 }
@@ -577,7 +581,7 @@ fn decoded(objects: &Objects) -> Vec<Object> {
 fn publisher(objects: Vec<Object>, rules: Rules) -> Publisher {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
     let zone = Zone::new(Settings { apexes, ttl: 5, negative_ttl: 5, rules }, ReverseZones::default());
-    let options = Options { reverse: vec![REVERSE.parse().unwrap()], ..Options::default() };
+    let options = Options { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
     let mut publisher = Publisher::new(Arc::new(zone), options);
     publisher.replace(objects);
     publisher
@@ -630,6 +634,19 @@ fn found(publisher: &Publisher, question: &str, qtype: u16) -> (Outcome, Vec<Fin
     )
 }
 
+/// The steps of the decision on a question.
+fn walked(publisher: &Publisher, question: &str, qtype: u16, outcome: Outcome) -> Vec<Step> {
+    let mut name = QueryName::default();
+    name.read(&question_name(question)).unwrap();
+    let (absence, zone) = publisher.zone().look_up(&name, qtype, |lookup| match lookup {
+        Lookup::NxDomain(site, absence) => (absence, Some(site.apex.clone())),
+        Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) => (None, Some(site.apex.clone())),
+        Lookup::NotInZone => (None, None),
+    });
+    let asked = Asked { name: &name, qtype, outcome, absence };
+    publisher.asker().with(|known| steps(known, &asked, zone.as_ref()))
+}
+
 fn check<S: Strategy>(strategy: &S, full: u64, test: impl Fn(S::Value)) {
     let cases = u32::try_from(scaled(full)).unwrap();
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
@@ -646,9 +663,9 @@ fn no_finding_is_wrong() {
     check(&(objects(true), rules()), 4_000, |(objects, rules)| {
         let publisher = publisher(decoded(&objects), rules);
         let seen = Seen { whole: true, alive: true };
-        let (asker, zones) = (publisher.asker(), publisher.zone().reverse_zones());
-        for checked in asker.with(|known| explain::check(known, &zones, seen)) {
-            assert!(claim_holds(&objects, &checked.finding, ""), "{rules:?}: {:?}\n{objects:?}", checked.finding);
+        let checked = publisher.asker().with(|known| lint(known, &publisher.zone().reverse_zones(), seen));
+        for Checked { finding, .. } in checked {
+            assert!(claim_holds(&objects, &finding, ""), "{rules:?}: {finding:?}\n{objects:?}");
         }
         for (question, qtype) in &questions {
             let (outcome, findings, first) = found(&publisher, question, *qtype);
@@ -665,6 +682,10 @@ fn no_finding_is_wrong() {
                     assert!(findings.iter().any(|finding| finding.identity().1 == token), "{question}: {first:?}");
                 }
             }
+            // A name that resolves fails no step, one that does not fails at least one.
+            let steps = walked(&publisher, question, *qtype, outcome);
+            let failed = steps.iter().any(|step| step.holds == Some(false));
+            assert_eq!(failed, outcome != Outcome::Found, "{question} {qtype} {rules:?}: {steps:#?}\n{objects:?}");
             // Somebody who asks why is told something; a protocol without a port has no cause of its own.
             let told = !findings.is_empty() || question.starts_with("_tcp.");
             assert!(outcome != Outcome::NxDomain || told, "{question} {rules:?}\n{objects:?}");

@@ -3,7 +3,7 @@
 //! Only what the objects show is claimed. What may be shown by objects that were not read ([`Seen`]) is left out. How
 //! each cause is found out is `find.rs`; which of them matter how much to whoever wrote the objects is [`level`].
 
-use super::find::{Finder, differs, object_of_pod, ports_without_target};
+use super::find::{Finder, differs, object_of_pod, ports, ports_without_target};
 use super::{Asked, Effort, Finding, Known, Outcome};
 use crate::cluster::ServiceView;
 use crate::names::QueryName;
@@ -185,8 +185,8 @@ impl Check<'_> {
             }
         }
         self.finder.notes(service, &view);
-        for port in service.ports.iter().filter(|port| port.name.is_empty()) {
-            self.add(Finding::PortUnnamed { service: key.clone(), number: port.number });
+        for number in unnamed_ports(service, &view) {
+            self.add(Finding::PortUnnamed { service: key.clone(), number });
         }
         self.outside_reverse(key, &view);
     }
@@ -217,4 +217,14 @@ impl Check<'_> {
             self.add(Finding::FqdnSlice { slice: key.clone() });
         }
     }
+}
+
+/// A headless Service has the ports of its endpoints, once there are any.
+fn unnamed_ports(service: &Service, view: &ServiceView<'_>) -> Vec<u16> {
+    let of_slices = service.kind == ServiceKind::Headless && view.slices().any(|slice| !slice.is_empty());
+    if of_slices {
+        let unnamed = ports(service, view).into_iter().filter(|(name, ..)| name.is_empty());
+        return unnamed.map(|(_, _, number)| number).collect();
+    }
+    service.ports.iter().filter(|port| port.name.is_empty()).map(|port| port.number).collect()
 }

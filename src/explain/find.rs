@@ -748,7 +748,7 @@ fn not_served(service: &ObjectRef, label: &str, endpoint: Option<Endpoint<'_>>) 
 }
 
 /// The ports that a Service's SRV names can come from: its own, or of a headless one those of its slices.
-fn ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
+pub(super) fn ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
     let mut ports: Vec<(Box<str>, Protocol, u16)> = match service.kind {
         ServiceKind::Headless => {
             let slices = view.slices().filter(|slice| !slice.is_empty());
