@@ -36,7 +36,8 @@
 //! 2. The pure files ([`names`], [`rtype`], [`objects`], [`rules`], [`cluster`], [`records`], [`simulate`], [`zone`], [`wire`],
 //!    [`answer`], [`explain`], [`status`]) hold no `async`, no clock, no socket, no file and no logging. They do not
 //!    fail: they return a value and a list of what was skipped.
-//! 3. The maps and their locks are in [`zone`] only, and no guard leaves it. One thread publishes.
+//! 3. The maps and their locks are in [`zone`] only, and no guard leaves it. One thread publishes. The cluster has one
+//!    lock and one writer, which holds it for an object at a time; who answers tries it, and never waits.
 //! 4. One answer shows one state of a Service, and of a PTR RRset. Across Services there is no common instant: a chased
 //!    CNAME can show an older Service behind a newer one.
 //! 5. A bad object makes a report and no record; it never stops anything.
@@ -47,8 +48,9 @@
 //! # Reading order
 //!
 //! [`names`] (what a name can be), [`records`] (what a Service answers), [`zone`] (how it is found), [`answer`] (what
-//! goes out); then [`cluster`] and [`source`] (where it comes from), [`serve`] (sockets). `tests/rows.md` is the table
-//! of rules whose ids the code cites, `tests/scenarios/` shows each.
+//! goes out); then [`cluster`] and [`source`] (where it comes from), [`explain`] (why not), [`serve`] (sockets).
+//! `tests/rows.md` is the table of rules whose ids the code cites, `tests/scenarios/` shows each; `tests/causes.md` and
+//! `tests/causes/` are the same for reasons.
 //!
 //! # Libraries, and what each is for
 //!

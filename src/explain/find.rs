@@ -298,13 +298,13 @@ impl Finder<'_> {
             return;
         }
         let key = service.key.clone();
-        for slice in view.slices().filter(|slice| slice.fqdn) {
-            self.add(Finding::FqdnSlice { slice: slice.key.clone() });
-        }
         let endpoints: usize = view.slices().map(EndpointSlice::len).sum();
         let mut rows = view.slices().flat_map(EndpointSlice::endpoints).take(self.rows());
         if rows.any(|endpoint| endpoint.conditions.ready()) || service.publish_not_ready && endpoints > 0 {
             return;
+        }
+        for slice in view.slices().filter(|slice| slice.fqdn) {
+            self.add(Finding::FqdnSlice { slice: slice.key.clone() });
         }
         if endpoints > 0 {
             if endpoints <= self.rows() {
@@ -655,7 +655,7 @@ impl Finder<'_> {
     }
 
     fn port(&mut self, service: &Service, view: &ServiceView<'_>, port: &str, protocol: &str) {
-        let ports = ports(service, view);
+        let ports = served_ports(service, view);
         let key = service.key.clone();
         let leads_nowhere = service.ports.iter().find_map(|declared| match &declared.target {
             TargetPort::Name(target) if *declared.name == *port && declared.protocol.label() == protocol => {
@@ -800,6 +800,20 @@ pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
 
 fn satisfies(labels: &Labels, selector: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Those of them that SRV names come from: of a headless Service those of endpoints that count.
+fn served_ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
+    let counts = |endpoint: Endpoint<'_>| endpoint.conditions.ready() || service.publish_not_ready;
+    let served = |port: &(Box<str>, Protocol, u16)| {
+        let mut slices = view.slices().filter(|slice| slice.endpoints().any(counts));
+        slices.any(|slice| {
+            slice.ports.iter().any(|own| (&own.name, own.protocol, own.number) == (&port.0, port.1, port.2))
+        })
+    };
+    let mut ports = ports(service, view);
+    ports.retain(|port| service.kind != ServiceKind::Headless || served(port));
+    ports
 }
 
 /// What a Service has to select to get the Pods of `set`.

@@ -719,7 +719,7 @@ impl Finding {
             ),
             Self::NoHostname { service, pod, address } => write!(
                 f,
-                "{pod} has no hostname in {}: its subdomain is not {}; it is {}.{}",
+                "{pod} has no hostname in {} (is the Pod's subdomain {}?); it is {}.{}",
                 service.name,
                 service.name,
                 dashed(*address),

@@ -178,7 +178,7 @@ fn a_server_that_is_not_ready_yet() {
     }
     // CoreDNS's cache drops the OPT record, and the reason with it.
     let reason = &ask(cores[0].address, &[question("front", "A", "+edns=0")])[0].ede;
-    assert_eq!(reason.as_slice(), ["14 (Not Ready): (not synced yet)"]);
+    assert!(matches!(&reason[..], [reason] if reason.starts_with("14 (Not Ready): (")), "{reason:?}");
     plane.let_server_read();
     let server = server.synced();
     for core in &cores {

@@ -3,6 +3,7 @@
 //! Each test has a cluster of its own. The names in it are short: `web-0.web.default` stands for
 //! `web-0.web.default.svc.cluster.local`. The seeds are those of `tests/scenarios`, where workloads are simulated.
 
+use super::server::headless_dns;
 use super::story::{Fact, Story, has_rcode, resolves, reverse};
 
 const SEED_1: &str = include_str!("../scenarios/seed-1.yaml");
@@ -545,4 +546,81 @@ fn deployment(story: &Story, expected: usize) -> Fact {
         story.answers(&format!("{}.test-nfs-svc.default", address.replace('.', "-")), "A", &[&address])?;
     }
     story.answers("test-nfs-svc.default", "A", &[&story.field("default", "service/test-nfs-svc", ".spec.clusterIP")])
+}
+
+/// The name does not exist, and the answer says why.
+fn told(story: &Story, name: &str, why: &str) -> Fact {
+    let answer = story.server.ask(&format!("{name}.svc.cluster.local"), "A");
+    let expected = format!("0 (Other): ({why})");
+    match answer.ede.as_slice() {
+        [said] if *said == expected && answer.rcode.as_deref() == Some("NXDOMAIN") => Ok(()),
+        _ => Err(format!("{name}: expected {expected}, answered {answer}")),
+    }
+}
+
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_reason_is_told() {
+    let mut story = Story::begin();
+    story.kubelet.ready_by_default(false);
+    story.plane.apply(SEED_2);
+    story.then("web-0 is not ready, web-1 waits for it", |story| {
+        story.pods("default", &["web-0"])?;
+        told(story, "web-0.web.default", "NOT-READY: web-0 of Service default/web is not ready")?;
+        told(story, "web.default", "NONE-READY: 0 of 1 endpoints of Service default/web are ready")?;
+        let waits = "STS-NOT-YET: web-1 is in no slice of web: no Pod, no address, or not selected; web-0 is not ready";
+        told(story, "web-1.web.default", waits)?;
+        told(story, "web-0.default", "POD-AS-SERVICE: web-0 is a Pod: its name is web-0.web.default.svc")
+    });
+    story.kubelet.ready_by_default(true);
+    ["web-0", "web-1", "web-2"].iter().for_each(|pod| story.kubelet.ready("default", pod, true));
+    story.then("all are ready", |story| web(story, &["web-0", "web-1", "web-2"]));
+
+    story.kubelet.hold_terminating("default", "web-2", true);
+    story.plane.kubectl(&["delete", "pod/web-2", "--wait=false"]);
+    story.kubelet.ready("default", "web-2", false);
+    story.then("web-2 is being deleted", |story| {
+        let why = "TERMINATING: web-2 of Service default/web is terminating, not serving any more";
+        told(story, "web-2.web.default", why)
+    });
+    story.kubelet.hold_terminating("default", "web-2", false);
+    story.kubelet.ready("default", "web-2", true);
+    story.plane.kubectl(&["scale", "statefulset/web", "--replicas=2"]);
+    story.then("scaled down", |story| {
+        story.pods("default", &["web-0", "web-1"])?;
+        told(story, "web-2.web.default", "STS-ORDINAL: StatefulSet default/web has replicas=2, ordinals 0..1, no 2")
+    });
+    story.plane.kubectl(&["set", "selector", "service/web", "app=wrong"]);
+    story.then("the Service selects other Pods", |story| {
+        let why = "NO-ENDPOINTS: Service default/web selects app=wrong, Pods of StatefulSet web have app=nginx";
+        told(story, "web.default", why)
+    });
+    let fix = explained(&story, "web.default.svc.cluster.local");
+    let patch = fix.lines().find_map(|line| line.trim().strip_prefix("kubectl ")).expect("a command").replace('\'', "");
+    story.plane.kubectl(&patch.split(' ').collect::<Vec<_>>());
+    story.then("the command that explain prints is run", |story| web(story, &["web-0", "web-1"]));
+
+    story.plane.apply(SEED_3);
+    story.then("seed 3: the StatefulSet names no Service that exists", |story| {
+        let why = "STS-NO-SERVICE: StatefulSet default/myapp names Service myapp-svc, which does not exist; demo-svc \
+                   selects its Pods";
+        story.pods("default", &["web-0", "web-1", "myapp-0", "myapp-1"])?;
+        told(story, "myapp-0.myapp-svc.default", why)
+    });
+    let explained = explained(&story, "myapp-0.myapp-svc.default.svc.cluster.local");
+    let object = explained.split_once("<<'EOF'\n").expect("an object").1.split("EOF").next().unwrap();
+    story.plane.apply(object);
+    story.then("the object that explain prints is applied", |story| {
+        story.has_its_name("myapp-0", "myapp-svc.default")?;
+        story.has_its_name("myapp-1", "myapp-svc.default")
+    });
+}
+
+/// What `explain` prints of the name, which does not resolve.
+fn explained(story: &Story, name: &str) -> String {
+    let mut command = headless_dns();
+    command.arg("explain").arg(name).arg("--kubeconfig").arg(story.plane.admin_kubeconfig());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
