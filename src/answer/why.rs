@@ -16,7 +16,7 @@ use crate::zone::{Lookup, Zone};
 
 /// How many causes are looked for in one batch of messages. Who asks now and then is always told; a flood comes in
 /// large batches, and so costs the others little.
-pub(super) const PER_BATCH: u8 = 4;
+pub(super) const PER_BATCH: u8 = 2;
 
 /// What an answer leaves to be explained.
 #[derive(Clone, Copy)]
