@@ -13,7 +13,7 @@ use common::{Engine, query, question_name, scenario_config, scenarios, scenarios
 use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
 use headless_dns::cluster::{Cluster, Namespaces};
 use headless_dns::commands;
-use headless_dns::explain::{Asked, Asker, Finding, Outcome, Severity};
+use headless_dns::explain::{Asked, Asker, Extent, Finding, Outcome, Severity};
 use headless_dns::metrics::Metrics;
 use headless_dns::names::{QueryName, WireName};
 use headless_dns::rules::Rules;
@@ -314,7 +314,7 @@ fn nobody_waits_for_the_objects() {
     let source = load("seed-3");
     let cluster = Arc::new(RwLock::new(Cluster::new(Namespaces::Inferred, None)));
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let asker = Asker::new(Arc::clone(&cluster), apexes, Rules::default());
+    let asker = Asker::new(Arc::clone(&cluster), apexes, Rules::default(), Extent::default());
     let mut engine = Engine::explaining(source.zone(), asker);
     let changing = cluster.write().unwrap();
     let lost = ask(&mut engine, LOST, A);

@@ -178,6 +178,9 @@ fn hints(config: &Config, known: &Known<'_>, reading: &Reading) -> Vec<String> {
     if !is_whole(reading) {
         hints.push("not everything could be read: what is said here holds for what was".into());
     }
+    if known.extent.selected {
+        hints.push("Services without the labels of --selector were not read: they may exist".into());
+    }
     if matches!(config.source, Source::Manifests(_)) && !super::is_alive(config, known) {
         hints.push("these manifests hold no endpoints: --simulate brings their workloads to life".into());
     }

@@ -23,7 +23,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::cli::{Invocation, NAME, WRONG_USE};
 use crate::cluster::Resource;
 use crate::config::{Config, DEMO, ManifestPath, Source};
-use crate::explain::{Asker, Known};
+use crate::explain::{Asker, Extent, Known};
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
@@ -234,6 +234,7 @@ fn options(config: &Config, listen: &[SocketAddr]) -> Options {
         name_server: NameServer { configured: config.ns_addresses.clone(), fallback: own_addresses(listen) },
         service: config.service.clone(),
         endpoints_source: config.endpoints_source,
+        extent: Extent { namespace: scope(config).namespace, selected: scope(config).selector.is_some() },
     }
 }
 

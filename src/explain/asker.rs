@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
-use super::{Asked, Effort, Finding, Known, Severity, explain};
+use super::{Asked, Effort, Extent, Finding, Known, Severity, explain};
 use crate::cluster::Cluster;
 use crate::names::WireName;
 use crate::rules::Rules;
@@ -19,12 +19,13 @@ pub struct Asker {
     cluster: Arc<RwLock<Cluster>>,
     apexes: Vec<WireName>,
     rules: Rules,
+    extent: Extent,
 }
 
 impl Asker {
-    /// For the zones `apexes`, whose names are made of `cluster` by `rules`.
-    pub fn new(cluster: Arc<RwLock<Cluster>>, apexes: Vec<WireName>, rules: Rules) -> Self {
-        Self { cluster, apexes, rules }
+    /// For the zones `apexes`, whose names are made of `cluster` by `rules`. `cluster` is `extent` of a real one.
+    pub fn new(cluster: Arc<RwLock<Cluster>>, apexes: Vec<WireName>, rules: Rules, extent: Extent) -> Self {
+        Self { cluster, apexes, rules, extent }
     }
 
     /// The cause that goes into an answer: `None` where none is known for certain. Guesses and notes are for people.
@@ -48,6 +49,6 @@ impl Asker {
     }
 
     fn known<'k>(&'k self, cluster: &'k Cluster) -> Known<'k> {
-        Known { cluster, apexes: &self.apexes, rules: self.rules }
+        Known { cluster, apexes: &self.apexes, rules: self.rules, extent: &self.extent }
     }
 }

@@ -60,7 +60,11 @@ pub fn check(known: &Known<'_>, reverse: &ReverseZones, seen: Seen) -> Vec<Check
     known.cluster.stateful_sets().for_each(|set| check.stateful_set(set));
     known.cluster.services().for_each(|service| check.service(service));
     known.cluster.slices().for_each(|slice| check.slice(slice));
-    let shown = |finding: &Finding| (seen.whole || !is_of_absence(finding)) && (seen.alive || !is_of_state(finding));
+    let shown = |finding: &Finding| {
+        (seen.whole || !is_of_absence(finding))
+            && (seen.alive || !is_of_state(finding))
+            && !(known.extent.selected && finding.misses_service())
+    };
     let mut checked: Vec<Checked> = check.finder.findings.into_iter().filter(shown).filter_map(level).collect();
     let place = |checked: &Checked| {
         let about = checked.finding.about().into_iter().next();

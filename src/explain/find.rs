@@ -34,6 +34,9 @@ pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<
     let mut finder = Finder { known, asked, effort, findings: Vec::new() };
     finder.look();
     let mut findings = finder.findings;
+    if known.extent.selected {
+        findings.retain(|finding| !finding.misses_service());
+    }
     findings.sort_by_key(Finding::rank);
     findings.dedup();
     findings
@@ -413,6 +416,9 @@ impl Finder<'_> {
             };
             let Owner::Service(target) = owner(&query, apex_at) else { return };
             let target = object(target);
+            if self.known.extent.namespace.as_ref().is_some_and(|only| *only != target.namespace) {
+                return;
+            }
             if visited.contains(&target) {
                 return self.add(Finding::ExternalNameLoop { service: key.clone() });
             }

@@ -537,6 +537,17 @@ impl Finding {
         }
     }
 
+    /// Whether it claims that a Service does not exist.
+    pub fn misses_service(&self) -> bool {
+        matches!(
+            self,
+            Self::GoverningMissing { .. }
+                | Self::NoService { .. }
+                | Self::ExternalNameDangling { .. }
+                | Self::SliceWithoutService { .. }
+        )
+    }
+
     /// Of several findings the smallest goes into an answer: state, shape, StatefulSet, endpoint, Service, near names.
     pub fn rank(&self) -> u8 {
         match self {

@@ -36,6 +36,17 @@ pub struct Known<'k> {
     pub apexes: &'k [WireName],
     /// Which names exist.
     pub rules: Rules,
+    /// How much of the cluster the objects are.
+    pub extent: &'k Extent,
+}
+
+/// How much of a cluster is read: what is left out is not known to be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The one namespace that is; `None` for all.
+    pub namespace: Option<Box<str>>,
+    /// Of Services only those with some labels.
+    pub selected: bool,
 }
 
 /// What was asked, and what came of it.

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 
 use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
-use crate::explain::Asker;
+use crate::explain::{Asker, Extent};
 use crate::names::reverse::ReverseZones;
 use crate::objects::{Object, ObjectRef, Reason, Skipped};
 use crate::records::{NameServer, contribution};
@@ -39,6 +39,8 @@ pub struct Options {
     pub service: Option<ObjectRef>,
     /// Which objects list endpoints.
     pub endpoints_source: EndpointsSource,
+    /// How much of a cluster is read.
+    pub extent: Extent,
 }
 
 /// Owns the [`Cluster`], and keeps a [`Zone`] in step with it.
@@ -67,7 +69,7 @@ impl Publisher {
     /// Who can say why a name does not resolve.
     pub fn asker(&self) -> Asker {
         let settings = self.zone.settings();
-        Asker::new(Arc::clone(&self.cluster), settings.apexes.clone(), settings.rules)
+        Asker::new(Arc::clone(&self.cluster), settings.apexes.clone(), settings.rules, self.options.extent.clone())
     }
 
     /// To change it: for one object at a time, so that nobody waits for long.

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headless_dns::answer::{Access, Responder, Transport};
+use headless_dns::explain::Extent;
 use headless_dns::metrics::{Event, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
@@ -116,6 +117,7 @@ impl Server {
         let (status, metrics) = (Arc::<Status>::default(), Arc::<Metrics>::default());
         let options = Options {
             reverse: ["10.77.0.0/16", "10.0.0.0/16"].map(|network| network.parse().unwrap()).into(),
+            extent: Extent { namespace: scope.namespace.clone(), selected: scope.selector.is_some() },
             ..Options::default()
         };
         let publisher = Publisher::of_cluster(Arc::clone(&zone), options);
@@ -780,6 +782,23 @@ async fn services_are_selected_by_label() {
         until(seconds(2), || server.is(DataState::Current)).await;
         assert!(server.answers("a"));
         assert_eq!((server.ask("b"), server.ask("web")), ((NXDOMAIN, 0), (NXDOMAIN, 0)));
+        // A Service that is left out exists: nobody is told that it does not.
+        let whole = cluster();
+        let mut all = Server::of(whole.connect(), timing, Scope::default());
+        until(seconds(2), || all.is(DataState::Current)).await;
+        for fake in [&fake, &whole] {
+            for (set, service) in [("s", "b"), ("t", "gone")] {
+                let metadata = json!({"namespace": "default", "name": set});
+                fake.apply(
+                    "statefulsets",
+                    json!({"kind": "StatefulSet", "apiVersion": "apps/v1", "metadata": metadata,
+                    "spec": {"serviceName": service, "replicas": 1}}),
+                );
+            }
+        }
+        until(seconds(1), || all.extended("t-0.gone").1.starts_with("STS-NO-SERVICE")).await;
+        assert_eq!(server.extended("t-0.gone"), (0, String::new()));
+        assert_eq!(server.extended("s-0.b"), (0, String::new()));
         // A label that changes: the API server says that one is gone and the other new.
         fake.apply(SERVICES, labelled("a", "back"));
         fake.apply(SERVICES, labelled("b", "front"));
