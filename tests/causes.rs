@@ -16,11 +16,10 @@ use std::path::{Path, PathBuf};
 
 use common::{question_name, scenario_config, scenarios_folder};
 use headless_dns::commands;
-use headless_dns::explain::{Asked, Effort, Fix, Outcome, Severity, explain};
+use headless_dns::explain::{Asked, Effort, Fix, Severity, explain};
 use headless_dns::names::QueryName;
 use headless_dns::rtype;
 use headless_dns::source::ManifestSource;
-use headless_dns::zone::Lookup;
 
 #[test]
 fn every_cause_is_told_as_written() {
@@ -104,12 +103,7 @@ fn told(source: &ManifestSource, question: &str) -> String {
     };
     let mut name = QueryName::default();
     name.read(&question_name(text)).unwrap();
-    let (outcome, absence) = source.zone().look_up(&name, qtype, |lookup| match lookup {
-        Lookup::Found(..) | Lookup::Cname(..) => (Outcome::Found, None),
-        Lookup::NoData(_) => (Outcome::NoData, None),
-        Lookup::NxDomain(_, absence) => (Outcome::NxDomain, absence),
-        Lookup::NotInZone => (Outcome::NotInZone, None),
-    });
+    let (outcome, absence) = source.zone().look_up(&name, qtype, |lookup| lookup.outcome());
     let asked = Asked { name: &name, qtype, outcome, absence };
     let mut told = format!("; {outcome:?}\n");
     for finding in source.asker().with(|known| explain(known, &asked, Effort::Search)) {

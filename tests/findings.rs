@@ -619,12 +619,7 @@ fn questions() -> Vec<(String, u16)> {
 fn found(publisher: &Publisher, question: &str, qtype: u16) -> (Outcome, Vec<Finding>, Option<Finding>) {
     let mut name = QueryName::default();
     name.read(&question_name(question)).unwrap();
-    let (outcome, absence) = publisher.zone().look_up(&name, qtype, |lookup| match lookup {
-        Lookup::Found(..) | Lookup::Cname(..) => (Outcome::Found, None),
-        Lookup::NoData(_) => (Outcome::NoData, None),
-        Lookup::NxDomain(_, absence) => (Outcome::NxDomain, absence),
-        Lookup::NotInZone => (Outcome::NotInZone, None),
-    });
+    let (outcome, absence) = publisher.zone().look_up(&name, qtype, |lookup| lookup.outcome());
     let asked = Asked { name: &name, qtype, outcome, absence };
     let asker = publisher.asker();
     (

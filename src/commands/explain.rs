@@ -17,7 +17,7 @@ use super::{Read, read, show};
 use crate::answer::{Access, Peer, Responder, Transport, Worker};
 use crate::cli::WRONG_USE;
 use crate::config::{AskedName, Config, Form, Question, Source};
-use crate::explain::{self, Absence, Asked, Effort, Finding, Known, Outcome, Severity, Step};
+use crate::explain::{self, Asked, Effort, Finding, Known, Severity, Step};
 use crate::metrics::Metrics;
 use crate::names::reverse::reverse_name;
 use crate::names::{Owner, QueryName, ServiceKey, WireName, owner};
@@ -117,11 +117,14 @@ fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained>
 fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (Vec<Step>, Vec<Finding>) {
     let mut query = QueryName::default();
     query.set(name);
-    let (outcome, absence, apex) = zone.look_up(&query, qtype, |lookup| match lookup {
-        Lookup::Found(site, _) | Lookup::Cname(site, _) => (Outcome::Found, None, Some(site.apex.clone())),
-        Lookup::NoData(site) => (Outcome::NoData, None, Some(site.apex.clone())),
-        Lookup::NxDomain(site, absence) => (Outcome::NxDomain, absence, Some(site.apex.clone())),
-        Lookup::NotInZone => (Outcome::NotInZone, None::<Absence>, None),
+    let ((outcome, absence), apex) = zone.look_up(&query, qtype, |lookup| {
+        let apex = match &lookup {
+            Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) | Lookup::NxDomain(site, _) => {
+                Some(site.apex.clone())
+            }
+            Lookup::NotInZone => None,
+        };
+        (lookup.outcome(), apex)
     });
     let asked = Asked { name: &query, qtype, outcome, absence };
     let steps = explain::steps(known, &asked, apex.as_ref());

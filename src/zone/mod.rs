@@ -21,7 +21,7 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::explain::Absence;
+use crate::explain::{Absence, Outcome};
 use crate::names::labels::Label;
 use crate::names::reverse::{AddressRange, ReverseOwner, ReverseZones};
 use crate::names::{NAME_SERVER, Owner, QueryName, ServiceKey, WireName, dashed, owner};
@@ -66,6 +66,18 @@ pub enum Lookup<'z> {
     NxDomain(Site<'z>, Option<Absence>),
     /// The name is in no zone of ours.
     NotInZone,
+}
+
+impl Lookup<'_> {
+    /// What there is to explain about it.
+    pub fn outcome(&self) -> (Outcome, Option<Absence>) {
+        match self {
+            Self::Found(..) | Self::Cname(..) => (Outcome::Found, None),
+            Self::NoData(_) => (Outcome::NoData, None),
+            Self::NxDomain(_, absence) => (Outcome::NxDomain, *absence),
+            Self::NotInZone => (Outcome::NotInZone, None),
+        }
+    }
 }
 
 /// Where in a zone a name stands.
