@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -24,7 +25,7 @@ use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Section, Writer, ede,
 use crate::zone::{EXPECTED_TTL, Lookup, Site, Zone};
 
 use response::Response;
-use why::{Explainer, Open};
+use why::{Budget, Explainer, Open};
 
 /// How deep a chain of CNAMEs inside the zones is followed (N14).
 const MAX_CHAIN: usize = 8;
@@ -63,25 +64,18 @@ pub struct Worker {
     name: QueryName,
     alias: QueryName,
     turn: u16,
-    /// How many causes may still be looked for in this batch.
-    causes: u8,
+    causes: Budget,
 }
 
 impl Worker {
     /// For a thread that begins to work.
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, name: QueryName::default(), alias: QueryName::default(), turn: 0, causes: 0 }
+        Self { counters, name: QueryName::default(), alias: QueryName::default(), turn: 0, causes: Budget::default() }
     }
 
-    /// Begins a batch of messages: what was received together. Without it no cause is looked for.
-    pub fn begin_batch(&mut self) {
-        self.causes = why::PER_BATCH;
-    }
-
-    fn may_look_for_cause(&mut self) -> bool {
-        let may = self.causes > 0;
-        self.causes -= u8::from(may);
-        may
+    /// Begins a batch of messages: what was received together, `now`. Without it no cause is looked for.
+    pub fn begin_batch(&mut self, now: Instant) {
+        self.causes.refill(now);
     }
 }
 
@@ -227,7 +221,7 @@ impl Responder {
         let explainer = self.explainer.as_ref().filter(|_| query.edns.is_some())?;
         let worth = why::is_worth_asking(&self.zone, &worker.name, query.qtype, open)
             && explainer.tells(peer)
-            && worker.may_look_for_cause();
+            && worker.causes.take();
         if worth { explainer.cause(&worker.name, query.qtype, open) } else { None }
     }
 
@@ -291,7 +285,7 @@ impl Responder {
     fn why(&self, worker: &mut Worker, labels: Range<usize>, apex_at: usize, state: DataState) -> String {
         worker.alias.set_subject(&worker.name, labels, apex_at);
         let mut text = match &self.explainer {
-            Some(explainer) if worker.may_look_for_cause() => explainer.text(&self.zone, &worker.alias),
+            Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias),
             _ => why::busy(),
         };
         if state == DataState::Stale {

@@ -2,7 +2,9 @@
 //!
 //! Nothing here waits. What is worth asking is decided by the shape of the name and at most one look-up in the zone, so
 //! that ordinary traffic (search lists, AAAA of IPv4-only names) never comes to the objects. Who asks them at all is
-//! bounded: by `--explain-to`, and by [`PER_BATCH`]. Not here: what is the matter (`explain`).
+//! bounded: by `--explain-to`, and by a [`Budget`]. Not here: what is the matter (`explain`).
+
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -14,9 +16,41 @@ use crate::records::RRset;
 use crate::rtype;
 use crate::zone::{Lookup, Zone};
 
-/// How many causes are looked for in one batch of messages. Who asks now and then is always told; a flood comes in
-/// large batches, and so costs the others little.
-pub(super) const PER_BATCH: u8 = 2;
+/// A worker looks for one cause in this time, about 4 us of it: who asks now and then is always told, and a flood costs
+/// the others next to nothing.
+const EVERY: Duration = Duration::from_micros(500);
+/// How many causes it looks for at once, if it has looked for none for long.
+const BURST: u32 = 64;
+
+/// How many causes a worker may look for at the moment.
+#[derive(Default)]
+pub(super) struct Budget {
+    left: u32,
+    counted: Option<Instant>,
+}
+
+impl Budget {
+    /// Time has passed.
+    pub(super) fn refill(&mut self, now: Instant) {
+        let Some(counted) = self.counted else {
+            (self.left, self.counted) = (BURST, Some(now));
+            return;
+        };
+        let earned = now.saturating_duration_since(counted).as_micros() / EVERY.as_micros();
+        let earned = u32::try_from(earned).unwrap_or(u32::MAX);
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned).min(BURST);
+            self.counted = Some(now);
+        }
+    }
+
+    /// Whether one more may be looked for.
+    pub(super) fn take(&mut self) -> bool {
+        let may = self.left > 0;
+        self.left -= u32::from(may);
+        may
+    }
+}
 
 /// What an answer leaves to be explained.
 #[derive(Clone, Copy)]

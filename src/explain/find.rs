@@ -847,7 +847,8 @@ pub(super) fn range_of(set: &StatefulSet) -> std::ops::Range<u32> {
 }
 
 pub(super) fn is(label: Label<'_>, text: &str) -> bool {
-    label.write(&mut [0; 63]) == text.as_bytes()
+    // Both were split in the same way.
+    label == Label::of(text)
 }
 
 pub(super) fn object(key: ServiceKey<'_>) -> ObjectRef {

@@ -460,7 +460,7 @@ impl Desk {
     /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written.
     fn answer(&mut self, responder: &Responder, peer: Peer, filled: usize) -> Answered {
         let mut answered = Answered { read: 0, written: 0, refused: false };
-        self.worker.begin_batch();
+        self.worker.begin_batch(Instant::now().into_std());
         while answered.written < FULL
             && let Some(query) = whole_message(&self.input[answered.read..filled])
         {

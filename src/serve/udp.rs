@@ -110,7 +110,7 @@ impl Loop<'_> {
 
     fn answer(&mut self, batch: &mut Batch, received: usize) {
         self.worker.counters.add(Event::UdpReceived, received as u64);
-        self.worker.begin_batch();
+        self.worker.begin_batch(Instant::now());
         for index in 0..received {
             let Some(datagram) = batch.datagram(index) else { continue };
             let to = datagram.asked.map_or(self.address, |ip| SocketAddr::new(ip, self.address.port()));
