@@ -63,6 +63,17 @@ choices! {
     }
 }
 
+impl Ordinals {
+    /// Whether an endpoint that its Service's name is not answered with keeps a name of its own (E2, E3).
+    pub fn keeps(self, serving: bool) -> bool {
+        match self {
+            Self::Ready => false,
+            Self::Serving => serving,
+            Self::Any => true,
+        }
+    }
+}
+
 choices! {
     /// Which names of an endpoint its address points back to.
     pub enum Ptr {

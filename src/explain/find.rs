@@ -303,7 +303,7 @@ impl Finder<'_> {
         let key = service.key.clone();
         let endpoints: usize = view.slices().map(EndpointSlice::len).sum();
         let mut rows = view.slices().flat_map(EndpointSlice::endpoints).take(self.rows());
-        if rows.any(|endpoint| endpoint.conditions.ready()) || service.publish_not_ready && endpoints > 0 {
+        if rows.any(|endpoint| service.answers_with(endpoint.conditions)) {
             return;
         }
         for slice in view.slices().filter(|slice| slice.fqdn) {
@@ -755,10 +755,22 @@ fn not_served(service: &ObjectRef, label: &str, endpoint: Option<Endpoint<'_>>) 
 
 /// The ports that a Service's SRV names can come from: its own, or of a headless one those of its slices.
 pub(super) fn ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
+    ports_of_slices(service, view, |slice| !slice.is_empty())
+}
+
+/// Those of them that SRV names do come from: of a headless Service those of endpoints that count.
+fn served_ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
+    ports_of_slices(service, view, |slice| slice.endpoints().any(|endpoint| service.answers_with(endpoint.conditions)))
+}
+
+fn ports_of_slices(
+    service: &Service,
+    view: &ServiceView<'_>,
+    such: impl Fn(&EndpointSlice) -> bool,
+) -> Vec<(Box<str>, Protocol, u16)> {
     let mut ports: Vec<(Box<str>, Protocol, u16)> = match service.kind {
         ServiceKind::Headless => {
-            let slices = view.slices().filter(|slice| !slice.is_empty());
-            let ports = slices.flat_map(|slice| slice.ports.iter());
+            let ports = view.slices().filter(|slice| such(slice)).flat_map(|slice| slice.ports.iter());
             ports.map(|port| (port.name.clone(), port.protocol, port.number)).collect()
         }
         _ => service.ports.iter().map(|port| (port.name.clone(), port.protocol, port.number)).collect(),
@@ -806,20 +818,6 @@ pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
 
 fn satisfies(labels: &Labels, selector: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-/// Those of them that SRV names come from: of a headless Service those of endpoints that count.
-fn served_ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
-    let counts = |endpoint: Endpoint<'_>| endpoint.conditions.ready() || service.publish_not_ready;
-    let served = |port: &(Box<str>, Protocol, u16)| {
-        let mut slices = view.slices().filter(|slice| slice.endpoints().any(counts));
-        slices.any(|slice| {
-            slice.ports.iter().any(|own| (&own.name, own.protocol, own.number) == (&port.0, port.1, port.2))
-        })
-    };
-    let mut ports = ports(service, view);
-    ports.retain(|port| service.kind != ServiceKind::Headless || served(port));
-    ports
 }
 
 /// What a Service has to select to get the Pods of `set`.

@@ -13,7 +13,7 @@ use crate::names::labels::split;
 use crate::names::{Owner, WireName, dashed, is_label, owner, reverse};
 use crate::objects::{Conditions, Endpoint, EndpointSlice, Labels, ObjectRef, Service, ServiceKind};
 use crate::rtype;
-use crate::rules::{Ordinals, PodRecords};
+use crate::rules::PodRecords;
 
 /// One step of the decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,13 +245,8 @@ impl Walk<'_> {
 
     /// Whether an endpoint has a name of its own (E1 to E4).
     fn served(&self, service: &Service, endpoint: Endpoint<'_>) -> bool {
-        endpoint.conditions.ready()
-            || service.publish_not_ready
-            || match self.known.rules.ordinals {
-                Ordinals::Ready => false,
-                Ordinals::Serving => endpoint.conditions.serving(),
-                Ordinals::Any => true,
-            }
+        let conditions = endpoint.conditions;
+        service.answers_with(conditions) || self.known.rules.ordinals.keeps(conditions.serving())
     }
 
     fn endpoint(&mut self, service: &Service, view: &ServiceView<'_>, label: &str) {
@@ -304,7 +299,7 @@ impl Walk<'_> {
         let found = match service.kind {
             ServiceKind::Headless => view
                 .slices()
-                .filter(|slice| slice.endpoints().any(|row| row.conditions.ready() || service.publish_not_ready))
+                .filter(|slice| slice.endpoints().any(|row| service.answers_with(row.conditions)))
                 .flat_map(|slice| slice.ports.iter())
                 .find(|own| fits(&own.name, own.protocol.label()))
                 .map(|own| own.number),
@@ -367,10 +362,7 @@ impl Walk<'_> {
             return self.push("address", Some(exists), text);
         };
         let cluster = self.known.cluster;
-        let own = cluster.services().filter(|service| match &service.kind {
-            ServiceKind::ClusterIp(addresses) => addresses.contains(&address),
-            _ => false,
-        });
+        let own = cluster.services().filter(|service| service.own_addresses().any(|own| own == address));
         let mut names: Vec<String> = own.map(|service| format!("the clusterIP of Service {}", service.key)).collect();
         for service in cluster.services() {
             let view = cluster.service(&service.key);

@@ -221,6 +221,12 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether its name is answered with an endpoint of these conditions: `ready` decides, whatever `terminating` says,
+    /// and the Service's own field counts for slices written by hand (E1, E4).
+    pub fn answers_with(&self, conditions: Conditions) -> bool {
+        conditions.ready() || self.publish_not_ready
+    }
+
     /// The addresses that are its own.
     pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let own = match &self.kind {

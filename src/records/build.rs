@@ -16,7 +16,7 @@ use crate::explain::{self, Absence, ExpectedOrdinals};
 use crate::names::labels::{PackedLabel, TextsBuilder};
 use crate::names::{WireName, dashed, is_label, service_key};
 use crate::objects::{Endpoint, EndpointPort, EndpointSlice, Protocol, Reason, Service, ServiceKind, Skipped};
-use crate::rules::{Ordinals, Rules};
+use crate::rules::Rules;
 
 /// The records of everything that bears one Service's name, and what could not be served of it.
 ///
@@ -162,14 +162,8 @@ impl<'s> Builder<'s> {
 
     fn read_endpoint(&mut self, endpoint: Endpoint<'_>, ports: u32) {
         let conditions = endpoint.conditions;
-        // E1, E4: `ready` decides, whatever `terminating` says; the Service's own field counts for hand-made slices.
-        let in_service = conditions.ready() || self.service.publish_not_ready;
-        let served = in_service
-            || match self.rules.ordinals {
-                Ordinals::Ready => false,
-                Ordinals::Serving => conditions.serving(),
-                Ordinals::Any => true,
-            };
+        let in_service = self.service.answers_with(conditions);
+        let served = in_service || self.rules.ordinals.keeps(conditions.serving());
         let label = endpoint.hostname.map_or(PackedLabel::NONE, |label| self.texts.repack(label));
         let address = endpoint.address;
         if !served {
