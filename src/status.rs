@@ -59,6 +59,7 @@ impl fmt::Display for WatchStatus {
 
 const SYNCED: u8 = 1;
 const CUT_OFF: u8 = 2;
+const LEAVING: u8 = 4;
 
 /// The present state, shared between who reads the source and who answers.
 #[derive(Debug, Default)]
@@ -94,12 +95,27 @@ impl Status {
         self.sentence.load()
     }
 
+    /// This server will end: it is to be asked nothing more, and still answers what it is asked.
+    pub fn set_leaving(&self) {
+        self.flags.fetch_or(LEAVING, Ordering::Release);
+    }
+
+    /// Whether it will end.
+    pub fn is_leaving(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & LEAVING != 0
+    }
+
+    /// Whether questions are welcome: everything was read once, and it will not end.
+    pub fn is_ready(&self) -> bool {
+        self.data_state() != DataState::NotSynced && !self.is_leaving()
+    }
+
     /// The present state.
     pub fn data_state(&self) -> DataState {
-        match self.flags.load(Ordering::Acquire) {
-            flags if flags & SYNCED == 0 => DataState::NotSynced,
+        match self.flags.load(Ordering::Acquire) & (SYNCED | CUT_OFF) {
             SYNCED => DataState::Current,
-            _ => DataState::Stale,
+            flags if flags & SYNCED != 0 => DataState::Stale,
+            _ => DataState::NotSynced,
         }
     }
 
@@ -138,6 +154,16 @@ mod tests {
         assert_eq!(status.data_state(), DataState::Stale);
         status.set_cut_off(false);
         assert_eq!(status.data_state(), DataState::Current);
+    }
+
+    #[test]
+    fn who_leaves_is_not_ready_and_answers_as_before() {
+        let status = Status::default();
+        assert!(!status.is_ready());
+        status.set_synced();
+        assert!(status.is_ready());
+        status.set_leaving();
+        assert_eq!((status.is_ready(), status.data_state()), (false, DataState::Current));
     }
 
     #[test]
