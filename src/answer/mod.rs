@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use crate::explain::{Absence, Asker, Finding};
 use crate::metrics::{Counters, Event};
 use crate::names::why::subject;
-use crate::names::{QueryName, WireName};
+use crate::names::{MAX_CHAIN, QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
 use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Section, Writer, ede, rcode};
@@ -26,9 +26,6 @@ use crate::zone::{EXPECTED_TTL, Lookup, Site, Zone};
 
 use response::Response;
 use why::{Budget, Explainer, Open};
-
-/// How deep a chain of CNAMEs inside the zones is followed (N14).
-const MAX_CHAIN: usize = 8;
 
 /// How a message came, and so how large a response may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -228,13 +228,14 @@ fn zone(config: &Config) -> Arc<Zone> {
 }
 
 fn options(config: &Config, listen: &[SocketAddr]) -> Options {
+    let Scope { namespace, selector } = scope(config);
     Options {
         reverse: config.reverse.clone(),
         simulated: simulated(config).map(Vec::from).unwrap_or_default(),
         name_server: NameServer { configured: config.ns_addresses.clone(), fallback: own_addresses(listen) },
         service: config.service.clone(),
         endpoints_source: config.endpoints_source,
-        extent: Extent { namespace: scope(config).namespace, selected: scope(config).selector.is_some() },
+        extent: Extent { namespace, selected: selector.is_some() },
     }
 }
 

@@ -17,6 +17,8 @@ use std::fmt;
 pub const MAX_LABEL: usize = 63;
 /// The longest name in wire form, in octets (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 255;
+/// How deep a chain of CNAMEs inside the zones is followed (N14).
+pub const MAX_CHAIN: usize = 8;
 /// The longest apex in wire form, in octets: three labels of any length and `svc` fit in front of it, so that every
 /// endpoint has a name.
 pub const MAX_APEX: usize = MAX_NAME - 3 * (MAX_LABEL + 1) - 4;

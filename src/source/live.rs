@@ -94,9 +94,7 @@ impl Follow {
         };
         self.followed || !self.what.required && given_up
     }
-}
 
-impl Follow {
     /// What holds while it cannot be followed, for people.
     fn meanwhile(&self) -> &'static str {
         match (self.followed, self.what.required) {

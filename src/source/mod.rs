@@ -163,6 +163,13 @@ pub struct Reading {
     pub complete: bool,
 }
 
+impl Reading {
+    /// Whether everything there is was read: nothing that is missing stands in what was not.
+    pub fn is_whole(&self) -> bool {
+        self.complete && self.reports.iter().all(|report| report.loss != Loss::Whole)
+    }
+}
+
 /// One thing that is wrong with what was read: a sentence for people, and what is lost by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
