@@ -88,6 +88,8 @@ events! {
     AuditRepairs = "audit repairs",
     /// Services and other contributors of a live cluster whose records were built, to be published.
     Published = "published",
+    /// Lines of the query log that were not written: nobody read fast enough.
+    QueryLogLost = "query log lost",
     /// Failures to accept a TCP connection: out of file descriptors, mostly.
     TcpAcceptErrors = "tcp accept errors",
 }

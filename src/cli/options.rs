@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::config::values::{self, ExplainTo, Simulate};
 use crate::config::{
     AskedName, Clients, Config, Export, Form, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed, Origins,
-    Output, Question, Source, Strictness, Tcp, default_workers,
+    Output, QueryClass, QueryFormat, QueryLog, Question, Source, Strictness, Tcp, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
@@ -236,6 +236,36 @@ struct LogOptions {
         value_parser = choice::<LogFormat>(LogFormat::NAMES)
     )]
     log_format: LogFormat,
+    /// Write a line to standard output for each question whose answer is of this kind: success, denial (NXDOMAIN and
+    /// NODATA), error, all, or off; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_QUERY_LOG", value_name = "WHICH", value_delimiter = ',', default_values = ["off"],
+        value_parser = choice::<QueryClass>(QueryClass::NAMES)
+    )]
+    query_log: Vec<QueryClass>,
+    /// Of these write one in N, 1 to 1000000.
+    #[arg(
+        long, env = "HEADLESS_DNS_QUERY_LOG_SAMPLE", value_name = "N", default_value = "1",
+        value_parser = whole("lines", 1, 1_000_000)
+    )]
+    query_log_sample: u32,
+    /// How: as CoreDNS writes it, or one JSON object per line, which also tells the reason.
+    #[arg(
+        long, env = "HEADLESS_DNS_QUERY_LOG_FORMAT", value_name = "FORMAT", default_value = "common",
+        value_parser = choice::<QueryFormat>(QueryFormat::NAMES)
+    )]
+    query_log_format: QueryFormat,
+}
+
+impl LogOptions {
+    fn query_log(&self) -> Result<QueryLog, String> {
+        let classes: Vec<QueryClass> =
+            self.query_log.iter().copied().filter(|class| *class != QueryClass::Off).collect();
+        if !classes.is_empty() && classes.len() < self.query_log.len() {
+            return Err(format!("--query-log off and --query-log {} exclude each other", classes[0]));
+        }
+        Ok(QueryLog { classes, sample: self.query_log_sample, format: self.query_log_format })
+    }
 }
 
 fn choice<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
@@ -280,6 +310,7 @@ impl Options {
                 connections_per_client: listening.tcp_connections_per_client as usize,
                 idle: listening.tcp_idle,
             },
+            query_log: log.query_log()?,
             log: Log { filter: log.log, format: log.log_format },
         };
         config.check()?;

@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 
 use super::{Opened, cluster, open, show};
 use crate::answer::{Access, Responder};
-use crate::config::{Config, ManifestPath, NotAllowed, Source};
+use crate::config::{Config, ManifestPath, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::metrics::{Event, Metrics};
-use crate::serve::{Limits, Listeners, Stop};
+use crate::serve::{self, Limits, Listeners, LogWriter, QueryLog, Stop};
 use crate::source::ManifestSource;
 use crate::source::manifests::Watcher;
 use crate::status::Status;
@@ -40,7 +40,11 @@ pub fn run(config: &Config) -> anyhow::Result<ExitCode> {
 async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     // From here on a signal is an event, and no longer the end of the process.
     let mut signals = Signals::new()?;
-    let listeners = bind(config)?;
+    let (log, log_writer) = query_log(config)?.unzip();
+    let mut listeners = bind(config)?;
+    if let Some(log) = log {
+        listeners = listeners.logging(log);
+    }
     let addresses = listeners.addresses();
     let receive_buffer = listeners.receive_buffer();
     // Before the first reading, so that no change falls between.
@@ -100,6 +104,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
             }
         }
     }
+    log_writer.into_iter().for_each(LogWriter::finish);
     tracing::info!("stopped: {}", summary(&metrics));
     Ok(ExitCode::SUCCESS)
 }
@@ -214,6 +219,20 @@ fn access(config: &Config) -> Access {
         allow: if config.clients.is_everyone() { Vec::new() } else { config.clients.allow.clone() },
         silent: config.clients.not_allowed == NotAllowed::Drop,
     }
+}
+
+/// The log of questions, if there is to be one, and who writes it.
+fn query_log(config: &Config) -> anyhow::Result<Option<(Arc<QueryLog>, LogWriter)>> {
+    let wanted = &config.query_log;
+    let [success, denial, error] =
+        [QueryClass::Success, QueryClass::Denial, QueryClass::Error].map(|class| wanted.has(class));
+    let format = match wanted.format {
+        QueryFormat::Common => serve::Format::Common,
+        QueryFormat::Json => serve::Format::Json,
+    };
+    let choice = serve::Choice { success, denial, error, sample: wanted.sample };
+    let none = wanted.classes.is_empty();
+    (!none).then(|| QueryLog::start(choice, format, std::io::stdout())).transpose()
 }
 
 fn limits(config: &Config) -> Limits {

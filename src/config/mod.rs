@@ -71,6 +71,8 @@ pub struct Config {
     pub tcp: Tcp,
     /// What is logged.
     pub log: Log,
+    /// Which questions are.
+    pub query_log: QueryLog,
 }
 
 /// Where objects come from.
@@ -158,6 +160,52 @@ choices! {
         /// For people.
         Text = "text",
         /// One JSON object per line.
+        Json = "json",
+    }
+}
+
+/// Which questions have a line on standard output, and how it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryLog {
+    /// Those with such answers; none for no log.
+    pub classes: Vec<QueryClass>,
+    /// Of these one in so many.
+    pub sample: u32,
+    /// How.
+    pub format: QueryFormat,
+}
+
+impl QueryLog {
+    /// Whether questions with such answers have a line.
+    pub fn has(&self, class: QueryClass) -> bool {
+        self.classes.contains(&class) || self.classes.contains(&QueryClass::All)
+    }
+}
+
+choices! {
+    /// Answers of a kind, as CoreDNS's plugin `log` names them.
+    pub enum QueryClass {
+        /// None of them.
+        #[default]
+        Off = "off",
+        /// With records.
+        Success = "success",
+        /// NXDOMAIN and NODATA.
+        Denial = "denial",
+        /// Any other code: SERVFAIL, REFUSED, FORMERR, NOTIMP.
+        Error = "error",
+        /// Every one.
+        All = "all",
+    }
+}
+
+choices! {
+    /// How a line of the query log is written.
+    pub enum QueryFormat {
+        /// As CoreDNS writes it.
+        #[default]
+        Common = "common",
+        /// One JSON object per line, which also tells the reason.
         Json = "json",
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use toml::Value;
 
 use super::values::write_octets;
-use super::{Config, ManifestPath, Origins, Source, without_dot};
+use super::{Config, ManifestPath, Origins, QueryClass, Source, without_dot};
 
 /// The text: one line for each key, in the order of [`entries`].
 pub fn text(config: &Config, origins: &Origins) -> String {
@@ -72,6 +72,9 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("tcp-idle", Some(number(config.tcp.idle.as_secs()))),
         ("log", Some(config.log.filter.text().into())),
         ("log-format", Some(config.log.format.name().into())),
+        ("query-log", Some(query_classes(&config.query_log.classes))),
+        ("query-log-sample", Some(number(config.query_log.sample.into()))),
+        ("query-log-format", Some(config.query_log.format.name().into())),
     ]
     .into()
 }
@@ -79,6 +82,10 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
 /// A list that is the word `none` where it is empty: an empty list would mean the default.
 fn or_none<T: ToString>(items: &[T]) -> Value {
     if items.is_empty() { "none".into() } else { list(items, ToString::to_string) }
+}
+
+fn query_classes(classes: &[QueryClass]) -> Value {
+    if classes.is_empty() { QueryClass::Off.name().into() } else { list(classes, ToString::to_string) }
 }
 
 fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> Value {

@@ -8,6 +8,7 @@
 //! Every message goes to the one [`Responder`], and what comes back is sent: nothing here knows what a query is. Not
 //! here: the gate and the answer (`answer.rs`), and which addresses to listen on (`config.rs`). Read next: `udp.rs`.
 
+mod query_log;
 mod seats;
 mod sys;
 mod tcp;
@@ -26,6 +27,10 @@ use tokio::task::JoinSet;
 
 use crate::answer::Responder;
 use crate::metrics::Metrics;
+
+use query_log::Tap;
+
+pub use query_log::{Choice, Format, LogWriter, QueryLog};
 
 /// What a client may take of the server over TCP (RFC 7766 sections 6.2 and 10, RFC 9210 section 4).
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +107,7 @@ impl Stop {
 pub struct Listeners {
     bound: Vec<Bound>,
     receive_buffer: usize,
+    query_log: Option<Arc<QueryLog>>,
 }
 
 /// The sockets of one listen address.
@@ -130,7 +136,7 @@ impl Listeners {
             let given = sys::ask_receive_buffer(socket, udp::RECEIVE_BUFFER);
             receive_buffer = receive_buffer.min(given.context("cannot ask for a receive buffer")?);
         }
-        Ok(Self { bound, receive_buffer })
+        Ok(Self { bound, receive_buffer, query_log: None })
     }
 
     /// The addresses bound, in the order asked for, with the ports that the kernel chose.
@@ -142,6 +148,11 @@ impl Listeners {
     /// queries when many come at once.
     pub fn receive_buffer(&self) -> usize {
         self.receive_buffer
+    }
+
+    /// Questions have lines in `log`.
+    pub fn logging(self, log: Arc<QueryLog>) -> Self {
+        Self { query_log: Some(log), ..self }
     }
 
     /// Answers until told to stop. Returns when everything that was received before is answered, and all sockets are
@@ -161,8 +172,10 @@ impl Listeners {
     ) -> Result<()> {
         // However this ends, the others end too.
         let _last = TellOnDrop(&stop);
-        let shared = Arc::new(tcp::Shared::new(Arc::clone(&responder), Arc::clone(&metrics), limits, stop.clone()));
-        let mut threads = udp::Threads::new(&responder, &metrics, &stop);
+        let tap = Tap::new(self.query_log);
+        let shared = tcp::Shared::new(Arc::clone(&responder), Arc::clone(&metrics), limits, stop.clone(), tap.clone());
+        let shared = Arc::new(shared);
+        let mut threads = udp::Threads::new(&responder, &metrics, &stop, tap);
         let mut tasks = JoinSet::new();
         for bound in self.bound {
             for socket in bound.udp {

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::query_log::Tap;
 use super::seats::{Admission, Seat, Seats};
 use super::{Limits, Stop};
 use crate::answer::{Peer, Responder, Transport, Worker};
@@ -47,21 +48,22 @@ pub(super) struct Shared {
     limits: Limits,
     stop: Stop,
     seats: Arc<Seats>,
+    tap: Tap,
     /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
     #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
     desks: Mutex<Vec<Box<Desk>>>,
 }
 
 impl Shared {
-    pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
+    pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop, tap: Tap) -> Self {
         let seats = Arc::new(Seats::new(limits));
-        Self { responder, metrics, limits, stop, seats, desks: Mutex::default() }
+        Self { responder, metrics, limits, stop, seats, tap, desks: Mutex::default() }
     }
 
     /// A desk for the length of one turn.
     fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| Box::new(Desk::new(&self.metrics)))
+        free.unwrap_or_else(|| Box::new(Desk::new(&self.metrics, self.tap.clone())))
     }
 
     /// One that a panic kept from being given back is not missed: its counters are in the metrics.
@@ -434,6 +436,7 @@ fn whole_message(octets: &[u8]) -> Option<&[u8]> {
 /// Where messages are answered: the large buffers, and what the responder needs. For one connection at a time.
 struct Desk {
     worker: Worker,
+    tap: Tap,
     /// Room for a message of the largest size that is nearly complete, and for one more read.
     input: Box<[u8]>,
     /// Room for one response of the largest size when it is nearly full.
@@ -451,10 +454,10 @@ struct Answered {
 }
 
 impl Desk {
-    fn new(metrics: &Metrics) -> Self {
+    fn new(metrics: &Metrics, tap: Tap) -> Self {
         let input = vec![0; 2 + MESSAGE + READ].into();
         let output = vec![0; FULL + 2 + MESSAGE].into();
-        Self { worker: Worker::new(metrics.worker()), input, output }
+        Self { worker: Worker::new(metrics.worker()), tap, input, output }
     }
 
     /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written.
@@ -472,7 +475,7 @@ impl Desk {
             // An empty message is shorter than a header, like others that the responder does not answer.
             let response = match query.len() {
                 0 => None,
-                length => responder.respond(&mut self.worker, peer, Transport::Tcp, message, length),
+                length => self.tap.respond(responder, &mut self.worker, peer, Transport::Tcp, message, length),
             };
             let Some(length) = response else {
                 answered.refused = true;
@@ -505,7 +508,7 @@ mod tests {
         let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
-        let shared = Shared::new(responder, Arc::default(), Limits::default(), Stop::default());
+        let shared = Shared::new(responder, Arc::default(), Limits::default(), Stop::default(), Tap::default());
         let Admission::Seated(seat) = shared.seats.admit(client.ip()) else { panic!("there is room") };
         let connection = Connection::new(accepted, Peer { from: client, to: address }, seat, Arc::new(shared));
         let size = size_of_val(&connection.run());

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
+use super::query_log::Tap;
 use super::sys::{self, Batch, Wait};
 use super::{Stop, own_address};
 use crate::answer::{Peer, Responder, Transport, Worker};
@@ -33,6 +34,7 @@ pub(super) struct Threads<'s> {
     responder: &'s Arc<Responder>,
     metrics: &'s Arc<Metrics>,
     stop: &'s Stop,
+    tap: Tap,
     /// Each thread has a clone of the sender, and drops it last.
     running: mpsc::Sender<()>,
     ended: mpsc::Receiver<()>,
@@ -40,18 +42,18 @@ pub(super) struct Threads<'s> {
 }
 
 impl<'s> Threads<'s> {
-    pub(super) fn new(responder: &'s Arc<Responder>, metrics: &'s Arc<Metrics>, stop: &'s Stop) -> Self {
+    pub(super) fn new(responder: &'s Arc<Responder>, metrics: &'s Arc<Metrics>, stop: &'s Stop, tap: Tap) -> Self {
         let (running, ended) = mpsc::channel(1);
-        Self { responder, metrics, stop, running, ended, handles: Vec::new() }
+        Self { responder, metrics, stop, tap, running, ended, handles: Vec::new() }
     }
 
     /// Starts one that answers what comes to `socket`, which is bound to `address`.
     pub(super) fn start(&mut self, socket: UdpSocket, address: SocketAddr) -> Result<()> {
         let (responder, stop, running) = (Arc::clone(self.responder), self.stop.clone(), self.running.clone());
-        let worker = Worker::new(self.metrics.worker());
+        let (worker, tap) = (Worker::new(self.metrics.worker()), self.tap.clone());
         let run = move || {
             let _running = running;
-            Loop { socket: &socket, address, responder: &responder, worker, drops: 0 }.run_to_the_end(&stop);
+            Loop { socket: &socket, address, responder: &responder, worker, tap, drops: 0 }.run_to_the_end(&stop);
         };
         let builder = thread::Builder::new().name(format!("udp-{}", self.handles.len()));
         self.handles.push(builder.spawn(run).context("cannot start a thread that answers UDP")?);
@@ -77,6 +79,7 @@ struct Loop<'t> {
     address: SocketAddr,
     responder: &'t Responder,
     worker: Worker,
+    tap: Tap,
     /// The kernel's count of drops when it was last looked at.
     drops: u32,
 }
@@ -116,8 +119,8 @@ impl Loop<'_> {
             let to = datagram.asked.map_or(self.address, |ip| SocketAddr::new(ip, self.address.port()));
             let peer = Peer { from: datagram.from, to };
             let length = datagram.length;
-            if let Some(length) = self.responder.respond(&mut self.worker, peer, Transport::Udp, datagram.slot, length)
-            {
+            let Self { responder, worker, tap, .. } = self;
+            if let Some(length) = tap.respond(responder, worker, peer, Transport::Udp, datagram.slot, length) {
                 batch.reply(index, length);
             }
         }
