@@ -181,7 +181,8 @@ impl Liveness {
     pub fn stuck(&self) -> usize {
         let mut pulses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pulses.retain(|pulse| pulse.strong_count() > 0);
-        let stuck = |pulse: &&Weak<AtomicBool>| pulse.upgrade().is_some_and(|pulse| !pulse.swap(false, Ordering::AcqRel));
+        let stuck =
+            |pulse: &&Weak<AtomicBool>| pulse.upgrade().is_some_and(|pulse| !pulse.swap(false, Ordering::AcqRel));
         pulses.iter().filter(stuck).count()
     }
 }

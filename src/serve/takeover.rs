@@ -153,7 +153,10 @@ impl Offer {
         ensure!(asked == ASK, "what was asked is not understood: another version of headless-dns?");
         let sockets = self.handout.copies().context("cannot copy the sockets")?;
         self.handout.0.given.store(true, Ordering::Release);
-        tracing::info!(sockets = sockets.len(), "another process takes the sockets: this one answers until that one does");
+        tracing::info!(
+            sockets = sockets.len(),
+            "another process takes the sockets: this one answers until that one does"
+        );
         let sending = async {
             stream.write_all(&u32::try_from(sockets.len())?.to_be_bytes()).await?;
             for part in sockets.chunks(fds::MOST) {

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
-use super::sys::{self, Batch, Wait};
 use super::bind::own_address;
+use super::sys::{self, Batch, Wait};
 use super::{Liveness, Stop};
 use crate::answer::{Peer, Responder, Transport, Worker};
 use crate::metrics::{Event, Metrics};
@@ -77,7 +77,16 @@ impl Drop for Ending {
 impl Threads {
     pub(super) fn new(common: Common, stop: Stop, address: SocketAddr, kept: bool) -> Self {
         let (ending, ended) = mpsc::unbounded_channel();
-        Self { common, stop, address, kept, ending, ended, running: HashMap::new(), run: |one, stop| one.run_to_the_end(stop) }
+        Self {
+            common,
+            stop,
+            address,
+            kept,
+            ending,
+            ended,
+            running: HashMap::new(),
+            run: |one, stop| one.run_to_the_end(stop),
+        }
     }
 
     /// Starts one that answers what comes to `socket`, which is bound to the address.
