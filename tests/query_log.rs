@@ -16,9 +16,10 @@ use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::rtype;
 use headless_dns::rules::Rules;
-use headless_dns::serve::{Choice, Format, Limits, Listeners, LogWriter, QueryLog, Stop};
+use headless_dns::serve::{self, Choice, Format, Limits, Listeners, LogWriter, QueryLog, Stop};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use common::{query, wire};
@@ -74,9 +75,13 @@ impl Server {
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let responder = Arc::new(Responder::new(zone, status, Access::default()));
         let (log, writer) = QueryLog::start(choice, format, to).unwrap();
-        let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap().logging(log);
+        let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
         let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Stop::default());
-        let running = tokio::spawn(listeners.serve(responder, Arc::clone(&metrics), Limits::default(), stop.clone()));
+        let limits = Limits::default();
+        let mut server = serve::Server::new(responder, Arc::clone(&metrics), limits, 1, stop.clone()).logging(log);
+        server.start(listeners).unwrap();
+        let (_, changes) = mpsc::channel(1);
+        let running = tokio::spawn(server.run(changes));
         Self { address, metrics, stop, running, writer }
     }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Opened, cluster, open, show};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, ManifestPath, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::metrics::{Event, Metrics};
-use crate::serve::{self, Limits, Listeners, LogWriter, QueryLog, Stop};
+use crate::serve::{self, Limits, Listeners, LogWriter, QueryLog, Server, Stop};
 use crate::source::ManifestSource;
 use crate::source::manifests::Watcher;
 use crate::status::Status;
@@ -41,10 +41,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     // From here on a signal is an event, and no longer the end of the process.
     let mut signals = Signals::new()?;
     let (log, log_writer) = query_log(config)?.unzip();
-    let mut listeners = bind(config)?;
-    if let Some(log) = log {
-        listeners = listeners.logging(log);
-    }
+    let listeners = bind(config)?;
     let addresses = listeners.addresses();
     let receive_buffer = listeners.receive_buffer();
     // Before the first reading, so that no change falls between.
@@ -54,7 +51,14 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(config));
     let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
     let stop = Stop::default();
-    let mut serving = pin!(listeners.serve(responder, Arc::clone(&metrics), limits(config), stop.clone()));
+    let workers = config.workers.get();
+    let mut server = Server::new(responder, Arc::clone(&metrics), limits(config), workers, stop.clone());
+    if let Some(log) = log {
+        server = server.logging(log);
+    }
+    server.start(listeners)?;
+    let (_, changes) = mpsc::channel(1);
+    let mut serving = pin!(server.run(changes));
     let announce = |from: &str| {
         show(banner(config, &addresses, &zone, from).as_bytes())?;
         tracing::info!(receive_buffer, serial = zone.serial(), "serving");

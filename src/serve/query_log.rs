@@ -119,8 +119,8 @@ pub(super) struct Seen {
 }
 
 impl Tap {
-    pub(super) fn new(log: Option<Arc<QueryLog>>) -> Self {
-        Self { log, due: 0 }
+    pub(super) fn new(log: Arc<QueryLog>) -> Self {
+        Self { log: Some(log), due: 0 }
     }
 
     /// [`Responder::respond`], and a line of it.
