@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::sys::{self, Batch, Wait};
 use super::{Stop, own_address};
-use crate::answer::{Peer, Responder, Transport, Worker};
+use crate::answer::{Peer, Reply, Responder, Transport, Worker};
 use crate::metrics::{Event, Metrics};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
@@ -116,9 +116,9 @@ impl Loop<'_> {
             let to = datagram.asked.map_or(self.address, |ip| SocketAddr::new(ip, self.address.port()));
             let peer = Peer { from: datagram.from, to };
             let length = datagram.length;
-            if let Some(length) = self.responder.respond(&mut self.worker, peer, Transport::Udp, datagram.slot, length)
-            {
-                batch.reply(index, length);
+            match self.responder.respond(&mut self.worker, peer, Transport::Udp, datagram.slot, length) {
+                Reply::Here(length) => batch.reply(index, length),
+                Reply::None | Reply::Pending(_) => {}
             }
         }
         match batch.send(self.socket) {
