@@ -198,6 +198,8 @@ pub mod ede {
     pub const PROHIBITED: u16 = 18;
     pub const STALE_NXDOMAIN: u16 = 19;
     pub const NOT_AUTHORITATIVE: u16 = 20;
+    pub const NO_REACHABLE_AUTHORITY: u16 = 22;
+    pub const NETWORK_ERROR: u16 = 23;
 }
 
 /// Writes one response over the query in `message`, section by section.
@@ -229,6 +231,23 @@ impl<'m> Writer<'m> {
     pub fn new(message: &'m mut [u8], question_end: usize, limit: usize, edns: bool) -> Self {
         let limit = limit.min(message.len()) - if edns { OPT_LENGTH } else { 0 };
         Self { message, at: question_end, limit, section: 0, counts: [0; 3], truncated: false }
+    }
+
+    /// Goes on behind `answers` records of the answer section, which end at `at`.
+    pub fn resume(message: &'m mut [u8], at: usize, answers: u16, limit: usize, edns: bool) -> Self {
+        let mut writer = Self::new(message, at, limit, edns);
+        writer.counts[Section::Answer as usize] = answers;
+        writer
+    }
+
+    /// What [`Self::resume`] needs: where the next record would stand, and how many there are in the answer section.
+    pub fn so_far(&self) -> (usize, u16) {
+        (self.at, self.counts[Section::Answer as usize])
+    }
+
+    /// Whether the query in the message wants recursion.
+    pub fn is_recursion_desired(&self) -> bool {
+        is_recursion_desired(self.message)
     }
 
     /// Goes on with a later section.
@@ -322,6 +341,15 @@ impl<'m> Writer<'m> {
         self.at
     }
 
+    /// [`Self::finish`] for an answer that is not ours: without AA, with RA.
+    pub fn finish_recursive(self, rcode: u16, edns: Option<Edns>, error: Option<(u16, &str)>) -> usize {
+        let Self { message, at, limit, section, counts, truncated } = self;
+        let writer = Writer { message: &mut *message, at, limit, section, counts, truncated };
+        let length = writer.finish(rcode, false, edns, error);
+        set_recursion_available(message);
+        length
+    }
+
     fn put(&mut self, octets: &[u8]) {
         self.message[self.at..self.at + octets.len()].copy_from_slice(octets);
         self.at += octets.len();
@@ -340,6 +368,16 @@ pub enum NameRef<'n> {
 /// A compression pointer to `position`, where it can be expressed (RFC 1035 section 4.1.4: 14 bits).
 pub fn pointer(position: usize) -> Option<u16> {
     (position < 0x4000).then_some(0xc000 | position as u16)
+}
+
+/// Whether the query in `message` has RD set (RFC 1035 section 4.1.1).
+pub fn is_recursion_desired(message: &[u8]) -> bool {
+    message[2] & 0x01 != 0
+}
+
+/// Sets RA in the response in `message` (RFC 1035 section 4.1.1).
+pub fn set_recursion_available(message: &mut [u8]) {
+    message[3] |= 0x80;
 }
 
 /// Turns the query in `message` into an error without an answer, and returns its length.

@@ -1,9 +1,10 @@
 //! Request and zone in, response out: the one engine, whatever brought the request.
 //!
 //! [`Responder::respond`] is the door: the gate, then one `match` over what the zone says. A response is written in
-//! the buffer of the query, in `response.rs`; why a name does not resolve is added by `why.rs`. Row ids (N1, A4, ...)
-//! are those of `tests/rows.md`. Octets are `wire.rs`, what exists is `zone.rs`.
+//! the buffer of the query, in `response.rs`; why a name does not resolve is added by `why.rs`; what a resolver is
+//! asked for, if anything, is in `outside.rs`. Row ids (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`, what exists is `zone.rs`.
 
+mod outside;
 mod response;
 mod why;
 
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 
 use crate::explain::{Absence, Asker, Finding};
 use crate::metrics::{Counters, Event};
+use crate::names::reverse::is_reverse;
 use crate::names::why::subject;
 use crate::names::{MAX_CHAIN, QueryName, WireName};
 use crate::rtype;
@@ -25,8 +27,11 @@ use crate::status::{DataState, Status};
 use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Section, Writer, ede, rcode};
 use crate::zone::{EXPECTED_TTL, Lookup, Site, Zone};
 
+use outside::Own;
 use response::Response;
 use why::{Budget, Explainer, Open};
+
+pub use outside::{Failure, ForeignRecord, Outside, Pending, Said};
 
 /// How a message came, and so how large a response may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +88,31 @@ impl Worker {
     }
 }
 
+/// What becomes of a message.
+#[derive(Debug)]
+pub enum Reply {
+    /// It deserves no response: over UDP it is dropped, and a TCP connection is closed.
+    None,
+    /// The response, of so many octets, stands at the start of the message's buffer.
+    Here(usize),
+    /// A resolver has to be asked first: the buffer is as good as empty. Only where [`Responder::asking`] allows it.
+    Pending(Box<Pending>),
+}
+
+impl Reply {
+    /// The length of a response that is here.
+    pub fn length(&self) -> Option<usize> {
+        if let Self::Here(length) = self { Some(*length) } else { None }
+    }
+}
+
 /// Answers messages, whatever brought them.
 pub struct Responder {
     zone: Arc<Zone>,
     status: Arc<Status>,
     access: ArcSwap<Access>,
     explainer: Option<Explainer>,
+    outside: Option<Outside>,
     /// What everyone is told before everything was read.
     not_synced: String,
 }
@@ -97,7 +121,8 @@ impl Responder {
     /// Answers for `zone`, and explains to nobody.
     pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
         let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
-        Self { zone, status, access: ArcSwap::from_pointee(access), explainer: None, not_synced }
+        let access = ArcSwap::from_pointee(access);
+        Self { zone, status, access, explainer: None, outside: None, not_synced }
     }
 
     /// Also says why names do not resolve, to the clients in `to`; to nobody where this is empty.
@@ -114,11 +139,15 @@ impl Responder {
         }
     }
 
+    /// Also leaves to a resolver what `outside` says.
+    pub fn asking(self, outside: Outside) -> Self {
+        Self { outside: Some(outside), ..self }
+    }
+
     /// Reads the query in `message[..length]` and writes the response over it, from the start of `message`.
     ///
-    /// Returns the length of the response in octets, or `None` where the message deserves none: over UDP it is then
-    /// dropped, and a TCP connection is closed. Never panics: a panic inside is caught and answered with SERVFAIL.
-    /// `message` is at least 1232 octets long for UDP (the whole slot of the datagram), 65,535 for TCP.
+    /// Never panics: a panic inside is caught and answered with SERVFAIL. `message` is at least 1232 octets long for
+    /// UDP (the whole slot of the datagram), 65,535 for TCP. A response that is pending is not counted.
     pub fn respond(
         &self,
         worker: &mut Worker,
@@ -126,31 +155,27 @@ impl Responder {
         transport: Transport,
         message: &mut [u8],
         length: usize,
-    ) -> Option<usize> {
-        let (response, rcode) = guarded(message, |message| self.answer(worker, peer, transport, message, length))
-            .unwrap_or_else(|servfail| {
+    ) -> Reply {
+        let made = guarded(message, |message| self.answer(worker, peer, transport, message, length)).unwrap_or_else(
+            |servfail| {
                 worker.counters.count(Event::Panics);
-                Some((servfail, rcode::SERVFAIL))
-            })?;
-        worker.counters.count(rcode_event(rcode));
-        if message[2] & 0x02 != 0 {
-            let udp = transport == Transport::Udp;
-            worker.counters.count(if udp { Event::TruncatedUdp } else { Event::TruncatedTcp });
+                Made::Response(servfail, rcode::SERVFAIL)
+            },
+        );
+        match made {
+            Made::Response(length, rcode) => {
+                count_response(&worker.counters, transport, message, rcode);
+                Reply::Here(length)
+            }
+            Made::Nothing => Reply::None,
+            Made::Pending(pending) => Reply::Pending(pending),
         }
-        Some(response)
     }
 
-    fn answer(
-        &self,
-        worker: &mut Worker,
-        peer: Peer,
-        transport: Transport,
-        message: &mut [u8],
-        length: usize,
-    ) -> Option<(usize, u16)> {
+    fn answer(&self, worker: &mut Worker, peer: Peer, transport: Transport, message: &mut [u8], length: usize) -> Made {
         let drop = |worker: &Worker, event| {
             worker.counters.count(event);
-            None
+            Made::Nothing
         };
         if let Err(event) = wire::gate(&message[..length]) {
             return drop(worker, event);
@@ -164,30 +189,31 @@ impl Responder {
             return drop(worker, Event::DroppedNotAllowed);
         }
         match wire::read(&message[..length], &mut worker.name) {
-            Ok(query) if allowed => Some(self.resolve(worker, peer, transport, message, query)),
+            Ok(query) if allowed => {
+                let made = self.resolve(worker, peer, transport, message, query);
+                if let Some(outside) = &self.outside
+                    && outside.serves(peer)
+                {
+                    wire::set_recursion_available(message);
+                }
+                made
+            }
             Ok(Query { question_end, edns, .. }) => {
                 let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
-                Some((wire::refuse(message, refusal, Some((ede::PROHIBITED, ""))), rcode::REFUSED))
+                Made::Response(wire::refuse(message, refusal, Some((ede::PROHIBITED, ""))), rcode::REFUSED)
             }
             Err(refusal) => {
                 let refusal = if allowed { refusal } else { Refusal::header_only(rcode::REFUSED) };
-                Some((wire::refuse(message, refusal, None), refusal.rcode))
+                Made::Response(wire::refuse(message, refusal, None), refusal.rcode)
             }
         }
     }
 
-    fn resolve(
-        &self,
-        worker: &mut Worker,
-        peer: Peer,
-        transport: Transport,
-        message: &mut [u8],
-        query: Query,
-    ) -> (usize, u16) {
+    fn resolve(&self, worker: &mut Worker, peer: Peer, transport: Transport, message: &mut [u8], query: Query) -> Made {
         worker.turn = worker.turn.wrapping_add(1);
         let refuse = |message: &mut [u8], rcode, error| {
             let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
-            (wire::refuse(message, refusal, Some(error)), rcode)
+            Made::Response(wire::refuse(message, refusal, Some(error)), rcode)
         };
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             return refuse(message, rcode::REFUSED, (ede::PROHIBITED, "zone transfers are not offered"));
@@ -203,15 +229,36 @@ impl Responder {
         match self.write(worker, peer, query, state, &mut response) {
             Outcome::Answered(rcode, _) if state == DataState::Stale => {
                 let sentence = self.status.sentence();
-                (response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence))), rcode)
+                Made::Response(response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence))), rcode)
             }
             Outcome::Answered(rcode, open) => {
                 let cause = open.and_then(|open| self.cause(worker, peer, query, open));
                 let error = cause.map(|cause| (cause.code(), cause.brief()));
                 let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-                (response.writer.finish(rcode, true, query.edns, error), rcode)
+                Made::Response(response.writer.finish(rcode, true, query.edns, error), rcode)
             }
-            Outcome::NotInZone => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
+            Outcome::LeavesZones => {
+                let (at, answers) = response.writer.so_far();
+                let stale =
+                    (state == DataState::Stale).then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
+                let own = Own::Alias { answers, note: stale };
+                Made::Pending(Pending::new(peer, transport, query, worker.alias.to_wire(), &message[..at], own))
+            }
+            Outcome::NotInZone => match self.outside.as_ref().filter(|outside| outside.serves(peer)) {
+                Some(outside) if wire::is_recursion_desired(message) => {
+                    // Which reverse names are ours is known with the addresses.
+                    if state == DataState::NotSynced && is_reverse(&worker.name) {
+                        return refuse(message, rcode::SERVFAIL, (ede::NOT_READY, &self.not_synced));
+                    }
+                    let Some(special) = outside.special(&worker.name) else {
+                        let question = &message[..query.question_end];
+                        let name = worker.name.to_wire();
+                        return Made::Pending(Pending::new(peer, transport, query, name, question, Own::Nothing));
+                    };
+                    outside::write_special(&special, message, query, limit)
+                }
+                _ => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
+            },
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
                 let told = !sentence.is_empty() && self.tells(peer);
@@ -271,10 +318,15 @@ impl Responder {
             Step::NotInZone => Outcome::NotInZone,
             Step::NotReady => Outcome::NotReady,
             Step::Circle => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
-            Step::Follow(target, owner) => {
-                let (rcode, ends) = self.follow(worker, query, target, owner, response);
-                Outcome::Answered(rcode, (!ends || rcode == rcode::NXDOMAIN).then_some(Open::Chain))
-            }
+            Step::Follow(target, owner) => match self.follow(worker, query, target, owner, response) {
+                End::At(rcode) => Outcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Open::Chain)),
+                End::Never => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
+                // Who does not want recursion follows the rest itself.
+                End::Outside if self.follows_outside() && response.writer.is_recursion_desired() => {
+                    Outcome::LeavesZones
+                }
+                End::Outside => Outcome::Answered(rcode::NOERROR, None),
+            },
             Step::Why(labels, apex_at) => {
                 response.text(&self.why(worker, labels, apex_at, state));
                 Outcome::Answered(rcode::NOERROR, None)
@@ -303,7 +355,11 @@ impl Responder {
         text
     }
 
-    /// Follows a chain of CNAMEs, and returns the rcode of its last name (RFC 6604 section 2.1), and whether it ends.
+    fn follows_outside(&self) -> bool {
+        self.outside.as_ref().is_some_and(|outside| outside.aliases)
+    }
+
+    /// Follows a chain of CNAMEs. Where it leaves the zones, the name there is the worker's alias.
     fn follow(
         &self,
         worker: &mut Worker,
@@ -311,28 +367,27 @@ impl Responder {
         target: WireName,
         owner: u16,
         response: &mut Response<'_>,
-    ) -> (u16, bool) {
+    ) -> End {
         let mut visited = vec![worker.name.to_wire(), target];
         let mut owner = owner;
         while let Some(target) = visited.last() {
             worker.alias.set(target);
             let names = Names { owner, apex: None };
-            let step = self.zone.look_up(&worker.alias, query.qtype, |lookup| match lookup {
-                // N14: names outside are not chased.
-                Lookup::NotInZone => Step::Done(rcode::NOERROR),
-                lookup => self.write_lookup(&worker.alias, names, query, lookup, response),
+            let step = self.zone.look_up(&worker.alias, query.qtype, |lookup| {
+                self.write_lookup(&worker.alias, names, query, lookup, response)
             });
             match step {
                 Step::Follow(next, at) if visited.len() <= MAX_CHAIN && !visited.contains(&next) => {
                     visited.push(next);
                     owner = at;
                 }
-                Step::Done(rcode) | Step::Denied(rcode, _) => return (rcode, true),
-                Step::Follow(..) | Step::Circle => return (rcode::NOERROR, false),
-                _ => return (rcode::NOERROR, true),
+                Step::Done(rcode) | Step::Denied(rcode, _) => return End::At(rcode),
+                Step::Follow(..) | Step::Circle => return End::Never,
+                Step::NotInZone => return End::Outside,
+                _ => break,
             }
         }
-        (rcode::NOERROR, true)
+        End::At(rcode::NOERROR)
     }
 
     fn write_lookup(
@@ -376,10 +431,7 @@ impl Responder {
 }
 
 /// Answers, or catches the panic of it: then `message` is SERVFAIL, and its length the error.
-fn guarded(
-    message: &mut [u8],
-    answer: impl FnOnce(&mut [u8]) -> Option<(usize, u16)>,
-) -> Result<Option<(usize, u16)>, usize> {
+fn guarded(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> Made) -> Result<Made, usize> {
     let mut header = [0; 4];
     header.copy_from_slice(&message[..4]);
     catch_unwind(AssertUnwindSafe(|| answer(message))).map_err(|_| {
@@ -400,6 +452,14 @@ fn stale(rcode: u16) -> u16 {
     if rcode == rcode::NXDOMAIN { ede::STALE_NXDOMAIN } else { ede::STALE_ANSWER }
 }
 
+/// Counts the response in `message`.
+pub fn count_response(counters: &Counters, transport: Transport, message: &[u8], rcode: u16) {
+    counters.count(rcode_event(rcode));
+    if message[2] & 0x02 != 0 {
+        counters.count(if transport == Transport::Udp { Event::TruncatedUdp } else { Event::TruncatedTcp });
+    }
+}
+
 fn rcode_event(rcode: u16) -> Event {
     match rcode {
         rcode::NOERROR => Event::NoError,
@@ -412,12 +472,31 @@ fn rcode_event(rcode: u16) -> Event {
     }
 }
 
+/// What became of a message.
+enum Made {
+    Nothing,
+    /// Of this length, with this rcode.
+    Response(usize, u16),
+    Pending(Box<Pending>),
+}
+
 /// What became of a query.
 enum Outcome {
     /// With this rcode, and perhaps with something to explain.
     Answered(u16, Option<Open>),
+    /// The last CNAME leads out of the zones, and is to be followed there.
+    LeavesZones,
     NotInZone,
     NotReady,
+}
+
+/// Where a chain of CNAMEs ends.
+enum End {
+    /// At a name with this rcode (RFC 6604 section 2.1).
+    At(u16),
+    /// At a name outside the zones.
+    Outside,
+    Never,
 }
 
 /// What became of one name.
@@ -470,8 +549,8 @@ mod tests {
             message[..100].fill(0xff);
             panic!("on purpose");
         });
-        assert_eq!(length, Err(12));
+        assert!(matches!(length, Err(12)));
         assert_eq!(message[..12], [0x12, 0x34, 0x81, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(guarded(&mut message, |_| Some((7, 0))), Ok(Some((7, 0))));
+        assert!(matches!(guarded(&mut message, |_| Made::Response(7, 0)), Ok(Made::Response(7, 0))));
     }
 }

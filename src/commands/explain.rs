@@ -201,8 +201,8 @@ impl Engine {
         let mut message = query(ID, name, qtype);
         let asked = message.len();
         message.resize(MAX_TCP, 0);
-        let length = self.responder.respond(&mut self.worker, peer, Transport::Tcp, &mut message, asked);
-        let response = length.and_then(|length| Reply::read(&message[..length], ID, name, qtype));
+        let made = self.responder.respond(&mut self.worker, peer, Transport::Tcp, &mut message, asked);
+        let response = made.length().and_then(|length| Reply::read(&message[..length], ID, name, qtype));
         response.context("the engine gave no response")
     }
 }

@@ -4,11 +4,13 @@
 //! zero octet last). This file has the names themselves ([`WireName`], [`QueryName`]) and the forms that a name
 //! can have under a zone ([`Owner`]). Not here: what exists at a name (`zone.rs`) and what is answered
 //! (`answer.rs`). Beside it: [`labels`] packs many labels into little memory, [`dashed`] writes addresses as
-//! labels, [`reverse`] knows `in-addr.arpa` and `ip6.arpa`, [`why`] the names that ask why.
+//! labels, [`reverse`] knows `in-addr.arpa` and `ip6.arpa`, [`why`] the names that ask why, [`special`] those that
+//! nobody outside is asked for.
 
 pub mod dashed;
 pub mod labels;
 pub mod reverse;
+pub mod special;
 pub mod why;
 
 use std::fmt;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
-use crate::answer::{Peer, Responder, Transport, Worker};
+use crate::answer::{Peer, Reply, Responder, Transport, Worker};
 use crate::metrics::Event;
 use crate::wire::client::{Asked, rcode_and_errors, rcode_name};
 use crate::wire::{self, rcode};
@@ -132,13 +132,13 @@ impl Tap {
         transport: Transport,
         message: &mut [u8],
         length: usize,
-    ) -> Option<usize> {
+    ) -> Reply {
         if self.log.is_none() {
             return responder.respond(worker, peer, transport, message, length);
         }
         let seen = Seen::of(&message[..length]);
         let response = responder.respond(worker, peer, transport, message, length);
-        if let Some(length) = response {
+        if let Reply::Here(length) = response {
             self.write(&seen, worker, peer, transport, &message[..length]);
         }
         response

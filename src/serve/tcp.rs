@@ -23,7 +23,7 @@ use super::query_log::Tap;
 use super::seats::{Admission, Seat, Seats};
 use super::takeover::Registered;
 use super::{Limits, Phase, Stop};
-use crate::answer::{Peer, Responder, Transport, Worker};
+use crate::answer::{Peer, Reply, Responder, Transport, Worker};
 use crate::metrics::{Counters, Event, Metrics};
 
 /// The largest message: its length is two octets (RFC 1035 section 4.2.2).
@@ -516,10 +516,10 @@ impl Desk {
             message[..query.len()].copy_from_slice(query);
             // An empty message is shorter than a header, like others that the responder does not answer.
             let response = match query.len() {
-                0 => None,
+                0 => Reply::None,
                 length => self.tap.respond(responder, &mut self.worker, peer, Transport::Tcp, message, length),
             };
-            let Some(length) = response else {
+            let Reply::Here(length) = response else {
                 answered.refused = true;
                 break;
             };

@@ -21,7 +21,7 @@ use super::bind::own_address;
 use super::query_log::Tap;
 use super::sys::{self, Batch, Wait};
 use super::{Liveness, Stop};
-use crate::answer::{Peer, Responder, Transport, Worker};
+use crate::answer::{Peer, Reply, Responder, Transport, Worker};
 use crate::metrics::{Event, Metrics};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
@@ -191,8 +191,9 @@ impl Loop<'_> {
             let peer = Peer { from: datagram.from, to };
             let length = datagram.length;
             let Self { responder, worker, tap, .. } = self;
-            if let Some(length) = tap.respond(responder, worker, peer, Transport::Udp, datagram.slot, length) {
-                batch.reply(index, length);
+            match tap.respond(responder, worker, peer, Transport::Udp, datagram.slot, length) {
+                Reply::Here(length) => batch.reply(index, length),
+                Reply::None | Reply::Pending(_) => {}
             }
         }
         match batch.send(self.socket) {

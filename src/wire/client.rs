@@ -214,6 +214,8 @@ pub fn ede_name(code: u16) -> Option<&'static str> {
         ede::PROHIBITED => Some("Prohibited"),
         ede::STALE_NXDOMAIN => Some("Stale NXDOMAIN Answer"),
         ede::NOT_AUTHORITATIVE => Some("Not Authoritative"),
+        ede::NO_REACHABLE_AUTHORITY => Some("No Reachable Authority"),
+        ede::NETWORK_ERROR => Some("Network Error"),
         _ => None,
     }
 }
