@@ -73,6 +73,8 @@ pub struct Followed {
 struct Follow {
     what: Followed,
     state: WatchState,
+    /// Since when.
+    since: Option<Instant>,
     /// It was listed to its end once.
     listed: bool,
     /// And its changes were followed: a list alone goes stale at once.
@@ -141,6 +143,7 @@ impl Live {
             let follow = Follow {
                 what: *what,
                 state: WatchState::Waiting,
+                since: None,
                 listed: false,
                 followed: false,
                 lost_since: None,
@@ -296,6 +299,10 @@ impl Live {
         if old == follow.state {
             return;
         }
+        // A failure that gives another reason is the same failure.
+        if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
+            follow.since = Some(now);
+        }
         if let WatchState::Denied(verb) = follow.state {
             let Followed { name, .. } = follow.what;
             let sentence = format!("the API server does not allow `{verb}` on {name}: {}", follow.meanwhile());
@@ -311,6 +318,7 @@ impl Live {
             resource: follow.what.name,
             required: follow.what.required,
             state: follow.state.clone(),
+            since: follow.since.map(Instant::into_std),
         };
         self.status.set_watches(self.follows.values().map(shown).collect());
     }
