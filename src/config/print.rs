@@ -70,6 +70,8 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("tcp-connections", Some(number(config.tcp.connections as u64))),
         ("tcp-connections-per-client", Some(number(config.tcp.connections_per_client as u64))),
         ("tcp-idle", Some(number(config.tcp.idle.as_secs()))),
+        ("admin", Some(config.admin.address.map_or("none".into(), |address| address.to_string().into()))),
+        ("admin-api", config.admin.api.map(|address| address.to_string().into())),
         ("log", Some(config.log.filter.text().into())),
         ("log-format", Some(config.log.format.name().into())),
     ]
