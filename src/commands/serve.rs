@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::{Opened, cluster, open, show};
+use crate::admin::{self, View};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, ManifestPath, NotAllowed, Source};
 use crate::metrics::{Event, Metrics};
@@ -42,6 +43,8 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let listeners = bind(config)?;
     let addresses = listeners.addresses();
+    let watched_at = admin::Listeners::bind(config.admin.address, config.admin.api)?;
+    let admin_addresses = watched_at.addresses();
     let receive_buffer = listeners.receive_buffer();
     // Before the first reading, so that no change falls between.
     let mut watcher = watch(config);
@@ -50,9 +53,13 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(config));
     let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
     let stop = Stop::default();
-    let mut serving = pin!(listeners.serve(responder, Arc::clone(&metrics), limits(config), stop.clone()));
+    let view = View { status: Arc::clone(&status) };
+    let mut serving = pin!(beside(
+        listeners.serve(responder, Arc::clone(&metrics), limits(config), stop.clone()),
+        watched_at.serve(view, admin::Limits::default()),
+    ));
     let announce = |from: &str| {
-        show(banner(config, &addresses, &zone, from).as_bytes())?;
+        show(banner(config, &addresses, &admin_addresses, &zone, from).as_bytes())?;
         tracing::info!(receive_buffer, serial = zone.serial(), "serving");
         anyhow::Ok(())
     };
@@ -102,6 +109,17 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("stopped: {}", summary(&metrics));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Answers, and is looked at meanwhile; a server that nobody can look at any more ends.
+async fn beside(
+    serving: impl Future<Output = anyhow::Result<()>>,
+    watched: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        served = serving => served,
+        watched = watched => watched.context("the admin listener ended"),
+    }
 }
 
 /// Follows a cluster until a signal ends it; announces when everything was read once.
@@ -226,7 +244,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// What is served, from where, at which addresses, and a line to try.
-fn banner(config: &Config, addresses: &[SocketAddr], zone: &Zone, from: &str) -> String {
+fn banner(config: &Config, addresses: &[SocketAddr], admin: &[SocketAddr], zone: &Zone, from: &str) -> String {
     let (services, names) = zone.size();
     let mut source = from.to_owned();
     if let Some(range) = config.simulate {
@@ -240,11 +258,12 @@ fn banner(config: &Config, addresses: &[SocketAddr], zone: &Zone, from: &str) ->
         ip => ip,
     };
     let example = zone.example().to_string();
+    let admin: String = admin.iter().map(|address| format!("admin   http://{address}\n")).collect();
     format!(
         "headless-dns {}\n\
          zone    {} with {services} Services; {names} addresses in reverse, in {}\n\
          source  {source}\n\
-         listen  {listen} over UDP and TCP, {} workers\n\
+         listen  {listen} over UDP and TCP, {} workers\n{admin}\
          try     dig @{ip} -p {} +short {}\n",
         env!("CARGO_PKG_VERSION"),
         list(config.zones()),
