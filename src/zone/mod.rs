@@ -202,6 +202,11 @@ impl Zone {
         (services, self.names_of_v4.len() + self.names_of_v6.len())
     }
 
+    /// How many endpoints have a name that is answered, over all Services.
+    pub fn endpoints(&self) -> usize {
+        self.services.iter().map(|published| published.records.served() as usize).sum()
+    }
+
     /// A name with addresses to try: that of the Service with the most, of several the first by name; the name
     /// server's where no Service has any.
     pub fn example(&self) -> WireName {
