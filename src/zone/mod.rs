@@ -244,6 +244,20 @@ impl Zone {
         self.services.contains_key(service.0)
     }
 
+    /// Every Service of which anything is known, by namespace and name.
+    pub fn services(&self) -> Vec<(String, String)> {
+        let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
+        let name = |key: ServiceKey<'_>| (text(key.namespace()), text(key.service()));
+        self.services.iter().map(|service| name(ServiceKey(service.key()))).collect()
+    }
+
+    /// Every namespace of which anything is known; one may come twice.
+    pub fn namespaces(&self) -> Vec<String> {
+        let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
+        let with_pods = self.pods.iter().map(|pods| text(pods.key()));
+        self.namespaces.iter().map(|namespace| text(namespace.key())).chain(with_pods).collect()
+    }
+
     /// Looks up the records of type `qtype` at `name`, and shows `see` what was found.
     ///
     /// `qtype` may be ANY: then one RRset is found (RFC 8482 section 4.1). `see` must not call the zone again.
