@@ -10,7 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headless_dns::admin::{Limits, Listeners, View};
+use headless_dns::names::WireName;
+use headless_dns::names::reverse::ReverseZones;
+use headless_dns::rules::Rules;
 use headless_dns::status::{Status, WatchState, WatchStatus};
+use headless_dns::zone::{Settings, Zone};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -42,7 +46,10 @@ impl Server {
         let listeners = Listeners::bind(Some(address.parse().unwrap()), None).unwrap();
         let (address, status) = (listeners.addresses()[0], Arc::<Status>::default());
         let mut running = JoinSet::new();
-        running.spawn(listeners.serve(View { status: Arc::clone(&status) }, limits));
+        let apexes = vec![WireName::parse("cluster.local").unwrap()];
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+        running.spawn(listeners.serve(View { zone, status: Arc::clone(&status), metrics: Arc::default() }, limits));
         Self { address, status, running }
     }
 
@@ -126,6 +133,17 @@ async fn readiness_from_not_read_to_leaving() {
     let (code, body) = server.get("/readyz").await;
     assert!(code == 503 && body.contains("[-]leaving failed"), "{body}");
     assert_eq!(server.get("/livez").await.0, 200, "it lives while it leaves");
+}
+
+#[tokio::test]
+async fn metrics_in_the_form_that_is_asked_for() {
+    let server = Server::start(limits());
+    let (code, head, body) = server.ask("GET", "/metrics", "").await;
+    assert!(code == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("\ncoredns_build_info{") && body.contains("\nheadless_dns_ready 0"), "{body}");
+    let fields = "Accept: application/openmetrics-text;version=1.0.0\r\n";
+    let (_, head, body) = server.ask("GET", "/metrics", fields).await;
+    assert!(head.contains("application/openmetrics-text") && body.ends_with("# EOF\n"), "{head}");
 }
 
 #[tokio::test]

@@ -22,7 +22,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
+use crate::metrics::{Format, Metrics, ZoneFigures};
 use crate::status::Status;
+use crate::zone::Zone;
 
 use body::Body;
 use health::Health;
@@ -33,8 +35,12 @@ pub use listen::Limits;
 
 /// What is looked at.
 pub struct View {
+    /// What is answered.
+    pub zone: Arc<Zone>,
     /// Whether the data can be trusted, and what is waited for.
     pub status: Arc<Status>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The addresses, bound; nobody is served yet.
@@ -97,6 +103,7 @@ async fn answer(view: Arc<View>, request: Request<Incoming>, offer: Offer) -> Re
     let mut response = match route::route(&head, offer) {
         Ok(Route::Live) => of_health(health::live()),
         Ok(Route::Ready { verbose }) => of_health(health::ready(&view.status, verbose, Instant::now())),
+        Ok(Route::Metrics) => of_metrics(&view, request.headers().get(header::ACCEPT)),
         Err(refusal) => refused(&refusal, offer),
     };
     let headers = response.headers_mut();
@@ -127,6 +134,14 @@ fn is_foreign(request: &Request<Incoming>) -> bool {
 
 fn of_health(Health { good, text }: Health) -> Response<Body> {
     plain(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+}
+
+fn of_metrics(view: &View, accept: Option<&HeaderValue>) -> Response<Body> {
+    let format = Format::accepted(accept.and_then(|accept| accept.to_str().ok()));
+    let (services, reverse_addresses) = view.zone.size();
+    let figures =
+        ZoneFigures { services, endpoints: view.zone.endpoints(), reverse_addresses, serial: view.zone.serial() };
+    typed(StatusCode::OK, format.content_type(), view.metrics.render(&view.status, figures, format))
 }
 
 fn refused(refusal: &Refusal, offer: Offer) -> Response<Body> {

@@ -8,8 +8,14 @@
 use std::net::IpAddr;
 
 /// The paths, in the order in which they are listed; those behind [`Offer::everything`] last.
-const PATHS: &[(&str, bool)] =
-    &[("/livez", false), ("/readyz", false), ("/healthz", false), ("/health", false), ("/ready", false)];
+const PATHS: &[(&str, bool)] = &[
+    ("/livez", false),
+    ("/readyz", false),
+    ("/metrics", false),
+    ("/healthz", false),
+    ("/health", false),
+    ("/ready", false),
+];
 
 /// What is to be had at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +47,8 @@ pub(super) enum Route {
         /// With every part of it.
         verbose: bool,
     },
+    /// What was counted.
+    Metrics,
 }
 
 /// Why nothing is to be had.
@@ -69,6 +77,7 @@ pub(super) fn route(head: &Head<'_>, offer: Offer) -> Result<Route, Refusal> {
     }
     match head.path {
         "/livez" | "/healthz" | "/health" => Ok(Route::Live),
+        "/metrics" => Ok(Route::Metrics),
         // A probe is not refused for a parameter: it would end a server that works.
         _ => Ok(Route::Ready { verbose: parameters(head.query).any(|(name, _)| name == "verbose") }),
     }

@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
     Admin, AskedName, Clients, Config, Export, Form, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed,
-    Origins, Output, Question, Source, Strictness, Tcp, default_workers,
+    Origins, Output, Question, Source, Strictness, Tcp, default_lame_duck, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
@@ -38,6 +38,8 @@ pub(super) struct Options {
     objects: ObjectOptions,
     #[command(flatten)]
     listening: ListeningOptions,
+    #[command(flatten)]
+    life: LifeOptions,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -234,6 +236,19 @@ struct ListeningOptions {
 }
 
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = LISTENING)]
+struct LifeOptions {
+    /// After SIGTERM, answer this long before the sockets close, in seconds, 0 to 3600 [default: 5 in a Pod that watches
+    /// its cluster, else 0].
+    #[arg(long, env = "HEADLESS_DNS_LAME_DUCK", value_name = "SECONDS", value_parser = seconds(0, 3600))]
+    lame_duck: Option<Duration>,
+    /// Take the place, and the sockets, of the server that has this Unix socket, once everything was read; then the next
+    /// one can do so.
+    #[arg(long, env = "HEADLESS_DNS_TAKEOVER", value_name = "PATH")]
+    takeover: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 struct LogOptions {
     /// What is logged to standard error: off, error, warn, info, debug, trace, or TARGET=LEVEL with commas between.
@@ -265,11 +280,15 @@ fn whole(unit: &'static str, least: u32, most: u32) -> impl Fn(&str) -> Result<u
 impl Options {
     /// The configuration; `origins` is for errors, and says whether anybody asked for the listeners.
     pub(super) fn config(self, origins: &Origins) -> Result<Config, String> {
-        let Self { config: _, naming, objects, listening, log } = self;
+        let Self { config: file, naming, objects, listening, life, log } = self;
+        let source = objects.source(origins)?;
         let config = Config {
             admin: listening.admin(origins, objects.is_cluster()),
+            file,
             simulate: objects.simulated_range(),
-            source: objects.source(origins)?,
+            lame_duck: life.lame_duck.unwrap_or_else(|| default_lame_duck(&source)),
+            takeover: life.takeover,
+            source,
             endpoints_source: objects.endpoints_source,
             namespace: objects.namespace,
             max_manifest_size: objects.max_manifest_size,

@@ -32,6 +32,8 @@ pub const DEMO: &str = include_str!("../../config/demo.yaml");
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// The configuration file that was read.
+    pub file: Option<PathBuf>,
     /// The zone's apex.
     pub zone: WireName,
     /// More apexes, under which the same names stand.
@@ -71,8 +73,20 @@ pub struct Config {
     pub tcp: Tcp,
     /// Where it can be looked at.
     pub admin: Admin,
+    /// How long the server answers after it was asked to end.
+    pub lame_duck: Duration,
+    /// The Unix socket at which a server's sockets can be had, by this one and by the next.
+    pub takeover: Option<PathBuf>,
     /// What is logged.
     pub log: Log,
+}
+
+/// How long a server of this source answers after it was asked to end, where nobody says: in a Pod that watches its
+/// cluster the 5 s in which the nodes forget it, else not at all.
+pub fn default_lame_duck(source: &Source) -> Duration {
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let watches = matches!(source, Source::Cluster { .. });
+    Duration::from_secs(if in_pod && watches { 5 } else { 0 })
 }
 
 /// Where objects come from.

@@ -94,6 +94,8 @@ events! {
     WatchFailures = "watch failures",
     /// Watches of a live cluster whose task ended, and was started again.
     WatchRestarts = "watch restarts",
+    /// Threads and tasks that ended, or panicked, and were started again; reloads that panicked.
+    TaskRestarts = "tasks restarted",
     /// Objects and events of a live cluster that could not be read.
     ObjectsSkipped = "objects skipped",
     /// Changes that were found by listing again, and not by an event.

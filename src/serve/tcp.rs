@@ -20,7 +20,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::seats::{Admission, Seat, Seats};
-use super::{Limits, Stop};
+use super::takeover::Registered;
+use super::{Limits, Phase, Stop};
 use crate::answer::{Peer, Responder, Transport, Worker};
 use crate::metrics::{Counters, Event, Metrics};
 
@@ -32,6 +33,8 @@ const READ: usize = 16 << 10;
 const FULL: usize = 16 << 10;
 /// How many reads, or writes of [`FULL`] octets, before the others have their turn.
 const TURNS: usize = 4;
+/// Once we are about to stop, how long a connection stays open after its last reply.
+const LEAVING_IDLE: Duration = Duration::from_millis(500);
 /// When we stop, how long a quiet connection stays open for a query that is on its way.
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// After our last octet, how long the client has to take it. Closed with a query unread, the kernel throws away
@@ -40,7 +43,7 @@ const LINGER: Duration = Duration::from_millis(250);
 /// The shortest and longest pause after a failed accept.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// What all connections of a server share.
+/// What all connections of an address share; all but `stop` with those of the other addresses.
 pub(super) struct Shared {
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
@@ -49,13 +52,25 @@ pub(super) struct Shared {
     seats: Arc<Seats>,
     /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
     #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
-    desks: Mutex<Vec<Box<Desk>>>,
+    desks: Arc<Mutex<Vec<Box<Desk>>>>,
 }
 
 impl Shared {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
         let seats = Arc::new(Seats::new(limits));
-        Self { responder, metrics, limits, stop, seats, desks: Mutex::default() }
+        Self { responder, metrics, limits, stop, seats, desks: Arc::default() }
+    }
+
+    /// The same for one address, which can be told to stop alone.
+    pub(super) fn for_place(&self, stop: Stop) -> Self {
+        Self {
+            responder: Arc::clone(&self.responder),
+            metrics: Arc::clone(&self.metrics),
+            limits: self.limits,
+            stop,
+            seats: Arc::clone(&self.seats),
+            desks: Arc::clone(&self.desks),
+        }
     }
 
     /// A desk for the length of one turn.
@@ -75,8 +90,21 @@ pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
     TcpListener::from_std(listener)
 }
 
+/// One address that is listened on.
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    /// Somebody keeps the listening socket, and the connections that wait in it.
+    pub(super) kept: bool,
+    pub(super) shared: Arc<Shared>,
+    /// As long as it lives, another process can have the sockets.
+    pub(super) registered: Option<Registered>,
+}
+
 /// Accepts connections until told to stop, and then until the last of them has ended.
-pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+pub(super) async fn listen(listener: TcpListener, place: Place) {
+    let Place { address, kept, shared, registered } = place;
+    let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
+    let mut told_to_leave = false;
     let counters = shared.metrics.worker();
     let mut host = Host { address, counters, tasks: JoinSet::new(), shared: &shared };
     let mut pause = Pause::default();
@@ -84,6 +112,10 @@ pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: A
         tokio::select! {
             biased;
             () = shared.stop.wait() => break,
+            () = &mut leaving, if !told_to_leave => {
+                told_to_leave = true;
+                shared.seats.wake_all();
+            }
             Some(ended) = host.tasks.join_next() => host.count_end(ended),
             accepted = pause.then_accept(&listener) => match accepted {
                 Ok((stream, client)) => host.welcome(stream, client),
@@ -94,8 +126,15 @@ pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: A
             },
         }
     }
+    // Its copies of the sockets are closed with ours.
+    drop(registered);
     shared.seats.wake_all();
-    host.welcome_the_last(listener);
+    if !kept && !shared.stop.is_handed_over() {
+        host.welcome_the_last(listener);
+    } else {
+        // Who waits in it is for the others who have it.
+        drop(listener);
+    }
     host.see_all_off().await;
 }
 
@@ -279,6 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             _ if self.unsent.is_some() => self.since + limits.unread,
             _ if !self.unread.is_empty() => self.since + limits.unfinished,
             Some(stopping) => stopping + LAST_WORD,
+            None if self.shared.stop.is_leaving() => self.since + limits.idle.min(LEAVING_IDLE),
             None => self.since + limits.idle,
         }
     }
@@ -302,6 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.stopping {
             _ if self.unsent.is_some() || !self.unread.is_empty() => End::Slow,
             Some(_) => End::Stopped,
+            None if self.shared.stop.is_leaving() => End::Stopped,
             None => End::Idle,
         }
     }
