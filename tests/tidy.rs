@@ -59,7 +59,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("names", ""),
     ("rtype", ""),
     ("rules", ""),
-    ("metrics", ""),
+    // It shows how the data stands; what is in it comes as numbers.
+    ("metrics", "status"),
 ];
 
 #[test]

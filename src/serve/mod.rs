@@ -286,7 +286,7 @@ impl Server {
     /// # Errors
     ///
     /// What serves an address ended by itself. All others are told to stop then.
-    pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) -> Result<()> {
+    pub async fn run(mut self, mut changes: mpsc::UnboundedReceiver<Change>) -> Result<()> {
         // However this ends, the others end too.
         let _last = TellOnDrop(self.stop.clone());
         let mut result = Ok(());
@@ -344,7 +344,7 @@ impl Listeners {
         let _last = TellOnDrop(stop.clone());
         let mut server = Server::new(responder, metrics, limits, 1, stop);
         server.start(self)?;
-        let (_, none) = mpsc::channel(1);
+        let (_, none) = mpsc::unbounded_channel();
         server.run(none).await
     }
 }

@@ -226,6 +226,11 @@ impl Zone {
         (services, self.names_of_v4.len() + self.names_of_v6.len())
     }
 
+    /// How many endpoints have a name that is answered, over all Services.
+    pub fn endpoints(&self) -> usize {
+        self.services.iter().map(|published| published.records.served() as usize).sum()
+    }
+
     /// A name with addresses to try: that of the Service with the most, of several the first by name; the name
     /// server's where no Service has any.
     pub fn example(&self) -> WireName {
@@ -242,6 +247,20 @@ impl Zone {
     /// Whether anything is known of a Service's name: it exists, or a StatefulSet names it.
     pub fn knows(&self, service: ServiceKey<'_>) -> bool {
         self.services.contains_key(service.0)
+    }
+
+    /// Every Service of which anything is known, by namespace and name.
+    pub fn services(&self) -> Vec<(String, String)> {
+        let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
+        let name = |key: ServiceKey<'_>| (text(key.namespace()), text(key.service()));
+        self.services.iter().map(|service| name(ServiceKey(service.key()))).collect()
+    }
+
+    /// Every namespace of which anything is known; one may come twice.
+    pub fn namespaces(&self) -> Vec<String> {
+        let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
+        let with_pods = self.pods.iter().map(|pods| text(pods.key()));
+        self.namespaces.iter().map(|namespace| text(namespace.key())).chain(with_pods).collect()
     }
 
     /// Looks up the records of type `qtype` at `name`, and shows `see` what was found.

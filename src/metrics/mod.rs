@@ -1,10 +1,22 @@
 //! Every counter of the server, in one place.
 //!
 //! Each worker counts in its own [`Counters`], which no other thread writes, and [`Metrics`] sums them when somebody
-//! asks: counting costs a load and a store. Not here: what is logged, and who shows the figures.
+//! asks: counting costs a load and a store. [`Metrics::render`] is what `/metrics` answers. Not here: what is logged,
+//! and over what the figures go out (`admin`). Read next: `table.rs`, every metric that is shown.
+
+mod exposition;
+mod process;
+pub mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::status::{DataState, Status, WatchState};
+
+use exposition::{Families, Value};
+use table::Family;
+
+pub use exposition::Format;
 
 macro_rules! events {
     ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
@@ -141,6 +153,81 @@ impl Metrics {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         workers.iter().map(|worker| worker.values[event as usize].load(Ordering::Relaxed)).sum()
     }
+}
+
+/// Figures of the zones, which whoever asks for [`Metrics::render`] reads from them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZoneFigures {
+    /// Services with a name that exists.
+    pub services: usize,
+    /// Endpoints with a name that is answered.
+    pub endpoints: usize,
+    /// Addresses with a name in reverse.
+    pub reverse_addresses: usize,
+    /// The serial.
+    pub serial: u32,
+}
+
+impl Metrics {
+    /// Everything that is known, as `/metrics` answers it. It may read a few files under `/proc`, and waits for nobody.
+    pub fn render(&self, status: &Status, zone: ZoneFigures, format: Format) -> String {
+        let mut families = Families::default();
+        self.collect_events(&mut families);
+        collect_build(&mut families);
+        collect_status(&mut families, status);
+        collect_zone(&mut families, zone);
+        process::collect(&mut families);
+        families.write(format)
+    }
+
+    fn collect_events(&self, families: &mut Families) {
+        let shown: [(Event, &'static Family, &[&str]); 5] = [
+            (Event::Panics, &table::PANICS, &[]),
+            (Event::DroppedShort, &table::DROPPED, &["short"]),
+            (Event::DroppedResponse, &table::DROPPED, &["response"]),
+            (Event::DroppedSource, &table::DROPPED, &["source"]),
+            (Event::DroppedNotAllowed, &table::DROPPED, &["not_allowed"]),
+        ];
+        for (event, family, labels) in shown {
+            families.add(family, labels, Value::Counter(self.total(event) as f64));
+        }
+    }
+}
+
+fn collect_build(families: &mut Families) {
+    let version = env!("CARGO_PKG_VERSION");
+    let revision = option_env!("HEADLESS_DNS_REVISION").unwrap_or_default();
+    families.add(&table::BUILD_INFO, &[version, revision, ""], Value::Gauge(1.0));
+}
+
+fn collect_status(families: &mut Families, status: &Status) {
+    let mut is = |family, labels: &[&str], is| families.add(family, labels, Value::Gauge(f64::from(u8::from(is))));
+    is(&table::READY, &[], status.is_ready());
+    let now = status.data_state();
+    for (state, word) in
+        [(DataState::NotSynced, "not_synced"), (DataState::Current, "current"), (DataState::Stale, "stale")]
+    {
+        is(&table::DATA_STATE, &[word], state == now);
+    }
+    for watch in status.watches() {
+        let now = match watch.state {
+            WatchState::Waiting => "waiting",
+            WatchState::Current => "current",
+            WatchState::Denied(_) => "denied",
+            WatchState::Lost(_) => "lost",
+        };
+        for word in ["waiting", "current", "denied", "lost"] {
+            is(&table::WATCH_STATE, &[watch.resource, word], word == now);
+        }
+    }
+}
+
+fn collect_zone(families: &mut Families, zone: ZoneFigures) {
+    let mut gauge = |family, value| families.add(family, &[], Value::Gauge(value));
+    gauge(&table::SERVICES, zone.services as f64);
+    gauge(&table::ENDPOINTS, zone.endpoints as f64);
+    gauge(&table::REVERSE_ADDRESSES, zone.reverse_addresses as f64);
+    gauge(&table::SERIAL, f64::from(zone.serial));
 }
 
 #[cfg(test)]
