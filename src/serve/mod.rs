@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   bind ──▶ Listeners ──▶ serve ──┬─▶ udp.rs   one thread per worker and address ──▶ sys.rs
-//!                                  └─▶ tcp.rs   one task per connection ──▶ seats.rs
+//!                                  ├─▶ tcp.rs   one task per connection ──▶ seats.rs
+//!                                  └─▶ forward/ one thread for what others have to answer
 //! ```
 //!
 //! Every message goes to the one [`Responder`], and what comes back is sent: nothing here knows what a query is. Not
 //! here: the gate and the answer (`answer.rs`), and which addresses to listen on (`config.rs`). Read next: `udp.rs`.
 
+pub mod forward;
 mod seats;
 mod sys;
 mod tcp;
@@ -26,6 +28,8 @@ use tokio::task::JoinSet;
 
 use crate::answer::Responder;
 use crate::metrics::Metrics;
+
+use forward::{Forwarder, Lane};
 
 /// What a client may take of the server over TCP (RFC 7766 sections 6.2 and 10, RFC 9210 section 4).
 #[derive(Clone, Copy, Debug)]
@@ -98,10 +102,10 @@ impl Stop {
 }
 
 /// Sockets that are bound, and serve nobody yet: what comes is queued by the kernel.
-#[derive(Debug)]
 pub struct Listeners {
     bound: Vec<Bound>,
     receive_buffer: usize,
+    forwarder: Option<Forwarder>,
 }
 
 /// The sockets of one listen address.
@@ -130,7 +134,12 @@ impl Listeners {
             let given = sys::ask_receive_buffer(socket, udp::RECEIVE_BUFFER);
             receive_buffer = receive_buffer.min(given.context("cannot ask for a receive buffer")?);
         }
-        Ok(Self { bound, receive_buffer })
+        Ok(Self { bound, receive_buffer, forwarder: None })
+    }
+
+    /// Also asks others, for what the responder leaves to them.
+    pub fn forwarding(self, forwarder: Forwarder) -> Self {
+        Self { forwarder: Some(forwarder), ..self }
     }
 
     /// The addresses bound, in the order asked for, with the ports that the kernel chose.
@@ -161,8 +170,11 @@ impl Listeners {
     ) -> Result<()> {
         // However this ends, the others end too.
         let _last = TellOnDrop(&stop);
-        let shared = Arc::new(tcp::Shared::new(Arc::clone(&responder), Arc::clone(&metrics), limits, stop.clone()));
-        let mut threads = udp::Threads::new(&responder, &metrics, &stop);
+        let lane = self.forwarder.map(|forwarder| forwarder.start(&metrics, &stop)).transpose()?;
+        let door = || lane.as_ref().map(Lane::door);
+        let shared = tcp::Shared::new(Arc::clone(&responder), Arc::clone(&metrics), limits, stop.clone(), door());
+        let shared = Arc::new(shared);
+        let mut threads = udp::Threads::new(&responder, &metrics, &stop, door());
         let mut tasks = JoinSet::new();
         for bound in self.bound {
             for socket in bound.udp {
@@ -180,6 +192,10 @@ impl Listeners {
             result = result.and(ended.context("answering TCP failed"));
         }
         threads.ended().await;
+        drop(shared);
+        if let Some(lane) = lane {
+            lane.ended().await;
+        }
         result
     }
 }

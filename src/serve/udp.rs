@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
+use super::forward::{self, Door, Way};
 use super::sys::{self, Batch, Wait};
 use super::{Stop, own_address};
-use crate::answer::{Peer, Reply, Responder, Transport, Worker};
+use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
 use crate::metrics::{Event, Metrics};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
@@ -28,7 +29,7 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(5);
 /// How often a busy thread asks for the kernel's count of drops, in batches.
 const BATCHES_PER_LOOK: u32 = 1024;
 
-/// The threads of all sockets. Their sockets close when they end.
+/// The threads of all sockets. Their sockets close when they end, and when nobody has to reply by them any more.
 pub(super) struct Threads<'s> {
     responder: &'s Arc<Responder>,
     metrics: &'s Arc<Metrics>,
@@ -37,21 +38,29 @@ pub(super) struct Threads<'s> {
     running: mpsc::Sender<()>,
     ended: mpsc::Receiver<()>,
     handles: Vec<thread::JoinHandle<()>>,
+    /// Where questions for others are handed over.
+    door: Option<Door>,
 }
 
 impl<'s> Threads<'s> {
-    pub(super) fn new(responder: &'s Arc<Responder>, metrics: &'s Arc<Metrics>, stop: &'s Stop) -> Self {
+    pub(super) fn new(
+        responder: &'s Arc<Responder>,
+        metrics: &'s Arc<Metrics>,
+        stop: &'s Stop,
+        door: Option<Door>,
+    ) -> Self {
         let (running, ended) = mpsc::channel(1);
-        Self { responder, metrics, stop, running, ended, handles: Vec::new() }
+        Self { responder, metrics, stop, running, ended, handles: Vec::new(), door }
     }
 
     /// Starts one that answers what comes to `socket`, which is bound to `address`.
     pub(super) fn start(&mut self, socket: UdpSocket, address: SocketAddr) -> Result<()> {
         let (responder, stop, running) = (Arc::clone(self.responder), self.stop.clone(), self.running.clone());
         let worker = Worker::new(self.metrics.worker());
+        let (socket, door) = (Arc::new(socket), self.door.clone());
         let run = move || {
             let _running = running;
-            Loop { socket: &socket, address, responder: &responder, worker, drops: 0 }.run_to_the_end(&stop);
+            Loop { socket: &socket, address, responder: &responder, worker, door, drops: 0 }.run_to_the_end(&stop);
         };
         let builder = thread::Builder::new().name(format!("udp-{}", self.handles.len()));
         self.handles.push(builder.spawn(run).context("cannot start a thread that answers UDP")?);
@@ -73,10 +82,11 @@ impl<'s> Threads<'s> {
 
 /// What one thread has.
 struct Loop<'t> {
-    socket: &'t UdpSocket,
+    socket: &'t Arc<UdpSocket>,
     address: SocketAddr,
     responder: &'t Responder,
     worker: Worker,
+    door: Option<Door>,
     /// The kernel's count of drops when it was last looked at.
     drops: u32,
 }
@@ -118,13 +128,31 @@ impl Loop<'_> {
             let length = datagram.length;
             match self.responder.respond(&mut self.worker, peer, Transport::Udp, datagram.slot, length) {
                 Reply::Here(length) => batch.reply(index, length),
-                Reply::None | Reply::Pending(_) => {}
+                Reply::Pending(pending) => {
+                    let length = self.hand_over(pending, peer, datagram.slot);
+                    if let Some(length) = length {
+                        batch.reply(index, length);
+                    }
+                }
+                Reply::None => {}
             }
         }
         match batch.send(self.socket) {
             0 => {}
             refused => self.worker.counters.add(Event::SendErrors, refused as u64),
         }
+    }
+
+    /// Returns the length of the response where nobody takes the question.
+    #[cold]
+    fn hand_over(&self, pending: Box<Pending>, peer: Peer, slot: &mut [u8]) -> Option<usize> {
+        let from = self.address.ip().is_unspecified().then(|| peer.to.ip());
+        let way = Way::Datagram { socket: Arc::clone(self.socket), from };
+        let refused = match &self.door {
+            Some(door) => door.hand(pending, way).err()?,
+            None => pending,
+        };
+        Some(forward::refuse(&refused, &self.worker.counters, slot))
     }
 
     /// The socket failed, which says nothing about the next call; but it must not become a busy loop.
