@@ -212,6 +212,7 @@ pub struct Writer<'m> {
     section: usize,
     counts: [u16; 3],
     truncated: bool,
+    recursion: bool,
 }
 
 /// The sections behind the question.
@@ -230,7 +231,7 @@ impl<'m> Writer<'m> {
     /// where one has to go out.
     pub fn new(message: &'m mut [u8], question_end: usize, limit: usize, edns: bool) -> Self {
         let limit = limit.min(message.len()) - if edns { OPT_LENGTH } else { 0 };
-        Self { message, at: question_end, limit, section: 0, counts: [0; 3], truncated: false }
+        Self { message, at: question_end, limit, section: 0, counts: [0; 3], truncated: false, recursion: false }
     }
 
     /// Goes on behind `answers` records of the answer section, which end at `at`.
@@ -253,6 +254,11 @@ impl<'m> Writer<'m> {
     /// Goes on with a later section.
     pub fn begin(&mut self, section: Section) {
         self.section = section as usize;
+    }
+
+    /// What RA will say (RFC 1035 section 4.1.1).
+    pub fn recursion_available(self, available: bool) -> Self {
+        Self { recursion: available, ..self }
     }
 
     /// Where the next record will stand, in octets from the start of the message.
@@ -331,23 +337,14 @@ impl<'m> Writer<'m> {
             }
             self.counts[Section::Additional as usize] += 1;
         }
-        // QR, the opcode and RD as they came, AA, TC; RA, Z, AD, CD clear.
+        // QR, the opcode and RD as they came, AA, TC, RA; Z, AD, CD clear.
         let kept = self.message[2] & 0x79;
         self.message[2] = 0x80 | kept | u8::from(authoritative) << 2 | u8::from(self.truncated) << 1;
-        self.message[3] = (rcode & 0x0f) as u8;
+        self.message[3] = u8::from(self.recursion) << 7 | (rcode & 0x0f) as u8;
         for (index, count) in self.counts.iter().enumerate() {
             self.message[6 + 2 * index..8 + 2 * index].copy_from_slice(&count.to_be_bytes());
         }
         self.at
-    }
-
-    /// [`Self::finish`] for an answer that is not ours: without AA, with RA.
-    pub fn finish_recursive(self, rcode: u16, edns: Option<Edns>, error: Option<(u16, &str)>) -> usize {
-        let Self { message, at, limit, section, counts, truncated } = self;
-        let writer = Writer { message: &mut *message, at, limit, section, counts, truncated };
-        let length = writer.finish(rcode, false, edns, error);
-        set_recursion_available(message);
-        length
     }
 
     fn put(&mut self, octets: &[u8]) {

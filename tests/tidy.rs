@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Which files (a name ending in `/` is a folder) may name these crates, keywords or types.
 const WALLS: &[(&[&str], &[&str])] = &[
     (&["kube"], &["source/kubernetes/"]),
-    (&["hickory_server"], &["serve/forward.rs"]),
+    (&["hickory_server", "rustls", "rustls_native_certs"], &["serve/forward/resolver.rs"]),
     (&["hickory_proto"], &["wire.rs", "wire/"]),
     (&["quinn", "h2", "tokio_rustls"], &["serve/encrypted.rs"]),
     (&["dashmap", "DashMap"], &["zone.rs", "zone/"]),

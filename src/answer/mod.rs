@@ -191,9 +191,7 @@ impl Responder {
         match wire::read(&message[..length], &mut worker.name) {
             Ok(query) if allowed => {
                 let made = self.resolve(worker, peer, transport, message, query);
-                if let Some(outside) = &self.outside
-                    && outside.serves(peer)
-                {
+                if self.serves(peer) {
                     wire::set_recursion_available(message);
                 }
                 made
@@ -242,20 +240,22 @@ impl Responder {
                 let stale =
                     (state == DataState::Stale).then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
                 let own = Own::Alias { answers, note: stale };
-                Made::Pending(Pending::new(peer, transport, query, worker.alias.to_wire(), &message[..at], own))
+                let asked = (worker.alias.to_wire(), &message[..at]);
+                Made::Pending(Pending::new(peer, transport, query, asked, own, self.serves(peer)))
             }
-            Outcome::NotInZone => match self.outside.as_ref().filter(|outside| outside.serves(peer)) {
-                Some(outside) if wire::is_recursion_desired(message) => {
+            Outcome::NotInZone => match &self.outside {
+                Some(outside) if outside.serves(peer) && wire::is_recursion_desired(message) => {
                     // Which reverse names are ours is known with the addresses.
                     if state == DataState::NotSynced && is_reverse(&worker.name) {
                         return refuse(message, rcode::SERVFAIL, (ede::NOT_READY, &self.not_synced));
                     }
-                    let Some(special) = outside.special(&worker.name) else {
-                        let question = &message[..query.question_end];
-                        let name = worker.name.to_wire();
-                        return Made::Pending(Pending::new(peer, transport, query, name, question, Own::Nothing));
-                    };
-                    outside::write_special(&special, message, query, limit)
+                    match outside.special(&worker.name) {
+                        Some(special) => outside::write_special(special, message, query, limit),
+                        None => {
+                            let asked = (worker.name.to_wire(), &message[..query.question_end]);
+                            Made::Pending(Pending::new(peer, transport, query, asked, Own::Nothing, true))
+                        }
+                    }
                 }
                 _ => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
             },
@@ -322,7 +322,7 @@ impl Responder {
                 End::At(rcode) => Outcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Open::Chain)),
                 End::Never => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
                 // Who does not want recursion follows the rest itself.
-                End::Outside if self.follows_outside() && response.writer.is_recursion_desired() => {
+                End::Outside if self.follows_outside(peer) && response.writer.is_recursion_desired() => {
                     Outcome::LeavesZones
                 }
                 End::Outside => Outcome::Answered(rcode::NOERROR, None),
@@ -355,8 +355,12 @@ impl Responder {
         text
     }
 
-    fn follows_outside(&self) -> bool {
-        self.outside.as_ref().is_some_and(|outside| outside.aliases)
+    fn follows_outside(&self, peer: Peer) -> bool {
+        self.outside.as_ref().is_some_and(|outside| outside.aliases || outside.serves(peer))
+    }
+
+    fn serves(&self, peer: Peer) -> bool {
+        self.outside.as_ref().is_some_and(|outside| outside.serves(peer))
     }
 
     /// Follows a chain of CNAMEs. Where it leaves the zones, the name there is the worker's alias.

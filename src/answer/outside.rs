@@ -22,7 +22,7 @@ const SPECIAL_TTL: u32 = 10_800;
 pub struct Outside {
     /// For whom names outside the zones are asked for; for nobody where this is empty.
     pub names_for: Vec<IpNet>,
-    /// Whether CNAMEs that lead out of the zones are followed, for everyone.
+    /// Whether CNAMEs that lead out of the zones are followed for everyone, and not for those alone.
     pub aliases: bool,
     /// The names that are not asked for.
     pub special: SpecialNames,
@@ -55,6 +55,8 @@ pub struct Pending {
     /// Header, question, and what stands in the answer section already.
     begun: Box<[u8]>,
     own: Own,
+    /// Whether names outside the zones are asked for, for this client.
+    served: bool,
 }
 
 /// What is ours of a pending response.
@@ -75,8 +77,6 @@ pub struct Said {
     pub answer: Vec<ForeignRecord>,
     /// The authority section: the SOA of a negative answer.
     pub authority: Vec<ForeignRecord>,
-    /// Addresses that may be wanted next; what does not fit is left out.
-    pub additional: Vec<ForeignRecord>,
 }
 
 /// A record of somebody else's, of class IN.
@@ -101,16 +101,29 @@ pub enum Failure {
     Network(String),
 }
 
+impl Failure {
+    /// What happened, for people.
+    pub fn text(&self) -> &str {
+        let (Self::Unreachable(text) | Self::Network(text)) = self;
+        text
+    }
+}
+
 impl Pending {
     pub(super) fn new(
         peer: Peer,
         transport: Transport,
         query: Query,
-        name: WireName,
-        begun: &[u8],
+        (name, begun): (WireName, &[u8]),
         own: Own,
+        served: bool,
     ) -> Box<Self> {
-        Box::new(Self { peer, transport, name, query, begun: begun.into(), own })
+        Box::new(Self { peer, transport, name, query, begun: begun.into(), own, served })
+    }
+
+    /// Whether a CNAME of ours leads to the name.
+    pub fn is_alias(&self) -> bool {
+        matches!(self.own, Own::Alias { .. })
     }
 
     /// The type that the resolver is asked for.
@@ -131,10 +144,7 @@ impl Pending {
             writer.begin(section);
             records.iter().all(|record| put(&mut writer, &mut owners, record))
         });
-        if whole {
-            writer.begin(Section::Additional);
-            let _ = said.additional.iter().all(|record| put(&mut writer, &mut owners, record));
-        } else {
+        if !whole {
             writer.truncate();
         }
         (self.finish(writer, said.rcode, None), said.rcode)
@@ -142,10 +152,11 @@ impl Pending {
 
     /// Writes the response where nothing was said: SERVFAIL, with what is ours of it and the reason.
     pub fn fail(&self, failure: &Failure, message: &mut [u8]) -> (usize, u16) {
-        let reason = match failure {
-            Failure::Unreachable(text) => (ede::NO_REACHABLE_AUTHORITY, text.as_str()),
-            Failure::Network(text) => (ede::NETWORK_ERROR, text.as_str()),
+        let code = match failure {
+            Failure::Unreachable(_) => ede::NO_REACHABLE_AUTHORITY,
+            Failure::Network(_) => ede::NETWORK_ERROR,
         };
+        let reason = (code, failure.text());
         (self.finish(self.resume(message), rcode::SERVFAIL, Some(reason)), rcode::SERVFAIL)
     }
 
@@ -156,15 +167,14 @@ impl Pending {
         Writer::resume(message, self.begun.len(), answers, limit, self.query.edns.is_some())
     }
 
-    /// AA is about the first name of the answer (RFC 1035 section 4.1.1), RA about what was done for the client.
+    /// RFC 1035 section 4.1.1: AA is about the first name of the answer, RA about what the client may ask for.
     fn finish(&self, writer: Writer<'_>, rcode: u16, error: Option<(u16, &str)>) -> usize {
-        match &self.own {
-            Own::Nothing => writer.finish_recursive(rcode, self.query.edns, error),
-            Own::Alias { note, .. } => {
-                let note = note.as_ref().map(|(code, text)| (*code, text.as_str()));
-                writer.finish(rcode, true, self.query.edns, error.or(note))
-            }
-        }
+        let note = match &self.own {
+            Own::Alias { note: Some((code, text)), .. } => Some((*code, text.as_str())),
+            Own::Alias { .. } | Own::Nothing => None,
+        };
+        let (authoritative, edns) = (self.is_alias(), self.query.edns);
+        writer.recursion_available(self.served).finish(rcode, authoritative, edns, error.or(note))
     }
 }
 
@@ -183,12 +193,7 @@ fn put<'r>(writer: &mut Writer<'_>, owners: &mut HashMap<&'r WireName, u16>, rec
 }
 
 /// Answers a question for a special name, whose tree begins `apex` octets behind the start of the name.
-pub(super) fn write_special(
-    &(special, apex): &(Special, usize),
-    message: &mut [u8],
-    query: Query,
-    limit: usize,
-) -> Made {
+pub(super) fn write_special((special, apex): (Special, usize), message: &mut [u8], query: Query, limit: usize) -> Made {
     let mut writer = Writer::new(message, query.question_end, limit, query.edns.is_some());
     let data: &[u8] = match (special, query.qtype) {
         (Special::Localhost, rtype::A | rtype::ANY) => &[127, 0, 0, 1],
@@ -212,5 +217,5 @@ pub(super) fn write_special(
         writer.record(NameRef::Pointer(QUESTION), rtype, SPECIAL_TTL, &[data]);
     }
     let rcode = if special == Special::Nothing { rcode::NXDOMAIN } else { rcode::NOERROR };
-    Made::Response(writer.finish_recursive(rcode, query.edns, None), rcode)
+    Made::Response(writer.recursion_available(true).finish(rcode, false, query.edns, None), rcode)
 }

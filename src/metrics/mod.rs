@@ -80,6 +80,12 @@ events! {
     ReceiveErrors = "receive errors",
     /// Responses that the kernel did not take.
     SendErrors = "send errors",
+    /// Questions that a resolver was asked.
+    Forwarded = "forwarded",
+    /// Questions that a resolver was asked, and that no upstream answered; the client got SERVFAIL.
+    ForwardFailed = "forwarded: failed",
+    /// Questions that no resolver was asked, because too many waited for one; the client got SERVFAIL.
+    ForwardFull = "forwarded: full",
     /// TCP connections accepted.
     TcpAccepted = "tcp accepted",
     /// TCP connections closed at once, or the longest idle one in their place: too many.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   bind, inherit ──▶ Listeners ──▶ Server ──┬─▶ udp.rs   one thread per worker and address ──▶ sys.rs
-//!   (bind.rs, takeover.rs, fds.rs)           └─▶ tcp.rs   one task per connection ──▶ seats.rs
+//!   (bind.rs, takeover.rs, fds.rs)           ├─▶ tcp.rs   one task per connection ──▶ seats.rs
+//!                                            └─▶ forward/ one thread for what others have to answer
 //! ```
 //!
 //! Every message goes to the one [`Responder`], and what comes back is sent: nothing here knows what a query is. Here:
@@ -11,6 +12,7 @@
 
 mod bind;
 mod fds;
+pub mod forward;
 mod query_log;
 mod seats;
 mod sys;
@@ -35,6 +37,7 @@ pub use bind::{Inherited, Listeners};
 pub use query_log::{Choice, Format, LogWriter, QueryLog};
 
 use bind::Bound;
+use forward::{Forwarder, Lane};
 use query_log::Tap;
 use takeover::Handout;
 
@@ -205,6 +208,7 @@ pub struct Server {
     udp: udp::Common,
     tcp: tcp::Shared,
     handout: Option<Handout>,
+    lane: Option<Lane>,
     /// One task for each address, which is the parent of all that serves it.
     places: JoinSet<(SocketAddr, Result<()>)>,
     stops: HashMap<SocketAddr, Stop>,
@@ -216,7 +220,7 @@ impl Server {
     pub fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, workers: usize, stop: Stop) -> Self {
         let udp = udp::Common::new(Arc::clone(&responder), Arc::clone(&metrics));
         let tcp = tcp::Shared::new(responder, metrics, limits, stop.clone());
-        Self { stop, udp, tcp, handout: None, places: JoinSet::new(), stops: HashMap::new(), workers }
+        Self { stop, udp, tcp, handout: None, lane: None, places: JoinSet::new(), stops: HashMap::new(), workers }
     }
 
     /// The same, and questions have lines in `log`.
@@ -224,6 +228,18 @@ impl Server {
         let tap = Tap::new(log);
         (self.udp.tap, self.tcp.tap) = (tap.clone(), tap);
         self
+    }
+
+    /// The same, and others are asked for what the responder leaves to them.
+    ///
+    /// # Errors
+    ///
+    /// A thread could not be started.
+    pub fn forwarding(mut self, forwarder: Forwarder) -> Result<Self> {
+        let lane = forwarder.start(self.udp.metrics(), &self.stop)?;
+        (self.udp.door, self.tcp.door) = (Some(lane.door()), Some(lane.door()));
+        self.lane = Some(lane);
+        Ok(self)
     }
 
     /// The same, and all sockets can be handed over.
@@ -299,7 +315,7 @@ impl Server {
                         result = result.and(self.ended(ended));
                         continue;
                     }
-                    None => return result,
+                    None => break,
                 },
                 change = changes.recv(), if open => change,
             };
@@ -315,6 +331,12 @@ impl Server {
                 None => open = false,
             }
         }
+        let Self { udp, tcp, lane, .. } = self;
+        drop((udp, tcp));
+        if let Some(lane) = lane {
+            lane.ended().await;
+        }
+        result
     }
 
     fn ended(&mut self, ended: Result<(SocketAddr, Result<()>), tokio::task::JoinError>) -> Result<()> {

@@ -19,11 +19,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::forward::{self, Door, Mailbox, Way};
 use super::query_log::Tap;
 use super::seats::{Admission, Seat, Seats};
 use super::takeover::Registered;
 use super::{Limits, Phase, Stop};
-use crate::answer::{Peer, Reply, Responder, Transport, Worker};
+use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
 use crate::metrics::{Counters, Event, Metrics};
 
 /// The largest message: its length is two octets (RFC 1035 section 4.2.2).
@@ -41,6 +42,8 @@ const LAST_WORD: Duration = Duration::from_millis(100);
 /// After our last octet, how long the client has to take it. Closed with a query unread, the kernel throws away
 /// responses that are on their way.
 const LINGER: Duration = Duration::from_millis(250);
+/// How long a connection is kept, whatever else, that waits for what others say: longer than that takes.
+const LATE: Duration = forward::PATIENCE.saturating_mul(2);
 /// The shortest and longest pause after a failed accept.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
@@ -50,6 +53,8 @@ pub(super) struct Shared {
     metrics: Arc<Metrics>,
     limits: Limits,
     stop: Stop,
+    /// Where questions for others are handed over.
+    pub(super) door: Option<Door>,
     seats: Arc<Seats>,
     pub(super) tap: Tap,
     /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
@@ -60,7 +65,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
         let seats = Arc::new(Seats::new(limits));
-        Self { responder, metrics, limits, stop, seats, tap: Tap::default(), desks: Arc::default() }
+        let (tap, desks) = (Tap::default(), Arc::default());
+        Self { responder, metrics, limits, stop, door: None, seats, tap, desks }
     }
 
     /// The same for one address, which can be told to stop alone.
@@ -70,10 +76,20 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             limits: self.limits,
             stop,
+            door: self.door.clone(),
             seats: Arc::clone(&self.seats),
             tap: self.tap.clone(),
             desks: Arc::clone(&self.desks),
         }
+    }
+
+    /// Hands a question over; what comes of it will be in the mailbox, which is made for the first.
+    #[cold]
+    fn hand_over(&self, pending: Box<Pending>, mailbox: &mut Option<Arc<Mailbox>>) -> Result<(), Box<Pending>> {
+        let Some(door) = &self.door else { return Err(pending) };
+        let mailbox = mailbox.get_or_insert_default();
+        mailbox.expect();
+        door.hand(pending, Way::Stream(Arc::clone(mailbox))).inspect_err(|_| mailbox.forget())
     }
 
     /// A desk for the length of one turn.
@@ -263,6 +279,8 @@ struct Connection<S> {
     unsent: Option<Box<Unsent>>,
     /// When something last moved: a message begun or complete, octets of responses taken.
     since: Instant,
+    /// Where responses come that were not here when their questions were read.
+    mailbox: Option<Arc<Mailbox>>,
     /// What ends it once all responses are sent.
     ending: Option<End>,
     /// When it heard that we stop.
@@ -278,7 +296,8 @@ struct Unsent {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(stream: S, peer: Peer, seat: Seat, shared: Arc<Shared>) -> Self {
         let since = Instant::now();
-        Self { stream, peer, seat, shared, unread: Vec::new(), unsent: None, since, ending: None, stopping: None }
+        let (unread, unsent, mailbox, ending, stopping) = (Vec::new(), None, None, None, None);
+        Self { stream, peer, seat, shared, unread, unsent, since, mailbox, ending, stopping }
     }
 
     /// Answers until there is a reason not to.
@@ -320,6 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.stopping {
             _ if self.unsent.is_some() => self.since + limits.unread,
             _ if !self.unread.is_empty() => self.since + limits.unfinished,
+            _ if self.awaits() => self.since + limits.idle.max(LATE),
             Some(stopping) => stopping + LAST_WORD,
             None if self.shared.stop.is_leaving() => self.since + limits.idle.min(LEAVING_IDLE),
             None => self.since + limits.idle,
@@ -350,13 +370,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Whether a response has yet to come.
+    fn awaits(&self) -> bool {
+        self.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_awaited())
+    }
+
     /// One step: sends what waits, reads, answers and sends again. Ready where there may be more to do.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         if self.unsent.is_some() {
             ready!(self.poll_send(context))?;
         }
+        if let Some(responses) = self.mailbox.as_ref().and_then(|mailbox| mailbox.take(context.waker())) {
+            self.since = Instant::now();
+            return Poll::Ready(self.send(context, &responses));
+        }
         if let Some(end) = self.ending {
-            return Poll::Ready(Err(end));
+            return if self.awaits() { Poll::Pending } else { Poll::Ready(Err(end)) };
         }
         let mut desk = self.shared.take_desk();
         let turn = self.poll_desk(context, &mut desk);
@@ -365,8 +394,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_desk(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<(), End>> {
-        let filled = ready!(self.poll_read(context, desk))?;
-        let answered = desk.answer(&self.shared.responder, self.peer, filled);
+        let filled = match ready!(self.poll_read(context, desk)) {
+            Ok(filled) => filled,
+            Err(end) => {
+                // The client may have said that it asks no more, and wait for what is to come.
+                self.ending = Some(end);
+                return Poll::Ready(Ok(()));
+            }
+        };
+        let (shared, mailbox) = (&self.shared, &mut self.mailbox);
+        let hand_over = |pending| shared.hand_over(pending, mailbox);
+        let answered = desk.answer(&shared.responder, self.peer, filled, hand_over);
         self.ending = answered.refused.then_some(End::Refused);
         self.keep_unread(&desk.input[answered.read..filled], answered.read > 0);
         Poll::Ready(self.send(context, &desk.output[..answered.written]))
@@ -502,8 +540,15 @@ impl Desk {
         Self { worker: Worker::new(metrics.worker()), tap, input, output }
     }
 
-    /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written.
-    fn answer(&mut self, responder: &Responder, peer: Peer, filled: usize) -> Answered {
+    /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written. What
+    /// others have to answer is handed over.
+    fn answer(
+        &mut self,
+        responder: &Responder,
+        peer: Peer,
+        filled: usize,
+        mut hand_over: impl FnMut(Box<Pending>) -> Result<(), Box<Pending>>,
+    ) -> Answered {
         let mut answered = Answered { read: 0, written: 0, refused: false };
         self.worker.begin_batch(Instant::now().into_std());
         while answered.written < FULL
@@ -519,9 +564,16 @@ impl Desk {
                 0 => Reply::None,
                 length => self.tap.respond(responder, &mut self.worker, peer, Transport::Tcp, message, length),
             };
-            let Reply::Here(length) = response else {
-                answered.refused = true;
-                break;
+            let length = match response {
+                Reply::Here(length) => length,
+                Reply::Pending(pending) => match hand_over(pending) {
+                    Ok(()) => continue,
+                    Err(refused) => forward::refuse(&refused, &self.worker.counters, message),
+                },
+                Reply::None => {
+                    answered.refused = true;
+                    break;
+                }
             };
             length_field.copy_from_slice(&(length as u16).to_be_bytes());
             answered.written += 2 + length;

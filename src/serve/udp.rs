@@ -18,10 +18,11 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
 use super::bind::own_address;
+use super::forward::{self, Door, Way};
 use super::query_log::Tap;
 use super::sys::{self, Batch, Wait};
 use super::{Liveness, Stop};
-use crate::answer::{Peer, Reply, Responder, Transport, Worker};
+use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
 use crate::metrics::{Event, Metrics};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
@@ -42,11 +43,17 @@ pub(super) struct Common {
     metrics: Arc<Metrics>,
     pub(super) liveness: Liveness,
     pub(super) tap: Tap,
+    /// Where questions for others are handed over.
+    pub(super) door: Option<Door>,
 }
 
 impl Common {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>) -> Self {
-        Self { responder, metrics, liveness: Liveness::default(), tap: Tap::default() }
+        Self { responder, metrics, liveness: Liveness::default(), tap: Tap::default(), door: None }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 }
 
@@ -100,13 +107,13 @@ impl Threads {
         let Self { common, stop, address, kept, run, .. } = self;
         let (address, kept, run) = (*address, *kept, *run);
         let (responder, stop, held) = (Arc::clone(&common.responder), stop.clone(), Arc::clone(&socket));
-        let (worker, tap) = (Worker::new(common.metrics.worker()), common.tap.clone());
+        let (worker, tap, door) = (Worker::new(common.metrics.worker()), common.tap.clone(), common.door.clone());
         let pulse = common.liveness.pulse();
         let ending = Ending(number, self.ending.clone());
         let body = move || {
             let _ending = ending;
             run(
-                &mut Loop { socket: &socket, address, kept, responder: &responder, worker, tap, drops: 0, pulse },
+                &mut Loop { socket: &socket, address, kept, responder: &responder, worker, tap, door, drops: 0, pulse },
                 &stop,
             );
         };
@@ -138,12 +145,13 @@ impl Threads {
 
 /// What one thread has.
 struct Loop<'t> {
-    socket: &'t UdpSocket,
+    socket: &'t Arc<UdpSocket>,
     address: SocketAddr,
     kept: bool,
     responder: &'t Responder,
     worker: Worker,
     tap: Tap,
+    door: Option<Door>,
     /// The kernel's count of drops when it was last looked at.
     drops: u32,
     /// Set at each turn.
@@ -193,13 +201,31 @@ impl Loop<'_> {
             let Self { responder, worker, tap, .. } = self;
             match tap.respond(responder, worker, peer, Transport::Udp, datagram.slot, length) {
                 Reply::Here(length) => batch.reply(index, length),
-                Reply::None | Reply::Pending(_) => {}
+                Reply::Pending(pending) => {
+                    let length = self.hand_over(pending, peer, datagram.slot);
+                    if let Some(length) = length {
+                        batch.reply(index, length);
+                    }
+                }
+                Reply::None => {}
             }
         }
         match batch.send(self.socket) {
             0 => {}
             refused => self.worker.counters.add(Event::SendErrors, refused as u64),
         }
+    }
+
+    /// Returns the length of the response where nobody takes the question.
+    #[cold]
+    fn hand_over(&self, pending: Box<Pending>, peer: Peer, slot: &mut [u8]) -> Option<usize> {
+        let from = self.address.ip().is_unspecified().then(|| peer.to.ip());
+        let way = Way::Datagram { socket: Arc::clone(self.socket), from };
+        let refused = match &self.door {
+            Some(door) => door.hand(pending, way).err()?,
+            None => pending,
+        };
+        Some(forward::refuse(&refused, &self.worker.counters, slot))
     }
 
     /// The socket failed, which says nothing about the next call; but it must not become a busy loop.
