@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::explain::{Absence, Asker, Finding};
-use crate::metrics::{Counters, Event};
+use crate::explain::{Absence, Asker, Busy, Finding};
+use crate::metrics::{Answered, Answers, CountedZone, Counters, Event};
 use crate::names::why::subject;
 use crate::names::{QueryName, WireName};
 use crate::rtype;
@@ -61,21 +61,40 @@ pub struct Access {
 pub struct Worker {
     /// Its counters.
     pub counters: Arc<Counters>,
+    answers: Arc<Answers>,
     name: QueryName,
     alias: QueryName,
     turn: u16,
     causes: Budget,
+    /// When the batch came in that is being answered.
+    begun: Option<Instant>,
 }
 
 impl Worker {
     /// For a thread that begins to work.
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, name: QueryName::default(), alias: QueryName::default(), turn: 0, causes: Budget::default() }
+        Self {
+            answers: counters.answers(),
+            counters,
+            name: QueryName::default(),
+            alias: QueryName::default(),
+            turn: 0,
+            causes: Budget::default(),
+            begun: None,
+        }
     }
 
     /// Begins a batch of messages: what was received together, `now`. Without it no cause is looked for.
     pub fn begin_batch(&mut self, now: Instant) {
         self.causes.refill(now);
+        self.begun = Some(now);
+    }
+
+    /// Ends a batch of messages: its responses are sent, `now`.
+    pub fn end_batch(&mut self, now: Instant) {
+        if let Some(begun) = self.begun.take() {
+            self.answers.took(now.saturating_duration_since(begun));
+        }
     }
 }
 
@@ -114,17 +133,25 @@ impl Responder {
         message: &mut [u8],
         length: usize,
     ) -> Option<usize> {
-        let (response, rcode) = guarded(message, |message| self.answer(worker, peer, transport, message, length))
-            .unwrap_or_else(|servfail| {
+        let reply = guarded(message, |message| self.answer(worker, peer, transport, message, length)).unwrap_or_else(
+            |servfail| {
                 worker.counters.count(Event::Panics);
-                Some((servfail, rcode::SERVFAIL))
-            })?;
-        worker.counters.count(rcode_event(rcode));
+                Some(Reply::unread(servfail, rcode::SERVFAIL))
+            },
+        )?;
+        worker.answers.count(Answered {
+            zone: reply.zone,
+            qtype: reply.qtype,
+            dnssec_ok: reply.dnssec_ok,
+            rcode: reply.rcode,
+            query: length,
+            response: reply.length,
+        });
         if message[2] & 0x02 != 0 {
             let udp = transport == Transport::Udp;
             worker.counters.count(if udp { Event::TruncatedUdp } else { Event::TruncatedTcp });
         }
-        Some(response)
+        Some(reply.length)
     }
 
     fn answer(
@@ -134,7 +161,7 @@ impl Responder {
         transport: Transport,
         message: &mut [u8],
         length: usize,
-    ) -> Option<(usize, u16)> {
+    ) -> Option<Reply> {
         let drop = |worker: &Worker, event| {
             worker.counters.count(event);
             None
@@ -151,13 +178,15 @@ impl Responder {
         }
         match wire::read(&message[..length], &mut worker.name) {
             Ok(query) if allowed => Some(self.resolve(worker, peer, transport, message, query)),
-            Ok(Query { question_end, edns, .. }) => {
+            Ok(query) => {
+                let Query { question_end, edns, .. } = query;
                 let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
-                Some((wire::refuse(message, refusal, Some((ede::PROHIBITED, ""))), rcode::REFUSED))
+                let length = wire::refuse(message, refusal, Some((ede::PROHIBITED, "")));
+                Some(Reply::to(query, length, rcode::REFUSED, CountedZone::OUTSIDE))
             }
             Err(refusal) => {
                 let refusal = if allowed { refusal } else { Refusal::header_only(rcode::REFUSED) };
-                Some((wire::refuse(message, refusal, None), refusal.rcode))
+                Some(Reply::unread(wire::refuse(message, refusal, None), refusal.rcode))
             }
         }
     }
@@ -174,40 +203,46 @@ impl Responder {
         transport: Transport,
         message: &mut [u8],
         query: Query,
-    ) -> (usize, u16) {
+    ) -> Reply {
         worker.turn = worker.turn.wrapping_add(1);
-        let refuse = |message: &mut [u8], rcode, error| {
+        let refuse = |message: &mut [u8], zone, rcode, error| {
             let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
-            (wire::refuse(message, refusal, Some(error)), rcode)
+            Reply::to(query, wire::refuse(message, refusal, Some(error)), rcode, zone)
         };
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            return refuse(message, rcode::REFUSED, (ede::PROHIBITED, "zone transfers are not offered"));
+            let error = (ede::PROHIBITED, "zone transfers are not offered");
+            return refuse(message, CountedZone::OUTSIDE, rcode::REFUSED, error);
         }
         let limit = if transport == Transport::Udp { wire::udp_limit(query.edns) } else { MAX_TCP };
         let mut response = Response {
             writer: Writer::new(message, query.question_end, limit, query.edns.is_some()),
             ttl: self.zone.settings().ttl,
             turn: usize::from(query.id.wrapping_add(worker.turn)),
+            zone: CountedZone::OUTSIDE,
         };
         // Once: what one response says about the data is one state of it.
         let state = self.status.data_state();
-        match self.write(worker, peer, query, state, &mut response) {
+        let outcome = self.write(worker, peer, query, state, &mut response);
+        let zone = response.zone;
+        match outcome {
             Outcome::Answered(rcode, _) if state == DataState::Stale => {
+                worker.counters.count(Event::StaleAnswers);
                 let sentence = self.status.sentence();
-                (response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence))), rcode)
+                let length = response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence)));
+                Reply::to(query, length, rcode, zone)
             }
             Outcome::Answered(rcode, open) => {
                 let cause = open.and_then(|open| self.cause(worker, peer, query, open));
                 let error = cause.map(|cause| (cause.code(), cause.brief()));
                 let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-                (response.writer.finish(rcode, true, query.edns, error), rcode)
+                Reply::to(query, response.writer.finish(rcode, true, query.edns, error), rcode, zone)
             }
-            Outcome::NotInZone => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
+            Outcome::NotInZone => refuse(message, zone, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
                 let told = !sentence.is_empty() && self.tells(peer);
                 let text = if told { sentence.as_str() } else { &self.not_synced };
-                refuse(message, rcode::SERVFAIL, (ede::NOT_READY, text))
+                refuse(message, zone, rcode::SERVFAIL, (ede::NOT_READY, text))
             }
         }
     }
@@ -219,10 +254,16 @@ impl Responder {
     /// Why there is no answer: only for those who are told, where it goes out, and where it is likely to be known.
     fn cause(&self, worker: &mut Worker, peer: Peer, query: Query, open: Open) -> Option<Finding> {
         let explainer = self.explainer.as_ref().filter(|_| query.edns.is_some())?;
-        let worth = why::is_worth_asking(&self.zone, &worker.name, query.qtype, open)
-            && explainer.tells(peer)
-            && worker.causes.take();
-        if worth { explainer.cause(&worker.name, query.qtype, open) } else { None }
+        if !why::is_worth_asking(&self.zone, &worker.name, query.qtype, open) || !explainer.tells(peer) {
+            return None;
+        }
+        let looked = if worker.causes.take() { explainer.cause(&worker.name, query.qtype, open) } else { Err(Busy) };
+        match &looked {
+            Ok(Some(cause)) => worker.counters.count_told(cause.identity().1),
+            Ok(None) => {}
+            Err(Busy) => worker.counters.count(Event::CausesNotLookedFor),
+        }
+        looked.ok().flatten()
     }
 
     /// Writes answer and authority, and follows CNAMEs inside the zones.
@@ -236,20 +277,21 @@ impl Responder {
     ) -> Outcome {
         let not_ready = state == DataState::NotSynced;
         let name = &worker.name;
-        let first = self.zone.look_up(name, query.qtype, |lookup| match lookup {
-            Lookup::NotInZone => Step::NotInZone,
-            _ if not_ready => Step::NotReady,
-            lookup => {
-                let names = Names::of_question(&lookup, name);
-                match self.asks_why(name, peer, &lookup) {
-                    None => self.write_lookup(name, names, query, lookup, response),
-                    // A name that exists, and has nothing but a text.
-                    Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
-                        self.deny(names, site, false, response);
-                        Step::Done(rcode::NOERROR)
-                    }
-                    Some((site, labels)) => Step::Why(labels, site.apex_at),
+        let first = self.zone.look_up(name, query.qtype, |lookup| {
+            let Some(site) = lookup.site() else { return Step::NotInZone };
+            response.zone = CountedZone::ours(site.number);
+            if not_ready {
+                return Step::NotReady;
+            }
+            let names = Names::of_question(site, name);
+            match self.asks_why(name, peer, &lookup) {
+                None => self.write_lookup(name, names, query, lookup, response),
+                // A name that exists, and has nothing but a text.
+                Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
+                    self.deny(names, site, false, response);
+                    Step::Done(rcode::NOERROR)
                 }
+                Some((site, labels)) => Step::Why(labels, site.apex_at),
             }
         });
         match first {
@@ -285,8 +327,8 @@ impl Responder {
     fn why(&self, worker: &mut Worker, labels: Range<usize>, apex_at: usize, state: DataState) -> String {
         worker.alias.set_subject(&worker.name, labels, apex_at);
         let mut text = match &self.explainer {
-            Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias),
-            _ => why::busy(),
+            Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias, &worker.counters),
+            _ => why::busy(&worker.counters),
         };
         if state == DataState::Stale {
             text = format!("{text}; {}", *self.status.sentence());
@@ -367,10 +409,7 @@ impl Responder {
 }
 
 /// Answers, or catches the panic of it: then `message` is SERVFAIL, and its length the error.
-fn guarded(
-    message: &mut [u8],
-    answer: impl FnOnce(&mut [u8]) -> Option<(usize, u16)>,
-) -> Result<Option<(usize, u16)>, usize> {
+fn guarded<T>(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> T) -> Result<T, usize> {
     let mut header = [0; 4];
     header.copy_from_slice(&message[..4]);
     catch_unwind(AssertUnwindSafe(|| answer(message))).map_err(|_| {
@@ -391,15 +430,24 @@ fn stale(rcode: u16) -> u16 {
     if rcode == rcode::NXDOMAIN { ede::STALE_NXDOMAIN } else { ede::STALE_ANSWER }
 }
 
-fn rcode_event(rcode: u16) -> Event {
-    match rcode {
-        rcode::NOERROR => Event::NoError,
-        rcode::FORMERR => Event::FormErr,
-        rcode::SERVFAIL => Event::ServFail,
-        rcode::NXDOMAIN => Event::NxDomain,
-        rcode::NOTIMP => Event::NotImp,
-        rcode::REFUSED => Event::Refused,
-        _ => Event::OtherCode,
+/// A response, and what is counted of it.
+struct Reply {
+    length: usize,
+    rcode: u16,
+    zone: CountedZone,
+    qtype: u16,
+    dnssec_ok: bool,
+}
+
+impl Reply {
+    fn to(query: Query, length: usize, rcode: u16, zone: CountedZone) -> Self {
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        Self { length, rcode, zone, qtype: query.qtype, dnssec_ok }
+    }
+
+    /// To what could not be read, or was read no further.
+    fn unread(length: usize, rcode: u16) -> Self {
+        Self { length, rcode, zone: CountedZone::OUTSIDE, qtype: 0, dnssec_ok: false }
     }
 }
 
@@ -438,14 +486,8 @@ struct Names {
 }
 
 impl Names {
-    fn of_question(lookup: &Lookup<'_>, name: &QueryName) -> Self {
-        let apex = match lookup {
-            Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) | Lookup::NxDomain(site, _) => {
-                wire::pointer(wire::HEADER + name.offset(site.apex_at))
-            }
-            Lookup::NotInZone => None,
-        };
-        Self { owner: QUESTION, apex }
+    fn of_question(site: &Site<'_>, name: &QueryName) -> Self {
+        Self { owner: QUESTION, apex: wire::pointer(wire::HEADER + name.offset(site.apex_at)) }
     }
 }
 
@@ -459,10 +501,12 @@ mod tests {
         message.resize(1232, 0);
         let length = guarded(&mut message, |message| {
             message[..100].fill(0xff);
-            panic!("on purpose");
+            if message.len() == 1232 {
+                panic!("on purpose");
+            }
         });
         assert_eq!(length, Err(12));
         assert_eq!(message[..12], [0x12, 0x34, 0x81, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(guarded(&mut message, |_| Some((7, 0))), Ok(Some((7, 0))));
+        assert_eq!(guarded(&mut message, |_| 7), Ok(7));
     }
 }

@@ -46,7 +46,9 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     // Before the first reading, so that no change falls between.
     let mut watcher = watch(config);
     let source = open(config, &addresses).await?;
-    let (zone, status, metrics) = (source.zone(), Arc::new(Status::default()), Arc::new(Metrics::default()));
+    let (zone, status) = (source.zone(), Arc::new(Status::default()));
+    let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
+    let metrics = Arc::new(Metrics::new(&zones));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(config));
     let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
     let stop = Stop::default();
@@ -59,7 +61,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let reading = async {
         let mut source = match source {
             Opened::Manifests(source) => tokio::select! {
-                source = load(source) => source?,
+                source = load(source.counting(Arc::clone(&metrics))) => source?,
                 () = signals.end() => return anyhow::Ok(()),
             },
             Opened::Cluster(access, publisher) => {

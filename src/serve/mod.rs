@@ -161,7 +161,7 @@ impl Listeners {
     ) -> Result<()> {
         // However this ends, the others end too.
         let _last = TellOnDrop(&stop);
-        let shared = Arc::new(tcp::Shared::new(Arc::clone(&responder), Arc::clone(&metrics), limits, stop.clone()));
+        let seats = Arc::new(seats::Seats::new(limits));
         let mut threads = udp::Threads::new(&responder, &metrics, &stop);
         let mut tasks = JoinSet::new();
         for bound in self.bound {
@@ -169,7 +169,9 @@ impl Listeners {
                 threads.start(socket, bound.address)?;
             }
             let listener = tcp::listener(bound.tcp).with_context(|| cannot_listen(bound.address, "TCP"))?;
-            tasks.spawn(tcp::listen(listener, bound.address, Arc::clone(&shared)));
+            let (responder, metrics) = (Arc::clone(&responder), Arc::clone(&metrics));
+            let shared = tcp::Shared::new(bound.address, responder, metrics, Arc::clone(&seats), stop.clone());
+            tasks.spawn(tcp::listen(listener, Arc::new(shared)));
         }
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {

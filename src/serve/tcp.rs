@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::seats::{Admission, Seat, Seats};
 use super::{Limits, Stop};
 use crate::answer::{Peer, Responder, Transport, Worker};
-use crate::metrics::{Counters, Event, Metrics};
+use crate::metrics::{Counters, Event, Metrics, Proto};
 
 /// The largest message: its length is two octets (RFC 1035 section 4.2.2).
 const MESSAGE: usize = 65_535;
@@ -40,8 +40,9 @@ const LINGER: Duration = Duration::from_millis(250);
 /// The shortest and longest pause after a failed accept.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// What all connections of a server share.
+/// What all connections to one address share.
 pub(super) struct Shared {
+    address: SocketAddr,
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     limits: Limits,
@@ -53,15 +54,21 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
-        let seats = Arc::new(Seats::new(limits));
-        Self { responder, metrics, limits, stop, seats, desks: Mutex::default() }
+    /// `seats` are those of all addresses.
+    pub(super) fn new(
+        address: SocketAddr,
+        responder: Arc<Responder>,
+        metrics: Arc<Metrics>,
+        seats: Arc<Seats>,
+        stop: Stop,
+    ) -> Self {
+        Self { address, responder, metrics, limits: seats.limits(), stop, seats, desks: Mutex::default() }
     }
 
     /// A desk for the length of one turn.
     fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| Box::new(Desk::new(&self.metrics)))
+        free.unwrap_or_else(|| Box::new(Desk::new(self.metrics.worker_at(self.address, Proto::Tcp))))
     }
 
     /// One that a panic kept from being given back is not missed: its counters are in the metrics.
@@ -76,9 +83,9 @@ pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
 }
 
 /// Accepts connections until told to stop, and then until the last of them has ended.
-pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
     let counters = shared.metrics.worker();
-    let mut host = Host { address, counters, tasks: JoinSet::new(), shared: &shared };
+    let mut host = Host { counters, tasks: JoinSet::new(), shared: &shared };
     let mut pause = Pause::default();
     loop {
         tokio::select! {
@@ -101,7 +108,6 @@ pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: A
 
 /// The parent of one address's connections.
 struct Host<'h> {
-    address: SocketAddr,
     counters: Arc<Counters>,
     tasks: JoinSet<End>,
     shared: &'h Arc<Shared>,
@@ -116,12 +122,15 @@ impl Host<'_> {
                 self.counters.count(Event::TcpOverLimit);
                 seat
             }
-            Admission::Refused => return self.counters.count(Event::TcpOverLimit),
+            Admission::Refused => {
+                self.counters.count(Event::TcpOverLimit);
+                return self.counters.count(Event::TcpClosed);
+            }
         };
         // Fails only where the connection has already failed, which its first read tells.
         let _ = stream.set_nodelay(true);
         // For a wildcard address: which of ours was asked.
-        let to = stream.local_addr().unwrap_or(self.address);
+        let to = stream.local_addr().unwrap_or(self.shared.address);
         let closer = seat.closer();
         let connection = Connection::new(stream, Peer { from: client, to }, seat, Arc::clone(self.shared));
         closer.set(self.tasks.spawn(connection.run()));
@@ -152,6 +161,7 @@ impl Host<'_> {
     }
 
     fn count_end(&self, ended: Result<End, JoinError>) {
+        self.counters.count(Event::TcpClosed);
         match ended {
             Ok(End::Idle) => self.counters.count(Event::TcpIdle),
             Ok(End::Slow) => self.counters.count(Event::TcpSlow),
@@ -325,7 +335,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let answered = desk.answer(&self.shared.responder, self.peer, filled);
         self.ending = answered.refused.then_some(End::Refused);
         self.keep_unread(&desk.input[answered.read..filled], answered.read > 0);
-        Poll::Ready(self.send(context, &desk.output[..answered.written]))
+        let sent = self.send(context, &desk.output[..answered.written]);
+        desk.worker.end_batch(Instant::now().into_std());
+        Poll::Ready(sent)
     }
 
     /// Puts what is unread and what comes now on the desk, and returns how much that is.
@@ -451,10 +463,10 @@ struct Answered {
 }
 
 impl Desk {
-    fn new(metrics: &Metrics) -> Self {
+    fn new(counters: Arc<Counters>) -> Self {
         let input = vec![0; 2 + MESSAGE + READ].into();
         let output = vec![0; FULL + 2 + MESSAGE].into();
-        Self { worker: Worker::new(metrics.worker()), input, output }
+        Self { worker: Worker::new(counters), input, output }
     }
 
     /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written.
@@ -505,7 +517,8 @@ mod tests {
         let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
-        let shared = Shared::new(responder, Arc::default(), Limits::default(), Stop::default());
+        let seats = Arc::new(Seats::new(Limits::default()));
+        let shared = Shared::new(address, responder, Arc::default(), seats, Stop::default());
         let Admission::Seated(seat) = shared.seats.admit(client.ip()) else { panic!("there is room") };
         let connection = Connection::new(accepted, Peer { from: client, to: address }, seat, Arc::new(shared));
         let size = size_of_val(&connection.run());

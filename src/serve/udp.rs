@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::sys::{self, Batch, Wait};
 use super::{Stop, own_address};
 use crate::answer::{Peer, Responder, Transport, Worker};
-use crate::metrics::{Event, Metrics};
+use crate::metrics::{Event, Metrics, Proto};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -48,7 +48,7 @@ impl<'s> Threads<'s> {
     /// Starts one that answers what comes to `socket`, which is bound to `address`.
     pub(super) fn start(&mut self, socket: UdpSocket, address: SocketAddr) -> Result<()> {
         let (responder, stop, running) = (Arc::clone(self.responder), self.stop.clone(), self.running.clone());
-        let worker = Worker::new(self.metrics.worker());
+        let worker = Worker::new(self.metrics.worker_at(address, Proto::Udp));
         let run = move || {
             let _running = running;
             Loop { socket: &socket, address, responder: &responder, worker, drops: 0 }.run_to_the_end(&stop);
@@ -125,6 +125,7 @@ impl Loop<'_> {
             0 => {}
             refused => self.worker.counters.add(Event::SendErrors, refused as u64),
         }
+        self.worker.end_batch(Instant::now());
     }
 
     /// The socket failed, which says nothing about the next call; but it must not become a busy loop.
