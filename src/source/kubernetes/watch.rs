@@ -16,7 +16,7 @@ use super::client::{Api, Connect, Lines, failure_of};
 use super::machine::{FIRST_PAGE, Failure, Machine, Outcome, Step, Timing, is_behind, next_page};
 use super::watched::{Event, Page, Watched};
 use crate::cluster::Resource;
-use crate::metrics::{Counters, Event as Counted};
+use crate::metrics::{Counters, Event as Counted, Metrics, table};
 use crate::objects::ObjectRef;
 use crate::source::live::{Followed, Swept, Update};
 
@@ -27,6 +27,7 @@ pub(super) struct Watch {
     pub(super) timing: Timing,
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) counters: Arc<Counters>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) back: Arc<Notify>,
     pub(super) scope: Arc<Scope>,
 }
@@ -44,6 +45,9 @@ struct Following {
     timing: Timing,
     updates: mpsc::Sender<Update>,
     counters: Arc<Counters>,
+    metrics: Arc<Metrics>,
+    /// Why the next list is made, should there be one.
+    because: &'static str,
     /// Told by whichever watch is answered again: the others need not wait any longer.
     back: Arc<Notify>,
     scope: Arc<Scope>,
@@ -62,7 +66,7 @@ impl Watch {
         if let Some(wait) = first_wait {
             sleep(wait).await;
         }
-        let Self { what, connect, timing, updates, counters, back, scope } = self;
+        let Self { what, connect, timing, updates, counters, metrics, back, scope } = self;
         let now = Instant::now();
         let machine = Machine::new(timing, what.required);
         let mut following = Following {
@@ -71,6 +75,8 @@ impl Watch {
             timing,
             updates,
             counters,
+            metrics,
+            because: "start",
             back,
             scope,
             lost: false,
@@ -115,13 +121,19 @@ impl Following {
 
     fn done(&mut self, outcome: Outcome) {
         let now = Instant::now();
+        self.because = outcome.label();
         if let Outcome::Listed(_) = outcome {
-            self.heard = now;
+            self.hear(now);
             self.probe_at = now + self.timing.probe;
             // Not all resources, nor all servers, at the same time.
             self.audit_at = now + self.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
         }
         self.machine.on(outcome, now, fastrand::f64());
+    }
+
+    fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        self.metrics.heard(self.what.name, now.into_std());
     }
 
     async fn tell(&self, update: Update) {
@@ -138,6 +150,7 @@ impl Following {
             return;
         };
         self.counters.count(Counted::WatchFailures);
+        self.metrics.count(&table::WATCH_FAILURES, &[self.what.name, failure.label()]);
         self.lost |= matches!(failure, Failure::Late(_) | Failure::Unreachable(_) | Failure::Other(_));
         match failure {
             // The API server answered: the list that follows says how it stands.
@@ -171,6 +184,7 @@ impl Following {
 
     async fn begin(&self, relist: Relist) {
         self.counters.count(Counted::Lists);
+        self.metrics.count(&table::LISTS, &[self.what.name, self.because]);
         self.tell(Update::Begin(self.what.resource, relist.audit)).await;
     }
 
@@ -213,7 +227,7 @@ impl Following {
     async fn apply(&self, watched: Watched) -> bool {
         match watched.object {
             Ok((object, skipped)) => {
-                self.tell(Update::Apply(Box::new(object), skipped)).await;
+                self.tell(Update::Apply(Box::new(object), skipped, watched.triggered)).await;
                 true
             }
             Err(invalid) => {
@@ -299,12 +313,13 @@ impl Following {
             let Ok(event) = Event::read(self.what.resource, &line) else {
                 // What it said is lost, whatever it was.
                 self.counters.count(Counted::ObjectsSkipped);
+                self.metrics.count(&table::REJECTED, &["invalid"]);
                 return if listed { Outcome::Outdated } else { broke(Failure::Other("an event is no JSON".into())) };
             };
             if listed && self.machine.is_behind(event.version()) {
                 return Outcome::Outdated;
             }
-            self.heard = Instant::now();
+            self.hear(Instant::now());
             if !listed {
                 ends = self.heard + self.timing.page;
             }
