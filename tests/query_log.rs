@@ -80,7 +80,7 @@ impl Server {
         let limits = Limits::default();
         let mut server = serve::Server::new(responder, Arc::clone(&metrics), limits, 1, stop.clone()).logging(log);
         server.start(listeners).unwrap();
-        let (_, changes) = mpsc::channel(1);
+        let (_, changes) = mpsc::unbounded_channel();
         let running = tokio::spawn(server.run(changes));
         Self { address, metrics, stop, running, writer }
     }

@@ -17,8 +17,8 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::explain::{Absence, Asker, Finding};
-use crate::metrics::{Counters, Event};
+use crate::explain::{Absence, Asker, Busy, Finding};
+use crate::metrics::{Answered, Answers, CountedZone, Counters, Event};
 use crate::names::reverse::is_reverse;
 use crate::names::why::subject;
 use crate::names::{MAX_CHAIN, QueryName, WireName};
@@ -70,21 +70,45 @@ impl Access {
 pub struct Worker {
     /// Its counters.
     pub counters: Arc<Counters>,
+    answers: Arc<Answers>,
     name: QueryName,
     alias: QueryName,
     turn: u16,
     causes: Budget,
+    /// When the batch came in that is being answered.
+    begun: Option<Instant>,
 }
 
 impl Worker {
     /// For a thread that begins to work.
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, name: QueryName::default(), alias: QueryName::default(), turn: 0, causes: Budget::default() }
+        Self {
+            answers: counters.answers(),
+            counters,
+            name: QueryName::default(),
+            alias: QueryName::default(),
+            turn: 0,
+            causes: Budget::default(),
+            begun: None,
+        }
     }
 
     /// Begins a batch of messages: what was received together, `now`. Without it no cause is looked for.
     pub fn begin_batch(&mut self, now: Instant) {
         self.causes.refill(now);
+        self.begun = Some(now);
+    }
+
+    /// Counts the response in `message`.
+    pub fn count(&self, transport: Transport, message: &[u8], answered: Answered) {
+        count_response(&self.counters, &self.answers, transport, message, answered);
+    }
+
+    /// Ends a batch of messages: its responses are sent, `now`.
+    pub fn end_batch(&mut self, now: Instant) {
+        if let Some(begun) = self.begun.take() {
+            self.answers.took(now.saturating_duration_since(begun));
+        }
     }
 }
 
@@ -156,23 +180,24 @@ impl Responder {
         message: &mut [u8],
         length: usize,
     ) -> Reply {
-        let made = guarded(message, |message| self.answer(worker, peer, transport, message, length)).unwrap_or_else(
-            |servfail| {
-                worker.counters.count(Event::Panics);
-                Made::Response(servfail, rcode::SERVFAIL)
-            },
-        );
+        let received = Received { peer, transport, length };
+        let made = guarded(message, |message| self.answer(worker, received, message));
+        let made = made.unwrap_or_else(|servfail| {
+            worker.counters.count(Event::Panics);
+            Made::Response(Written::unread(servfail, rcode::SERVFAIL))
+        });
         match made {
-            Made::Response(length, rcode) => {
-                count_response(&worker.counters, transport, message, rcode);
-                Reply::Here(length)
+            Made::Response(written) => {
+                worker.count(transport, message, written.answered(length));
+                Reply::Here(written.length)
             }
             Made::Nothing => Reply::None,
             Made::Pending(pending) => Reply::Pending(pending),
         }
     }
 
-    fn answer(&self, worker: &mut Worker, peer: Peer, transport: Transport, message: &mut [u8], length: usize) -> Made {
+    fn answer(&self, worker: &mut Worker, received: Received, message: &mut [u8]) -> Made {
+        let Received { peer, length, .. } = received;
         let drop = |worker: &Worker, event| {
             worker.counters.count(event);
             Made::Nothing
@@ -190,50 +215,60 @@ impl Responder {
         }
         match wire::read(&message[..length], &mut worker.name) {
             Ok(query) if allowed => {
-                let made = self.resolve(worker, peer, transport, message, query);
+                let made = self.resolve(worker, received, message, query);
                 if self.serves(peer) {
                     wire::set_recursion_available(message);
                 }
                 made
             }
-            Ok(Query { question_end, edns, .. }) => {
+            Ok(query) => {
+                let Query { question_end, edns, .. } = query;
                 let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
-                Made::Response(wire::refuse(message, refusal, Some((ede::PROHIBITED, ""))), rcode::REFUSED)
+                let length = wire::refuse(message, refusal, Some((ede::PROHIBITED, "")));
+                Made::Response(Written::to(query, length, rcode::REFUSED, CountedZone::OUTSIDE))
             }
             Err(refusal) => {
                 let refusal = if allowed { refusal } else { Refusal::header_only(rcode::REFUSED) };
-                Made::Response(wire::refuse(message, refusal, None), refusal.rcode)
+                Made::Response(Written::unread(wire::refuse(message, refusal, None), refusal.rcode))
             }
         }
     }
 
-    fn resolve(&self, worker: &mut Worker, peer: Peer, transport: Transport, message: &mut [u8], query: Query) -> Made {
+    fn resolve(&self, worker: &mut Worker, received: Received, message: &mut [u8], query: Query) -> Made {
+        let Received { peer, transport, .. } = received;
         worker.turn = worker.turn.wrapping_add(1);
-        let refuse = |message: &mut [u8], rcode, error| {
+        let refuse = |message: &mut [u8], zone, rcode, error| {
             let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
-            Made::Response(wire::refuse(message, refusal, Some(error)), rcode)
+            Made::Response(Written::to(query, wire::refuse(message, refusal, Some(error)), rcode, zone))
         };
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            return refuse(message, rcode::REFUSED, (ede::PROHIBITED, "zone transfers are not offered"));
+            let error = (ede::PROHIBITED, "zone transfers are not offered");
+            return refuse(message, CountedZone::OUTSIDE, rcode::REFUSED, error);
         }
         let limit = if transport == Transport::Udp { wire::udp_limit(query.edns) } else { MAX_TCP };
         let mut response = Response {
             writer: Writer::new(message, query.question_end, limit, query.edns.is_some()),
             ttl: self.zone.ttl(),
             turn: usize::from(query.id.wrapping_add(worker.turn)),
+            zone: CountedZone::OUTSIDE,
         };
         // Once: what one response says about the data is one state of it.
         let state = self.status.data_state();
-        match self.write(worker, peer, query, state, &mut response) {
+        let outcome = self.write(worker, peer, query, state, &mut response);
+        let zone = response.zone;
+        match outcome {
             Outcome::Answered(rcode, _) if state == DataState::Stale => {
+                worker.counters.count(Event::StaleAnswers);
                 let sentence = self.status.sentence();
-                Made::Response(response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence))), rcode)
+                let length = response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence)));
+                Made::Response(Written::to(query, length, rcode, zone))
             }
             Outcome::Answered(rcode, open) => {
                 let cause = open.and_then(|open| self.cause(worker, peer, query, open));
                 let error = cause.map(|cause| (cause.code(), cause.brief()));
                 let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-                Made::Response(response.writer.finish(rcode, true, query.edns, error), rcode)
+                let length = response.writer.finish(rcode, true, query.edns, error);
+                Made::Response(Written::to(query, length, rcode, zone))
             }
             Outcome::LeavesZones => {
                 let (at, answers) = response.writer.so_far();
@@ -241,29 +276,33 @@ impl Responder {
                     (state == DataState::Stale).then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
                 let own = Own::Alias { answers, note: stale };
                 let asked = (worker.alias.to_wire(), &message[..at]);
-                Made::Pending(Pending::new(peer, transport, query, asked, own, self.serves(peer)))
+                Made::Pending(Pending::new(received, query, asked, own, self.serves(peer), zone))
             }
             Outcome::NotInZone => match &self.outside {
                 Some(outside) if outside.serves(peer) && wire::is_recursion_desired(message) => {
                     // Which reverse names are ours is known with the addresses.
                     if state == DataState::NotSynced && is_reverse(&worker.name) {
-                        return refuse(message, rcode::SERVFAIL, (ede::NOT_READY, &self.not_synced));
+                        return refuse(message, zone, rcode::SERVFAIL, (ede::NOT_READY, &self.not_synced));
                     }
+                    let zone = CountedZone::FORWARDED;
                     match outside.special(&worker.name) {
-                        Some(special) => outside::write_special(special, message, query, limit),
+                        Some(special) => {
+                            let (length, rcode) = outside::write_special(special, message, query, limit);
+                            Made::Response(Written::to(query, length, rcode, zone))
+                        }
                         None => {
                             let asked = (worker.name.to_wire(), &message[..query.question_end]);
-                            Made::Pending(Pending::new(peer, transport, query, asked, Own::Nothing, true))
+                            Made::Pending(Pending::new(received, query, asked, Own::Nothing, true, zone))
                         }
                     }
                 }
-                _ => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
+                _ => refuse(message, zone, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
             },
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
                 let told = !sentence.is_empty() && self.tells(peer);
                 let text = if told { sentence.as_str() } else { &self.not_synced };
-                refuse(message, rcode::SERVFAIL, (ede::NOT_READY, text))
+                refuse(message, zone, rcode::SERVFAIL, (ede::NOT_READY, text))
             }
         }
     }
@@ -275,10 +314,16 @@ impl Responder {
     /// Why there is no answer: only for those who are told, where it goes out, and where it is likely to be known.
     fn cause(&self, worker: &mut Worker, peer: Peer, query: Query, open: Open) -> Option<Finding> {
         let explainer = self.explainer.as_ref().filter(|_| query.edns.is_some())?;
-        let worth = why::is_worth_asking(&self.zone, &worker.name, query.qtype, open)
-            && explainer.tells(peer)
-            && worker.causes.take();
-        if worth { explainer.cause(&worker.name, query.qtype, open) } else { None }
+        if !why::is_worth_asking(&self.zone, &worker.name, query.qtype, open) || !explainer.tells(peer) {
+            return None;
+        }
+        let looked = if worker.causes.take() { explainer.cause(&worker.name, query.qtype, open) } else { Err(Busy) };
+        match &looked {
+            Ok(Some(cause)) => worker.counters.count_told(cause.identity().1),
+            Ok(None) => {}
+            Err(Busy) => worker.counters.count(Event::CausesNotLookedFor),
+        }
+        looked.ok().flatten()
     }
 
     /// Writes answer and authority, and follows CNAMEs inside the zones.
@@ -292,20 +337,21 @@ impl Responder {
     ) -> Outcome {
         let not_ready = state == DataState::NotSynced;
         let name = &worker.name;
-        let first = self.zone.look_up(name, query.qtype, |lookup| match lookup {
-            Lookup::NotInZone => Step::NotInZone,
-            _ if not_ready => Step::NotReady,
-            lookup => {
-                let names = Names::of_question(&lookup, name);
-                match self.asks_why(name, peer, &lookup) {
-                    None => self.write_lookup(name, names, query, lookup, response),
-                    // A name that exists, and has nothing but a text.
-                    Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
-                        self.deny(names, site, false, response);
-                        Step::Done(rcode::NOERROR)
-                    }
-                    Some((site, labels)) => Step::Why(labels, site.apex_at),
+        let first = self.zone.look_up(name, query.qtype, |lookup| {
+            let Some(site) = lookup.site() else { return Step::NotInZone };
+            response.zone = CountedZone::ours(site.number);
+            if not_ready {
+                return Step::NotReady;
+            }
+            let names = Names::of_question(site, name);
+            match self.asks_why(name, peer, &lookup) {
+                None => self.write_lookup(name, names, query, lookup, response),
+                // A name that exists, and has nothing but a text.
+                Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
+                    self.deny(names, site, false, response);
+                    Step::Done(rcode::NOERROR)
                 }
+                Some((site, labels)) => Step::Why(labels, site.apex_at),
             }
         });
         match first {
@@ -346,8 +392,8 @@ impl Responder {
     fn why(&self, worker: &mut Worker, labels: Range<usize>, apex_at: usize, state: DataState) -> String {
         worker.alias.set_subject(&worker.name, labels, apex_at);
         let mut text = match &self.explainer {
-            Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias),
-            _ => why::busy(),
+            Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias, &worker.counters),
+            _ => why::busy(&worker.counters),
         };
         if state == DataState::Stale {
             text = format!("{text}; {}", *self.status.sentence());
@@ -435,7 +481,7 @@ impl Responder {
 }
 
 /// Answers, or catches the panic of it: then `message` is SERVFAIL, and its length the error.
-fn guarded(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> Made) -> Result<Made, usize> {
+fn guarded<T>(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> T) -> Result<T, usize> {
     let mut header = [0; 4];
     header.copy_from_slice(&message[..4]);
     catch_unwind(AssertUnwindSafe(|| answer(message))).map_err(|_| {
@@ -457,30 +503,58 @@ fn stale(rcode: u16) -> u16 {
 }
 
 /// Counts the response in `message`.
-pub fn count_response(counters: &Counters, transport: Transport, message: &[u8], rcode: u16) {
-    counters.count(rcode_event(rcode));
+pub fn count_response(
+    counters: &Counters,
+    answers: &Answers,
+    transport: Transport,
+    message: &[u8],
+    answered: Answered,
+) {
+    answers.count(answered);
     if message[2] & 0x02 != 0 {
         counters.count(if transport == Transport::Udp { Event::TruncatedUdp } else { Event::TruncatedTcp });
     }
 }
 
-fn rcode_event(rcode: u16) -> Event {
-    match rcode {
-        rcode::NOERROR => Event::NoError,
-        rcode::FORMERR => Event::FormErr,
-        rcode::SERVFAIL => Event::ServFail,
-        rcode::NXDOMAIN => Event::NxDomain,
-        rcode::NOTIMP => Event::NotImp,
-        rcode::REFUSED => Event::Refused,
-        _ => Event::OtherCode,
+/// A response, and what is counted of it.
+struct Written {
+    length: usize,
+    rcode: u16,
+    zone: CountedZone,
+    qtype: u16,
+    dnssec_ok: bool,
+}
+
+impl Written {
+    fn to(query: Query, length: usize, rcode: u16, zone: CountedZone) -> Self {
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        Self { length, rcode, zone, qtype: query.qtype, dnssec_ok }
     }
+
+    /// To what could not be read, or was read no further.
+    fn unread(length: usize, rcode: u16) -> Self {
+        Self { length, rcode, zone: CountedZone::OUTSIDE, qtype: 0, dnssec_ok: false }
+    }
+
+    fn answered(&self, query: usize) -> Answered {
+        let Self { length, rcode, zone, qtype, dnssec_ok } = *self;
+        Answered { zone, qtype, dnssec_ok, rcode, query, response: length }
+    }
+}
+
+/// A message that came in.
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    peer: Peer,
+    transport: Transport,
+    /// In octets.
+    length: usize,
 }
 
 /// What became of a message.
 enum Made {
     Nothing,
-    /// Of this length, with this rcode.
-    Response(usize, u16),
+    Response(Written),
     Pending(Box<Pending>),
 }
 
@@ -530,14 +604,8 @@ struct Names {
 }
 
 impl Names {
-    fn of_question(lookup: &Lookup<'_>, name: &QueryName) -> Self {
-        let apex = match lookup {
-            Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) | Lookup::NxDomain(site, _) => {
-                wire::pointer(wire::HEADER + name.offset(site.apex_at))
-            }
-            Lookup::NotInZone => None,
-        };
-        Self { owner: QUESTION, apex }
+    fn of_question(site: &Site<'_>, name: &QueryName) -> Self {
+        Self { owner: QUESTION, apex: wire::pointer(wire::HEADER + name.offset(site.apex_at)) }
     }
 }
 
@@ -551,10 +619,12 @@ mod tests {
         message.resize(1232, 0);
         let length = guarded(&mut message, |message| {
             message[..100].fill(0xff);
-            panic!("on purpose");
+            if message.len() == 1232 {
+                panic!("on purpose");
+            }
         });
         assert!(matches!(length, Err(12)));
         assert_eq!(message[..12], [0x12, 0x34, 0x81, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(matches!(guarded(&mut message, |_| Made::Response(7, 0)), Ok(Made::Response(7, 0))));
+        assert_eq!(guarded(&mut message, |_| 7), Ok(7));
     }
 }

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-use super::{Made, Peer, Transport};
+use super::{Peer, Received, Transport};
+use crate::metrics::{Answered, CountedZone};
 use crate::names::special::{Special, SpecialNames};
 use crate::names::{QueryName, WireName};
 use crate::rtype;
@@ -57,6 +58,10 @@ pub struct Pending {
     own: Own,
     /// Whether names outside the zones are asked for, for this client.
     served: bool,
+    /// The length of the query, in octets.
+    length: usize,
+    /// What it counts for.
+    zone: CountedZone,
 }
 
 /// What is ours of a pending response.
@@ -111,14 +116,22 @@ impl Failure {
 
 impl Pending {
     pub(super) fn new(
-        peer: Peer,
-        transport: Transport,
+        received: Received,
         query: Query,
         (name, begun): (WireName, &[u8]),
         own: Own,
         served: bool,
+        zone: CountedZone,
     ) -> Box<Self> {
-        Box::new(Self { peer, transport, name, query, begun: begun.into(), own, served })
+        let Received { peer, transport, length } = received;
+        Box::new(Self { peer, transport, name, query, begun: begun.into(), own, served, length, zone })
+    }
+
+    /// What is counted of the response.
+    pub fn answered(&self, length: usize, rcode: u16) -> Answered {
+        let dnssec_ok = self.query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let (zone, qtype) = (self.zone, self.query.qtype);
+        Answered { zone, qtype, dnssec_ok, rcode, query: self.length, response: length }
     }
 
     /// Whether a CNAME of ours leads to the name.
@@ -193,7 +206,12 @@ fn put<'r>(writer: &mut Writer<'_>, owners: &mut HashMap<&'r WireName, u16>, rec
 }
 
 /// Answers a question for a special name, whose tree begins `apex` octets behind the start of the name.
-pub(super) fn write_special((special, apex): (Special, usize), message: &mut [u8], query: Query, limit: usize) -> Made {
+pub(super) fn write_special(
+    (special, apex): (Special, usize),
+    message: &mut [u8],
+    query: Query,
+    limit: usize,
+) -> (usize, u16) {
     let mut writer = Writer::new(message, query.question_end, limit, query.edns.is_some());
     let data: &[u8] = match (special, query.qtype) {
         (Special::Localhost, rtype::A | rtype::ANY) => &[127, 0, 0, 1],
@@ -217,5 +235,5 @@ pub(super) fn write_special((special, apex): (Special, usize), message: &mut [u8
         writer.record(NameRef::Pointer(QUESTION), rtype, SPECIAL_TTL, &[data]);
     }
     let rcode = if special == Special::Nothing { rcode::NXDOMAIN } else { rcode::NOERROR };
-    Made::Response(writer.recursion_available(true).finish(rcode, false, query.edns, None), rcode)
+    (writer.recursion_available(true).finish(rcode, false, query.edns, None), rcode)
 }

@@ -1,6 +1,7 @@
 //! How each kind of RRset is written into a response: what fits, from where, under which names.
 
 use super::{Names, Step};
+use crate::metrics::CountedZone;
 use crate::names::{HOSTMASTER, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
 use crate::records::{Addresses, OwnName, PtrName, RRset, Server, Servers};
 use crate::rtype;
@@ -13,6 +14,8 @@ pub(super) struct Response<'m> {
     pub(super) ttl: u32,
     /// Where RRsets begin, before they are taken modulo their length (A6).
     pub(super) turn: usize,
+    /// What it counts for.
+    pub(super) zone: CountedZone,
 }
 
 impl Response<'_> {

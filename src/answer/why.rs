@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::Peer;
 use crate::explain::{Absence, Asked, Asker, Busy, Finding, Outcome};
+use crate::metrics::{Counters, Event};
 use crate::names::labels::is_ordinal;
 use crate::names::{Owner, QueryName, WireName, meant, owner};
 use crate::records::RRset;
@@ -88,18 +89,18 @@ impl Explainer {
         self.clients.load().iter().any(|network| network.contains(&client))
     }
 
-    /// The cause that goes out with an answer; none where none is certain, and where the objects are being changed.
-    pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Open) -> Option<Finding> {
+    /// The cause that goes out with an answer; none where none is certain.
+    pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Open) -> Result<Option<Finding>, Busy> {
         let (outcome, absence) = match open {
             Open::NxDomain(_, absence) => (Outcome::NxDomain, absence),
             Open::NoData(_) => (Outcome::NoData, None),
             Open::Chain => (Outcome::Found, None),
         };
-        self.asker.first(&Asked { name, qtype, outcome, absence }).ok().flatten()
+        self.asker.first(&Asked { name, qtype, outcome, absence })
     }
 
     /// The text at `_why.NAME`.
-    pub(super) fn text(&self, zone: &Zone, name: &QueryName) -> String {
+    pub(super) fn text(&self, zone: &Zone, name: &QueryName, counters: &Counters) -> String {
         let seen = see(zone, name);
         let (outcome, absence) = match &seen {
             Seen::Records(counts) => return format!("RESOLVES: {}", counts.join(", ")),
@@ -108,8 +109,11 @@ impl Explainer {
             Seen::Missing(absence) => (Outcome::NxDomain, *absence),
         };
         match (self.asker.first(&Asked { name, qtype: rtype::A, outcome, absence }), seen) {
-            (Err(Busy), _) => busy(),
-            (Ok(Some(finding)), _) => finding.brief(),
+            (Err(Busy), _) => busy(counters),
+            (Ok(Some(finding)), _) => {
+                counters.count_told(finding.identity().1);
+                finding.brief()
+            }
             (Ok(None), Seen::Alias(target)) => format!("ALIAS: the name stands for {target}"),
             (Ok(None), Seen::Missing(_)) => {
                 format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")
@@ -120,7 +124,8 @@ impl Explainer {
 }
 
 /// The text where the objects are being changed just now, or too much is asked.
-pub(super) fn busy() -> String {
+pub(super) fn busy(counters: &Counters) -> String {
+    counters.count(Event::CausesNotLookedFor);
     "BUSY: the cause was not looked for, to keep nobody waiting; ask again".to_owned()
 }
 

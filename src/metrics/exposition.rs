@@ -3,6 +3,8 @@
 //! prometheus-client writes OpenMetrics; the older format is the same but for how counters are announced. Not here:
 //! where numbers come from (`mod.rs`), and over what they go out (`admin`).
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::{self, Write as _};
 
 use prometheus_client::collector::Collector;
@@ -48,7 +50,6 @@ impl Format {
 
 /// The number of one series, or the numbers of one histogram.
 #[derive(Clone, Debug)]
-#[allow(dead_code)]
 pub(super) enum Value {
     Counter(f64),
     Gauge(f64),
@@ -71,32 +72,38 @@ impl Value {
 }
 
 /// What is to be written: the series of each family, each once.
-#[derive(Debug, Default)]
-pub(super) struct Families(Vec<(&'static Family, Vec<(Labels, Value)>)>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Families(Vec<(&'static Family, BTreeMap<Labels, Value>)>);
 
 type Labels = Vec<(&'static str, String)>;
 
 impl Families {
+    /// A series has this value now, whatever it had before.
+    pub(super) fn set(&mut self, family: &'static Family, values: &[&str], value: Value) {
+        let labels = labels(family, values);
+        self.of(family).insert(labels, value);
+    }
+
     /// Adds a series; one with the same labels becomes their sum.
     pub(super) fn add(&mut self, family: &'static Family, values: &[&str], value: Value) {
-        debug_assert_eq!(values.len(), family.labels.len(), "{}", family.name);
-        let labels: Labels = family.labels.iter().copied().zip(values.iter().map(|value| escaped(value))).collect();
+        match self.of(family).entry(labels(family, values)) {
+            Entry::Vacant(entry) => _ = entry.insert(value),
+            Entry::Occupied(mut entry) => entry.get_mut().add(value),
+        }
+    }
+
+    fn of(&mut self, family: &'static Family) -> &mut BTreeMap<Labels, Value> {
         let known = self.0.iter().position(|(known, _)| known.name == family.name);
         let at = known.unwrap_or_else(|| {
-            self.0.push((family, Vec::new()));
+            self.0.push((family, BTreeMap::new()));
             self.0.len() - 1
         });
-        let series = &mut self.0[at].1;
-        match series.iter_mut().find(|(known, _)| *known == labels) {
-            Some((_, known)) => known.add(value),
-            None => series.push((labels, value)),
-        }
+        &mut self.0[at].1
     }
 
     /// All of it, in the order of the table and of the labels.
     pub(super) fn write(mut self, format: Format) -> String {
         self.0.sort_by_key(|(family, _)| FAMILIES.iter().position(|known| known.name == family.name));
-        self.0.iter_mut().for_each(|(_, series)| series.sort_by(|(a, _), (b, _)| a.cmp(b)));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
         let mut written = String::new();
@@ -107,6 +114,11 @@ impl Families {
             Format::Text => as_text(&written),
         }
     }
+}
+
+fn labels(family: &Family, values: &[&str]) -> Labels {
+    debug_assert_eq!(values.len(), family.labels.len(), "{}", family.name);
+    family.labels.iter().copied().zip(values.iter().map(|value| escaped(value))).collect()
 }
 
 impl Collector for Families {

@@ -120,6 +120,32 @@ families! {
          than --stale-after). One state is 1, the others are 0";
     READY: Gauge, Own, "headless_dns_ready" [],
         "Whether /readyz says yes";
+    WATCH_AGE: Gauge, Own, "headless_dns_watch_age_seconds" ["resource"],
+        "Time since the API server last sent an event, a bookmark or a list of a resource, in seconds. Bookmarks come \
+         about once a minute where nothing changes";
+    LOST: Gauge, Own, "headless_dns_lost_seconds" [],
+        "How long a resource that is required has been out of reach, in seconds; 0 while none is";
+    STALE_ANSWERS: Counter, Own, "headless_dns_stale_answers_total" [],
+        "Answers from stale data, which say so";
+    LISTS: Counter, Own, "headless_dns_watch_lists_total" ["resource" "reason"],
+        "Lists of a resource that were begun: start, audit (time to look for lost events), silent (nothing came for too \
+         long), outdated (an event was missed), held_down (the list before would have removed too much), or the \
+         failure before it: gone, unauthorized, denied, refused, unknown, busy, late, unreachable, other";
+    WATCH_FAILURES: Counter, Own, "headless_dns_watch_failures_total" ["resource" "reason"],
+        "Lists and watches of a resource that failed: gone (410, 504), unauthorized (401), denied (403), refused (400, \
+         405, 422), unknown (404), busy (429, 503), late, unreachable, other";
+    WATCH_RESTARTS: Counter, Own, "headless_dns_watch_restarts_total" [],
+        "Watches whose task ended, which none should, and was started again";
+    AUDIT_REPAIRS: Counter, Own, "headless_dns_audit_repairs_total" [],
+        "Changes that were found by listing again, and by no event";
+    REJECTED: Counter, Own, "headless_dns_objects_rejected_total" ["reason"],
+        "Objects, or parts of them, that were left out, each time they were read: invalid (all of it), address, fqdn, \
+         hostname, port, external_name, name, no_address; from manifests also duplicate and not_simulated";
+    PUBLISH_DURATION: Histogram(PUBLISH_TIMES), Own, "headless_dns_publish_duration_seconds" [],
+        "Time from the receipt of a batch of changes, or the begin of a reading of manifests, to when they are \
+         answered, in seconds";
+    PUBLISHED: Counter, Own, "headless_dns_published_total" [],
+        "Services, and other parts of the zones, that were built from a live cluster and published";
     SERVICES: Gauge, Own, "headless_dns_services" [],
         "Services with a name that exists";
     ENDPOINTS: Gauge, Own, "headless_dns_endpoints" [],
@@ -128,9 +154,32 @@ families! {
         "Addresses with a name in reverse";
     SERIAL: Gauge, Own, "headless_dns_zone_serial" [],
         "The serial of the zones: Unix time of the last change that was published";
+    RECEIVED: Counter, Own, "headless_dns_received_messages_total" ["proto"],
+        "Messages that came in, whatever they were";
     DROPPED: Counter, Own, "headless_dns_dropped_messages_total" ["reason"],
         "Messages that got no response: short (no header), response (not a query), source (no client has such an \
          address), not_allowed (with --not-allowed drop)";
+    KERNEL_DROPS: Counter, Own, "headless_dns_kernel_drops_total" [],
+        "Datagrams that the kernel dropped because the receive buffer was full. Looked at when a socket is idle, every \
+         thousand batches, and at the end";
+    SOCKET_ERRORS: Counter, Own, "headless_dns_socket_errors_total" ["call"],
+        "Calls to receive, send or accept that failed";
+    TRUNCATED: Counter, Own, "headless_dns_truncated_responses_total" ["proto"],
+        "Responses with TC set: over UDP the client asks again over TCP; over TCP it has a part of an RRset over 65,535 \
+         octets";
+    TCP_CONNECTIONS: Gauge, Own, "headless_dns_tcp_connections" [],
+        "TCP connections that are open";
+    TCP_ACCEPTED: Counter, Own, "headless_dns_tcp_accepted_total" [],
+        "TCP connections that were accepted";
+    TCP_CUT: Counter, Own, "headless_dns_tcp_cut_total" ["reason"],
+        "TCP connections that the server closed: over_limit (too many: a new one, or the longest idle in its place), \
+         idle, slow (in sending a query or taking responses)";
+    CAUSES_TOLD: Counter, Own, "headless_dns_causes_told_total" ["finding"],
+        "Causes that clients were told, by the token that is told (tests/causes.md)";
+    CAUSES_NOT_LOOKED_FOR: Counter, Own, "headless_dns_causes_not_looked_for_total" [],
+        "Causes that were not looked for: too many at once, or the objects were just being changed";
+    QUERY_LOG_DROPPED: Counter, Own, "headless_dns_query_log_dropped_total" [],
+        "Lines of the query log that were not written, because they could not be written fast enough";
     CPU: Counter, Process, "process_cpu_seconds_total" [],
         "Time on a CPU of this process, in user space and in the kernel, in seconds";
     RESIDENT_MEMORY: Gauge, Process, "process_resident_memory_bytes" [],

@@ -273,7 +273,7 @@ impl Server {
             threads.start(socket).inspect_err(|_| stop.tell())?;
         }
         let listener = tcp::listener(tcp).with_context(|| bind::cannot_listen(address, "TCP"))?;
-        let place = tcp::Place { address, kept, shared: Arc::new(self.tcp.for_place(stop.clone())), registered };
+        let place = tcp::Place { kept, shared: Arc::new(self.tcp.for_place(address, stop.clone())), registered };
         self.stops.insert(address, stop.clone());
         self.places.spawn(async move {
             let mut parts = JoinSet::new();

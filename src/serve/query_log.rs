@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 
 use crate::answer::{Peer, Reply, Responder, Transport, Worker};
-use crate::metrics::Event;
+use crate::metrics::{Counters, Event};
 use crate::wire::client::{Asked, rcode_and_errors, rcode_name};
 use crate::wire::{self, rcode};
 
@@ -68,6 +69,8 @@ pub enum Format {
 pub struct QueryLog {
     choice: Choice,
     queue: SyncSender<Line>,
+    /// How many lines were due.
+    due: AtomicU32,
 }
 
 /// The thread that writes.
@@ -90,7 +93,7 @@ impl QueryLog {
             write_all(&lines, format, to);
         };
         thread::Builder::new().name("query-log".into()).spawn(write).context("cannot start the query log")?;
-        Ok((Arc::new(Self { choice, queue }), LogWriter { ended }))
+        Ok((Arc::new(Self { choice, queue, due: AtomicU32::new(0) }), LogWriter { ended }))
     }
 }
 
@@ -104,23 +107,31 @@ impl LogWriter {
 }
 
 /// What one thread that answers has of the log.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct Tap {
     log: Option<Arc<QueryLog>>,
-    /// How many lines were due.
-    due: u32,
+    /// The last question whose answer is pending.
+    pending: Option<Box<Ticket>>,
 }
 
-/// A question that may have a line.
-pub(super) struct Seen {
+/// A question that may have a line when it is answered.
+pub(super) struct Ticket {
+    log: Arc<QueryLog>,
     query: [u8; KEPT],
     length: usize,
     since: Instant,
 }
 
+impl Clone for Tap {
+    /// For another thread.
+    fn clone(&self) -> Self {
+        Self { log: self.log.clone(), pending: None }
+    }
+}
+
 impl Tap {
     pub(super) fn new(log: Arc<QueryLog>) -> Self {
-        Self { log: Some(log), due: 0 }
+        Self { log: Some(log), pending: None }
     }
 
     /// [`Responder::respond`], and a line of it.
@@ -133,47 +144,57 @@ impl Tap {
         message: &mut [u8],
         length: usize,
     ) -> Reply {
-        if self.log.is_none() {
+        let Some(log) = &self.log else {
             return responder.respond(worker, peer, transport, message, length);
-        }
-        let seen = Seen::of(&message[..length]);
+        };
+        let ticket = Ticket::of(&message[..length], log);
         let response = responder.respond(worker, peer, transport, message, length);
-        if let Reply::Here(length) = response {
-            self.write(&seen, worker, peer, transport, &message[..length]);
+        match response {
+            Reply::Here(length) => ticket.answered(&worker.counters, peer, transport, &message[..length]),
+            Reply::Pending(_) => self.pending = Some(Box::new(ticket)),
+            Reply::None => {}
         }
         response
     }
 
-    /// Queues the line of a question that was answered, if it has one.
-    fn write(&mut self, seen: &Seen, worker: &Worker, peer: Peer, transport: Transport, response: &[u8]) {
-        let Some(log) = self.log.as_ref().filter(|log| log.choice.has(response)) else { return };
-        self.due = self.due.wrapping_add(1);
-        if !self.due.is_multiple_of(log.choice.sample) {
+    /// That of the question whose answer is pending; none without a log.
+    pub(super) fn ticket(&mut self) -> Option<Box<Ticket>> {
+        self.pending.take()
+    }
+}
+
+impl Ticket {
+    fn of(message: &[u8], log: &Arc<QueryLog>) -> Self {
+        let mut query = [0; KEPT];
+        let kept = message.len().min(KEPT);
+        query[..kept].copy_from_slice(&message[..kept]);
+        Self { log: Arc::clone(log), query, length: message.len(), since: Instant::now() }
+    }
+
+    /// Queues the line of the question, which was answered, if it has one.
+    pub(super) fn answered(&self, counters: &Counters, peer: Peer, transport: Transport, response: &[u8]) {
+        let Self { log, .. } = self;
+        if !log.choice.has(response) {
+            return;
+        }
+        let due = log.due.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if !due.is_multiple_of(log.choice.sample) {
             return;
         }
         let line = Line {
             at: SystemTime::now(),
-            duration: seen.since.elapsed(),
+            duration: self.since.elapsed(),
             from: peer.from,
             transport,
-            query: seen.query[..seen.length.min(KEPT)].into(),
-            query_length: seen.length,
+            query: self.query[..self.length.min(KEPT)].into(),
+            query_length: self.length,
             response_length: response.len(),
             // Everything but the answers themselves is told of it.
             response: if response.len() <= wire::MAX_UDP { response.into() } else { response[..wire::HEADER].into() },
         };
         if log.queue.try_send(line).is_err() {
-            worker.counters.count(Event::QueryLogLost);
+            counters.count(Event::QueryLogLost);
         }
-    }
-}
-
-impl Seen {
-    fn of(message: &[u8]) -> Self {
-        let mut query = [0; KEPT];
-        let kept = message.len().min(KEPT);
-        query[..kept].copy_from_slice(&message[..kept]);
-        Self { query, length: message.len(), since: Instant::now() }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -19,13 +19,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::forward::{self, Door, Mailbox, Way};
-use super::query_log::Tap;
+use super::forward::{self, Door, Mailbox, Question, Way};
+use super::query_log::{Tap, Ticket};
 use super::seats::{Admission, Seat, Seats};
 use super::takeover::Registered;
 use super::{Limits, Phase, Stop};
 use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
-use crate::metrics::{Counters, Event, Metrics};
+use crate::metrics::{Counters, Event, Metrics, Proto};
 
 /// The largest message: its length is two octets (RFC 1035 section 4.2.2).
 const MESSAGE: usize = 65_535;
@@ -47,8 +47,9 @@ const LATE: Duration = forward::PATIENCE.saturating_mul(2);
 /// The shortest and longest pause after a failed accept.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// What all connections of an address share; all but `stop` with those of the other addresses.
+/// What all connections of an address share; all but `address`, `stop` and `desks` with those of the other addresses.
 pub(super) struct Shared {
+    address: SocketAddr,
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     limits: Limits,
@@ -59,19 +60,21 @@ pub(super) struct Shared {
     pub(super) tap: Tap,
     /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
     #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
-    desks: Arc<Mutex<Vec<Box<Desk>>>>,
+    desks: Mutex<Vec<Box<Desk>>>,
 }
 
 impl Shared {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
         let seats = Arc::new(Seats::new(limits));
-        let (tap, desks) = (Tap::default(), Arc::default());
-        Self { responder, metrics, limits, stop, door: None, seats, tap, desks }
+        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let (tap, desks) = (Tap::default(), Mutex::default());
+        Self { address, responder, metrics, limits, stop, door: None, seats, tap, desks }
     }
 
     /// The same for one address, which can be told to stop alone.
-    pub(super) fn for_place(&self, stop: Stop) -> Self {
+    pub(super) fn for_place(&self, address: SocketAddr, stop: Stop) -> Self {
         Self {
+            address,
             responder: Arc::clone(&self.responder),
             metrics: Arc::clone(&self.metrics),
             limits: self.limits,
@@ -79,23 +82,26 @@ impl Shared {
             door: self.door.clone(),
             seats: Arc::clone(&self.seats),
             tap: self.tap.clone(),
-            desks: Arc::clone(&self.desks),
+            desks: Mutex::default(),
         }
     }
 
     /// Hands a question over; what comes of it will be in the mailbox, which is made for the first.
     #[cold]
-    fn hand_over(&self, pending: Box<Pending>, mailbox: &mut Option<Arc<Mailbox>>) -> Result<(), Box<Pending>> {
-        let Some(door) = &self.door else { return Err(pending) };
+    fn hand_over(&self, question: Question, mailbox: &mut Option<Arc<Mailbox>>) -> Result<(), Question> {
+        let Some(door) = &self.door else { return Err(question) };
         let mailbox = mailbox.get_or_insert_default();
         mailbox.expect();
-        door.hand(pending, Way::Stream(Arc::clone(mailbox))).inspect_err(|_| mailbox.forget())
+        door.hand(question, Way::Stream(Arc::clone(mailbox))).inspect_err(|_| mailbox.forget())
     }
 
     /// A desk for the length of one turn.
     fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| Box::new(Desk::new(&self.metrics, self.tap.clone())))
+        free.unwrap_or_else(|| {
+            let counters = self.metrics.worker_at(self.address, Proto::Tcp);
+            Box::new(Desk::new(counters, self.tap.clone()))
+        })
     }
 
     /// One that a panic kept from being given back is not missed: its counters are in the metrics.
@@ -111,7 +117,6 @@ pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
 
 /// One address that is listened on.
 pub(super) struct Place {
-    pub(super) address: SocketAddr,
     /// Somebody keeps the listening socket, and the connections that wait in it.
     pub(super) kept: bool,
     pub(super) shared: Arc<Shared>,
@@ -121,11 +126,11 @@ pub(super) struct Place {
 
 /// Accepts connections until told to stop, and then until the last of them has ended.
 pub(super) async fn listen(listener: TcpListener, place: Place) {
-    let Place { address, kept, shared, registered } = place;
+    let Place { kept, shared, registered } = place;
     let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
     let mut told_to_leave = false;
     let counters = shared.metrics.worker();
-    let mut host = Host { address, counters, tasks: JoinSet::new(), shared: &shared };
+    let mut host = Host { counters, tasks: JoinSet::new(), shared: &shared };
     let mut pause = Pause::default();
     loop {
         tokio::select! {
@@ -159,7 +164,6 @@ pub(super) async fn listen(listener: TcpListener, place: Place) {
 
 /// The parent of one address's connections.
 struct Host<'h> {
-    address: SocketAddr,
     counters: Arc<Counters>,
     tasks: JoinSet<End>,
     shared: &'h Arc<Shared>,
@@ -174,12 +178,15 @@ impl Host<'_> {
                 self.counters.count(Event::TcpOverLimit);
                 seat
             }
-            Admission::Refused => return self.counters.count(Event::TcpOverLimit),
+            Admission::Refused => {
+                self.counters.count(Event::TcpOverLimit);
+                return self.counters.count(Event::TcpClosed);
+            }
         };
         // Fails only where the connection has already failed, which its first read tells.
         let _ = stream.set_nodelay(true);
         // For a wildcard address: which of ours was asked.
-        let to = stream.local_addr().unwrap_or(self.address);
+        let to = stream.local_addr().unwrap_or(self.shared.address);
         let closer = seat.closer();
         let connection = Connection::new(stream, Peer { from: client, to }, seat, Arc::clone(self.shared));
         closer.set(self.tasks.spawn(connection.run()));
@@ -210,6 +217,7 @@ impl Host<'_> {
     }
 
     fn count_end(&self, ended: Result<End, JoinError>) {
+        self.counters.count(Event::TcpClosed);
         match ended {
             Ok(End::Idle) => self.counters.count(Event::TcpIdle),
             Ok(End::Slow) => self.counters.count(Event::TcpSlow),
@@ -403,11 +411,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         let (shared, mailbox) = (&self.shared, &mut self.mailbox);
-        let hand_over = |pending| shared.hand_over(pending, mailbox);
+        let hand_over = |pending, ticket| {
+            let question = Question { pending, listen: shared.address, ticket };
+            shared.hand_over(question, mailbox)
+        };
         let answered = desk.answer(&shared.responder, self.peer, filled, hand_over);
         self.ending = answered.refused.then_some(End::Refused);
         self.keep_unread(&desk.input[answered.read..filled], answered.read > 0);
-        Poll::Ready(self.send(context, &desk.output[..answered.written]))
+        let sent = self.send(context, &desk.output[..answered.written]);
+        desk.worker.end_batch(Instant::now().into_std());
+        Poll::Ready(sent)
     }
 
     /// Puts what is unread and what comes now on the desk, and returns how much that is.
@@ -534,10 +547,10 @@ struct Answered {
 }
 
 impl Desk {
-    fn new(metrics: &Metrics, tap: Tap) -> Self {
+    fn new(counters: Arc<Counters>, tap: Tap) -> Self {
         let input = vec![0; 2 + MESSAGE + READ].into();
         let output = vec![0; FULL + 2 + MESSAGE].into();
-        Self { worker: Worker::new(metrics.worker()), tap, input, output }
+        Self { worker: Worker::new(counters), tap, input, output }
     }
 
     /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written. What
@@ -547,7 +560,7 @@ impl Desk {
         responder: &Responder,
         peer: Peer,
         filled: usize,
-        mut hand_over: impl FnMut(Box<Pending>) -> Result<(), Box<Pending>>,
+        mut hand_over: impl FnMut(Box<Pending>, Option<Box<Ticket>>) -> Result<(), Question>,
     ) -> Answered {
         let mut answered = Answered { read: 0, written: 0, refused: false };
         self.worker.begin_batch(Instant::now().into_std());
@@ -566,9 +579,9 @@ impl Desk {
             };
             let length = match response {
                 Reply::Here(length) => length,
-                Reply::Pending(pending) => match hand_over(pending) {
+                Reply::Pending(pending) => match hand_over(pending, self.tap.ticket()) {
                     Ok(()) => continue,
-                    Err(refused) => forward::refuse(&refused, &self.worker.counters, message),
+                    Err(refused) => forward::refuse(&refused, &self.worker, message),
                 },
                 Reply::None => {
                     answered.refused = true;

@@ -18,12 +18,12 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
 use super::bind::own_address;
-use super::forward::{self, Door, Way};
+use super::forward::{self, Door, Question, Way};
 use super::query_log::Tap;
 use super::sys::{self, Batch, Wait};
 use super::{Liveness, Stop};
 use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
-use crate::metrics::{Event, Metrics};
+use crate::metrics::{Event, Metrics, Proto};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -52,7 +52,7 @@ impl Common {
         Self { responder, metrics, liveness: Liveness::default(), tap: Tap::default(), door: None }
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 }
@@ -107,7 +107,8 @@ impl Threads {
         let Self { common, stop, address, kept, run, .. } = self;
         let (address, kept, run) = (*address, *kept, *run);
         let (responder, stop, held) = (Arc::clone(&common.responder), stop.clone(), Arc::clone(&socket));
-        let (worker, tap, door) = (Worker::new(common.metrics.worker()), common.tap.clone(), common.door.clone());
+        let (worker, tap, door) =
+            (Worker::new(common.metrics.worker_at(address, Proto::Udp)), common.tap.clone(), common.door.clone());
         let pulse = common.liveness.pulse();
         let ending = Ending(number, self.ending.clone());
         let body = move || {
@@ -214,18 +215,20 @@ impl Loop<'_> {
             0 => {}
             refused => self.worker.counters.add(Event::SendErrors, refused as u64),
         }
+        self.worker.end_batch(Instant::now());
     }
 
     /// Returns the length of the response where nobody takes the question.
     #[cold]
-    fn hand_over(&self, pending: Box<Pending>, peer: Peer, slot: &mut [u8]) -> Option<usize> {
+    fn hand_over(&mut self, pending: Box<Pending>, peer: Peer, slot: &mut [u8]) -> Option<usize> {
         let from = self.address.ip().is_unspecified().then(|| peer.to.ip());
         let way = Way::Datagram { socket: Arc::clone(self.socket), from };
+        let question = Question { pending, listen: self.address, ticket: self.tap.ticket() };
         let refused = match &self.door {
-            Some(door) => door.hand(pending, way).err()?,
-            None => pending,
+            Some(door) => door.hand(question, way).err()?,
+            None => question,
         };
-        Some(forward::refuse(&refused, &self.worker.counters, slot))
+        Some(forward::refuse(&refused, &self.worker, slot))
     }
 
     /// The socket failed, which says nothing about the next call; but it must not become a busy loop.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::Publisher;
 use crate::cluster::{Contributor, Resource};
 use crate::explain::Finding;
-use crate::metrics::{Counters, Event};
-use crate::objects::{Object, ObjectRef, Skipped};
+use crate::metrics::{Counters, Event, table};
+use crate::objects::{Object, ObjectRef, ServiceKind, Skipped};
 use crate::status::{DataState, Status, WatchState, WatchStatus};
 
 /// What a watch has to say.
@@ -28,8 +28,8 @@ pub enum Update {
     Denied(Resource, &'static str),
     /// A list begins; the flag says that what it changes was missed before (K14).
     Begin(Resource, bool),
-    /// The present state of an object, and what was left out of it.
-    Apply(Box<Object>, Vec<Skipped>),
+    /// The present state of an object, what was left out of it, and when what it says changed, if that is noted in it.
+    Apply(Box<Object>, Vec<Skipped>, Option<SystemTime>),
     /// An object that cannot be read, and why.
     Invalid(Resource, String),
     /// An object is gone.
@@ -126,6 +126,8 @@ pub struct Live {
     /// The addresses changed since the reverse zones were last looked at.
     moved: bool,
     said: HashSet<String>,
+    /// Services whose endpoints changed at these times, which is about to be published.
+    triggered: Vec<(ObjectRef, SystemTime)>,
 }
 
 impl Live {
@@ -167,6 +169,7 @@ impl Live {
             required_since: None,
             moved: false,
             said: HashSet::new(),
+            triggered: Vec::new(),
         };
         live.show();
         // Those that are asked for are served from the beginning on: not yet known is no reason to refuse (R6).
@@ -183,6 +186,37 @@ impl Live {
             self.moved = true;
             let dirty = self.changed();
             self.publish(dirty);
+            self.publisher.published(now.into_std());
+            self.observe_programming();
+        }
+    }
+
+    /// How long the cluster's changes took until they are answered. Like CoreDNS's figure it is of headless Services with
+    /// a selector: those whose slices a controller writes, which notes the time.
+    fn observe_programming(&mut self) {
+        let now = SystemTime::now();
+        for (service, triggered) in std::mem::take(&mut self.triggered) {
+            let controlled = self
+                .publisher
+                .cluster()
+                .service(&service)
+                .service
+                .is_some_and(|service| service.kind == ServiceKind::Headless && !service.selector.is_empty());
+            if controlled {
+                let took = now.duration_since(triggered).unwrap_or_default();
+                self.publisher.metrics.observe(&table::PROGRAMMING, &["headless_with_selector"], took);
+            }
+        }
+    }
+
+    /// Not of what a list says: it may have changed long before this server was there to see it.
+    fn note_trigger(&mut self, resource: Resource, dirty: &[Contributor], triggered: Option<SystemTime>) {
+        let watched = self.follows.get(&resource).is_some_and(|follow| follow.followed && follow.relist.is_none());
+        if let Some(triggered) = triggered.filter(|_| self.synced && watched) {
+            self.triggered.extend(dirty.iter().filter_map(|contributor| match contributor {
+                Contributor::Service(service) => Some((service.clone(), triggered)),
+                _ => None,
+            }));
         }
     }
 
@@ -209,6 +243,7 @@ impl Live {
             self.status.set_sentence(Finding::Stale { seconds: lost.as_secs() }.brief());
         }
         self.status.set_cut_off(cut_off.is_some() || self.resumed && !self.synced);
+        self.publisher.metrics.set(&table::LOST, &[], lost.unwrap_or_default().as_secs_f64());
         if std::mem::take(&mut self.moved) {
             self.publisher.refresh_reverse_zones();
         }
@@ -239,14 +274,19 @@ impl Live {
                     }
                 }
             }
-            Update::Apply(object, skipped) => {
+            Update::Apply(object, skipped, triggered) => {
                 let resource = Resource::of(&object);
                 let dirty = self.publisher.cluster_mut().apply(*object);
+                self.note_trigger(resource, &dirty, triggered);
                 self.touch(resource, dirty);
-                skipped.into_iter().for_each(|skipped| self.say(skipped.text));
+                for skipped in skipped {
+                    self.publisher.metrics.count(&table::REJECTED, &[skipped.reason.label()]);
+                    self.say(skipped.text);
+                }
             }
             Update::Invalid(_, why) => {
                 self.counters.count(Event::ObjectsSkipped);
+                self.publisher.metrics.count(&table::REJECTED, &["invalid"]);
                 self.say(why);
             }
             Update::Delete(resource, key) => {

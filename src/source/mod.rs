@@ -11,12 +11,13 @@ pub mod manifests;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
 use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
 use crate::explain::{Asker, Extent};
+use crate::metrics::{Metrics, table};
 use crate::names::reverse::ReverseZones;
 use crate::objects::{Object, ObjectRef, Reason, Skipped};
 use crate::records::{NameServer, contribution};
@@ -48,6 +49,7 @@ pub struct Publisher {
     cluster: Arc<RwLock<Cluster>>,
     zone: Arc<Zone>,
     options: Options,
+    metrics: Arc<Metrics>,
 }
 
 impl Publisher {
@@ -63,12 +65,22 @@ impl Publisher {
 
     fn with(namespaces: Namespaces, zone: Arc<Zone>, options: Options) -> Self {
         let cluster = Arc::new(RwLock::new(Cluster::new(namespaces, options.service.clone())));
-        Self { cluster, zone, options }
+        Self { cluster, zone, options, metrics: Arc::default() }
+    }
+
+    /// Counts in `metrics` what is published and what is left out.
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// The same cluster and the same zone, for who goes on where another was broken off. One of them may publish.
     pub fn again(&self) -> Self {
-        Self { cluster: Arc::clone(&self.cluster), zone: Arc::clone(&self.zone), options: self.options.clone() }
+        Self {
+            cluster: Arc::clone(&self.cluster),
+            zone: Arc::clone(&self.zone),
+            options: self.options.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     /// Everyone who could have contributed to what is published, or could contribute now.
@@ -141,7 +153,19 @@ impl Publisher {
         let contributions = contributions.collect();
         drop(cluster);
         self.zone.publish(contributions, unix_time());
+        skipped.iter().for_each(|notice| self.reject(notice.loss));
         skipped
+    }
+
+    fn reject(&self, loss: Loss) {
+        if let Some(reason) = loss.label() {
+            self.metrics.count(&table::REJECTED, &[reason]);
+        }
+    }
+
+    /// What was received `since` is published.
+    fn published(&self, since: Instant) {
+        self.metrics.observe(&table::PUBLISH_DURATION, &[], since.elapsed());
     }
 
     /// Not for every change: they rarely move.
@@ -211,6 +235,19 @@ pub enum Loss {
     Unmade,
 }
 
+impl Loss {
+    /// A word for metrics, where something is lost that should not be.
+    fn label(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => Some("invalid"),
+            Self::Part(reason) => Some(reason.label()),
+            Self::Twice => Some("duplicate"),
+            Self::Unmade => Some("not_simulated"),
+            Self::Optional => None,
+        }
+    }
+}
+
 impl Notice {
     fn of_part(skipped: Skipped) -> Self {
         Self { loss: Loss::Part(skipped.reason), text: skipped.text }
@@ -252,8 +289,14 @@ impl ManifestSource {
         Self { input, namespace: namespace.into(), simulate, publisher, reported: HashSet::new() }
     }
 
+    /// Counts in `metrics` what is published and what is left out.
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { publisher: self.publisher.counting(metrics), ..self }
+    }
+
     /// Reads everything, or reads it again, and publishes what changed. What is wrong never stops the rest.
     pub fn load(&mut self) -> Reading {
+        let begun = Instant::now();
         let loaded = match &mut self.input {
             Input::Files(manifests) => manifests.reload(),
             Input::Text(name, text) => manifests::read_text(name, text, &self.namespace),
@@ -273,7 +316,9 @@ impl ManifestSource {
         let said: HashSet<String> = reports.iter().map(ToString::to_string).collect();
         reports.retain(|report| !self.reported.contains(&report.text));
         self.reported = said;
+        reports.iter().for_each(|report| self.publisher.reject(report.loss));
         reports.extend(self.publisher.replace(objects));
+        self.publisher.published(begun);
         let unread = |report: &manifests::Report| matches!(report.cause, Cause::Unreadable | Cause::Syntax);
         Reading { complete: !loaded.reports.iter().any(unread), reports }
     }

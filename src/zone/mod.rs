@@ -74,6 +74,14 @@ pub enum Lookup<'z> {
 }
 
 impl Lookup<'_> {
+    /// Where in a zone the name stands; `None` where it is in none.
+    pub fn site(&self) -> Option<&Site<'_>> {
+        match self {
+            Self::Found(site, _) | Self::Cname(site, _) | Self::NoData(site) | Self::NxDomain(site, _) => Some(site),
+            Self::NotInZone => None,
+        }
+    }
+
     /// What there is to explain about it.
     pub fn outcome(&self) -> (Outcome, Option<Absence>) {
         match self {
@@ -96,6 +104,8 @@ pub struct Site<'z> {
     pub forward: &'z WireName,
     /// The address that a reverse name spells, where it spells a whole one.
     pub address: Option<IpAddr>,
+    /// The number of the zone: 0 for all reverse ones of IPv4, 1 for those of IPv6, then the apexes in their order.
+    pub number: usize,
 }
 
 /// The record index.
@@ -267,9 +277,9 @@ impl Zone {
     ///
     /// `qtype` may be ANY: then one RRset is found (RFC 8482 section 4.1). `see` must not call the zone again.
     pub fn look_up<R>(&self, name: &QueryName, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
-        for apex in &self.settings.apexes {
+        for (number, apex) in self.settings.apexes.iter().enumerate() {
             if let Some(apex_at) = name.apex_at(apex) {
-                let site = Site { apex, apex_at, forward: apex, address: None };
+                let site = Site { apex, apex_at, forward: apex, address: None, number: 2 + number };
                 return self.look_up_forward(site, owner(name, apex_at), qtype, see);
             }
         }
@@ -277,7 +287,8 @@ impl Zone {
         match zones.find(name) {
             None => see(Lookup::NotInZone),
             Some((apex, apex_at, owner)) => {
-                let site = Site { apex, apex_at, forward: &self.settings.apexes[0], address: None };
+                let number = usize::from(apex.octets().ends_with(b"\x03ip6\x04arpa\0"));
+                let site = Site { apex, apex_at, forward: &self.settings.apexes[0], address: None, number };
                 self.look_up_reverse(site, owner, qtype, see)
             }
         }

@@ -69,7 +69,9 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     // Before the first reading, so that no change falls between.
     let watcher = watch(&config);
     let source = open(&config, &addresses).await?;
-    let (zone, status, metrics) = (source.zone(), Arc::new(Status::default()), Arc::new(Metrics::default()));
+    let (zone, status) = (source.zone(), Arc::new(Status::default()));
+    let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
+    let metrics = Arc::new(Metrics::new(&zones));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(&config));
     let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
 
@@ -254,7 +256,7 @@ impl Reading {
         let Self { source, config, mut watcher, mut again, synced } = self;
         match source {
             Opened::Manifests(source) => {
-                let (mut source, read) = load(source, &metrics).await?;
+                let (mut source, read) = load(source.counting(Arc::clone(&metrics)), &metrics).await?;
                 if !read {
                     bail!("reading the manifests panicked, which is a mistake of headless-dns: please report it");
                 }

@@ -12,6 +12,7 @@
 
 mod resolver;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
@@ -23,9 +24,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::query_log::Ticket;
 use super::{Stop, sys};
-use crate::answer::{Failure, Pending, Said, Transport, count_response};
-use crate::metrics::{Counters, Event, Metrics};
+use crate::answer::{Failure, Pending, Said, Transport, Worker, count_response};
+use crate::metrics::{Counters, Event, Metrics, Proto};
 use crate::names::WireName;
 use crate::wire::{MAX_TCP, MAX_UDP};
 
@@ -86,14 +88,14 @@ impl Forwarder {
     }
 
     /// Starts the lane. Questions that wait when `stop` is told have a moment more.
-    pub(super) fn start(self, metrics: &Metrics, stop: &Stop) -> Result<Lane> {
+    pub(super) fn start(self, metrics: &Arc<Metrics>, stop: &Stop) -> Result<Lane> {
         // A socket for each question, beside those of the connections.
         sys::raise_file_limit();
         let (sender, receiver) = mpsc::channel(ROOM);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the lane of questions for others")?;
-        let (counters, stop) = (metrics.worker(), stop.clone());
-        let run = move || runtime.block_on(serve(self, receiver, counters, stop));
+        let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+        let run = move || runtime.block_on(serve(self, receiver, metrics, stop));
         let thread = thread::Builder::new().name("forward".into()).spawn(run);
         let thread = thread.context("cannot start the thread of questions for others")?;
         Ok(Lane { door: Door { sender, room: Arc::new(Semaphore::new(ROOM)) }, thread })
@@ -132,20 +134,33 @@ pub(super) struct Door {
 
 impl Door {
     /// Takes a question, or gives it back: there is no room.
-    pub(super) fn hand(&self, pending: Box<Pending>, way: Way) -> Result<(), Box<Pending>> {
-        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else { return Err(pending) };
-        let asked = Asked { pending, way, deadline: Instant::now() + PATIENCE, _place: place };
+    pub(super) fn hand(&self, question: Question, way: Way) -> Result<(), Question> {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else { return Err(question) };
+        let asked = Asked { question, way, since: Instant::now(), _place: place };
         // As many fit as there are places.
-        self.sender.try_send(asked).map_err(|refused| refused.into_inner().pending)
+        self.sender.try_send(asked).map_err(|refused| refused.into_inner().question)
     }
 }
 
+/// A question for others.
+pub(super) struct Question {
+    pub(super) pending: Box<Pending>,
+    /// The address that is listened on.
+    pub(super) listen: SocketAddr,
+    /// Its line in the log.
+    pub(super) ticket: Option<Box<Ticket>>,
+}
+
 /// Writes the response to a question for which there is no room, and counts it; returns its length.
-pub(super) fn refuse(pending: &Pending, counters: &Counters, message: &mut [u8]) -> usize {
-    counters.count(Event::ForwardFull);
+pub(super) fn refuse(question: &Question, worker: &Worker, message: &mut [u8]) -> usize {
+    let Question { pending, ticket, .. } = question;
+    worker.counters.count(Event::ForwardFull);
     let failure = Failure::Unreachable(format!("{ROOM} questions wait for an upstream already"));
     let (length, rcode) = pending.fail(&failure, message);
-    count_response(counters, pending.transport, message, rcode);
+    worker.count(pending.transport, message, pending.answered(length, rcode));
+    if let Some(ticket) = ticket {
+        ticket.answered(&worker.counters, pending.peer, pending.transport, &message[..length]);
+    }
     length
 }
 
@@ -158,9 +173,9 @@ pub(super) enum Way {
 }
 
 struct Asked {
-    pending: Box<Pending>,
+    question: Question,
     way: Way,
-    deadline: Instant,
+    since: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -222,8 +237,10 @@ impl Mailbox {
 }
 
 /// The lane's thread: one task for each question, until nobody can ask any more.
-async fn serve(forwarder: Forwarder, mut receiver: mpsc::Receiver<Asked>, counters: Arc<Counters>, stop: Stop) {
-    let lane = Arc::new(Shared { forwarder, counters, hurry: Stop::default(), health: Mutex::default() });
+async fn serve(forwarder: Forwarder, mut receiver: mpsc::Receiver<Asked>, metrics: Arc<Metrics>, stop: Stop) {
+    let (counters, places) = (metrics.worker(), Mutex::default());
+    let (hurry, health) = (Stop::default(), Mutex::default());
+    let lane = Arc::new(Shared { forwarder, metrics, counters, places, hurry, health });
     let mut tasks = JoinSet::new();
     let hurry = lane.hurry.clone();
     tasks.spawn(async move {
@@ -251,7 +268,10 @@ async fn serve(forwarder: Forwarder, mut receiver: mpsc::Receiver<Asked>, counte
 /// What the tasks of the lane share.
 struct Shared {
     forwarder: Forwarder,
+    metrics: Arc<Metrics>,
     counters: Arc<Counters>,
+    /// Counters of responses, by where the questions came in.
+    places: Mutex<BTreeMap<(SocketAddr, Proto), Arc<Counters>>>,
     /// Told when nobody is waited for any longer.
     hurry: Stop,
     health: Mutex<Health>,
@@ -268,6 +288,24 @@ impl Shared {
     fn count_end(&self, ended: &Result<(), tokio::task::JoinError>) {
         if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
             self.counters.count(Event::Panics);
+        }
+    }
+
+    /// Counts a response. Only the lane's thread does.
+    fn count(&self, asked: &Asked, message: &[u8], length: usize, rcode: u16) {
+        let Asked { question: Question { pending, listen, ticket }, since, .. } = asked;
+        let proto = match pending.transport {
+            Transport::Udp => Proto::Udp,
+            Transport::Tcp => Proto::Tcp,
+        };
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = places.entry((*listen, proto));
+        let counters = place.or_insert_with(|| self.metrics.worker_at(*listen, proto));
+        let answers = counters.answers();
+        count_response(counters, &answers, pending.transport, message, pending.answered(length, rcode));
+        answers.took(since.elapsed());
+        if let Some(ticket) = ticket {
+            ticket.answered(counters, pending.peer, pending.transport, &message[..length]);
         }
     }
 
@@ -299,7 +337,7 @@ struct Unanswered {
 
 /// Asks, and sends the response.
 async fn answer(lane: Arc<Shared>, asked: Asked) {
-    let Asked { pending, way, deadline, _place } = asked;
+    let Asked { question: Question { pending, .. }, way, since, .. } = &asked;
     lane.counters.count(Event::Forwarded);
     // A task of its own: whoever waits is told of a panic too.
     let mut looking = JoinSet::new();
@@ -309,7 +347,7 @@ async fn answer(lane: Arc<Shared>, asked: Asked) {
             lane.counters.count(Event::Panics);
             Err(Unanswered::ours("a mistake of this server's"))
         }),
-        () = sleep_until(deadline) => Err(Unanswered::late()),
+        () = sleep_until(*since + PATIENCE) => Err(Unanswered::late()),
         () = lane.hurry.wait() => Err(Unanswered::ours("the server stops")),
     };
     lane.note(&answer);
@@ -321,10 +359,10 @@ async fn answer(lane: Arc<Shared>, asked: Asked) {
             pending.fail(&unanswered.failure, &mut message)
         }
     };
-    count_response(&lane.counters, pending.transport, &message, rcode);
+    lane.count(&asked, &message, length, rcode);
     match way {
         Way::Datagram { socket, from } => {
-            if sys::send(&socket, &message[..length], pending.peer.from, from).is_err() {
+            if sys::send(socket, &message[..length], pending.peer.from, *from).is_err() {
                 lane.counters.count(Event::SendErrors);
             }
         }

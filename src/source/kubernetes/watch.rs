@@ -16,7 +16,7 @@ use super::client::{Api, Connect, Lines, failure_of};
 use super::machine::{FIRST_PAGE, Failure, Machine, Outcome, Step, Timing, is_behind, next_page};
 use super::watched::{Event, Page, Watched};
 use crate::cluster::Resource;
-use crate::metrics::{Counters, Event as Counted};
+use crate::metrics::{Counters, Event as Counted, Metrics, table};
 use crate::objects::ObjectRef;
 use crate::source::live::{Followed, Swept, Update};
 
@@ -27,6 +27,7 @@ pub(super) struct Watch {
     pub(super) timing: Timing,
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) counters: Arc<Counters>,
+    pub(super) metrics: Arc<Metrics>,
     /// Told by whichever watch is answered again: the others need not wait any longer.
     pub(super) back: Arc<Notify>,
     pub(super) scope: Arc<Scope>,
@@ -41,6 +42,8 @@ struct Relist {
 
 struct Following {
     watch: Watch,
+    /// Why the next list is made, should there be one.
+    because: &'static str,
     lost: bool,
     machine: Machine,
     api: Option<Api>,
@@ -58,6 +61,7 @@ impl Watch {
         }
         let now = Instant::now();
         let mut following = Following {
+            because: "start",
             lost: false,
             machine: Machine::new(self.timing, self.what.required),
             api: None,
@@ -101,13 +105,19 @@ impl Following {
 
     fn done(&mut self, outcome: Outcome) {
         let now = Instant::now();
+        self.because = outcome.label();
         if let Outcome::Listed(_) = outcome {
-            self.heard = now;
+            self.hear(now);
             self.probe_at = now + self.watch.timing.probe;
             // Not all resources, nor all servers, at the same time.
             self.audit_at = now + self.watch.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
         }
         self.machine.on(outcome, now, fastrand::f64());
+    }
+
+    fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        self.watch.metrics.heard(self.watch.what.name, now.into_std());
     }
 
     async fn tell(&self, update: Update) {
@@ -124,6 +134,7 @@ impl Following {
             return;
         };
         self.watch.counters.count(Counted::WatchFailures);
+        self.watch.metrics.count(&table::WATCH_FAILURES, &[self.watch.what.name, failure.label()]);
         self.lost |= matches!(failure, Failure::Late(_) | Failure::Unreachable(_) | Failure::Other(_));
         match failure {
             // The API server answered: the list that follows says how it stands.
@@ -157,6 +168,7 @@ impl Following {
 
     async fn begin(&self, relist: Relist) {
         self.watch.counters.count(Counted::Lists);
+        self.watch.metrics.count(&table::LISTS, &[self.watch.what.name, self.because]);
         self.tell(Update::Begin(self.watch.what.resource, relist.audit)).await;
     }
 
@@ -199,7 +211,7 @@ impl Following {
     async fn apply(&self, watched: Watched) -> bool {
         match watched.object {
             Ok((object, skipped)) => {
-                self.tell(Update::Apply(Box::new(object), skipped)).await;
+                self.tell(Update::Apply(Box::new(object), skipped, watched.triggered)).await;
                 true
             }
             Err(invalid) => {
@@ -285,12 +297,13 @@ impl Following {
             let Ok(event) = Event::read(self.watch.what.resource, &line) else {
                 // What it said is lost, whatever it was.
                 self.watch.counters.count(Counted::ObjectsSkipped);
+                self.watch.metrics.count(&table::REJECTED, &["invalid"]);
                 return if listed { Outcome::Outdated } else { broke(Failure::Other("an event is no JSON".into())) };
             };
             if listed && self.machine.is_behind(event.version()) {
                 return Outcome::Outdated;
             }
-            self.heard = Instant::now();
+            self.hear(Instant::now());
             if !listed {
                 ends = self.heard + self.watch.timing.page;
             }
