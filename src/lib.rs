@@ -77,6 +77,7 @@
 //! hickory-server is not used for our zones: its request path costs three times what the sockets cost, and it has no
 //! door for prepared octets. kube's watcher and stores are not used: `source/kubernetes/mod.rs` says why.
 
+pub mod admin;
 pub mod answer;
 pub mod cli;
 pub mod cluster;

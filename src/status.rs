@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -43,6 +44,8 @@ pub struct WatchStatus {
     pub required: bool,
     /// How it stands.
     pub state: WatchState,
+    /// Since when.
+    pub since: Option<Instant>,
 }
 
 impl fmt::Display for WatchStatus {
@@ -169,7 +172,7 @@ mod tests {
     #[test]
     fn readiness_names_verb_and_resource() {
         let status = Status::default();
-        let watch = |resource, required, state| WatchStatus { resource, required, state };
+        let watch = |resource, required, state| WatchStatus { resource, required, state, since: None };
         status.set_watches(vec![
             watch("services", true, WatchState::Current),
             watch("endpointslices", true, WatchState::Denied("watch")),

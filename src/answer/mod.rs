@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use crate::explain::{Absence, Asker, Busy, Finding};
@@ -55,6 +56,12 @@ pub struct Access {
     pub allow: Vec<IpNet>,
     /// Others get no response instead of REFUSED.
     pub silent: bool,
+}
+
+impl Access {
+    fn allows(&self, peer: Peer) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&peer.from.ip().to_canonical()))
+    }
 }
 
 /// What one worker needs for itself: room for a name, a counter that rotates RRsets, its event counters.
@@ -102,7 +109,7 @@ impl Worker {
 pub struct Responder {
     zone: Arc<Zone>,
     status: Arc<Status>,
-    access: Access,
+    access: ArcSwap<Access>,
     explainer: Option<Explainer>,
     /// What everyone is told before everything was read.
     not_synced: String,
@@ -112,12 +119,21 @@ impl Responder {
     /// Answers for `zone`, and explains to nobody.
     pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
         let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
-        Self { zone, status, access, explainer: None, not_synced }
+        Self { zone, status, access: ArcSwap::from_pointee(access), explainer: None, not_synced }
     }
 
     /// Also says why names do not resolve, to the clients in `to`; to nobody where this is empty.
     pub fn explaining(self, asker: Asker, to: Vec<IpNet>) -> Self {
-        Self { explainer: (!to.is_empty()).then(|| Explainer::new(asker, to)), ..self }
+        Self { explainer: Some(Explainer::new(asker, to)), ..self }
+    }
+
+    /// From now on others are answered, and told why names do not resolve. The latter only where somebody could be told
+    /// before: see [`Responder::explaining`].
+    pub fn change_clients(&self, access: Access, to: Vec<IpNet>) {
+        self.access.store(Arc::new(access));
+        if let Some(explainer) = &self.explainer {
+            explainer.change_clients(to);
+        }
     }
 
     /// Reads the query in `message[..length]` and writes the response over it, from the start of `message`.
@@ -172,8 +188,9 @@ impl Responder {
         if !is_client(peer) {
             return drop(worker, Event::DroppedSource);
         }
-        let allowed = self.allows(peer);
-        if !allowed && self.access.silent {
+        let access = self.access.load();
+        let allowed = access.allows(peer);
+        if !allowed && access.silent {
             return drop(worker, Event::DroppedNotAllowed);
         }
         match wire::read(&message[..length], &mut worker.name) {
@@ -189,11 +206,6 @@ impl Responder {
                 Some(Reply::unread(wire::refuse(message, refusal, None), refusal.rcode))
             }
         }
-    }
-
-    fn allows(&self, peer: Peer) -> bool {
-        let allow = &self.access.allow;
-        allow.is_empty() || allow.iter().any(|network| network.contains(&peer.from.ip().to_canonical()))
     }
 
     fn resolve(
@@ -216,7 +228,7 @@ impl Responder {
         let limit = if transport == Transport::Udp { wire::udp_limit(query.edns) } else { MAX_TCP };
         let mut response = Response {
             writer: Writer::new(message, query.question_end, limit, query.edns.is_some()),
-            ttl: self.zone.settings().ttl,
+            ttl: self.zone.ttl(),
             turn: usize::from(query.id.wrapping_add(worker.turn)),
             zone: CountedZone::OUTSIDE,
         };
@@ -402,7 +414,7 @@ impl Responder {
 
     /// RFC 2308 sections 2 and 3: a negative answer carries the SOA, with the TTL that it may be kept for.
     fn deny(&self, names: Names, site: Site<'_>, expected: bool, response: &mut Response<'_>) {
-        let negative = self.zone.settings().negative_ttl;
+        let negative = self.zone.negative_ttl();
         response.writer.begin(Section::Authority);
         response.soa(names, site, if expected { negative.min(EXPECTED_TTL) } else { negative }, &self.zone);
     }

@@ -4,8 +4,10 @@
 //! that ordinary traffic (search lists, AAAA of IPv4-only names) never comes to the objects. Who asks them at all is
 //! bounded: by `--explain-to`, and by a [`Budget`]. Not here: what is the matter (`explain`).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::Peer;
@@ -67,19 +69,24 @@ pub(super) enum Open {
 /// Explains to some clients.
 pub(super) struct Explainer {
     asker: Asker,
-    clients: Vec<IpNet>,
+    clients: ArcSwap<Vec<IpNet>>,
 }
 
 impl Explainer {
     /// Explains to `clients` what `asker` knows.
     pub(super) fn new(asker: Asker, clients: Vec<IpNet>) -> Self {
-        Self { asker, clients }
+        Self { asker, clients: ArcSwap::from_pointee(clients) }
+    }
+
+    /// From now on others are told.
+    pub(super) fn change_clients(&self, clients: Vec<IpNet>) {
+        self.clients.store(Arc::new(clients));
     }
 
     /// Whether a client is told.
     pub(super) fn tells(&self, peer: Peer) -> bool {
         let client = peer.from.ip().to_canonical();
-        self.clients.iter().any(|network| network.contains(&client))
+        self.clients.load().iter().any(|network| network.contains(&client))
     }
 
     /// The cause that goes out with an answer; none where none is certain.

@@ -51,6 +51,14 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// What is wrong, in one sentence.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Clap(error) => layers::sentence(error),
+            Self::WrongUse(sentence) => sentence.clone(),
+        }
+    }
+
     /// Says so, and gives the exit status.
     pub fn report(&self) -> ExitCode {
         // Nobody is left to tell if even this cannot be written.
@@ -64,6 +72,20 @@ impl Stop {
                 ExitCode::from(WRONG_USE)
             }
         }
+    }
+}
+
+/// Reads the configuration of this process again: its own command line and environment, and the file as it is now.
+///
+/// # Errors
+///
+/// One sentence.
+pub fn read_again() -> Result<Config, String> {
+    match read(std::env::args_os()) {
+        Ok(Invocation::Serve(config)) => Ok(config),
+        // What a process is called with does not change.
+        Ok(_) => Err("this process does not serve".to_owned()),
+        Err(stop) => Err(stop.sentence()),
     }
 }
 

@@ -13,10 +13,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::values::{self, ExplainTo, Simulate};
+use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
-    AskedName, Clients, Config, Export, Form, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed, Origins,
-    Output, Question, Source, Strictness, Tcp, default_workers,
+    Admin, AskedName, Clients, Config, Export, Form, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed,
+    Origins, Output, Question, Source, Strictness, Tcp, default_lame_duck, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
@@ -38,6 +38,8 @@ pub(super) struct Options {
     objects: ObjectOptions,
     #[command(flatten)]
     listening: ListeningOptions,
+    #[command(flatten)]
+    life: LifeOptions,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -222,6 +224,28 @@ struct ListeningOptions {
         value_parser = seconds(1, 3600)
     )]
     tcp_idle: Duration,
+    /// Serve /livez, /readyz and /metrics over HTTP here, and from a loopback address the status page and /api too; an
+    /// address alone means port 9153; none for nowhere, the default with --manifests and --demo.
+    #[arg(long, env = "HEADLESS_DNS_ADMIN", value_name = "ADDR:PORT", default_value = "127.0.0.1:9153")]
+    admin: AdminAddress,
+    /// Serve all of that here too: the status page and /api show every name of the cluster to whoever asks.
+    #[arg(
+        long, env = "HEADLESS_DNS_ADMIN_API", value_name = "ADDR:PORT", value_parser = values::admin
+    )]
+    admin_api: Option<SocketAddr>,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = LISTENING)]
+struct LifeOptions {
+    /// After SIGTERM, answer this long before the sockets close, in seconds, 0 to 3600 [default: 5 in a Pod that watches
+    /// its cluster, else 0].
+    #[arg(long, env = "HEADLESS_DNS_LAME_DUCK", value_name = "SECONDS", value_parser = seconds(0, 3600))]
+    lame_duck: Option<Duration>,
+    /// Take the place, and the sockets, of the server that has this Unix socket, once everything was read; then the next
+    /// one can do so.
+    #[arg(long, env = "HEADLESS_DNS_TAKEOVER", value_name = "PATH")]
+    takeover: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -256,10 +280,15 @@ fn whole(unit: &'static str, least: u32, most: u32) -> impl Fn(&str) -> Result<u
 impl Options {
     /// The configuration; `origins` is for errors, and says whether anybody asked for the listeners.
     pub(super) fn config(self, origins: &Origins) -> Result<Config, String> {
-        let Self { config: _, naming, objects, listening, log } = self;
+        let Self { config: file, naming, objects, listening, life, log } = self;
+        let source = objects.source(origins)?;
         let config = Config {
+            admin: listening.admin(origins, objects.is_cluster()),
+            file,
             simulate: objects.simulated_range(),
-            source: objects.source(origins)?,
+            lame_duck: life.lame_duck.unwrap_or_else(|| default_lame_duck(&source)),
+            takeover: life.takeover,
+            source,
             endpoints_source: objects.endpoints_source,
             namespace: objects.namespace,
             max_manifest_size: objects.max_manifest_size,
@@ -298,7 +327,22 @@ impl NamingOptions {
     }
 }
 
+impl ListeningOptions {
+    /// Where objects are tried out, a port that nobody asked for is in the way.
+    fn admin(&self, origins: &Origins, is_cluster: bool) -> Admin {
+        let address = match self.admin {
+            AdminAddress::At(address) if is_cluster || origins.contains_key("admin") => Some(address),
+            AdminAddress::At(_) | AdminAddress::Nowhere => None,
+        };
+        Admin { address, api: self.admin_api }
+    }
+}
+
 impl ObjectOptions {
+    fn is_cluster(&self) -> bool {
+        !self.demo && self.manifests.is_empty()
+    }
+
     /// clap could say that two options exclude each other, but not where each came from.
     fn source(&self, origins: &Origins) -> Result<Source, String> {
         let from = |key: &str| origins.get(key).cloned().unwrap_or_default();

@@ -53,8 +53,8 @@ const PRIVATE: [IpNet; 5] = [
 pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
     match invocation {
         Invocation::Serve(config) => {
-            log::start(&config.log)?;
-            serve::run(&config)
+            let log = log::start(&config.log)?;
+            serve::run(config, log)
         }
         Invocation::Records(config, export) => {
             log::start(&config.log)?;

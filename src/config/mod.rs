@@ -32,6 +32,8 @@ pub const DEMO: &str = include_str!("../../config/demo.yaml");
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// The configuration file that was read.
+    pub file: Option<PathBuf>,
     /// The zone's apex.
     pub zone: WireName,
     /// More apexes, under which the same names stand.
@@ -69,8 +71,22 @@ pub struct Config {
     pub explain_to: Vec<IpNet>,
     /// The bounds of TCP.
     pub tcp: Tcp,
+    /// Where it can be looked at.
+    pub admin: Admin,
+    /// How long the server answers after it was asked to end.
+    pub lame_duck: Duration,
+    /// The Unix socket at which a server's sockets can be had, by this one and by the next.
+    pub takeover: Option<PathBuf>,
     /// What is logged.
     pub log: Log,
+}
+
+/// How long a server of this source answers after it was asked to end, where nobody says: in a Pod that watches its
+/// cluster the 5 s in which the nodes forget it, else not at all.
+pub fn default_lame_duck(source: &Source) -> Duration {
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let watches = matches!(source, Source::Cluster { .. });
+    Duration::from_secs(if in_pod && watches { 5 } else { 0 })
 }
 
 /// Where objects come from.
@@ -138,6 +154,15 @@ pub struct Tcp {
     pub connections_per_client: usize,
     /// How long a connection may stay open with nothing asked (RFC 7766 section 6.2.3).
     pub idle: Duration,
+}
+
+/// Where the server can be looked at over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Health and metrics, and from a loopback address everything; `None` for nowhere.
+    pub address: Option<SocketAddr>,
+    /// Everything, the names of the cluster too; `None` for nowhere else.
+    pub api: Option<SocketAddr>,
 }
 
 /// What is logged, and how.
@@ -231,6 +256,7 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         self.check_zones()?;
         self.check_listen()?;
+        self.check_admin()?;
         self.check_service()?;
         self.check_manifests()
     }
@@ -256,6 +282,23 @@ impl Config {
             Some((ip, port)) => Err(format!("--listen {} is given twice", SocketAddr::new(ip, port))),
             None => Ok(()),
         }
+    }
+
+    /// The sockets of both kinds share their ports with other processes, and so would share it with each other.
+    fn check_admin(&self) -> Result<(), String> {
+        let clash = |one: &SocketAddr, other: &SocketAddr| {
+            let (ip, all) = (one.ip() == other.ip(), one.ip().is_unspecified() || other.ip().is_unspecified());
+            one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4() && (ip || all)
+        };
+        for (option, address) in [("admin", self.admin.address), ("admin-api", self.admin.api)] {
+            let clashing = address.and_then(|to| Some((to, self.listen.addresses.iter().find(|one| clash(one, &to))?)));
+            if let Some((to, listen)) = clashing {
+                return Err(format!(
+                    "--{option} {to} and --listen {listen} are one port: choose another for --{option}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What stands in front of this server must be among what is watched.

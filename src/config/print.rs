@@ -70,6 +70,10 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("tcp-connections", Some(number(config.tcp.connections as u64))),
         ("tcp-connections-per-client", Some(number(config.tcp.connections_per_client as u64))),
         ("tcp-idle", Some(number(config.tcp.idle.as_secs()))),
+        ("admin", Some(config.admin.address.map_or("none".into(), |address| address.to_string().into()))),
+        ("admin-api", config.admin.api.map(|address| address.to_string().into())),
+        ("lame-duck", Some(number(config.lame_duck.as_secs()))),
+        ("takeover", config.takeover.as_ref().map(|path| path.display().to_string().into())),
         ("log", Some(config.log.filter.text().into())),
         ("log-format", Some(config.log.format.name().into())),
     ]

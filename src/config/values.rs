@@ -19,6 +19,8 @@ use crate::rtype;
 
 /// The port of an address that names none: that of DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
+/// The port of the admin listener: that of CoreDNS's metrics.
+const ADMIN_PORT: u16 = 9153;
 
 /// A zone's apex: a name, not the root, with room below it for every name that a Service's endpoint can have.
 pub fn apex(text: &str) -> Result<WireName, String> {
@@ -34,10 +36,15 @@ pub fn apex(text: &str) -> Result<WireName, String> {
 
 /// `ADDR:PORT`, or `ADDR` for port 53. An IPv6 address with a port stands in brackets.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    text.parse().or_else(|_| bare.parse().map(|address: IpAddr| SocketAddr::new(address, DNS_PORT))).map_err(|_| {
+    with_port(text, DNS_PORT).ok_or_else(|| {
         format!("{text:?} is no address to listen on: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
     })
+}
+
+/// An address with its port, or with `port` where it has none.
+fn with_port(text: &str, port: u16) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    text.parse().or_else(|_| bare.parse().map(|address: IpAddr| SocketAddr::new(address, port))).ok()
 }
 
 /// A server to ask: an address, or one with its port.
@@ -327,6 +334,33 @@ impl ExplainTo {
     }
 }
 
+/// Where the server can be looked at over HTTP, or nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// Nowhere.
+    Nowhere,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::Nowhere),
+            _ => admin(text).map(Self::At).map_err(|sentence| format!("{sentence}; or none for nowhere")),
+        }
+    }
+}
+
+/// `ADDR:PORT`, or `ADDR` for port 9153.
+pub fn admin(text: &str) -> Result<SocketAddr, String> {
+    with_port(text, ADMIN_PORT).ok_or_else(|| {
+        format!("{text:?} is no address for HTTP: write 127.0.0.1:9153, [::1]:9153, or an address for port 9153")
+    })
+}
+
 /// What is logged: a level, or `TARGET=LEVEL` several times with commas between, as `tracing-subscriber` reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
@@ -415,6 +449,16 @@ mod tests {
         assert_eq!(
             network("10.1.2.3/8").unwrap_err(),
             "\"10.1.2.3/8\" has bits set beyond its prefix: write 10.0.0.0/8 or 10.1.2.3/32"
+        );
+        check(
+            str::parse::<AdminAddress>,
+            &[
+                ("none", "Nowhere"),
+                ("127.0.0.1", "At(127.0.0.1:9153)"),
+                ("[::1]:80", "At([::1]:80)"),
+                ("localhost:9153", "error"),
+                ("off", "error"),
+            ],
         );
         check(
             str::parse::<ExplainTo>,

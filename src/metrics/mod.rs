@@ -109,6 +109,8 @@ events! {
     WatchFailures = "watch failures",
     /// Watches of a live cluster whose task ended, and was started again.
     WatchRestarts = "watch restarts",
+    /// Threads and tasks that ended, or panicked, and were started again; reloads that panicked.
+    TaskRestarts = "tasks restarted",
     /// Objects and events of a live cluster that could not be read.
     ObjectsSkipped = "objects skipped",
     /// Changes that were found by listing again, and not by an event.
@@ -331,6 +333,7 @@ impl Metrics {
             (Event::CausesNotLookedFor, &table::CAUSES_NOT_LOOKED_FOR, &[]),
             (Event::QueryLogDropped, &table::QUERY_LOG_DROPPED, &[]),
             (Event::WatchRestarts, &table::WATCH_RESTARTS, &[]),
+            (Event::TaskRestarts, &table::TASK_RESTARTS, &[]),
             (Event::AuditRepairs, &table::AUDIT_REPAIRS, &[]),
             (Event::Published, &table::PUBLISHED, &[]),
         ];

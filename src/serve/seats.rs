@@ -58,10 +58,6 @@ impl Seats {
         Self { limits, start: Instant::now(), table: Mutex::default(), held: AtomicUsize::new(0) }
     }
 
-    pub(super) fn limits(&self) -> Limits {
-        self.limits
-    }
-
     pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Admission {
         let client = client.to_canonical();
         let mut table = self.table();

@@ -20,7 +20,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::seats::{Admission, Seat, Seats};
-use super::{Limits, Stop};
+use super::takeover::Registered;
+use super::{Limits, Phase, Stop};
 use crate::answer::{Peer, Responder, Transport, Worker};
 use crate::metrics::{Counters, Event, Metrics, Proto};
 
@@ -32,6 +33,8 @@ const READ: usize = 16 << 10;
 const FULL: usize = 16 << 10;
 /// How many reads, or writes of [`FULL`] octets, before the others have their turn.
 const TURNS: usize = 4;
+/// Once we are about to stop, how long a connection stays open after its last reply.
+const LEAVING_IDLE: Duration = Duration::from_millis(500);
 /// When we stop, how long a quiet connection stays open for a query that is on its way.
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// After our last octet, how long the client has to take it. Closed with a query unread, the kernel throws away
@@ -40,9 +43,10 @@ const LINGER: Duration = Duration::from_millis(250);
 /// The shortest and longest pause after a failed accept.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// What all connections to one address share.
+/// What all connections of an address share; limits, seats and counters with those of the other addresses.
 pub(super) struct Shared {
-    address: SocketAddr,
+    /// What is listened on; figures are told apart by it.
+    address: Option<SocketAddr>,
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     limits: Limits,
@@ -54,21 +58,35 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// `seats` are those of all addresses.
-    pub(super) fn new(
-        address: SocketAddr,
-        responder: Arc<Responder>,
-        metrics: Arc<Metrics>,
-        seats: Arc<Seats>,
-        stop: Stop,
-    ) -> Self {
-        Self { address, responder, metrics, limits: seats.limits(), stop, seats, desks: Mutex::default() }
+    pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
+        let seats = Arc::new(Seats::new(limits));
+        Self { address: None, responder, metrics, limits, stop, seats, desks: Mutex::default() }
+    }
+
+    /// The same for one address, which can be told to stop alone.
+    pub(super) fn for_place(&self, address: SocketAddr, stop: Stop) -> Self {
+        Self {
+            address: Some(address),
+            responder: Arc::clone(&self.responder),
+            metrics: Arc::clone(&self.metrics),
+            limits: self.limits,
+            stop,
+            seats: Arc::clone(&self.seats),
+            desks: Mutex::default(),
+        }
+    }
+
+    fn counters(&self) -> Arc<Counters> {
+        match self.address {
+            Some(address) => self.metrics.worker_at(address, Proto::Tcp),
+            None => self.metrics.worker(),
+        }
     }
 
     /// A desk for the length of one turn.
     fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| Box::new(Desk::new(self.metrics.worker_at(self.address, Proto::Tcp))))
+        free.unwrap_or_else(|| Box::new(Desk::new(self.counters())))
     }
 
     /// One that a panic kept from being given back is not missed: its counters are in the metrics.
@@ -82,15 +100,32 @@ pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
     TcpListener::from_std(listener)
 }
 
+/// One address that is listened on.
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    /// Somebody keeps the listening socket, and the connections that wait in it.
+    pub(super) kept: bool,
+    pub(super) shared: Arc<Shared>,
+    /// As long as it lives, another process can have the sockets.
+    pub(super) registered: Option<Registered>,
+}
+
 /// Accepts connections until told to stop, and then until the last of them has ended.
-pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn listen(listener: TcpListener, place: Place) {
+    let Place { address, kept, shared, registered } = place;
+    let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
+    let mut told_to_leave = false;
     let counters = shared.metrics.worker();
-    let mut host = Host { counters, tasks: JoinSet::new(), shared: &shared };
+    let mut host = Host { address, counters, tasks: JoinSet::new(), shared: &shared };
     let mut pause = Pause::default();
     loop {
         tokio::select! {
             biased;
             () = shared.stop.wait() => break,
+            () = &mut leaving, if !told_to_leave => {
+                told_to_leave = true;
+                shared.seats.wake_all();
+            }
             Some(ended) = host.tasks.join_next() => host.count_end(ended),
             accepted = pause.then_accept(&listener) => match accepted {
                 Ok((stream, client)) => host.welcome(stream, client),
@@ -101,13 +136,21 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
             },
         }
     }
+    // Its copies of the sockets are closed with ours.
+    drop(registered);
     shared.seats.wake_all();
-    host.welcome_the_last(listener);
+    if !kept && !shared.stop.is_handed_over() {
+        host.welcome_the_last(listener);
+    } else {
+        // Who waits in it is for the others who have it.
+        drop(listener);
+    }
     host.see_all_off().await;
 }
 
 /// The parent of one address's connections.
 struct Host<'h> {
+    address: SocketAddr,
     counters: Arc<Counters>,
     tasks: JoinSet<End>,
     shared: &'h Arc<Shared>,
@@ -130,7 +173,7 @@ impl Host<'_> {
         // Fails only where the connection has already failed, which its first read tells.
         let _ = stream.set_nodelay(true);
         // For a wildcard address: which of ours was asked.
-        let to = stream.local_addr().unwrap_or(self.shared.address);
+        let to = stream.local_addr().unwrap_or(self.address);
         let closer = seat.closer();
         let connection = Connection::new(stream, Peer { from: client, to }, seat, Arc::clone(self.shared));
         closer.set(self.tasks.spawn(connection.run()));
@@ -289,6 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             _ if self.unsent.is_some() => self.since + limits.unread,
             _ if !self.unread.is_empty() => self.since + limits.unfinished,
             Some(stopping) => stopping + LAST_WORD,
+            None if self.shared.stop.is_leaving() => self.since + limits.idle.min(LEAVING_IDLE),
             None => self.since + limits.idle,
         }
     }
@@ -312,6 +356,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.stopping {
             _ if self.unsent.is_some() || !self.unread.is_empty() => End::Slow,
             Some(_) => End::Stopped,
+            None if self.shared.stop.is_leaving() => End::Stopped,
             None => End::Idle,
         }
     }
@@ -517,8 +562,7 @@ mod tests {
         let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
-        let seats = Arc::new(Seats::new(Limits::default()));
-        let shared = Shared::new(address, responder, Arc::default(), seats, Stop::default());
+        let shared = Shared::new(responder, Arc::default(), Limits::default(), Stop::default());
         let Admission::Seated(seat) = shared.seats.admit(client.ip()) else { panic!("there is room") };
         let connection = Connection::new(accepted, Peer { from: client, to: address }, seat, Arc::new(shared));
         let size = size_of_val(&connection.run());

@@ -16,7 +16,7 @@ use crate::cluster::{Contributor, Resource};
 use crate::explain::Finding;
 use crate::metrics::{Counters, Event, table};
 use crate::objects::{Object, ObjectRef, ServiceKind, Skipped};
-use crate::status::{Status, WatchState, WatchStatus};
+use crate::status::{DataState, Status, WatchState, WatchStatus};
 
 /// What a watch has to say.
 pub enum Update {
@@ -73,6 +73,8 @@ pub struct Followed {
 struct Follow {
     what: Followed,
     state: WatchState,
+    /// Since when.
+    since: Option<Instant>,
     /// It was listed to its end once.
     listed: bool,
     /// And its changes were followed: a list alone goes stale at once.
@@ -117,6 +119,8 @@ pub struct Live {
     follows: BTreeMap<Resource, Follow>,
     dirty: HashSet<Contributor>,
     synced: bool,
+    /// Another was broken off: the zone holds what it published, and is answered from meanwhile.
+    resumed: bool,
     /// When it began.
     since: Option<Instant>,
     /// When the last of the required resources was read.
@@ -129,7 +133,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Nothing is known yet. Answers say that they are stale once a required resource was lost for `stale`; a list
+    /// Nothing is known yet; or where `status` says that it was, it is all to be read again. Answers say that they are stale once a required resource was lost for `stale`; a list
     /// that would remove more than half and at least `hold_down` objects is to be made twice.
     pub fn new(
         publisher: Publisher,
@@ -143,6 +147,7 @@ impl Live {
             let follow = Follow {
                 what: *what,
                 state: WatchState::Waiting,
+                since: None,
                 listed: false,
                 followed: false,
                 lost_since: None,
@@ -151,8 +156,10 @@ impl Live {
             };
             (what.resource, follow)
         };
+        let resumed = status.data_state() != DataState::NotSynced;
         let live = Self {
             publisher,
+            resumed,
             status,
             counters,
             stale,
@@ -229,12 +236,15 @@ impl Live {
             self.sync_if_settled(now);
         }
         // First the sentence, then the state that answers say it in.
-        if !self.synced {
+        if !self.synced && self.resumed {
+            let seconds = (now - *self.since.get_or_insert(now)).as_secs();
+            self.status.set_sentence(Finding::Stale { seconds }.brief());
+        } else if !self.synced {
             self.say_not_synced(now);
         } else if let Some(lost) = cut_off {
             self.status.set_sentence(Finding::Stale { seconds: lost.as_secs() }.brief());
         }
-        self.status.set_cut_off(cut_off.is_some());
+        self.status.set_cut_off(cut_off.is_some() || self.resumed && !self.synced);
         self.publisher.metrics.set(&table::LOST, &[], lost.unwrap_or_default().as_secs_f64());
         if std::mem::take(&mut self.moved) {
             self.publisher.refresh_reverse_zones();
@@ -336,6 +346,10 @@ impl Live {
         if old == follow.state {
             return;
         }
+        // A failure that gives another reason is the same failure.
+        if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
+            follow.since = Some(now);
+        }
         if let WatchState::Denied(verb) = follow.state {
             let Followed { name, .. } = follow.what;
             let sentence = format!("the API server does not allow `{verb}` on {name}: {}", follow.meanwhile());
@@ -351,6 +365,7 @@ impl Live {
             resource: follow.what.name,
             required: follow.what.required,
             state: follow.state.clone(),
+            since: follow.since.map(Instant::into_std),
         };
         self.status.set_watches(self.follows.values().map(shown).collect());
     }
@@ -373,6 +388,10 @@ impl Live {
         /// cluster would stand in memory twice.
         const AT_ONCE: usize = 1024;
         self.dirty.insert(Contributor::Apex);
+        if self.resumed {
+            // What the other had not published any more is known to nobody.
+            self.dirty.extend(self.publisher.contributors());
+        }
         let dirty = self.changed();
         dirty.chunks(AT_ONCE).for_each(|part| self.publish(part.to_vec()));
         self.publisher.refresh_reverse_zones();

@@ -73,6 +73,28 @@ impl Publisher {
         Self { metrics, ..self }
     }
 
+    /// The same cluster and the same zone, for who goes on where another was broken off. One of them may publish.
+    pub fn again(&self) -> Self {
+        Self {
+            cluster: Arc::clone(&self.cluster),
+            zone: Arc::clone(&self.zone),
+            options: self.options.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Everyone who could have contributed to what is published, or could contribute now.
+    fn contributors(&self) -> Vec<Contributor> {
+        let mut all = self.cluster().contributors();
+        let services = self.zone.services().into_iter();
+        all.extend(services.map(|(namespace, name)| Contributor::Service(ObjectRef::new(&namespace, &name))));
+        for namespace in self.zone.namespaces() {
+            all.push(Contributor::PodAddresses(namespace.as_str().into()));
+            all.push(Contributor::Namespace(namespace.into()));
+        }
+        all
+    }
+
     /// Who can say why a name does not resolve.
     pub fn asker(&self) -> Asker {
         let settings = self.zone.settings();

@@ -13,7 +13,7 @@ mod records;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -31,7 +31,7 @@ use crate::rules::{PodRecords, Rules};
 
 pub use records::{Record, RecordData};
 
-/// What never changes while the server runs.
+/// What a zone is made with. Nothing of it changes but the TTLs ([`Zone::set_ttls`]).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The zone and its aliases, at least one, none below another. PTR records use the first.
@@ -52,6 +52,11 @@ pub const VERSION_TTL: u32 = 28800;
 pub const SOA_TIMERS: [u32; 3] = [7200, 1800, 86400];
 /// The text of `dns-version.Z`.
 pub const VERSION: &[u8] = b"1.1.0";
+
+/// Two TTLs as one value.
+fn both(ttl: u32, negative: u32) -> u64 {
+    u64::from(ttl) << 32 | u64::from(negative)
+}
 
 /// What a look-up came to: the outcomes of RFC 1034 section 4.3.2, and no others.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +111,8 @@ pub struct Site<'z> {
 /// The record index.
 pub struct Zone {
     settings: Settings,
+    /// The TTL of records and that of denials, which change together.
+    ttls: AtomicU64,
     services: Map<Box<[u8]>, Arc<Published>>,
     namespaces: Map<Box<[u8]>, NamespaceNode>,
     pods: Map<Box<[u8]>, PodAddresses>,
@@ -164,8 +171,10 @@ impl Zone {
     /// An empty zone: its apexes exist, and the names that their form gives.
     pub fn new(settings: Settings, reverse: ReverseZones) -> Self {
         let hasher = RandomState::default();
+        let ttls = AtomicU64::new(both(settings.ttl, settings.negative_ttl));
         Self {
             settings,
+            ttls,
             services: DashMap::with_hasher(hasher.clone()),
             namespaces: DashMap::with_hasher(hasher.clone()),
             pods: DashMap::with_hasher(hasher.clone()),
@@ -189,6 +198,21 @@ impl Zone {
     /// What the zone was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The TTL of every record, in seconds: at first that of the settings.
+    pub fn ttl(&self) -> u32 {
+        (self.ttls.load(Ordering::Relaxed) >> 32) as u32
+    }
+
+    /// The TTL of denials, in seconds: the SOA's MINIMUM (RFC 2308 section 4).
+    pub fn negative_ttl(&self) -> u32 {
+        self.ttls.load(Ordering::Relaxed) as u32
+    }
+
+    /// Both, from now on.
+    pub fn set_ttls(&self, ttl: u32, negative: u32) {
+        self.ttls.store(both(ttl, negative), Ordering::Relaxed);
     }
 
     /// The SOA's serial: Unix time of the last change that was published (A8).
@@ -233,6 +257,20 @@ impl Zone {
     /// Whether anything is known of a Service's name: it exists, or a StatefulSet names it.
     pub fn knows(&self, service: ServiceKey<'_>) -> bool {
         self.services.contains_key(service.0)
+    }
+
+    /// Every Service of which anything is known, by namespace and name.
+    pub fn services(&self) -> Vec<(String, String)> {
+        let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
+        let name = |key: ServiceKey<'_>| (text(key.namespace()), text(key.service()));
+        self.services.iter().map(|service| name(ServiceKey(service.key()))).collect()
+    }
+
+    /// Every namespace of which anything is known; one may come twice.
+    pub fn namespaces(&self) -> Vec<String> {
+        let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
+        let with_pods = self.pods.iter().map(|pods| text(pods.key()));
+        self.namespaces.iter().map(|namespace| text(namespace.key())).chain(with_pods).collect()
     }
 
     /// Looks up the records of type `qtype` at `name`, and shows `see` what was found.

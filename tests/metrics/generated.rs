@@ -105,6 +105,7 @@ const ROWS: &[(&str, &[Panel])] = &[
                     ),
                     ("sum(increase(headless_dns_audit_repairs_total{$i}[$r]))", "lost events found"),
                     ("sum(increase(headless_dns_watch_restarts_total{$i}[$r]))", "watches restarted"),
+                    ("sum(increase(headless_dns_task_restarts_total{$i}[$r]))", "tasks restarted"),
                 ],
             ),
             (
