@@ -339,6 +339,7 @@ impl Metrics {
             (Event::CausesNotLookedFor, &table::CAUSES_NOT_LOOKED_FOR, &[]),
             (Event::QueryLogLost, &table::QUERY_LOG_DROPPED, &[]),
             (Event::WatchRestarts, &table::WATCH_RESTARTS, &[]),
+            (Event::TaskRestarts, &table::TASK_RESTARTS, &[]),
             (Event::AuditRepairs, &table::AUDIT_REPAIRS, &[]),
             (Event::Published, &table::PUBLISHED, &[]),
         ];

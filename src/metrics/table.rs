@@ -136,6 +136,9 @@ families! {
          405, 422), unknown (404), busy (429, 503), late, unreachable, other";
     WATCH_RESTARTS: Counter, Own, "headless_dns_watch_restarts_total" [],
         "Watches whose task ended, which none should, and was started again";
+    TASK_RESTARTS: Counter, Own, "headless_dns_task_restarts_total" [],
+        "Threads and tasks that ended or panicked, which none should, and were started again; readings of manifests that \
+         panicked";
     AUDIT_REPAIRS: Counter, Own, "headless_dns_audit_repairs_total" [],
         "Changes that were found by listing again, and by no event";
     REJECTED: Counter, Own, "headless_dns_objects_rejected_total" ["reason"],

@@ -49,6 +49,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 
 /// What all connections of an address share; all but `address`, `stop` and `desks` with those of the other addresses.
 pub(super) struct Shared {
+    /// What is listened on; figures are told apart by it.
     address: SocketAddr,
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
@@ -130,7 +131,7 @@ pub(super) async fn listen(listener: TcpListener, place: Place) {
     let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
     let mut told_to_leave = false;
     let counters = shared.metrics.worker();
-    let mut host = Host { counters, tasks: JoinSet::new(), shared: &shared };
+    let mut host = Host { address, counters, tasks: JoinSet::new(), shared: &shared };
     let mut pause = Pause::default();
     loop {
         tokio::select! {
@@ -164,6 +165,7 @@ pub(super) async fn listen(listener: TcpListener, place: Place) {
 
 /// The parent of one address's connections.
 struct Host<'h> {
+    address: SocketAddr,
     counters: Arc<Counters>,
     tasks: JoinSet<End>,
     shared: &'h Arc<Shared>,
@@ -186,7 +188,7 @@ impl Host<'_> {
         // Fails only where the connection has already failed, which its first read tells.
         let _ = stream.set_nodelay(true);
         // For a wildcard address: which of ours was asked.
-        let to = stream.local_addr().unwrap_or(self.shared.address);
+        let to = stream.local_addr().unwrap_or(self.address);
         let closer = seat.closer();
         let connection = Connection::new(stream, Peer { from: client, to }, seat, Arc::clone(self.shared));
         closer.set(self.tasks.spawn(connection.run()));
