@@ -46,6 +46,7 @@ pub struct Report {
     pub addresses: BTreeSet<[u8; 4]>,
     /// What the generator's own sockets lost.
     pub own_drops: u32,
+    /// From the first question to the last answer, of all clients one after the other.
     pub lasted: Duration,
 }
 
@@ -116,10 +117,7 @@ impl Load {
     pub fn stop(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         let reports = self.threads.into_iter().map(|thread| thread.join().unwrap());
-        let (reports, threads) = (reports.collect::<Vec<_>>(), 1);
-        let mut sum = reports.iter().fold(Report::default(), Report::and);
-        sum.lasted /= reports.len().max(threads) as u32;
-        sum
+        reports.fold(Report::default(), |sum, report| sum.and(&report))
     }
 }
 
@@ -158,6 +156,9 @@ impl Udp {
         while !stop.load(Ordering::Relaxed) {
             let moved = self.receive();
             let now = Instant::now();
+            if moved {
+                self.report.lasted = now - begun;
+            }
             // After a pause, not all that was not asked meanwhile at once.
             due = due.max(now - Duration::from_millis(10));
             let mut sent = false;
@@ -169,7 +170,6 @@ impl Udp {
                 thread::sleep(Duration::from_micros(100));
             }
         }
-        self.report.lasted = begun.elapsed();
         let end = Instant::now() + PATIENCE;
         while self.out() > 0 && Instant::now() < end {
             if !self.receive() {
