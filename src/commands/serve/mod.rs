@@ -19,9 +19,11 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::sync::{mpsc, oneshot, watch as watching};
+use tokio::time::timeout;
 
 use super::{Opened, cluster, open};
 use crate::admin::{self, View};
@@ -62,7 +64,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     // From here on a signal is an event, and no longer the end of the process.
     let signals = Signals::new()?;
     let manager = Manager::new();
-    let Sockets { listeners, listening, predecessor } = sockets(&config).await?;
+    let Sockets { listeners, activated, listening, predecessor } = sockets(&config).await?;
     let admin = admin::Listeners::bind(config.admin.address, config.admin.api)?;
     let receive_buffer = listeners.receive_buffer();
     let addresses = listeners.addresses();
@@ -107,7 +109,8 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let (synced, is_synced) = watching::channel(false);
     let (again, asked_again) = mpsc::unbounded_channel();
     let path = config.takeover.clone();
-    let place = Place { predecessor, synced: is_synced.clone(), begin, answering, path, handout: handout.clone() };
+    let place =
+        Place { predecessor, activated, synced: is_synced.clone(), begin, answering, path, handout: handout.clone() };
     let from = banner::from(&config, &source);
     let reading = Reading { source, config: config.clone(), watcher, again: asked_again, synced };
     let reading = reading.read(Arc::clone(&status), Arc::clone(&metrics));
@@ -149,9 +152,15 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How long what is queued in sockets of the service manager may wait for the first reading, which mostly takes less.
+/// Then it is better answered with SERVFAIL than not at all.
+const QUEUED: Duration = Duration::from_secs(1);
+
 /// The sockets, and who has them too.
 struct Sockets {
     listeners: Listeners,
+    /// They are of the service manager.
+    activated: bool,
     /// What was asked for, and what it became.
     listening: Vec<(SocketAddr, SocketAddr)>,
     predecessor: Option<Predecessor>,
@@ -163,7 +172,8 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
     let wanted = config.listen.addresses.iter().filter(|address| !config.listen.is_default || has(address));
     let mut wanted: Vec<SocketAddr> = wanted.copied().collect();
     let given = Inherited::from_service_manager()?;
-    if given.count() > 0 {
+    let activated = given.count() > 0;
+    if activated {
         if config.listen.is_default {
             wanted.clear();
         }
@@ -171,7 +181,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
         tracing::info!(sockets = given.count(), addresses = ?given.addresses(), "sockets of the service manager");
     }
     let asked = match &config.takeover {
-        Some(path) if given.count() == 0 => takeover::ask(path).await?,
+        Some(path) if !activated => takeover::ask(path).await?,
         _ => None,
     };
     let (predecessor, inherited) = asked.map_or((None, given), |(predecessor, sockets)| (Some(predecessor), sockets));
@@ -184,7 +194,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
     }
     let listeners = Listeners::inherit(inherited, &wanted, config.workers.get())?;
     let listening = wanted.into_iter().zip(listeners.addresses()).collect();
-    Ok(Sockets { listeners, listening, predecessor })
+    Ok(Sockets { listeners, activated, listening, predecessor })
 }
 
 /// Whether this machine has an address.
@@ -195,6 +205,7 @@ fn has(address: &SocketAddr) -> bool {
 /// The place of this process among those that answer on the same sockets, one after the other.
 struct Place {
     predecessor: Option<Predecessor>,
+    activated: bool,
     synced: watching::Receiver<bool>,
     /// Has the sockets read.
     begin: oneshot::Sender<()>,
@@ -207,10 +218,15 @@ struct Place {
 impl Place {
     /// Takes the place of the predecessor, and returns when a successor has taken this one.
     async fn hold(self) -> anyhow::Result<()> {
-        let Self { predecessor, synced, begin, answering, path, handout } = self;
+        let Self { predecessor, activated, mut synced, begin, answering, path, handout } = self;
         let predecessor = match predecessor {
             Some(predecessor) => until_its_turn(predecessor, synced).await,
-            None => None,
+            None => {
+                if activated {
+                    let _ = timeout(QUEUED, synced.wait_for(|synced| *synced)).await;
+                }
+                None
+            }
         };
         // Whoever does not hear has ended, and this with it.
         let _ = begin.send(());
@@ -288,7 +304,7 @@ impl Reading {
                             if read.await.is_ok() {
                                 synced.send_replace(true);
                             }
-                            pending().await
+                            pending::<()>().await;
                         };
                         tokio::select! { () = cluster.follow(publisher, status, &metrics, sender) => {}, () = tell => {} }
                     }
