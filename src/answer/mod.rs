@@ -21,7 +21,7 @@ use crate::names::why::subject;
 use crate::names::{QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
-use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Section, Writer, ede, rcode};
+use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Remarks, Section, Writer, ede, rcode};
 use crate::zone::{EXPECTED_TTL, Lookup, Site, Zone};
 
 use response::Response;
@@ -87,13 +87,20 @@ pub struct Responder {
     explainer: Option<Explainer>,
     /// What everyone is told before everything was read.
     not_synced: String,
+    /// Which of several replicas this is; empty where nobody said.
+    nsid: Box<[u8]>,
 }
 
 impl Responder {
     /// Answers for `zone`, and explains to nobody.
     pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
         let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
-        Self { zone, status, access, explainer: None, not_synced }
+        Self { zone, status, access, explainer: None, not_synced, nsid: Box::default() }
+    }
+
+    /// Also says which server it is, to allowed clients that ask (RFC 5001): at most 255 octets.
+    pub fn named(self, nsid: &str) -> Self {
+        Self { nsid: nsid.as_bytes().into(), ..self }
     }
 
     /// Also says why names do not resolve, to the clients in `to`; to nobody where this is empty.
@@ -153,13 +160,18 @@ impl Responder {
             Ok(query) if allowed => Some(self.resolve(worker, peer, transport, message, query)),
             Ok(Query { question_end, edns, .. }) => {
                 let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
-                Some((wire::refuse(message, refusal, Some((ede::PROHIBITED, ""))), rcode::REFUSED))
+                let remarks = Remarks { nsid: &[], error: Some((ede::PROHIBITED, "")) };
+                Some((wire::refuse(message, refusal, remarks), rcode::REFUSED))
             }
             Err(refusal) => {
                 let refusal = if allowed { refusal } else { Refusal::header_only(rcode::REFUSED) };
-                Some((wire::refuse(message, refusal, None), refusal.rcode))
+                Some((wire::refuse(message, refusal, self.remarks(None)), refusal.rcode))
             }
         }
+    }
+
+    fn remarks<'t>(&'t self, error: Option<(u16, &'t str)>) -> Remarks<'t> {
+        Remarks { nsid: &self.nsid, error }
     }
 
     fn allows(&self, peer: Peer) -> bool {
@@ -178,7 +190,7 @@ impl Responder {
         worker.turn = worker.turn.wrapping_add(1);
         let refuse = |message: &mut [u8], rcode, error| {
             let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
-            (wire::refuse(message, refusal, Some(error)), rcode)
+            (wire::refuse(message, refusal, self.remarks(Some(error))), rcode)
         };
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             return refuse(message, rcode::REFUSED, (ede::PROHIBITED, "zone transfers are not offered"));
@@ -194,13 +206,14 @@ impl Responder {
         match self.write(worker, peer, query, state, &mut response) {
             Outcome::Answered(rcode, _) if state == DataState::Stale => {
                 let sentence = self.status.sentence();
-                (response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence))), rcode)
+                let remarks = self.remarks(Some((stale(rcode), &sentence)));
+                (response.writer.finish(rcode, true, query.edns, remarks), rcode)
             }
             Outcome::Answered(rcode, open) => {
                 let cause = open.and_then(|open| self.cause(worker, peer, query, open));
                 let error = cause.map(|cause| (cause.code(), cause.brief()));
                 let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-                (response.writer.finish(rcode, true, query.edns, error), rcode)
+                (response.writer.finish(rcode, true, query.edns, self.remarks(error)), rcode)
             }
             Outcome::NotInZone => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
             Outcome::NotReady => {
@@ -376,7 +389,7 @@ fn guarded(
     catch_unwind(AssertUnwindSafe(|| answer(message))).map_err(|_| {
         // The question may be written over by now: the header alone says enough.
         message[..4].copy_from_slice(&header);
-        wire::refuse(message, Refusal::header_only(rcode::SERVFAIL), None)
+        wire::refuse(message, Refusal::header_only(rcode::SERVFAIL), Remarks::default())
     })
 }
 

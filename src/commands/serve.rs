@@ -48,6 +48,7 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let source = open(config, &addresses).await?;
     let (zone, status, metrics) = (source.zone(), Arc::new(Status::default()), Arc::new(Metrics::default()));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(config));
+    let responder = responder.named(config.nsid.as_deref().unwrap_or_default());
     let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
     let stop = Stop::default();
     let mut serving = pin!(listeners.serve(responder, Arc::clone(&metrics), limits(config), stop.clone()));
