@@ -11,6 +11,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -112,7 +113,7 @@ fn the_pod_finds_its_cluster() {
         let server = Server::run(as_its_pod(&plane, &root)).synced();
         assert!(!server.log().contains("does not allow"), "{}", server.log());
         has_no_privileges(&server);
-        is_ready(&plane, &server);
+        probes_succeed(&plane, &server);
         assert!(says_which_it_is(&server).contains(&format!("(\"{POD}\")")), "{}", says_which_it_is(&server));
         assert!(server.out().contains(&format!("source  {}/", plane.url())), "{}", server.out());
         assert_eq!(server.data(&format!("web.{NAMESPACE}.svc.cluster.local"), "A").len(), 2);
@@ -120,6 +121,7 @@ fn the_pod_finds_its_cluster() {
         let service = get(&plane, NAMESPACE, "service/headless-dns");
         assert_eq!(server.data("ns.dns.cluster.local", "A"), [service["spec"]["clusterIP"].as_str().unwrap()]);
         assert_eq!(server.ask("1.0.16.172.in-addr.arpa", "PTR").rcode.as_deref(), Some(nobodys));
+        ends_in_time(&plane, server);
         let rights = ["clusterrole", "clusterrolebinding", "deployment", "service"];
         for kind in rights {
             plane.kubectl(&["delete", kind, "headless-dns", "-n", NAMESPACE, "--ignore-not-found"]);
@@ -187,28 +189,55 @@ fn has_no_privileges(server: &Server) {
 }
 
 /// As the kubelet asks: at the path of each probe, on the port that it names.
-fn is_ready(plane: &ControlPlane, server: &Server) {
-    let deployment = get(plane, NAMESPACE, "deployment/headless-dns");
-    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-    let admin: Vec<SocketAddr> = server.tcp_listeners().into_iter().filter(|at| *at != server.address).collect();
-    for probe in ["livenessProbe", "readinessProbe"] {
-        let asked = &container[probe]["httpGet"];
-        let port = container["ports"].as_array().unwrap().iter().find(|port| port["name"] == asked["port"]);
-        assert_eq!(port.unwrap()["containerPort"], 9153, "{probe}");
-        let path = asked["path"].as_str().unwrap();
-        until(path, PATIENCE, || {
-            let mut stream = TcpStream::connect(admin[0]).unwrap();
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", admin[0]).unwrap();
-            let mut said = String::new();
-            stream.read_to_string(&mut said).unwrap();
-            if said.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(said) }
-        });
+fn probes_succeed(plane: &ControlPlane, server: &Server) {
+    let container = &get(plane, NAMESPACE, "deployment/headless-dns")["spec"]["template"]["spec"]["containers"][0];
+    for kind in ["livenessProbe", "readinessProbe"] {
+        let port = container["ports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|port| port["name"] == container[kind]["httpGet"]["port"]);
+        assert_eq!(port.unwrap()["containerPort"], 9153, "{kind}");
+        until(kind, PATIENCE, || probe(container, kind, admin_of(server)).map(|_| ()));
     }
     // What the Deployment really names: an address that the kubelet and who scrapes can reach.
     let variables = environment(container);
     let named = |name: &str| variables.iter().find(|(is, _)| is == name).map(|(_, value)| value.clone());
     assert_eq!(named("HEADLESS_DNS_ADMIN").as_deref(), Some("0.0.0.0:9153"));
     assert_eq!(named("HEADLESS_DNS_ADMIN_API"), None, "the names of the cluster are not for everyone");
+}
+
+/// The admin listener: what listens beside the one for questions.
+fn admin_of(server: &Server) -> SocketAddr {
+    server.tcp_listeners().into_iter().find(|at| *at != server.address).expect("an admin listener")
+}
+
+/// A container's probe, at this address; the error is what it got.
+fn probe(container: &Value, kind: &str, at: SocketAddr) -> Result<String, String> {
+    let path = container[kind]["httpGet"]["path"].as_str().unwrap();
+    let mut said = String::new();
+    let mut stream = TcpStream::connect(at).map_err(|error| error.to_string())?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n").unwrap();
+    stream.read_to_string(&mut said).map_err(|error| error.to_string())?;
+    if said.starts_with("HTTP/1.1 200 ") { Ok(said) } else { Err(said) }
+}
+
+/// At SIGTERM it is not ready any more, and answers while the nodes forget it; it ends before the kubelet kills it.
+fn ends_in_time(plane: &ControlPlane, mut server: Server) {
+    let pod = &get(plane, NAMESPACE, "deployment/headless-dns")["spec"]["template"]["spec"];
+    let (container, admin) = (&pod["containers"][0], admin_of(&server));
+    let begun = Instant::now();
+    let told = Command::new("kill").arg(server.process_id().to_string()).status().unwrap();
+    assert!(told.success());
+    until("it says that it is not ready", PATIENCE, || match probe(container, "readinessProbe", admin) {
+        Err(said) if said.starts_with("HTTP/1.1 503 ") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    probe(container, "livenessProbe", admin).expect("nobody kills it meanwhile");
+    assert_eq!(server.ask("cluster.local", "SOA").rcode.as_deref(), Some("NOERROR"), "it still answers");
+    let ended = until("it ends", PATIENCE, || server.ended().ok_or("it runs"));
+    let grace = Duration::from_secs(pod["terminationGracePeriodSeconds"].as_u64().unwrap());
+    assert!(ended.success() && begun.elapsed() < grace, "{ended} after {:?}, of {grace:?}", begun.elapsed());
 }
 
 /// RFC 5001: which replica answered.

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::control_plane::work_folder;
@@ -89,6 +89,11 @@ impl Server {
             panic!("the server ended, {status}: {}", self.log());
         }
         self.sockets("udp", "07").first().copied().ok_or_else(|| "no UDP socket yet".to_owned())
+    }
+
+    /// Whether it ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Where on 127.0.0.1 it takes TCP connections.
