@@ -9,6 +9,7 @@ pub mod client;
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::opt::EdnsCode;
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::metrics::Event;
@@ -41,6 +42,9 @@ const CLASS_IN: u16 = 1;
 /// A pointer to the question's name, right behind the header (RFC 1035 section 4.1.4).
 pub const QUESTION: u16 = 0xc000 | HEADER as u16;
 const OPT_LENGTH: usize = 11;
+/// Option codes (RFC 5001 section 2.3, RFC 8914 section 2).
+const NSID: u16 = 3;
+const EXTENDED_ERROR: u16 = 15;
 
 /// A query that deserves an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +59,15 @@ pub struct Query {
     pub edns: Option<Edns>,
 }
 
-/// What matters of an OPT record (RFC 6891 section 6.1). Options and unknown flags are ignored, and not echoed.
+/// What matters of an OPT record (RFC 6891 section 6.1). Other options and unknown flags are ignored, and not echoed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The requestor's UDP payload size, in octets.
     pub size: u16,
     /// DNSSEC OK, which is copied (RFC 3225 section 3).
     pub dnssec_ok: bool,
+    /// The requestor wants to know which server answers (RFC 5001 section 2.1, which has what it sent with it ignored).
+    pub asks_nsid: bool,
     version: u8,
 }
 
@@ -150,15 +156,17 @@ fn read_opt(record: &[u8]) -> Option<Edns> {
     else {
         return None;
     };
-    let mut rest = options;
+    let (mut rest, mut asks_nsid) = (options, false);
     if rest.len() != usize::from(u16::from_be_bytes([length_high, length_low])) {
         return None;
     }
     while !rest.is_empty() {
         let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
+        asks_nsid |= rest[..2] == NSID.to_be_bytes();
         rest = rest.get(4 + length..)?;
     }
-    Some(Edns { size: u16::from_be_bytes([size_high, size_low]), dnssec_ok: flags & 0x80 != 0, version })
+    let size = u16::from_be_bytes([size_high, size_low]);
+    Some(Edns { size, dnssec_ok: flags & 0x80 != 0, asks_nsid, version })
 }
 
 /// Reads what is behind the question of a message with more than an OPT there.
@@ -170,6 +178,7 @@ fn read_unusual(message: &[u8], question_end: usize, authority: bool) -> Result<
     let edns = parsed.edns.as_ref().map(|edns| Edns {
         size: edns.max_payload(),
         dnssec_ok: edns.flags().dnssec_ok,
+        asks_nsid: edns.option(EdnsCode::NSID).is_some(),
         version: edns.version(),
     });
     let opt_first = message[question_end..].starts_with(&[0, 0, rtype::OPT as u8]);
@@ -200,6 +209,15 @@ pub mod ede {
     pub const NOT_AUTHORITATIVE: u16 = 20;
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
     pub const NETWORK_ERROR: u16 = 23;
+}
+
+/// What an OPT record says besides: left out where there is no room for it, before anything else is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remarks<'t> {
+    /// Which server this is, for those who ask (RFC 5001). Empty: it has no name.
+    pub nsid: &'t [u8],
+    /// An extended error: code and text (RFC 8914).
+    pub error: Option<(u16, &'t str)>,
 }
 
 /// Writes one response over the query in `message`, section by section.
@@ -317,24 +335,24 @@ impl<'m> Writer<'m> {
         true
     }
 
-    /// Writes the OPT record, if one came (A3), with an extended error if it fits, and the header; returns the length
-    /// of the message.
-    pub fn finish(mut self, rcode: u16, authoritative: bool, edns: Option<Edns>, error: Option<(u16, &str)>) -> usize {
+    /// Writes the OPT record, if one came (A3), with the remarks that fit, and the header; returns the length of the
+    /// message.
+    pub fn finish(mut self, rcode: u16, authoritative: bool, edns: Option<Edns>, remarks: Remarks<'_>) -> usize {
         if let Some(edns) = edns {
             self.limit += OPT_LENGTH;
-            // RFC 8914 section 3: an extended error is left out before anything else, and never sets TC.
-            let error = error.filter(|(_, text)| self.room() >= OPT_LENGTH + 6 + text.len());
-            let length = error.map_or(0, |(_, text)| 6 + text.len());
+            let length_at = self.at + OPT_LENGTH - 2;
             self.put(&[0, 0, 41]);
             self.put(&(MAX_UDP as u16).to_be_bytes());
             self.put(&[(rcode >> 4) as u8, 0, u8::from(edns.dnssec_ok) << 7, 0]);
-            self.put(&(length as u16).to_be_bytes());
-            if let Some((code, text)) = error {
-                self.put(&15u16.to_be_bytes());
-                self.put(&((2 + text.len()) as u16).to_be_bytes());
-                self.put(&code.to_be_bytes());
-                self.put(text.as_bytes());
+            self.put(&[0, 0]);
+            if edns.asks_nsid && !remarks.nsid.is_empty() {
+                self.option(NSID, &[remarks.nsid]);
             }
+            if let Some((code, text)) = remarks.error {
+                self.option(EXTENDED_ERROR, &[&code.to_be_bytes(), text.as_bytes()]);
+            }
+            let length = (self.at - length_at - 2) as u16;
+            self.message[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
             self.counts[Section::Additional as usize] += 1;
         }
         // QR, the opcode and RD as they came, AA, TC, RA; Z, AD, CD clear.
@@ -345,6 +363,17 @@ impl<'m> Writer<'m> {
             self.message[6 + 2 * index..8 + 2 * index].copy_from_slice(&count.to_be_bytes());
         }
         self.at
+    }
+
+    /// RFC 8914 section 3: an option that does not fit is left out, and never sets TC.
+    fn option(&mut self, code: u16, data: &[&[u8]]) {
+        let length: usize = data.iter().map(|part| part.len()).sum();
+        if self.room() < 4 + length {
+            return;
+        }
+        self.put(&code.to_be_bytes());
+        self.put(&(length as u16).to_be_bytes());
+        data.iter().for_each(|part| self.put(part));
     }
 
     fn put(&mut self, octets: &[u8]) {
@@ -378,11 +407,11 @@ pub fn set_recursion_available(message: &mut [u8]) {
 }
 
 /// Turns the query in `message` into an error without an answer, and returns its length.
-pub fn refuse(message: &mut [u8], refusal: Refusal, error: Option<(u16, &str)>) -> usize {
+pub fn refuse(message: &mut [u8], refusal: Refusal, remarks: Remarks<'_>) -> usize {
     if refusal.question_end == HEADER {
         message[4..6].fill(0);
     }
     let limit = MAX_UDP_PLAIN.max(refusal.question_end + OPT_LENGTH);
     let writer = Writer::new(message, refusal.question_end, limit, refusal.edns.is_some());
-    writer.finish(refusal.rcode, false, refusal.edns, error)
+    writer.finish(refusal.rcode, false, refusal.edns, remarks)
 }

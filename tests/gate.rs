@@ -299,3 +299,67 @@ fn flags() {
     let (response, _) = gate.ask(&packet, CLIENT, Transport::Udp);
     assert_eq!(response.unwrap()[2], 0x84, "RD stays clear");
 }
+
+#[test]
+fn which_server_it_is() {
+    let access = || Access { allow: vec!["10.0.0.0/8".parse().unwrap()], silent: false };
+    let named = |nsid: &str, synced| {
+        let mut gate = Gate::new(access(), synced);
+        let status = Arc::new(Status::default());
+        if synced {
+            status.set_synced();
+        }
+        gate.responder = Responder::new(gate.zone(), status, access()).named(nsid);
+        gate
+    };
+    let asking = |name: &[u8], options: &[u8]| {
+        let mut packet = query(7, name, 6, Some(1232));
+        *packet.last_mut().unwrap() = options.len() as u8;
+        packet.extend_from_slice(options);
+        packet
+    };
+    let nsid: &[u8] = &[0, 3, 0, 0];
+    let apex = wire("cluster.local");
+    // RFC 1035 section 2.3.4: the longest name, of 255 octets.
+    let longest = [&[&[63][..], &[b'a'; 63]].concat().repeat(3)[..], &[61], &[b'a'; 61], &[0]].concat();
+    let version_1 = {
+        let mut packet = asking(&apex, nsid);
+        let at = packet.len() - nsid.len() - 5;
+        packet[at] = 1;
+        packet
+    };
+    // A signature makes hickory-proto read the message.
+    let signed = {
+        let mut packet = [asking(&apex, nsid), TSIG.to_vec()].concat();
+        packet[11] = 2;
+        packet
+    };
+    let long = "n".repeat(255);
+    let (pod, ours, theirs) = ("headless-dns-7c9-x2x4z", CLIENT, "192.0.2.1:40000");
+    let cases: &[(&str, &str, bool, Vec<u8>, &str, &[u16])] = &[
+        ("who asks is told", pod, true, asking(&apex, nsid), ours, &[3]),
+        ("who does not ask is not", pod, true, asking(&apex, &[]), ours, &[]),
+        ("what is sent with it is ignored", pod, true, asking(&apex, &[0, 3, 0, 2, 1, 2]), ours, &[3]),
+        ("beside a cookie", pod, true, asking(&apex, &[0, 10, 0, 1, 9, 0, 3, 0, 0]), ours, &[3]),
+        ("asked twice, told once", pod, true, asking(&apex, &nsid.repeat(2)), ours, &[3]),
+        ("a server without a name", "", true, asking(&apex, nsid), ours, &[]),
+        ("strangers are not told", pod, true, asking(&apex, nsid), theirs, &[15]),
+        ("a refusal has it, and says why", pod, true, asking(&wire("example.test"), nsid), ours, &[3, 15]),
+        ("a failure too", pod, false, asking(&apex, nsid), ours, &[3, 15]),
+        ("another version of EDNS too", pod, true, version_1, ours, &[3]),
+        ("a signature too", pod, true, signed, ours, &[3]),
+        ("the longest fits", &long, true, asking(&apex, nsid), ours, &[3]),
+        ("what has no room is left out", &long, true, asking(&longest, nsid), ours, &[15]),
+    ];
+    for (what, name, synced, packet, from, expected) in cases {
+        let (response, _) = named(name, *synced).ask(packet, from, Transport::Udp);
+        let message = Message::from_vec(&response.unwrap()).unwrap();
+        assert!(!message.metadata.truncation, "{what}");
+        let edns = message.edns.unwrap();
+        let options: Vec<(u16, Vec<u8>)> =
+            edns.options().options.iter().map(|(code, data)| ((*code).into(), data.try_into().unwrap())).collect();
+        assert_eq!(options.iter().map(|(code, _)| *code).collect::<Vec<_>>(), *expected, "{what}");
+        let told = options.iter().find(|(code, _)| *code == 3);
+        assert!(told.is_none_or(|(_, said)| said == name.as_bytes()), "{what}: {options:?}");
+    }
+}

@@ -74,7 +74,9 @@ fn responder() -> Responder {
     let status = Arc::new(Status::default());
     status.set_synced();
     let (zone, asker) = zone();
-    Responder::new(zone, status, Access::default()).explaining(asker, vec!["127.0.0.0/8".parse().unwrap()])
+    Responder::new(zone, status, Access::default())
+        .named("headless-dns-0")
+        .explaining(asker, vec!["127.0.0.0/8".parse().unwrap()])
 }
 
 /// Good queries of every kind, to be broken.
@@ -101,7 +103,12 @@ fn seeds() -> Vec<Vec<u8>> {
             }
         }
     }
-    // With a client's cookie, a signature, a transfer's SOA.
+    // Which server is it (RFC 5001), and with a client's cookie, a signature, a transfer's SOA.
+    let mut which = query(4, &wire("web.default.svc.cluster.local"), 1, Some(512));
+    let end = which.len();
+    which[end - 1] = 4;
+    which.extend_from_slice(&[0, 3, 0, 0]);
+    seeds.push(which);
     let mut cookie = query(1, &wire("web.default.svc.cluster.local"), 1, Some(1232));
     let end = cookie.len();
     cookie[end - 1] = 12;

@@ -24,10 +24,10 @@ use crate::names::why::subject;
 use crate::names::{MAX_CHAIN, QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
-use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Section, Writer, ede, rcode};
+use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Remarks, Section, Writer, ede, rcode};
 use crate::zone::{EXPECTED_TTL, Lookup, Site, Zone};
 
-use outside::Own;
+use outside::{Marks, Own};
 use response::Response;
 use why::{Budget, Explainer, Open};
 
@@ -139,6 +139,8 @@ pub struct Responder {
     outside: Option<Outside>,
     /// What everyone is told before everything was read.
     not_synced: String,
+    /// Which of several replicas this is; empty where nobody said.
+    nsid: Arc<[u8]>,
 }
 
 impl Responder {
@@ -146,7 +148,12 @@ impl Responder {
     pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
         let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
         let access = ArcSwap::from_pointee(access);
-        Self { zone, status, access, explainer: None, outside: None, not_synced }
+        Self { zone, status, access, explainer: None, outside: None, not_synced, nsid: Arc::default() }
+    }
+
+    /// Also says which server it is, to allowed clients that ask (RFC 5001): at most 255 octets.
+    pub fn named(self, nsid: &str) -> Self {
+        Self { nsid: nsid.as_bytes().into(), ..self }
     }
 
     /// Also says why names do not resolve, to the clients in `to`; to nobody where this is empty.
@@ -224,14 +231,19 @@ impl Responder {
             Ok(query) => {
                 let Query { question_end, edns, .. } = query;
                 let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
-                let length = wire::refuse(message, refusal, Some((ede::PROHIBITED, "")));
+                let remarks = Remarks { nsid: &[], error: Some((ede::PROHIBITED, "")) };
+                let length = wire::refuse(message, refusal, remarks);
                 Made::Response(Written::to(query, length, rcode::REFUSED, CountedZone::OUTSIDE))
             }
             Err(refusal) => {
                 let refusal = if allowed { refusal } else { Refusal::header_only(rcode::REFUSED) };
-                Made::Response(Written::unread(wire::refuse(message, refusal, None), refusal.rcode))
+                Made::Response(Written::unread(wire::refuse(message, refusal, self.remarks(None)), refusal.rcode))
             }
         }
+    }
+
+    fn remarks<'t>(&'t self, error: Option<(u16, &'t str)>) -> Remarks<'t> {
+        Remarks { nsid: &self.nsid, error }
     }
 
     fn resolve(&self, worker: &mut Worker, received: Received, message: &mut [u8], query: Query) -> Made {
@@ -239,7 +251,8 @@ impl Responder {
         worker.turn = worker.turn.wrapping_add(1);
         let refuse = |message: &mut [u8], zone, rcode, error| {
             let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
-            Made::Response(Written::to(query, wire::refuse(message, refusal, Some(error)), rcode, zone))
+            let length = wire::refuse(message, refusal, self.remarks(Some(error)));
+            Made::Response(Written::to(query, length, rcode, zone))
         };
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             let error = (ede::PROHIBITED, "zone transfers are not offered");
@@ -260,14 +273,15 @@ impl Responder {
             Outcome::Answered(rcode, _) if state == DataState::Stale => {
                 worker.counters.count(Event::StaleAnswers);
                 let sentence = self.status.sentence();
-                let length = response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence)));
+                let remarks = self.remarks(Some((stale(rcode), &sentence)));
+                let length = response.writer.finish(rcode, true, query.edns, remarks);
                 Made::Response(Written::to(query, length, rcode, zone))
             }
             Outcome::Answered(rcode, open) => {
                 let cause = open.and_then(|open| self.cause(worker, peer, query, open));
                 let error = cause.map(|cause| (cause.code(), cause.brief()));
                 let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-                let length = response.writer.finish(rcode, true, query.edns, error);
+                let length = response.writer.finish(rcode, true, query.edns, self.remarks(error));
                 Made::Response(Written::to(query, length, rcode, zone))
             }
             Outcome::LeavesZones => {
@@ -276,7 +290,13 @@ impl Responder {
                     (state == DataState::Stale).then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
                 let own = Own::Alias { answers, note: stale };
                 let asked = (worker.alias.to_wire(), &message[..at]);
-                Made::Pending(Pending::new(received, query, asked, own, self.serves(peer), zone))
+                Made::Pending(Pending::new(
+                    received,
+                    query,
+                    asked,
+                    own,
+                    Marks { served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone },
+                ))
             }
             Outcome::NotInZone => match &self.outside {
                 Some(outside) if outside.serves(peer) && wire::is_recursion_desired(message) => {
@@ -287,12 +307,19 @@ impl Responder {
                     let zone = CountedZone::FORWARDED;
                     match outside.special(&worker.name) {
                         Some(special) => {
-                            let (length, rcode) = outside::write_special(special, message, query, limit);
+                            let (length, rcode) =
+                                outside::write_special(special, message, query, (limit, self.remarks(None)));
                             Made::Response(Written::to(query, length, rcode, zone))
                         }
                         None => {
                             let asked = (worker.name.to_wire(), &message[..query.question_end]);
-                            Made::Pending(Pending::new(received, query, asked, Own::Nothing, true, zone))
+                            Made::Pending(Pending::new(
+                                received,
+                                query,
+                                asked,
+                                Own::Nothing,
+                                Marks { served: true, nsid: Arc::clone(&self.nsid), zone },
+                            ))
                         }
                     }
                 }
@@ -487,7 +514,7 @@ fn guarded<T>(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> T) -> Result
     catch_unwind(AssertUnwindSafe(|| answer(message))).map_err(|_| {
         // The question may be written over by now: the header alone says enough.
         message[..4].copy_from_slice(&header);
-        wire::refuse(message, Refusal::header_only(rcode::SERVFAIL), None)
+        wire::refuse(message, Refusal::header_only(rcode::SERVFAIL), Remarks::default())
     })
 }
 

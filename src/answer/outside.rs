@@ -5,6 +5,7 @@
 //! `serve/forward/`. What is special about some names is `names/special.rs`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -13,7 +14,7 @@ use crate::metrics::{Answered, CountedZone};
 use crate::names::special::{Special, SpecialNames};
 use crate::names::{QueryName, WireName};
 use crate::rtype;
-use crate::wire::{self, MAX_TCP, NameRef, QUESTION, Query, Section, Writer, ede, rcode};
+use crate::wire::{self, MAX_TCP, NameRef, QUESTION, Query, Remarks, Section, Writer, ede, rcode};
 
 /// How long what is said of special names may be kept, in seconds (RFC 6303 section 3).
 const SPECIAL_TTL: u32 = 10_800;
@@ -56,12 +57,20 @@ pub struct Pending {
     /// Header, question, and what stands in the answer section already.
     begun: Box<[u8]>,
     own: Own,
-    /// Whether names outside the zones are asked for, for this client.
-    served: bool,
     /// The length of the query, in octets.
     length: usize,
+    marks: Marks,
+}
+
+/// What is known beforehand of a pending response.
+#[derive(Debug)]
+pub(super) struct Marks {
+    /// Whether names outside the zones are asked for, for this client.
+    pub(super) served: bool,
+    /// Which server it is.
+    pub(super) nsid: Arc<[u8]>,
     /// What it counts for.
-    zone: CountedZone,
+    pub(super) zone: CountedZone,
 }
 
 /// What is ours of a pending response.
@@ -120,17 +129,16 @@ impl Pending {
         query: Query,
         (name, begun): (WireName, &[u8]),
         own: Own,
-        served: bool,
-        zone: CountedZone,
+        marks: Marks,
     ) -> Box<Self> {
         let Received { peer, transport, length } = received;
-        Box::new(Self { peer, transport, name, query, begun: begun.into(), own, served, length, zone })
+        Box::new(Self { peer, transport, name, query, begun: begun.into(), own, length, marks })
     }
 
     /// What is counted of the response.
     pub fn answered(&self, length: usize, rcode: u16) -> Answered {
         let dnssec_ok = self.query.edns.is_some_and(|edns| edns.dnssec_ok);
-        let (zone, qtype) = (self.zone, self.query.qtype);
+        let (zone, qtype) = (self.marks.zone, self.query.qtype);
         Answered { zone, qtype, dnssec_ok, rcode, query: self.length, response: length }
     }
 
@@ -187,7 +195,8 @@ impl Pending {
             Own::Alias { .. } | Own::Nothing => None,
         };
         let (authoritative, edns) = (self.is_alias(), self.query.edns);
-        writer.recursion_available(self.served).finish(rcode, authoritative, edns, error.or(note))
+        let remarks = Remarks { nsid: &self.marks.nsid, error: error.or(note) };
+        writer.recursion_available(self.marks.served).finish(rcode, authoritative, edns, remarks)
     }
 }
 
@@ -210,7 +219,7 @@ pub(super) fn write_special(
     (special, apex): (Special, usize),
     message: &mut [u8],
     query: Query,
-    limit: usize,
+    (limit, remarks): (usize, Remarks<'_>),
 ) -> (usize, u16) {
     let mut writer = Writer::new(message, query.question_end, limit, query.edns.is_some());
     let data: &[u8] = match (special, query.qtype) {
@@ -235,5 +244,5 @@ pub(super) fn write_special(
         writer.record(NameRef::Pointer(QUESTION), rtype, SPECIAL_TTL, &[data]);
     }
     let rcode = if special == Special::Nothing { rcode::NXDOMAIN } else { rcode::NOERROR };
-    (writer.recursion_available(true).finish(rcode, false, query.edns, None), rcode)
+    (writer.recursion_available(true).finish(rcode, false, query.edns, remarks), rcode)
 }

@@ -287,7 +287,7 @@ mod tests {
         let config = config(
             "serve --manifests a --manifests - --zone A.example --zone-alias b.example,c.example --listen ::1 \
              --simulate=10.1.0.0/16 --ns-address 10.96.0.53 --service kube-system/dns -n team --workers 3 \
-             --ordinals any --endpoint-pod-names --tcp-idle 9 --log warn,headless_dns=debug",
+             --nsid dns-0 --ordinals any --endpoint-pod-names --tcp-idle 9 --log warn,headless_dns=debug",
         );
         let zones: Vec<_> = config.zones().map(ToString::to_string).collect();
         assert_eq!(zones, ["a.example.", "b.example.", "c.example."]);
@@ -295,6 +295,7 @@ mod tests {
         assert_eq!(config.simulate, Some("10.1.0.0/16".parse().unwrap()));
         assert_eq!(config.service, Some(ObjectRef::new("kube-system", "dns")));
         assert_eq!((config.namespace.as_deref(), config.workers.get()), (Some("team"), 3));
+        assert_eq!(config.nsid.as_deref(), Some("dns-0"));
         assert!(config.rules.endpoint_pod_names && config.rules.ordinals == Ordinals::Any);
         assert_eq!(config.tcp.idle, Duration::from_secs(9));
     }

@@ -113,6 +113,9 @@ struct NamingOptions {
     /// The Service in front of this server, whose addresses stand at ns.dns.ZONE.
     #[arg(long, env = "HEADLESS_DNS_SERVICE", value_name = "NAMESPACE/NAME", value_parser = values::object)]
     service: Option<ObjectRef>,
+    /// Which of several servers this is, for clients that ask (dig +nsid), as a Pod's name.
+    #[arg(long, env = "HEADLESS_DNS_NSID", value_name = "TEXT", value_parser = values::nsid)]
+    nsid: Option<Box<str>>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -331,6 +334,7 @@ impl Options {
             reverse: naming.reverse,
             ns_addresses: naming.ns_address,
             service: naming.service,
+            nsid: naming.nsid,
             listen: Listen { addresses: listening.listen, is_default: !origins.contains_key("listen") },
             workers: listening.workers.and_then(|n| NonZeroUsize::new(n as usize)).unwrap_or_else(default_workers),
             clients: Clients { allow: listening.allow, not_allowed: listening.not_allowed },

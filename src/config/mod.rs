@@ -50,6 +50,8 @@ pub struct Config {
     pub ns_addresses: Vec<IpAddr>,
     /// The Service in front of this server, whose addresses then stand at `ns.dns.Z`.
     pub service: Option<ObjectRef>,
+    /// Which of several servers this is, for clients that ask (RFC 5001): 1 to 255 octets.
+    pub nsid: Option<Box<str>>,
     /// Where objects come from.
     pub source: Source,
     /// Which objects say where endpoints are.

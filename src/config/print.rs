@@ -53,6 +53,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("endpoint-pod-names", Some(rules.endpoint_pod_names.into())),
         ("ns-address", Some(list(&config.ns_addresses, ToString::to_string))),
         ("service", config.service.as_ref().map(|service| service.to_string().into())),
+        ("nsid", config.nsid.as_deref().map(Into::into)),
         ("kubeconfig", kubeconfig.map(|path| path.display().to_string().into())),
         ("context", context.map(Into::into)),
         ("selector", selector.map(Into::into)),

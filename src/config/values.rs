@@ -189,6 +189,17 @@ fn is_label_value(text: &str) -> bool {
         && octets.iter().all(|octet| octet.is_ascii_alphanumeric() || b"-_.".contains(octet))
 }
 
+/// What a server calls itself (RFC 5001): 1 to 255 octets that a terminal can show.
+pub fn nsid(text: &str) -> Result<Box<str>, String> {
+    match text {
+        "" => Err("an empty text tells no server from another: leave it out, or write a Pod's name".into()),
+        _ if text.len() > 255 || text.chars().any(char::is_control) => {
+            Err(format!("{text:?} is no name for a server: at most 255 octets, and no control characters"))
+        }
+        _ => Ok(text.into()),
+    }
+}
+
 /// Yes or no, as people write it in variables.
 pub fn truth(text: &str) -> Result<bool, String> {
     match text {
@@ -491,6 +502,8 @@ mod tests {
         );
         check(apex, &[("cluster..local", "error"), (".", "error"), (&long, "error")]);
         check(object, &[("kube-system/dns", "ObjectRef { namespace: \"kube-system\", name: \"dns\" }")]);
+        check(nsid, &[("headless-dns-7c9-x2x4z", "\"headless-dns-7c9-x2x4z\""), ("", "error"), ("\u{7f}", "error")]);
+        assert!(nsid(&"a".repeat(255)).is_ok() && nsid(&"a".repeat(256)).is_err());
         check(object, &[("dns", "error"), ("a/b/c", "error"), ("/dns", "error"), ("a_b/c", "error")]);
         check(namespace, &[("default", "\"default\""), ("Team", "\"team\""), ("", "error"), ("a.b", "error")]);
         check(

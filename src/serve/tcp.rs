@@ -131,7 +131,7 @@ pub(super) async fn listen(listener: TcpListener, place: Place) {
     let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
     let mut told_to_leave = false;
     let counters = shared.metrics.worker();
-    let mut host = Host { address, counters, tasks: JoinSet::new(), shared: &shared };
+    let mut host = Host { counters, tasks: JoinSet::new(), shared: &shared };
     let mut pause = Pause::default();
     loop {
         tokio::select! {
@@ -165,7 +165,6 @@ pub(super) async fn listen(listener: TcpListener, place: Place) {
 
 /// The parent of one address's connections.
 struct Host<'h> {
-    address: SocketAddr,
     counters: Arc<Counters>,
     tasks: JoinSet<End>,
     shared: &'h Arc<Shared>,
@@ -188,7 +187,7 @@ impl Host<'_> {
         // Fails only where the connection has already failed, which its first read tells.
         let _ = stream.set_nodelay(true);
         // For a wildcard address: which of ours was asked.
-        let to = stream.local_addr().unwrap_or(self.address);
+        let to = stream.local_addr().unwrap_or(self.shared.address);
         let closer = seat.closer();
         let connection = Connection::new(stream, Peer { from: client, to }, seat, Arc::clone(self.shared));
         closer.set(self.tasks.spawn(connection.run()));

@@ -447,6 +447,7 @@ fn log_change(follow: &Follow, old: &WatchState) {
 mod tests {
     use super::super::Options;
     use super::*;
+    use crate::metrics::Metrics;
     use crate::names::reverse::ReverseZones;
     use crate::names::{ServiceKey, WireName, service_key};
     use crate::objects::{Labels, Service, ServiceKind};
@@ -456,7 +457,8 @@ mod tests {
     /// A cluster of these Services, listed and followed by a new one that goes on with what there is.
     fn follow(publisher: Publisher, status: &Arc<Status>, services: &[&str]) -> Live {
         let followed = Followed { resource: Resource::Services, name: "services", required: true };
-        let mut live = Live::new(publisher, Arc::clone(status), Arc::default(), &[followed], Duration::MAX, 100);
+        let mut live =
+            Live::new(publisher, Arc::clone(status), Metrics::default().worker(), &[followed], Duration::MAX, 100);
         let (reply, _swept) = oneshot::channel();
         let mut updates = vec![Update::Begin(Resource::Services, false)];
         for name in services {
@@ -468,7 +470,7 @@ mod tests {
                 ports: Vec::new(),
                 families: Vec::new(),
             };
-            updates.push(Update::Apply(Box::new(Object::Service(service)), Vec::new()));
+            updates.push(Update::Apply(Box::new(Object::Service(service)), Vec::new(), None));
         }
         updates.push(Update::End { resource: Resource::Services, confirmed: true, reply });
         updates.push(Update::Connected(Resource::Services));
@@ -488,7 +490,8 @@ mod tests {
         assert_eq!(known(), [true, true, false]);
         // What ended between a change of the cluster and its publication: nobody else knows that it is to be published.
         publisher.cluster_mut().delete(Resource::Services, &ObjectRef::new("default", "a"));
-        let waiting = Live::new(publisher.again(), Arc::clone(&status), Arc::default(), &[], Duration::MAX, 100);
+        let waiting =
+            Live::new(publisher.again(), Arc::clone(&status), Metrics::default().worker(), &[], Duration::MAX, 100);
         assert!(waiting.resumed && !waiting.is_synced());
         assert!(follow(publisher.again(), &status, &["b", "c"]).is_synced());
         assert_eq!(known(), [false, true, true]);
@@ -504,7 +507,16 @@ mod tests {
         follow(publisher.again(), &status, &[]).tick(Instant::now());
         assert_eq!(status.data_state(), DataState::Current);
         let followed = Followed { resource: Resource::Services, name: "services", required: true };
-        let new = || Live::new(publisher.again(), Arc::clone(&status), Arc::default(), &[followed], Duration::MAX, 100);
+        let new = || {
+            Live::new(
+                publisher.again(),
+                Arc::clone(&status),
+                Metrics::default().worker(),
+                &[followed],
+                Duration::MAX,
+                100,
+            )
+        };
         new().tick(Instant::now());
         assert_eq!(status.data_state(), DataState::Stale);
         follow(publisher.again(), &status, &[]).tick(Instant::now());

@@ -27,7 +27,8 @@ pub const ISSUER: &str = "https://kubernetes.default.svc";
 /// The last one lets namespaces end: it takes the finalizer from the volumes that a StatefulSet claimed.
 const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-controller,endpoints-controller,\
     statefulset-controller,deployment-controller,replicaset-controller,namespace-controller,\
-    garbage-collector-controller,persistentvolumeclaim-protection-controller";
+    garbage-collector-controller,resourcequota-controller,disruption-controller,\
+    persistentvolumeclaim-protection-controller";
 /// How often a start is tried, each time on other ports.
 const TRIES: usize = 5;
 

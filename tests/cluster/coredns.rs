@@ -416,7 +416,7 @@ fn snippet(name: &str, server: SocketAddr, forward: &str, cached: bool) -> Strin
 }
 
 /// CoreDNS, running on a port of 127.0.0.1.
-struct CoreDns {
+pub struct CoreDns {
     child: Child,
     address: SocketAddr,
     folder: tempfile::TempDir,
@@ -424,7 +424,7 @@ struct CoreDns {
 
 impl CoreDns {
     /// With these blocks beside its block for everything else.
-    fn start(plane: &ControlPlane, blocks: &[String]) -> Self {
+    pub fn start(plane: &ControlPlane, blocks: &[String]) -> Self {
         let mut tried = String::new();
         for _ in 0..5 {
             match Self::try_start(plane, blocks) {
@@ -511,6 +511,12 @@ impl Response {
     fn has(&self, flag: &str) -> bool {
         self.flags.iter().any(|is| is == flag)
     }
+}
+
+/// The addresses that CoreDNS has for a name.
+pub fn asked(core: &CoreDns, name: &str) -> Vec<String> {
+    let response = ask(core.address, &[format!("{name}. A")]).remove(0);
+    response.answer.into_iter().map(|(_, _, data)| data).collect()
 }
 
 /// The responses to these questions, each with options of dig behind it, in their order.

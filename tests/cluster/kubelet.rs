@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -140,6 +141,8 @@ struct State {
     addresses: BTreeMap<String, Vec<IpAddr>>,
     /// How many were given out.
     given: u16,
+    /// By uid: whether it is ready, and since when.
+    since: BTreeMap<String, (bool, String)>,
 }
 
 impl State {
@@ -163,7 +166,9 @@ impl State {
     /// What its status says from now on.
     fn status(&mut self, key: &Key, uid: &str) -> Value {
         let ready = self.ready.get(key).copied().unwrap_or(!self.not_ready_by_default);
-        let condition = |name: &str, is: bool| json!({"type": name, "status": if is { "True" } else { "False" }});
+        let since = self.since(uid, ready);
+        // Without its time a Pod never counts as available, and no rolling update goes on.
+        let condition = |name: &str, is: bool| json!({"type": name, "status": if is { "True" } else { "False" }, "lastTransitionTime": since});
         let addresses = match self.addresses.get(uid) {
             Some(addresses) => addresses.clone(),
             None => self.give(uid),
@@ -179,6 +184,19 @@ impl State {
                 condition("Ready", ready),
             ],
         })
+    }
+
+    /// Since when a Pod is ready, or not: RFC 3339.
+    fn since(&mut self, uid: &str, ready: bool) -> String {
+        match self.since.get(uid) {
+            Some((is, since)) if *is == ready => since.clone(),
+            _ => {
+                let now = Command::new("date").args(["--utc", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap().stdout;
+                let now = String::from_utf8(now).unwrap().trim().to_owned();
+                self.since.insert(uid.to_owned(), (ready, now.clone()));
+                now
+            }
+        }
     }
 
     fn give(&mut self, uid: &str) -> Vec<IpAddr> {

@@ -2,8 +2,8 @@
 //!
 //! `control_plane.rs` starts the first three, `kubelet.rs` gives Pods addresses and readiness on command, `server.rs`
 //! starts the built binary and asks it with dig, `whole.rs` compares all that it answers with what `kubectl get` says.
-//! `stories.rs` is what happens to Services and StatefulSets in their lives, `rights.rs` what `config/` installs and may
-//! do, `coredns.rs` the server behind CoreDNS.
+//! `stories.rs` is what happens to Services and StatefulSets in their lives, `install.rs` what `config/`, the chart and
+//! `docs/install.md` install, `rights.rs` what it may do, `coredns.rs` the server behind CoreDNS.
 //!
 //! `drills.rs` is what happens to the control plane, while `asker.rs` asks without a pause, `writer.rs` changes
 //! `world.rs` through the API and `ledger.rs` says of every answer whether it was ever true.
@@ -25,6 +25,7 @@ mod common;
 mod control_plane;
 mod coredns;
 mod drills;
+mod install;
 mod kubelet;
 mod ledger;
 mod rights;

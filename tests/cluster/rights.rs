@@ -1,4 +1,5 @@
-//! What `config/` installs, on the real API server: it is accepted, its rights are enough, and none is too many.
+//! What `config/` lets the server do, on the real API server: its rights are enough, and none is too many; and its Pod,
+//! which finds the cluster with them. What else it installs is `install.rs`.
 //!
 //! The rights are those of the ServiceAccount: the server runs as its user. A right that nothing needs would show here
 //! twice: nothing fails when it is taken away, and the list of what the user may do has a line too many. What each is
@@ -6,8 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -17,7 +21,9 @@ use super::server::{Server, headless_dns};
 use super::{PATIENCE, until};
 
 /// The namespace of [`SERVER_USER`].
-const NAMESPACE: &str = "headless-dns";
+pub const NAMESPACE: &str = "headless-dns";
+/// What the Deployment's Pod is called here.
+const POD: &str = "headless-dns-7c9d8f5b6d-x2x4z";
 
 /// A Service `web` with three ordinals, of which the last waits for a Node, and a namespace where nothing is.
 const WORKLOAD: &str = r#"
@@ -42,88 +48,6 @@ spec:
         image: web
         securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 "#;
-
-#[test]
-#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_installation_is_accepted() {
-    let plane = ControlPlane::start();
-    let _kubelet = Kubelet::start(&plane);
-    let own = folder("config/namespaced");
-    for (path, namespace) in
-        [(folder("config/base"), NAMESPACE), (folder("config/pinned"), NAMESPACE), (own, "payments")]
-    {
-        let kustomization = path.to_str().unwrap();
-        // Nothing can be tried in a namespace that is not there, and `payments` is somebody else's.
-        let labels = "labels: {pod-security.kubernetes.io/enforce: restricted}";
-        plane.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, {labels}}}}}"));
-        for dry_run in ["--dry-run=server", "--dry-run=none"] {
-            let said = plane.try_kubectl(&["apply", "-k", kustomization, dry_run, "--validate=strict"]);
-            let warned = String::from_utf8_lossy(&said.stderr).into_owned();
-            // The Namespace of config/base was not made by `kubectl apply -k`.
-            let warnings: Vec<&str> =
-                warned.lines().filter(|line| !line.contains("last-applied-configuration")).collect();
-            assert!(said.status.success() && warnings.is_empty(), "{kustomization} {dry_run}: {warned}");
-        }
-        is_there(&plane, namespace);
-        level_is_enforced(&plane, namespace);
-        if path.ends_with("pinned") {
-            let address =
-                |plane: &ControlPlane| get(plane, namespace, "service/headless-dns")["spec"]["clusterIP"].clone();
-            assert_eq!(address(&plane), "10.96.0.53", "clusterIP cannot change in place");
-        }
-        // Only a new Service gets another address.
-        plane.kubectl(&["delete", "service/headless-dns", "-n", namespace]);
-    }
-}
-
-/// The Deployment has its Pods, all as they were written, and the Service has the Pods.
-fn is_there(plane: &ControlPlane, namespace: &str) {
-    until("the Deployment is available", PATIENCE, || {
-        let status = &get(plane, namespace, "deployment/headless-dns")["status"];
-        if status["readyReplicas"] == 2 { Ok(()) } else { Err(status.to_string()) }
-    });
-    let sets = get(plane, namespace, "replicasets");
-    let refused = |set: &Value| {
-        let conditions = set["status"]["conditions"].as_array();
-        conditions.is_some_and(|all| all.iter().any(|condition| condition["type"] == "ReplicaFailure"))
-    };
-    let sets = sets["items"].as_array().unwrap();
-    assert!(!sets.is_empty() && !sets.iter().any(refused), "{sets:#?}");
-    let events = get(plane, namespace, "events");
-    let failed = |event: &&Value| event["reason"].as_str().is_some_and(|reason| reason.starts_with("Failed"));
-    let failures: Vec<_> = events["items"].as_array().unwrap().iter().filter(failed).collect();
-    assert!(failures.is_empty(), "{failures:#?}");
-    let pods = get(plane, namespace, "pods");
-    let addresses: BTreeSet<_> =
-        pods["items"].as_array().unwrap().iter().map(|pod| pod["status"]["podIP"].to_string()).collect();
-    assert_eq!(addresses.len(), 2, "{pods:#}");
-    until("the Service has the Pods", PATIENCE, || {
-        let slices = get(plane, namespace, "endpointslices");
-        let v4 = slices["items"].as_array().unwrap().iter().find(|slice| slice["addressType"] == "IPv4");
-        let Some(slice) = v4 else { return Err("no slice".to_owned()) };
-        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-        let found: BTreeSet<_> = endpoints.map(|endpoint| endpoint["addresses"][0].to_string()).collect();
-        let ports: BTreeSet<_> = slice["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|port| (port["protocol"].to_string(), port["port"].to_string()))
-            .collect();
-        let expected = [("TCP", "1053"), ("UDP", "1053")].map(|(name, port)| (format!("\"{name}\""), port.to_owned()));
-        if found == addresses && ports == BTreeSet::from(expected) { Ok(()) } else { Err(slice.to_string()) }
-    });
-}
-
-/// What is accepted here was looked at: a Pod without the same care is not.
-fn level_is_enforced(plane: &ControlPlane, namespace: &str) {
-    let careless = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "careless", "namespace": namespace},
-        "spec": {"containers": [{"name": "it", "image": "it"}]}});
-    let path = plane.folder().join("careless.json");
-    fs::write(&path, careless.to_string()).unwrap();
-    let said = plane.try_kubectl(&["create", "-f", path.to_str().unwrap()]);
-    let why = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(!said.status.success() && why.contains("violates PodSecurity \"restricted:latest\""), "{why}");
-}
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
@@ -188,12 +112,16 @@ fn the_pod_finds_its_cluster() {
         plane.kubectl(&["apply", "-k", kustomization.to_str().unwrap()]);
         let server = Server::run(as_its_pod(&plane, &root)).synced();
         assert!(!server.log().contains("does not allow"), "{}", server.log());
+        has_no_privileges(&server);
+        probes_succeed(&plane, &server);
+        assert!(says_which_it_is(&server).contains(&format!("(\"{POD}\")")), "{}", says_which_it_is(&server));
         assert!(server.out().contains(&format!("source  {}/", plane.url())), "{}", server.out());
         assert_eq!(server.data(&format!("web.{NAMESPACE}.svc.cluster.local"), "A").len(), 2);
         // N17: the Service in front.
         let service = get(&plane, NAMESPACE, "service/headless-dns");
         assert_eq!(server.data("ns.dns.cluster.local", "A"), [service["spec"]["clusterIP"].as_str().unwrap()]);
         assert_eq!(server.ask("1.0.16.172.in-addr.arpa", "PTR").rcode.as_deref(), Some(nobodys));
+        ends_in_time(&plane, server);
         let rights = ["clusterrole", "clusterrolebinding", "deployment", "service"];
         for kind in rights {
             plane.kubectl(&["delete", kind, "headless-dns", "-n", NAMESPACE, "--ignore-not-found"]);
@@ -229,9 +157,96 @@ fn as_its_pod(plane: &ControlPlane, root: &Path) -> Command {
     let url = plane.url();
     let (host, port) = url.strip_prefix("https://").unwrap().split_once(':').unwrap();
     command.env("KUBERNETES_SERVICE_HOST", host).env("KUBERNETES_SERVICE_PORT", port);
-    // The one thing that is not the Pod's: there are other servers on this machine.
-    command.env("HEADLESS_DNS_LISTEN", "127.0.0.1:0");
+    // All that is not the Pod's: there are other servers on this machine.
+    command.env("HEADLESS_DNS_LISTEN", "127.0.0.1:0").env("HEADLESS_DNS_ADMIN", "127.0.0.1:0");
     command
+}
+
+/// No capability, no way to one, and a root that nobody can write to. What a seccomp profile leaves of the system calls
+/// is the container engine's to show.
+fn has_no_privileges(server: &Server) {
+    let process = PathBuf::from(format!("/proc/{}", server.process_id()));
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    if is_root() {
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(field(set), "0000000000000000", "{set}");
+        }
+        assert_eq!((field("Uid:"), field("Groups:")), ("65532 65532 65532 65532".into(), String::new()));
+        assert_eq!(field("NoNewPrivs:"), "1");
+    }
+    let mounts = fs::read_to_string(process.join("mountinfo")).unwrap();
+    let root = fs::read_link(process.join("root")).unwrap();
+    // proc(5): the mount point is the fifth column, its options are the sixth.
+    let options = mounts.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        (Path::new(columns[4]) == root || columns[4] == "/").then(|| columns[5].to_owned())
+    });
+    assert!(options.as_deref().is_some_and(|options| options.starts_with("ro,")), "{root:?}: {mounts}");
+}
+
+/// As the kubelet asks: at the path of each probe, on the port that it names.
+fn probes_succeed(plane: &ControlPlane, server: &Server) {
+    let container = &get(plane, NAMESPACE, "deployment/headless-dns")["spec"]["template"]["spec"]["containers"][0];
+    for kind in ["livenessProbe", "readinessProbe"] {
+        let port = container["ports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|port| port["name"] == container[kind]["httpGet"]["port"]);
+        assert_eq!(port.unwrap()["containerPort"], 9153, "{kind}");
+        until(kind, PATIENCE, || probe(container, kind, admin_of(server)).map(|_| ()));
+    }
+    // What the Deployment really names: an address that the kubelet and who scrapes can reach.
+    let variables = environment(container);
+    let named = |name: &str| variables.iter().find(|(is, _)| is == name).map(|(_, value)| value.clone());
+    assert_eq!(named("HEADLESS_DNS_ADMIN").as_deref(), Some("0.0.0.0:9153"));
+    assert_eq!(named("HEADLESS_DNS_ADMIN_API"), None, "the names of the cluster are not for everyone");
+}
+
+/// The admin listener: what listens beside the one for questions.
+fn admin_of(server: &Server) -> SocketAddr {
+    server.tcp_listeners().into_iter().find(|at| *at != server.address).expect("an admin listener")
+}
+
+/// A container's probe, at this address; the error is what it got.
+fn probe(container: &Value, kind: &str, at: SocketAddr) -> Result<String, String> {
+    let path = container[kind]["httpGet"]["path"].as_str().unwrap();
+    let mut said = String::new();
+    let mut stream = TcpStream::connect(at).map_err(|error| error.to_string())?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n").unwrap();
+    stream.read_to_string(&mut said).map_err(|error| error.to_string())?;
+    if said.starts_with("HTTP/1.1 200 ") { Ok(said) } else { Err(said) }
+}
+
+/// At SIGTERM it is not ready any more, and answers while the nodes forget it; it ends before the kubelet kills it.
+fn ends_in_time(plane: &ControlPlane, mut server: Server) {
+    let pod = &get(plane, NAMESPACE, "deployment/headless-dns")["spec"]["template"]["spec"];
+    let (container, admin) = (&pod["containers"][0], admin_of(&server));
+    let begun = Instant::now();
+    let told = Command::new("kill").arg(server.process_id().to_string()).status().unwrap();
+    assert!(told.success());
+    until("it says that it is not ready", PATIENCE, || match probe(container, "readinessProbe", admin) {
+        Err(said) if said.starts_with("HTTP/1.1 503 ") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    probe(container, "livenessProbe", admin).expect("nobody kills it meanwhile");
+    assert_eq!(server.ask("cluster.local", "SOA").rcode.as_deref(), Some("NOERROR"), "it still answers");
+    let ended = until("it ends", PATIENCE, || server.ended().ok_or("it runs"));
+    let grace = Duration::from_secs(pod["terminationGracePeriodSeconds"].as_u64().unwrap());
+    assert!(ended.success() && begun.elapsed() < grace, "{ended} after {:?}, of {grace:?}", begun.elapsed());
+}
+
+/// RFC 5001: which replica answered.
+fn says_which_it_is(server: &Server) -> String {
+    let output = Command::new("dig")
+        .args([&format!("@{}", server.address.ip()), "-p", &server.address.port().to_string()])
+        .args(["+nsid", "+tries=1", "cluster.local", "SOA"])
+        .output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
 }
 
 /// What a container's environment comes to: `$(NAME)` is a variable that stands before.
@@ -243,8 +258,10 @@ fn environment(container: &Value) -> Vec<(String, String)> {
                 known.iter().fold(value.to_owned(), |text, (name, is)| text.replace(&format!("$({name})"), is))
             }
             None => {
-                assert_eq!(variable["valueFrom"]["fieldRef"]["fieldPath"], "metadata.namespace");
-                NAMESPACE.to_owned()
+                let field = variable["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap();
+                let fields = [("metadata.namespace", NAMESPACE), ("metadata.name", POD)];
+                let value = fields.iter().find(|(is, _)| *is == field);
+                value.unwrap_or_else(|| panic!("{field} is unknown")).1.to_owned()
             }
         };
         known.push((variable["name"].as_str().unwrap().to_owned(), value));
@@ -252,17 +269,25 @@ fn environment(container: &Value) -> Vec<(String, String)> {
     known
 }
 
-/// A command in another root: as `user` if we may, as the root of a user namespace of our own if not.
+/// A command in another root that is mounted for reading only: as `user` if we may, as the root of a user namespace of
+/// our own if not.
 fn in_root(root: &Path, user: &str) -> Command {
-    let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    if is_root {
-        let mut command = Command::new("setpriv");
-        command.args(["--no-new-privs", "chroot", &format!("--userspec={user}"), "--groups="]).arg(root);
-        return command;
-    }
+    let mount = r#"mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@""#;
     let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "chroot"]).arg(root);
+    if !is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "sh", "-euc", mount, "sh"]).arg(root);
+    if is_root() {
+        command.args(["setpriv", "--no-new-privs", "chroot", &format!("--userspec={user}"), "--groups="]).arg(root);
+    } else {
+        command.arg("chroot").arg(root);
+    }
     command
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 /// Three ordinals, two of them ready and one of them without a Node.
@@ -450,7 +475,7 @@ fn rules(plane: &ControlPlane, user: &[String], namespace: &str) -> BTreeSet<(St
 }
 
 /// `config/namespaced` with the namespace that somebody wrote into it.
-fn namespaced_in(plane: &ControlPlane, namespace: &str) -> PathBuf {
+pub fn namespaced_in(plane: &ControlPlane, namespace: &str) -> PathBuf {
     for part in ["server", "namespaced"] {
         let copied =
             Command::new("cp").arg("-r").arg(folder("config").join(part)).arg(plane.folder()).status().unwrap();
@@ -464,10 +489,10 @@ fn namespaced_in(plane: &ControlPlane, namespace: &str) -> PathBuf {
     own
 }
 
-fn get(plane: &ControlPlane, namespace: &str, what: &str) -> Value {
+pub fn get(plane: &ControlPlane, namespace: &str, what: &str) -> Value {
     serde_json::from_str(&plane.kubectl(&["get", "-n", namespace, what, "-o", "json"])).unwrap()
 }
 
-fn folder(path: &str) -> PathBuf {
+pub fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

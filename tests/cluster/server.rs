@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::control_plane::work_folder;
@@ -88,18 +88,33 @@ impl Server {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the server ended, {status}: {}", self.log());
         }
+        self.sockets("udp", "07").first().copied().ok_or_else(|| "no UDP socket yet".to_owned())
+    }
+
+    /// Whether it ended, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Where on 127.0.0.1 it takes TCP connections.
+    pub fn tcp_listeners(&self) -> Vec<SocketAddr> {
+        self.sockets("tcp", "0A")
+    }
+
+    /// Its sockets on 127.0.0.1 in this state, without those of another process.
+    fn sockets(&self, protocol: &str, state: &str) -> Vec<SocketAddr> {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
         let inodes: BTreeSet<String> = links.filter_map(|link| socket_inode(&link)).collect();
-        // proc(5): local_address is the second column, the inode the tenth.
-        let sockets = fs::read_to_string("/proc/net/udp").unwrap();
-        let port = sockets.lines().skip(1).find_map(|line| {
+        // proc(5): local_address is the second column, the state the fourth, the inode the tenth.
+        let table = fs::read_to_string(format!("/proc/net/{protocol}")).unwrap();
+        let rows = table.lines().skip(1).filter_map(|line| {
             let columns: Vec<&str> = line.split_whitespace().collect();
             let (address, port) = columns.get(1)?.split_once(':')?;
-            let is_it = address == "0100007F" && inodes.contains(*columns.get(9)?);
-            is_it.then(|| u16::from_str_radix(port, 16).unwrap())
+            let is_it = address == "0100007F" && *columns.get(3)? == state && inodes.contains(*columns.get(9)?);
+            is_it.then(|| (Ipv4Addr::LOCALHOST, u16::from_str_radix(port, 16).unwrap()).into())
         });
-        Ok((Ipv4Addr::LOCALHOST, port.ok_or("no UDP socket yet")?).into())
+        rows.collect()
     }
 }
 

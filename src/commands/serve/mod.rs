@@ -75,6 +75,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
     let metrics = Arc::new(Metrics::new(&zones));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(&config));
+    let responder = responder.named(config.nsid.as_deref().unwrap_or_default());
     let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
 
     let admin_addresses = admin.addresses();

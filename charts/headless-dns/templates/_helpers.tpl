@@ -1,0 +1,29 @@
+{{/* The name of every object: the release's, if that says what it is. At most 63 octets, with room for a suffix. */}}
+{{- define "headless-dns.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the Pods of this release are known by. It never changes: a Deployment's selector cannot. */}}
+{{- define "headless-dns.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "headless-dns.labels" -}}
+{{ include "headless-dns.selector" . }}
+app.kubernetes.io/component: dns
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Name, namespace and labels of an object that has a namespace. */}}
+{{- define "headless-dns.metadata" -}}
+name: {{ include "headless-dns.name" . }}
+namespace: {{ .Release.Namespace }}
+labels:
+  {{- include "headless-dns.labels" . | nindent 2 }}
+{{- end -}}

@@ -1,0 +1,502 @@
+//! What `config/`, the chart and `docs/install.md` install, on the real API server: it is accepted and runs under the Pod
+//! security level `restricted`, nodes are drained one replica at a time, the guide's commands do what it says, and the
+//! chart installs the same as `config/`.
+//!
+//! Nothing enforces a NetworkPolicy here, and nothing schedules: that the API server takes both is all that is seen.
+//! What the server may do is `rights.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use super::control_plane::ControlPlane;
+use super::coredns::{CoreDns, asked};
+use super::kubelet::Kubelet;
+use super::rights::{NAMESPACE, folder, get};
+use super::server::Server;
+use super::{PATIENCE, until};
+
+/// Each overlay, where it goes, and how many replicas it has.
+const OVERLAYS: [(&str, &str, usize); 6] = [
+    ("base", NAMESPACE, 2),
+    ("pinned", NAMESPACE, 2),
+    ("ha", NAMESPACE, 3),
+    ("local", NAMESPACE, 1),
+    (WITH_COMPONENTS, NAMESPACE, 2),
+    ("namespaced", "payments", 2),
+];
+/// A kustomization as a reader of the components would write it.
+const WITH_COMPONENTS: &str = "with-components";
+
+/// The part of the operator's definition that is used here, and no field more: what is misspelt is refused.
+const SERVICE_MONITORS: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: servicemonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: ServiceMonitor, listKind: ServiceMonitorList, plural: servicemonitors, singular: servicemonitor}
+  scope: Namespaced
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        required: [spec]
+        properties:
+          spec:
+            type: object
+            required: [endpoints, selector]
+            properties:
+              selector: {type: object, properties: {matchLabels: {type: object, additionalProperties: {type: string}}}}
+              endpoints:
+                type: array
+                items: {type: object, properties: {port: {type: string}, interval: {type: string}}}
+";
+
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_installation_is_accepted() {
+    let plane = ControlPlane::start();
+    let _kubelet = Kubelet::start(&plane);
+    let config = writable_config(&plane);
+    // Without the operator's definitions there is one sentence that says so, which the guide repeats.
+    let said = plane.try_kubectl(&["apply", "-k", config.join(WITH_COMPONENTS).to_str().unwrap(), "--dry-run=server"]);
+    assert!(words(&said).contains("no matches for kind \"ServiceMonitor\""), "{}", words(&said));
+    plane.apply(SERVICE_MONITORS);
+    plane.kubectl(&["wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com"]);
+    for (overlay, namespace, replicas) in OVERLAYS {
+        println!("{overlay} in {namespace}");
+        let path = config.join(overlay);
+        // Nothing can be tried in a namespace that is not there, and `payments` is somebody else's.
+        let labels = "labels: {pod-security.kubernetes.io/enforce: restricted}";
+        plane.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, {labels}}}}}"));
+        for dry_run in ["--dry-run=server", "--dry-run=none"] {
+            let said = plane.try_kubectl(&["apply", "-k", path.to_str().unwrap(), dry_run, "--validate=strict"]);
+            let warned = words(&said);
+            // The Namespace of config/base was not made by `kubectl apply -k`.
+            let warnings: Vec<&str> =
+                warned.lines().filter(|line| !line.contains("last-applied-configuration")).collect();
+            assert!(said.status.success() && warnings.is_empty(), "{overlay} {dry_run}: {warned}");
+        }
+        let rendered = rendered(&plane, &path);
+        is_labelled(&rendered);
+        is_there(&plane, namespace, replicas);
+        level_is_enforced(&plane, namespace);
+        if overlay == "pinned" {
+            let service = get(&plane, namespace, "service/headless-dns");
+            assert_eq!(service["spec"]["clusterIP"], "10.96.0.53", "clusterIP cannot change in place");
+        }
+        // Only a new Service gets another address.
+        plane.kubectl(&["delete", "service,deployment", "headless-dns", "-n", namespace, "--cascade=foreground"]);
+    }
+}
+
+/// Who selects by what is common: `k8s-app: kube-dns` is what the Service of CoreDNS selects by.
+fn is_labelled(rendered: &BTreeMap<String, Value>) {
+    for (which, object) in rendered {
+        assert_eq!(object["metadata"]["labels"]["app.kubernetes.io/name"], "headless-dns", "{which}");
+        assert!(!object.to_string().contains("k8s-app"), "{which}");
+    }
+    let pod = &rendered["Deployment headless-dns"]["spec"]["template"];
+    assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/name"], "headless-dns");
+    assert_eq!(pod["spec"]["dnsPolicy"], "Default");
+}
+
+/// The Deployment has its Pods, all as they were written, and the Service has the Pods.
+fn is_there(plane: &ControlPlane, namespace: &str, replicas: usize) {
+    until("the Deployment is available", PATIENCE, || {
+        let status = &get(plane, namespace, "deployment/headless-dns")["status"];
+        if status["readyReplicas"] == replicas { Ok(()) } else { Err(status.to_string()) }
+    });
+    let sets = get(plane, namespace, "replicasets");
+    let refused = |set: &Value| {
+        let conditions = set["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|condition| condition["type"] == "ReplicaFailure"))
+    };
+    let sets = sets["items"].as_array().unwrap();
+    assert!(!sets.is_empty() && !sets.iter().any(refused), "{sets:#?}");
+    let failures = failures(plane, namespace);
+    assert!(failures.is_empty(), "{failures:#?}");
+    let pods = get(plane, namespace, "pods");
+    let addresses: BTreeSet<_> =
+        pods["items"].as_array().unwrap().iter().map(|pod| pod["status"]["podIP"].to_string()).collect();
+    assert_eq!(addresses.len(), replicas, "{pods:#}");
+    until("the Service has the Pods", PATIENCE, || {
+        let slices = get(plane, namespace, "endpointslices");
+        let v4 = slices["items"].as_array().unwrap().iter().find(|slice| slice["addressType"] == "IPv4");
+        let Some(slice) = v4 else { return Err("no slice".to_owned()) };
+        let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+        let found: BTreeSet<_> = endpoints.map(|endpoint| endpoint["addresses"][0].to_string()).collect();
+        let ports: BTreeSet<_> = slice["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|port| (port["protocol"].to_string(), port["port"].to_string()))
+            .collect();
+        let expected = [("TCP", "1053"), ("UDP", "1053"), ("TCP", "9153")]
+            .map(|(name, port)| (format!("\"{name}\""), port.to_owned()));
+        if found == addresses && ports == BTreeSet::from(expected) { Ok(()) } else { Err(slice.to_string()) }
+    });
+}
+
+/// What the controllers could not do, in their words.
+fn failures(plane: &ControlPlane, namespace: &str) -> Vec<String> {
+    let events = get(plane, namespace, "events");
+    let failed = |event: &&Value| event["reason"].as_str().is_some_and(|reason| reason.starts_with("Failed"));
+    events["items"].as_array().unwrap().iter().filter(failed).map(|event| event["message"].to_string()).collect()
+}
+
+/// What is accepted here was looked at: a Pod without the same care is not.
+fn level_is_enforced(plane: &ControlPlane, namespace: &str) {
+    let careless = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "careless", "namespace": namespace},
+        "spec": {"containers": [{"name": "it", "image": "it"}]}});
+    let path = plane.folder().join("careless.json");
+    fs::write(&path, careless.to_string()).unwrap();
+    let said = plane.try_kubectl(&["create", "-f", path.to_str().unwrap()]);
+    let why = words(&said);
+    assert!(!said.status.success() && why.contains("violates PodSecurity \"restricted:latest\""), "{why}");
+}
+
+/// An API server that lets the class of the cluster's own Pods into a namespace only if a quota there says so, as GKE
+/// does: the Pods are refused, until the component is added.
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_priority_class_may_need_a_quota() {
+    let rule = "\
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: ResourceQuota
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: ResourceQuotaConfiguration
+    limitedResources:
+    - resource: pods
+      matchScopes:
+      - {scopeName: PriorityClass, operator: In, values: [system-node-critical, system-cluster-critical]}
+";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), rule).unwrap();
+    let plane = ControlPlane::start_with(&[&format!("--admission-control-config-file={}", file.path().display())]);
+    let _kubelet = Kubelet::start(&plane);
+    let config = writable_config(&plane);
+    plane.kubectl(&["apply", "-k", config.join("base").to_str().unwrap()]);
+    until("the Pods are refused", PATIENCE, || {
+        let failures = failures(&plane, NAMESPACE);
+        let refused = failures.iter().any(|why| why.contains("insufficient quota to match these scopes"));
+        if refused { Ok(()) } else { Err(failures.join("\n")) }
+    });
+    let quota = config.join("with-quota");
+    write_kustomization(&quota, "components: [../components/priority-quota]");
+    plane.kubectl(&["apply", "-k", quota.to_str().unwrap()]);
+    // The ReplicaSet tries again later and later: at once, if it is a new one.
+    plane.kubectl(&["rollout", "restart", "deployment/headless-dns", "-n", NAMESPACE]);
+    until("the Pods are there", PATIENCE, || {
+        let status = &get(&plane, NAMESPACE, "deployment/headless-dns")["status"];
+        if status["readyReplicas"].as_u64() >= Some(2) { Ok(()) } else { Err(status.to_string()) }
+    });
+}
+
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn nodes_are_drained_one_replica_at_a_time() {
+    let plane = ControlPlane::start();
+    let kubelet = Kubelet::start(&plane);
+    plane.kubectl(&["apply", "-k", folder("config/base").to_str().unwrap()]);
+    is_there(&plane, NAMESPACE, 2);
+    let allowed = |expected: u64| {
+        until("the budget is counted", PATIENCE, || {
+            let status = &get(&plane, NAMESPACE, "poddisruptionbudget/headless-dns")["status"];
+            if status["disruptionsAllowed"] == expected { Ok(()) } else { Err(status.to_string()) }
+        });
+    };
+    let pods = get(&plane, NAMESPACE, "pods");
+    let names: Vec<String> =
+        pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().into()).collect();
+    allowed(1);
+    kubelet.ready_by_default(false);
+    names.iter().for_each(|name| kubelet.ready(NAMESPACE, name, true));
+    // As `kubectl drain` does.
+    let evict = |name: &str| {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": name, "namespace": NAMESPACE}});
+        let path = plane.folder().join("eviction.json");
+        fs::write(&path, eviction.to_string()).unwrap();
+        let target = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction");
+        plane.try_kubectl(&["create", "--raw", &target, "-f", path.to_str().unwrap()])
+    };
+    let first = evict(&names[0]);
+    assert!(first.status.success(), "{}", words(&first));
+    allowed(0);
+    let second = evict(&names[1]);
+    assert!(!second.status.success() && words(&second).contains("disruption budget"), "{}", words(&second));
+    // Its successor is ready.
+    kubelet.ready_by_default(true);
+    allowed(1);
+    let second = evict(&names[1]);
+    assert!(second.status.success(), "{}", words(&second));
+}
+
+/// The commands of `docs/install.md`, one block after the other, as its reader copies them: on a cluster whose CoreDNS
+/// has the Corefile that is given to this one.
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_guide_is_true() {
+    let plane = ControlPlane::start();
+    let _kubelet = Kubelet::start(&plane);
+    let guide = Guide::new(&plane);
+    // What is there before: CoreDNS's file, under a label and beside a key that somebody else put there.
+    let corefile = ".:53 {\n    errors\n    cache 30\n}\n";
+    let before = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "coredns", "namespace": "kube-system", "labels": {"eks.amazonaws.com/component": "coredns"}},
+        "data": {"Corefile": corefile, "NodeHosts": "10.0.0.1 node-a"}});
+    plane.apply(&before.to_string());
+    let map = || get(&plane, "kube-system", "configmap/coredns");
+    plane.kubectl(&["create", "namespace", "payments"]);
+    plane.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: front, namespace: payments}, \
+         spec: {clusterIP: 10.96.7.7, ports: [{name: http, port: 80}]}}",
+    );
+
+    guide.run("Install it");
+    is_there(&plane, NAMESPACE, 2);
+    let address = get(&plane, NAMESPACE, "service/headless-dns")["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    assert_eq!(guide.variable("address"), address);
+
+    guide.run("Tell CoreDNS");
+    let told = map();
+    assert_eq!(told["data"]["NodeHosts"], before["data"]["NodeHosts"], "what was beside it stays");
+    assert_eq!(told["metadata"]["labels"], before["metadata"]["labels"]);
+    let told = told["data"]["Corefile"].as_str().unwrap();
+    let added = told.strip_prefix(corefile).expect("the block for everything else stays as it was");
+    // CoreDNS with it, and a server at the address.
+    let server = Server::start::<&str>(&plane.server_kubeconfig(), &[]).synced();
+    let block = added.replace(&format!("forward . {address}\n"), &format!("forward . {}\n", server.address));
+    assert_ne!(block, added, "{added}");
+    let core = CoreDns::start(&plane, &[block]);
+    assert_eq!(asked(&core, "front.payments.svc.cluster.local"), ["10.96.7.7"], "{added}");
+
+    guide.run("Upgrade");
+    let image = || {
+        let deployment = get(&plane, NAMESPACE, "deployment/headless-dns");
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(image(), "registry.example/headless-dns:0.1.1");
+    is_there(&plane, NAMESPACE, 2);
+    let after = get(&plane, NAMESPACE, "service/headless-dns")["spec"]["clusterIP"].clone();
+    assert_eq!(after, address.as_str(), "an update leaves the address alone");
+
+    guide.run("Go back");
+    assert_eq!(map()["data"], before["data"]);
+    until("nothing is left", PATIENCE, || {
+        let left = plane.kubectl(&["get", "namespaces,clusterroles,clusterrolebindings", "-A", "-o", "name"]);
+        if left.contains("headless-dns") { Err(left) } else { Ok(()) }
+    });
+}
+
+/// `docs/install.md`, in a folder as that of its reader's clone.
+struct Guide {
+    text: String,
+    folder: PathBuf,
+}
+
+impl Guide {
+    fn new(plane: &ControlPlane) -> Self {
+        let text = fs::read_to_string(folder("docs/install.md")).unwrap();
+        let folder = writable_config(plane).parent().unwrap().to_owned();
+        fs::create_dir(folder.join("bin")).unwrap();
+        let (kubectl, kubeconfig) = (plane.asset("kubectl"), plane.admin_kubeconfig());
+        let cache = folder.join("cache");
+        let script = format!(
+            "#!/bin/sh\nexec {} --kubeconfig {} --cache-dir {} \"$@\"\n",
+            kubectl.display(),
+            kubeconfig.display(),
+            cache.display()
+        );
+        fs::write(folder.join("bin/kubectl"), script).unwrap();
+        let made = Command::new("chmod").arg("+x").arg(folder.join("bin/kubectl")).status().unwrap();
+        assert!(made.success());
+        Self { text, folder }
+    }
+
+    /// Runs the blocks in `sh` below a heading, in the shell of those before.
+    fn run(&self, heading: &str) {
+        let (_, section) = self.text.split_once(&format!("\n## {heading}\n")).expect(heading);
+        let section = section.split("\n## ").next().unwrap();
+        let blocks: Vec<&str> =
+            section.split("\n```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap()).collect();
+        assert!(!blocks.is_empty(), "{heading} has nothing to run");
+        for block in blocks {
+            println!("{block}");
+            let state = self.folder.join("variables");
+            let script = format!("[ ! -f {0} ] || . {0}\n{block}\ndeclare -p address >{0}\n", state.display());
+            let path = format!("{}:{}", self.folder.join("bin").display(), std::env::var("PATH").unwrap());
+            let mut command = Command::new("timeout");
+            command.args([&PATIENCE.as_secs().to_string(), "bash", "-euo", "pipefail", "-c", &script]);
+            let said = command.current_dir(&self.folder).env("PATH", path).output().unwrap();
+            assert!(said.status.success(), "{block}\n{}", words(&said));
+        }
+    }
+
+    fn variable(&self, name: &str) -> String {
+        let text = fs::read_to_string(self.folder.join("variables")).unwrap();
+        let (_, value) = text.split_once(&format!("{name}=\"")).unwrap();
+        value.split('"').next().unwrap().to_owned()
+    }
+}
+
+/// What Helm makes of the chart is what kustomize makes of `config/`, but for what Helm says of itself; and the API
+/// server takes it, with and without everything that can be switched.
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn the_chart_installs_the_same() {
+    let plane = ControlPlane::start();
+    let config = writable_config(&plane);
+    plane.apply(SERVICE_MONITORS);
+    plane.kubectl(&["wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com"]);
+    let ha = folder("charts/headless-dns/ha.yaml");
+    let local = "replicas=1,image.pullPolicy=Never,resources.requests.cpu=10m,resources.requests.memory=16Mi,\
+        resources.limits.memory=128Mi";
+    let values: [(&str, &str, &[&str]); 6] = [
+        ("base", NAMESPACE, &[]),
+        ("pinned", NAMESPACE, &["--set", "service.clusterIP=10.96.0.53"]),
+        ("ha", NAMESPACE, &["-f", ha.to_str().unwrap()]),
+        ("local", NAMESPACE, &["--set", local]),
+        (WITH_COMPONENTS, NAMESPACE, &["--set", "serviceMonitor.enabled=true,priorityQuota=true"]),
+        ("namespaced", "payments", &["--set", "namespaced=true,priorityClassName="]),
+    ];
+    for (overlay, namespace, values) in values {
+        let chart = templated(&plane, namespace, values);
+        let mut ours = rendered(&plane, &config.join(overlay));
+        ours.remove("Namespace headless-dns");
+        let kinds = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(kinds(&chart), kinds(&ours), "{overlay}");
+        for (which, object) in &chart {
+            assert_eq!(*object, ours[which], "{which} of {overlay}: the chart has the left one");
+        }
+        accepted(&plane, namespace, &chart, overlay);
+    }
+    // What config/ has no overlay for.
+    let more = "settings.ttl=10,settings.zone-alias={a.example,b.example},settings.pod-records=verified,\
+        settings.tcp-connections=1000000,networkPolicy.enabled=false,imagePullSecrets[0].name=ours,apart=true,\
+        nodeSelector.disk=fast,podLabels.team=dns,podAnnotations.a=b,service.annotations.c=d,\
+        serviceMonitor.enabled=true,serviceMonitor.labels.release=prometheus,image.tag=main,\
+        tolerations[0].operator=Exists";
+    let chart = templated(&plane, NAMESPACE, &["--set", more]);
+    accepted(&plane, NAMESPACE, &chart, "with more values");
+    assert!(!chart.contains_key("NetworkPolicy headless-dns"));
+    let variables = &chart["Deployment headless-dns"]["spec"]["template"]["spec"]["containers"][0]["env"];
+    for (name, value) in [("TTL", "10"), ("ZONE_ALIAS", "a.example,b.example"), ("TCP_CONNECTIONS", "1000000")] {
+        let expected = json!({"name": format!("HEADLESS_DNS_{name}"), "value": value});
+        assert!(variables.as_array().unwrap().contains(&expected), "{variables:#}");
+    }
+    assert!(chart["ClusterRole headless-dns"].to_string().contains("\"pods\""), "verified needs the right");
+    for wrong in ["replica=3", "settings.Zone=x", "settings.listen=x", "service.clusterIP=ours", "settings.ttl.is=5"] {
+        let said = helm(&["template", "headless-dns", "charts/headless-dns", "--set", wrong]);
+        assert!(!said.status.success() && words(&said).contains("schema"), "{wrong}: {}", words(&said));
+    }
+    let linted = helm(&["lint", "--strict", "charts/headless-dns"]);
+    assert!(linted.status.success(), "{}", words(&linted));
+}
+
+/// The API server would take it, without a word.
+fn accepted(plane: &ControlPlane, namespace: &str, objects: &BTreeMap<String, Value>, what: &str) {
+    let labels = "labels: {pod-security.kubernetes.io/enforce: restricted}";
+    plane.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, {labels}}}}}"));
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects.values().collect::<Vec<_>>()});
+    let path = plane.folder().join("list.json");
+    fs::write(&path, list.to_string()).unwrap();
+    let said = plane.try_kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", path.to_str().unwrap()]);
+    assert!(said.status.success() && said.stderr.is_empty(), "{what}: {}", words(&said));
+}
+
+/// The chart's objects, without the labels by which Helm and its releases are told.
+fn templated(plane: &ControlPlane, namespace: &str, values: &[&str]) -> BTreeMap<String, Value> {
+    let mut args = vec!["template", "headless-dns", "charts/headless-dns", "--namespace", namespace];
+    args.extend(["--kube-version", "1.33.0"]);
+    args.extend(values);
+    let said = helm(&args);
+    assert!(said.status.success(), "{}", words(&said));
+    let text = String::from_utf8(said.stdout).unwrap();
+    for label in ["app.kubernetes.io/instance: headless-dns", "app.kubernetes.io/managed-by: Helm", "helm.sh/chart: "] {
+        assert!(text.contains(label), "no {label}");
+    }
+    let mut objects = as_objects(plane, &text);
+    objects.values_mut().for_each(without_helm);
+    objects
+}
+
+fn without_helm(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for label in ["app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "helm.sh/chart"] {
+                fields.remove(label);
+            }
+            fields.values_mut().for_each(without_helm);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_helm),
+        _ => {}
+    }
+}
+
+fn helm(args: &[&str]) -> Output {
+    let helm = std::env::var_os("HEADLESS_DNS_HELM").expect("tests/cluster/run builds Helm and sets HEADLESS_DNS_HELM");
+    Command::new(helm).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
+}
+
+/// What kustomize makes of an overlay.
+fn rendered(plane: &ControlPlane, path: &Path) -> BTreeMap<String, Value> {
+    as_objects(plane, &plane.kubectl(&["kustomize", path.to_str().unwrap()]))
+}
+
+/// YAML in several documents, by kind and name.
+fn as_objects(plane: &ControlPlane, yaml: &str) -> BTreeMap<String, Value> {
+    let json = plane.pipe(&["create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"], yaml);
+    // One object behind the other.
+    let objects = serde_json::Deserializer::from_str(&json).into_iter::<Value>().map(Result::unwrap);
+    let single = |object: Value| match object["items"].as_array() {
+        Some(items) => items.clone(),
+        None => vec![object],
+    };
+    objects
+        .flat_map(single)
+        .map(|object| (format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"])), object))
+        .collect()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// `config/` in the control plane's folder, and beside its overlays one with all components.
+fn writable_config(plane: &ControlPlane) -> PathBuf {
+    let clone = plane.folder().join("clone");
+    fs::create_dir(&clone).unwrap();
+    let copied = Command::new("cp").arg("-r").arg(folder("config")).arg(&clone).status().unwrap();
+    assert!(copied.success());
+    let config = clone.join("config");
+    write_kustomization(
+        &config.join(WITH_COMPONENTS),
+        "components: [../components/service-monitor, ../components/priority-quota]",
+    );
+    config
+}
+
+/// `config/base` with something more.
+fn write_kustomization(path: &Path, more: &str) {
+    fs::create_dir(path).unwrap();
+    let head = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../base]\n";
+    fs::write(path.join("kustomization.yaml"), format!("{head}{more}\n")).unwrap();
+}
+
+/// What a command wrote, errors last.
+fn words(output: &Output) -> String {
+    let [out, errors] = [&output.stdout, &output.stderr].map(|octets| String::from_utf8_lossy(octets).into_owned());
+    if output.status.success() { errors } else { format!("{out}{errors}") }
+}
