@@ -65,9 +65,10 @@ fn data(state: DataState, watches: &[WatchStatus]) -> Part {
         DataState::NotSynced if watches.is_empty() => "the manifests are being read for the first time",
         DataState::NotSynced => "not everything was read yet: no name may be denied",
         DataState::Current => "everything was read",
+        DataState::Restored => "not everything was read; what a snapshot holds is answered, and said to be old",
         DataState::Stale => "everything was read; answers are of before the API server went out of reach, and say so",
     };
-    Part { name: "data".into(), holds: state != DataState::NotSynced, text: text.into() }
+    Part { name: "data".into(), holds: !matches!(state, DataState::NotSynced | DataState::Restored), text: text.into() }
 }
 
 /// How a watch stands, and for how long.

@@ -270,7 +270,7 @@ impl Responder {
         let outcome = self.write(worker, peer, query, state, &mut response);
         let zone = response.zone;
         match outcome {
-            Outcome::Answered(rcode, _) if state == DataState::Stale => {
+            Outcome::Answered(rcode, _) if state.is_old() => {
                 worker.counters.count(Event::StaleAnswers);
                 let sentence = self.status.sentence();
                 let remarks = self.remarks(Some((stale(rcode), &sentence)));
@@ -286,17 +286,11 @@ impl Responder {
             }
             Outcome::LeavesZones => {
                 let (at, answers) = response.writer.so_far();
-                let stale =
-                    (state == DataState::Stale).then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
+                let stale = state.is_old().then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
                 let own = Own::Alias { answers, note: stale };
                 let asked = (worker.alias.to_wire(), &message[..at]);
-                Made::Pending(Pending::new(
-                    received,
-                    query,
-                    asked,
-                    own,
-                    Marks { served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone },
-                ))
+                let marks = Marks { served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone };
+                Made::Pending(Pending::new(received, query, asked, own, marks))
             }
             Outcome::NotInZone => match &self.outside {
                 Some(outside) if outside.serves(peer) && wire::is_recursion_desired(message) => {
@@ -313,13 +307,8 @@ impl Responder {
                         }
                         None => {
                             let asked = (worker.name.to_wire(), &message[..query.question_end]);
-                            Made::Pending(Pending::new(
-                                received,
-                                query,
-                                asked,
-                                Own::Nothing,
-                                Marks { served: true, nsid: Arc::clone(&self.nsid), zone },
-                            ))
+                            let marks = Marks { served: true, nsid: Arc::clone(&self.nsid), zone };
+                            Made::Pending(Pending::new(received, query, asked, Own::Nothing, marks))
                         }
                     }
                 }
@@ -327,7 +316,7 @@ impl Responder {
             },
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
-                let told = !sentence.is_empty() && self.tells(peer);
+                let told = !sentence.is_empty() && state == DataState::NotSynced && self.tells(peer);
                 let text = if told { sentence.as_str() } else { &self.not_synced };
                 refuse(message, zone, rcode::SERVFAIL, (ede::NOT_READY, text))
             }
@@ -363,11 +352,13 @@ impl Responder {
         response: &mut Response<'_>,
     ) -> Outcome {
         let not_ready = state == DataState::NotSynced;
+        // A snapshot may be from before a name: what it does not know is not denied.
+        let restored = state == DataState::Restored;
         let name = &worker.name;
         let first = self.zone.look_up(name, query.qtype, |lookup| {
             let Some(site) = lookup.site() else { return Step::NotInZone };
             response.zone = CountedZone::ours(site.number);
-            if not_ready {
+            if not_ready || restored && matches!(lookup, Lookup::NxDomain(..)) {
                 return Step::NotReady;
             }
             let names = Names::of_question(site, name);
@@ -392,6 +383,7 @@ impl Responder {
             Step::NotReady => Outcome::NotReady,
             Step::Circle => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
             Step::Follow(target, owner) => match self.follow(worker, query, target, owner, response) {
+                End::At(rcode::NXDOMAIN) if restored => Outcome::NotReady,
                 End::At(rcode) => Outcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Open::Chain)),
                 End::Never => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
                 // Who does not want recursion follows the rest itself.
@@ -422,7 +414,7 @@ impl Responder {
             Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias, &worker.counters),
             _ => why::busy(&worker.counters),
         };
-        if state == DataState::Stale {
+        if state.is_old() {
             text = format!("{text}; {}", *self.status.sentence());
         }
         text

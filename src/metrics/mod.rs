@@ -363,9 +363,13 @@ fn collect_status(families: &mut Families, status: &Status) {
     let mut is = |family, labels: &[&str], is| families.add(family, labels, Value::Gauge(f64::from(u8::from(is))));
     is(&table::READY, &[], status.is_ready());
     let now = status.data_state();
-    for (state, word) in
-        [(DataState::NotSynced, "not_synced"), (DataState::Current, "current"), (DataState::Stale, "stale")]
-    {
+    let states = [
+        (DataState::NotSynced, "not_synced"),
+        (DataState::Restored, "restored"),
+        (DataState::Current, "current"),
+        (DataState::Stale, "stale"),
+    ];
+    for (state, word) in states {
         is(&table::DATA_STATE, &[word], state == now);
     }
     for watch in status.watches() {

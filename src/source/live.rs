@@ -117,7 +117,7 @@ pub struct Live {
     follows: BTreeMap<Resource, Follow>,
     dirty: HashSet<Contributor>,
     synced: bool,
-    /// Another was broken off: the zone holds what it published, and is answered from meanwhile.
+    /// Another was broken off, or a snapshot read: the zone holds what it published, and is answered from meanwhile.
     resumed: bool,
     /// When it began.
     since: Option<Instant>,
@@ -234,7 +234,9 @@ impl Live {
             self.sync_if_settled(now);
         }
         // First the sentence, then the state that answers say it in.
-        if !self.synced && self.resumed {
+        if !self.synced && self.status.data_state() == DataState::Restored {
+            // What the snapshot said of its age stands.
+        } else if !self.synced && self.resumed {
             let seconds = (now - *self.since.get_or_insert(now)).as_secs();
             self.status.set_sentence(Finding::Stale { seconds }.brief());
         } else if !self.synced {

@@ -7,6 +7,7 @@
 pub mod kubernetes;
 pub mod live;
 pub mod manifests;
+pub mod snapshot;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -81,6 +82,11 @@ impl Publisher {
             options: self.options.clone(),
             metrics: Arc::clone(&self.metrics),
         }
+    }
+
+    /// Every object that is known.
+    fn objects(&self) -> Vec<Object> {
+        self.cluster().objects()
     }
 
     /// Everyone who could have contributed to what is published, or could contribute now.

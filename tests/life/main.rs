@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 #![allow(unsafe_code, reason = "load.rs: socket options that the standard library does not have")]
 #![allow(unreachable_pub, reason = "files of one program")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures are wanted")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -33,8 +33,9 @@ use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
 use crate::serve::takeover::{self, Handout, Offer, Predecessor};
 use crate::serve::{Choice, Format, Inherited, Limits, Listeners, LogWriter, QueryLog, Server, Stop};
-use crate::source::ManifestSource;
 use crate::source::manifests::Watcher;
+use crate::source::snapshot::{Restored, Snapshot};
+use crate::source::{ManifestSource, Publisher};
 use crate::status::Status;
 
 use life::{End, Life};
@@ -70,8 +71,9 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let addresses = listeners.addresses();
     // Before the first reading, so that no change falls between.
     let watcher = watch(&config);
-    let source = open(&config, &addresses).await?;
+    let mut source = open(&config, &addresses).await?;
     let (zone, status) = (source.zone(), Arc::new(Status::default()));
+    let snapshot = restore(&config, &mut source, &status);
     let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
     let metrics = Arc::new(Metrics::new(&zones));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(&config));
@@ -135,6 +137,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         read = reading => read.map(|never| match never {}),
         lived = life.live(is_synced, again) => lived,
         looked_at = &mut looked_at => return looked_at.and_then(|()| bail!("stopped answering over HTTP")),
+        never = keep(snapshot, &status) => match never {},
         never = manager.keep_watch(&liveness) => match never {},
     };
     status.set_leaving();
@@ -201,6 +204,38 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
 /// Whether this machine has an address.
 fn has(address: &SocketAddr) -> bool {
     UdpSocket::bind((address.ip(), 0)).is_ok()
+}
+
+/// A snapshot, and who knows what is to be in it.
+type Kept = Option<(Snapshot, Publisher)>;
+
+/// Answers from the snapshot, until everything was read.
+fn restore(config: &Config, source: &mut Opened, status: &Status) -> Kept {
+    let (Some(path), Opened::Cluster(access, publisher)) = (&config.snapshot, &mut *source) else { return None };
+    let (server, namespace) = (&access.server, config.namespace.as_deref().unwrap_or("*"));
+    let selector = match &config.source {
+        Source::Cluster { selector: Some(selector), .. } => selector,
+        _ => "",
+    };
+    // A blank would end a field of the snapshot's first line; this is its last.
+    let scope = format!("{server} {namespace} {} {selector}", config.endpoints_source.name());
+    let snapshot = Snapshot { path: path.clone(), max_age: config.snapshot_max_age, scope };
+    match snapshot.restore(publisher, status) {
+        Ok(Some(Restored { objects, age })) => {
+            let age = age.as_secs();
+            tracing::info!(objects, "answers from a snapshot that was true {age} s ago, until everything was read");
+        }
+        Ok(None) => tracing::info!("there is no snapshot yet: {}", path.display()),
+        Err(error) => tracing::warn!("{error:#}"),
+    }
+    Some((snapshot, publisher.again()))
+}
+
+async fn keep(snapshot: Kept, status: &Status) -> Infallible {
+    match snapshot {
+        Some((snapshot, publisher)) => snapshot.keep(&publisher, status).await,
+        None => pending().await,
+    }
 }
 
 /// The place of this process among those that answer on the same sockets, one after the other.
