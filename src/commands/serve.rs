@@ -10,9 +10,10 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::forward::forwarding;
 use super::{Opened, cluster, open, show};
 use crate::answer::{Access, Responder};
-use crate::config::{Config, ManifestPath, NotAllowed, Source};
+use crate::config::{Config, Forward, ManifestPath, NotAllowed, Source};
 use crate::metrics::{Event, Metrics};
 use crate::serve::{Limits, Listeners, Stop};
 use crate::source::ManifestSource;
@@ -43,12 +44,18 @@ async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let listeners = bind(config)?;
     let addresses = listeners.addresses();
     let receive_buffer = listeners.receive_buffer();
+    let forwarding = forwarding(&config.forward, &addresses)?;
     // Before the first reading, so that no change falls between.
     let mut watcher = watch(config);
     let source = open(config, &addresses).await?;
     let (zone, status, metrics) = (source.zone(), Arc::new(Status::default()), Arc::new(Metrics::default()));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(config));
-    let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
+    let responder = responder.explaining(source.asker(), config.explain_to.clone());
+    let (responder, listeners) = match forwarding {
+        Some((outside, forwarder)) => (responder.asking(outside), listeners.forwarding(forwarder)),
+        None => (responder, listeners),
+    };
+    let responder = Arc::new(responder);
     let stop = Stop::default();
     let mut serving = pin!(listeners.serve(responder, Arc::clone(&metrics), limits(config), stop.clone()));
     let announce = |from: &str| {
@@ -240,11 +247,13 @@ fn banner(config: &Config, addresses: &[SocketAddr], zone: &Zone, from: &str) ->
         ip => ip,
     };
     let example = zone.example().to_string();
+    let others = others(config);
     format!(
         "headless-dns {}\n\
          zone    {} with {services} Services; {names} addresses in reverse, in {}\n\
          source  {source}\n\
          listen  {listen} over UDP and TCP, {} workers\n\
+         {others}\
          try     dig @{ip} -p {} +short {}\n",
         env!("CARGO_PKG_VERSION"),
         list(config.zones()),
@@ -253,6 +262,19 @@ fn banner(config: &Config, addresses: &[SocketAddr], zone: &Zone, from: &str) ->
         to.port(),
         example.trim_end_matches('.'),
     )
+}
+
+/// Who is asked for names of others, and for whom: lines, or nothing.
+fn others(config: &Config) -> String {
+    let mut lines = String::new();
+    let Forward { to, clients, aliases } = &config.forward;
+    if !to.is_empty() {
+        let _ = writeln!(lines, "forward other names to {}, for {}", list(to.iter()), list(clients.iter()));
+    }
+    if !aliases.is_empty() {
+        let _ = writeln!(lines, "alias   what ExternalName Services stand for, at {}", list(aliases.iter()));
+    }
+    lines
 }
 
 /// Which part of which cluster is watched.

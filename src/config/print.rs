@@ -70,6 +70,10 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("tcp-connections", Some(number(config.tcp.connections as u64))),
         ("tcp-connections-per-client", Some(number(config.tcp.connections_per_client as u64))),
         ("tcp-idle", Some(number(config.tcp.idle.as_secs()))),
+        ("forward", Some(list(&config.forward.to, ToString::to_string))),
+        // Alone it would be refused.
+        ("forward-for", (!config.forward.to.is_empty()).then(|| list(&config.forward.clients, ToString::to_string))),
+        ("upstream", Some(list(&config.forward.aliases, ToString::to_string))),
         ("log", Some(config.log.filter.text().into())),
         ("log-format", Some(config.log.format.name().into())),
     ]

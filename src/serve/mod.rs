@@ -102,6 +102,7 @@ impl Stop {
 }
 
 /// Sockets that are bound, and serve nobody yet: what comes is queued by the kernel.
+#[derive(Debug)]
 pub struct Listeners {
     bound: Vec<Bound>,
     receive_buffer: usize,

@@ -59,6 +59,7 @@ pub enum Protocol {
 }
 
 /// Resolvers that are ready to be asked.
+#[derive(Debug)]
 pub struct Forwarder {
     names: Option<Resolver>,
     aliases: Option<Resolver>,

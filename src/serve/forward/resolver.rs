@@ -36,6 +36,7 @@ const KEPT: u64 = 4_096;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A resolver over some upstreams.
+#[derive(Debug)]
 pub(super) struct Resolver {
     resolver: TokioResolver,
 }
