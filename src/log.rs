@@ -2,11 +2,12 @@
 
 use std::io::{self, IsTerminal as _};
 
+use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 use tracing_subscriber::util::TryInitError;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFilter, LogFormat};
 
 /// Starts the log for the whole process.
 ///
@@ -20,7 +21,17 @@ pub fn start(log: &Log) -> Result<(), TryInitError> {
     } else {
         lines.with_ansi(io::stderr().is_terminal()).boxed()
     };
-    tracing_subscriber::registry().with(layer.with_filter(log.filter.directives())).try_init()
+    tracing_subscriber::registry().with(layer.with_filter(filter(&log.filter))).try_init()
+}
+
+/// What hickory says of an upstream's messages is a line for each: only who asks for it by name gets it.
+fn filter(asked: &LogFilter) -> EnvFilter {
+    const EACH_MESSAGE: [&str; 3] = ["hickory_net=off", "hickory_proto=off", "hickory_resolver=off"];
+    if asked.text().contains("hickory") {
+        return asked.directives();
+    }
+    let quiet = EACH_MESSAGE.iter().filter_map(|directive| directive.parse().ok());
+    quiet.fold(asked.directives(), EnvFilter::add_directive)
 }
 
 fn is_json(format: LogFormat, terminal: bool) -> bool {
@@ -34,6 +45,13 @@ fn is_json(format: LogFormat, terminal: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_libraries_speak_when_they_are_asked() {
+        let shown = |text: &str| filter(&text.parse().unwrap()).to_string();
+        assert!(shown("info").contains("hickory_net=off"), "{}", shown("info"));
+        assert!(!shown("info,hickory_net=debug").contains("off"), "{}", shown("info,hickory_net=debug"));
+    }
 
     #[test]
     fn people_read_text_and_machines_json() {

@@ -140,6 +140,10 @@ fn unanswered(error: &NetError) -> Unanswered {
     match error {
         NetError::Dns(DnsError::ResponseCode(code)) => refused(u16::from(*code)),
         NetError::Timeout => Unanswered { failure: Failure::Unreachable("no upstream answered".into()), dead: true },
+        NetError::NoConnections => {
+            let text = "no upstream can be connected to; one with TLS needs a certificate for its name";
+            Unanswered { failure: Failure::Network(text.into()), dead: true }
+        }
         error => {
             Unanswered { failure: Failure::Network(format!("no upstream answered as it should: {error}")), dead: true }
         }
