@@ -25,8 +25,8 @@
 //!
 //! [`serve`] reads a datagram or a framed message and calls [`answer::Responder::respond`]: [`wire`] says whether it is
 //! a query and reads the question, [`zone::Zone::look_up`] finds the Service by its two labels and, inside its records,
-//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. Where there is
-//! none, [`explain::Asker`] may say why: it looks at the cluster, and never waits for who changes it.
+//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. What others
+//! have to answer waits in [`serve::forward`], where nobody waits for it. Where there is no answer, [`explain::Asker`] may say why: it looks at the cluster, and never waits for who changes it.
 //!
 //! # Invariants
 //!
@@ -58,6 +58,8 @@
 //! | crate | for |
 //! |---|---|
 //! | hickory-proto | reads the messages that the fast parser declines (`wire`); the oracle for every response in the tests |
+//! | hickory-server | its resolver asks for names of others (`serve/forward/resolver.rs`) |
+//! | rustls, rustls-native-certs | the certificate authorities that it judges an upstream by |
 //! | dashmap | the maps of the record index (`zone`) |
 //! | hashbrown | the tables of numbers inside a Service's records (`zone`) |
 //! | foldhash | seeded hashes for both |

@@ -15,7 +15,7 @@ impl Filter {
     /// From now on this is logged.
     pub fn change(&self, filter: &LogFilter) {
         // Fails only where the log has ended, which it does with the process.
-        let _ = self.0.reload(filter.directives());
+        let _ = self.0.reload(directives(filter));
     }
 }
 
@@ -31,9 +31,19 @@ pub fn start(log: &Log) -> Result<Filter, TryInitError> {
     } else {
         lines.with_ansi(io::stderr().is_terminal()).boxed()
     };
-    let (filter, handle) = reload::Layer::new(log.filter.directives());
+    let (filter, handle) = reload::Layer::new(directives(&log.filter));
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
     Ok(Filter(handle))
+}
+
+/// What hickory says of an upstream's messages is a line for each: only who asks for it by name gets it.
+fn directives(asked: &LogFilter) -> EnvFilter {
+    const EACH_MESSAGE: [&str; 3] = ["hickory_net=off", "hickory_proto=off", "hickory_resolver=off"];
+    if asked.text().contains("hickory") {
+        return asked.directives();
+    }
+    let quiet = EACH_MESSAGE.iter().filter_map(|directive| directive.parse().ok());
+    quiet.fold(asked.directives(), EnvFilter::add_directive)
 }
 
 fn is_json(format: LogFormat, terminal: bool) -> bool {
@@ -47,6 +57,13 @@ fn is_json(format: LogFormat, terminal: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_libraries_speak_when_they_are_asked() {
+        let shown = |text: &str| directives(&text.parse().unwrap()).to_string();
+        assert!(shown("info").contains("hickory_net=off"), "{}", shown("info"));
+        assert!(!shown("info,hickory_net=debug").contains("off"), "{}", shown("info,hickory_net=debug"));
+    }
 
     #[test]
     fn people_read_text_and_machines_json() {

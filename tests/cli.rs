@@ -193,7 +193,18 @@ fn the_example_file_has_every_key_at_its_default() {
         assert!(!of_a_cluster.contains(&format!("{key} is not set")), "{of_a_cluster}");
     }
     let defaults = run(&mut program("config print")).output;
-    let examples = ["zone-alias", "reverse", "ns-address", "service", "manifests", "namespace", "workers"];
+    let examples = [
+        "zone-alias",
+        "reverse",
+        "ns-address",
+        "service",
+        "manifests",
+        "namespace",
+        "workers",
+        "forward",
+        "forward-for",
+        "upstream",
+    ];
     for (line, default) in without_comments(&example.output).iter().zip(without_comments(&defaults)) {
         let key = line.split(" = ").next().unwrap();
         assert!(examples.contains(&key) || *line == default, "the example has {line}, the default is {default}");

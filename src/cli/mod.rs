@@ -16,7 +16,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::{Config, Export, Origins, Question, Strictness};
 
 use layers::layered;
-use options::{CheckArgs, ExplainArgs, ExportArgs, LISTENING, Options};
+use options::{CheckArgs, ExplainArgs, ExportArgs, FORWARDING, LISTENING, Options};
 
 /// The name of the program.
 pub const NAME: &str = env!("CARGO_PKG_NAME");
@@ -122,7 +122,8 @@ pub fn command() -> clap::Command {
     ["records", "explain", "check"].into_iter().fold(Cli::command(), |command, quiet| {
         command.mut_subcommand(quiet, |quiet| {
             quiet.mut_args(|arg| {
-                let hidden = arg.get_help_heading() == Some(LISTENING) && arg.get_id() != "listen";
+                let heading = arg.get_help_heading();
+                let hidden = heading == Some(LISTENING) && arg.get_id() != "listen" || heading == Some(FORWARDING);
                 arg.hide(hidden)
             })
         })
@@ -269,6 +270,30 @@ mod tests {
         };
         assert!(config.explain_to.is_empty());
         assert!(print::text(&config, &origins).contains("explain-to = \"none\""));
+    }
+
+    #[test]
+    fn who_is_asked_for_names_of_others() {
+        let forward = |line: &str| config(line).forward;
+        let off = forward("serve --demo");
+        assert!(off.to.is_empty() && off.aliases.is_empty());
+        let some = forward("serve --demo --forward system,192.0.2.1 --forward tls://[2001:db8::1]#dns.example");
+        assert_eq!(some.to.len(), 3);
+        assert_eq!(some.clients.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.0/8", "::1/128"]);
+        let some = forward("serve --demo --forward ::1 --forward-for 10.0.0.0/8 --upstream 192.0.2.1:5353");
+        assert_eq!(some.clients.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8"]);
+        assert_eq!(some.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1:5353"]);
+        for (line, error) in [
+            ("--forward-for 10.0.0.0/8", "--forward-for (flag) says for whom --forward asks, and that is not set"),
+            ("--forward ::1,[::1]:53", "--forward [::1]:53 is given twice"),
+            ("--upstream system --upstream system", "--upstream system is given twice"),
+        ] {
+            assert_eq!(run(&format!("serve --demo {line}")).unwrap_err(), error);
+        }
+        // What is printed without upstreams can be read again.
+        let Ok(Invocation::PrintConfig(config, origins)) = run("config print --demo") else { panic!("it is good") };
+        let file = file_with(&print::text(&config, &origins));
+        assert!(run(&format!("serve --config {}", file.path().display())).is_ok());
     }
 
     #[test]

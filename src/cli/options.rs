@@ -15,9 +15,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
-    Admin, AskedName, Clients, Config, Export, Form, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed,
-    Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source, Strictness, Tcp, default_lame_duck,
-    default_workers,
+    Admin, AskedName, Clients, Config, Export, Form, Forward, Listen, Log, LogFilter, LogFormat, ManifestPath,
+    NotAllowed, Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source, Strictness, Tcp, Upstream,
+    default_lame_duck, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
@@ -41,6 +41,8 @@ pub(super) struct Options {
     listening: ListeningOptions,
     #[command(flatten)]
     life: LifeOptions,
+    #[command(flatten)]
+    forwarding: ForwardingOptions,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -183,6 +185,9 @@ struct ObjectOptions {
 /// The heading of what concerns listening only.
 pub(super) const LISTENING: &str = "Listening";
 
+/// The heading of what concerns names of others only.
+pub(super) const FORWARDING: &str = "Names of others";
+
 /// The clients that are told why: this machine, RFC 1918, RFC 6598, RFC 4193, and the link (RFC 4291 section 2.5.6).
 const NEAR: [&str; 8] =
     ["127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10"];
@@ -261,6 +266,40 @@ struct LifeOptions {
     takeover: Option<PathBuf>,
 }
 
+/// The clients for whom names of others are looked up: never an open resolver (RFC 5358).
+const HERE: [&str; 2] = ["127.0.0.0/8", "::1"];
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = FORWARDING)]
+struct ForwardingOptions {
+    /// Ask this server for names outside the zones: an address with or without a port, tls://ADDRESS#NAME, or system
+    /// for those of /etc/resolv.conf; may be repeated.
+    #[arg(long, env = "HEADLESS_DNS_FORWARD", value_name = "SERVER", value_delimiter = ',')]
+    forward: Vec<Upstream>,
+    /// For clients of this network only; others get REFUSED; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_FORWARD_FOR", value_name = "CIDR", value_delimiter = ',',
+        default_values = HERE, value_parser = values::network
+    )]
+    forward_for: Vec<IpNet>,
+    /// Ask this server, written as for --forward, for the outside names that ExternalName Services stand for, for
+    /// every client; may be repeated.
+    #[arg(long, env = "HEADLESS_DNS_UPSTREAM", value_name = "SERVER", value_delimiter = ',')]
+    upstream: Vec<Upstream>,
+}
+
+impl ForwardingOptions {
+    fn forward(self, origins: &Origins) -> Result<Forward, String> {
+        let Self { forward: to, forward_for: clients, upstream: aliases } = self;
+        match origins.get("forward-for") {
+            Some(origin) if to.is_empty() => {
+                Err(format!("--forward-for ({origin}) says for whom --forward asks, and that is not set"))
+            }
+            _ => Ok(Forward { to, clients, aliases }),
+        }
+    }
+}
+
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 struct LogOptions {
@@ -323,7 +362,7 @@ fn whole(unit: &'static str, least: u32, most: u32) -> impl Fn(&str) -> Result<u
 impl Options {
     /// The configuration; `origins` is for errors, and says whether anybody asked for the listeners.
     pub(super) fn config(self, origins: &Origins) -> Result<Config, String> {
-        let Self { config: file, naming, objects, listening, life, log } = self;
+        let Self { config: file, naming, objects, listening, life, forwarding, log } = self;
         let source = objects.source(origins)?;
         let config = Config {
             admin: listening.admin(origins, objects.is_cluster()),
@@ -350,6 +389,7 @@ impl Options {
             workers: listening.workers.and_then(|n| NonZeroUsize::new(n as usize)).unwrap_or_else(default_workers),
             clients: Clients { allow: listening.allow, not_allowed: listening.not_allowed },
             explain_to: ExplainTo::networks(&listening.explain_to)?,
+            forward: forwarding.forward(origins)?,
             tcp: Tcp {
                 connections: listening.tcp_connections as usize,
                 connections_per_client: listening.tcp_connections_per_client as usize,

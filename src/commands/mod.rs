@@ -8,6 +8,7 @@ pub mod check;
 pub mod config;
 pub mod explain;
 mod findings;
+mod forward;
 pub mod records;
 pub mod serve;
 

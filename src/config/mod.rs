@@ -2,11 +2,13 @@
 //!
 //! Behind this door there are no strings that should be something else. [`Config::check`] holds what two values mean
 //! for each other. Beside it: [`mod@values`] reads the text of one value, [`mod@file`] the configuration file,
-//! `workers` how many CPUs there are, and [`mod@print`] writes a configuration as that file again. Not here: flags,
-//! variables and which of them wins (`cli`), and the rules of names, which the pure files share (`rules.rs`).
+//! [`mod@resolv`] that of the machine's resolver, `workers` how many CPUs there are, and [`mod@print`] writes a
+//! configuration as that file again. Not here: flags, variables and which of them wins (`cli`), and the rules of names,
+//! which the pure files share (`rules.rs`).
 
 pub mod file;
 pub mod print;
+pub mod resolv;
 pub mod values;
 mod workers;
 
@@ -23,7 +25,7 @@ use crate::names::WireName;
 use crate::objects::ObjectRef;
 use crate::rules::{EndpointsSource, Rules, choices};
 
-pub use values::{AskedName, LogFilter, ManifestPath};
+pub use values::{AskedName, LogFilter, ManifestPath, Upstream};
 pub use workers::default_workers;
 
 /// The built-in example: what `--demo` serves.
@@ -75,6 +77,8 @@ pub struct Config {
     pub clients: Clients,
     /// The networks of those who are told why a name does not resolve. Empty: nobody is.
     pub explain_to: Vec<IpNet>,
+    /// What others are asked for.
+    pub forward: Forward,
     /// The bounds of TCP.
     pub tcp: Tcp,
     /// Where it can be looked at.
@@ -151,6 +155,18 @@ choices! {
         /// Silence; over TCP, a closed connection.
         Drop = "drop",
     }
+}
+
+/// What others are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Who is asked for names outside the zones; nobody where this is empty.
+    pub to: Vec<Upstream>,
+    /// The networks of those for whom.
+    pub clients: Vec<IpNet>,
+    /// Who is asked for the outside names that ExternalName Services stand for; where this is empty, `to` is, for those
+    /// clients.
+    pub aliases: Vec<Upstream>,
 }
 
 /// The bounds of TCP.
@@ -311,6 +327,7 @@ impl Config {
         self.check_zones()?;
         self.check_listen()?;
         self.check_admin()?;
+        self.check_forward()?;
         self.check_service()?;
         self.check_manifests()
     }
@@ -350,6 +367,15 @@ impl Config {
                 return Err(format!(
                     "--{option} {to} and --listen {listen} are one port: choose another for --{option}"
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_forward(&self) -> Result<(), String> {
+        for (option, upstreams) in [("forward", &self.forward.to), ("upstream", &self.forward.aliases)] {
+            if let Some(twice) = duplicate(upstreams.iter()) {
+                return Err(format!("--{option} {twice} is given twice"));
             }
         }
         Ok(())

@@ -77,6 +77,10 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("admin-api", config.admin.api.map(|address| address.to_string().into())),
         ("lame-duck", Some(number(config.lame_duck.as_secs()))),
         ("takeover", config.takeover.as_ref().map(|path| path.display().to_string().into())),
+        ("forward", Some(list(&config.forward.to, ToString::to_string))),
+        // Alone it would be refused.
+        ("forward-for", (!config.forward.to.is_empty()).then(|| list(&config.forward.clients, ToString::to_string))),
+        ("upstream", Some(list(&config.forward.aliases, ToString::to_string))),
         ("log", Some(config.log.filter.text().into())),
         ("log-format", Some(config.log.format.name().into())),
         ("query-log", Some(query_classes(&config.query_log.classes))),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::commands::Opened;
-use crate::config::{Config, ManifestPath, Source};
+use crate::config::{Config, Forward, ManifestPath, Source};
 use crate::metrics::{Event, Metrics};
 use crate::zone::Zone;
 
@@ -22,13 +22,14 @@ pub(super) fn text(config: &Config, addresses: &[SocketAddr], admin: &[SocketAdd
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
+    let others = others(config);
     let example = zone.example().to_string();
     let admin: String = admin.iter().map(|address| format!("admin   http://{address}\n")).collect();
     format!(
         "headless-dns {}\n\
          zone    {} with {services} Services; {names} addresses in reverse, in {}\n\
          source  {source}\n\
-         listen  {listen} over UDP and TCP, {} workers\n{admin}\
+         listen  {listen} over UDP and TCP, {} workers\n{others}{admin}\
          try     dig @{ip} -p {} +short {}\n",
         env!("CARGO_PKG_VERSION"),
         list(config.zones()),
@@ -37,6 +38,19 @@ pub(super) fn text(config: &Config, addresses: &[SocketAddr], admin: &[SocketAdd
         to.port(),
         example.trim_end_matches('.'),
     )
+}
+
+/// Who is asked for names of others, and for whom: lines, or nothing.
+fn others(config: &Config) -> String {
+    let mut lines = String::new();
+    let Forward { to, clients, aliases } = &config.forward;
+    if !to.is_empty() {
+        let _ = writeln!(lines, "forward other names to {}, for {}", list(to.iter()), list(clients.iter()));
+    }
+    if !aliases.is_empty() {
+        let _ = writeln!(lines, "alias   what ExternalName Services stand for, at {}", list(aliases.iter()));
+    }
+    lines
 }
 
 /// Where the objects come from.

@@ -25,6 +25,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{mpsc, oneshot, watch as watching};
 use tokio::time::timeout;
 
+use super::forward::forwarding;
 use super::{Opened, cluster, open};
 use crate::admin::{self, View};
 use crate::answer::{Access, Responder};
@@ -78,7 +79,12 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new(&zones));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(&config));
     let responder = responder.named(config.nsid.as_deref().unwrap_or_default());
-    let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
+    let responder = responder.explaining(source.asker(), config.explain_to.clone());
+    let (outside, forwarder) = forwarding(&config.forward, &addresses)?.unzip();
+    let responder = Arc::new(match outside {
+        Some(outside) => responder.asking(outside),
+        None => responder,
+    });
 
     let admin_addresses = admin.addresses();
     let view = View { zone: Arc::clone(&zone), status: Arc::clone(&status), metrics: Arc::clone(&metrics) };
@@ -89,6 +95,9 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let mut server = Server::new(Arc::clone(&responder), Arc::clone(&metrics), limits(&config), workers, stop.clone());
     if config.takeover.is_some() {
         server = server.handing_out(handout.clone());
+    }
+    if let Some(forwarder) = forwarder {
+        server = server.forwarding(forwarder)?;
     }
     let (log, log_writer) = query_log(&config)?.unzip();
     if let Some(log) = log {

@@ -1,4 +1,4 @@
-//! The lane: where responses wait for what a resolver says, on one thread of its own and at most [`ROOM`] at a time.
+//! The lane: where responses wait for what a resolver says, on one thread of its own and with a bound.
 //!
 //! ```text
 //!   udp.rs, tcp.rs ──▶ Door ──▶ the lane's thread ──▶ resolver.rs ──▶ upstreams
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Who answers for the zones hands a question over and goes on: it never waits for anything here. Whatever the upstreams
-//! do, each question that was taken gets a response within [`PATIENCE`], before stub resolvers give up. Not here: for
+//! do, each question that was taken gets a response before stub resolvers give up. Not here: for
 //! whom anybody is asked, and how a response is written (`answer/outside.rs`). Read next: `resolver.rs`.
 
 mod resolver;
@@ -61,6 +61,7 @@ pub enum Protocol {
 }
 
 /// Resolvers that are ready to be asked.
+#[derive(Debug)]
 pub struct Forwarder {
     names: Option<Resolver>,
     aliases: Option<Resolver>,

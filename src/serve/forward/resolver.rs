@@ -36,6 +36,7 @@ const KEPT: u64 = 4_096;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A resolver over some upstreams.
+#[derive(Debug)]
 pub(super) struct Resolver {
     resolver: TokioResolver,
 }
@@ -139,6 +140,10 @@ fn unanswered(error: &NetError) -> Unanswered {
     match error {
         NetError::Dns(DnsError::ResponseCode(code)) => refused(u16::from(*code)),
         NetError::Timeout => Unanswered { failure: Failure::Unreachable("no upstream answered".into()), dead: true },
+        NetError::NoConnections => {
+            let text = "no upstream can be connected to; one with TLS needs a certificate for its name";
+            Unanswered { failure: Failure::Network(text.into()), dead: true }
+        }
         error => {
             Unanswered { failure: Failure::Network(format!("no upstream answered as it should: {error}")), dead: true }
         }
