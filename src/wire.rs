@@ -214,7 +214,7 @@ pub mod ede {
 /// What an OPT record says besides: left out where there is no room for it, before anything else is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remarks<'t> {
-    /// Which server this is, for those who ask (RFC 5001). Empty: it has no name.
+    /// A11: which server this is, for those who ask (RFC 5001). Empty: it has no name.
     pub nsid: &'t [u8],
     /// An extended error: code and text (RFC 8914).
     pub error: Option<(u16, &'t str)>,

@@ -300,6 +300,7 @@ fn flags() {
     assert_eq!(response.unwrap()[2], 0x84, "RD stays clear");
 }
 
+// rows: A11
 #[test]
 fn which_server_it_is() {
     let access = || Access { allow: vec!["10.0.0.0/8".parse().unwrap()], silent: false };

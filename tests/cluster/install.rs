@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -282,7 +283,8 @@ fn the_guide_is_true() {
     let core = CoreDns::start(&plane, &[block]);
     assert_eq!(asked(&core, "front.payments.svc.cluster.local"), ["10.96.7.7"], "{added}");
 
-    guide.run("Upgrade");
+    let fewest = fewest_ready_while(&plane, || guide.run("Upgrade"));
+    assert_eq!(fewest, 2, "replicas at any time of the update");
     let image = || {
         let deployment = get(&plane, NAMESPACE, "deployment/headless-dns");
         deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
@@ -298,6 +300,30 @@ fn the_guide_is_true() {
         let left = plane.kubectl(&["get", "namespaces,clusterroles,clusterrolebindings", "-A", "-o", "name"]);
         if left.contains("headless-dns") { Err(left) } else { Ok(()) }
     });
+}
+
+/// How few Pods were ready at any time, as often as it can be asked.
+fn fewest_ready_while(plane: &ControlPlane, act: impl FnOnce()) -> usize {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let counting = scope.spawn(|| {
+            let mut fewest = usize::MAX;
+            while !done.load(Ordering::Relaxed) {
+                let pods = get(plane, NAMESPACE, "pods");
+                let pods = pods["items"].as_array().unwrap();
+                let is_ready = |pod: &&Value| {
+                    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+                    pod["metadata"]["deletionTimestamp"].is_null()
+                        && conditions.into_iter().any(|is| is["type"] == "Ready" && is["status"] == "True")
+                };
+                fewest = fewest.min(pods.iter().filter(is_ready).count());
+            }
+            fewest
+        });
+        act();
+        done.store(true, Ordering::Relaxed);
+        counting.join().unwrap()
+    })
 }
 
 /// `docs/install.md`, in a folder as that of its reader's clone.
@@ -387,12 +413,18 @@ fn the_chart_installs_the_same() {
         settings.tcp-connections=1000000,networkPolicy.enabled=false,imagePullSecrets[0].name=ours,apart=true,\
         nodeSelector.disk=fast,podLabels.team=dns,podAnnotations.a=b,service.annotations.c=d,\
         serviceMonitor.enabled=true,serviceMonitor.labels.release=prometheus,image.tag=main,\
-        tolerations[0].operator=Exists";
+        tolerations[0].operator=Exists,addresses={[::]}";
     let chart = templated(&plane, NAMESPACE, &["--set", more]);
     accepted(&plane, NAMESPACE, &chart, "with more values");
     assert!(!chart.contains_key("NetworkPolicy headless-dns"));
     let variables = &chart["Deployment headless-dns"]["spec"]["template"]["spec"]["containers"][0]["env"];
-    for (name, value) in [("TTL", "10"), ("ZONE_ALIAS", "a.example,b.example"), ("TCP_CONNECTIONS", "1000000")] {
+    for (name, value) in [
+        ("TTL", "10"),
+        ("ZONE_ALIAS", "a.example,b.example"),
+        ("TCP_CONNECTIONS", "1000000"),
+        ("LISTEN", "[::]:1053"),
+        ("ADMIN", "[::]:9153"),
+    ] {
         let expected = json!({"name": format!("HEADLESS_DNS_{name}"), "value": value});
         assert!(variables.as_array().unwrap().contains(&expected), "{variables:#}");
     }
