@@ -72,6 +72,7 @@
 //! | ipnet | networks in options and reverse zones |
 //! | clap, clap_complete, toml | flags, completions, the configuration file |
 //! | tracing, tracing-subscriber | the server's log |
+//! | prometheus-client | how metrics are written (`metrics/exposition.rs`) |
 //! | anyhow | errors for people, with the thing they are about |
 //!
 //! hickory-server is not used for our zones: its request path costs three times what the sockets cost, and it has no

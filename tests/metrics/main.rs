@@ -215,7 +215,7 @@ async fn what_is_shown_is_the_table() {
     let server = Server::start(&["127.0.0.1:0"], 1);
     let mut client = server::Udp::to(server.addresses[0]);
     cases().iter().for_each(|case| _ = client.ask(&case.message));
-    let watch = |resource, state| WatchStatus { resource, required: true, state };
+    let watch = |resource, state| WatchStatus { resource, required: true, state, since: None };
     let lost = WatchState::Lost("a reason".into());
     server.status.set_watches(vec![watch("services", WatchState::Current), watch("endpointslices", lost)]);
     let metrics = &server.metrics;
