@@ -76,6 +76,7 @@
 //! | clap, clap_complete, toml | flags, completions, the configuration file |
 //! | sd-notify | what the service manager is told, and the sockets that it gives |
 //! | tracing, tracing-subscriber | the server's log |
+//! | prometheus-client | how metrics are written (`metrics/exposition.rs`) |
 //! | anyhow | errors for people, with the thing they are about |
 //!
 //! hickory-server is not used for our zones: its request path costs three times what the sockets cost, and it has no

@@ -14,6 +14,8 @@ use super::table::{DO_REQUESTS, DURATION, REQUEST_SIZE, REQUESTS, RESPONSE_SIZE,
 
 /// Up to this length, in octets, each has a cell.
 const EXACT: usize = 512;
+/// The first of [`TIMES`], in nanoseconds: nearly every batch takes less.
+const FIRST_TIME: u64 = 250_000;
 /// The types that CoreDNS tells apart (`plugin/metrics/vars/monitor.go`), by their numbers at IANA.
 const TYPES: [(u16, &str); 18] = [
     (1, "A"),
@@ -48,17 +50,20 @@ const CODES: [(u16, &str); 8] = [
     (9, "NOTAUTH"),
     (16, "BADVERS"),
 ];
-/// How the places of codes and types are found.
-const CODE_AT: [u8; 32] = places(&CODES, 0);
-const TYPE_AT: [u8; 256] = places(&TYPES, TYPES.len() as u8);
 const ROWS: usize = TYPES.len() + 1;
-const CELLS: usize = ROWS * CODES.len() * 2;
+/// Cells of one type: for each code one without the DO bit, and one with it.
+const ROW: usize = CODES.len() * 2;
+/// A power of two, so that an index is cut to it and not compared; those behind the last row are not used.
+const CELLS: usize = (ROWS * ROW).next_power_of_two();
+/// Where the cells of a code begin in their row, and those of a type in all.
+const CODE_AT: [u16; 32] = places(&CODES, 2, 0);
+const TYPE_AT: [u16; 256] = places(&TYPES, ROW, TYPES.len());
 
-const fn places<const N: usize, const M: usize>(known: &[(u16, &str); M], other: u8) -> [u8; N] {
-    let mut places = [other; N];
+const fn places<const N: usize, const M: usize>(known: &[(u16, &str); M], apart: usize, other: usize) -> [u16; N] {
+    let mut places = [(other * apart) as u16; N];
     let mut at = 0;
     while at < M {
-        places[known[at].0 as usize] = at as u8;
+        places[known[at].0 as usize] = (at * apart) as u16;
         at += 1;
     }
     places
@@ -146,12 +151,12 @@ impl Place {
 #[derive(Debug)]
 pub struct Answers {
     zones: Box<[Zone]>,
-    /// Answers whose time is not known yet, by zone.
-    open: Box<[AtomicU64]>,
 }
 
 #[derive(Debug)]
 struct Zone {
+    /// Answers whose time is not known yet.
+    open: AtomicU64,
     cells: [AtomicU64; CELLS],
     queries: Lengths,
     responses: Lengths,
@@ -169,20 +174,20 @@ struct Lengths {
 
 impl Answers {
     pub(super) fn new(zones: usize) -> Self {
-        Self { zones: (0..zones).map(|_| Zone::default()).collect(), open: (0..zones).map(|_| zero()).collect() }
+        Self { zones: (0..zones).map(|_| Zone::default()).collect() }
     }
 
     /// Counts an answer; its time comes with [`Self::took`].
     #[inline]
     pub fn count(&self, answered: Answered) {
-        // A zone that was not announced counts as none.
         let CountedZone(at) = answered.zone;
-        let at = if at < self.zones.len() { at } else { 0 };
-        let (Some(zone), Some(open)) = (self.zones.get(at), self.open.get(at)) else { return };
-        add(open, 1);
-        let row = TYPE_AT.get(usize::from(answered.qtype)).copied().unwrap_or(TYPES.len() as u8);
+        // A zone that was not announced counts as none.
+        let Some(zone) = self.zones.get(at).or_else(|| self.zones.first()) else { return };
+        add(&zone.open, 1);
+        let row = TYPE_AT.get(usize::from(answered.qtype)).copied().unwrap_or((TYPES.len() * ROW) as u16);
         let code = CODE_AT[usize::from(answered.rcode) % CODE_AT.len()];
-        add(&zone.cells[cell(row.into(), code.into(), answered.dnssec_ok)], 1);
+        let cell = usize::from(row + code) + usize::from(answered.dnssec_ok);
+        add(&zone.cells[cell % CELLS], 1);
         zone.queries.count(answered.query);
         zone.responses.count(answered.response);
     }
@@ -190,11 +195,11 @@ impl Answers {
     /// What was counted since the last call took so long, each.
     pub fn took(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = bucket(TIMES, time.as_secs_f64());
-        for (zone, open) in self.zones.iter().zip(&self.open) {
-            let number = open.load(Ordering::Relaxed);
+        let bucket = if nanoseconds <= FIRST_TIME { 0 } else { bucket(TIMES, time.as_secs_f64()) };
+        for zone in &self.zones {
+            let number = load(&zone.open);
             if number > 0 {
-                open.store(0, Ordering::Relaxed);
+                zone.open.store(0, Ordering::Relaxed);
                 add(&zone.times[bucket], number);
                 add(&zone.nanoseconds, nanoseconds.saturating_mul(number));
             }
@@ -203,7 +208,7 @@ impl Answers {
 
     /// How many had code number `rcode`.
     pub(super) fn with_code(&self, rcode: u16) -> u64 {
-        let code = usize::from(CODE_AT[usize::from(rcode) % CODE_AT.len()]);
+        let code = usize::from(CODE_AT[usize::from(rcode) % CODE_AT.len()]) / 2;
         self.zones.iter().map(|zone| (0..ROWS).map(|row| zone.of_row(row, code)).sum::<u64>()).sum()
     }
 
@@ -255,6 +260,7 @@ fn plugin(zone: CountedZone, code: &str) -> &'static str {
 impl Default for Zone {
     fn default() -> Self {
         Self {
+            open: zero(),
             cells: [const { zero() }; CELLS],
             queries: Lengths::default(),
             responses: Lengths::default(),
@@ -266,7 +272,8 @@ impl Default for Zone {
 
 impl Zone {
     fn of_row(&self, row: usize, code: usize) -> u64 {
-        load(&self.cells[cell(row, code, false)]) + load(&self.cells[cell(row, code, true)])
+        let cell = row * ROW + code * 2;
+        load(&self.cells[cell]) + load(&self.cells[cell + 1])
     }
 
     fn with_do(&self) -> u64 {
@@ -281,7 +288,6 @@ impl Default for Lengths {
 }
 
 impl Lengths {
-    #[inline]
     fn count(&self, length: usize) {
         match self.exact.get(length) {
             Some(cell) => add(cell, 1),
@@ -289,6 +295,7 @@ impl Lengths {
         }
     }
 
+    #[cold]
     fn count_longer(&self, length: usize) {
         add(&self.longer[bucket(SIZES, length as f64)], 1);
         add(&self.longer_octets, length as u64);
@@ -305,11 +312,6 @@ impl Lengths {
         }
         (buckets, octets)
     }
-}
-
-/// Type, code and DO bit are one cell.
-fn cell(row: usize, code: usize, dnssec_ok: bool) -> usize {
-    (row * CODES.len() + code) * 2 + usize::from(dnssec_ok)
 }
 
 /// The first bucket whose bound is not smaller; one behind the last where all are.
@@ -338,13 +340,15 @@ mod tests {
     #[test]
     fn types_and_codes_have_places_of_their_own() {
         for (number, (qtype, _)) in TYPES.iter().enumerate() {
-            assert_eq!(usize::from(TYPE_AT[usize::from(*qtype)]), number);
+            assert_eq!(usize::from(TYPE_AT[usize::from(*qtype)]), number * ROW);
         }
         for (number, (rcode, _)) in CODES.iter().enumerate() {
-            assert_eq!(usize::from(CODE_AT[usize::from(*rcode)]), number);
+            assert_eq!(usize::from(CODE_AT[usize::from(*rcode)]), number * 2);
         }
-        assert_eq!(usize::from(TYPE_AT[0]), TYPES.len());
-        assert_eq!(usize::from(TYPE_AT[99]), TYPES.len());
+        for unknown in [0, 99] {
+            assert_eq!(usize::from(TYPE_AT[unknown]), TYPES.len() * ROW);
+        }
+        assert_eq!(Duration::from_nanos(FIRST_TIME).as_secs_f64(), TIMES[0]);
     }
 
     #[test]

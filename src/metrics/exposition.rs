@@ -131,14 +131,18 @@ impl Collector for Families {
             };
             let mut encoder = encoder.encode_descriptor(name, family.help, None, kind)?;
             for (labels, value) in series {
-                encode(encoder.encode_family(labels)?, family, value)?;
+                // Without labels there are no braces either.
+                match labels.as_slice() {
+                    [] => encode(&mut encoder, family, value)?,
+                    _ => encode(&mut encoder.encode_family(labels)?, family, value)?,
+                }
             }
         }
         Ok(())
     }
 }
 
-fn encode(mut encoder: MetricEncoder, family: &Family, value: &Value) -> fmt::Result {
+fn encode(encoder: &mut MetricEncoder<'_>, family: &Family, value: &Value) -> fmt::Result {
     match (value, family.kind) {
         (Value::Counter(count), _) if count.fract() == 0.0 => {
             encoder.encode_counter::<NoLabelSet, _, u64>(&(*count as u64), None)

@@ -12,11 +12,11 @@ mod fake;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headless_dns::answer::{Access, Responder, Transport};
 use headless_dns::explain::Extent;
-use headless_dns::metrics::{Event, Metrics};
+use headless_dns::metrics::{Event, Format, Metrics, ZoneFigures};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::rules::{EndpointsSource, PodRecords, Rules};
@@ -170,6 +170,13 @@ impl Server {
 
     fn answers(&mut self, name: &str) -> bool {
         self.ask(name) == (NOERROR, 1)
+    }
+
+    /// What `/metrics` says of a series; 0 where it says nothing.
+    fn shown(&self, series: &str) -> f64 {
+        let text = self.metrics.render(&self.status, ZoneFigures::default(), Format::Text);
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap_or_default()
     }
 }
 
@@ -643,6 +650,80 @@ async fn what_did_not_change_is_not_built_again() {
         until(seconds(1), || server.metrics.total(Event::ObjectsSkipped) == 2).await;
         assert_eq!(server.metrics.total(Event::Published), published, "versions alone");
         assert!(server.answers("web"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_changes_took() {
+    const COUNT: &str =
+        "coredns_kubernetes_dns_programming_duration_seconds_count{service_kind=\"headless_with_selector\"}";
+    const SUM: &str =
+        "coredns_kubernetes_dns_programming_duration_seconds_sum{service_kind=\"headless_with_selector\"}";
+    let written = |name: &str, address: &str, time: &str| {
+        let mut slice = slice(name, name, address);
+        slice["metadata"]["annotations"] = json!({"endpoints.kubernetes.io/last-change-trigger-time": time});
+        slice
+    };
+    for timing in both() {
+        let fake = cluster();
+        let mut selecting = service("timed");
+        selecting["spec"]["selector"] = json!({"app": "timed"});
+        fake.apply(SERVICES, selecting);
+        fake.apply(SLICES, written("timed", "10.0.0.2", "2020-01-01T00:00:00Z"));
+        let mut server = Server::synced(fake.connect(), timing).await;
+        assert!(server.answers("timed"));
+        assert_eq!(server.shown(COUNT), 0.0, "what a list says may have changed long ago");
+        // Not of a Service without a selector, nor where nothing of it is answered otherwise, nor without a time.
+        fake.apply(SLICES, written("web", "10.0.0.7", "2021-01-01T00:00:00Z"));
+        fake.apply(SLICES, written("timed", "10.0.0.2", "2021-01-01T00:00:00Z"));
+        fake.apply(SLICES, slice("timed", "timed", "10.0.0.3"));
+        fake.apply(SLICES, written("timed", "10.0.0.4", "not a time"));
+        until(seconds(1), || server.address("timed") == [10, 0, 0, 4]).await;
+        assert_eq!(server.shown(COUNT), 0.0);
+        fake.apply(SLICES, written("timed", "10.0.0.5", "2022-01-01T00:00:00.5+01:00"));
+        until(seconds(1), || server.address("timed") == [10, 0, 0, 5]).await;
+        assert_eq!(server.shown(COUNT), 1.0);
+        let since = UNIX_EPOCH + Duration::from_millis(1_640_991_600_500);
+        let expected = SystemTime::now().duration_since(since).unwrap().as_secs_f64();
+        let took = server.shown(SUM);
+        assert!((expected - 60.0..=expected).contains(&took), "{took} s, and not {expected}");
+        // By a clock that is ahead of ours.
+        fake.apply(SLICES, written("timed", "10.0.0.6", "2200-01-01T00:00:00Z"));
+        until(seconds(1), || server.address("timed") == [10, 0, 0, 6]).await;
+        assert_eq!((server.shown(COUNT), server.shown(SUM)), (2.0, took));
+        assert!(server.shown("headless_dns_publish_duration_seconds_count") >= 3.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_lists_were_made_and_objects_left_out() {
+    for timing in both() {
+        let fake = cluster();
+        let mut server = Server::synced(fake.connect(), timing).await;
+        let lists = |reason| format!("headless_dns_watch_lists_total{{resource=\"services\",reason=\"{reason}\"}}");
+        let failures =
+            |reason| format!("headless_dns_watch_failures_total{{resource=\"services\",reason=\"{reason}\"}}");
+        let counts = [lists("start"), lists("gone"), failures("gone")].map(|series| server.shown(&series));
+        assert_eq!(counts, [1.0, 0.0, 0.0]);
+        let listed = fake.listed(SERVICES);
+        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.cut();
+        until(seconds(20), || fake.listed(SERVICES) > listed).await;
+        let mut bad = slice("web", "web", "10.0.0.2");
+        bad["endpoints"].as_array_mut().unwrap().push(json!({"addresses": ["none"]}));
+        fake.apply(SLICES, bad);
+        fake.apply(SLICES, json!({"metadata": {}}));
+        add(&fake, "next", "10.0.0.9");
+        until(seconds(1), || server.answers("next")).await;
+        assert!(server.shown(&lists("gone")) >= 1.0);
+        assert!(server.shown(&failures("gone")) >= 1.0);
+        for reason in ["address", "invalid"] {
+            assert_eq!(server.shown(&format!("headless_dns_objects_rejected_total{{reason=\"{reason}\"}}")), 1.0);
+        }
+        let published = server.metrics.total(Event::Published) as f64;
+        assert_eq!(server.shown("headless_dns_published_total"), published);
+        assert_eq!(server.shown("headless_dns_watch_state{resource=\"services\",state=\"current\"}"), 1.0);
+        assert_eq!(server.shown("headless_dns_lost_seconds"), 0.0);
     }
 }
 

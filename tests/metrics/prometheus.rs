@@ -1,44 +1,36 @@
-//! A real Prometheus scrapes the server, and is asked what CoreDNS's dashboards ask.
+//! A real Prometheus scrapes the built server, and is asked what CoreDNS's dashboards ask.
 //!
 //! `tests/with_prometheus` runs it: it installs Prometheus and says where it is in `HEADLESS_DNS_PROMETHEUS`.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use headless_dns::metrics::{Format, Metrics};
-use headless_dns::status::Status;
-use headless_dns::zone::Zone;
+use headless_dns::metrics::Format;
 use serde_json::Value;
 
 use super::cases;
-use super::server::{Server, Tcp, Udp, render};
+use super::scrape::Scrape;
+use super::server::{MANIFEST, Tcp, Udp};
 
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Which transport a client uses, and how often it asks every question in a second.
 const LOAD: [(&str, u64); 2] = [("udp", 20), ("tcp", 5)];
 
-#[tokio::test(flavor = "multi_thread")]
+#[test]
 #[ignore = "needs Prometheus: run tests/with_prometheus"]
-async fn a_coredns_dashboard_gives_sensible_numbers() {
-    let server = Server::start(&["127.0.0.1:0"], 2);
-    let shown = Arc::new(Shown {
-        metrics: Arc::clone(&server.metrics),
-        status: Arc::clone(&server.status),
-        zone: Arc::clone(&server.zone),
-        asked_for_open_metrics: AtomicU64::new(0),
-    });
-    let target = shown.listen();
+fn a_coredns_dashboard_gives_sensible_numbers() {
     let folder = tempfile::tempdir().unwrap();
-    let prometheus = Prometheus::start(folder.path(), target);
-    let load = Load::start(server.addresses[0]);
+    let server = Binary::start(folder.path());
+    let prometheus = Prometheus::start(folder.path(), server.admin);
+    let load = Load::start(server.dns);
     let queries = cases().len() as f64;
     let everything = [
         // Each is a panel of the dashboards for CoreDNS that people have.
@@ -103,18 +95,22 @@ async fn a_coredns_dashboard_gives_sensible_numbers() {
         };
         println!("ok: {query}: {:?}", prometheus.until(query, sensible));
     }
-    let (scrapes, alerts) = (shown.asked_for_open_metrics.load(Ordering::Relaxed), prometheus.alerts());
-    assert!(scrapes > 0, "Prometheus asks for OpenMetrics, and got it");
+    // OpenMetrics announces counters without `_total`: that is what was scraped.
+    let known = prometheus.get("/api/v1/metadata?metric=coredns_dns_requests");
+    assert_eq!(known["data"]["coredns_dns_requests"][0]["type"], "counter", "{known}");
     // Loaded from config/prometheus/alerts.yaml, evaluated, and nothing is the matter but what the manifest says.
+    let alerts = prometheus.alerts();
     let wrong: Vec<&String> = alerts.iter().filter(|name| *name != "HeadlessDnsObjectsRejected").collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     load.stop();
-    server.stopped().await;
-    for (format, file) in
-        [(Format::Text, "HEADLESS_DNS_METRICS_TEXT"), (Format::OpenMetrics, "HEADLESS_DNS_METRICS_OPEN")]
-    {
+    for (accept, format, file) in [
+        ("text/plain", Format::Text, "HEADLESS_DNS_METRICS_TEXT"),
+        ("application/openmetrics-text; version=1.0.0", Format::OpenMetrics, "HEADLESS_DNS_METRICS_OPEN"),
+    ] {
+        let text = get(server.admin, "/metrics", accept).unwrap();
+        Scrape::read(&text, format);
         if let Some(path) = env::var_os(file) {
-            fs::write(path, render(&shown.metrics, &shown.status, &shown.zone, format)).unwrap();
+            fs::write(path, text).unwrap();
         }
     }
 }
@@ -123,51 +119,72 @@ fn expected(of: impl Fn((&'static str, u64)) -> (&'static str, f64)) -> BTreeMap
     LOAD.into_iter().map(of).map(|(label, rate)| (label.to_owned(), rate)).collect()
 }
 
-/// What is behind `/metrics`.
-struct Shown {
-    metrics: Arc<Metrics>,
-    status: Arc<Status>,
-    zone: Arc<Zone>,
-    asked_for_open_metrics: AtomicU64,
+/// The program, as its users start it.
+struct Binary {
+    process: Child,
+    /// Where it answers DNS, and where HTTP.
+    dns: SocketAddr,
+    admin: SocketAddr,
 }
 
-impl Shown {
-    /// As long as the test runs.
-    fn listen(self: &Arc<Self>) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let shown = Arc::clone(self);
-        thread::spawn(move || listener.incoming().flatten().for_each(|stream| shown.answer(stream)));
-        address
+impl Drop for Binary {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
+}
 
-    fn answer(&self, mut stream: TcpStream) {
-        let mut request = Vec::new();
-        let mut part = [0; 4096];
-        while !request.ends_with(b"\r\n\r\n") {
-            match stream.read(&mut part) {
-                Ok(length) if length > 0 => request.extend_from_slice(&part[..length]),
-                _ => return,
+impl Binary {
+    fn start(folder: &Path) -> Self {
+        let manifest = folder.join("manifest.yaml");
+        fs::write(&manifest, MANIFEST).unwrap();
+        let binary = env::var_os("HEADLESS_DNS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_headless-dns").into());
+        let mut process = Command::new(binary)
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"])
+            .args(["--zone-alias", "cluster.internal", "--reverse", "10.0.0.0/16", "--reverse", "fd00::/16"])
+            .arg("--manifests")
+            .arg(manifest)
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.join("server.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let banner = BufReader::new(process.stdout.take().unwrap());
+        let (mut dns, mut admin) = (None, None);
+        for line in banner.lines().map(Result::unwrap) {
+            if let Some(rest) = line.strip_prefix("listen  ") {
+                dns = rest.split(' ').next().unwrap().parse().ok();
+            }
+            if let Some(rest) = line.strip_prefix("admin   http://") {
+                admin = rest.parse().ok();
+            }
+            if line.starts_with("try ") {
+                break;
             }
         }
-        let request = String::from_utf8(request).unwrap();
-        let header = |line: &str| {
-            line.split_once(':')
-                .filter(|(name, _)| name.eq_ignore_ascii_case("accept"))
-                .map(|(_, value)| value.trim().to_owned())
-        };
-        let format = Format::accepted(request.lines().find_map(header).as_deref());
-        if format == Format::OpenMetrics {
-            self.asked_for_open_metrics.fetch_add(1, Ordering::Relaxed);
-        }
-        let body = render(&self.metrics, &self.status, &self.zone, format);
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            format.content_type(),
-            body.len()
-        );
-        let _ = stream.write_all((head + &body).as_bytes());
+        Self { process, dns: dns.expect("where it listens"), admin: admin.expect("where it shows itself") }
     }
+}
+
+/// What is behind `path` of a server that speaks HTTP; `None` where there is nothing yet.
+fn get(address: SocketAddr, path: &str, accept: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    let mut response = String::new();
+    stream.write_all(request.as_bytes()).ok()?;
+    stream.read_to_string(&mut response).ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return Some(body.to_owned());
+    }
+    let (mut whole, mut rest) = (String::new(), body);
+    while let Some((length, behind)) = rest.split_once("\r\n")
+        && let Ok(length @ 1..) = usize::from_str_radix(length, 16)
+    {
+        whole.push_str(&behind[..length]);
+        rest = &behind[length + 2..];
+    }
+    Some(whole)
 }
 
 /// Clients that ask every question so and so often in a second.
@@ -281,13 +298,7 @@ impl Prometheus {
     }
 
     fn get(&self, path: &str) -> Value {
-        let Ok(mut stream) = TcpStream::connect(self.address) else { return Value::Null };
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address);
-        let mut response = String::new();
-        if stream.write_all(request.as_bytes()).is_err() || stream.read_to_string(&mut response).is_err() {
-            return Value::Null;
-        }
-        let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        serde_json::from_str(body).unwrap_or(Value::Null)
+        let body = get(self.address, path, "application/json").unwrap_or_default();
+        serde_json::from_str(&body).unwrap_or(Value::Null)
     }
 }

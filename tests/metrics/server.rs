@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::scrape::Scrape;
 
-const MANIFEST: &str = r#"
+pub(crate) const MANIFEST: &str = r#"
 apiVersion: v1
 kind: Service
 metadata: { name: web }
@@ -83,7 +83,7 @@ impl Server {
     }
 }
 
-pub(crate) fn render(metrics: &Metrics, status: &Status, zone: &Zone, format: Format) -> String {
+fn render(metrics: &Metrics, status: &Status, zone: &Zone, format: Format) -> String {
     let (services, reverse_addresses) = zone.size();
     let figures = ZoneFigures { services, endpoints: zone.endpoints(), reverse_addresses, serial: zone.serial() };
     metrics.render(status, figures, format)
