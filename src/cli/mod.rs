@@ -13,10 +13,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Export, Origins, Question, Strictness};
+use crate::config::{Config, Doctor, Export, Origins, Question, Strictness};
 
 use layers::layered;
-use options::{CheckArgs, ExplainArgs, ExportArgs, FORWARDING, LISTENING, Options};
+use options::{CheckArgs, DoctorArgs, ExplainArgs, ExportArgs, FORWARDING, LISTENING, Options};
 
 /// The name of the program.
 pub const NAME: &str = env!("CARGO_PKG_NAME");
@@ -35,6 +35,8 @@ pub enum Invocation {
     Explain(Config, Question),
     /// Say which names will not come out as meant.
     Check(Config, Strictness),
+    /// Look at the way from this machine's resolver to the server.
+    Doctor(Doctor),
     /// Show the configuration.
     PrintConfig(Config, Origins),
     /// Show a shell's completion script.
@@ -108,6 +110,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop
         Command::Check { strictness, options } => {
             Invocation::Check(options.config(&origins).map_err(Stop::WrongUse)?, strictness.into())
         }
+        Command::Local { command: LocalCommand::Doctor(args) } => Invocation::Doctor(args.into()),
         Command::Config { command: ConfigCommand::Print(options) } => {
             Invocation::PrintConfig(options.config(&origins).map_err(Stop::WrongUse)?, origins)
         }
@@ -170,6 +173,11 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Names of the cluster on this machine.
+    Local {
+        #[command(subcommand)]
+        command: LocalCommand,
+    },
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -187,6 +195,14 @@ enum Command {
 enum ConfigCommand {
     /// Show the configuration that flags, environment and file make, as a file, with where each value came from.
     Print(Options),
+}
+
+#[derive(Debug, Subcommand)]
+enum LocalCommand {
+    /// Look at the way from this machine's resolver to the server, and say what is wrong with it and what to do.
+    ///
+    /// Exit status: 0 if nothing is wrong, 1 if something is, 2 for wrong use.
+    Doctor(DoctorArgs),
 }
 
 #[cfg(test)]
@@ -215,7 +231,7 @@ mod tests {
             | Invocation::Explain(config, _)
             | Invocation::Check(config, _)
             | Invocation::PrintConfig(config, _) => config,
-            Invocation::Completions(_) => panic!("no configuration"),
+            Invocation::Doctor(_) | Invocation::Completions(_) => panic!("no configuration"),
         }
     }
 

@@ -15,7 +15,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
-    Admin, AskedName, Clients, Config, Export, Form, Forward, Listen, Log, LogFilter, LogFormat, ManifestPath,
+    Admin, AskedName, Clients, Config, Doctor, Export, Form, Forward, Listen, Log, LogFilter, LogFormat, ManifestPath,
     NotAllowed, Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source, Strictness, Tcp, Upstream,
     default_lame_duck, default_workers,
 };
@@ -511,6 +511,36 @@ impl From<ExplainArgs> for Question {
     fn from(args: ExplainArgs) -> Self {
         let ExplainArgs { name, qtype, server, output } = args;
         Self { qtype: qtype.unwrap_or_else(|| name.usual_type()), name, server, output }
+    }
+}
+
+/// What `local doctor` is told.
+#[derive(Args, Debug)]
+pub(super) struct DoctorArgs {
+    /// The server; without a port it is 53.
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:1053", value_parser = values::server)]
+    server: SocketAddr,
+    /// The zone's apex, or the alias that this machine is meant to use.
+    #[arg(
+        long, env = "HEADLESS_DNS_ZONE", value_name = "ZONE", default_value = "cluster.local",
+        value_parser = values::apex
+    )]
+    zone: WireName,
+    /// A name of the zone that has addresses [default: ns.dns.ZONE, which every server has].
+    #[arg(long, value_name = "NAME", value_parser = WireName::parse)]
+    name: Option<WireName>,
+    /// Look at the files of a machine below this folder; for tests.
+    #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
+    root: PathBuf,
+    /// The port of the servers in resolv.conf; for tests.
+    #[arg(long, value_name = "PORT", default_value = "53", hide = true)]
+    resolver_port: u16,
+}
+
+impl From<DoctorArgs> for Doctor {
+    fn from(args: DoctorArgs) -> Self {
+        let DoctorArgs { server, zone, name, root, resolver_port } = args;
+        Self { server, zone, name, root, resolver_port }
     }
 }
 

@@ -6,6 +6,7 @@
 mod ask;
 pub mod check;
 pub mod config;
+pub mod doctor;
 pub mod explain;
 mod findings;
 mod forward;
@@ -69,6 +70,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             log::start(&config.log)?;
             Ok(or_wrong_use(check::run(&config, strictness)))
         }
+        Invocation::Doctor(doctor) => Ok(or_wrong_use(doctor::run(&doctor))),
         Invocation::PrintConfig(config, origins) => config::print(&config, &origins),
         Invocation::Completions(shell) => config::completions(shell),
     }

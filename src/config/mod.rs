@@ -292,6 +292,21 @@ pub struct Question {
     pub output: Form,
 }
 
+/// What the `local doctor` command is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    /// The server.
+    pub server: SocketAddr,
+    /// The zone that this machine is meant to see.
+    pub zone: WireName,
+    /// A name with addresses; `None` for the name server's.
+    pub name: Option<WireName>,
+    /// Where the machine's files are; `/` for this machine.
+    pub root: PathBuf,
+    /// Where the servers of its `resolv.conf` listen: 53.
+    pub resolver_port: u16,
+}
+
 /// What the `check` command is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strictness {

@@ -1,4 +1,4 @@
-//! The configuration of this machine's resolver: `/etc/resolv.conf` (resolv.conf(5)).
+//! The configuration of this machine's resolver: `/etc/resolv.conf` (resolv.conf(5)), and what comes before DNS.
 //!
 //! Read as glibc reads it: what it does not know is passed over. Not here: who asks the servers that it names.
 
@@ -43,9 +43,27 @@ impl ResolvConf {
     }
 }
 
+/// The module of multicast DNS that `nsswitch.conf` asks for host names before DNS, if there is one (nsswitch.conf(5)).
+pub fn mdns_module(nsswitch: &str) -> Option<&str> {
+    let hosts = nsswitch.lines().find_map(|line| line.trim().strip_prefix("hosts:"))?;
+    hosts.split_whitespace().take_while(|module| *module != "dns").find(|module| module.starts_with("mdns"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_asked_before_dns() {
+        for (line, expected) in [
+            ("hosts: files mdns4_minimal [NOTFOUND=return] dns", Some("mdns4_minimal")),
+            ("passwd: files\nhosts:\tfiles dns mdns4", None),
+            ("hosts: files resolve [!UNAVAIL=return] dns", None),
+            ("# hosts: mdns dns", None),
+        ] {
+            assert_eq!(mdns_module(line), expected, "{line}");
+        }
+    }
 
     #[test]
     fn what_glibc_reads() {

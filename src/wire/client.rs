@@ -41,6 +41,8 @@ pub struct Reply {
     pub answer: Vec<AnswerRecord>,
     /// The authority section has an SOA: the answer's last name has nothing of the type (RFC 2308 section 2).
     pub negative: bool,
+    /// How long a negative answer may be kept, in seconds: the TTL of its SOA (RFC 2308 section 5).
+    pub negative_ttl: Option<u32>,
     /// Extended DNS Errors: the code and its text.
     pub errors: Vec<(u16, String)>,
 }
@@ -95,11 +97,14 @@ impl Reply {
             }
         }
         let (rcode, errors) = rcode_and_errors(message);
+        let is_soa = |record: &&Record| record.record_type() == RecordType::SOA;
+        let negative_ttl = parsed.authorities.iter().find(is_soa).map(|soa| soa.ttl);
         Some(Self {
             rcode,
             truncated: parsed.metadata.truncation,
             answer: parsed.answers.iter().map(AnswerRecord::from).collect(),
-            negative: parsed.authorities.iter().any(|record| record.record_type() == RecordType::SOA),
+            negative: negative_ttl.is_some(),
+            negative_ttl,
             errors,
         })
     }
