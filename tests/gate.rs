@@ -337,7 +337,9 @@ fn which_server_it_is() {
     };
     let long = "n".repeat(255);
     let (pod, ours, theirs) = ("headless-dns-7c9-x2x4z", CLIENT, "192.0.2.1:40000");
-    let cases: &[(&str, &str, bool, Vec<u8>, &str, &[u16])] = &[
+    // What, who answers, whether it has read everything, the packet, who asks, and the options of the response.
+    type Case<'c> = (&'c str, &'c str, bool, Vec<u8>, &'c str, &'c [u16]);
+    let cases: &[Case<'_>] = &[
         ("who asks is told", pod, true, asking(&apex, nsid), ours, &[3]),
         ("who does not ask is not", pod, true, asking(&apex, &[]), ours, &[]),
         ("what is sent with it is ignored", pod, true, asking(&apex, &[0, 3, 0, 2, 1, 2]), ours, &[3]),
