@@ -44,7 +44,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("log", "config"),
     // Where objects come from, where questions come from, and who looks at it.
     ("source", "cluster explain metrics names objects records rules simulate status zone"),
-    ("serve", "answer metrics names status wire zone"),
+    ("serve", "answer metrics names rtype status wire zone"),
     ("admin", "explain metrics names source status zone"),
     // The pure core.
     ("answer", "explain metrics names records rtype status wire zone"),
