@@ -113,8 +113,10 @@ impl Threads {
         let ending = Ending(number, self.ending.clone());
         let body = move || {
             let _ending = ending;
+            // Of an inherited socket the count is that of all who had it.
+            let drops = sys::drops(&socket).unwrap_or(0);
             run(
-                &mut Loop { socket: &socket, address, kept, responder: &responder, worker, tap, door, drops: 0, pulse },
+                &mut Loop { socket: &socket, address, kept, responder: &responder, worker, tap, door, drops, pulse },
                 &stop,
             );
         };
