@@ -106,6 +106,15 @@ pub struct ForeignRecord {
     pub data: Box<[u8]>,
 }
 
+impl ForeignRecord {
+    /// The name that a CNAME leads to.
+    pub fn target(&self) -> Option<WireName> {
+        let mut name = QueryName::default();
+        name.read(&self.data).filter(|_| self.rtype == rtype::CNAME)?;
+        Some(name.to_wire())
+    }
+}
+
 /// Why a resolver said nothing (RFC 8914 sections 4.22 and 4.23).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {

@@ -24,7 +24,6 @@ use rustls::{ClientConfig, RootCertStore};
 use super::{Protocol, Unanswered, Upstream};
 use crate::answer::{Failure, ForeignRecord, Said};
 use crate::names::{QueryName, WireName};
-use crate::rtype;
 use crate::wire::{MAX_UDP, rcode};
 
 /// How long one try may take, and how many follow the first: together less than anybody waits.
@@ -166,16 +165,10 @@ fn chain(name: &WireName, records: &[Record]) -> Vec<ForeignRecord> {
         if found.is_empty() {
             return chain;
         }
-        wanted.extend(found.iter().filter(|record| record.rtype == rtype::CNAME).filter_map(target));
+        wanted.extend(found.iter().filter_map(ForeignRecord::target));
         chain.extend(found);
         left = others;
     }
-}
-
-fn target(alias: &ForeignRecord) -> Option<WireName> {
-    let mut name = QueryName::default();
-    name.read(&alias.data)?;
-    Some(name.to_wire())
 }
 
 fn authorities(records: &[Record]) -> Vec<ForeignRecord> {
