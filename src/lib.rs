@@ -25,8 +25,8 @@
 //!
 //! [`serve`] reads a datagram or a framed message and calls [`answer::Responder::respond`]: [`wire`] says whether it is
 //! a query and reads the question, [`zone::Zone::look_up`] finds the Service by its two labels and, inside its records,
-//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. Where there is
-//! none, [`explain::Asker`] may say why: it looks at the cluster, and never waits for who changes it.
+//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. What others
+//! have to answer waits in [`serve::forward`], where nobody waits for it. Where there is no answer, [`explain::Asker`] may say why: it looks at the cluster, and never waits for who changes it.
 //!
 //! # Invariants
 //!
@@ -43,7 +43,8 @@
 //! 5. A bad object makes a report and no record; it never stops anything.
 //! 6. Nothing writes to a Kubernetes API server.
 //! 7. Every task and thread has a parent that waits for its end.
-//! 8. `unsafe` is for system calls, in `serve/sys.rs`.
+//! 8. `unsafe` is for system calls, in `serve/sys.rs` and `serve/fds.rs`.
+//! 9. Whatever ends before it was told is started again, or ends the process: counted, and with a line in the log.
 //!
 //! # Reading order
 //!
@@ -57,6 +58,8 @@
 //! | crate | for |
 //! |---|---|
 //! | hickory-proto | reads the messages that the fast parser declines (`wire`); the oracle for every response in the tests |
+//! | hickory-server | its resolver asks for names of others (`serve/forward/resolver.rs`) |
+//! | rustls, rustls-native-certs | the certificate authorities that it judges an upstream by |
 //! | dashmap | the maps of the record index (`zone`) |
 //! | hashbrown | the tables of numbers inside a Service's records (`zone`) |
 //! | foldhash | seeded hashes for both |
@@ -71,12 +74,15 @@
 //! | fastrand | jitter of pauses and deadlines |
 //! | ipnet | networks in options and reverse zones |
 //! | clap, clap_complete, toml | flags, completions, the configuration file |
+//! | sd-notify | what the service manager is told, and the sockets that it gives |
 //! | tracing, tracing-subscriber | the server's log |
+//! | prometheus-client | how metrics are written (`metrics/exposition.rs`) |
 //! | anyhow | errors for people, with the thing they are about |
 //!
 //! hickory-server is not used for our zones: its request path costs three times what the sockets cost, and it has no
 //! door for prepared octets. kube's watcher and stores are not used: `source/kubernetes/mod.rs` says why.
 
+pub mod admin;
 pub mod answer;
 pub mod cli;
 pub mod cluster;

@@ -2,25 +2,48 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::fmt;
 use tracing_subscriber::util::TryInitError;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFilter, LogFormat};
+
+/// What is logged can be changed with it.
+pub struct Filter(reload::Handle<EnvFilter, Registry>);
+
+impl Filter {
+    /// From now on this is logged.
+    pub fn change(&self, filter: &LogFilter) {
+        // Fails only where the log has ended, which it does with the process.
+        let _ = self.0.reload(directives(filter));
+    }
+}
 
 /// Starts the log for the whole process.
 ///
 /// # Errors
 ///
 /// If it was started before.
-pub fn start(log: &Log) -> Result<(), TryInitError> {
+pub fn start(log: &Log) -> Result<Filter, TryInitError> {
     let lines = fmt::layer().with_writer(io::stderr);
     let layer = if is_json(log.format, io::stderr().is_terminal()) {
         lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
         lines.with_ansi(io::stderr().is_terminal()).boxed()
     };
-    tracing_subscriber::registry().with(layer.with_filter(log.filter.directives())).try_init()
+    let (filter, handle) = reload::Layer::new(directives(&log.filter));
+    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
+    Ok(Filter(handle))
+}
+
+/// What hickory says of an upstream's messages is a line for each: only who asks for it by name gets it.
+fn directives(asked: &LogFilter) -> EnvFilter {
+    const EACH_MESSAGE: [&str; 3] = ["hickory_net=off", "hickory_proto=off", "hickory_resolver=off"];
+    if asked.text().contains("hickory") {
+        return asked.directives();
+    }
+    let quiet = EACH_MESSAGE.iter().filter_map(|directive| directive.parse().ok());
+    quiet.fold(asked.directives(), EnvFilter::add_directive)
 }
 
 fn is_json(format: LogFormat, terminal: bool) -> bool {
@@ -34,6 +57,13 @@ fn is_json(format: LogFormat, terminal: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_libraries_speak_when_they_are_asked() {
+        let shown = |text: &str| directives(&text.parse().unwrap()).to_string();
+        assert!(shown("info").contains("hickory_net=off"), "{}", shown("info"));
+        assert!(!shown("info,hickory_net=debug").contains("off"), "{}", shown("info,hickory_net=debug"));
+    }
 
     #[test]
     fn people_read_text_and_machines_json() {

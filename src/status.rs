@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -15,10 +16,20 @@ use arc_swap::{ArcSwap, Guard};
 pub enum DataState {
     /// Not everything has been read yet: no name may be denied.
     NotSynced,
+    /// Not everything has been read yet, and the zone is what a snapshot says: what is in it is answered, as stale, and
+    /// what is not may not be denied.
+    Restored,
     /// The zone is what the source says.
     Current,
     /// The zone is what the source said before it went out of reach.
     Stale,
+}
+
+impl DataState {
+    /// Whether answers say that the data may be old.
+    pub fn is_old(self) -> bool {
+        matches!(self, Self::Restored | Self::Stale)
+    }
 }
 
 /// How the watch of one resource stands.
@@ -43,6 +54,8 @@ pub struct WatchStatus {
     pub required: bool,
     /// How it stands.
     pub state: WatchState,
+    /// Since when.
+    pub since: Option<Instant>,
 }
 
 impl fmt::Display for WatchStatus {
@@ -60,6 +73,7 @@ impl fmt::Display for WatchStatus {
 const SYNCED: u8 = 1;
 const CUT_OFF: u8 = 2;
 const LEAVING: u8 = 4;
+const RESTORED: u8 = 8;
 
 /// The present state, shared between who reads the source and who answers.
 #[derive(Debug, Default)]
@@ -74,6 +88,11 @@ impl Status {
     /// Everything has been read once.
     pub fn set_synced(&self) {
         self.flags.fetch_or(SYNCED, Ordering::Release);
+    }
+
+    /// A snapshot was read, and nothing else yet.
+    pub fn set_restored(&self) {
+        self.flags.fetch_or(RESTORED, Ordering::Release);
     }
 
     /// Whether the source has been out of reach for so long that answers say so.
@@ -107,14 +126,15 @@ impl Status {
 
     /// Whether questions are welcome: everything was read once, and it will not end.
     pub fn is_ready(&self) -> bool {
-        self.data_state() != DataState::NotSynced && !self.is_leaving()
+        matches!(self.data_state(), DataState::Current | DataState::Stale) && !self.is_leaving()
     }
 
     /// The present state.
     pub fn data_state(&self) -> DataState {
-        match self.flags.load(Ordering::Acquire) & (SYNCED | CUT_OFF) {
-            SYNCED => DataState::Current,
+        match self.flags.load(Ordering::Acquire) & (SYNCED | CUT_OFF | RESTORED) {
+            flags if flags & (SYNCED | CUT_OFF) == SYNCED => DataState::Current,
             flags if flags & SYNCED != 0 => DataState::Stale,
+            flags if flags & RESTORED != 0 => DataState::Restored,
             _ => DataState::NotSynced,
         }
     }
@@ -133,7 +153,7 @@ impl Status {
     pub fn waiting_for(&self) -> Vec<String> {
         let waits = |watch: &WatchStatus| watch.required && watch.state != WatchState::Current;
         match self.data_state() {
-            DataState::NotSynced => {
+            DataState::NotSynced | DataState::Restored => {
                 self.watches().iter().filter(|watch| waits(watch)).map(ToString::to_string).collect()
             }
             DataState::Current | DataState::Stale => Vec::new(),
@@ -157,6 +177,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_restored_is_not_ready_until_it_was_read() {
+        let status = Status::default();
+        status.set_restored();
+        for cut_off in [true, false] {
+            status.set_cut_off(cut_off);
+            assert_eq!((status.data_state(), status.is_ready()), (DataState::Restored, false));
+        }
+        status.set_synced();
+        assert_eq!((status.data_state(), status.is_ready()), (DataState::Current, true));
+    }
+
+    #[test]
     fn who_leaves_is_not_ready_and_answers_as_before() {
         let status = Status::default();
         assert!(!status.is_ready());
@@ -169,7 +201,7 @@ mod tests {
     #[test]
     fn readiness_names_verb_and_resource() {
         let status = Status::default();
-        let watch = |resource, required, state| WatchStatus { resource, required, state };
+        let watch = |resource, required, state| WatchStatus { resource, required, state, since: None };
         status.set_watches(vec![
             watch("services", true, WatchState::Current),
             watch("endpointslices", true, WatchState::Denied("watch")),

@@ -207,6 +207,8 @@ pub mod ede {
     pub const PROHIBITED: u16 = 18;
     pub const STALE_NXDOMAIN: u16 = 19;
     pub const NOT_AUTHORITATIVE: u16 = 20;
+    pub const NO_REACHABLE_AUTHORITY: u16 = 22;
+    pub const NETWORK_ERROR: u16 = 23;
 }
 
 /// What an OPT record says besides: left out where there is no room for it, before anything else is.
@@ -228,6 +230,7 @@ pub struct Writer<'m> {
     section: usize,
     counts: [u16; 3],
     truncated: bool,
+    recursion: bool,
 }
 
 /// The sections behind the question.
@@ -246,12 +249,34 @@ impl<'m> Writer<'m> {
     /// where one has to go out.
     pub fn new(message: &'m mut [u8], question_end: usize, limit: usize, edns: bool) -> Self {
         let limit = limit.min(message.len()) - if edns { OPT_LENGTH } else { 0 };
-        Self { message, at: question_end, limit, section: 0, counts: [0; 3], truncated: false }
+        Self { message, at: question_end, limit, section: 0, counts: [0; 3], truncated: false, recursion: false }
+    }
+
+    /// Goes on behind `answers` records of the answer section, which end at `at`.
+    pub fn resume(message: &'m mut [u8], at: usize, answers: u16, limit: usize, edns: bool) -> Self {
+        let mut writer = Self::new(message, at, limit, edns);
+        writer.counts[Section::Answer as usize] = answers;
+        writer
+    }
+
+    /// What [`Self::resume`] needs: where the next record would stand, and how many there are in the answer section.
+    pub fn so_far(&self) -> (usize, u16) {
+        (self.at, self.counts[Section::Answer as usize])
+    }
+
+    /// Whether the query in the message wants recursion.
+    pub fn is_recursion_desired(&self) -> bool {
+        is_recursion_desired(self.message)
     }
 
     /// Goes on with a later section.
     pub fn begin(&mut self, section: Section) {
         self.section = section as usize;
+    }
+
+    /// What RA will say (RFC 1035 section 4.1.1).
+    pub fn recursion_available(self, available: bool) -> Self {
+        Self { recursion: available, ..self }
     }
 
     /// Where the next record will stand, in octets from the start of the message.
@@ -330,10 +355,10 @@ impl<'m> Writer<'m> {
             self.message[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
             self.counts[Section::Additional as usize] += 1;
         }
-        // QR, the opcode and RD as they came, AA, TC; RA, Z, AD, CD clear.
+        // QR, the opcode and RD as they came, AA, TC, RA; Z, AD, CD clear.
         let kept = self.message[2] & 0x79;
         self.message[2] = 0x80 | kept | u8::from(authoritative) << 2 | u8::from(self.truncated) << 1;
-        self.message[3] = (rcode & 0x0f) as u8;
+        self.message[3] = u8::from(self.recursion) << 7 | (rcode & 0x0f) as u8;
         for (index, count) in self.counts.iter().enumerate() {
             self.message[6 + 2 * index..8 + 2 * index].copy_from_slice(&count.to_be_bytes());
         }
@@ -369,6 +394,16 @@ pub enum NameRef<'n> {
 /// A compression pointer to `position`, where it can be expressed (RFC 1035 section 4.1.4: 14 bits).
 pub fn pointer(position: usize) -> Option<u16> {
     (position < 0x4000).then_some(0xc000 | position as u16)
+}
+
+/// Whether the query in `message` has RD set (RFC 1035 section 4.1.1).
+pub fn is_recursion_desired(message: &[u8]) -> bool {
+    message[2] & 0x01 != 0
+}
+
+/// Sets RA in the response in `message` (RFC 1035 section 4.1.1).
+pub fn set_recursion_available(message: &mut [u8]) {
+    message[3] |= 0x80;
 }
 
 /// Turns the query in `message` into an error without an answer, and returns its length.

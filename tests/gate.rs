@@ -70,8 +70,8 @@ impl Gate {
         buffer[..packet.len()].copy_from_slice(packet);
         let peer = Peer { from: from.parse().unwrap(), to: SERVER.parse().unwrap() };
         let mut worker = Worker::new(self.metrics.worker());
-        let length = self.responder.respond(&mut worker, peer, transport, &mut buffer, packet.len());
-        let response = length.map(|length| buffer[..length].to_vec());
+        let reply = self.responder.respond(&mut worker, peer, transport, &mut buffer, packet.len());
+        let response = reply.length().map(|length| buffer[..length].to_vec());
         let moved = Event::ALL.iter().zip(before).filter(|(event, before)| self.metrics.total(**event) > *before);
         (response, moved.map(|(event, _)| *event).collect())
     }

@@ -1,9 +1,10 @@
 //! Request and zone in, response out: the one engine, whatever brought the request.
 //!
 //! [`Responder::respond`] is the door: the gate, then one `match` over what the zone says. A response is written in
-//! the buffer of the query, in `response.rs`; why a name does not resolve is added by `why.rs`. Row ids (N1, A4, ...)
-//! are those of `tests/rows.md`. Octets are `wire.rs`, what exists is `zone.rs`.
+//! the buffer of the query, in `response.rs`; why a name does not resolve is added by `why.rs`; what a resolver is
+//! asked for, if anything, is in `outside.rs`. Row ids (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`, what exists is `zone.rs`.
 
+mod outside;
 mod response;
 mod why;
 
@@ -13,22 +14,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::explain::{Absence, Asker, Finding};
-use crate::metrics::{Counters, Event};
+use crate::explain::{Absence, Asker, Busy, Finding};
+use crate::metrics::{Answered, Answers, CountedZone, Counters, Event};
+use crate::names::reverse::is_reverse;
 use crate::names::why::subject;
-use crate::names::{QueryName, WireName};
+use crate::names::{MAX_CHAIN, QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
 use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Remarks, Section, Writer, ede, rcode};
 use crate::zone::{EXPECTED_TTL, Lookup, Site, Zone};
 
+use outside::{Marks, Own};
 use response::Response;
 use why::{Budget, Explainer, Open};
 
-/// How deep a chain of CNAMEs inside the zones is followed (N14).
-const MAX_CHAIN: usize = 8;
+pub use outside::{Failure, ForeignRecord, Outside, Pending, Said};
 
 /// How a message came, and so how large a response may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,25 +60,73 @@ pub struct Access {
     pub silent: bool,
 }
 
+impl Access {
+    fn allows(&self, peer: Peer) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&peer.from.ip().to_canonical()))
+    }
+}
+
 /// What one worker needs for itself: room for a name, a counter that rotates RRsets, its event counters.
 pub struct Worker {
     /// Its counters.
     pub counters: Arc<Counters>,
+    answers: Arc<Answers>,
     name: QueryName,
     alias: QueryName,
     turn: u16,
     causes: Budget,
+    /// When the batch came in that is being answered.
+    begun: Option<Instant>,
 }
 
 impl Worker {
     /// For a thread that begins to work.
     pub fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, name: QueryName::default(), alias: QueryName::default(), turn: 0, causes: Budget::default() }
+        Self {
+            answers: counters.answers(),
+            counters,
+            name: QueryName::default(),
+            alias: QueryName::default(),
+            turn: 0,
+            causes: Budget::default(),
+            begun: None,
+        }
     }
 
     /// Begins a batch of messages: what was received together, `now`. Without it no cause is looked for.
     pub fn begin_batch(&mut self, now: Instant) {
         self.causes.refill(now);
+        self.begun = Some(now);
+    }
+
+    /// Counts the response in `message`.
+    pub fn count(&self, transport: Transport, message: &[u8], answered: Answered) {
+        count_response(&self.counters, &self.answers, transport, message, answered);
+    }
+
+    /// Ends a batch of messages: its responses are sent, `now`.
+    pub fn end_batch(&mut self, now: Instant) {
+        if let Some(begun) = self.begun.take() {
+            self.answers.took(now.saturating_duration_since(begun));
+        }
+    }
+}
+
+/// What becomes of a message.
+#[derive(Debug)]
+pub enum Reply {
+    /// It deserves no response: over UDP it is dropped, and a TCP connection is closed.
+    None,
+    /// The response, of so many octets, stands at the start of the message's buffer.
+    Here(usize),
+    /// A resolver has to be asked first: the buffer is as good as empty. Only where [`Responder::asking`] allows it.
+    Pending(Box<Pending>),
+}
+
+impl Reply {
+    /// The length of a response that is here.
+    pub fn length(&self) -> Option<usize> {
+        if let Self::Here(length) = self { Some(*length) } else { None }
     }
 }
 
@@ -83,19 +134,21 @@ impl Worker {
 pub struct Responder {
     zone: Arc<Zone>,
     status: Arc<Status>,
-    access: Access,
+    access: ArcSwap<Access>,
     explainer: Option<Explainer>,
+    outside: Option<Outside>,
     /// What everyone is told before everything was read.
     not_synced: String,
     /// Which of several replicas this is; empty where nobody said.
-    nsid: Box<[u8]>,
+    nsid: Arc<[u8]>,
 }
 
 impl Responder {
     /// Answers for `zone`, and explains to nobody.
     pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
         let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
-        Self { zone, status, access, explainer: None, not_synced, nsid: Box::default() }
+        let access = ArcSwap::from_pointee(access);
+        Self { zone, status, access, explainer: None, outside: None, not_synced, nsid: Arc::default() }
     }
 
     /// Also says which server it is, to allowed clients that ask (RFC 5001): at most 255 octets.
@@ -105,14 +158,27 @@ impl Responder {
 
     /// Also says why names do not resolve, to the clients in `to`; to nobody where this is empty.
     pub fn explaining(self, asker: Asker, to: Vec<IpNet>) -> Self {
-        Self { explainer: (!to.is_empty()).then(|| Explainer::new(asker, to)), ..self }
+        Self { explainer: Some(Explainer::new(asker, to)), ..self }
+    }
+
+    /// From now on others are answered, and told why names do not resolve. The latter only where somebody could be told
+    /// before: see [`Responder::explaining`].
+    pub fn change_clients(&self, access: Access, to: Vec<IpNet>) {
+        self.access.store(Arc::new(access));
+        if let Some(explainer) = &self.explainer {
+            explainer.change_clients(to);
+        }
+    }
+
+    /// Also leaves to a resolver what `outside` says.
+    pub fn asking(self, outside: Outside) -> Self {
+        Self { outside: Some(outside), ..self }
     }
 
     /// Reads the query in `message[..length]` and writes the response over it, from the start of `message`.
     ///
-    /// Returns the length of the response in octets, or `None` where the message deserves none: over UDP it is then
-    /// dropped, and a TCP connection is closed. Never panics: a panic inside is caught and answered with SERVFAIL.
-    /// `message` is at least 1232 octets long for UDP (the whole slot of the datagram), 65,535 for TCP.
+    /// Never panics: a panic inside is caught and answered with SERVFAIL. `message` is at least 1232 octets long for
+    /// UDP (the whole slot of the datagram), 65,535 for TCP. A response that is pending is not counted.
     pub fn respond(
         &self,
         worker: &mut Worker,
@@ -120,31 +186,28 @@ impl Responder {
         transport: Transport,
         message: &mut [u8],
         length: usize,
-    ) -> Option<usize> {
-        let (response, rcode) = guarded(message, |message| self.answer(worker, peer, transport, message, length))
-            .unwrap_or_else(|servfail| {
-                worker.counters.count(Event::Panics);
-                Some((servfail, rcode::SERVFAIL))
-            })?;
-        worker.counters.count(rcode_event(rcode));
-        if message[2] & 0x02 != 0 {
-            let udp = transport == Transport::Udp;
-            worker.counters.count(if udp { Event::TruncatedUdp } else { Event::TruncatedTcp });
+    ) -> Reply {
+        let received = Received { peer, transport, length };
+        let made = guarded(message, |message| self.answer(worker, received, message));
+        let made = made.unwrap_or_else(|servfail| {
+            worker.counters.count(Event::Panics);
+            Made::Response(Written::unread(servfail, rcode::SERVFAIL))
+        });
+        match made {
+            Made::Response(written) => {
+                worker.count(transport, message, written.answered(length));
+                Reply::Here(written.length)
+            }
+            Made::Nothing => Reply::None,
+            Made::Pending(pending) => Reply::Pending(pending),
         }
-        Some(response)
     }
 
-    fn answer(
-        &self,
-        worker: &mut Worker,
-        peer: Peer,
-        transport: Transport,
-        message: &mut [u8],
-        length: usize,
-    ) -> Option<(usize, u16)> {
+    fn answer(&self, worker: &mut Worker, received: Received, message: &mut [u8]) -> Made {
+        let Received { peer, length, .. } = received;
         let drop = |worker: &Worker, event| {
             worker.counters.count(event);
-            None
+            Made::Nothing
         };
         if let Err(event) = wire::gate(&message[..length]) {
             return drop(worker, event);
@@ -152,20 +215,29 @@ impl Responder {
         if !is_client(peer) {
             return drop(worker, Event::DroppedSource);
         }
-        let allowed = self.allows(peer);
-        if !allowed && self.access.silent {
+        let access = self.access.load();
+        let allowed = access.allows(peer);
+        if !allowed && access.silent {
             return drop(worker, Event::DroppedNotAllowed);
         }
         match wire::read(&message[..length], &mut worker.name) {
-            Ok(query) if allowed => Some(self.resolve(worker, peer, transport, message, query)),
-            Ok(Query { question_end, edns, .. }) => {
+            Ok(query) if allowed => {
+                let made = self.resolve(worker, received, message, query);
+                if self.serves(peer) {
+                    wire::set_recursion_available(message);
+                }
+                made
+            }
+            Ok(query) => {
+                let Query { question_end, edns, .. } = query;
                 let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
                 let remarks = Remarks { nsid: &[], error: Some((ede::PROHIBITED, "")) };
-                Some((wire::refuse(message, refusal, remarks), rcode::REFUSED))
+                let length = wire::refuse(message, refusal, remarks);
+                Made::Response(Written::to(query, length, rcode::REFUSED, CountedZone::OUTSIDE))
             }
             Err(refusal) => {
                 let refusal = if allowed { refusal } else { Refusal::header_only(rcode::REFUSED) };
-                Some((wire::refuse(message, refusal, self.remarks(None)), refusal.rcode))
+                Made::Response(Written::unread(wire::refuse(message, refusal, self.remarks(None)), refusal.rcode))
             }
         }
     }
@@ -174,53 +246,79 @@ impl Responder {
         Remarks { nsid: &self.nsid, error }
     }
 
-    fn allows(&self, peer: Peer) -> bool {
-        let allow = &self.access.allow;
-        allow.is_empty() || allow.iter().any(|network| network.contains(&peer.from.ip().to_canonical()))
-    }
-
-    fn resolve(
-        &self,
-        worker: &mut Worker,
-        peer: Peer,
-        transport: Transport,
-        message: &mut [u8],
-        query: Query,
-    ) -> (usize, u16) {
+    fn resolve(&self, worker: &mut Worker, received: Received, message: &mut [u8], query: Query) -> Made {
+        let Received { peer, transport, .. } = received;
         worker.turn = worker.turn.wrapping_add(1);
-        let refuse = |message: &mut [u8], rcode, error| {
+        let refuse = |message: &mut [u8], zone, rcode, error| {
             let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
-            (wire::refuse(message, refusal, self.remarks(Some(error))), rcode)
+            let length = wire::refuse(message, refusal, self.remarks(Some(error)));
+            Made::Response(Written::to(query, length, rcode, zone))
         };
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
-            return refuse(message, rcode::REFUSED, (ede::PROHIBITED, "zone transfers are not offered"));
+            let error = (ede::PROHIBITED, "zone transfers are not offered");
+            return refuse(message, CountedZone::OUTSIDE, rcode::REFUSED, error);
         }
         let limit = if transport == Transport::Udp { wire::udp_limit(query.edns) } else { MAX_TCP };
         let mut response = Response {
             writer: Writer::new(message, query.question_end, limit, query.edns.is_some()),
-            ttl: self.zone.settings().ttl,
+            ttl: self.zone.ttl(),
             turn: usize::from(query.id.wrapping_add(worker.turn)),
+            zone: CountedZone::OUTSIDE,
         };
         // Once: what one response says about the data is one state of it.
         let state = self.status.data_state();
-        match self.write(worker, peer, query, state, &mut response) {
-            Outcome::Answered(rcode, _) if state == DataState::Stale => {
+        let outcome = self.write(worker, peer, query, state, &mut response);
+        let zone = response.zone;
+        match outcome {
+            Outcome::Answered(rcode, _) if state.is_old() => {
+                worker.counters.count(Event::StaleAnswers);
                 let sentence = self.status.sentence();
                 let remarks = self.remarks(Some((stale(rcode), &sentence)));
-                (response.writer.finish(rcode, true, query.edns, remarks), rcode)
+                let length = response.writer.finish(rcode, true, query.edns, remarks);
+                Made::Response(Written::to(query, length, rcode, zone))
             }
             Outcome::Answered(rcode, open) => {
                 let cause = open.and_then(|open| self.cause(worker, peer, query, open));
                 let error = cause.map(|cause| (cause.code(), cause.brief()));
                 let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-                (response.writer.finish(rcode, true, query.edns, self.remarks(error)), rcode)
+                let length = response.writer.finish(rcode, true, query.edns, self.remarks(error));
+                Made::Response(Written::to(query, length, rcode, zone))
             }
-            Outcome::NotInZone => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
+            Outcome::LeavesZones => {
+                let (at, answers) = response.writer.so_far();
+                let stale = state.is_old().then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
+                let own = Own::Alias { answers, note: stale };
+                let asked = (worker.alias.to_wire(), &message[..at]);
+                let marks = Marks { served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone };
+                Made::Pending(Pending::new(received, query, asked, own, marks))
+            }
+            Outcome::NotInZone => match &self.outside {
+                Some(outside) if outside.serves(peer) && wire::is_recursion_desired(message) => {
+                    // Which reverse names are ours is known with the addresses.
+                    if state == DataState::NotSynced && is_reverse(&worker.name) {
+                        return refuse(message, zone, rcode::SERVFAIL, (ede::NOT_READY, &self.not_synced));
+                    }
+                    let zone = CountedZone::FORWARDED;
+                    match outside.special(&worker.name) {
+                        Some(special) => {
+                            let (length, rcode) =
+                                outside::write_special(special, message, query, (limit, self.remarks(None)));
+                            Made::Response(Written::to(query, length, rcode, zone))
+                        }
+                        None => {
+                            let asked = (worker.name.to_wire(), &message[..query.question_end]);
+                            let marks = Marks { served: true, nsid: Arc::clone(&self.nsid), zone };
+                            Made::Pending(Pending::new(received, query, asked, Own::Nothing, marks))
+                        }
+                    }
+                }
+                _ => refuse(message, zone, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
+            },
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
-                let told = !sentence.is_empty() && self.tells(peer);
+                let told = !sentence.is_empty() && state == DataState::NotSynced && self.tells(peer);
                 let text = if told { sentence.as_str() } else { &self.not_synced };
-                refuse(message, rcode::SERVFAIL, (ede::NOT_READY, text))
+                refuse(message, zone, rcode::SERVFAIL, (ede::NOT_READY, text))
             }
         }
     }
@@ -232,10 +330,16 @@ impl Responder {
     /// Why there is no answer: only for those who are told, where it goes out, and where it is likely to be known.
     fn cause(&self, worker: &mut Worker, peer: Peer, query: Query, open: Open) -> Option<Finding> {
         let explainer = self.explainer.as_ref().filter(|_| query.edns.is_some())?;
-        let worth = why::is_worth_asking(&self.zone, &worker.name, query.qtype, open)
-            && explainer.tells(peer)
-            && worker.causes.take();
-        if worth { explainer.cause(&worker.name, query.qtype, open) } else { None }
+        if !why::is_worth_asking(&self.zone, &worker.name, query.qtype, open) || !explainer.tells(peer) {
+            return None;
+        }
+        let looked = if worker.causes.take() { explainer.cause(&worker.name, query.qtype, open) } else { Err(Busy) };
+        match &looked {
+            Ok(Some(cause)) => worker.counters.count_told(cause.identity().1),
+            Ok(None) => {}
+            Err(Busy) => worker.counters.count(Event::CausesNotLookedFor),
+        }
+        looked.ok().flatten()
     }
 
     /// Writes answer and authority, and follows CNAMEs inside the zones.
@@ -248,21 +352,24 @@ impl Responder {
         response: &mut Response<'_>,
     ) -> Outcome {
         let not_ready = state == DataState::NotSynced;
+        // A snapshot may be from before a name: what it does not know is not denied.
+        let restored = state == DataState::Restored;
         let name = &worker.name;
-        let first = self.zone.look_up(name, query.qtype, |lookup| match lookup {
-            Lookup::NotInZone => Step::NotInZone,
-            _ if not_ready => Step::NotReady,
-            lookup => {
-                let names = Names::of_question(&lookup, name);
-                match self.asks_why(name, peer, &lookup) {
-                    None => self.write_lookup(name, names, query, lookup, response),
-                    // A name that exists, and has nothing but a text.
-                    Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
-                        self.deny(names, site, false, response);
-                        Step::Done(rcode::NOERROR)
-                    }
-                    Some((site, labels)) => Step::Why(labels, site.apex_at),
+        let first = self.zone.look_up(name, query.qtype, |lookup| {
+            let Some(site) = lookup.site() else { return Step::NotInZone };
+            response.zone = CountedZone::ours(site.number);
+            if not_ready || restored && matches!(lookup, Lookup::NxDomain(..)) {
+                return Step::NotReady;
+            }
+            let names = Names::of_question(site, name);
+            match self.asks_why(name, peer, &lookup) {
+                None => self.write_lookup(name, names, query, lookup, response),
+                // A name that exists, and has nothing but a text.
+                Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
+                    self.deny(names, site, false, response);
+                    Step::Done(rcode::NOERROR)
                 }
+                Some((site, labels)) => Step::Why(labels, site.apex_at),
             }
         });
         match first {
@@ -275,10 +382,16 @@ impl Responder {
             Step::NotInZone => Outcome::NotInZone,
             Step::NotReady => Outcome::NotReady,
             Step::Circle => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
-            Step::Follow(target, owner) => {
-                let (rcode, ends) = self.follow(worker, query, target, owner, response);
-                Outcome::Answered(rcode, (!ends || rcode == rcode::NXDOMAIN).then_some(Open::Chain))
-            }
+            Step::Follow(target, owner) => match self.follow(worker, query, target, owner, response) {
+                End::At(rcode::NXDOMAIN) if restored => Outcome::NotReady,
+                End::At(rcode) => Outcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Open::Chain)),
+                End::Never => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
+                // Who does not want recursion follows the rest itself.
+                End::Outside if self.follows_outside(peer) && response.writer.is_recursion_desired() => {
+                    Outcome::LeavesZones
+                }
+                End::Outside => Outcome::Answered(rcode::NOERROR, None),
+            },
             Step::Why(labels, apex_at) => {
                 response.text(&self.why(worker, labels, apex_at, state));
                 Outcome::Answered(rcode::NOERROR, None)
@@ -298,16 +411,24 @@ impl Responder {
     fn why(&self, worker: &mut Worker, labels: Range<usize>, apex_at: usize, state: DataState) -> String {
         worker.alias.set_subject(&worker.name, labels, apex_at);
         let mut text = match &self.explainer {
-            Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias),
-            _ => why::busy(),
+            Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias, &worker.counters),
+            _ => why::busy(&worker.counters),
         };
-        if state == DataState::Stale {
+        if state.is_old() {
             text = format!("{text}; {}", *self.status.sentence());
         }
         text
     }
 
-    /// Follows a chain of CNAMEs, and returns the rcode of its last name (RFC 6604 section 2.1), and whether it ends.
+    fn follows_outside(&self, peer: Peer) -> bool {
+        self.outside.as_ref().is_some_and(|outside| outside.aliases || outside.serves(peer))
+    }
+
+    fn serves(&self, peer: Peer) -> bool {
+        self.outside.as_ref().is_some_and(|outside| outside.serves(peer))
+    }
+
+    /// Follows a chain of CNAMEs. Where it leaves the zones, the name there is the worker's alias.
     fn follow(
         &self,
         worker: &mut Worker,
@@ -315,28 +436,27 @@ impl Responder {
         target: WireName,
         owner: u16,
         response: &mut Response<'_>,
-    ) -> (u16, bool) {
+    ) -> End {
         let mut visited = vec![worker.name.to_wire(), target];
         let mut owner = owner;
         while let Some(target) = visited.last() {
             worker.alias.set(target);
             let names = Names { owner, apex: None };
-            let step = self.zone.look_up(&worker.alias, query.qtype, |lookup| match lookup {
-                // N14: names outside are not chased.
-                Lookup::NotInZone => Step::Done(rcode::NOERROR),
-                lookup => self.write_lookup(&worker.alias, names, query, lookup, response),
+            let step = self.zone.look_up(&worker.alias, query.qtype, |lookup| {
+                self.write_lookup(&worker.alias, names, query, lookup, response)
             });
             match step {
                 Step::Follow(next, at) if visited.len() <= MAX_CHAIN && !visited.contains(&next) => {
                     visited.push(next);
                     owner = at;
                 }
-                Step::Done(rcode) | Step::Denied(rcode, _) => return (rcode, true),
-                Step::Follow(..) | Step::Circle => return (rcode::NOERROR, false),
-                _ => return (rcode::NOERROR, true),
+                Step::Done(rcode) | Step::Denied(rcode, _) => return End::At(rcode),
+                Step::Follow(..) | Step::Circle => return End::Never,
+                Step::NotInZone => return End::Outside,
+                _ => break,
             }
         }
-        (rcode::NOERROR, true)
+        End::At(rcode::NOERROR)
     }
 
     fn write_lookup(
@@ -373,17 +493,14 @@ impl Responder {
 
     /// RFC 2308 sections 2 and 3: a negative answer carries the SOA, with the TTL that it may be kept for.
     fn deny(&self, names: Names, site: Site<'_>, expected: bool, response: &mut Response<'_>) {
-        let negative = self.zone.settings().negative_ttl;
+        let negative = self.zone.negative_ttl();
         response.writer.begin(Section::Authority);
         response.soa(names, site, if expected { negative.min(EXPECTED_TTL) } else { negative }, &self.zone);
     }
 }
 
 /// Answers, or catches the panic of it: then `message` is SERVFAIL, and its length the error.
-fn guarded(
-    message: &mut [u8],
-    answer: impl FnOnce(&mut [u8]) -> Option<(usize, u16)>,
-) -> Result<Option<(usize, u16)>, usize> {
+fn guarded<T>(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> T) -> Result<T, usize> {
     let mut header = [0; 4];
     header.copy_from_slice(&message[..4]);
     catch_unwind(AssertUnwindSafe(|| answer(message))).map_err(|_| {
@@ -404,24 +521,79 @@ fn stale(rcode: u16) -> u16 {
     if rcode == rcode::NXDOMAIN { ede::STALE_NXDOMAIN } else { ede::STALE_ANSWER }
 }
 
-fn rcode_event(rcode: u16) -> Event {
-    match rcode {
-        rcode::NOERROR => Event::NoError,
-        rcode::FORMERR => Event::FormErr,
-        rcode::SERVFAIL => Event::ServFail,
-        rcode::NXDOMAIN => Event::NxDomain,
-        rcode::NOTIMP => Event::NotImp,
-        rcode::REFUSED => Event::Refused,
-        _ => Event::OtherCode,
+/// Counts the response in `message`.
+pub fn count_response(
+    counters: &Counters,
+    answers: &Answers,
+    transport: Transport,
+    message: &[u8],
+    answered: Answered,
+) {
+    answers.count(answered);
+    if message[2] & 0x02 != 0 {
+        counters.count(if transport == Transport::Udp { Event::TruncatedUdp } else { Event::TruncatedTcp });
     }
+}
+
+/// A response, and what is counted of it.
+struct Written {
+    length: usize,
+    rcode: u16,
+    zone: CountedZone,
+    qtype: u16,
+    dnssec_ok: bool,
+}
+
+impl Written {
+    fn to(query: Query, length: usize, rcode: u16, zone: CountedZone) -> Self {
+        let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+        Self { length, rcode, zone, qtype: query.qtype, dnssec_ok }
+    }
+
+    /// To what could not be read, or was read no further.
+    fn unread(length: usize, rcode: u16) -> Self {
+        Self { length, rcode, zone: CountedZone::OUTSIDE, qtype: 0, dnssec_ok: false }
+    }
+
+    fn answered(&self, query: usize) -> Answered {
+        let Self { length, rcode, zone, qtype, dnssec_ok } = *self;
+        Answered { zone, qtype, dnssec_ok, rcode, query, response: length }
+    }
+}
+
+/// A message that came in.
+#[derive(Clone, Copy, Debug)]
+struct Received {
+    peer: Peer,
+    transport: Transport,
+    /// In octets.
+    length: usize,
+}
+
+/// What became of a message.
+enum Made {
+    Nothing,
+    Response(Written),
+    Pending(Box<Pending>),
 }
 
 /// What became of a query.
 enum Outcome {
     /// With this rcode, and perhaps with something to explain.
     Answered(u16, Option<Open>),
+    /// The last CNAME leads out of the zones, and is to be followed there.
+    LeavesZones,
     NotInZone,
     NotReady,
+}
+
+/// Where a chain of CNAMEs ends.
+enum End {
+    /// At a name with this rcode (RFC 6604 section 2.1).
+    At(u16),
+    /// At a name outside the zones.
+    Outside,
+    Never,
 }
 
 /// What became of one name.
@@ -451,14 +623,8 @@ struct Names {
 }
 
 impl Names {
-    fn of_question(lookup: &Lookup<'_>, name: &QueryName) -> Self {
-        let apex = match lookup {
-            Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) | Lookup::NxDomain(site, _) => {
-                wire::pointer(wire::HEADER + name.offset(site.apex_at))
-            }
-            Lookup::NotInZone => None,
-        };
-        Self { owner: QUESTION, apex }
+    fn of_question(site: &Site<'_>, name: &QueryName) -> Self {
+        Self { owner: QUESTION, apex: wire::pointer(wire::HEADER + name.offset(site.apex_at)) }
     }
 }
 
@@ -472,10 +638,12 @@ mod tests {
         message.resize(1232, 0);
         let length = guarded(&mut message, |message| {
             message[..100].fill(0xff);
-            panic!("on purpose");
+            if message.len() == 1232 {
+                panic!("on purpose");
+            }
         });
-        assert_eq!(length, Err(12));
+        assert!(matches!(length, Err(12)));
         assert_eq!(message[..12], [0x12, 0x34, 0x81, 0x02, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(guarded(&mut message, |_| Some((7, 0))), Ok(Some((7, 0))));
+        assert_eq!(guarded(&mut message, |_| 7), Ok(7));
     }
 }

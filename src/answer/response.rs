@@ -1,6 +1,7 @@
 //! How each kind of RRset is written into a response: what fits, from where, under which names.
 
 use super::{Names, Step};
+use crate::metrics::CountedZone;
 use crate::names::{HOSTMASTER, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
 use crate::records::{Addresses, OwnName, PtrName, RRset, Server, Servers};
 use crate::rtype;
@@ -13,6 +14,8 @@ pub(super) struct Response<'m> {
     pub(super) ttl: u32,
     /// Where RRsets begin, before they are taken modulo their length (A6).
     pub(super) turn: usize,
+    /// What it counts for.
+    pub(super) zone: CountedZone,
 }
 
 impl Response<'_> {
@@ -23,7 +26,7 @@ impl Response<'_> {
             RRset::Srv(servers) => self.servers(names.owner, site.forward, servers),
             RRset::Ptr(pointers) => self.pointers(names.owner, site, pointers),
             RRset::Txt(text) => self.one(names.owner, rtype::TXT, VERSION_TTL, &[&[text.len() as u8], text]),
-            RRset::Soa => self.soa(names, site, zone.settings().negative_ttl, zone),
+            RRset::Soa => self.soa(names, site, zone.negative_ttl(), zone),
             RRset::Ns => {
                 let target = self.writer.position() + 12;
                 let (label, rest) = name_server(names, site);
@@ -161,7 +164,7 @@ impl Response<'_> {
         let owner = names.apex.map_or(NameRef::Whole(site.apex), NameRef::Pointer);
         let mut numbers = [0; 20];
         let [refresh, retry, expire] = SOA_TIMERS;
-        let values = [zone.serial(), refresh, retry, expire, zone.settings().negative_ttl];
+        let values = [zone.serial(), refresh, retry, expire, zone.negative_ttl()];
         for (place, value) in numbers.chunks_exact_mut(4).zip(values) {
             place.copy_from_slice(&value.to_be_bytes());
         }

@@ -4,12 +4,15 @@
 //! that ordinary traffic (search lists, AAAA of IPv4-only names) never comes to the objects. Who asks them at all is
 //! bounded: by `--explain-to`, and by a [`Budget`]. Not here: what is the matter (`explain`).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::Peer;
 use crate::explain::{Absence, Asked, Asker, Busy, Finding, Outcome};
+use crate::metrics::{Counters, Event};
 use crate::names::labels::is_ordinal;
 use crate::names::{Owner, QueryName, WireName, meant, owner};
 use crate::records::RRset;
@@ -66,33 +69,38 @@ pub(super) enum Open {
 /// Explains to some clients.
 pub(super) struct Explainer {
     asker: Asker,
-    clients: Vec<IpNet>,
+    clients: ArcSwap<Vec<IpNet>>,
 }
 
 impl Explainer {
     /// Explains to `clients` what `asker` knows.
     pub(super) fn new(asker: Asker, clients: Vec<IpNet>) -> Self {
-        Self { asker, clients }
+        Self { asker, clients: ArcSwap::from_pointee(clients) }
+    }
+
+    /// From now on others are told.
+    pub(super) fn change_clients(&self, clients: Vec<IpNet>) {
+        self.clients.store(Arc::new(clients));
     }
 
     /// Whether a client is told.
     pub(super) fn tells(&self, peer: Peer) -> bool {
         let client = peer.from.ip().to_canonical();
-        self.clients.iter().any(|network| network.contains(&client))
+        self.clients.load().iter().any(|network| network.contains(&client))
     }
 
-    /// The cause that goes out with an answer; none where none is certain, and where the objects are being changed.
-    pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Open) -> Option<Finding> {
+    /// The cause that goes out with an answer; none where none is certain.
+    pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Open) -> Result<Option<Finding>, Busy> {
         let (outcome, absence) = match open {
             Open::NxDomain(_, absence) => (Outcome::NxDomain, absence),
             Open::NoData(_) => (Outcome::NoData, None),
             Open::Chain => (Outcome::Found, None),
         };
-        self.asker.first(&Asked { name, qtype, outcome, absence }).ok().flatten()
+        self.asker.first(&Asked { name, qtype, outcome, absence })
     }
 
     /// The text at `_why.NAME`.
-    pub(super) fn text(&self, zone: &Zone, name: &QueryName) -> String {
+    pub(super) fn text(&self, zone: &Zone, name: &QueryName, counters: &Counters) -> String {
         let seen = see(zone, name);
         let (outcome, absence) = match &seen {
             Seen::Records(counts) => return format!("RESOLVES: {}", counts.join(", ")),
@@ -101,8 +109,11 @@ impl Explainer {
             Seen::Missing(absence) => (Outcome::NxDomain, *absence),
         };
         match (self.asker.first(&Asked { name, qtype: rtype::A, outcome, absence }), seen) {
-            (Err(Busy), _) => busy(),
-            (Ok(Some(finding)), _) => finding.brief(),
+            (Err(Busy), _) => busy(counters),
+            (Ok(Some(finding)), _) => {
+                counters.count_told(finding.identity().1);
+                finding.brief()
+            }
             (Ok(None), Seen::Alias(target)) => format!("ALIAS: the name stands for {target}"),
             (Ok(None), Seen::Missing(_)) => {
                 format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")
@@ -113,7 +124,8 @@ impl Explainer {
 }
 
 /// The text where the objects are being changed just now, or too much is asked.
-pub(super) fn busy() -> String {
+pub(super) fn busy(counters: &Counters) -> String {
+    counters.count(Event::CausesNotLookedFor);
     "BUSY: the cause was not looked for, to keep nobody waiting; ask again".to_owned()
 }
 

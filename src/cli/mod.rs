@@ -13,10 +13,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Export, Origins, Question, Strictness};
+use crate::config::{Config, Doctor, Export, Origins, Question, Strictness};
 
 use layers::layered;
-use options::{CheckArgs, ExplainArgs, ExportArgs, LISTENING, Options};
+use options::{CheckArgs, DoctorArgs, ExplainArgs, ExportArgs, FORWARDING, LISTENING, Options};
 
 /// The name of the program.
 pub const NAME: &str = env!("CARGO_PKG_NAME");
@@ -35,6 +35,8 @@ pub enum Invocation {
     Explain(Config, Question),
     /// Say which names will not come out as meant.
     Check(Config, Strictness),
+    /// Look at the way from this machine's resolver to the server.
+    Doctor(Doctor),
     /// Show the configuration.
     PrintConfig(Config, Origins),
     /// Show a shell's completion script.
@@ -51,6 +53,14 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// What is wrong, in one sentence.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Clap(error) => layers::sentence(error),
+            Self::WrongUse(sentence) => sentence.clone(),
+        }
+    }
+
     /// Says so, and gives the exit status.
     pub fn report(&self) -> ExitCode {
         // Nobody is left to tell if even this cannot be written.
@@ -64,6 +74,20 @@ impl Stop {
                 ExitCode::from(WRONG_USE)
             }
         }
+    }
+}
+
+/// Reads the configuration of this process again: its own command line and environment, and the file as it is now.
+///
+/// # Errors
+///
+/// One sentence.
+pub fn read_again() -> Result<Config, String> {
+    match read(std::env::args_os()) {
+        Ok(Invocation::Serve(config)) => Ok(config),
+        // What a process is called with does not change.
+        Ok(_) => Err("this process does not serve".to_owned()),
+        Err(stop) => Err(stop.sentence()),
     }
 }
 
@@ -86,6 +110,7 @@ pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop
         Command::Check { strictness, options } => {
             Invocation::Check(options.config(&origins).map_err(Stop::WrongUse)?, strictness.into())
         }
+        Command::Local { command: LocalCommand::Doctor(args) } => Invocation::Doctor(args.into()),
         Command::Config { command: ConfigCommand::Print(options) } => {
             Invocation::PrintConfig(options.config(&origins).map_err(Stop::WrongUse)?, origins)
         }
@@ -100,7 +125,8 @@ pub fn command() -> clap::Command {
     ["records", "explain", "check"].into_iter().fold(Cli::command(), |command, quiet| {
         command.mut_subcommand(quiet, |quiet| {
             quiet.mut_args(|arg| {
-                let hidden = arg.get_help_heading() == Some(LISTENING) && arg.get_id() != "listen";
+                let heading = arg.get_help_heading();
+                let hidden = heading == Some(LISTENING) && arg.get_id() != "listen" || heading == Some(FORWARDING);
                 arg.hide(hidden)
             })
         })
@@ -147,6 +173,11 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Names of the cluster on this machine.
+    Local {
+        #[command(subcommand)]
+        command: LocalCommand,
+    },
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -164,6 +195,14 @@ enum Command {
 enum ConfigCommand {
     /// Show the configuration that flags, environment and file make, as a file, with where each value came from.
     Print(Options),
+}
+
+#[derive(Debug, Subcommand)]
+enum LocalCommand {
+    /// Look at the way from this machine's resolver to the server, and say what is wrong with it and what to do.
+    ///
+    /// Exit status: 0 if nothing is wrong, 1 if something is, 2 for wrong use.
+    Doctor(DoctorArgs),
 }
 
 #[cfg(test)]
@@ -192,7 +231,7 @@ mod tests {
             | Invocation::Explain(config, _)
             | Invocation::Check(config, _)
             | Invocation::PrintConfig(config, _) => config,
-            Invocation::Completions(_) => panic!("no configuration"),
+            Invocation::Doctor(_) | Invocation::Completions(_) => panic!("no configuration"),
         }
     }
 
@@ -247,6 +286,30 @@ mod tests {
         };
         assert!(config.explain_to.is_empty());
         assert!(print::text(&config, &origins).contains("explain-to = \"none\""));
+    }
+
+    #[test]
+    fn who_is_asked_for_names_of_others() {
+        let forward = |line: &str| config(line).forward;
+        let off = forward("serve --demo");
+        assert!(off.to.is_empty() && off.aliases.is_empty());
+        let some = forward("serve --demo --forward system,192.0.2.1 --forward tls://[2001:db8::1]#dns.example");
+        assert_eq!(some.to.len(), 3);
+        assert_eq!(some.clients.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.0/8", "::1/128"]);
+        let some = forward("serve --demo --forward ::1 --forward-for 10.0.0.0/8 --upstream 192.0.2.1:5353");
+        assert_eq!(some.clients.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8"]);
+        assert_eq!(some.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1:5353"]);
+        for (line, error) in [
+            ("--forward-for 10.0.0.0/8", "--forward-for (flag) says for whom --forward asks, and that is not set"),
+            ("--forward ::1,[::1]:53", "--forward [::1]:53 is given twice"),
+            ("--upstream system --upstream system", "--upstream system is given twice"),
+        ] {
+            assert_eq!(run(&format!("serve --demo {line}")).unwrap_err(), error);
+        }
+        // What is printed without upstreams can be read again.
+        let Ok(Invocation::PrintConfig(config, origins)) = run("config print --demo") else { panic!("it is good") };
+        let file = file_with(&print::text(&config, &origins));
+        assert!(run(&format!("serve --config {}", file.path().display())).is_ok());
     }
 
     #[test]

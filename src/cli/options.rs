@@ -13,10 +13,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::values::{self, ExplainTo, Simulate};
+use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
-    AskedName, Clients, Config, Export, Form, Listen, Log, LogFilter, LogFormat, ManifestPath, NotAllowed, Origins,
-    Output, Question, Source, Strictness, Tcp, default_workers,
+    Admin, AskedName, Clients, Config, Doctor, Export, Form, Forward, Listen, Log, LogFilter, LogFormat, ManifestPath,
+    NotAllowed, Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source, Strictness, Tcp, Upstream,
+    default_lame_duck, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
@@ -38,6 +39,10 @@ pub(super) struct Options {
     objects: ObjectOptions,
     #[command(flatten)]
     listening: ListeningOptions,
+    #[command(flatten)]
+    life: LifeOptions,
+    #[command(flatten)]
+    forwarding: ForwardingOptions,
     #[command(flatten)]
     log: LogOptions,
 }
@@ -148,6 +153,15 @@ struct ObjectOptions {
         default_missing_value = "true"
     )]
     simulate: Option<Simulate>,
+    /// Keep what is known of a cluster in this file, and answer from it, as stale, after a start without the API server.
+    #[arg(long, env = "HEADLESS_DNS_SNAPSHOT", value_name = "FILE")]
+    snapshot: Option<PathBuf>,
+    /// Refuse a snapshot that was not true for so long, in seconds, 1 to 31536000.
+    #[arg(
+        long, env = "HEADLESS_DNS_SNAPSHOT_MAX_AGE", value_name = "SECONDS", default_value = "86400",
+        value_parser = seconds(1, 31_536_000)
+    )]
+    snapshot_max_age: Duration,
     /// Watch this namespace of a cluster only, for which a Role is enough [default: all]; in manifests, the namespace
     /// of objects that name none [default: default]; for explain, that of who asks for a short name.
     #[arg(
@@ -170,6 +184,9 @@ struct ObjectOptions {
 
 /// The heading of what concerns listening only.
 pub(super) const LISTENING: &str = "Listening";
+
+/// The heading of what concerns names of others only.
+pub(super) const FORWARDING: &str = "Names of others";
 
 /// The clients that are told why: this machine, RFC 1918, RFC 6598, RFC 4193, and the link (RFC 4291 section 2.5.6).
 const NEAR: [&str; 8] =
@@ -225,6 +242,62 @@ struct ListeningOptions {
         value_parser = seconds(1, 3600)
     )]
     tcp_idle: Duration,
+    /// Serve /livez, /readyz and /metrics over HTTP here, and from a loopback address the status page and /api too; an
+    /// address alone means port 9153; none for nowhere, the default with --manifests and --demo.
+    #[arg(long, env = "HEADLESS_DNS_ADMIN", value_name = "ADDR:PORT", default_value = "127.0.0.1:9153")]
+    admin: AdminAddress,
+    /// Serve all of that here too: the status page and /api show every name of the cluster to whoever asks.
+    #[arg(
+        long, env = "HEADLESS_DNS_ADMIN_API", value_name = "ADDR:PORT", value_parser = values::admin
+    )]
+    admin_api: Option<SocketAddr>,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = LISTENING)]
+struct LifeOptions {
+    /// After SIGTERM, answer this long before the sockets close, in seconds, 0 to 3600 [default: 5 in a Pod that watches
+    /// its cluster, else 0].
+    #[arg(long, env = "HEADLESS_DNS_LAME_DUCK", value_name = "SECONDS", value_parser = seconds(0, 3600))]
+    lame_duck: Option<Duration>,
+    /// Take the place, and the sockets, of the server that has this Unix socket, once everything was read; then the next
+    /// one can do so.
+    #[arg(long, env = "HEADLESS_DNS_TAKEOVER", value_name = "PATH")]
+    takeover: Option<PathBuf>,
+}
+
+/// The clients for whom names of others are looked up: never an open resolver (RFC 5358).
+const HERE: [&str; 2] = ["127.0.0.0/8", "::1"];
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = FORWARDING)]
+struct ForwardingOptions {
+    /// Ask this server for names outside the zones: an address with or without a port, tls://ADDRESS#NAME, or system
+    /// for those of /etc/resolv.conf; may be repeated.
+    #[arg(long, env = "HEADLESS_DNS_FORWARD", value_name = "SERVER", value_delimiter = ',')]
+    forward: Vec<Upstream>,
+    /// For clients of this network only; others get REFUSED; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_FORWARD_FOR", value_name = "CIDR", value_delimiter = ',',
+        default_values = HERE, value_parser = values::network
+    )]
+    forward_for: Vec<IpNet>,
+    /// Ask this server, written as for --forward, for the outside names that ExternalName Services stand for, for
+    /// every client; may be repeated.
+    #[arg(long, env = "HEADLESS_DNS_UPSTREAM", value_name = "SERVER", value_delimiter = ',')]
+    upstream: Vec<Upstream>,
+}
+
+impl ForwardingOptions {
+    fn forward(self, origins: &Origins) -> Result<Forward, String> {
+        let Self { forward: to, forward_for: clients, upstream: aliases } = self;
+        match origins.get("forward-for") {
+            Some(origin) if to.is_empty() => {
+                Err(format!("--forward-for ({origin}) says for whom --forward asks, and that is not set"))
+            }
+            _ => Ok(Forward { to, clients, aliases }),
+        }
+    }
 }
 
 #[derive(Args, Clone, Debug)]
@@ -239,6 +312,36 @@ struct LogOptions {
         value_parser = choice::<LogFormat>(LogFormat::NAMES)
     )]
     log_format: LogFormat,
+    /// Write a line to standard output for each question whose answer is of this kind: success, denial (NXDOMAIN and
+    /// NODATA), error, all, or off; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_QUERY_LOG", value_name = "WHICH", value_delimiter = ',', default_values = ["off"],
+        value_parser = choice::<QueryClass>(QueryClass::NAMES)
+    )]
+    query_log: Vec<QueryClass>,
+    /// Of these write one in N, 1 to 1000000.
+    #[arg(
+        long, env = "HEADLESS_DNS_QUERY_LOG_SAMPLE", value_name = "N", default_value = "1",
+        value_parser = whole("lines", 1, 1_000_000)
+    )]
+    query_log_sample: u32,
+    /// How: as CoreDNS writes it, or one JSON object per line, which also tells the reason.
+    #[arg(
+        long, env = "HEADLESS_DNS_QUERY_LOG_FORMAT", value_name = "FORMAT", default_value = "common",
+        value_parser = choice::<QueryFormat>(QueryFormat::NAMES)
+    )]
+    query_log_format: QueryFormat,
+}
+
+impl LogOptions {
+    fn query_log(&self) -> Result<QueryLog, String> {
+        let classes: Vec<QueryClass> =
+            self.query_log.iter().copied().filter(|class| *class != QueryClass::Off).collect();
+        if !classes.is_empty() && classes.len() < self.query_log.len() {
+            return Err(format!("--query-log off and --query-log {} exclude each other", classes[0]));
+        }
+        Ok(QueryLog { classes, sample: self.query_log_sample, format: self.query_log_format })
+    }
 }
 
 fn choice<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
@@ -259,10 +362,17 @@ fn whole(unit: &'static str, least: u32, most: u32) -> impl Fn(&str) -> Result<u
 impl Options {
     /// The configuration; `origins` is for errors, and says whether anybody asked for the listeners.
     pub(super) fn config(self, origins: &Origins) -> Result<Config, String> {
-        let Self { config: _, naming, objects, listening, log } = self;
+        let Self { config: file, naming, objects, listening, life, forwarding, log } = self;
+        let source = objects.source(origins)?;
         let config = Config {
+            admin: listening.admin(origins, objects.is_cluster()),
+            file,
             simulate: objects.simulated_range(),
-            source: objects.source(origins)?,
+            lame_duck: life.lame_duck.unwrap_or_else(|| default_lame_duck(&source)),
+            takeover: life.takeover,
+            snapshot: objects.snapshot.clone(),
+            snapshot_max_age: objects.snapshot_max_age,
+            source,
             endpoints_source: objects.endpoints_source,
             namespace: objects.namespace,
             max_manifest_size: objects.max_manifest_size,
@@ -279,11 +389,13 @@ impl Options {
             workers: listening.workers.and_then(|n| NonZeroUsize::new(n as usize)).unwrap_or_else(default_workers),
             clients: Clients { allow: listening.allow, not_allowed: listening.not_allowed },
             explain_to: ExplainTo::networks(&listening.explain_to)?,
+            forward: forwarding.forward(origins)?,
             tcp: Tcp {
                 connections: listening.tcp_connections as usize,
                 connections_per_client: listening.tcp_connections_per_client as usize,
                 idle: listening.tcp_idle,
             },
+            query_log: log.query_log()?,
             log: Log { filter: log.log, format: log.log_format },
         };
         config.check()?;
@@ -302,7 +414,22 @@ impl NamingOptions {
     }
 }
 
+impl ListeningOptions {
+    /// Where objects are tried out, a port that nobody asked for is in the way.
+    fn admin(&self, origins: &Origins, is_cluster: bool) -> Admin {
+        let address = match self.admin {
+            AdminAddress::At(address) if is_cluster || origins.contains_key("admin") => Some(address),
+            AdminAddress::At(_) | AdminAddress::Nowhere => None,
+        };
+        Admin { address, api: self.admin_api }
+    }
+}
+
 impl ObjectOptions {
+    fn is_cluster(&self) -> bool {
+        !self.demo && self.manifests.is_empty()
+    }
+
     /// clap could say that two options exclude each other, but not where each came from.
     fn source(&self, origins: &Origins) -> Result<Source, String> {
         let from = |key: &str| origins.get(key).cloned().unwrap_or_default();
@@ -312,6 +439,7 @@ impl ObjectOptions {
             ("kubeconfig", self.kubeconfig.is_some()),
             ("context", self.context.is_some()),
             ("selector", self.selector.is_some()),
+            ("snapshot", self.snapshot.is_some()),
         ];
         let mut chosen = chosen.into_iter().filter(|(_, chosen)| *chosen).map(|(key, _)| key);
         match (chosen.next(), chosen.next()) {
@@ -383,6 +511,36 @@ impl From<ExplainArgs> for Question {
     fn from(args: ExplainArgs) -> Self {
         let ExplainArgs { name, qtype, server, output } = args;
         Self { qtype: qtype.unwrap_or_else(|| name.usual_type()), name, server, output }
+    }
+}
+
+/// What `local doctor` is told.
+#[derive(Args, Debug)]
+pub(super) struct DoctorArgs {
+    /// The server; without a port it is 53.
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:1053", value_parser = values::server)]
+    server: SocketAddr,
+    /// The zone's apex, or the alias that this machine is meant to use.
+    #[arg(
+        long, env = "HEADLESS_DNS_ZONE", value_name = "ZONE", default_value = "cluster.local",
+        value_parser = values::apex
+    )]
+    zone: WireName,
+    /// A name of the zone that has addresses [default: ns.dns.ZONE, which every server has].
+    #[arg(long, value_name = "NAME", value_parser = WireName::parse)]
+    name: Option<WireName>,
+    /// Look at the files of a machine below this folder; for tests.
+    #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
+    root: PathBuf,
+    /// The port of the servers in resolv.conf; for tests.
+    #[arg(long, value_name = "PORT", default_value = "53", hide = true)]
+    resolver_port: u16,
+}
+
+impl From<DoctorArgs> for Doctor {
+    fn from(args: DoctorArgs) -> Self {
+        let DoctorArgs { server, zone, name, root, resolver_port } = args;
+        Self { server, zone, name, root, resolver_port }
     }
 }
 

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use crate::names::WireName;
-use crate::wire::MAX_TCP;
+use crate::rtype;
 use crate::wire::client::{Reply, query};
+use crate::wire::{HEADER, MAX_TCP};
 
 /// How often a question is sent over UDP, and how long each time a response is waited for.
 const TRIES: u32 = 3;
@@ -29,7 +30,39 @@ pub(crate) fn ask(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Re
     Ok(reply)
 }
 
+/// The same over TCP from the start.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub(crate) fn ask_over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+    over_tcp(server, name, qtype).with_context(|| format!("cannot ask {server} over TCP"))
+}
+
+/// What the server says that it is, if it says so: `version.bind` in class CH, as many do (RFC 4892 section 2.1).
+pub(crate) fn version(server: SocketAddr) -> Option<String> {
+    const CHAOS: [u8; 2] = [0, 3];
+    let name = WireName::parse("version.bind").ok()?;
+    let exchange = |id| {
+        let mut message = query(id, &name, rtype::TXT);
+        let class = HEADER + name.octets().len() + 2;
+        message[class..class + 2].copy_from_slice(&CHAOS);
+        message
+    };
+    let reply = exchange_over_udp(server, &name, rtype::TXT, exchange).ok()?;
+    reply.answer.into_iter().find_map(|record| record.text)
+}
+
 fn over_udp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+    exchange_over_udp(server, name, qtype, |id| query(id, name, qtype))
+}
+
+fn exchange_over_udp(
+    server: SocketAddr,
+    name: &WireName,
+    qtype: u16,
+    write: impl Fn(u16) -> Vec<u8>,
+) -> anyhow::Result<Reply> {
     let own: SocketAddr =
         if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(own)?;
@@ -37,7 +70,7 @@ fn over_udp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<R
     socket.connect(server)?;
     for _ in 0..TRIES {
         let id = fastrand::u16(..);
-        socket.send(&query(id, name, qtype))?;
+        socket.send(&write(id))?;
         if let Some(reply) = wait(&socket, |message| Reply::read(message, id, name, qtype))? {
             return Ok(reply);
         }

@@ -24,7 +24,7 @@ use crate::source::{Loss, Notice, Reading};
 pub fn run(config: &Config, strictness: Strictness) -> anyhow::Result<ExitCode> {
     let Read { zone, asker, reading } = read(config, config.rules.pod_records)?;
     let lint = asker.with(|known| {
-        let whole = reading.complete && reading.reports.iter().all(|report| report.loss != Loss::Whole);
+        let whole = reading.is_whole();
         let seen = Seen { whole, alive: super::is_alive(config, known) };
         Lint::of(known, &explain::check(known, &zone.reverse_zones(), seen), &reading)
     });

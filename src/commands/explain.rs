@@ -17,14 +17,13 @@ use super::{Read, read, show};
 use crate::answer::{Access, Peer, Responder, Transport, Worker};
 use crate::cli::WRONG_USE;
 use crate::config::{AskedName, Config, Form, Question, Source};
-use crate::explain::{self, Asked, Effort, Finding, Known, Severity, Step};
+use crate::explain::{self, Asked, Effort, Finding, Known, Severity, Step, object};
 use crate::metrics::Metrics;
 use crate::names::reverse::reverse_name;
-use crate::names::{Owner, QueryName, ServiceKey, WireName, owner};
-use crate::objects::ObjectRef;
+use crate::names::{Owner, QueryName, WireName, owner};
 use crate::rtype;
 use crate::rules::PodRecords;
-use crate::source::{Loss, Reading};
+use crate::source::Reading;
 use crate::status::Status;
 use crate::wire::MAX_TCP;
 use crate::wire::client::{AnswerRecord, Reply, ede_name, query, rcode_name};
@@ -107,7 +106,7 @@ fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained>
             steps,
             findings: findings.iter().map(|finding| Said::of(finding, severity(finding))).collect(),
             hints: hints(config, known, &reading),
-            whole: is_whole(&reading),
+            whole: reading.is_whole(),
             tried,
         }
     }))
@@ -142,7 +141,7 @@ fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (
 fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
     let mut query = QueryName::default();
     query.set(name);
-    let Some(apex_at) = known.apexes.iter().find_map(|apex| query.apex_at(apex)) else { return 0 };
+    let Some((_, apex_at)) = known.apex_of(&query) else { return 0 };
     let exists = |namespace: &[u8]| known.cluster.knows_namespace(&String::from_utf8_lossy(namespace));
     match owner(&query, apex_at) {
         Owner::Nothing => 1,
@@ -167,18 +166,9 @@ fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
     }
 }
 
-fn object(key: ServiceKey<'_>) -> ObjectRef {
-    ObjectRef::new(&String::from_utf8_lossy(key.namespace()), &String::from_utf8_lossy(key.service()))
-}
-
-/// Whether nothing that would matter is missing.
-fn is_whole(reading: &Reading) -> bool {
-    reading.complete && reading.reports.iter().all(|report| report.loss != Loss::Whole)
-}
-
 fn hints(config: &Config, known: &Known<'_>, reading: &Reading) -> Vec<String> {
     let mut hints = Vec::new();
-    if !is_whole(reading) {
+    if !reading.is_whole() {
         hints.push("not everything could be read: what is said here holds for what was".into());
     }
     if known.extent.selected {
@@ -211,8 +201,8 @@ impl Engine {
         let mut message = query(ID, name, qtype);
         let asked = message.len();
         message.resize(MAX_TCP, 0);
-        let length = self.responder.respond(&mut self.worker, peer, Transport::Tcp, &mut message, asked);
-        let response = length.and_then(|length| Reply::read(&message[..length], ID, name, qtype));
+        let made = self.responder.respond(&mut self.worker, peer, Transport::Tcp, &mut message, asked);
+        let response = made.length().and_then(|length| Reply::read(&message[..length], ID, name, qtype));
         response.context("the engine gave no response")
     }
 }

@@ -6,8 +6,10 @@
 mod ask;
 pub mod check;
 pub mod config;
+pub mod doctor;
 pub mod explain;
 mod findings;
+mod forward;
 pub mod records;
 pub mod serve;
 
@@ -53,8 +55,8 @@ const PRIVATE: [IpNet; 5] = [
 pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
     match invocation {
         Invocation::Serve(config) => {
-            log::start(&config.log)?;
-            serve::run(&config)
+            let log = log::start(&config.log)?;
+            serve::run(config, log)
         }
         Invocation::Records(config, export) => {
             log::start(&config.log)?;
@@ -68,6 +70,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
             log::start(&config.log)?;
             Ok(or_wrong_use(check::run(&config, strictness)))
         }
+        Invocation::Doctor(doctor) => Ok(or_wrong_use(doctor::run(&doctor))),
         Invocation::PrintConfig(config, origins) => config::print(&config, &origins),
         Invocation::Completions(shell) => config::completions(shell),
     }
@@ -228,13 +231,14 @@ fn zone(config: &Config) -> Arc<Zone> {
 }
 
 fn options(config: &Config, listen: &[SocketAddr]) -> Options {
+    let Scope { namespace, selector } = scope(config);
     Options {
         reverse: config.reverse.clone(),
         simulated: simulated(config).map(Vec::from).unwrap_or_default(),
         name_server: NameServer { configured: config.ns_addresses.clone(), fallback: own_addresses(listen) },
         service: config.service.clone(),
         endpoints_source: config.endpoints_source,
-        extent: Extent { namespace: scope(config).namespace, selected: scope(config).selector.is_some() },
+        extent: Extent { namespace, selected: selector.is_some() },
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Behind this door there are no strings that should be something else. [`Config::check`] holds what two values mean
 //! for each other. Beside it: [`mod@values`] reads the text of one value, [`mod@file`] the configuration file,
-//! `workers` how many CPUs there are, and [`mod@print`] writes a configuration as that file again. Not here: flags,
-//! variables and which of them wins (`cli`), and the rules of names, which the pure files share (`rules.rs`).
+//! [`mod@resolv`] that of the machine's resolver, `workers` how many CPUs there are, and [`mod@print`] writes a
+//! configuration as that file again. Not here: flags, variables and which of them wins (`cli`), and the rules of names,
+//! which the pure files share (`rules.rs`).
 
 pub mod file;
 pub mod print;
+pub mod resolv;
 pub mod values;
 mod workers;
 
@@ -23,7 +25,7 @@ use crate::names::WireName;
 use crate::objects::ObjectRef;
 use crate::rules::{EndpointsSource, Rules, choices};
 
-pub use values::{AskedName, LogFilter, ManifestPath};
+pub use values::{AskedName, LogFilter, ManifestPath, Upstream};
 pub use workers::default_workers;
 
 /// The built-in example: what `--demo` serves.
@@ -32,6 +34,8 @@ pub const DEMO: &str = include_str!("../../config/demo.yaml");
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// The configuration file that was read.
+    pub file: Option<PathBuf>,
     /// The zone's apex.
     pub zone: WireName,
     /// More apexes, under which the same names stand.
@@ -54,6 +58,10 @@ pub struct Config {
     pub source: Source,
     /// Which objects say where endpoints are.
     pub endpoints_source: EndpointsSource,
+    /// The file with what was known of a cluster.
+    pub snapshot: Option<PathBuf>,
+    /// How long ago that may have been.
+    pub snapshot_max_age: Duration,
     /// The one namespace of a cluster that is watched, `None` for all; the namespace of objects in manifests that name
     /// none, `None` for `default`.
     pub namespace: Option<Box<str>>,
@@ -69,10 +77,28 @@ pub struct Config {
     pub clients: Clients,
     /// The networks of those who are told why a name does not resolve. Empty: nobody is.
     pub explain_to: Vec<IpNet>,
+    /// What others are asked for.
+    pub forward: Forward,
     /// The bounds of TCP.
     pub tcp: Tcp,
+    /// Where it can be looked at.
+    pub admin: Admin,
+    /// How long the server answers after it was asked to end.
+    pub lame_duck: Duration,
+    /// The Unix socket at which a server's sockets can be had, by this one and by the next.
+    pub takeover: Option<PathBuf>,
     /// What is logged.
     pub log: Log,
+    /// Which questions are.
+    pub query_log: QueryLog,
+}
+
+/// How long a server of this source answers after it was asked to end, where nobody says: in a Pod that watches its
+/// cluster the 5 s in which the nodes forget it, else not at all.
+pub fn default_lame_duck(source: &Source) -> Duration {
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let watches = matches!(source, Source::Cluster { .. });
+    Duration::from_secs(if in_pod && watches { 5 } else { 0 })
 }
 
 /// Where objects come from.
@@ -131,6 +157,18 @@ choices! {
     }
 }
 
+/// What others are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Who is asked for names outside the zones; nobody where this is empty.
+    pub to: Vec<Upstream>,
+    /// The networks of those for whom.
+    pub clients: Vec<IpNet>,
+    /// Who is asked for the outside names that ExternalName Services stand for; where this is empty, `to` is, for those
+    /// clients.
+    pub aliases: Vec<Upstream>,
+}
+
 /// The bounds of TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tcp {
@@ -140,6 +178,15 @@ pub struct Tcp {
     pub connections_per_client: usize,
     /// How long a connection may stay open with nothing asked (RFC 7766 section 6.2.3).
     pub idle: Duration,
+}
+
+/// Where the server can be looked at over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Health and metrics, and from a loopback address everything; `None` for nowhere.
+    pub address: Option<SocketAddr>,
+    /// Everything, the names of the cluster too; `None` for nowhere else.
+    pub api: Option<SocketAddr>,
 }
 
 /// What is logged, and how.
@@ -160,6 +207,52 @@ choices! {
         /// For people.
         Text = "text",
         /// One JSON object per line.
+        Json = "json",
+    }
+}
+
+/// Which questions have a line on standard output, and how it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryLog {
+    /// Those with such answers; none for no log.
+    pub classes: Vec<QueryClass>,
+    /// Of these one in so many.
+    pub sample: u32,
+    /// How.
+    pub format: QueryFormat,
+}
+
+impl QueryLog {
+    /// Whether questions with such answers have a line.
+    pub fn has(&self, class: QueryClass) -> bool {
+        self.classes.contains(&class) || self.classes.contains(&QueryClass::All)
+    }
+}
+
+choices! {
+    /// Answers of a kind, as CoreDNS's plugin `log` names them.
+    pub enum QueryClass {
+        /// None of them.
+        #[default]
+        Off = "off",
+        /// With records.
+        Success = "success",
+        /// NXDOMAIN and NODATA.
+        Denial = "denial",
+        /// Any other code: SERVFAIL, REFUSED, FORMERR, NOTIMP.
+        Error = "error",
+        /// Every one.
+        All = "all",
+    }
+}
+
+choices! {
+    /// How a line of the query log is written.
+    pub enum QueryFormat {
+        /// As CoreDNS writes it.
+        #[default]
+        Common = "common",
+        /// One JSON object per line, which also tells the reason.
         Json = "json",
     }
 }
@@ -199,6 +292,21 @@ pub struct Question {
     pub output: Form,
 }
 
+/// What the `local doctor` command is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    /// The server.
+    pub server: SocketAddr,
+    /// The zone that this machine is meant to see.
+    pub zone: WireName,
+    /// A name with addresses; `None` for the name server's.
+    pub name: Option<WireName>,
+    /// Where the machine's files are; `/` for this machine.
+    pub root: PathBuf,
+    /// Where the servers of its `resolv.conf` listen: 53.
+    pub resolver_port: u16,
+}
+
 /// What the `check` command is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strictness {
@@ -233,6 +341,8 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         self.check_zones()?;
         self.check_listen()?;
+        self.check_admin()?;
+        self.check_forward()?;
         self.check_service()?;
         self.check_manifests()
     }
@@ -258,6 +368,32 @@ impl Config {
             Some((ip, port)) => Err(format!("--listen {} is given twice", SocketAddr::new(ip, port))),
             None => Ok(()),
         }
+    }
+
+    /// The sockets of both kinds share their ports with other processes, and so would share it with each other.
+    fn check_admin(&self) -> Result<(), String> {
+        let clash = |one: &SocketAddr, other: &SocketAddr| {
+            let (ip, all) = (one.ip() == other.ip(), one.ip().is_unspecified() || other.ip().is_unspecified());
+            one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4() && (ip || all)
+        };
+        for (option, address) in [("admin", self.admin.address), ("admin-api", self.admin.api)] {
+            let clashing = address.and_then(|to| Some((to, self.listen.addresses.iter().find(|one| clash(one, &to))?)));
+            if let Some((to, listen)) = clashing {
+                return Err(format!(
+                    "--{option} {to} and --listen {listen} are one port: choose another for --{option}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_forward(&self) -> Result<(), String> {
+        for (option, upstreams) in [("forward", &self.forward.to), ("upstream", &self.forward.aliases)] {
+            if let Some(twice) = duplicate(upstreams.iter()) {
+                return Err(format!("--{option} {twice} is given twice"));
+            }
+        }
+        Ok(())
     }
 
     /// What stands in front of this server must be among what is watched.

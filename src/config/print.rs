@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use toml::Value;
 
 use super::values::write_octets;
-use super::{Config, ManifestPath, Origins, Source, without_dot};
+use super::{Config, ManifestPath, Origins, QueryClass, Source, without_dot};
 
 /// The text: one line for each key, in the order of [`entries`].
 pub fn text(config: &Config, origins: &Origins) -> String {
@@ -60,6 +60,8 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("manifests", Some(list(manifests, ManifestPath::text))),
         ("demo", Some((config.source == Source::Demo).into())),
         ("simulate", Some(config.simulate.map_or(Value::Boolean(false), |range| range.to_string().into()))),
+        ("snapshot", config.snapshot.as_ref().map(|path| path.display().to_string().into())),
+        ("snapshot-max-age", Some(number(config.snapshot_max_age.as_secs()))),
         ("namespace", config.namespace.as_deref().map(Into::into)),
         ("max-manifest-size", Some(write_octets(config.max_manifest_size).into())),
         ("endpoints-source", Some(config.endpoints_source.name().into())),
@@ -71,8 +73,19 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("tcp-connections", Some(number(config.tcp.connections as u64))),
         ("tcp-connections-per-client", Some(number(config.tcp.connections_per_client as u64))),
         ("tcp-idle", Some(number(config.tcp.idle.as_secs()))),
+        ("admin", Some(config.admin.address.map_or("none".into(), |address| address.to_string().into()))),
+        ("admin-api", config.admin.api.map(|address| address.to_string().into())),
+        ("lame-duck", Some(number(config.lame_duck.as_secs()))),
+        ("takeover", config.takeover.as_ref().map(|path| path.display().to_string().into())),
+        ("forward", Some(list(&config.forward.to, ToString::to_string))),
+        // Alone it would be refused.
+        ("forward-for", (!config.forward.to.is_empty()).then(|| list(&config.forward.clients, ToString::to_string))),
+        ("upstream", Some(list(&config.forward.aliases, ToString::to_string))),
         ("log", Some(config.log.filter.text().into())),
         ("log-format", Some(config.log.format.name().into())),
+        ("query-log", Some(query_classes(&config.query_log.classes))),
+        ("query-log-sample", Some(number(config.query_log.sample.into()))),
+        ("query-log-format", Some(config.query_log.format.name().into())),
     ]
     .into()
 }
@@ -80,6 +93,10 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
 /// A list that is the word `none` where it is empty: an empty list would mean the default.
 fn or_none<T: ToString>(items: &[T]) -> Value {
     if items.is_empty() { "none".into() } else { list(items, ToString::to_string) }
+}
+
+fn query_classes(classes: &[QueryClass]) -> Value {
+    if classes.is_empty() { QueryClass::Off.name().into() } else { list(classes, ToString::to_string) }
 }
 
 fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> Value {

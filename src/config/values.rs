@@ -3,6 +3,7 @@
 //! Every error is the end of a sentence for people, and repeats what was written. Not here: which option has which
 //! kind of value (`cli`), and what two values mean for each other ([`super::Config::check`]).
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -19,6 +20,10 @@ use crate::rtype;
 
 /// The port of an address that names none: that of DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
+/// The port of the admin listener: that of CoreDNS's metrics.
+const ADMIN_PORT: u16 = 9153;
+/// That of DNS over TLS (RFC 7858 section 3.1).
+const TLS_PORT: u16 = 853;
 
 /// A zone's apex: a name, not the root, with room below it for every name that a Service's endpoint can have.
 pub fn apex(text: &str) -> Result<WireName, String> {
@@ -34,10 +39,15 @@ pub fn apex(text: &str) -> Result<WireName, String> {
 
 /// `ADDR:PORT`, or `ADDR` for port 53. An IPv6 address with a port stands in brackets.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    text.parse().or_else(|_| bare.parse().map(|address: IpAddr| SocketAddr::new(address, DNS_PORT))).map_err(|_| {
+    with_port(text, DNS_PORT).ok_or_else(|| {
         format!("{text:?} is no address to listen on: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
     })
+}
+
+/// An address with its port, or with `port` where it has none.
+fn with_port(text: &str, port: u16) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    text.parse().or_else(|_| bare.parse().map(|address: IpAddr| SocketAddr::new(address, port))).ok()
 }
 
 /// A server to ask: an address, or one with its port.
@@ -338,6 +348,86 @@ impl ExplainTo {
     }
 }
 
+/// Where the server can be looked at over HTTP, or nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// Nowhere.
+    Nowhere,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::Nowhere),
+            _ => admin(text).map(Self::At).map_err(|sentence| format!("{sentence}; or none for nowhere")),
+        }
+    }
+}
+
+/// `ADDR:PORT`, or `ADDR` for port 9153.
+pub fn admin(text: &str) -> Result<SocketAddr, String> {
+    with_port(text, ADMIN_PORT).ok_or_else(|| {
+        format!("{text:?} is no address for HTTP: write 127.0.0.1:9153, [::1]:9153, or an address for port 9153")
+    })
+}
+
+/// A server that is asked for names of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// Those of this machine's `/etc/resolv.conf`.
+    System,
+    /// Over UDP and TCP.
+    Plain(SocketAddr),
+    /// Over TLS; its certificate is for this name, or for its address.
+    Tls(SocketAddr, Option<Box<str>>),
+}
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is no server to ask: write an address (192.0.2.1, [2001:db8::1]:5353), \
+                 tls://ADDRESS#NAME, or system for those of /etc/resolv.conf"
+            )
+        };
+        let address = |text: &str, port| {
+            let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+            let whole = || bare.parse().map(|ip: IpAddr| SocketAddr::new(ip, port));
+            let address: SocketAddr = text.parse().or_else(|_| whole()).map_err(|_| wrong())?;
+            let ip = address.ip();
+            if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 { Err(wrong()) } else { Ok(address) }
+        };
+        if text == "system" {
+            return Ok(Self::System);
+        }
+        let Some(text) = text.strip_prefix("tls://") else { return Ok(Self::Plain(address(text, DNS_PORT)?)) };
+        match text.split_once('#') {
+            None => Ok(Self::Tls(address(text, TLS_PORT)?, None)),
+            Some((at, name)) => {
+                let good = WireName::parse(name).is_ok();
+                if good { Ok(Self::Tls(address(at, TLS_PORT)?, Some(name.into()))) } else { Err(wrong()) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System => f.write_str("system"),
+            Self::Plain(address) => write!(f, "{address}"),
+            Self::Tls(address, None) => write!(f, "tls://{address}"),
+            Self::Tls(address, Some(name)) => write!(f, "tls://{address}#{name}"),
+        }
+    }
+}
+
 /// What is logged: a level, or `TARGET=LEVEL` several times with commas between, as `tracing-subscriber` reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
@@ -408,6 +498,32 @@ mod tests {
     }
 
     #[test]
+    fn upstreams() {
+        let text = |text: &str| text.parse::<Upstream>().map(|upstream| upstream.to_string());
+        check(
+            text,
+            &[
+                ("system", "\"system\""),
+                ("192.0.2.1", "\"192.0.2.1:53\""),
+                ("192.0.2.1:5353", "\"192.0.2.1:5353\""),
+                ("::1", "\"[::1]:53\""),
+                ("[::1]:5353", "\"[::1]:5353\""),
+                ("tls://192.0.2.1", "\"tls://192.0.2.1:853\""),
+                ("tls://192.0.2.1#dns.example", "\"tls://192.0.2.1:853#dns.example\""),
+                ("tls://[2001:db8::1]:8853#dns.example", "\"tls://[2001:db8::1]:8853#dns.example\""),
+                ("tls://192.0.2.1#", "error"),
+                ("tls://192.0.2.1#a..b", "error"),
+                ("192.0.2.1#dns.example", "error"),
+                ("https://192.0.2.1", "error"),
+                ("0.0.0.0", "error"),
+                ("192.0.2.1:0", "error"),
+                ("dns.example", "error"),
+                ("", "error"),
+            ],
+        );
+    }
+
+    #[test]
     fn networks() {
         check(
             network,
@@ -426,6 +542,16 @@ mod tests {
         assert_eq!(
             network("10.1.2.3/8").unwrap_err(),
             "\"10.1.2.3/8\" has bits set beyond its prefix: write 10.0.0.0/8 or 10.1.2.3/32"
+        );
+        check(
+            str::parse::<AdminAddress>,
+            &[
+                ("none", "Nowhere"),
+                ("127.0.0.1", "At(127.0.0.1:9153)"),
+                ("[::1]:80", "At([::1]:80)"),
+                ("localhost:9153", "error"),
+                ("off", "error"),
+            ],
         );
         check(
             str::parse::<ExplainTo>,

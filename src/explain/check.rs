@@ -3,7 +3,7 @@
 //! Only what the objects show is claimed. What may be shown by objects that were not read ([`Seen`]) is left out. How
 //! each cause is found out is `find.rs`; which of them matter how much to whoever wrote the objects is [`level`].
 
-use super::find::{Finder, differs, object_of_pod, ports, ports_without_target};
+use super::find::{Finder, differs, mismatch, object_of_pod, ports, ports_without_target};
 use super::{Asked, Effort, Finding, Known, Outcome};
 use crate::cluster::ServiceView;
 use crate::names::QueryName;
@@ -156,7 +156,7 @@ impl Check<'_> {
             && !service.selector.is_empty()
             && let Some(differs) = differs(service, set)
         {
-            let selected = view.stateful_sets.iter().any(|other| super::find::differs(service, other).is_none());
+            let selected = mismatch(service, &view).is_none();
             self.add(if selected || rows().next().is_some() {
                 Finding::SetNotSelected { set: key.clone(), service: name.clone(), differs }
             } else {

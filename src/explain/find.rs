@@ -8,10 +8,11 @@ use std::net::IpAddr;
 
 use super::finding::{Difference, Differs, Finding};
 use super::{Absence, Asked, Effort, Known, Outcome};
-use crate::cluster::{PodState, Resource, ServiceView};
+use crate::cluster::{Resource, ServiceView};
 use crate::names::labels::{Label, split};
 use crate::names::{
-    Owner, QueryName, ServiceKey, WireName, dashed, is_label, labels_of, owner, reverse, service_key, write_name,
+    MAX_CHAIN, Owner, QueryName, ServiceKey, WireName, dashed, is_label, labels_of, owner, reverse, service_key,
+    write_name,
 };
 use crate::objects::{
     Endpoint, EndpointSlice, Family, Labels, ObjectRef, Protocol, Service, ServiceKind, ServicePort, StatefulSet,
@@ -26,8 +27,6 @@ pub const ROWS: usize = 256;
 const LISTED: usize = 3;
 /// How many names of ports or endpoints a finding lists at most.
 const NAMES: usize = 5;
-/// How deep a chain of ExternalNames is followed (N14).
-const MAX_CHAIN: usize = 8;
 
 /// All that is to be said of `asked`, the first of a severity first.
 pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<Finding> {
@@ -49,11 +48,10 @@ pub(super) struct Finder<'k> {
     pub(super) findings: Vec<Finding>,
 }
 
-impl Finder<'_> {
+impl<'k> Finder<'k> {
     fn look(&mut self) {
         let name = self.asked.name;
-        let zone = self.known.apexes.iter().find_map(|apex| Some((apex, name.apex_at(apex)?)));
-        match (zone, self.asked.outcome) {
+        match (self.known.apex_of(name), self.asked.outcome) {
             (Some((apex, apex_at)), outcome) => self.look_forward(apex, apex_at, outcome),
             (None, Outcome::NotInZone) => self.add(Finding::OutsideZones),
             (None, Outcome::NxDomain) => self.reverse(),
@@ -176,10 +174,7 @@ impl Finder<'_> {
     /// Services of this name, in the order of their namespaces.
     fn services_named(&self, name: &str) -> Vec<ObjectRef> {
         let named = self.known.cluster.services().filter(|service| *service.key.name == *name);
-        let mut keys: Vec<ObjectRef> = named.map(|service| service.key.clone()).collect();
-        keys.sort();
-        keys.truncate(LISTED);
-        keys
+        few(named.map(|service| service.key.clone()), LISTED)
     }
 
     /// The Service's own name does not exist.
@@ -229,15 +224,15 @@ impl Finder<'_> {
     /// A Pod's name where a Service's is expected: an ordinal of a StatefulSet, or a hostname in a slice.
     fn pod_as_service(&mut self, key: &ObjectRef) {
         if let Some((set, ordinal)) = self.set_of(&key.namespace, &key.name) {
-            let (set, governing) = (set.clone(), ObjectRef::new(&key.namespace, &set.service_name));
+            let governing = ObjectRef::new(&key.namespace, &set.service_name);
             if set.service_name.is_empty() {
-                self.add(Finding::NoServiceName { set: set.key });
+                self.add(Finding::NoServiceName { set: set.key.clone() });
             } else if !self.exists(&governing) {
-                self.add_governing_missing(&set);
-            } else if range_of(&set).contains(&ordinal) {
-                self.add(Finding::PodAsService { pod: key.clone(), service: set.service_name });
+                self.add_governing_missing(set);
+            } else if range_of(set).contains(&ordinal) {
+                self.add(Finding::PodAsService { pod: key.clone(), service: set.service_name.clone() });
             } else {
-                self.add(out_of_range(&set, ordinal));
+                self.add(out_of_range(set, ordinal));
             }
             return;
         }
@@ -248,19 +243,15 @@ impl Finder<'_> {
             slice.key.namespace == key.namespace
                 && slice.endpoints().any(|endpoint| endpoint.hostname.is_some_and(|label| is(label, &key.name)))
         };
-        let mut services: Vec<Box<str>> =
-            self.known.cluster.slices().filter(holds).filter_map(|slice| slice.service.clone()).collect();
-        services.sort();
-        services.dedup();
-        services.retain(|service| self.exists(&ObjectRef::new(&key.namespace, service)));
-        services.truncate(LISTED);
-        for service in services {
+        let services = self.known.cluster.slices().filter(holds).filter_map(|slice| slice.service.clone());
+        let exists = |service: &str| self.exists(&ObjectRef::new(&key.namespace, service));
+        for service in few(services.filter(|service| exists(service)), LISTED) {
             self.add(Finding::PodAsService { pod: key.clone(), service });
         }
     }
 
     /// The StatefulSet and the ordinal that a label is the Pod name of.
-    fn set_of(&self, namespace: &str, label: &str) -> Option<(&StatefulSet, u32)> {
+    fn set_of(&self, namespace: &str, label: &str) -> Option<(&'k StatefulSet, u32)> {
         let (text, ordinal) = split(label);
         let set = self.known.cluster.stateful_set(&ObjectRef::new(namespace, text.strip_suffix('-')?))?;
         Some((set, ordinal?))
@@ -281,11 +272,9 @@ impl Finder<'_> {
                 && satisfies(&set.template.labels, &service.selector)
         };
         let cluster = self.known.cluster;
-        let few = cluster.count(Resource::Services) <= self.rows();
-        let services = cluster.services().filter(|_| few).filter(selects);
-        let mut selecting: Vec<Box<str>> = services.map(|service| service.key.name.clone()).collect();
-        selecting.sort();
-        selecting.truncate(LISTED);
+        let not_many = cluster.count(Resource::Services) <= self.rows();
+        let services = cluster.services().filter(|_| not_many).filter(selects);
+        let selecting = few(services.map(|service| service.key.name.clone()), LISTED);
         self.add(Finding::GoverningMissing {
             set: set.key.clone(),
             service: set.service_name.clone(),
@@ -321,10 +310,7 @@ impl Finder<'_> {
                 self.add(Finding::NoEndpoints { service: key, selects: false, differs: None });
             }
         } else if view.slices().all(|slice| !slice.fqdn) {
-            // Of several StatefulSets that it governs it may be meant for one.
-            let different: Vec<_> = view.stateful_sets.iter().map_while(|set| differs(service, set)).collect();
-            let differs = different.first().filter(|_| different.len() == view.stateful_sets.len()).cloned();
-            self.add(Finding::NoEndpoints { service: key, selects: true, differs });
+            self.add(Finding::NoEndpoints { service: key, selects: true, differs: mismatch(service, view) });
         }
     }
 
@@ -334,10 +320,7 @@ impl Finder<'_> {
         }
         let slices = self.known.cluster.slices();
         let of_nobody = slices.filter(|slice| *slice.key.namespace == *namespace && slice.service.is_none());
-        let mut names: Vec<Box<str>> = of_nobody.map(|slice| slice.key.name.clone()).collect();
-        names.sort();
-        names.truncate(LISTED);
-        names
+        few(of_nobody.map(|slice| slice.key.name.clone()), LISTED)
     }
 
     /// The Service's name exists.
@@ -407,8 +390,7 @@ impl Finder<'_> {
         let mut query = QueryName::default();
         loop {
             query.set(&next);
-            let zone = self.known.apexes.iter().find_map(|apex| query.apex_at(apex));
-            let Some(apex_at) = zone else {
+            let Some((_, apex_at)) = self.known.apex_of(&query) else {
                 if self.searches() {
                     self.add(Finding::ExternalNameOutside { service: key.clone(), target: next });
                 }
@@ -444,9 +426,8 @@ impl Finder<'_> {
     fn no_endpoint(&mut self, key: &ObjectRef, label: &str) {
         let view = self.known.cluster.service(key);
         let before = self.findings.len();
-        let ordinal = self.set_of(&key.namespace, label).map(|(set, ordinal)| (set.clone(), ordinal));
-        if let Some((set, ordinal)) = &ordinal {
-            self.ordinal(set, *ordinal, &view, label);
+        if let Some((set, ordinal)) = self.set_of(&key.namespace, label) {
+            self.ordinal(set, ordinal, &view, label);
         } else {
             self.governing_missing(&view);
         }
@@ -465,14 +446,8 @@ impl Finder<'_> {
             self.no_addresses(service, &view);
         }
         if self.findings.len() == before && self.searches() {
-            let mut known: Vec<Box<str>> = view
-                .slices()
-                .flat_map(EndpointSlice::endpoints)
-                .filter_map(|endpoint| Some(endpoint.hostname?.to_string().into()))
-                .collect();
-            known.sort();
-            known.dedup();
-            known.truncate(NAMES);
+            let endpoints = view.slices().flat_map(EndpointSlice::endpoints);
+            let known = few(endpoints.filter_map(|endpoint| Some(endpoint.hostname?.to_string().into())), NAMES);
             self.add(Finding::NoSuchEndpoint { service: key.clone(), label: label.into(), known });
         }
     }
@@ -593,15 +568,17 @@ impl Finder<'_> {
         let has =
             |slice: &&EndpointSlice| slice.endpoints().any(|endpoint| endpoint.address == address && such(endpoint));
         let owner = |slice: &EndpointSlice| Some(ObjectRef::new(&slice.key.namespace, slice.service.as_deref()?));
-        let mut services: Vec<ObjectRef> = self.known.cluster.slices().filter(has).filter_map(owner).collect();
-        services.sort();
-        services.dedup();
-        services.retain(|key| {
+        let has_endpoints = |key: &ObjectRef| {
             let service = self.known.cluster.service(key).service;
             service.is_some_and(|service| !matches!(service.kind, ServiceKind::ExternalName(_)))
-        });
-        services.truncate(LISTED);
-        services
+        };
+        few(self.known.cluster.slices().filter(has).filter_map(owner).filter(has_endpoints), LISTED)
+    }
+
+    /// The first Pod with this address.
+    fn pod_at(&self, address: IpAddr) -> Option<ObjectRef> {
+        let pods = self.known.cluster.pods().filter(|(_, _, pod)| pod.addresses.contains(&address));
+        pods.map(|(namespace, name, _)| ObjectRef::new(namespace, name)).min()
     }
 
     /// What is known of the Pod itself, where Pods are read.
@@ -687,11 +664,7 @@ impl Finder<'_> {
             self.add(Finding::PortUnnamed { service: key.clone(), number: *number });
         }
         let named = ports.iter().filter(|(name, ..)| !name.is_empty());
-        let mut known: Vec<Box<str>> =
-            named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()).collect();
-        known.sort();
-        known.dedup();
-        known.truncate(NAMES);
+        let known = few(named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()), NAMES);
         self.add(Finding::NoPort { service: key, port: port.into(), known });
     }
 
@@ -705,20 +678,7 @@ impl Finder<'_> {
             PodRecords::Off => self.add(Finding::PodRecordsOff),
             PodRecords::Insecure => self.no_namespace(namespace, None),
             PodRecords::Verified => {
-                let has = |address| move |(_, _, pod): &(&str, &str, &PodState)| pod.addresses.contains(&address);
-                let elsewhere = if self.searches() {
-                    let mut pods: Vec<ObjectRef> = self
-                        .known
-                        .cluster
-                        .pods()
-                        .filter(has(address))
-                        .map(|(namespace, name, _)| ObjectRef::new(namespace, name))
-                        .collect();
-                    pods.sort();
-                    pods.into_iter().next()
-                } else {
-                    None
-                };
+                let elsewhere = if self.searches() { self.pod_at(address) } else { None };
                 self.add(Finding::PodUnknown { namespace: namespace.into(), address, elsewhere });
             }
         }
@@ -727,17 +687,18 @@ impl Finder<'_> {
     fn reverse(&mut self) {
         let Some(address) = reverse::address_of(self.asked.name).filter(|_| self.searches()) else { return };
         let not_ready = self.services_with(address, |endpoint| !endpoint.conditions.ready());
-        let mut pods: Vec<ObjectRef> = self
-            .known
-            .cluster
-            .pods()
-            .filter(|(_, _, pod)| pod.addresses.contains(&address))
-            .map(|(namespace, name, _)| ObjectRef::new(namespace, name))
-            .collect();
-        pods.sort();
-        let pod = pods.into_iter().next().filter(|_| not_ready.is_empty());
+        let pod = if not_ready.is_empty() { self.pod_at(address) } else { None };
         self.add(Finding::AddressUnknown { address, not_ready, pod });
     }
+}
+
+/// The first few, each once, in their order.
+fn few<T: Ord>(items: impl Iterator<Item = T>, most: usize) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.sort();
+    items.dedup();
+    items.truncate(most);
+    items
 }
 
 fn out_of_range(set: &StatefulSet, ordinal: u32) -> Finding {
@@ -816,6 +777,12 @@ pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
     (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, entirely })
 }
 
+/// The same, where none of the StatefulSets that it governs has Pods that it selects: of several it may be meant for one.
+pub(super) fn mismatch(service: &Service, view: &ServiceView<'_>) -> Option<Differs> {
+    let all: Option<Vec<Differs>> = view.stateful_sets.iter().map(|set| differs(service, set)).collect();
+    all?.into_iter().next()
+}
+
 fn satisfies(labels: &Labels, selector: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
@@ -849,7 +816,8 @@ pub(super) fn is(label: Label<'_>, text: &str) -> bool {
     label == Label::of(text)
 }
 
-pub(super) fn object(key: ServiceKey<'_>) -> ObjectRef {
+/// The Service that a name says.
+pub fn object(key: ServiceKey<'_>) -> ObjectRef {
     ObjectRef::new(&text(key.namespace()), &text(key.service()))
 }
 

@@ -22,7 +22,7 @@ use crate::rules::Rules;
 pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
 pub use asker::{Asker, Busy};
 pub use check::{Checked, Level, Seen, check};
-pub use find::ROWS;
+pub use find::{ROWS, object};
 pub use finding::{About, Difference, Differs, Finding, MAX_BRIEF, Severity};
 pub use fix::Fix;
 pub use steps::{Step, steps};
@@ -38,6 +38,13 @@ pub struct Known<'k> {
     pub rules: Rules,
     /// How much of the cluster the objects are.
     pub extent: &'k Extent,
+}
+
+impl<'k> Known<'k> {
+    /// The zone that a name stands in, and the label of the name at which its apex begins.
+    pub fn apex_of(&self, name: &QueryName) -> Option<(&'k WireName, usize)> {
+        self.apexes.iter().find_map(|apex| Some((apex, name.apex_at(apex)?)))
+    }
 }
 
 /// How much of a cluster is read: what is left out is not known to be missing.

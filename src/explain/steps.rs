@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::find::{differs, is, object, range_of, text};
+use super::find::{is, mismatch, object, range_of, text};
 use super::finding::{Difference, Differs};
 use super::{Asked, Known, Outcome};
 use crate::cluster::ServiceView;
@@ -47,7 +47,7 @@ impl Walk<'_> {
             return self.no("zone", format!("neither {} nor a reverse zone here is its end", apexes.join(" nor ")));
         };
         self.yes("zone", zone.to_string());
-        match self.known.apexes.iter().find_map(|apex| name.apex_at(apex)) {
+        match self.known.apex_of(name).map(|(_, apex_at)| apex_at) {
             Some(apex_at) => self.forward(apex_at),
             None => self.reverse(),
         }
@@ -196,9 +196,7 @@ impl Walk<'_> {
             return self.note("selector", "none: its slices are somebody else's matter");
         }
         let pairs = pairs(&service.selector);
-        // Of several StatefulSets that it governs it may be meant for one.
-        let different: Vec<_> = view.stateful_sets.iter().map_while(|set| differs(service, set)).collect();
-        match different.first().filter(|_| different.len() == view.stateful_sets.len()) {
+        match mismatch(service, view) {
             Some(Differs { set, labels, .. }) => {
                 let has = |label: &Difference| match &label.has {
                     Some(has) => format!("{}={has}", label.key),

@@ -4,11 +4,13 @@
 //! zero octet last). This file has the names themselves ([`WireName`], [`QueryName`]) and the forms that a name
 //! can have under a zone ([`Owner`]). Not here: what exists at a name (`zone.rs`) and what is answered
 //! (`answer.rs`). Beside it: [`labels`] packs many labels into little memory, [`dashed`] writes addresses as
-//! labels, [`reverse`] knows `in-addr.arpa` and `ip6.arpa`, [`why`] the names that ask why.
+//! labels, [`reverse`] knows `in-addr.arpa` and `ip6.arpa`, [`why`] the names that ask why, [`special`] those that
+//! nobody outside is asked for.
 
 pub mod dashed;
 pub mod labels;
 pub mod reverse;
+pub mod special;
 pub mod why;
 
 use std::fmt;
@@ -17,6 +19,8 @@ use std::fmt;
 pub const MAX_LABEL: usize = 63;
 /// The longest name in wire form, in octets (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 255;
+/// How deep a chain of CNAMEs inside the zones is followed (N14).
+pub const MAX_CHAIN: usize = 8;
 /// The longest apex in wire form, in octets: three labels of any length and `svc` fit in front of it, so that every
 /// endpoint has a name.
 pub const MAX_APEX: usize = MAX_NAME - 3 * (MAX_LABEL + 1) - 4;

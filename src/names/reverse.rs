@@ -103,6 +103,11 @@ pub fn address_of(name: &QueryName) -> Option<IpAddr> {
     (rest == 0 && prefix.length() == Prefix::width(prefix.v6)).then(|| prefix.address())
 }
 
+/// Whether `name` stands in one of the two trees of reverse names.
+pub fn is_reverse(name: &QueryName) -> bool {
+    read(name).is_some()
+}
+
 /// The reverse zones served: no two of them overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReverseZones {

@@ -1,31 +1,45 @@
 //! Where questions come from: the sockets, and the loops that read from them and write to them.
 //!
 //! ```text
-//!   bind ──▶ Listeners ──▶ serve ──┬─▶ udp.rs   one thread per worker and address ──▶ sys.rs
-//!                                  └─▶ tcp.rs   one task per connection ──▶ seats.rs
+//!   bind, inherit ──▶ Listeners ──▶ Server ──┬─▶ udp.rs   one thread per worker and address ──▶ sys.rs
+//!   (bind.rs, takeover.rs, fds.rs)           ├─▶ tcp.rs   one task per connection ──▶ seats.rs
+//!                                            └─▶ forward/ one thread for what others have to answer
 //! ```
 //!
-//! Every message goes to the one [`Responder`], and what comes back is sent: nothing here knows what a query is. Not
-//! here: the gate and the answer (`answer.rs`), and which addresses to listen on (`config.rs`). Read next: `udp.rs`.
+//! Every message goes to the one [`Responder`], and what comes back is sent: nothing here knows what a query is. Here:
+//! what runs, and how it is told to end ([`Stop`]). Not here: the gate and the answer (`answer.rs`), and which addresses
+//! to listen on (`config.rs`). Read next: `bind.rs`, `udp.rs`.
 
+mod bind;
+mod fds;
+pub mod forward;
+mod query_log;
 mod seats;
 mod sys;
+pub mod takeover;
 mod tcp;
 mod udp;
 
-use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::Notify;
+use anyhow::{Context as _, Result, anyhow};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use crate::answer::Responder;
 use crate::metrics::Metrics;
+
+pub use bind::{Inherited, Listeners};
+pub use query_log::{Choice, Format, LogWriter, QueryLog};
+
+use bind::Bound;
+use forward::{Forwarder, Lane};
+use query_log::Tap;
+use takeover::Handout;
 
 /// What a client may take of the server over TCP (RFC 7766 sections 6.2 and 10, RFC 9210 section 4).
 #[derive(Clone, Copy, Debug)]
@@ -65,93 +79,283 @@ impl Default for Limits {
 
 /// Tells threads and tasks to stop. Clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<Told>);
+pub struct Stop {
+    own: Arc<Told>,
+    /// What is told here is told to this one too.
+    above: Option<Arc<Told>>,
+}
 
 #[derive(Debug, Default)]
 struct Told {
-    told: AtomicBool,
+    phase: AtomicU8,
     waiters: Notify,
 }
 
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// It ends soon, and answers as before; connections that ask nothing are closed.
+    Leaving = 1,
+    /// What was received is answered, and nothing more is taken.
+    Draining = 2,
+    /// Another process reads the same sockets: whatever is queued is for it.
+    HandedOver = 3,
+}
+
 impl Stop {
-    /// Tells everyone, for good.
+    /// One that hears what this one is told, and can be told alone.
+    fn child(&self) -> Self {
+        Self { own: Arc::default(), above: Some(Arc::clone(&self.own)) }
+    }
+
+    /// The end comes soon: everything is answered as before, and connections over TCP that ask nothing are closed.
+    pub fn leave(&self) {
+        self.enter(Phase::Leaving);
+    }
+
+    /// Tells everyone, for good: to answer what was received, and to end.
     pub fn tell(&self) {
-        self.0.told.store(true, Ordering::Release);
-        self.0.waiters.notify_waiters();
+        self.enter(Phase::Draining);
     }
 
-    /// Whether it was told. For threads: it costs a load.
+    /// Tells everyone, for good: to end, and to leave what is queued to the other process that reads the sockets.
+    pub fn hand_over(&self) {
+        self.enter(Phase::HandedOver);
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.own.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.own.waiters.notify_waiters();
+    }
+
+    /// Whether it was told to end. For threads: it costs two loads.
     pub fn told(&self) -> bool {
-        self.0.told.load(Ordering::Acquire)
+        self.is_in(Phase::Draining)
     }
 
-    /// Returns once it is told. For tasks.
+    fn is_leaving(&self) -> bool {
+        self.is_in(Phase::Leaving)
+    }
+
+    fn is_handed_over(&self) -> bool {
+        self.is_in(Phase::HandedOver)
+    }
+
+    fn is_in(&self, phase: Phase) -> bool {
+        let told = |told: &Told| told.phase.load(Ordering::Acquire) >= phase as u8;
+        told(&self.own) || self.above.as_deref().is_some_and(told)
+    }
+
+    /// Returns once it is told to end. For tasks.
     pub async fn wait(&self) {
-        let waiting = self.0.waiters.notified();
-        tokio::pin!(waiting);
-        // First in the list, then look: told in between is heard.
-        waiting.as_mut().enable();
-        if !self.told() {
-            waiting.await;
+        self.wait_for(Phase::Draining).await;
+    }
+
+    async fn wait_for(&self, phase: Phase) {
+        loop {
+            let mut own = std::pin::pin!(self.own.waiters.notified());
+            let mut above = std::pin::pin!(self.above.as_ref().map(|above| above.waiters.notified()));
+            // First in the list, then look: told in between is heard.
+            own.as_mut().enable();
+            if let Some(above) = above.as_mut().as_pin_mut() {
+                above.enable();
+            }
+            if self.is_in(phase) {
+                return;
+            }
+            match above.as_mut().as_pin_mut() {
+                Some(above) => tokio::select! { () = own => {}, () = above => {} },
+                None => own.await,
+            }
         }
     }
 }
 
-/// Sockets that are bound, and serve nobody yet: what comes is queued by the kernel.
-#[derive(Debug)]
-pub struct Listeners {
-    bound: Vec<Bound>,
-    receive_buffer: usize,
+/// Whether the threads that answer do something: each has turned since it was last asked. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Liveness(Arc<Mutex<Vec<Weak<AtomicBool>>>>);
+
+impl Liveness {
+    /// For one thread, which sets it at each turn: ten times a second at the least.
+    fn pulse(&self) -> Arc<AtomicBool> {
+        let pulse = Arc::new(AtomicBool::new(true));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pulse));
+        pulse
+    }
+
+    /// How many threads have not turned since the last call. Calls less than a second apart tell nothing.
+    pub fn stuck(&self) -> usize {
+        let mut pulses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pulses.retain(|pulse| pulse.strong_count() > 0);
+        let stuck =
+            |pulse: &&Weak<AtomicBool>| pulse.upgrade().is_some_and(|pulse| !pulse.swap(false, Ordering::AcqRel));
+        pulses.iter().filter(stuck).count()
+    }
 }
 
-/// The sockets of one listen address.
+/// Sockets that are served from now on, and then addresses that are no more: while a server runs.
 #[derive(Debug)]
-struct Bound {
-    address: SocketAddr,
-    /// One per worker. The kernel gives each client to one of them (SO_REUSEPORT).
-    udp: Vec<UdpSocket>,
-    tcp: TcpListener,
+pub struct Change {
+    /// What is served from now on.
+    pub start: Option<Listeners>,
+    /// The addresses that are left; everything that was received there is answered.
+    pub stop: Vec<SocketAddr>,
+}
+
+/// What runs: the threads and tasks of every address.
+pub struct Server {
+    stop: Stop,
+    udp: udp::Common,
+    tcp: tcp::Shared,
+    handout: Option<Handout>,
+    lane: Option<Lane>,
+    /// One task for each address, which is the parent of all that serves it.
+    places: JoinSet<(SocketAddr, Result<()>)>,
+    stops: HashMap<SocketAddr, Stop>,
+    workers: usize,
+}
+
+impl Server {
+    /// Nothing is served yet. `workers` is how many threads serve each address, at least 1.
+    pub fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, workers: usize, stop: Stop) -> Self {
+        let udp = udp::Common::new(Arc::clone(&responder), Arc::clone(&metrics));
+        let tcp = tcp::Shared::new(responder, metrics, limits, stop.clone());
+        Self { stop, udp, tcp, handout: None, lane: None, places: JoinSet::new(), stops: HashMap::new(), workers }
+    }
+
+    /// The same, and questions have lines in `log`.
+    pub fn logging(mut self, log: Arc<QueryLog>) -> Self {
+        let tap = Tap::new(log);
+        (self.udp.tap, self.tcp.tap) = (tap.clone(), tap);
+        self
+    }
+
+    /// The same, and others are asked for what the responder leaves to them.
+    ///
+    /// # Errors
+    ///
+    /// A thread could not be started.
+    pub fn forwarding(mut self, forwarder: Forwarder) -> Result<Self> {
+        let lane = forwarder.start(self.udp.metrics(), &self.stop)?;
+        (self.udp.door, self.tcp.door) = (Some(lane.door()), Some(lane.door()));
+        self.lane = Some(lane);
+        Ok(self)
+    }
+
+    /// The same, and all sockets can be handed over.
+    pub fn handing_out(self, handout: Handout) -> Self {
+        Self { handout: Some(handout), ..self }
+    }
+
+    /// Whether its threads live.
+    pub fn liveness(&self) -> Liveness {
+        self.udp.liveness.clone()
+    }
+
+    /// Begins to answer. Must run in a Tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    ///
+    /// A thread could not be started. What was started before then goes on.
+    pub fn start(&mut self, listeners: Listeners) -> Result<()> {
+        listeners.into_bound().into_iter().try_for_each(|bound| self.start_one(bound))
+    }
+
+    fn start_one(&mut self, mut bound: Bound) -> Result<()> {
+        bound.fill(self.workers);
+        let Bound { address, udp, tcp, kept } = bound;
+        let stop = self.stop.child();
+        let mut threads = udp::Threads::new(self.udp.clone(), stop.clone(), address, kept);
+        let registered = self.handout.as_ref().map(|handout| handout.register(&udp, &tcp)).transpose();
+        let registered = registered.with_context(|| format!("cannot keep {address} ready for another process"))?;
+        for socket in udp {
+            // Those that were started end with this stop.
+            threads.start(socket).inspect_err(|_| stop.tell())?;
+        }
+        let listener = tcp::listener(tcp).with_context(|| bind::cannot_listen(address, "TCP"))?;
+        let place = tcp::Place { kept, shared: Arc::new(self.tcp.for_place(address, stop.clone())), registered };
+        self.stops.insert(address, stop.clone());
+        self.places.spawn(async move {
+            let mut parts = JoinSet::new();
+            parts.spawn(async move {
+                tcp::listen(listener, place).await;
+                Ok(())
+            });
+            parts.spawn(threads.ended());
+            let mut result = Ok(());
+            while let Some(ended) = parts.join_next().await {
+                // However one part ends, the other ends too.
+                if !stop.told() {
+                    result = Err(anyhow!("stopped answering on {address}, and so altogether"));
+                    stop.tell();
+                }
+                result = result.and(ended.context("answering failed").flatten());
+            }
+            (address, result)
+        });
+        Ok(())
+    }
+
+    /// Answers until told to stop, and takes changes. Returns when everything that was received before is answered, and
+    /// all sockets are closed; clients over TCP that do not take their responses have [`Limits::drain`].
+    ///
+    /// # Errors
+    ///
+    /// What serves an address ended by itself. All others are told to stop then.
+    pub async fn run(mut self, mut changes: mpsc::UnboundedReceiver<Change>) -> Result<()> {
+        // However this ends, the others end too.
+        let _last = TellOnDrop(self.stop.clone());
+        let mut result = Ok(());
+        let mut open = true;
+        loop {
+            let change = tokio::select! {
+                biased;
+                ended = self.places.join_next() => match ended {
+                    Some(ended) => {
+                        result = result.and(self.ended(ended));
+                        continue;
+                    }
+                    None => break,
+                },
+                change = changes.recv(), if open => change,
+            };
+            match change {
+                Some(Change { start, stop }) => {
+                    if let Some(listeners) = start
+                        && let Err(error) = self.start(listeners)
+                    {
+                        tracing::error!("{error:#}");
+                    }
+                    stop.iter().filter_map(|address| self.stops.get(address)).for_each(Stop::tell);
+                }
+                None => open = false,
+            }
+        }
+        let Self { udp, tcp, lane, .. } = self;
+        drop((udp, tcp));
+        if let Some(lane) = lane {
+            lane.ended().await;
+        }
+        result
+    }
+
+    fn ended(&mut self, ended: Result<(SocketAddr, Result<()>), tokio::task::JoinError>) -> Result<()> {
+        let result = match ended {
+            Ok((address, result)) => {
+                self.stops.remove(&address);
+                result
+            }
+            Err(error) => Err(error).context("answering failed"),
+        };
+        if result.is_err() {
+            self.stop.tell();
+        }
+        result
+    }
 }
 
 impl Listeners {
-    /// Binds UDP and TCP on every address, with `workers` (at least 1) UDP sockets each. All or nothing.
-    ///
-    /// Port 0 lets the kernel choose one port for both protocols. An IPv6 address is for IPv6 alone: `[::]` does not
-    /// listen on `0.0.0.0`.
-    ///
-    /// # Errors
-    ///
-    /// One sentence that names the address and says what to do.
-    pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Self> {
-        ensure!(!addresses.is_empty(), "no address to listen on: give at least one, such as 0.0.0.0:53");
-        let bound = addresses.iter().map(|&address| bind(address, workers.max(1))).collect::<Result<Vec<_>>>()?;
-        let mut receive_buffer = usize::MAX;
-        for socket in bound.iter().flat_map(|bound| &bound.udp) {
-            let given = sys::ask_receive_buffer(socket, udp::RECEIVE_BUFFER);
-            receive_buffer = receive_buffer.min(given.context("cannot ask for a receive buffer")?);
-        }
-        Ok(Self { bound, receive_buffer })
-    }
-
-    /// The addresses bound, in the order asked for, with the ports that the kernel chose.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.bound.iter().map(|bound| bound.address).collect()
-    }
-
-    /// The receive buffer that the kernel gave each UDP socket, in octets; 4 MiB were asked for. A small one loses
-    /// queries when many come at once.
-    pub fn receive_buffer(&self) -> usize {
-        self.receive_buffer
-    }
-
-    /// Answers until told to stop. Returns when everything that was received before is answered, and all sockets are
-    /// closed; clients over TCP that do not take their responses have [`Limits::drain`].
-    ///
-    /// Must run in a Tokio runtime with time and I/O. Dropping what it returns tells `stop`.
-    ///
-    /// # Errors
-    ///
-    /// A thread could not be started, or the TCP part of an address ended by itself. All others are told to stop then.
+    /// Answers until told to stop, as [`Server::run`] does, with the same errors. Dropping what it returns tells `stop`.
     pub async fn serve(
         self,
         responder: Arc<Responder>,
@@ -159,125 +363,53 @@ impl Listeners {
         limits: Limits,
         stop: Stop,
     ) -> Result<()> {
-        // However this ends, the others end too.
-        let _last = TellOnDrop(&stop);
-        let shared = Arc::new(tcp::Shared::new(Arc::clone(&responder), Arc::clone(&metrics), limits, stop.clone()));
-        let mut threads = udp::Threads::new(&responder, &metrics, &stop);
-        let mut tasks = JoinSet::new();
-        for bound in self.bound {
-            for socket in bound.udp {
-                threads.start(socket, bound.address)?;
-            }
-            let listener = tcp::listener(bound.tcp).with_context(|| cannot_listen(bound.address, "TCP"))?;
-            tasks.spawn(tcp::listen(listener, bound.address, Arc::clone(&shared)));
-        }
-        let mut result = Ok(());
-        while let Some(ended) = tasks.join_next().await {
-            if !stop.told() {
-                result = Err(anyhow!("stopped answering TCP on one address, and so altogether"));
-                stop.tell();
-            }
-            result = result.and(ended.context("answering TCP failed"));
-        }
-        threads.ended().await;
-        result
+        let _last = TellOnDrop(stop.clone());
+        let mut server = Server::new(responder, metrics, limits, 1, stop);
+        server.start(self)?;
+        let (_, none) = mpsc::unbounded_channel();
+        server.run(none).await
     }
 }
 
-struct TellOnDrop<'s>(&'s Stop);
+struct TellOnDrop(Stop);
 
-impl Drop for TellOnDrop<'_> {
+impl Drop for TellOnDrop {
     fn drop(&mut self) {
         self.0.tell();
     }
 }
 
-fn bind(address: SocketAddr, workers: usize) -> Result<Bound> {
-    // A port that is free for TCP can be taken for UDP; then the kernel chooses again.
-    let mut tries = if address.port() == 0 { 32 } else { 1 };
-    loop {
-        tries -= 1;
-        match bind_once(address, workers) {
-            Err((ErrorKind::AddrInUse, _)) if tries > 0 => {}
-            result => return result.map_err(|(_, error)| error),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_turn_is_stuck() {
+        let liveness = Liveness::default();
+        let (one, two) = (liveness.pulse(), liveness.pulse());
+        assert_eq!(liveness.stuck(), 0, "they have just begun");
+        one.store(true, Ordering::Release);
+        assert_eq!(liveness.stuck(), 1);
+        // One that has ended is its parent's matter.
+        drop(two);
+        assert_eq!(liveness.stuck(), 1);
+        one.store(true, Ordering::Release);
+        assert_eq!(liveness.stuck(), 0);
     }
-}
 
-/// TCP first: two of our own UDP sockets can share a port without a word (SO_REUSEPORT), TCP listeners cannot. So a
-/// second server on the same address is told, and no two get one port from the kernel.
-fn bind_once(address: SocketAddr, workers: usize) -> Result<Bound, (ErrorKind, anyhow::Error)> {
-    let tcp = bind_tcp(address).map_err(|error| explain(address, "TCP", error))?;
-    let address = tcp.local_addr().map_err(|error| explain(address, "TCP", error))?;
-    let udp = (0..workers).map(|_| bind_udp(address)).collect::<io::Result<Vec<_>>>();
-    Ok(Bound { address, udp: udp.map_err(|error| explain(address, "UDP", error))?, tcp })
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(address, Type::STREAM, Protocol::TCP)?;
-    // Bind although connections of an earlier process still linger.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
-    socket.set_reuse_port(true)?;
-    socket.set_read_timeout(Some(udp::LONGEST_WAIT))?;
-    socket.set_write_timeout(Some(udp::LONGEST_WAIT))?;
-    let socket = UdpSocket::from(socket);
-    sys::omit_path_mtu(&socket, address.is_ipv6())?;
-    if address.ip().is_unspecified() {
-        sys::tell_address_asked(&socket, address.is_ipv6())?;
+    #[tokio::test]
+    async fn one_address_can_stop_alone() {
+        let all = Stop::default();
+        let (one, other) = (all.child(), all.child());
+        one.tell();
+        one.wait().await;
+        assert!(one.told() && !other.told() && !all.told());
+        all.leave();
+        other.wait_for(Phase::Leaving).await;
+        assert!(!other.told());
+        let waits = async { other.wait().await };
+        let tells = async { all.hand_over() };
+        tokio::join!(waits, tells);
+        assert!(other.is_handed_over());
     }
-    socket2::SockRef::from(&socket).bind(&address.into())?;
-    Ok(socket)
-}
-
-fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
-}
-
-/// The kind of the error, for us, and the sentence, for people.
-fn explain(address: SocketAddr, protocol: &str, error: io::Error) -> (ErrorKind, anyhow::Error) {
-    let kind = error.kind();
-    let what = cannot_listen(address, protocol);
-    let port = address.port();
-    let advice = match kind {
-        ErrorKind::AddrInUse => format!(
-            "another program has {protocol} port {port} there; `ss -lnp sport = :{port}` shows which. \
-             Stop it or choose another port or address"
-        ),
-        ErrorKind::PermissionDenied if port < 1024 => {
-            "ports below 1024 need root or the capability NET_BIND_SERVICE. Add it or choose a higher port".into()
-        }
-        ErrorKind::AddrNotAvailable => "this host has no such address. Choose one that `ip address` shows".into(),
-        _ if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
-            "this host has IPv6 turned off. Choose an IPv4 address".into()
-        }
-        _ => return (kind, anyhow::Error::new(error).context(what)),
-    };
-    (kind, anyhow!("{what}: {advice}"))
-}
-
-fn cannot_listen(address: SocketAddr, protocol: &str) -> String {
-    format!("cannot listen on {address} over {protocol}")
-}
-
-/// Where a socket that is bound to `address` reaches itself.
-fn own_address(address: SocketAddr) -> SocketAddr {
-    let mut own = address;
-    match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => own.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    own
 }

@@ -268,6 +268,62 @@ const _: () = assert!(
         && offset_of!(sockaddr_in, sin_family) == offset_of!(sockaddr_in6, sin6_family)
 );
 
+/// Sends one datagram, or fails at once; from the address `from`, for a socket that is bound to a wildcard.
+pub(super) fn send(socket: &UdpSocket, message: &[u8], to: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
+    let to = socket2::SockAddr::from(to);
+    let mut vector = iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: message.len() };
+    let mut control = Control([0; 40]);
+    // SAFETY: zeroes are a valid value of `msghdr`. Its pointers are to what outlives the call, with their lengths; the
+    // kernel only reads the message. The control message is written into `control`, which has `CMSG_SPACE` of the
+    // larger of the two, and is aligned as `cmsghdr`; its data are written unaligned.
+    let sent = unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_name = to.as_ptr().cast_mut().cast();
+        header.msg_namelen = to.len();
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        if let Some(from) = from {
+            let (level, kind, size) = match from {
+                IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO, size_of::<libc::in_pktinfo>()),
+                IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, size_of::<libc::in6_pktinfo>()),
+            };
+            header.msg_control = (&raw mut control).cast();
+            header.msg_controllen = libc::CMSG_SPACE(size as u32) as _;
+            let first = libc::CMSG_FIRSTHDR(&raw const header);
+            (*first).cmsg_level = level;
+            (*first).cmsg_type = kind;
+            (*first).cmsg_len = libc::CMSG_LEN(size as u32) as _;
+            let data = libc::CMSG_DATA(first);
+            match from {
+                IpAddr::V4(from) => data.cast::<libc::in_pktinfo>().write_unaligned(libc::in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) },
+                    ipi_addr: libc::in_addr { s_addr: 0 },
+                }),
+                IpAddr::V6(from) => data.cast::<libc::in6_pktinfo>().write_unaligned(libc::in6_pktinfo {
+                    ipi6_addr: libc::in6_addr { s6_addr: from.octets() },
+                    // The way back is the routing table's choice; a link-local client says the link itself.
+                    ipi6_ifindex: 0,
+                }),
+            }
+        }
+        libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets this process open as many files as it may allow itself; where it may not, the limit stays.
+pub(super) fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to `limit`, which outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 /// Asks for a receive buffer of `octets` and returns what the kernel gave, in the unit of the asking.
 ///
 /// A process with `CAP_NET_ADMIN` gets it all; others as much as the sysctl `net.core.rmem_max` says.
@@ -371,6 +427,25 @@ mod tests {
         let large = batch.datagram(0).unwrap();
         assert_eq!((large.length, large.slot[SLOT - 1], large.from), (SLOT, 7, client.local_addr().unwrap()));
         assert_eq!(batch.datagram(1).unwrap().length, 0);
+    }
+
+    #[test]
+    fn one_datagram_leaves_from_the_address_that_was_asked() {
+        for (wildcard, asked, ipv6) in [("0.0.0.0:0", "127.0.0.2", false), ("[::]:0", "::1", true)] {
+            let server = UdpSocket::bind(wildcard).unwrap();
+            tell_address_asked(&server, ipv6).unwrap();
+            let client = UdpSocket::bind(if ipv6 { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
+            client.set_read_timeout(PATIENCE).unwrap();
+            let asked: IpAddr = asked.parse().unwrap();
+            send(&server, b"text", client.local_addr().unwrap(), Some(asked)).unwrap();
+            let (length, from) = client.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!((length, from.ip()), (4, asked));
+        }
+        let (server, client) = pair();
+        send(&server, b"text", client.local_addr().unwrap(), None).unwrap();
+        assert_eq!(client.recv(&mut [0; 8]).unwrap(), 4);
+        // Nothing can be sent to port 0.
+        assert!(send(&server, b"text", ([127, 0, 0, 1], 0).into(), None).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -19,10 +19,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::forward::{self, Door, Mailbox, Question, Way};
+use super::query_log::{Tap, Ticket};
 use super::seats::{Admission, Seat, Seats};
-use super::{Limits, Stop};
-use crate::answer::{Peer, Responder, Transport, Worker};
-use crate::metrics::{Counters, Event, Metrics};
+use super::takeover::Registered;
+use super::{Limits, Phase, Stop};
+use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
+use crate::metrics::{Counters, Event, Metrics, Proto};
 
 /// The largest message: its length is two octets (RFC 1035 section 4.2.2).
 const MESSAGE: usize = 65_535;
@@ -32,21 +35,30 @@ const READ: usize = 16 << 10;
 const FULL: usize = 16 << 10;
 /// How many reads, or writes of [`FULL`] octets, before the others have their turn.
 const TURNS: usize = 4;
+/// Once we are about to stop, how long a connection stays open after its last reply.
+const LEAVING_IDLE: Duration = Duration::from_millis(500);
 /// When we stop, how long a quiet connection stays open for a query that is on its way.
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// After our last octet, how long the client has to take it. Closed with a query unread, the kernel throws away
 /// responses that are on their way.
 const LINGER: Duration = Duration::from_millis(250);
+/// How long a connection is kept, whatever else, that waits for what others say: longer than that takes.
+const LATE: Duration = forward::PATIENCE.saturating_mul(2);
 /// The shortest and longest pause after a failed accept.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// What all connections of a server share.
+/// What all connections of an address share; all but `address`, `stop` and `desks` with those of the other addresses.
 pub(super) struct Shared {
+    /// What is listened on; figures are told apart by it.
+    address: SocketAddr,
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     limits: Limits,
     stop: Stop,
+    /// Where questions for others are handed over.
+    pub(super) door: Option<Door>,
     seats: Arc<Seats>,
+    pub(super) tap: Tap,
     /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
     #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
     desks: Mutex<Vec<Box<Desk>>>,
@@ -55,13 +67,42 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
         let seats = Arc::new(Seats::new(limits));
-        Self { responder, metrics, limits, stop, seats, desks: Mutex::default() }
+        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let (tap, desks) = (Tap::default(), Mutex::default());
+        Self { address, responder, metrics, limits, stop, door: None, seats, tap, desks }
+    }
+
+    /// The same for one address, which can be told to stop alone.
+    pub(super) fn for_place(&self, address: SocketAddr, stop: Stop) -> Self {
+        Self {
+            address,
+            responder: Arc::clone(&self.responder),
+            metrics: Arc::clone(&self.metrics),
+            limits: self.limits,
+            stop,
+            door: self.door.clone(),
+            seats: Arc::clone(&self.seats),
+            tap: self.tap.clone(),
+            desks: Mutex::default(),
+        }
+    }
+
+    /// Hands a question over; what comes of it will be in the mailbox, which is made for the first.
+    #[cold]
+    fn hand_over(&self, question: Question, mailbox: &mut Option<Arc<Mailbox>>) -> Result<(), Question> {
+        let Some(door) = &self.door else { return Err(question) };
+        let mailbox = mailbox.get_or_insert_default();
+        mailbox.expect();
+        door.hand(question, Way::Stream(Arc::clone(mailbox))).inspect_err(|_| mailbox.forget())
     }
 
     /// A desk for the length of one turn.
     fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| Box::new(Desk::new(&self.metrics)))
+        free.unwrap_or_else(|| {
+            let counters = self.metrics.worker_at(self.address, Proto::Tcp);
+            Box::new(Desk::new(counters, self.tap.clone()))
+        })
     }
 
     /// One that a panic kept from being given back is not missed: its counters are in the metrics.
@@ -75,15 +116,31 @@ pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
     TcpListener::from_std(listener)
 }
 
+/// One address that is listened on.
+pub(super) struct Place {
+    /// Somebody keeps the listening socket, and the connections that wait in it.
+    pub(super) kept: bool,
+    pub(super) shared: Arc<Shared>,
+    /// As long as it lives, another process can have the sockets.
+    pub(super) registered: Option<Registered>,
+}
+
 /// Accepts connections until told to stop, and then until the last of them has ended.
-pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+pub(super) async fn listen(listener: TcpListener, place: Place) {
+    let Place { kept, shared, registered } = place;
+    let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
+    let mut told_to_leave = false;
     let counters = shared.metrics.worker();
-    let mut host = Host { address, counters, tasks: JoinSet::new(), shared: &shared };
+    let mut host = Host { counters, tasks: JoinSet::new(), shared: &shared };
     let mut pause = Pause::default();
     loop {
         tokio::select! {
             biased;
             () = shared.stop.wait() => break,
+            () = &mut leaving, if !told_to_leave => {
+                told_to_leave = true;
+                shared.seats.wake_all();
+            }
             Some(ended) = host.tasks.join_next() => host.count_end(ended),
             accepted = pause.then_accept(&listener) => match accepted {
                 Ok((stream, client)) => host.welcome(stream, client),
@@ -94,14 +151,20 @@ pub(super) async fn listen(listener: TcpListener, address: SocketAddr, shared: A
             },
         }
     }
+    // Its copies of the sockets are closed with ours.
+    drop(registered);
     shared.seats.wake_all();
-    host.welcome_the_last(listener);
+    if !kept && !shared.stop.is_handed_over() {
+        host.welcome_the_last(listener);
+    } else {
+        // Who waits in it is for the others who have it.
+        drop(listener);
+    }
     host.see_all_off().await;
 }
 
 /// The parent of one address's connections.
 struct Host<'h> {
-    address: SocketAddr,
     counters: Arc<Counters>,
     tasks: JoinSet<End>,
     shared: &'h Arc<Shared>,
@@ -116,12 +179,15 @@ impl Host<'_> {
                 self.counters.count(Event::TcpOverLimit);
                 seat
             }
-            Admission::Refused => return self.counters.count(Event::TcpOverLimit),
+            Admission::Refused => {
+                self.counters.count(Event::TcpOverLimit);
+                return self.counters.count(Event::TcpClosed);
+            }
         };
         // Fails only where the connection has already failed, which its first read tells.
         let _ = stream.set_nodelay(true);
         // For a wildcard address: which of ours was asked.
-        let to = stream.local_addr().unwrap_or(self.address);
+        let to = stream.local_addr().unwrap_or(self.shared.address);
         let closer = seat.closer();
         let connection = Connection::new(stream, Peer { from: client, to }, seat, Arc::clone(self.shared));
         closer.set(self.tasks.spawn(connection.run()));
@@ -152,6 +218,7 @@ impl Host<'_> {
     }
 
     fn count_end(&self, ended: Result<End, JoinError>) {
+        self.counters.count(Event::TcpClosed);
         match ended {
             Ok(End::Idle) => self.counters.count(Event::TcpIdle),
             Ok(End::Slow) => self.counters.count(Event::TcpSlow),
@@ -221,6 +288,8 @@ struct Connection<S> {
     unsent: Option<Box<Unsent>>,
     /// When something last moved: a message begun or complete, octets of responses taken.
     since: Instant,
+    /// Where responses come that were not here when their questions were read.
+    mailbox: Option<Arc<Mailbox>>,
     /// What ends it once all responses are sent.
     ending: Option<End>,
     /// When it heard that we stop.
@@ -236,7 +305,8 @@ struct Unsent {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn new(stream: S, peer: Peer, seat: Seat, shared: Arc<Shared>) -> Self {
         let since = Instant::now();
-        Self { stream, peer, seat, shared, unread: Vec::new(), unsent: None, since, ending: None, stopping: None }
+        let (unread, unsent, mailbox, ending, stopping) = (Vec::new(), None, None, None, None);
+        Self { stream, peer, seat, shared, unread, unsent, since, mailbox, ending, stopping }
     }
 
     /// Answers until there is a reason not to.
@@ -278,7 +348,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.stopping {
             _ if self.unsent.is_some() => self.since + limits.unread,
             _ if !self.unread.is_empty() => self.since + limits.unfinished,
+            _ if self.awaits() => self.since + limits.idle.max(LATE),
             Some(stopping) => stopping + LAST_WORD,
+            None if self.shared.stop.is_leaving() => self.since + limits.idle.min(LEAVING_IDLE),
             None => self.since + limits.idle,
         }
     }
@@ -302,8 +374,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.stopping {
             _ if self.unsent.is_some() || !self.unread.is_empty() => End::Slow,
             Some(_) => End::Stopped,
+            None if self.shared.stop.is_leaving() => End::Stopped,
             None => End::Idle,
         }
+    }
+
+    /// Whether a response has yet to come.
+    fn awaits(&self) -> bool {
+        self.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_awaited())
     }
 
     /// One step: sends what waits, reads, answers and sends again. Ready where there may be more to do.
@@ -311,8 +389,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.unsent.is_some() {
             ready!(self.poll_send(context))?;
         }
+        if let Some(responses) = self.mailbox.as_ref().and_then(|mailbox| mailbox.take(context.waker())) {
+            self.since = Instant::now();
+            return Poll::Ready(self.send(context, &responses));
+        }
         if let Some(end) = self.ending {
-            return Poll::Ready(Err(end));
+            return if self.awaits() { Poll::Pending } else { Poll::Ready(Err(end)) };
         }
         let mut desk = self.shared.take_desk();
         let turn = self.poll_desk(context, &mut desk);
@@ -321,11 +403,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn poll_desk(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<(), End>> {
-        let filled = ready!(self.poll_read(context, desk))?;
-        let answered = desk.answer(&self.shared.responder, self.peer, filled);
+        let filled = match ready!(self.poll_read(context, desk)) {
+            Ok(filled) => filled,
+            Err(end) => {
+                // The client may have said that it asks no more, and wait for what is to come.
+                self.ending = Some(end);
+                return Poll::Ready(Ok(()));
+            }
+        };
+        let (shared, mailbox) = (&self.shared, &mut self.mailbox);
+        let hand_over = |pending, ticket| {
+            let question = Question { pending, listen: shared.address, ticket };
+            shared.hand_over(question, mailbox)
+        };
+        let answered = desk.answer(&shared.responder, self.peer, filled, hand_over);
         self.ending = answered.refused.then_some(End::Refused);
         self.keep_unread(&desk.input[answered.read..filled], answered.read > 0);
-        Poll::Ready(self.send(context, &desk.output[..answered.written]))
+        let sent = self.send(context, &desk.output[..answered.written]);
+        desk.worker.end_batch(Instant::now().into_std());
+        Poll::Ready(sent)
     }
 
     /// Puts what is unread and what comes now on the desk, and returns how much that is.
@@ -434,6 +530,7 @@ fn whole_message(octets: &[u8]) -> Option<&[u8]> {
 /// Where messages are answered: the large buffers, and what the responder needs. For one connection at a time.
 struct Desk {
     worker: Worker,
+    tap: Tap,
     /// Room for a message of the largest size that is nearly complete, and for one more read.
     input: Box<[u8]>,
     /// Room for one response of the largest size when it is nearly full.
@@ -451,14 +548,21 @@ struct Answered {
 }
 
 impl Desk {
-    fn new(metrics: &Metrics) -> Self {
+    fn new(counters: Arc<Counters>, tap: Tap) -> Self {
         let input = vec![0; 2 + MESSAGE + READ].into();
         let output = vec![0; FULL + 2 + MESSAGE].into();
-        Self { worker: Worker::new(metrics.worker()), input, output }
+        Self { worker: Worker::new(counters), tap, input, output }
     }
 
-    /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written.
-    fn answer(&mut self, responder: &Responder, peer: Peer, filled: usize) -> Answered {
+    /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written. What
+    /// others have to answer is handed over.
+    fn answer(
+        &mut self,
+        responder: &Responder,
+        peer: Peer,
+        filled: usize,
+        mut hand_over: impl FnMut(Box<Pending>, Option<Box<Ticket>>) -> Result<(), Question>,
+    ) -> Answered {
         let mut answered = Answered { read: 0, written: 0, refused: false };
         self.worker.begin_batch(Instant::now().into_std());
         while answered.written < FULL
@@ -471,12 +575,19 @@ impl Desk {
             message[..query.len()].copy_from_slice(query);
             // An empty message is shorter than a header, like others that the responder does not answer.
             let response = match query.len() {
-                0 => None,
-                length => responder.respond(&mut self.worker, peer, Transport::Tcp, message, length),
+                0 => Reply::None,
+                length => self.tap.respond(responder, &mut self.worker, peer, Transport::Tcp, message, length),
             };
-            let Some(length) = response else {
-                answered.refused = true;
-                break;
+            let length = match response {
+                Reply::Here(length) => length,
+                Reply::Pending(pending) => match hand_over(pending, self.tap.ticket()) {
+                    Ok(()) => continue,
+                    Err(refused) => forward::refuse(&refused, &self.worker, message),
+                },
+                Reply::None => {
+                    answered.refused = true;
+                    break;
+                }
             };
             length_field.copy_from_slice(&(length as u16).to_be_bytes());
             answered.written += 2 + length;

@@ -1,23 +1,29 @@
 //! Datagrams: one thread per socket, which receives a batch, has each answered in the slot that it came in, and sends
 //! the responses, with two system calls in all.
 //!
-//! Plain threads and no runtime: nothing is ever waited for but the socket. Not here: the system calls (`sys.rs`).
+//! Plain threads and no runtime: nothing is ever waited for but the socket. One that ends too early is started again,
+//! on the same socket. Not here: the system calls (`sys.rs`).
 //! Read next: `answer.rs`.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
+use super::bind::own_address;
+use super::forward::{self, Door, Question, Way};
+use super::query_log::Tap;
 use super::sys::{self, Batch, Wait};
-use super::{Stop, own_address};
-use crate::answer::{Peer, Responder, Transport, Worker};
-use crate::metrics::{Event, Metrics};
+use super::{Liveness, Stop};
+use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
+use crate::metrics::{Event, Metrics, Proto};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -25,60 +31,132 @@ pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// How long the queue is emptied at the end, should it fill again and again.
 const LONGEST_DRAIN: Duration = Duration::from_secs(5);
+/// Before a thread that ended is started again: what ended it may do so at once.
+const RESTART_PAUSE: Duration = Duration::from_millis(10);
 /// How often a busy thread asks for the kernel's count of drops, in batches.
 const BATCHES_PER_LOOK: u32 = 1024;
 
-/// The threads of all sockets. Their sockets close when they end.
-pub(super) struct Threads<'s> {
-    responder: &'s Arc<Responder>,
-    metrics: &'s Arc<Metrics>,
-    stop: &'s Stop,
-    /// Each thread has a clone of the sender, and drops it last.
-    running: mpsc::Sender<()>,
-    ended: mpsc::Receiver<()>,
-    handles: Vec<thread::JoinHandle<()>>,
+/// What the threads of all addresses share.
+#[derive(Clone)]
+pub(super) struct Common {
+    responder: Arc<Responder>,
+    metrics: Arc<Metrics>,
+    pub(super) liveness: Liveness,
+    pub(super) tap: Tap,
+    /// Where questions for others are handed over.
+    pub(super) door: Option<Door>,
 }
 
-impl<'s> Threads<'s> {
-    pub(super) fn new(responder: &'s Arc<Responder>, metrics: &'s Arc<Metrics>, stop: &'s Stop) -> Self {
-        let (running, ended) = mpsc::channel(1);
-        Self { responder, metrics, stop, running, ended, handles: Vec::new() }
+impl Common {
+    pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>) -> Self {
+        Self { responder, metrics, liveness: Liveness::default(), tap: Tap::default(), door: None }
     }
 
-    /// Starts one that answers what comes to `socket`, which is bound to `address`.
-    pub(super) fn start(&mut self, socket: UdpSocket, address: SocketAddr) -> Result<()> {
-        let (responder, stop, running) = (Arc::clone(self.responder), self.stop.clone(), self.running.clone());
-        let worker = Worker::new(self.metrics.worker());
-        let run = move || {
-            let _running = running;
-            Loop { socket: &socket, address, responder: &responder, worker, drops: 0 }.run_to_the_end(&stop);
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+/// The threads of one address. Their sockets close when they end.
+pub(super) struct Threads {
+    common: Common,
+    stop: Stop,
+    address: SocketAddr,
+    /// Somebody keeps the sockets, and what is queued in them.
+    kept: bool,
+    /// A thread's number, when it ends.
+    ending: mpsc::UnboundedSender<usize>,
+    ended: mpsc::UnboundedReceiver<usize>,
+    /// Each with its socket, until it has ended for good.
+    running: HashMap<usize, (Arc<UdpSocket>, thread::JoinHandle<()>)>,
+    /// What a thread does.
+    run: fn(&mut Loop<'_>, &Stop),
+}
+
+/// Says that a thread ends, however it does.
+struct Ending(usize, mpsc::UnboundedSender<usize>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Nobody listens any more: nobody cares.
+        let _ = self.1.send(self.0);
+    }
+}
+
+impl Threads {
+    pub(super) fn new(common: Common, stop: Stop, address: SocketAddr, kept: bool) -> Self {
+        let (ending, ended) = mpsc::unbounded_channel();
+        Self {
+            common,
+            stop,
+            address,
+            kept,
+            ending,
+            ended,
+            running: HashMap::new(),
+            run: |one, stop| one.run_to_the_end(stop),
+        }
+    }
+
+    /// Starts one that answers what comes to `socket`, which is bound to the address.
+    pub(super) fn start(&mut self, socket: UdpSocket) -> Result<()> {
+        self.spawn(self.running.len(), Arc::new(socket))
+    }
+
+    fn spawn(&mut self, number: usize, socket: Arc<UdpSocket>) -> Result<()> {
+        let Self { common, stop, address, kept, run, .. } = self;
+        let (address, kept, run) = (*address, *kept, *run);
+        let (responder, stop, held) = (Arc::clone(&common.responder), stop.clone(), Arc::clone(&socket));
+        let (worker, tap, door) =
+            (Worker::new(common.metrics.worker_at(address, Proto::Udp)), common.tap.clone(), common.door.clone());
+        let pulse = common.liveness.pulse();
+        let ending = Ending(number, self.ending.clone());
+        let body = move || {
+            let _ending = ending;
+            run(
+                &mut Loop { socket: &socket, address, kept, responder: &responder, worker, tap, door, drops: 0, pulse },
+                &stop,
+            );
         };
-        let builder = thread::Builder::new().name(format!("udp-{}", self.handles.len()));
-        self.handles.push(builder.spawn(run).context("cannot start a thread that answers UDP")?);
+        let builder = thread::Builder::new().name(format!("udp-{number}"));
+        let handle = builder.spawn(body).context("cannot start a thread that answers UDP")?;
+        self.running.insert(number, (held, handle));
         Ok(())
     }
 
-    /// Returns once all have ended.
-    pub(super) async fn ended(self) {
-        let Self { running, mut ended, handles, .. } = self;
-        drop(running);
-        // Nobody sends: this is the end of the last sender.
-        let _ = ended.recv().await;
-        for handle in handles {
-            // A thread's panics are caught and counted within it.
-            let _ = handle.join();
+    /// Returns once all have ended. One that ends before it was told is started again.
+    pub(super) async fn ended(mut self) -> Result<()> {
+        while !self.running.is_empty() {
+            // A sender is kept here: there is always a next one.
+            let Some(number) = self.ended.recv().await else { break };
+            let Some((socket, handle)) = self.running.remove(&number) else { continue };
+            let panicked = handle.join().is_err();
+            if self.stop.told() {
+                continue;
+            }
+            let address = self.address;
+            tracing::error!(%address, panicked, "a thread that answers UDP has ended, and is started again");
+            self.common.metrics.worker().count(Event::TaskRestarts);
+            tokio::time::sleep(RESTART_PAUSE).await;
+            self.spawn(number, socket)?;
         }
+        Ok(())
     }
 }
 
 /// What one thread has.
 struct Loop<'t> {
-    socket: &'t UdpSocket,
+    socket: &'t Arc<UdpSocket>,
     address: SocketAddr,
+    kept: bool,
     responder: &'t Responder,
     worker: Worker,
+    tap: Tap,
+    door: Option<Door>,
     /// The kernel's count of drops when it was last looked at.
     drops: u32,
+    /// Set at each turn.
+    pulse: Arc<AtomicBool>,
 }
 
 impl Loop<'_> {
@@ -86,6 +164,7 @@ impl Loop<'_> {
     fn run_to_the_end(&mut self, stop: &Stop) {
         while catch_unwind(AssertUnwindSafe(|| self.run(stop))).is_err() {
             self.worker.counters.count(Event::Panics);
+            tracing::error!(address = %self.address, "a panic while answering UDP cost a batch of queries");
         }
     }
 
@@ -93,6 +172,7 @@ impl Loop<'_> {
         let mut batch = Batch::new(self.address.ip().is_unspecified());
         let mut batches = 0u32;
         while !stop.told() {
+            self.pulse.store(true, Ordering::Release);
             match batch.receive(self.socket, Wait::Yes) {
                 Ok(received) => self.answer(&mut batch, received),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.count_drops(),
@@ -104,7 +184,10 @@ impl Loop<'_> {
                 self.count_drops();
             }
         }
-        self.drain(&mut batch);
+        // What is queued in a socket that others have too is for them, and connecting it would take it from them.
+        if !self.kept && !stop.is_handed_over() {
+            self.drain(&mut batch);
+        }
         self.count_drops();
     }
 
@@ -116,15 +199,36 @@ impl Loop<'_> {
             let to = datagram.asked.map_or(self.address, |ip| SocketAddr::new(ip, self.address.port()));
             let peer = Peer { from: datagram.from, to };
             let length = datagram.length;
-            if let Some(length) = self.responder.respond(&mut self.worker, peer, Transport::Udp, datagram.slot, length)
-            {
-                batch.reply(index, length);
+            let Self { responder, worker, tap, .. } = self;
+            match tap.respond(responder, worker, peer, Transport::Udp, datagram.slot, length) {
+                Reply::Here(length) => batch.reply(index, length),
+                Reply::Pending(pending) => {
+                    let length = self.hand_over(pending, peer, datagram.slot);
+                    if let Some(length) = length {
+                        batch.reply(index, length);
+                    }
+                }
+                Reply::None => {}
             }
         }
         match batch.send(self.socket) {
             0 => {}
             refused => self.worker.counters.add(Event::SendErrors, refused as u64),
         }
+        self.worker.end_batch(Instant::now());
+    }
+
+    /// Returns the length of the response where nobody takes the question.
+    #[cold]
+    fn hand_over(&mut self, pending: Box<Pending>, peer: Peer, slot: &mut [u8]) -> Option<usize> {
+        let from = self.address.ip().is_unspecified().then(|| peer.to.ip());
+        let way = Way::Datagram { socket: Arc::clone(self.socket), from };
+        let question = Question { pending, listen: self.address, ticket: self.tap.ticket() };
+        let refused = match &self.door {
+            Some(door) => door.hand(question, way).err()?,
+            None => question,
+        };
+        Some(forward::refuse(&refused, &self.worker, slot))
     }
 
     /// The socket failed, which says nothing about the next call; but it must not become a busy loop.
@@ -162,5 +266,52 @@ impl Loop<'_> {
         let Ok(drops) = sys::drops(self.socket) else { return };
         self.worker.counters.add(Event::DroppedByKernel, drops.wrapping_sub(self.drops).into());
         self.drops = drops;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Access;
+    use crate::names::WireName;
+    use crate::names::reverse::ReverseZones;
+    use crate::rules::Rules;
+    use crate::zone::{Settings, Zone};
+
+    /// The first thread panics outside of all that catches panics; what was asked meanwhile waits in the socket.
+    #[tokio::test]
+    async fn a_thread_that_ends_is_started_again() {
+        fn ends_once(of: &mut Loop<'_>, stop: &Stop) {
+            static ENDED: AtomicBool = AtomicBool::new(false);
+            assert!(ENDED.swap(true, Ordering::AcqRel), "on purpose");
+            of.run_to_the_end(stop);
+        }
+        let apex = WireName::parse("cluster.local").unwrap();
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+        let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
+        let metrics = Arc::new(Metrics::default());
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // As all have it: a thread must come round to hear that it shall stop.
+        socket.set_read_timeout(Some(LONGEST_WAIT)).unwrap();
+        let address = socket.local_addr().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.send_to(&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1], address).unwrap();
+
+        let stop = Stop::default();
+        let mut threads = Threads::new(Common::new(responder, Arc::clone(&metrics)), stop.clone(), address, false);
+        threads.run = ends_once;
+        threads.start(socket).unwrap();
+        let asking = tokio::task::spawn_blocking(move || {
+            let mut response = [0; 512];
+            let length = client.recv(&mut response).unwrap();
+            stop.tell();
+            response[..length].to_vec()
+        });
+        threads.ended().await.unwrap();
+        let response = asking.await.unwrap();
+        assert_eq!((&response[..2], response[2] & 0x80), (&[0, 7][..], 0x80));
+        assert_eq!(metrics.total(Event::TaskRestarts), 1);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::Publisher;
 use crate::cluster::{Contributor, Resource};
 use crate::explain::Finding;
-use crate::metrics::{Counters, Event};
-use crate::objects::{Object, ObjectRef, Skipped};
-use crate::status::{Status, WatchState, WatchStatus};
+use crate::metrics::{Counters, Event, table};
+use crate::objects::{Object, ObjectRef, ServiceKind, Skipped};
+use crate::status::{DataState, Status, WatchState, WatchStatus};
 
 /// What a watch has to say.
 pub enum Update {
@@ -28,8 +28,8 @@ pub enum Update {
     Denied(Resource, &'static str),
     /// A list begins; the flag says that what it changes was missed before (K14).
     Begin(Resource, bool),
-    /// The present state of an object, and what was left out of it.
-    Apply(Box<Object>, Vec<Skipped>),
+    /// The present state of an object, what was left out of it, and when what it says changed, if that is noted in it.
+    Apply(Box<Object>, Vec<Skipped>, Option<SystemTime>),
     /// An object that cannot be read, and why.
     Invalid(Resource, String),
     /// An object is gone.
@@ -73,6 +73,8 @@ pub struct Followed {
 struct Follow {
     what: Followed,
     state: WatchState,
+    /// Since when.
+    since: Option<Instant>,
     /// It was listed to its end once.
     listed: bool,
     /// And its changes were followed: a list alone goes stale at once.
@@ -94,9 +96,7 @@ impl Follow {
         };
         self.followed || !self.what.required && given_up
     }
-}
 
-impl Follow {
     /// What holds while it cannot be followed, for people.
     fn meanwhile(&self) -> &'static str {
         match (self.followed, self.what.required) {
@@ -117,6 +117,8 @@ pub struct Live {
     follows: BTreeMap<Resource, Follow>,
     dirty: HashSet<Contributor>,
     synced: bool,
+    /// Another was broken off, or a snapshot read: the zone holds what it published, and is answered from meanwhile.
+    resumed: bool,
     /// When it began.
     since: Option<Instant>,
     /// When the last of the required resources was read.
@@ -124,10 +126,12 @@ pub struct Live {
     /// The addresses changed since the reverse zones were last looked at.
     moved: bool,
     said: HashSet<String>,
+    /// Services whose endpoints changed at these times, which is about to be published.
+    triggered: Vec<(ObjectRef, SystemTime)>,
 }
 
 impl Live {
-    /// Nothing is known yet. Answers say that they are stale once a required resource was lost for `stale`; a list
+    /// Nothing is known yet; or where `status` says that it was, it is all to be read again. Answers say that they are stale once a required resource was lost for `stale`; a list
     /// that would remove more than half and at least `hold_down` objects is to be made twice.
     pub fn new(
         publisher: Publisher,
@@ -141,6 +145,7 @@ impl Live {
             let follow = Follow {
                 what: *what,
                 state: WatchState::Waiting,
+                since: None,
                 listed: false,
                 followed: false,
                 lost_since: None,
@@ -149,8 +154,10 @@ impl Live {
             };
             (what.resource, follow)
         };
+        let resumed = status.data_state() != DataState::NotSynced;
         let live = Self {
             publisher,
+            resumed,
             status,
             counters,
             stale,
@@ -162,6 +169,7 @@ impl Live {
             required_since: None,
             moved: false,
             said: HashSet::new(),
+            triggered: Vec::new(),
         };
         live.show();
         // Those that are asked for are served from the beginning on: not yet known is no reason to refuse (R6).
@@ -178,6 +186,37 @@ impl Live {
             self.moved = true;
             let dirty = self.changed();
             self.publish(dirty);
+            self.publisher.published(now.into_std());
+            self.observe_programming();
+        }
+    }
+
+    /// How long the cluster's changes took until they are answered. Like CoreDNS's figure it is of headless Services with
+    /// a selector: those whose slices a controller writes, which notes the time.
+    fn observe_programming(&mut self) {
+        let now = SystemTime::now();
+        for (service, triggered) in std::mem::take(&mut self.triggered) {
+            let controlled = self
+                .publisher
+                .cluster()
+                .service(&service)
+                .service
+                .is_some_and(|service| service.kind == ServiceKind::Headless && !service.selector.is_empty());
+            if controlled {
+                let took = now.duration_since(triggered).unwrap_or_default();
+                self.publisher.metrics.observe(&table::PROGRAMMING, &["headless_with_selector"], took);
+            }
+        }
+    }
+
+    /// Not of what a list says: it may have changed long before this server was there to see it.
+    fn note_trigger(&mut self, resource: Resource, dirty: &[Contributor], triggered: Option<SystemTime>) {
+        let watched = self.follows.get(&resource).is_some_and(|follow| follow.followed && follow.relist.is_none());
+        if let Some(triggered) = triggered.filter(|_| self.synced && watched) {
+            self.triggered.extend(dirty.iter().filter_map(|contributor| match contributor {
+                Contributor::Service(service) => Some((service.clone(), triggered)),
+                _ => None,
+            }));
         }
     }
 
@@ -195,12 +234,18 @@ impl Live {
             self.sync_if_settled(now);
         }
         // First the sentence, then the state that answers say it in.
-        if !self.synced {
+        if !self.synced && self.status.data_state() == DataState::Restored {
+            // What the snapshot said of its age stands.
+        } else if !self.synced && self.resumed {
+            let seconds = (now - *self.since.get_or_insert(now)).as_secs();
+            self.status.set_sentence(Finding::Stale { seconds }.brief());
+        } else if !self.synced {
             self.say_not_synced(now);
         } else if let Some(lost) = cut_off {
             self.status.set_sentence(Finding::Stale { seconds: lost.as_secs() }.brief());
         }
-        self.status.set_cut_off(cut_off.is_some());
+        self.status.set_cut_off(cut_off.is_some() || self.resumed && !self.synced);
+        self.publisher.metrics.set(&table::LOST, &[], lost.unwrap_or_default().as_secs_f64());
         if std::mem::take(&mut self.moved) {
             self.publisher.refresh_reverse_zones();
         }
@@ -231,14 +276,19 @@ impl Live {
                     }
                 }
             }
-            Update::Apply(object, skipped) => {
+            Update::Apply(object, skipped, triggered) => {
                 let resource = Resource::of(&object);
                 let dirty = self.publisher.cluster_mut().apply(*object);
+                self.note_trigger(resource, &dirty, triggered);
                 self.touch(resource, dirty);
-                skipped.into_iter().for_each(|skipped| self.say(skipped.text));
+                for skipped in skipped {
+                    self.publisher.metrics.count(&table::REJECTED, &[skipped.reason.label()]);
+                    self.say(skipped.text);
+                }
             }
             Update::Invalid(_, why) => {
                 self.counters.count(Event::ObjectsSkipped);
+                self.publisher.metrics.count(&table::REJECTED, &["invalid"]);
                 self.say(why);
             }
             Update::Delete(resource, key) => {
@@ -296,6 +346,10 @@ impl Live {
         if old == follow.state {
             return;
         }
+        // A failure that gives another reason is the same failure.
+        if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
+            follow.since = Some(now);
+        }
         if let WatchState::Denied(verb) = follow.state {
             let Followed { name, .. } = follow.what;
             let sentence = format!("the API server does not allow `{verb}` on {name}: {}", follow.meanwhile());
@@ -311,6 +365,7 @@ impl Live {
             resource: follow.what.name,
             required: follow.what.required,
             state: follow.state.clone(),
+            since: follow.since.map(Instant::into_std),
         };
         self.status.set_watches(self.follows.values().map(shown).collect());
     }
@@ -333,6 +388,10 @@ impl Live {
         /// cluster would stand in memory twice.
         const AT_ONCE: usize = 1024;
         self.dirty.insert(Contributor::Apex);
+        if self.resumed {
+            // What the other had not published any more is known to nobody.
+            self.dirty.extend(self.publisher.contributors());
+        }
         let dirty = self.changed();
         dirty.chunks(AT_ONCE).for_each(|part| self.publish(part.to_vec()));
         self.publisher.refresh_reverse_zones();
@@ -388,7 +447,83 @@ fn log_change(follow: &Follow, old: &WatchState) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Options;
     use super::*;
+    use crate::metrics::Metrics;
+    use crate::names::reverse::ReverseZones;
+    use crate::names::{ServiceKey, WireName, service_key};
+    use crate::objects::{Labels, Service, ServiceKind};
+    use crate::rules::Rules;
+    use crate::zone::{Settings, Zone};
+
+    /// A cluster of these Services, listed and followed by a new one that goes on with what there is.
+    fn follow(publisher: Publisher, status: &Arc<Status>, services: &[&str]) -> Live {
+        let followed = Followed { resource: Resource::Services, name: "services", required: true };
+        let mut live =
+            Live::new(publisher, Arc::clone(status), Metrics::default().worker(), &[followed], Duration::MAX, 100);
+        let (reply, _swept) = oneshot::channel();
+        let mut updates = vec![Update::Begin(Resource::Services, false)];
+        for name in services {
+            let service = Service {
+                key: ObjectRef::new("default", name),
+                kind: ServiceKind::Headless,
+                publish_not_ready: false,
+                selector: Labels::default(),
+                ports: Vec::new(),
+                families: Vec::new(),
+            };
+            updates.push(Update::Apply(Box::new(Object::Service(service)), Vec::new(), None));
+        }
+        updates.push(Update::End { resource: Resource::Services, confirmed: true, reply });
+        updates.push(Update::Connected(Resource::Services));
+        live.take(updates, Instant::now());
+        live
+    }
+
+    #[tokio::test]
+    async fn what_was_broken_off_between_cluster_and_zone_is_published() {
+        let apex = WireName::parse("cluster.local").unwrap();
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let publisher =
+            Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default());
+        let (zone, status) = (publisher.zone(), Arc::new(Status::default()));
+        let known = || ["a", "b", "c"].map(|name| zone.knows(ServiceKey(&service_key("default", name).unwrap())));
+        assert!(follow(publisher.again(), &status, &["a", "b"]).is_synced());
+        assert_eq!(known(), [true, true, false]);
+        // What ended between a change of the cluster and its publication: nobody else knows that it is to be published.
+        publisher.cluster_mut().delete(Resource::Services, &ObjectRef::new("default", "a"));
+        let waiting =
+            Live::new(publisher.again(), Arc::clone(&status), Metrics::default().worker(), &[], Duration::MAX, 100);
+        assert!(waiting.resumed && !waiting.is_synced());
+        assert!(follow(publisher.again(), &status, &["b", "c"]).is_synced());
+        assert_eq!(known(), [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn while_all_is_read_again_answers_are_stale() {
+        let apex = WireName::parse("cluster.local").unwrap();
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let publisher =
+            Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default());
+        let status = Arc::new(Status::default());
+        follow(publisher.again(), &status, &[]).tick(Instant::now());
+        assert_eq!(status.data_state(), DataState::Current);
+        let followed = Followed { resource: Resource::Services, name: "services", required: true };
+        let new = || {
+            Live::new(
+                publisher.again(),
+                Arc::clone(&status),
+                Metrics::default().worker(),
+                &[followed],
+                Duration::MAX,
+                100,
+            )
+        };
+        new().tick(Instant::now());
+        assert_eq!(status.data_state(), DataState::Stale);
+        follow(publisher.again(), &status, &[]).tick(Instant::now());
+        assert_eq!(status.data_state(), DataState::Current);
+    }
 
     #[test]
     fn what_is_too_much_to_believe_at_once() {

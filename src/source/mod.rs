@@ -7,16 +7,18 @@
 pub mod kubernetes;
 pub mod live;
 pub mod manifests;
+pub mod snapshot;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
 use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
 use crate::explain::{Asker, Extent};
+use crate::metrics::{Metrics, table};
 use crate::names::reverse::ReverseZones;
 use crate::objects::{Object, ObjectRef, Reason, Skipped};
 use crate::records::{NameServer, contribution};
@@ -48,6 +50,7 @@ pub struct Publisher {
     cluster: Arc<RwLock<Cluster>>,
     zone: Arc<Zone>,
     options: Options,
+    metrics: Arc<Metrics>,
 }
 
 impl Publisher {
@@ -63,7 +66,39 @@ impl Publisher {
 
     fn with(namespaces: Namespaces, zone: Arc<Zone>, options: Options) -> Self {
         let cluster = Arc::new(RwLock::new(Cluster::new(namespaces, options.service.clone())));
-        Self { cluster, zone, options }
+        Self { cluster, zone, options, metrics: Arc::default() }
+    }
+
+    /// Counts in `metrics` what is published and what is left out.
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// The same cluster and the same zone, for who goes on where another was broken off. One of them may publish.
+    pub fn again(&self) -> Self {
+        Self {
+            cluster: Arc::clone(&self.cluster),
+            zone: Arc::clone(&self.zone),
+            options: self.options.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    /// Every object that is known.
+    fn objects(&self) -> Vec<Object> {
+        self.cluster().objects()
+    }
+
+    /// Everyone who could have contributed to what is published, or could contribute now.
+    fn contributors(&self) -> Vec<Contributor> {
+        let mut all = self.cluster().contributors();
+        let services = self.zone.services().into_iter();
+        all.extend(services.map(|(namespace, name)| Contributor::Service(ObjectRef::new(&namespace, &name))));
+        for namespace in self.zone.namespaces() {
+            all.push(Contributor::PodAddresses(namespace.as_str().into()));
+            all.push(Contributor::Namespace(namespace.into()));
+        }
+        all
     }
 
     /// Who can say why a name does not resolve.
@@ -124,7 +159,19 @@ impl Publisher {
         let contributions = contributions.collect();
         drop(cluster);
         self.zone.publish(contributions, unix_time());
+        skipped.iter().for_each(|notice| self.reject(notice.loss));
         skipped
+    }
+
+    fn reject(&self, loss: Loss) {
+        if let Some(reason) = loss.label() {
+            self.metrics.count(&table::REJECTED, &[reason]);
+        }
+    }
+
+    /// What was received `since` is published.
+    fn published(&self, since: Instant) {
+        self.metrics.observe(&table::PUBLISH_DURATION, &[], since.elapsed());
     }
 
     /// Not for every change: they rarely move.
@@ -163,6 +210,13 @@ pub struct Reading {
     pub complete: bool,
 }
 
+impl Reading {
+    /// Whether everything there is was read: nothing that is missing stands in what was not.
+    pub fn is_whole(&self) -> bool {
+        self.complete && self.reports.iter().all(|report| report.loss != Loss::Whole)
+    }
+}
+
 /// One thing that is wrong with what was read: a sentence for people, and what is lost by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -185,6 +239,19 @@ pub enum Loss {
     Optional,
     /// What simulation could not make.
     Unmade,
+}
+
+impl Loss {
+    /// A word for metrics, where something is lost that should not be.
+    fn label(self) -> Option<&'static str> {
+        match self {
+            Self::Whole => Some("invalid"),
+            Self::Part(reason) => Some(reason.label()),
+            Self::Twice => Some("duplicate"),
+            Self::Unmade => Some("not_simulated"),
+            Self::Optional => None,
+        }
+    }
 }
 
 impl Notice {
@@ -228,8 +295,14 @@ impl ManifestSource {
         Self { input, namespace: namespace.into(), simulate, publisher, reported: HashSet::new() }
     }
 
+    /// Counts in `metrics` what is published and what is left out.
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { publisher: self.publisher.counting(metrics), ..self }
+    }
+
     /// Reads everything, or reads it again, and publishes what changed. What is wrong never stops the rest.
     pub fn load(&mut self) -> Reading {
+        let begun = Instant::now();
         let loaded = match &mut self.input {
             Input::Files(manifests) => manifests.reload(),
             Input::Text(name, text) => manifests::read_text(name, text, &self.namespace),
@@ -249,7 +322,9 @@ impl ManifestSource {
         let said: HashSet<String> = reports.iter().map(ToString::to_string).collect();
         reports.retain(|report| !self.reported.contains(&report.text));
         self.reported = said;
+        reports.iter().for_each(|report| self.publisher.reject(report.loss));
         reports.extend(self.publisher.replace(objects));
+        self.publisher.published(begun);
         let unread = |report: &manifests::Report| matches!(report.cause, Cause::Unreadable | Cause::Syntax);
         Reading { complete: !loaded.reports.iter().any(unread), reports }
     }

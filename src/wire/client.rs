@@ -8,7 +8,7 @@ use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{RData, Record, RecordType};
 
-use super::{HEADER, MAX_UDP, ede, rcode};
+use super::{HEADER, MAX_UDP, MAX_UDP_PLAIN, ede, rcode};
 use crate::names::{QueryName, WireName};
 use crate::rtype;
 
@@ -41,6 +41,8 @@ pub struct Reply {
     pub answer: Vec<AnswerRecord>,
     /// The authority section has an SOA: the answer's last name has nothing of the type (RFC 2308 section 2).
     pub negative: bool,
+    /// How long a negative answer may be kept, in seconds: the TTL of its SOA (RFC 2308 section 5).
+    pub negative_ttl: Option<u32>,
     /// Extended DNS Errors: the code and its text.
     pub errors: Vec<(u16, String)>,
 }
@@ -94,14 +96,16 @@ impl Reply {
                 return None;
             }
         }
-        let high = parsed.edns.as_ref().map_or(0, |edns| u16::from(edns.rcode_high()));
-        let options = parsed.edns.iter().flat_map(|edns| &edns.options().options);
+        let (rcode, errors) = rcode_and_errors(message);
+        let is_soa = |record: &&Record| record.record_type() == RecordType::SOA;
+        let negative_ttl = parsed.authorities.iter().find(is_soa).map(|soa| soa.ttl);
         Some(Self {
-            rcode: high << 4 | u16::from(message[3] & 0x0f),
+            rcode,
             truncated: parsed.metadata.truncation,
             answer: parsed.answers.iter().map(AnswerRecord::from).collect(),
-            negative: parsed.authorities.iter().any(|record| record.record_type() == RecordType::SOA),
-            errors: options.filter_map(extended_error).collect(),
+            negative: negative_ttl.is_some(),
+            negative_ttl,
+            errors,
         })
     }
 
@@ -130,6 +134,67 @@ fn extended_error((code, option): &(EdnsCode, EdnsOption)) -> Option<(u16, Strin
     }
 }
 
+/// What a query asks, as people read it; what cannot be read is `-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The name, escaped to ASCII, in lower case.
+    pub name: String,
+    /// The type, as `A`.
+    pub qtype: String,
+    /// The class, as `IN`.
+    pub qclass: String,
+    /// DNSSEC OK.
+    pub dnssec_ok: bool,
+    /// The largest UDP response that it takes, in octets.
+    pub size: u16,
+}
+
+impl Asked {
+    /// Reads a query, or as much of it as there is.
+    pub fn read(query: &[u8]) -> Self {
+        let mut name = QueryName::default();
+        let question = || {
+            let end = HEADER + name.read(query.get(HEADER..)?)?;
+            let &[t0, t1, c0, c1] = query.get(end..end + 4)? else { return None };
+            Some((
+                name.to_string(),
+                rtype::name(u16::from_be_bytes([t0, t1])),
+                class_name(u16::from_be_bytes([c0, c1])),
+            ))
+        };
+        let unknown = || ("-".to_owned(), "-".to_owned(), "-".to_owned());
+        let (name, qtype, qclass) = std::iter::once_with(question).flatten().next().unwrap_or_else(unknown);
+        let edns = Message::from_vec(query).ok().and_then(|query| query.edns);
+        let size = edns.as_ref().map_or(MAX_UDP_PLAIN as u16, hickory_proto::op::Edns::max_payload);
+        Self { name, qtype, qclass, dnssec_ok: edns.is_some_and(|edns| edns.flags().dnssec_ok), size }
+    }
+}
+
+/// The response code, and Extended DNS Errors: the code of each and its text. Of the header alone, what stands there.
+pub fn rcode_and_errors(response: &[u8]) -> (u16, Vec<(u16, String)>) {
+    let low = u16::from(response[3] & 0x0f);
+    match Message::from_vec(response).ok().and_then(|response| response.edns) {
+        Some(edns) => {
+            let errors = edns.options().options.iter().filter_map(extended_error).collect();
+            (u16::from(edns.rcode_high()) << 4 | low, errors)
+        }
+        None => (low, Vec::new()),
+    }
+}
+
+/// How a class is written: its mnemonic, or `CLASS65280` (RFC 3597 section 5).
+fn class_name(class: u16) -> String {
+    let name = match class {
+        1 => "IN",
+        3 => "CH",
+        4 => "HS",
+        254 => "NONE",
+        255 => "ANY",
+        other => return format!("CLASS{other}"),
+    };
+    name.to_owned()
+}
+
 /// How a response code is written: its name at IANA, or its number.
 pub fn rcode_name(code: u16) -> String {
     let name = match code {
@@ -154,6 +219,8 @@ pub fn ede_name(code: u16) -> Option<&'static str> {
         ede::PROHIBITED => Some("Prohibited"),
         ede::STALE_NXDOMAIN => Some("Stale NXDOMAIN Answer"),
         ede::NOT_AUTHORITATIVE => Some("Not Authoritative"),
+        ede::NO_REACHABLE_AUTHORITY => Some("No Reachable Authority"),
+        ede::NETWORK_ERROR => Some("Network Error"),
         _ => None,
     }
 }

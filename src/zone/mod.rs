@@ -13,7 +13,7 @@ mod records;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -31,7 +31,7 @@ use crate::rules::{PodRecords, Rules};
 
 pub use records::{Record, RecordData};
 
-/// What never changes while the server runs.
+/// What a zone is made with. Nothing of it changes but the TTLs ([`Zone::set_ttls`]).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The zone and its aliases, at least one, none below another. PTR records use the first.
@@ -53,6 +53,11 @@ pub const SOA_TIMERS: [u32; 3] = [7200, 1800, 86400];
 /// The text of `dns-version.Z`.
 pub const VERSION: &[u8] = b"1.1.0";
 
+/// Two TTLs as one value.
+fn both(ttl: u32, negative: u32) -> u64 {
+    u64::from(ttl) << 32 | u64::from(negative)
+}
+
 /// What a look-up came to: the outcomes of RFC 1034 section 4.3.2, and no others.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'z> {
@@ -69,6 +74,14 @@ pub enum Lookup<'z> {
 }
 
 impl Lookup<'_> {
+    /// Where in a zone the name stands; `None` where it is in none.
+    pub fn site(&self) -> Option<&Site<'_>> {
+        match self {
+            Self::Found(site, _) | Self::Cname(site, _) | Self::NoData(site) | Self::NxDomain(site, _) => Some(site),
+            Self::NotInZone => None,
+        }
+    }
+
     /// What there is to explain about it.
     pub fn outcome(&self) -> (Outcome, Option<Absence>) {
         match self {
@@ -91,11 +104,15 @@ pub struct Site<'z> {
     pub forward: &'z WireName,
     /// The address that a reverse name spells, where it spells a whole one.
     pub address: Option<IpAddr>,
+    /// The number of the zone: 0 for all reverse ones of IPv4, 1 for those of IPv6, then the apexes in their order.
+    pub number: usize,
 }
 
 /// The record index.
 pub struct Zone {
     settings: Settings,
+    /// The TTL of records and that of denials, which change together.
+    ttls: AtomicU64,
     services: Map<Box<[u8]>, Arc<Published>>,
     namespaces: Map<Box<[u8]>, NamespaceNode>,
     pods: Map<Box<[u8]>, PodAddresses>,
@@ -154,8 +171,10 @@ impl Zone {
     /// An empty zone: its apexes exist, and the names that their form gives.
     pub fn new(settings: Settings, reverse: ReverseZones) -> Self {
         let hasher = RandomState::default();
+        let ttls = AtomicU64::new(both(settings.ttl, settings.negative_ttl));
         Self {
             settings,
+            ttls,
             services: DashMap::with_hasher(hasher.clone()),
             namespaces: DashMap::with_hasher(hasher.clone()),
             pods: DashMap::with_hasher(hasher.clone()),
@@ -181,6 +200,21 @@ impl Zone {
         &self.settings
     }
 
+    /// The TTL of every record, in seconds: at first that of the settings.
+    pub fn ttl(&self) -> u32 {
+        (self.ttls.load(Ordering::Relaxed) >> 32) as u32
+    }
+
+    /// The TTL of denials, in seconds: the SOA's MINIMUM (RFC 2308 section 4).
+    pub fn negative_ttl(&self) -> u32 {
+        self.ttls.load(Ordering::Relaxed) as u32
+    }
+
+    /// Both, from now on.
+    pub fn set_ttls(&self, ttl: u32, negative: u32) {
+        self.ttls.store(both(ttl, negative), Ordering::Relaxed);
+    }
+
     /// The SOA's serial: Unix time of the last change that was published (A8).
     pub fn serial(&self) -> u32 {
         self.serial.load(Ordering::Relaxed)
@@ -202,6 +236,11 @@ impl Zone {
         (services, self.names_of_v4.len() + self.names_of_v6.len())
     }
 
+    /// How many endpoints have a name that is answered, over all Services.
+    pub fn endpoints(&self) -> usize {
+        self.services.iter().map(|published| published.records.served() as usize).sum()
+    }
+
     /// A name with addresses to try: that of the Service with the most, of several the first by name; the name
     /// server's where no Service has any.
     pub fn example(&self) -> WireName {
@@ -220,13 +259,27 @@ impl Zone {
         self.services.contains_key(service.0)
     }
 
+    /// Every Service of which anything is known, by namespace and name.
+    pub fn services(&self) -> Vec<(String, String)> {
+        let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
+        let name = |key: ServiceKey<'_>| (text(key.namespace()), text(key.service()));
+        self.services.iter().map(|service| name(ServiceKey(service.key()))).collect()
+    }
+
+    /// Every namespace of which anything is known; one may come twice.
+    pub fn namespaces(&self) -> Vec<String> {
+        let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
+        let with_pods = self.pods.iter().map(|pods| text(pods.key()));
+        self.namespaces.iter().map(|namespace| text(namespace.key())).chain(with_pods).collect()
+    }
+
     /// Looks up the records of type `qtype` at `name`, and shows `see` what was found.
     ///
     /// `qtype` may be ANY: then one RRset is found (RFC 8482 section 4.1). `see` must not call the zone again.
     pub fn look_up<R>(&self, name: &QueryName, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
-        for apex in &self.settings.apexes {
+        for (number, apex) in self.settings.apexes.iter().enumerate() {
             if let Some(apex_at) = name.apex_at(apex) {
-                let site = Site { apex, apex_at, forward: apex, address: None };
+                let site = Site { apex, apex_at, forward: apex, address: None, number: 2 + number };
                 return self.look_up_forward(site, owner(name, apex_at), qtype, see);
             }
         }
@@ -234,7 +287,8 @@ impl Zone {
         match zones.find(name) {
             None => see(Lookup::NotInZone),
             Some((apex, apex_at, owner)) => {
-                let site = Site { apex, apex_at, forward: &self.settings.apexes[0], address: None };
+                let number = usize::from(apex.octets().ends_with(b"\x03ip6\x04arpa\0"));
+                let site = Site { apex, apex_at, forward: &self.settings.apexes[0], address: None, number };
                 self.look_up_reverse(site, owner, qtype, see)
             }
         }

@@ -56,20 +56,17 @@ impl Zone {
             name_server: forward.prefixed(NAME_SERVER)?,
             mailbox: forward.prefixed(HOSTMASTER)?,
             serial: self.serial(),
-            minimum: self.settings.negative_ttl,
+            minimum: self.negative_ttl(),
         };
-        let soa = Record { owner: origin.clone(), ttl: self.settings.negative_ttl, data: soa };
-        let ns = Record {
-            owner: origin.clone(),
-            ttl: self.settings.ttl,
-            data: RecordData::Ns(forward.prefixed(NAME_SERVER)?),
-        };
+        let soa = Record { owner: origin.clone(), ttl: self.negative_ttl(), data: soa };
+        let ns =
+            Record { owner: origin.clone(), ttl: self.ttl(), data: RecordData::Ns(forward.prefixed(NAME_SERVER)?) };
         records.splice(0..0, [soa, ns]);
         Some(records)
     }
 
     fn forward_records(&self, origin: &WireName) -> Vec<Record> {
-        let mut out = Out { records: Vec::new(), origin, ttl: self.settings.ttl };
+        let mut out = Out { records: Vec::new(), origin, ttl: self.ttl() };
         let apex = self.apex.load();
         for rtype in [rtype::A, rtype::AAAA] {
             out.rrset(origin.prefixed(NAME_SERVER).as_ref(), address_rrset(&apex.v4, &apex.v6, rtype));
@@ -95,7 +92,7 @@ impl Zone {
     }
 
     fn reverse_records(&self, origin: &WireName, range: &AddressRange) -> Vec<Record> {
-        let mut out = Out { records: Vec::new(), origin, ttl: self.settings.ttl };
+        let mut out = Out { records: Vec::new(), origin, ttl: self.ttl() };
         let rule = self.settings.rules.ptr;
         let mut address = |address: IpAddr, names: &PtrSet| {
             for name in answered_names(names.names(), rule) {

@@ -12,11 +12,11 @@ mod fake;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headless_dns::answer::{Access, Responder, Transport};
 use headless_dns::explain::Extent;
-use headless_dns::metrics::{Event, Metrics};
+use headless_dns::metrics::{Event, Format, Metrics, ZoneFigures};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::rules::{EndpointsSource, PodRecords, Rules};
@@ -170,6 +170,13 @@ impl Server {
 
     fn answers(&mut self, name: &str) -> bool {
         self.ask(name) == (NOERROR, 1)
+    }
+
+    /// What `/metrics` says of a series; 0 where it says nothing.
+    fn shown(&self, series: &str) -> f64 {
+        let text = self.metrics.render(&self.status, ZoneFigures::default(), Format::Text);
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap_or_default()
     }
 }
 
@@ -647,6 +654,80 @@ async fn what_did_not_change_is_not_built_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_long_changes_took() {
+    const COUNT: &str =
+        "coredns_kubernetes_dns_programming_duration_seconds_count{service_kind=\"headless_with_selector\"}";
+    const SUM: &str =
+        "coredns_kubernetes_dns_programming_duration_seconds_sum{service_kind=\"headless_with_selector\"}";
+    let written = |name: &str, address: &str, time: &str| {
+        let mut slice = slice(name, name, address);
+        slice["metadata"]["annotations"] = json!({"endpoints.kubernetes.io/last-change-trigger-time": time});
+        slice
+    };
+    for timing in both() {
+        let fake = cluster();
+        let mut selecting = service("timed");
+        selecting["spec"]["selector"] = json!({"app": "timed"});
+        fake.apply(SERVICES, selecting);
+        fake.apply(SLICES, written("timed", "10.0.0.2", "2020-01-01T00:00:00Z"));
+        let mut server = Server::synced(fake.connect(), timing).await;
+        assert!(server.answers("timed"));
+        assert_eq!(server.shown(COUNT), 0.0, "what a list says may have changed long ago");
+        // Not of a Service without a selector, nor where nothing of it is answered otherwise, nor without a time.
+        fake.apply(SLICES, written("web", "10.0.0.7", "2021-01-01T00:00:00Z"));
+        fake.apply(SLICES, written("timed", "10.0.0.2", "2021-01-01T00:00:00Z"));
+        fake.apply(SLICES, slice("timed", "timed", "10.0.0.3"));
+        fake.apply(SLICES, written("timed", "10.0.0.4", "not a time"));
+        until(seconds(1), || server.address("timed") == [10, 0, 0, 4]).await;
+        assert_eq!(server.shown(COUNT), 0.0);
+        fake.apply(SLICES, written("timed", "10.0.0.5", "2022-01-01T00:00:00.5+01:00"));
+        until(seconds(1), || server.address("timed") == [10, 0, 0, 5]).await;
+        assert_eq!(server.shown(COUNT), 1.0);
+        let since = UNIX_EPOCH + Duration::from_millis(1_640_991_600_500);
+        let expected = SystemTime::now().duration_since(since).unwrap().as_secs_f64();
+        let took = server.shown(SUM);
+        assert!((expected - 60.0..=expected).contains(&took), "{took} s, and not {expected}");
+        // By a clock that is ahead of ours.
+        fake.apply(SLICES, written("timed", "10.0.0.6", "2200-01-01T00:00:00Z"));
+        until(seconds(1), || server.address("timed") == [10, 0, 0, 6]).await;
+        assert_eq!((server.shown(COUNT), server.shown(SUM)), (2.0, took));
+        assert!(server.shown("headless_dns_publish_duration_seconds_count") >= 3.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_lists_were_made_and_objects_left_out() {
+    for timing in both() {
+        let fake = cluster();
+        let mut server = Server::synced(fake.connect(), timing).await;
+        let lists = |reason| format!("headless_dns_watch_lists_total{{resource=\"services\",reason=\"{reason}\"}}");
+        let failures =
+            |reason| format!("headless_dns_watch_failures_total{{resource=\"services\",reason=\"{reason}\"}}");
+        let counts = [lists("start"), lists("gone"), failures("gone")].map(|series| server.shown(&series));
+        assert_eq!(counts, [1.0, 0.0, 0.0]);
+        let listed = fake.listed(SERVICES);
+        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.cut();
+        until(seconds(20), || fake.listed(SERVICES) > listed).await;
+        let mut bad = slice("web", "web", "10.0.0.2");
+        bad["endpoints"].as_array_mut().unwrap().push(json!({"addresses": ["none"]}));
+        fake.apply(SLICES, bad);
+        fake.apply(SLICES, json!({"metadata": {}}));
+        add(&fake, "next", "10.0.0.9");
+        until(seconds(1), || server.answers("next")).await;
+        assert!(server.shown(&lists("gone")) >= 1.0);
+        assert!(server.shown(&failures("gone")) >= 1.0);
+        for reason in ["address", "invalid"] {
+            assert_eq!(server.shown(&format!("headless_dns_objects_rejected_total{{reason=\"{reason}\"}}")), 1.0);
+        }
+        let published = server.metrics.total(Event::Published) as f64;
+        assert_eq!(server.shown("headless_dns_published_total"), published);
+        assert_eq!(server.shown("headless_dns_watch_state{resource=\"services\",state=\"current\"}"), 1.0);
+        assert_eq!(server.shown("headless_dns_lost_seconds"), 0.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn k15_a_right_that_is_missing() {
     for (timing, kinds, verb) in [
         (paged(), LISTS, "list"),
@@ -907,6 +988,85 @@ async fn a_cluster_is_read_once_and_served() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(banner.contains(&format!("source  {url}/")) && banner.contains("with 1 Services"), "{banner}");
+}
+
+/// A server that is ended with its value.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Code and extended error of the answer for a Service of the namespace `default`; none if nothing comes soon.
+fn ask_at(port: u16, name: &str) -> Option<(u8, Option<u16>)> {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    let name = common::wire(&format!("{name}.default.svc.cluster.local"));
+    socket.send(&common::query(9, &name, 1, Some(1232))).ok()?;
+    let mut response = [0; 2048];
+    let length = socket.recv(&mut response).ok()?;
+    Some((response[3] & 0x0f, common::extended(&response[..length]).map(|(code, _)| code)))
+}
+
+/// `--snapshot`: what is in it is answered as stale, what is not is not denied, and the cluster has the last word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_api_server_answers_from_the_snapshot() {
+    const STALE: Option<u16> = Some(3);
+    const NOT_READY: Option<u16> = Some(14);
+    let fake = cluster();
+    add(&fake, "gone", "10.1.0.9");
+    let url = fake.listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("config"), kubeconfig(&url, &json!({})).to_string()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = || {
+        let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_headless-dns"));
+        serve.env_clear().args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--kubeconfig", &path("config")]);
+        serve.args(["--snapshot", &path("snapshot")]).stdout(std::process::Stdio::null());
+        Running(serve.stderr(std::fs::File::create(path("log")).unwrap()).spawn().unwrap())
+    };
+    let log = || std::fs::read_to_string(path("log")).unwrap();
+    let first = start();
+    until(seconds(20), || ask_at(port, "web") == Some((NOERROR, None))).await;
+    until(seconds(20), || std::fs::exists(path("snapshot")).unwrap()).await;
+    drop(first);
+
+    fake.fault(|_| Some(Fault::Status(503)));
+    fake.delete(SLICES, slice("gone", "gone", "10.1.0.9"));
+    fake.delete(SERVICES, service("gone"));
+    add(&fake, "new", "10.1.0.10");
+    let begun = std::time::Instant::now();
+    let second = start();
+    until(seconds(20), || ask_at(port, "web").is_some()).await;
+    println!("answers from a snapshot after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < seconds(2), "it does not wait for the API server");
+    for _ in 0..5 {
+        assert_eq!(ask_at(port, "web"), Some((NOERROR, STALE)), "{}", log());
+        assert_eq!(ask_at(port, "gone"), Some((NOERROR, STALE)));
+        assert_eq!(ask_at(port, "new"), Some((SERVFAIL, NOT_READY)));
+        assert_eq!(ask_at(port, "never"), Some((SERVFAIL, NOT_READY)));
+        sleep(Duration::from_millis(300)).await;
+    }
+    assert!(log().contains("answers from a snapshot that was true "), "{}", log());
+    fake.heal();
+    until(seconds(60), || ask_at(port, "new") == Some((NOERROR, None))).await;
+    until(seconds(20), || ask_at(port, "web") == Some((NOERROR, None))).await;
+    for name in ["gone", "never"] {
+        assert_eq!(ask_at(port, name).map(|(code, _)| code), Some(NXDOMAIN), "{name}");
+    }
+    drop(second);
+
+    // One that cannot be used is said once, and otherwise as if it were not there.
+    std::fs::write(path("snapshot"), "damaged").unwrap();
+    fake.fault(|_| Some(Fault::Status(503)));
+    let _third = start();
+    until(seconds(20), || ask_at(port, "web") == Some((SERVFAIL, NOT_READY))).await;
+    assert!(log().contains("is not used: it is no snapshot, or of another version of headless-dns"), "{}", log());
 }
 
 /// D18: the command reads Pods with its caller's kubeconfig, where that allows it.

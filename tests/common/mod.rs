@@ -113,7 +113,8 @@ impl Engine {
         // Long after whatever was asked before.
         self.now += std::time::Duration::from_secs(1);
         self.worker.begin_batch(self.now);
-        let length = self.responder.respond(&mut self.worker, peer, transport, &mut buffer[..room], message.len())?;
+        let reply = self.responder.respond(&mut self.worker, peer, transport, &mut buffer[..room], message.len());
+        let length = reply.length()?;
         buffer.truncate(length);
         Some(buffer)
     }

@@ -83,6 +83,23 @@ pub(super) enum Failure {
     Other(String),
 }
 
+impl Failure {
+    /// A word for metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Gone(_) => "gone",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Denied(_) => "denied",
+            Self::Refused(_) => "refused",
+            Self::Unknown => "unknown",
+            Self::Busy(..) => "busy",
+            Self::Late(_) => "late",
+            Self::Unreachable(_) => "unreachable",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
 /// What came of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -106,6 +123,20 @@ pub(super) enum Outcome {
     Outdated,
     /// It is time to list all again.
     AuditDue,
+}
+
+impl Outcome {
+    /// Why a list follows, if one does: a word for metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Listed(_) | Self::WatchStarted | Self::WatchEnded(_) => "start",
+            Self::HeldDown => "held_down",
+            Self::ListFailed(failure) | Self::WatchFailed(failure) | Self::WatchBroke(failure) => failure.label(),
+            Self::Silent => "silent",
+            Self::Outdated => "outdated",
+            Self::AuditDue => "audit",
+        }
+    }
 }
 
 /// What to do next.

@@ -98,20 +98,27 @@ impl Cluster {
         self,
         publisher: Publisher,
         status: Arc<Status>,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
         synced: oneshot::Sender<()>,
     ) {
         /// How many updates may wait for their owner.
         const WAITING: usize = 1024;
         let Timing { stale, hold_down, .. } = self.timing;
+        let publisher = publisher.counting(Arc::clone(metrics));
         let mut live = Live::new(publisher, status, metrics.worker(), &self.resources, stale, hold_down);
-        let given = self.given().map(|object| live::Update::Apply(Box::new(object), Vec::new()));
+        let given = self.given().map(|object| live::Update::Apply(Box::new(object), Vec::new(), None));
         live.take(given, Instant::now());
         let mut synced = Some(synced);
         let (sender, mut updates) = mpsc::channel(WAITING);
-        let mut watches =
-            Watches { cluster: self, sender, tasks: JoinSet::new(), running: HashMap::new(), back: Arc::default() };
-        watches.start(metrics);
+        let mut watches = Watches {
+            cluster: self,
+            sender,
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            back: Arc::default(),
+            metrics: Arc::clone(metrics),
+        };
+        watches.start();
         let counters = metrics.worker();
         let mut ticks = interval((stale / 30).max(std::time::Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -188,12 +195,13 @@ struct Watches {
     running: HashMap<Id, (Followed, Arc<Counters>)>,
     /// Told when the API server answers one of them again.
     back: Arc<Notify>,
+    metrics: Arc<Metrics>,
 }
 
 impl Watches {
-    fn start(&mut self, metrics: &Metrics) {
+    fn start(&mut self) {
         for what in self.cluster.resources.clone() {
-            self.spawn(what, metrics.worker(), false);
+            self.spawn(what, self.metrics.worker(), false);
         }
     }
 
@@ -204,6 +212,7 @@ impl Watches {
             timing: self.cluster.timing,
             updates: self.sender.clone(),
             counters: Arc::clone(&counters),
+            metrics: Arc::clone(&self.metrics),
             back: Arc::clone(&self.back),
             scope: Arc::clone(&self.cluster.scope),
         };

@@ -16,7 +16,7 @@ use super::client::{Api, Connect, Lines, failure_of};
 use super::machine::{FIRST_PAGE, Failure, Machine, Outcome, Step, Timing, is_behind, next_page};
 use super::watched::{Event, Page, Watched};
 use crate::cluster::Resource;
-use crate::metrics::{Counters, Event as Counted};
+use crate::metrics::{Counters, Event as Counted, Metrics, table};
 use crate::objects::ObjectRef;
 use crate::source::live::{Followed, Swept, Update};
 
@@ -27,6 +27,8 @@ pub(super) struct Watch {
     pub(super) timing: Timing,
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) counters: Arc<Counters>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Told by whichever watch is answered again: the others need not wait any longer.
     pub(super) back: Arc<Notify>,
     pub(super) scope: Arc<Scope>,
 }
@@ -39,14 +41,9 @@ struct Relist {
 }
 
 struct Following {
-    what: Followed,
-    connect: Connect,
-    timing: Timing,
-    updates: mpsc::Sender<Update>,
-    counters: Arc<Counters>,
-    /// Told by whichever watch is answered again: the others need not wait any longer.
-    back: Arc<Notify>,
-    scope: Arc<Scope>,
+    watch: Watch,
+    /// Why the next list is made, should there be one.
+    because: &'static str,
     lost: bool,
     machine: Machine,
     api: Option<Api>,
@@ -62,23 +59,16 @@ impl Watch {
         if let Some(wait) = first_wait {
             sleep(wait).await;
         }
-        let Self { what, connect, timing, updates, counters, back, scope } = self;
         let now = Instant::now();
-        let machine = Machine::new(timing, what.required);
         let mut following = Following {
-            what,
-            connect,
-            timing,
-            updates,
-            counters,
-            back,
-            scope,
+            because: "start",
             lost: false,
-            machine,
+            machine: Machine::new(self.timing, self.what.required),
             api: None,
             heard: now,
-            probe_at: now + timing.probe,
-            audit_at: now + timing.audit,
+            probe_at: now + self.timing.probe,
+            audit_at: now + self.timing.audit,
+            watch: self,
         };
         loop {
             following.step().await;
@@ -102,42 +92,49 @@ impl Following {
     async fn wait(&self, pause: Duration) {
         tokio::select! {
             () = sleep(pause) => {}
-            () = self.back.notified(), if !self.machine.was_told_to_wait() => {}
+            () = self.watch.back.notified(), if !self.machine.was_told_to_wait() => {}
         }
     }
 
     async fn connected(&mut self) {
         if std::mem::take(&mut self.lost) {
-            self.back.notify_waiters();
+            self.watch.back.notify_waiters();
         }
-        self.tell(Update::Connected(self.what.resource)).await;
+        self.tell(Update::Connected(self.watch.what.resource)).await;
     }
 
     fn done(&mut self, outcome: Outcome) {
         let now = Instant::now();
+        self.because = outcome.label();
         if let Outcome::Listed(_) = outcome {
-            self.heard = now;
-            self.probe_at = now + self.timing.probe;
+            self.hear(now);
+            self.probe_at = now + self.watch.timing.probe;
             // Not all resources, nor all servers, at the same time.
-            self.audit_at = now + self.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
+            self.audit_at = now + self.watch.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
         }
         self.machine.on(outcome, now, fastrand::f64());
     }
 
+    fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        self.watch.metrics.heard(self.watch.what.name, now.into_std());
+    }
+
     async fn tell(&self, update: Update) {
-        if self.updates.send(update).await.is_err() {
+        if self.watch.updates.send(update).await.is_err() {
             // Nobody wants to know any more: whoever owned the other end ends this task too.
             std::future::pending::<()>().await;
         }
     }
 
     async fn tell_of(&mut self, outcome: &Outcome) {
-        let resource = self.what.resource;
+        let resource = self.watch.what.resource;
         let (Outcome::ListFailed(failure) | Outcome::WatchFailed(failure) | Outcome::WatchBroke(failure)) = outcome
         else {
             return;
         };
-        self.counters.count(Counted::WatchFailures);
+        self.watch.counters.count(Counted::WatchFailures);
+        self.watch.metrics.count(&table::WATCH_FAILURES, &[self.watch.what.name, failure.label()]);
         self.lost |= matches!(failure, Failure::Late(_) | Failure::Unreachable(_) | Failure::Other(_));
         match failure {
             // The API server answered: the list that follows says how it stands.
@@ -158,25 +155,26 @@ impl Following {
 
     /// A list within its deadline (K5).
     async fn ask<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        within(self.timing.page, request).await
+        within(self.watch.timing.page, request).await
     }
 
     async fn api(&mut self) -> Result<Api, Failure> {
         if let Some(api) = &self.api {
             return Ok(api.clone());
         }
-        let client = (self.connect)().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
-        Ok(self.api.insert(Api::new(client, self.what.resource, &self.scope)).clone())
+        let client = (self.watch.connect)().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
+        Ok(self.api.insert(Api::new(client, self.watch.what.resource, &self.watch.scope)).clone())
     }
 
     async fn begin(&self, relist: Relist) {
-        self.counters.count(Counted::Lists);
-        self.tell(Update::Begin(self.what.resource, relist.audit)).await;
+        self.watch.counters.count(Counted::Lists);
+        self.watch.metrics.count(&table::LISTS, &[self.watch.what.name, self.because]);
+        self.tell(Update::Begin(self.watch.what.resource, relist.audit)).await;
     }
 
     async fn end(&self, relist: Relist) -> Swept {
         let (reply, swept) = oneshot::channel();
-        self.tell(Update::End { resource: self.what.resource, confirmed: relist.confirmed, reply }).await;
+        self.tell(Update::End { resource: self.watch.what.resource, confirmed: relist.confirmed, reply }).await;
         swept.await.unwrap_or(Swept::Done)
     }
 
@@ -199,7 +197,7 @@ impl Following {
             let octets = self.ask(api.page(limit, more.as_deref())).await?;
             let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
             for item in page.items() {
-                self.apply(Watched::read(self.what.resource, item)).await;
+                self.apply(Watched::read(self.watch.what.resource, item)).await;
             }
             limit = next_page(page.items().len(), octets.len());
             more = page.metadata.more.filter(|more| !more.is_empty());
@@ -213,11 +211,11 @@ impl Following {
     async fn apply(&self, watched: Watched) -> bool {
         match watched.object {
             Ok((object, skipped)) => {
-                self.tell(Update::Apply(Box::new(object), skipped)).await;
+                self.tell(Update::Apply(Box::new(object), skipped, watched.triggered)).await;
                 true
             }
             Err(invalid) => {
-                self.tell(Update::Invalid(self.what.resource, invalid.to_string())).await;
+                self.tell(Update::Invalid(self.watch.what.resource, invalid.to_string())).await;
                 false
             }
         }
@@ -242,8 +240,8 @@ impl Following {
             Ok(api) => api,
             Err(failure) => return Outcome::WatchFailed(failure),
         };
-        let lasts = self.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
-        match within(self.timing.start, api.watch(version, lasts)).await {
+        let lasts = self.watch.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
+        match within(self.watch.timing.start, api.watch(version, lasts)).await {
             Ok(lines) => {
                 self.machine.on(Outcome::WatchStarted, Instant::now(), 0.0);
                 if self.lost {
@@ -261,8 +259,8 @@ impl Following {
     async fn read(&mut self, api: &Api, mut lines: Lines, mut relist: Option<Relist>) -> Outcome {
         let started = Instant::now();
         let streamed = relist.is_some();
-        let lasts = self.timing.watch.mul_f64(4.0 / 3.0) + self.timing.grace;
-        let mut ends = started + if streamed { self.timing.page } else { lasts };
+        let lasts = self.watch.timing.watch.mul_f64(4.0 / 3.0) + self.watch.timing.grace;
+        let mut ends = started + if streamed { self.watch.timing.page } else { lasts };
         let mut probe = None;
         loop {
             let listed = relist.is_none();
@@ -274,7 +272,7 @@ impl Following {
                     // K6: the API server should have ended it.
                     (true, false) => Outcome::WatchBroke(Failure::Late("a watch did not end: its connection is dead".into())),
                 },
-                () = sleep_until(self.heard + self.timing.silence), if listed => return Outcome::Silent,
+                () = sleep_until(self.heard + self.watch.timing.silence), if listed => return Outcome::Silent,
                 () = sleep_until(self.audit_at), if listed => return Outcome::AuditDue,
                 () = sleep_until(self.probe_at), if listed && probe.is_none() => {
                     probe = Some(self.probe(api));
@@ -284,7 +282,7 @@ impl Following {
                     if behind {
                         return Outcome::Outdated;
                     }
-                    self.probe_at = Instant::now() + self.timing.probe;
+                    self.probe_at = Instant::now() + self.watch.timing.probe;
                     probe = None;
                     continue;
                 }
@@ -296,17 +294,18 @@ impl Following {
                 Ok(None) => return broke(Failure::Other("a list ended before its end".into())),
                 Err(failure) => return broke(failure),
             };
-            let Ok(event) = Event::read(self.what.resource, &line) else {
+            let Ok(event) = Event::read(self.watch.what.resource, &line) else {
                 // What it said is lost, whatever it was.
-                self.counters.count(Counted::ObjectsSkipped);
+                self.watch.counters.count(Counted::ObjectsSkipped);
+                self.watch.metrics.count(&table::REJECTED, &["invalid"]);
                 return if listed { Outcome::Outdated } else { broke(Failure::Other("an event is no JSON".into())) };
             };
             if listed && self.machine.is_behind(event.version()) {
                 return Outcome::Outdated;
             }
-            self.heard = Instant::now();
+            self.hear(Instant::now());
             if !listed {
-                ends = self.heard + self.timing.page;
+                ends = self.heard + self.watch.timing.page;
             }
             match event {
                 Event::Bookmark { version, end_of_list: true } if !listed => {
@@ -316,7 +315,7 @@ impl Following {
                     }
                     self.done(Outcome::Listed(version));
                     self.connected().await;
-                    ends = Instant::now() + self.timing.watch;
+                    ends = Instant::now() + self.watch.timing.watch;
                 }
                 Event::Bookmark { version, .. } if listed => self.machine.saw(version),
                 Event::Error(code, message) => {
@@ -338,7 +337,7 @@ impl Following {
                 }
                 Event::Deleted(watched) => {
                     if let Some(key) = watched.key {
-                        self.tell(Update::Delete(self.what.resource, key)).await;
+                        self.tell(Update::Delete(self.watch.what.resource, key)).await;
                     }
                     if listed {
                         self.machine.saw(watched.version);
@@ -351,7 +350,7 @@ impl Following {
 
     /// K8: lists the one object of an event that could not be read. What cannot be read now either is nothing.
     async fn again(&self, api: &Api, key: &ObjectRef) -> Result<(), Failure> {
-        let resource = self.what.resource;
+        let resource = self.watch.what.resource;
         let octets = self.ask(api.one(key, resource != Resource::Namespaces)).await?;
         let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
         for item in page.items() {
@@ -365,7 +364,7 @@ impl Following {
 
     /// Asks the API server for its version: whether it is behind the one that is ours now (K13).
     fn probe(&self, api: &Api) -> Probe {
-        let (api, page) = (api.clone(), self.timing.page);
+        let (api, page) = (api.clone(), self.watch.timing.page);
         let ours = self.machine.version().unwrap_or_default().to_owned();
         Box::pin(async move {
             // What fails here, the watch notices too.

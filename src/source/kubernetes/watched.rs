@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer as _};
@@ -24,7 +25,12 @@ pub(super) struct Watched {
     pub(super) version: String,
     /// What is served of it, and what had to be left out.
     pub(super) object: Result<(Object, Vec<Skipped>), Invalid>,
+    /// When what it says changed in the cluster, as the controller that wrote it has noted.
+    pub(super) triggered: Option<SystemTime>,
 }
+
+/// Where the controllers of EndpointSlices and Endpoints note when a Pod or Service changed, for what they write of it.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 impl Watched {
     /// Reads one object of `resource`.
@@ -37,7 +43,8 @@ impl Watched {
         let (kind, api_version) = kind_of(resource);
         let head = Head::read(text)?;
         let same = |said: &Option<Cow<'_, str>>, ours| said.as_deref().is_none_or(|said| said == ours);
-        let HeadMeta { name, namespace, resource_version } = head.metadata;
+        let HeadMeta { name, namespace, resource_version, annotations } = head.metadata;
+        let triggered = annotations.and_then(|annotations| time_of(&annotations.trigger_time?));
         let namespace = if namespace.is_empty() { "default".into() } else { namespace };
         if !same(&head.kind, kind) || !same(&head.api_version, api_version) || name.is_empty() || !is_label(&namespace)
         {
@@ -47,7 +54,7 @@ impl Watched {
         let key = key_in(resource, &namespace, &name);
         match decode_text(kind, group, ObjectRef::new(&namespace, &name), text).ok()? {
             Decoded::Object(object, skipped) => {
-                Some(Self { key, version: resource_version.into(), object: Ok((object, skipped)) })
+                Some(Self { key, version: resource_version.into(), object: Ok((object, skipped)), triggered })
             }
             Decoded::List(_) | Decoded::Ignored => None,
         }
@@ -58,20 +65,51 @@ impl Watched {
             Ok(document) => document,
             Err(error) => {
                 let object = Err(Invalid(format!("an object of {} is no JSON: {error}", name_of(resource))));
-                return Self { key: None, version: String::new(), object };
+                return Self { key: None, version: String::new(), object, triggered: None };
             }
         };
         let text =
             |field: &str| document.get("metadata").and_then(|meta| meta.get(field)?.as_str()).unwrap_or_default();
         let key = key_in(resource, text("namespace"), text("name"));
         let version = text("resourceVersion").to_owned();
+        let annotations = document.pointer("/metadata/annotations");
+        let triggered = annotations.and_then(|annotations| time_of(annotations.get(TRIGGER_TIME)?.as_str()?));
         let object = match decode(with_kind(resource, document), "default") {
             Ok(Decoded::Object(object, skipped)) if Resource::of(&object) == resource => Ok((object, skipped)),
             Ok(_) => Err(Invalid(format!("among {} is something else", name_of(resource)))),
             Err(invalid) => Err(invalid),
         };
-        Self { key, version, object }
+        Self { key, version, object, triggered }
     }
+}
+
+/// A time as RFC 3339 writes it, of 1970 or later.
+fn time_of(text: &str) -> Option<SystemTime> {
+    let (date, time) = text.split_once(['T', 't'])?;
+    let [year, month, day] = numbers(date, '-')?;
+    let zone = time.find(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = time.split_at(zone);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let [hours, minutes, seconds] = numbers(clock, ':')?;
+    let east = match zone.as_bytes()[0] {
+        b'Z' | b'z' => 0,
+        sign => {
+            let [hours, minutes] = numbers(&zone[1..], ':')?;
+            (hours * 60 + minutes) * if sign == b'-' { -60 } else { 60 }
+        }
+    };
+    // Days since 1970, by years that begin in March: the leap day is the last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
+    let seconds = days * 86_400 + hours * 3_600 + minutes * 60 + seconds - east;
+    let fraction: f64 = format!("0.{fraction}").parse().ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds.try_into().ok()?) + Duration::from_secs_f64(fraction))
+}
+
+fn numbers<const N: usize>(text: &str, between: char) -> Option<[i64; N]> {
+    let digits = |part: &str| part.bytes().all(|octet| octet.is_ascii_digit()).then(|| part.parse().ok()).flatten();
+    let numbers: Vec<i64> = text.split(between).map(digits).collect::<Option<_>>()?;
+    numbers.try_into().ok()
 }
 
 fn key_in(resource: Resource, namespace: &str, name: &str) -> Option<ObjectRef> {
@@ -139,6 +177,14 @@ struct HeadMeta<'h> {
     namespace: Cow<'h, str>,
     #[serde(borrow, default)]
     resource_version: Cow<'h, str>,
+    #[serde(borrow, default)]
+    annotations: Option<Annotations<'h>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Annotations<'h> {
+    #[serde(borrow, default, rename = "endpoints.kubernetes.io/last-change-trigger-time")]
+    trigger_time: Option<Cow<'h, str>>,
 }
 
 /// Items of a list leave `kind` and `apiVersion` to the list.
@@ -300,6 +346,27 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_rfc_3339() {
+        for (text, milliseconds) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2026-11-21T10:35:04Z", Some(1_795_257_304_000)),
+            ("2024-02-29T23:59:59.25Z", Some(1_709_251_199_250)),
+            ("2024-03-01T01:59:59.250000000+02:00", Some(1_709_251_199_250)),
+            ("2024-02-29T18:29:59.25-05:30", Some(1_709_251_199_250)),
+            ("2000-12-31t00:00:00z", Some(978_220_800_000)),
+            ("1969-12-31T23:59:59Z", None),
+            ("2024-02-29", None),
+            ("2024-02-29T10:00Z", None),
+            ("2024-02-29T10:00:00", None),
+            ("yesterday", None),
+            ("2024-02-+1T10:00:00Z", None),
+        ] {
+            let expected = milliseconds.map(|milliseconds| UNIX_EPOCH + Duration::from_millis(milliseconds));
+            assert_eq!(time_of(text), expected, "{text}");
+        }
+    }
 
     fn watched(resource: Resource, json: &str) -> Watched {
         let Ok(Event::Applied(watched)) =

@@ -1,4 +1,4 @@
-//! When to read the manifests again: file system events, gathered until there is quiet.
+//! When to read the manifests, or other files, again: file system events, gathered until there is quiet.
 //!
 //! Not here: what changed. An event only says "look again", and looking again is cheap where nothing did. Folders are
 //! watched, never files: editors replace a file by renaming another over it, and a mounted ConfigMap changes by a new
@@ -23,7 +23,7 @@ const QUIET: Duration = Duration::from_millis(100);
 /// or when changes have gone on for this long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Watches the paths of some manifests.
+/// Watches the paths of some files and folders.
 pub struct Watcher {
     paths: Vec<PathBuf>,
     inner: RecommendedWatcher,
@@ -102,7 +102,7 @@ impl Watcher {
 
 fn refused(error: &notify::Error) -> String {
     format!(
-        "the manifests cannot be watched ({error}), so changes are not seen: raise the system's limits \
+        "files cannot be watched ({error}), so changes are not seen: raise the system's limits \
          (fs.inotify.max_user_watches, fs.inotify.max_user_instances), or reload by SIGHUP"
     )
 }

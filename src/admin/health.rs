@@ -1,0 +1,162 @@
+//! Whether it lives, and whether questions are welcome: the texts of `/livez` and `/readyz`.
+//!
+//! Pure. Liveness depends on nothing: a process that answers here lives, and to restart it for an API server that is
+//! out of reach would lose what it knows. It is ready from the first time that everything was read until it is told to
+//! end; what goes stale later stays ready, for an old answer is better than none. Lines are written as
+//! kube-apiserver's: `[+]watch/services ok: …`.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use crate::status::{DataState, Status, WatchState, WatchStatus};
+
+/// A text, and whether it is good news.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Health {
+    pub(super) good: bool,
+    pub(super) text: String,
+}
+
+/// Of the process itself.
+pub(super) fn live() -> Health {
+    Health { good: true, text: "ok\n".into() }
+}
+
+/// Whether questions are welcome at `now`: one word, and where they are not or it is asked for, every part of it.
+pub(super) fn ready(status: &Status, verbose: bool, now: Instant) -> Health {
+    let good = status.is_ready();
+    if good && !verbose {
+        return Health { good, text: "ok\n".into() };
+    }
+    let mut text = String::new();
+    for part in parts(status, now) {
+        let (mark, word) = if part.holds { ("+", "ok") } else { ("-", "failed") };
+        let _ = writeln!(text, "[{mark}]{} {word}: {}", part.name, part.text);
+    }
+    let _ = writeln!(text, "readyz check {}", if good { "passed" } else { "failed" });
+    Health { good, text }
+}
+
+struct Part {
+    name: String,
+    /// It does not keep the server from being ready.
+    holds: bool,
+    text: String,
+}
+
+fn parts(status: &Status, now: Instant) -> Vec<Part> {
+    let state = status.data_state();
+    let watches = status.watches();
+    let mut parts = vec![data(state, &watches)];
+    parts.extend(watches.iter().map(|watch| Part {
+        name: format!("watch/{}", watch.resource),
+        // Once everything was read, what was read is answered.
+        holds: watch.state == WatchState::Current || !watch.required || state != DataState::NotSynced,
+        text: watch_text(watch, now),
+    }));
+    let leaving = status.is_leaving();
+    let text = if leaving { "this server was told to end: ask another" } else { "this server was not told to end" };
+    parts.push(Part { name: "leaving".into(), holds: !leaving, text: text.into() });
+    parts
+}
+
+fn data(state: DataState, watches: &[WatchStatus]) -> Part {
+    let text = match state {
+        DataState::NotSynced if watches.is_empty() => "the manifests are being read for the first time",
+        DataState::NotSynced => "not everything was read yet: no name may be denied",
+        DataState::Current => "everything was read",
+        DataState::Restored => "not everything was read; what a snapshot holds is answered, and said to be old",
+        DataState::Stale => "everything was read; answers are of before the API server went out of reach, and say so",
+    };
+    Part { name: "data".into(), holds: !matches!(state, DataState::NotSynced | DataState::Restored), text: text.into() }
+}
+
+/// How a watch stands, and for how long.
+pub(super) fn watch_text(watch: &WatchStatus, now: Instant) -> String {
+    let mut text = match &watch.state {
+        WatchState::Waiting => "not read yet".to_owned(),
+        WatchState::Current => "current".to_owned(),
+        WatchState::Denied(verb) => format!("the API server does not allow `{verb}`"),
+        WatchState::Lost(why) => why.clone(),
+    };
+    if let Some(since) = watch.since {
+        let _ = write!(text, ", for {}", age(now.saturating_duration_since(since).as_secs()));
+    }
+    if !watch.required && watch.state != WatchState::Current {
+        text.push_str(" (optional)");
+    }
+    text
+}
+
+/// `59s`, `3m`, `5h`, `2d`: as kubectl writes ages, the largest unit alone.
+pub(super) fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn watch(resource: &'static str, required: bool, state: WatchState, since: Instant) -> WatchStatus {
+        WatchStatus { resource, required, state, since: Some(since) }
+    }
+
+    #[test]
+    fn from_not_read_to_leaving() {
+        let (status, now) = (Status::default(), Instant::now());
+        let since = now - Duration::from_secs(300);
+        let check = |verbose, good, expected: &str| {
+            let health = ready(&status, verbose, now);
+            assert_eq!((health.good, health.text.as_str()), (good, expected));
+        };
+        check(
+            false,
+            false,
+            "[-]data failed: the manifests are being read for the first time\n\
+             [+]leaving ok: this server was not told to end\nreadyz check failed\n",
+        );
+        status.set_watches(vec![
+            watch("services", true, WatchState::Current, since),
+            watch("endpointslices", true, WatchState::Denied("watch"), since),
+            watch("namespaces", false, WatchState::Denied("list"), since),
+        ]);
+        check(
+            false,
+            false,
+            "[-]data failed: not everything was read yet: no name may be denied\n\
+             [+]watch/services ok: current, for 5m\n\
+             [-]watch/endpointslices failed: the API server does not allow `watch`, for 5m\n\
+             [+]watch/namespaces ok: the API server does not allow `list`, for 5m (optional)\n\
+             [+]leaving ok: this server was not told to end\nreadyz check failed\n",
+        );
+        status.set_synced();
+        check(false, true, "ok\n");
+        status.set_watches(vec![watch("services", true, WatchState::Lost("no route".into()), now)]);
+        status.set_cut_off(true);
+        check(
+            true,
+            true,
+            "[+]data ok: everything was read; answers are of before the API server went out of reach, and say so\n\
+             [+]watch/services ok: no route, for 0s\n\
+             [+]leaving ok: this server was not told to end\nreadyz check passed\n",
+        );
+        status.set_leaving();
+        let health = ready(&status, false, now);
+        assert!(!health.good && health.text.contains("[-]leaving failed: this server was told to end"), "{health:?}");
+    }
+
+    #[test]
+    fn ages() {
+        let cases = [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (172_800, "2d")];
+        for (seconds, expected) in cases {
+            assert_eq!(age(seconds), expected);
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The sockets, and what a client may take: how many connections, for how long.
+//!
+//! Liveness is asked here, so nobody may keep others from asking: above [`Limits::connections`] the connection that has
+//! waited longest is closed in favour of the new one, and each has a deadline for whatever it is at. Not here: what is
+//! asked and answered (`mod.rs`).
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::body::Body;
+use super::route::Offer;
+
+/// What clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time. Above it, the one that has waited longest is closed in favour of the new one. Default: 64.
+    pub connections: usize,
+    /// How long a request's head may take from its first octet to its last. Default: 5 s.
+    pub head: Duration,
+    /// How long a request may take from the end of its head to the end of its response; of one that is sent in parts,
+    /// each part. Default: 30 s.
+    pub request: Duration,
+    /// How long a connection is kept that asks nothing. Default: 75 s, which is longer than metrics are usually left
+    /// unasked.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { connections: 64, head: seconds(5), request: seconds(30), idle: seconds(75) }
+    }
+}
+
+/// Octets of a request's head; above it, 431.
+const HEAD: usize = 16 << 10;
+/// Header fields of a request; above it, 431.
+const FIELDS: usize = 64;
+/// How long a request may not be interrupted for the sake of a new connection.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A socket that is bound, and serves nobody yet.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) address: SocketAddr,
+    pub(super) offer: Offer,
+    listener: std::net::TcpListener,
+}
+
+/// Binds `address`, beside other processes of the same user that do (SO_REUSEPORT): two can hand over.
+///
+/// # Errors
+///
+/// One sentence that names the option and the address, and says what to do.
+pub(super) fn bind(option: &str, address: SocketAddr, offer: Offer) -> anyhow::Result<Bound> {
+    let bound = listener(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, listener) = bound.map_err(|error| sentence(option, address, error))?;
+    Ok(Bound { address, offer, listener })
+}
+
+fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(128)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn sentence(option: &str, address: SocketAddr, error: io::Error) -> anyhow::Error {
+    let what = format!("cannot listen on {address} over HTTP (--{option})");
+    let port = address.port();
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "another program has TCP port {port} there; `ss -lntp sport = :{port}` shows which. Stop it, choose \
+             another address, or none"
+        ),
+        ErrorKind::PermissionDenied if port < 1024 => {
+            "ports below 1024 need root or the capability NET_BIND_SERVICE. Add it or choose a higher port".into()
+        }
+        ErrorKind::AddrNotAvailable => "this host has no such address. Choose one that `ip address` shows".into(),
+        _ => return anyhow::Error::new(error).context(what),
+    };
+    anyhow!("{what}: {advice}")
+}
+
+/// Answers requests by `answer` until it is dropped.
+///
+/// # Errors
+///
+/// If the socket cannot be used.
+pub(super) async fn serve<S, F>(bound: Bound, limits: Limits, answer: S) -> anyhow::Result<()>
+where
+    S: Fn(http::Request<hyper::body::Incoming>, Offer) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = http::Response<Body>> + Send + 'static,
+{
+    let Bound { address, offer, listener } = bound;
+    let listener = TcpListener::from_std(listener).with_context(|| format!("cannot listen on {address}"))?;
+    let mut connections = Connections::default();
+    loop {
+        let stream = tokio::select! {
+            stream = accept(&listener) => stream,
+            () = connections.ended() => continue,
+        };
+        if connections.open.len() >= limits.connections && !connections.make_room() {
+            continue;
+        }
+        let answer = answer.clone();
+        connections.start(stream, limits, move |request| answer(request, offer));
+    }
+}
+
+/// Waits for a connection; where the system has no room for one, for better times.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            // The client left, or file descriptors ran out.
+            Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Those that are open, and their tasks.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    open: HashMap<Id, (AbortHandle, Arc<Clock>)>,
+}
+
+impl Connections {
+    fn start<S, F>(&mut self, stream: TcpStream, limits: Limits, answer: S)
+    where
+        S: Fn(http::Request<hyper::body::Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = http::Response<Body>> + Send + 'static,
+    {
+        let clock = Arc::new(Clock::new(limits));
+        let task = self.tasks.spawn(connection(stream, Arc::clone(&clock), answer));
+        self.open.insert(task.id(), (task, clock));
+    }
+
+    /// Waits for one that ends; for ever where there is none.
+    async fn ended(&mut self) {
+        let ended = match self.tasks.join_next_with_id().await {
+            None => return std::future::pending().await,
+            Some(ended) => ended.map_or_else(|error| error.id(), |(id, ())| id),
+        };
+        self.open.remove(&ended);
+    }
+
+    /// Closes the connection that has waited longest: one that asks nothing or has not finished its question, or else
+    /// one whose response takes long. Whether there was one.
+    fn make_room(&mut self) -> bool {
+        let now = Instant::now();
+        let waited = self.open.iter().filter_map(|(id, (_, clock))| {
+            let (at, since) = clock.now_at();
+            let may_go = at != At::Request || now.saturating_duration_since(since) > GRACE;
+            may_go.then_some((at == At::Request, since, *id))
+        });
+        let Some((_, _, longest)) = waited.min_by_key(|(busy, since, _)| (*busy, *since)) else { return false };
+        if let Some((task, _)) = self.open.remove(&longest) {
+            task.abort();
+        }
+        true
+    }
+}
+
+/// One connection, until it ends or is late.
+async fn connection<S, F>(stream: TcpStream, clock: Arc<Clock>, answer: S)
+where
+    S: Fn(http::Request<hyper::body::Incoming>) -> F,
+    F: Future<Output = http::Response<Body>>,
+{
+    let service = service_fn(|request| {
+        clock.turn(At::Request);
+        let response = answer(request);
+        let clock = Arc::clone(&clock);
+        async move { Ok::<_, std::convert::Infallible>(response.await.map(|body| body.timed(clock))) }
+    });
+    let timed = TokioIo::new(Timed { stream, clock: Arc::clone(&clock) });
+    let serving = http1::Builder::new()
+        // Its clock knows one time for two things: a client that asks nothing, and one that does not finish.
+        .header_read_timeout(None)
+        .max_header_size(HEAD)
+        .max_headers(FIELDS)
+        .max_buf_size(2 * HEAD)
+        .serve_connection(timed, service);
+    tokio::select! {
+        // What a client does wrong is its own matter.
+        _ = pin!(serving) => {}
+        () = clock.late() => {}
+    }
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// Nothing is asked.
+    Nothing,
+    /// A request's head has begun.
+    Head,
+    /// A request is answered.
+    Request,
+}
+
+/// What one connection is at, and since when.
+#[derive(Debug)]
+pub(super) struct Clock {
+    at: Mutex<(At, Instant)>,
+    turned: Notify,
+    limits: Limits,
+}
+
+impl Clock {
+    fn new(limits: Limits) -> Self {
+        Self { at: Mutex::new((At::Nothing, Instant::now())), turned: Notify::new(), limits }
+    }
+
+    /// From now on it is at this.
+    pub(super) fn turn(&self, at: At) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = (at, Instant::now());
+        self.turned.notify_one();
+    }
+
+    fn now_at(&self) -> (At, Instant) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once it takes longer than it may.
+    async fn late(&self) {
+        loop {
+            let (at, since) = self.now_at();
+            let limit = match at {
+                At::Nothing => self.limits.idle,
+                At::Head => self.limits.head,
+                At::Request => self.limits.request,
+            };
+            tokio::select! {
+                () = sleep_until(since + limit) => return,
+                () = self.turned.notified() => {}
+            }
+        }
+    }
+}
+
+/// A connection that tells its clock when a request begins.
+struct Timed {
+    stream: TcpStream,
+    clock: Arc<Clock>,
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before && self.clock.now_at().0 == At::Nothing {
+            self.clock.turn(At::Head);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        octets: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, octets)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

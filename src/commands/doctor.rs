@@ -1,0 +1,472 @@
+//! `local doctor`: the way of a name from this machine's programs to the server, station by station.
+//!
+//! Each station is one line: good, wrong with what to do, or worth knowing. What is looked at: the server itself, the
+//! files that say who is asked, each resolver that they name, what programs get. Nothing is changed. The recipes that
+//! its advice names are `docs/laptop.md`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::ask::{ask, ask_over_tcp, version};
+use super::show;
+use crate::config::Doctor;
+use crate::config::resolv::{PATH, ResolvConf, mdns_module};
+use crate::names::{NAME_SERVER, WireName};
+use crate::rtype;
+use crate::wire::client::{Reply, rcode_name};
+use crate::wire::rcode;
+
+/// Looks, and says what it saw.
+///
+/// # Errors
+///
+/// If the name would be too long.
+pub fn run(doctor: &Doctor) -> anyhow::Result<ExitCode> {
+    let default = || doctor.zone.prefixed(NAME_SERVER).context("ns.dns and the zone are too long for a name");
+    let name = doctor.name.clone().map_or_else(default, Ok)?;
+    let mut visit = Visit { doctor, name, zone: undotted(&doctor.zone), lines: Vec::new() };
+    visit.all();
+    let mut text = String::new();
+    for line in &visit.lines {
+        let mark = match line.kind {
+            Kind::Good => '✓',
+            Kind::Wrong => '✗',
+            Kind::Note => '·',
+        };
+        let _ = writeln!(text, "{mark} {}", line.text);
+    }
+    show(text.as_bytes())?;
+    let wrong = visit.lines.iter().any(|line| line.kind == Kind::Wrong);
+    Ok(ExitCode::from(u8::from(wrong)))
+}
+
+/// What was seen, in one sentence or two.
+struct Line {
+    kind: Kind,
+    text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Good,
+    /// The text ends with what to do.
+    Wrong,
+    /// It depends: nothing to be done, or nothing that can be judged here.
+    Note,
+}
+
+struct Visit<'d> {
+    doctor: &'d Doctor,
+    name: WireName,
+    zone: String,
+    lines: Vec<Line>,
+}
+
+impl Visit<'_> {
+    fn all(&mut self) {
+        let Some(truth) = self.server() else { return };
+        self.over_tcp(&truth);
+        let told = self.explanations(self.doctor.server);
+        self.say(
+            if told.is_some() { Kind::Good } else { Kind::Note },
+            match told {
+                Some(how) => format!("the server says why a name does not resolve: {how}"),
+                None => {
+                    "the server does not tell this machine why a name does not resolve: see its --explain-to".into()
+                }
+            },
+        );
+        self.multicast();
+        self.macos();
+        let Some(conf) = self.resolv_conf() else { return };
+        for ip in &conf.servers {
+            self.resolver(SocketAddr::new(*ip, self.doctor.resolver_port), &truth);
+        }
+        self.short_names(&conf);
+        self.programs(&truth);
+        self.route(&truth);
+    }
+
+    fn say(&mut self, kind: Kind, text: impl Into<String>) {
+        self.lines.push(Line { kind, text: text.into() });
+    }
+
+    fn shown_name(&self) -> String {
+        undotted(&self.name)
+    }
+
+    /// What the server itself says the addresses are; nothing else matters where it says nothing.
+    fn server(&mut self) -> Option<BTreeSet<IpAddr>> {
+        let (server, name, zone) = (self.doctor.server, self.shown_name(), self.zone.clone());
+        let reply = match ask(server, &self.name, rtype::A) {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.say(
+                    Kind::Wrong,
+                    format!(
+                        "nobody answers at {server} over UDP ({}): start `headless-dns serve`, or name the server with \
+                         --server",
+                        error.root_cause()
+                    ),
+                );
+                return None;
+            }
+        };
+        if reply.rcode != rcode::NOERROR {
+            let why = reply.errors.first().map_or(String::new(), |(_, text)| format!(" ({text})"));
+            let advice = match reply.rcode {
+                rcode::REFUSED => format!("it does not serve {zone}, or not this machine: see its --zone and --allow"),
+                rcode::NXDOMAIN => "name one that exists with --name".to_owned(),
+                _ => "look at its log".to_owned(),
+            };
+            let code = rcode_name(reply.rcode);
+            self.say(Kind::Wrong, format!("the server at {server} says {code} to {name}{why}: {advice}"));
+            return None;
+        }
+        let mut addresses = addresses(&reply);
+        if let Ok(reply) = ask(server, &self.name, rtype::AAAA) {
+            addresses.extend(self::addresses(&reply));
+        }
+        if addresses.is_empty() {
+            self.say(Kind::Wrong, format!("{name} has no address at the server: name one that has with --name"));
+            return None;
+        }
+        self.say(Kind::Good, format!("the server at {server} answers over UDP: {name} is {}", list(&addresses)));
+        Some(addresses)
+    }
+
+    fn over_tcp(&mut self, truth: &BTreeSet<IpAddr>) {
+        let server = self.doctor.server;
+        let qtype = if truth.iter().any(IpAddr::is_ipv4) { rtype::A } else { rtype::AAAA };
+        match ask_over_tcp(server, &self.name, qtype) {
+            Ok(_) => self.say(Kind::Good, "and over TCP, which large answers need"),
+            Err(error) => self.say(
+                Kind::Wrong,
+                format!(
+                    "the server at {server} does not answer over TCP ({}): something between blocks it; large answers \
+                     need it",
+                    error.root_cause()
+                ),
+            ),
+        }
+    }
+
+    /// How whoever asks `server` hears why a name does not resolve. Extended errors are sent for names that are close to
+    /// one that exists: they are looked for where the name is one of a Service.
+    fn explanations(&self, server: SocketAddr) -> Option<&'static str> {
+        let text = self.doctor.zone.prefixed(b"\x04_why\x13headless-dns-doctor\x04none\x03svc")?;
+        let text = ask(server, &text, rtype::TXT).is_ok_and(|reply| reply.answer.iter().any(|one| one.text.is_some()));
+        let code =
+            self.without_svc().map(|near| ask(server, &near, rtype::A).is_ok_and(|reply| !reply.errors.is_empty()));
+        match (code, text) {
+            (Some(true), true) => Some("with extended errors, and as TXT at _why"),
+            (Some(true), false) => Some("with extended errors"),
+            (Some(false), true) => Some("as TXT at _why; extended errors do not come through"),
+            (None, true) => Some("as TXT at _why"),
+            (_, false) => None,
+        }
+    }
+
+    /// `SERVICE.NAMESPACE.ZONE` of a name that ends in `SERVICE.NAMESPACE.svc.ZONE`.
+    fn without_svc(&self) -> Option<WireName> {
+        let name = self.shown_name();
+        let mut labels = name.strip_suffix(&format!(".svc.{}", self.zone))?.rsplit('.');
+        let (namespace, service) = (labels.next()?, labels.next()?);
+        WireName::parse(&format!("{service}.{namespace}.{}", self.zone)).ok()
+    }
+
+    /// RFC 6762 section 3: `.local` is for multicast DNS.
+    fn multicast(&mut self) {
+        if self.doctor.zone.labels() == 0 || !format!(".{}", self.zone).ends_with(".local") {
+            return;
+        }
+        let instead = "serve the names a second time with --zone-alias cluster.internal, and ask under that";
+        match self.read("etc/nsswitch.conf").as_deref().and_then(mdns_module) {
+            Some(module) => self.say(
+                Kind::Note,
+                format!(
+                    "nsswitch.conf has {module} before dns: older ones keep names of .local from DNS. If programs do not \
+                     see them below, {instead}"
+                ),
+            ),
+            None => self.say(
+                Kind::Note,
+                format!("{} is below .local, which macOS and Avahi take for multicast DNS: there, {instead}", self.zone),
+            ),
+        }
+    }
+
+    /// resolver(5) of macOS: a file for each domain.
+    fn macos(&mut self) {
+        let Some(text) = self.read(&format!("etc/resolver/{}", self.zone)) else { return };
+        let word = |wanted: &str| {
+            let mut lines = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
+            lines.find(|(key, _)| *key == wanted).map(|(_, value)| value.trim().to_owned())
+        };
+        let port = word("port").and_then(|port| port.parse().ok()).unwrap_or(53);
+        let to = word("nameserver").and_then(|ip| ip.parse().ok()).map(|ip: IpAddr| SocketAddr::new(ip, port));
+        let file = format!("/etc/resolver/{}", self.zone);
+        match to {
+            Some(to) if to == self.doctor.server => self
+                .say(Kind::Good, format!("{file} sends macOS programs to {to}; dig, host and nslookup do not read it")),
+            _ => self.say(
+                Kind::Wrong,
+                format!(
+                    "{file} does not name the server: write `nameserver {}` and `port {}` into it",
+                    self.doctor.server.ip(),
+                    self.doctor.server.port()
+                ),
+            ),
+        }
+    }
+
+    fn resolv_conf(&mut self) -> Option<ResolvConf> {
+        let text = self.read(PATH.trim_start_matches('/'));
+        if text.is_none() {
+            self.say(
+                Kind::Wrong,
+                format!("{PATH} cannot be read, and programs ask nobody: see docs/laptop.md for who should write it"),
+            );
+        }
+        Some(ResolvConf::parse(&text?))
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.doctor.root.join(path)).ok()
+    }
+
+    /// One of the servers that programs ask.
+    fn resolver(&mut self, resolver: SocketAddr, truth: &BTreeSet<IpAddr>) {
+        let (name, zone) = (self.shown_name(), self.zone.clone());
+        if resolver == self.doctor.server {
+            self.say(Kind::Good, format!("{PATH} names the server itself, at {resolver}"));
+            return;
+        }
+        let software = Software::of(resolver);
+        let who = format!("{resolver} ({})", software.name());
+        let asked = [rtype::A, rtype::AAAA].map(|qtype| ask(resolver, &self.name, qtype));
+        let [Ok(v4), v6] = asked else {
+            self.say(Kind::Wrong, format!("{PATH} names {who}, which does not answer: start it, or take its line out"));
+            return;
+        };
+        let mut seen = addresses(&v4);
+        seen.extend(v6.iter().flat_map(addresses));
+        let advice = software.advice(&zone, self.doctor.server);
+        if &seen == truth {
+            self.say(Kind::Good, format!("{who} knows {name}, with the same addresses"));
+            self.keeps(resolver, &who);
+            match self.explanations(resolver) {
+                Some(how) => self.say(Kind::Good, format!("{who} passes explanations on: {how}")),
+                None => self
+                    .say(Kind::Note, format!("{who} passes no explanations on: ask {} for them", self.doctor.server)),
+            }
+        } else if v4.rcode == rcode::NOERROR && seen.is_empty() {
+            self.say(
+                Kind::Wrong,
+                format!(
+                    "{who} knows {name} and leaves its addresses out, as protection against rebinding does: {}",
+                    software.rebinding(&zone)
+                ),
+            );
+        } else if !seen.is_empty() {
+            self.say(
+                Kind::Wrong,
+                format!(
+                    "{who} says that {name} is {}, the server says {}: it asks another server or kept an old answer; \
+                     {advice}",
+                    list(&seen),
+                    list(truth)
+                ),
+            );
+        } else {
+            self.say(
+                Kind::Wrong,
+                format!(
+                    "{who} says {} to {name}: it does not ask the server for {zone}; {advice}",
+                    rcode_name(v4.rcode)
+                ),
+            );
+        }
+    }
+
+    /// Whether the resolver keeps that a name does not exist for longer than the server says.
+    fn keeps(&mut self, resolver: SocketAddr, who: &str) {
+        let label = format!("headless-dns-doctor-{:x}", fastrand::u32(..));
+        let labels = [&[label.len() as u8], label.as_bytes()].concat();
+        let Some(missing) = self.doctor.zone.prefixed(&labels) else { return };
+        let ttl = |server| ask(server, &missing, rtype::A).ok().and_then(|reply| reply.negative_ttl);
+        let (Some(kept), Some(meant)) = (ttl(resolver), ttl(self.doctor.server)) else { return };
+        if kept > meant {
+            self.say(
+                Kind::Wrong,
+                format!(
+                    "{who} keeps for {kept} s that a name does not exist, the server says {meant} s: a Pod that comes up \
+                     stays unknown so long; lower its least negative TTL"
+                ),
+            );
+        } else {
+            self.say(Kind::Good, format!("{who} keeps that a name does not exist for {kept} s and no longer"));
+        }
+    }
+
+    fn short_names(&mut self, conf: &ResolvConf) {
+        let zone = format!("svc.{}", self.zone);
+        let pods = conf.search.iter().any(|domain| domain.trim_end_matches('.').ends_with(&zone));
+        if pods {
+            let search = conf.search.join(" ");
+            self.say(Kind::Good, format!("short names are looked for in {search} (ndots:{})", conf.ndots));
+        } else {
+            self.say(
+                Kind::Note,
+                "short names (web, web.default) resolve in Pods only, by their search list: ask for whole ones here",
+            );
+        }
+    }
+
+    /// What every program of this machine gets.
+    fn programs(&mut self, truth: &BTreeSet<IpAddr>) {
+        let name = self.shown_name();
+        if self.doctor.root != Path::new("/") {
+            self.say(Kind::Note, "another machine's files: what programs of this one get says nothing");
+            return;
+        }
+        match (name.as_str(), 0).to_socket_addrs() {
+            Ok(found) => {
+                let seen: BTreeSet<IpAddr> = found.map(|one| one.ip()).collect();
+                // Of a machine without IPv6, programs are not told of it (RFC 3493 section 6.1).
+                if seen.is_subset(truth) && !seen.is_empty() {
+                    self.say(Kind::Good, format!("programs get the same: {name} is {} (getaddrinfo)", list(&seen)));
+                } else {
+                    self.say(
+                        Kind::Wrong,
+                        format!(
+                            "programs get {} for {name} (getaddrinfo): look for it in /etc/hosts and nsswitch.conf",
+                            list(&seen)
+                        ),
+                    );
+                }
+            }
+            Err(error) => self.say(
+                Kind::Wrong,
+                format!(
+                    "programs do not find {name} (getaddrinfo: {error}): put right what is wrong above; if nothing is, \
+                     the line hosts of nsswitch.conf keeps the name from dns"
+                ),
+            ),
+        }
+    }
+
+    /// To resolve is not to route.
+    fn route(&mut self, truth: &BTreeSet<IpAddr>) {
+        let Some(address) = truth.iter().find(|ip| !ip.is_loopback()).copied() else {
+            self.say(
+                Kind::Note,
+                "whether addresses of Pods can be reached from here was not looked at: name one with --name",
+            );
+            return;
+        };
+        // RFC 5737: 192.0.2.1 is nowhere, and would go where everything goes.
+        let source = |to: IpAddr| {
+            let own: IpAddr =
+                if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+            let socket = UdpSocket::bind((own, 0)).ok()?;
+            socket.connect((to, 9)).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        };
+        let text = match (source(address), source(Ipv4Addr::new(192, 0, 2, 1).into())) {
+            (None, _) => format!("there is no route from here to {address}: the name resolves and a connection fails"),
+            (Some(own), Some(other)) if own == other => format!(
+                "what is sent to {address} goes from {own}, the way of everything else: unless that network knows the \
+                 Pods' addresses (a VPN, a route to a node), the name resolves and a connection fails"
+            ),
+            (Some(own), _) => format!("what is sent to {address} goes from {own}: there is a route of its own"),
+        };
+        self.say(Kind::Note, text);
+    }
+}
+
+/// What a resolver is, as far as it can be told.
+enum Software {
+    Resolved,
+    Dnsmasq(String),
+    Unbound(String),
+    Other(String),
+    Unknown,
+}
+
+impl Software {
+    fn of(resolver: SocketAddr) -> Self {
+        // systemd-resolved.service(8): its stub listens at these two.
+        if resolver.port() == 53
+            && matches!(resolver.ip(), IpAddr::V4(ip) if [53, 54].map(|last| Ipv4Addr::new(127, 0, 0, last)).contains(&ip))
+        {
+            return Self::Resolved;
+        }
+        match version(resolver) {
+            Some(text) if text.starts_with("dnsmasq") => Self::Dnsmasq(text),
+            Some(text) if text.starts_with("unbound") => Self::Unbound(text),
+            Some(text) => Self::Other(text),
+            None => Self::Unknown,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Resolved => "systemd-resolved",
+            Self::Dnsmasq(text) | Self::Unbound(text) | Self::Other(text) => text,
+            Self::Unknown => "it does not say what it is",
+        }
+    }
+
+    /// How it is told to ask the server.
+    fn advice(&self, zone: &str, server: SocketAddr) -> String {
+        let (ip, port) = (server.ip(), server.port());
+        match self {
+            Self::Resolved => format!(
+                "put `DNS={ip}:{port}` and `Domains=~{zone}` below [Delegate] in /etc/systemd/dns-delegate.d/ \
+                 (systemd 258), or below [Resolve] in /etc/systemd/resolved.conf.d/"
+            ),
+            Self::Dnsmasq(_) => format!("give it `server=/{zone}/{ip}#{port}`"),
+            Self::Unbound(_) => format!("give it a stub-zone {zone} with `stub-addr: {ip}@{port}`"),
+            Self::Other(_) | Self::Unknown => format!("send {zone} to {ip} port {port} there, as docs/laptop.md shows"),
+        }
+    }
+
+    /// How it is told that private addresses are meant.
+    fn rebinding(&self, zone: &str) -> String {
+        match self {
+            Self::Dnsmasq(_) => format!("give it `rebind-domain-ok=/{zone}/`"),
+            Self::Unbound(_) => format!("give it `private-domain: {zone}`"),
+            _ => format!("make an exception for {zone} there"),
+        }
+    }
+}
+
+fn addresses(reply: &Reply) -> BTreeSet<IpAddr> {
+    reply
+        .answer
+        .iter()
+        .filter(|one| matches!(one.rtype.as_str(), "A" | "AAAA"))
+        .filter_map(|one| one.data.parse().ok())
+        .collect()
+}
+
+fn list(addresses: &BTreeSet<IpAddr>) -> String {
+    const MOST: usize = 3;
+    let first: Vec<String> = addresses.iter().take(MOST).map(ToString::to_string).collect();
+    match addresses.len() {
+        0 => "nothing".to_owned(),
+        count if count > MOST => format!("{} and {} more", first.join(", "), count - MOST),
+        _ => first.join(", "),
+    }
+}
+
+fn undotted(name: &WireName) -> String {
+    name.to_string().trim_end_matches('.').to_owned()
+}

@@ -1,0 +1,118 @@
+//! What `--forward` and `--upstream` come to: servers with their addresses, none of which is this server.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use anyhow::{Context as _, bail};
+use ipnet::IpNet;
+
+use crate::answer::Outside;
+use crate::config::resolv::{PATH, ResolvConf};
+use crate::config::{self, Forward};
+use crate::names::special::SpecialNames;
+use crate::serve::forward::{Forwarder, Protocol, Upstream};
+
+/// What is left to others, and who asks them; `None` where nothing is. This server listens on `own`.
+///
+/// # Errors
+///
+/// One sentence: an upstream is this server, `/etc/resolv.conf` cannot be read, TLS cannot be had.
+pub(super) fn forwarding(forward: &Forward, own: &[SocketAddr]) -> anyhow::Result<Option<(Outside, Forwarder)>> {
+    if forward.to.is_empty() && forward.aliases.is_empty() {
+        return Ok(None);
+    }
+    let (names, aliases) = (upstreams(&forward.to, own)?, upstreams(&forward.aliases, own)?);
+    let special = SpecialNames::new(names.iter().all(|upstream| is_private(upstream.address.ip())));
+    let names_for = if names.is_empty() { Vec::new() } else { forward.clients.clone() };
+    let forwarder = Forwarder::new(&names, &aliases)?;
+    Ok(Some((Outside { names_for, aliases: !aliases.is_empty(), special }, forwarder)))
+}
+
+fn upstreams(named: &[config::Upstream], own: &[SocketAddr]) -> anyhow::Result<Vec<Upstream>> {
+    let mut upstreams = Vec::new();
+    for one in named {
+        let (addresses, protocol) = match one {
+            config::Upstream::System => {
+                let text = fs::read_to_string(PATH)
+                    .with_context(|| format!("cannot read {PATH}: name the servers to ask instead of system"))?;
+                let servers = ResolvConf::parse(&text).servers;
+                (servers.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect(), Protocol::Plain)
+            }
+            config::Upstream::Plain(address) => (vec![*address], Protocol::Plain),
+            config::Upstream::Tls(address, name) => (vec![*address], Protocol::Tls(name.clone())),
+        };
+        if let Some(address) = addresses.iter().find(|address| is_one_of(**address, own)) {
+            match one {
+                config::Upstream::System => bail!(
+                    "{PATH} names {address}, which is this server: it would ask itself. Name the servers to ask \
+                     instead of system"
+                ),
+                _ => bail!("the upstream {one} is this server: it would ask itself. Name another"),
+            }
+        }
+        upstreams.extend(addresses.into_iter().map(|address| Upstream { address, protocol: protocol.clone() }));
+    }
+    upstreams.dedup();
+    Ok(upstreams)
+}
+
+/// Whether what is sent to `address` comes to one of the sockets `own`.
+fn is_one_of(address: SocketAddr, own: &[SocketAddr]) -> bool {
+    let ip = address.ip().to_canonical();
+    own.iter().any(|own| {
+        let same = own.ip() == ip
+            // A wildcard takes what comes to any address of this machine, and a socket can be bound to those only.
+            || own.ip().is_unspecified() && own.is_ipv4() == ip.is_ipv4() && UdpSocket::bind((ip, 0)).is_ok();
+        same && own.port() == address.port()
+    })
+}
+
+/// Whether an address is one of a private network, where names of private networks may be known.
+fn is_private(ip: IpAddr) -> bool {
+    const SHARED: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10));
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local() || SHARED.contains(&ip),
+        IpAddr::V6(v6) => v6 == Ipv6Addr::LOCALHOST || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_asks_itself() {
+        for (upstream, own, expected) in [
+            ("127.0.0.1:53", "127.0.0.1:53", true),
+            ("127.0.0.1:53", "127.0.0.1:1053", false),
+            ("127.0.0.2:53", "127.0.0.1:53", false),
+            ("127.0.0.2:53", "0.0.0.0:53", true),
+            ("192.0.2.1:53", "0.0.0.0:53", false),
+            ("[::1]:53", "0.0.0.0:53", false),
+            ("[::ffff:127.0.0.1]:53", "127.0.0.1:53", true),
+        ] {
+            let (upstream, own) = (upstream.parse().unwrap(), [own.parse().unwrap()]);
+            assert_eq!(is_one_of(upstream, &own), expected, "{upstream} {own:?}");
+        }
+        let named = [config::Upstream::Plain("127.0.0.1:53".parse().unwrap())];
+        let error = upstreams(&named, &["0.0.0.0:53".parse().unwrap()]).unwrap_err();
+        assert_eq!(error.to_string(), "the upstream 127.0.0.1:53 is this server: it would ask itself. Name another");
+    }
+
+    #[test]
+    fn private_networks() {
+        for (ip, expected) in [
+            ("127.0.0.53", true),
+            ("10.0.0.1", true),
+            ("192.168.1.1", true),
+            ("100.100.100.100", true),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("9.9.9.9", false),
+            ("100.128.0.1", false),
+            ("2620:fe::fe", false),
+        ] {
+            assert_eq!(is_private(ip.parse().unwrap()), expected, "{ip}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a server says of itself: what it serves, from where, and in the end what it was asked.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::commands::Opened;
+use crate::config::{Config, Forward, ManifestPath, Source};
+use crate::metrics::{Event, Metrics};
+use crate::zone::Zone;
+
+/// What is served, from where, at which addresses, and a line to try.
+pub(super) fn text(config: &Config, addresses: &[SocketAddr], admin: &[SocketAddr], zone: &Zone, from: &str) -> String {
+    let (services, names) = zone.size();
+    let mut source = from.to_owned();
+    if let Some(range) = config.simulate {
+        let _ = write!(source, ", workloads simulated in {range}");
+    }
+    let listen = list(addresses.iter());
+    let to = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
+    let ip = match to.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let others = others(config);
+    let example = zone.example().to_string();
+    let admin: String = admin.iter().map(|address| format!("admin   http://{address}\n")).collect();
+    format!(
+        "headless-dns {}\n\
+         zone    {} with {services} Services; {names} addresses in reverse, in {}\n\
+         source  {source}\n\
+         listen  {listen} over UDP and TCP, {} workers\n{others}{admin}\
+         try     dig @{ip} -p {} +short {}\n",
+        env!("CARGO_PKG_VERSION"),
+        list(config.zones()),
+        list(zone.reverse_zones().apexes().iter()),
+        config.workers,
+        to.port(),
+        example.trim_end_matches('.'),
+    )
+}
+
+/// Who is asked for names of others, and for whom: lines, or nothing.
+fn others(config: &Config) -> String {
+    let mut lines = String::new();
+    let Forward { to, clients, aliases } = &config.forward;
+    if !to.is_empty() {
+        let _ = writeln!(lines, "forward other names to {}, for {}", list(to.iter()), list(clients.iter()));
+    }
+    if !aliases.is_empty() {
+        let _ = writeln!(lines, "alias   what ExternalName Services stand for, at {}", list(aliases.iter()));
+    }
+    lines
+}
+
+/// Where the objects come from.
+pub(super) fn from(config: &Config, source: &Opened) -> String {
+    match source {
+        Opened::Cluster(access, _) => watched(config, &access.server),
+        Opened::Manifests(_) => written(config),
+    }
+}
+
+/// Which part of which cluster is watched.
+fn watched(config: &Config, server: &str) -> String {
+    let mut text = server.to_owned();
+    if let Some(namespace) = &config.namespace {
+        let _ = write!(text, ", the namespace {namespace} only");
+    }
+    if let Source::Cluster { selector: Some(selector), .. } = &config.source {
+        let _ = write!(text, ", Services with {selector} only");
+    }
+    text
+}
+
+/// Where manifests come from.
+fn written(config: &Config) -> String {
+    match &config.source {
+        Source::Cluster { .. } => String::new(),
+        Source::Demo => "the built-in example".to_owned(),
+        Source::Manifests(paths) => list(paths.iter().map(ManifestPath::text)),
+    }
+}
+
+/// The first few of a list, and how many more there are.
+fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    const MOST: usize = 4;
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    match items.len() {
+        0 => "none".to_owned(),
+        count if count > MOST => format!("{} and {} more", items[..MOST].join(", "), count - MOST),
+        _ => items.join(", "),
+    }
+}
+
+/// What was counted, but for what never happened.
+pub(super) fn summary(metrics: &Metrics) -> String {
+    let totals = Event::ALL.iter().map(|event| (event.label(), metrics.total(*event)));
+    let counted: Vec<String> =
+        totals.filter(|(_, total)| *total > 0).map(|(label, total)| format!("{label} {total}")).collect();
+    if counted.is_empty() { "nothing was asked".to_owned() } else { counted.join(", ") }
+}

@@ -1,0 +1,130 @@
+//! What a server takes of its configuration when that is read again, and what needs a restart.
+//!
+//! The new configuration is read whole, and the new sockets are bound, before anything changes: where one of that fails,
+//! nothing does. `docs/life-cycle.md` has the same table for people, and a test holds the two together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{access, has};
+use crate::answer::Responder;
+use crate::config::{Config, print};
+use crate::log::Filter;
+use crate::serve::{Change, Listeners};
+use crate::zone::Zone;
+
+/// The keys that are taken while the server runs.
+pub(super) const TAKEN: [&str; 8] =
+    ["ttl", "negative-ttl", "listen", "allow", "not-allowed", "explain-to", "lame-duck", "log"];
+
+/// What a running server has of its configuration.
+pub(super) struct Running {
+    /// As it runs.
+    pub(super) config: Config,
+    /// What was asked for, and what was bound for it.
+    pub(super) listening: Vec<(SocketAddr, SocketAddr)>,
+    pub(super) responder: Arc<Responder>,
+    pub(super) zone: Arc<Zone>,
+    pub(super) filter: Filter,
+    pub(super) changes: mpsc::UnboundedSender<Change>,
+}
+
+impl Running {
+    /// Takes what `new` changes, and returns which keys those are and which need a restart.
+    ///
+    /// # Errors
+    ///
+    /// One sentence; then nothing has changed.
+    pub(super) fn take(&mut self, new: Config) -> Result<Changes, String> {
+        let changed = changed(&self.config, &new);
+        let change = self.listen(&new)?;
+        let (Config { ttl, negative_ttl, listen, clients, explain_to, lame_duck, log, .. }, old) =
+            (new, &mut self.config);
+        (old.ttl, old.negative_ttl, old.lame_duck) = (ttl, negative_ttl, lame_duck);
+        (old.listen, old.clients, old.explain_to) = (listen, clients, explain_to);
+        old.log.filter = log.filter;
+        self.zone.set_ttls(ttl.as_secs() as u32, negative_ttl.as_secs() as u32);
+        self.responder.change_clients(access(old), old.explain_to.clone());
+        self.filter.change(&old.log.filter);
+        if let Some(Change { start, stop }) = change {
+            let started = start.iter().flat_map(Listeners::addresses);
+            tracing::info!(started = ?started.collect::<Vec<_>>(), stopped = ?stop, "the addresses that are listened on change");
+            // It is taken at once, or the server is ending.
+            let _ = self.changes.send(Change { start, stop });
+        }
+        let (taken, left) = changed.into_iter().partition(|key| TAKEN.contains(key));
+        Ok(Changes { taken, left })
+    }
+
+    /// Binds what is new, and then tells what is to be left.
+    fn listen(&mut self, new: &Config) -> Result<Option<Change>, String> {
+        let wanted: Vec<SocketAddr> =
+            new.listen.addresses.iter().filter(|address| !new.listen.is_default || has(address)).copied().collect();
+        let known = |address: &&SocketAddr| self.listening.iter().any(|(asked, _)| asked == *address);
+        let added: Vec<SocketAddr> = wanted.iter().filter(|address| !known(address)).copied().collect();
+        let (stays, gone): (Vec<_>, Vec<_>) =
+            self.listening.iter().copied().partition(|(asked, _)| wanted.contains(asked));
+        if added.is_empty() && gone.is_empty() {
+            return Ok(None);
+        }
+        let start = match added.is_empty() {
+            true => None,
+            false => Some(Listeners::bind(&added, self.config.workers.get()).map_err(|error| format!("{error:#}"))?),
+        };
+        self.listening = stays;
+        if let Some(start) = &start {
+            self.listening.extend(added.into_iter().zip(start.addresses()));
+        }
+        Ok(Some(Change { start, stop: gone.into_iter().map(|(_, bound)| bound).collect() }))
+    }
+}
+
+/// Which keys changed.
+#[derive(Debug, PartialEq)]
+pub(super) struct Changes {
+    pub(super) taken: Vec<&'static str>,
+    /// They need a restart.
+    pub(super) left: Vec<&'static str>,
+}
+
+/// The keys whose values differ.
+fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let pairs = print::entries(old).into_iter().zip(print::entries(new));
+    pairs.filter(|((_, old), (_, new))| old != new).map(|((key, _), _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{self, Invocation};
+
+    fn config(line: &str) -> Config {
+        let args = ["headless-dns", "serve"].into_iter().chain(line.split_whitespace());
+        match cli::read(args.map(Into::into)) {
+            Ok(Invocation::Serve(config)) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_changed() {
+        let old = config("--demo");
+        assert_eq!(changed(&old, &old), Vec::<&str>::new());
+        let new = config("--demo --ttl 7 --zone a.example --allow ::1 --log off");
+        assert_eq!(changed(&old, &new), ["zone", "ttl", "allow", "log"]);
+    }
+
+    #[test]
+    fn the_table_for_people_is_true() {
+        let text = include_str!("../../../docs/life-cycle.md");
+        let all: Vec<_> = print::entries(&config("--demo")).into_iter().map(|(key, _)| key).collect();
+        for key in all {
+            let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains(&format!("`{key}`")));
+            let taken = rows.filter(|row| row.contains("| at once")).count();
+            assert_eq!(taken, usize::from(TAKEN.contains(&key)), "the rows with {key}");
+        }
+        assert!(text.contains("| every other key | needs a restart |"));
+    }
+}

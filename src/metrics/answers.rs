@@ -1,0 +1,385 @@
+//! What a worker counts of its answers: types, codes, sizes and times, by zone.
+//!
+//! It is made for the one who counts, at a few instructions for each answer: no cell has more than one writer, none is
+//! allocated later, and a clock is read for a batch and not for an answer. Type, code and DO bit of an answer are one
+//! cell, and each length up to [`EXACT`] octets is one; what the labels of the metrics ask for is summed when somebody
+//! asks. Not here: how that is written (`exposition.rs`).
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::exposition::{Families, Value};
+use super::table::{DO_REQUESTS, DURATION, REQUEST_SIZE, REQUESTS, RESPONSE_SIZE, RESPONSES, SIZES, TIMES};
+
+/// Up to this length, in octets, each has a cell.
+const EXACT: usize = 512;
+/// The first of [`TIMES`], in nanoseconds: nearly every batch takes less.
+const FIRST_TIME: u64 = 250_000;
+/// The types that CoreDNS tells apart (`plugin/metrics/vars/monitor.go`), by their numbers at IANA.
+const TYPES: [(u16, &str); 18] = [
+    (1, "A"),
+    (2, "NS"),
+    (5, "CNAME"),
+    (6, "SOA"),
+    (12, "PTR"),
+    (15, "MX"),
+    (16, "TXT"),
+    (28, "AAAA"),
+    (33, "SRV"),
+    (43, "DS"),
+    (46, "RRSIG"),
+    (47, "NSEC"),
+    (48, "DNSKEY"),
+    (50, "NSEC3"),
+    (65, "HTTPS"),
+    (251, "IXFR"),
+    (252, "AXFR"),
+    (255, "ANY"),
+];
+/// All others.
+const OTHER_TYPE: &str = "other";
+/// The codes that we answer with.
+const CODES: [(u16, &str); 8] = [
+    (0, "NOERROR"),
+    (1, "FORMERR"),
+    (2, "SERVFAIL"),
+    (3, "NXDOMAIN"),
+    (4, "NOTIMP"),
+    (5, "REFUSED"),
+    (9, "NOTAUTH"),
+    (16, "BADVERS"),
+];
+const ROWS: usize = TYPES.len() + 1;
+/// Cells of one type: for each code one without the DO bit, and one with it.
+const ROW: usize = CODES.len() * 2;
+/// A power of two, so that an index is cut to it and not compared; those behind the last row are not used.
+const CELLS: usize = (ROWS * ROW).next_power_of_two();
+/// Where the cells of a code begin in their row, and those of a type in all.
+const CODE_AT: [u16; 32] = places(&CODES, 2, 0);
+const TYPE_AT: [u16; 256] = places(&TYPES, ROW, TYPES.len());
+
+const fn places<const N: usize, const M: usize>(known: &[(u16, &str); M], apart: usize, other: usize) -> [u16; N] {
+    let mut places = [(other * apart) as u16; N];
+    let mut at = 0;
+    while at < M {
+        places[known[at].0 as usize] = (at * apart) as u16;
+        at += 1;
+    }
+    places
+}
+
+/// Which zone an answer counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedZone(usize);
+
+impl CountedZone {
+    /// None of ours: CoreDNS's `dropped`, which has no full stop and so is no zone.
+    pub const OUTSIDE: Self = Self(0);
+    /// Names of others, which somebody else was asked for: the root.
+    pub const FORWARDED: Self = Self(1);
+    const FIXED: [&str; 4] = ["dropped", ".", "in-addr.arpa.", "ip6.arpa."];
+
+    /// Zone number `number` of ours: 0 for reverse names of IPv4, 1 for those of IPv6, then the forward zones in their
+    /// order.
+    pub fn ours(number: usize) -> Self {
+        Self(2 + number)
+    }
+
+    pub(super) fn names(forward: &[String]) -> Vec<String> {
+        Self::FIXED.into_iter().map(ToOwned::to_owned).chain(forward.iter().cloned()).collect()
+    }
+}
+
+/// One answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// The zone that was asked.
+    pub zone: CountedZone,
+    /// The type that was asked for; 0 where the question could not be read.
+    pub qtype: u16,
+    /// The DO bit of the query.
+    pub dnssec_ok: bool,
+    /// The code of the response.
+    pub rcode: u16,
+    /// The length of the query, in octets.
+    pub query: usize,
+    /// The length of the response, in octets.
+    pub response: usize,
+}
+
+/// How messages come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proto {
+    /// Datagrams.
+    Udp,
+    /// Streams.
+    Tcp,
+}
+
+impl Proto {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Where a worker works: the address that is listened on, and how messages come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    pub(super) proto: Proto,
+}
+
+impl Place {
+    /// As CoreDNS writes it: without the address where it listens on all.
+    fn server(&self) -> String {
+        match self.address {
+            address if address.ip().is_unspecified() => format!("dns://:{}", address.port()),
+            address => format!("dns://{address}"),
+        }
+    }
+
+    fn family(&self) -> &'static str {
+        if self.address.is_ipv4() { "1" } else { "2" }
+    }
+}
+
+/// The answers of one worker, by zone. One thread at a time writes, any thread reads.
+#[derive(Debug)]
+pub struct Answers {
+    zones: Box<[Zone]>,
+}
+
+#[derive(Debug)]
+struct Zone {
+    /// Answers whose time is not known yet.
+    open: AtomicU64,
+    cells: [AtomicU64; CELLS],
+    queries: Lengths,
+    responses: Lengths,
+    times: [AtomicU64; TIMES.len() + 1],
+    nanoseconds: AtomicU64,
+}
+
+/// How many messages were how long.
+#[derive(Debug)]
+struct Lengths {
+    exact: [AtomicU64; EXACT],
+    longer: [AtomicU64; SIZES.len() + 1],
+    longer_octets: AtomicU64,
+}
+
+impl Answers {
+    pub(super) fn new(zones: usize) -> Self {
+        Self { zones: (0..zones).map(|_| Zone::default()).collect() }
+    }
+
+    /// Counts an answer; its time comes with [`Self::took`].
+    #[inline]
+    pub fn count(&self, answered: Answered) {
+        let CountedZone(at) = answered.zone;
+        // A zone that was not announced counts as none.
+        let Some(zone) = self.zones.get(at).or_else(|| self.zones.first()) else { return };
+        add(&zone.open, 1);
+        let row = TYPE_AT.get(usize::from(answered.qtype)).copied().unwrap_or((TYPES.len() * ROW) as u16);
+        let code = CODE_AT[usize::from(answered.rcode) % CODE_AT.len()];
+        let cell = usize::from(row + code) + usize::from(answered.dnssec_ok);
+        add(&zone.cells[cell % CELLS], 1);
+        zone.queries.count(answered.query);
+        zone.responses.count(answered.response);
+    }
+
+    /// What was counted since the last call took so long, each.
+    pub fn took(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = if nanoseconds <= FIRST_TIME { 0 } else { bucket(TIMES, time.as_secs_f64()) };
+        for zone in &self.zones {
+            let number = load(&zone.open);
+            if number > 0 {
+                zone.open.store(0, Ordering::Relaxed);
+                add(&zone.times[bucket], number);
+                add(&zone.nanoseconds, nanoseconds.saturating_mul(number));
+            }
+        }
+    }
+
+    /// How many had code number `rcode`.
+    pub(super) fn with_code(&self, rcode: u16) -> u64 {
+        let code = usize::from(CODE_AT[usize::from(rcode) % CODE_AT.len()]) / 2;
+        self.zones.iter().map(|zone| (0..ROWS).map(|row| zone.of_row(row, code)).sum::<u64>()).sum()
+    }
+
+    /// Adds all of it to what is shown.
+    pub(super) fn collect(&self, place: Place, names: &[String], families: &mut Families) {
+        let (server, proto, family) = (&*place.server(), place.proto.word(), place.family());
+        for (number, (zone, name)) in self.zones.iter().zip(names).enumerate() {
+            let mut count = |shown, labels: &[&str], number: u64| {
+                if number > 0 {
+                    families.add(shown, labels, Value::Counter(number as f64));
+                }
+            };
+            for row in 0..ROWS {
+                let asked = (0..CODES.len()).map(|code| zone.of_row(row, code)).sum();
+                let qtype = TYPES.get(row).map_or(OTHER_TYPE, |(_, mnemonic)| mnemonic);
+                count(&REQUESTS, &[server, name, "", proto, family, qtype], asked);
+            }
+            for (code, (_, mnemonic)) in CODES.iter().enumerate() {
+                let answered = (0..ROWS).map(|row| zone.of_row(row, code)).sum();
+                let plugin = plugin(CountedZone(number), mnemonic);
+                count(&RESPONSES, &[server, name, "", mnemonic, plugin], answered);
+            }
+            count(&DO_REQUESTS, &[server, name, ""], zone.with_do());
+            let (queries, octets) = zone.queries.buckets();
+            if queries.iter().any(|bucket| *bucket > 0) {
+                families.add(&REQUEST_SIZE, &[server, name, "", proto], Value::Histogram(queries, octets as f64));
+                let (responses, octets) = zone.responses.buckets();
+                families.add(&RESPONSE_SIZE, &[server, name, "", proto], Value::Histogram(responses, octets as f64));
+            }
+            let times: Vec<u64> = zone.times.iter().map(load).collect();
+            if times.iter().any(|bucket| *bucket > 0) {
+                let seconds = load(&zone.nanoseconds) as f64 / 1e9;
+                families.add(&DURATION, &[server, name, ""], Value::Histogram(times, seconds));
+            }
+        }
+    }
+}
+
+/// Who wrote the response, in CoreDNS's words: empty where the server itself refused.
+fn plugin(zone: CountedZone, code: &str) -> &'static str {
+    match zone {
+        CountedZone::OUTSIDE => "",
+        CountedZone::FORWARDED => "forward",
+        _ if matches!(code, "NOERROR" | "NXDOMAIN") => "kubernetes",
+        _ => "",
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self {
+            open: zero(),
+            cells: [const { zero() }; CELLS],
+            queries: Lengths::default(),
+            responses: Lengths::default(),
+            times: [const { zero() }; TIMES.len() + 1],
+            nanoseconds: zero(),
+        }
+    }
+}
+
+impl Zone {
+    fn of_row(&self, row: usize, code: usize) -> u64 {
+        let cell = row * ROW + code * 2;
+        load(&self.cells[cell]) + load(&self.cells[cell + 1])
+    }
+
+    fn with_do(&self) -> u64 {
+        self.cells.iter().skip(1).step_by(2).map(load).sum()
+    }
+}
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self { exact: [const { zero() }; EXACT], longer: [const { zero() }; SIZES.len() + 1], longer_octets: zero() }
+    }
+}
+
+impl Lengths {
+    fn count(&self, length: usize) {
+        match self.exact.get(length) {
+            Some(cell) => add(cell, 1),
+            None => self.count_longer(length),
+        }
+    }
+
+    #[cold]
+    fn count_longer(&self, length: usize) {
+        add(&self.longer[bucket(SIZES, length as f64)], 1);
+        add(&self.longer_octets, length as u64);
+    }
+
+    /// How many fell into each bucket, and the octets of all.
+    fn buckets(&self) -> (Vec<u64>, u64) {
+        let mut buckets: Vec<u64> = self.longer.iter().map(load).collect();
+        let mut octets = load(&self.longer_octets);
+        for (length, cell) in self.exact.iter().enumerate() {
+            let number = load(cell);
+            buckets[bucket(SIZES, length as f64)] += number;
+            octets += number * length as u64;
+        }
+        (buckets, octets)
+    }
+}
+
+/// The first bucket whose bound is not smaller; one behind the last where all are.
+pub(super) fn bucket(bounds: &[f64], value: f64) -> usize {
+    bounds.partition_point(|bound| *bound < value)
+}
+
+const fn zero() -> AtomicU64 {
+    AtomicU64::new(0)
+}
+
+fn load(cell: &AtomicU64) -> u64 {
+    cell.load(Ordering::Relaxed)
+}
+
+/// One writer: no read-modify-write is needed.
+#[inline]
+pub(super) fn add(cell: &AtomicU64, number: u64) {
+    cell.store(cell.load(Ordering::Relaxed) + number, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_and_codes_have_places_of_their_own() {
+        for (number, (qtype, _)) in TYPES.iter().enumerate() {
+            assert_eq!(usize::from(TYPE_AT[usize::from(*qtype)]), number * ROW);
+        }
+        for (number, (rcode, _)) in CODES.iter().enumerate() {
+            assert_eq!(usize::from(CODE_AT[usize::from(*rcode)]), number * 2);
+        }
+        for unknown in [0, 99] {
+            assert_eq!(usize::from(TYPE_AT[unknown]), TYPES.len() * ROW);
+        }
+        assert_eq!(Duration::from_nanos(FIRST_TIME).as_secs_f64(), TIMES[0]);
+    }
+
+    #[test]
+    fn buckets_hold_their_bounds() {
+        for (value, expected) in [(0.0, 0), (1.0, 1), (100.0, 1), (101.0, 2), (511.0, 5), (512.0, 6), (64_001.0, 14)] {
+            assert_eq!(bucket(SIZES, value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn lengths_around_the_last_exact_one() {
+        let lengths = Lengths::default();
+        for length in [0, 12, 511, 512, 1232, 65_535] {
+            lengths.count(length);
+        }
+        let (buckets, octets) = lengths.buckets();
+        assert_eq!(octets, 12 + 511 + 512 + 1232 + 65_535);
+        let held: Vec<usize> = (0..buckets.len()).filter(|bucket| buckets[*bucket] > 0).collect();
+        assert_eq!((held, buckets.iter().sum()), (vec![0, 1, 5, 6, 7, 14], 6));
+    }
+
+    #[test]
+    fn servers_are_written_as_coredns_writes_them() {
+        for (address, server, family) in [
+            ("0.0.0.0:53", "dns://:53", "1"),
+            ("[::]:53", "dns://:53", "2"),
+            ("127.0.0.1:1053", "dns://127.0.0.1:1053", "1"),
+            ("[::1]:1053", "dns://[::1]:1053", "2"),
+        ] {
+            let place = Place { address: address.parse().unwrap(), proto: Proto::Udp };
+            assert_eq!((&*place.server(), place.family()), (server, family));
+        }
+    }
+}

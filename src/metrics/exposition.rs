@@ -1,0 +1,246 @@
+//! How metrics are written: the text format of Prometheus (0.0.4) and OpenMetrics (1.0), whichever is asked for.
+//!
+//! prometheus-client writes OpenMetrics; the older format is the same but for how counters are announced. Not here:
+//! where numbers come from (`mod.rs`), and over what they go out (`admin`).
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::{self, Write as _};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::table::{FAMILIES, Family, Kind};
+
+/// A format that Prometheus reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus's own, version 0.0.4: for everyone who does not ask for another.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The one that a request with this `Accept` header gets.
+    pub fn accepted(accept: Option<&str>) -> Self {
+        let wants = |part: &str| {
+            let mut parameters = part.split(';').map(str::trim);
+            let named = parameters.next().is_some_and(|name| name.eq_ignore_ascii_case("application/openmetrics-text"));
+            let refused = |parameter: &str| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000");
+            named && !parameters.any(refused)
+        };
+        if accept.is_some_and(|accept| accept.split(',').any(|part| wants(part.trim()))) {
+            Self::OpenMetrics
+        } else {
+            Self::Text
+        }
+    }
+
+    /// What goes into `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// The number of one series, or the numbers of one histogram.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    Counter(f64),
+    Gauge(f64),
+    /// How many observations fell into each bucket (one more than there are bounds), and their sum.
+    Histogram(Vec<u64>, f64),
+}
+
+impl Value {
+    /// Of two sources of one series.
+    fn add(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Counter(sum), Self::Counter(more)) | (Self::Gauge(sum), Self::Gauge(more)) => *sum += more,
+            (Self::Histogram(buckets, sum), Self::Histogram(more, more_sum)) => {
+                buckets.iter_mut().zip(more).for_each(|(bucket, more)| *bucket += more);
+                *sum += more_sum;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is to be written: the series of each family, each once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Families(Vec<(&'static Family, BTreeMap<Labels, Value>)>);
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Families {
+    /// A series has this value now, whatever it had before.
+    pub(super) fn set(&mut self, family: &'static Family, values: &[&str], value: Value) {
+        let labels = labels(family, values);
+        self.of(family).insert(labels, value);
+    }
+
+    /// Adds a series; one with the same labels becomes their sum.
+    pub(super) fn add(&mut self, family: &'static Family, values: &[&str], value: Value) {
+        match self.of(family).entry(labels(family, values)) {
+            Entry::Vacant(entry) => _ = entry.insert(value),
+            Entry::Occupied(mut entry) => entry.get_mut().add(value),
+        }
+    }
+
+    fn of(&mut self, family: &'static Family) -> &mut BTreeMap<Labels, Value> {
+        let known = self.0.iter().position(|(known, _)| known.name == family.name);
+        let at = known.unwrap_or_else(|| {
+            self.0.push((family, BTreeMap::new()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    /// All of it, in the order of the table and of the labels.
+    pub(super) fn write(mut self, format: Format) -> String {
+        self.0.sort_by_key(|(family, _)| FAMILIES.iter().position(|known| known.name == family.name));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut written = String::new();
+        // Writing to a String cannot fail.
+        let _ = text::encode(&mut written, &registry);
+        match format {
+            Format::OpenMetrics => written,
+            Format::Text => as_text(&written),
+        }
+    }
+}
+
+fn labels(family: &Family, values: &[&str]) -> Labels {
+    debug_assert_eq!(values.len(), family.labels.len(), "{}", family.name);
+    family.labels.iter().copied().zip(values.iter().map(|value| escaped(value))).collect()
+}
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        for (family, series) in &self.0 {
+            let (name, kind) = match family.kind {
+                Kind::Counter => (announced(family), MetricType::Counter),
+                Kind::Gauge => (family.name, MetricType::Gauge),
+                Kind::Histogram(_) => (family.name, MetricType::Histogram),
+            };
+            let mut encoder = encoder.encode_descriptor(name, family.help, None, kind)?;
+            for (labels, value) in series {
+                // Without labels there are no braces either.
+                match labels.as_slice() {
+                    [] => encode(&mut encoder, family, value)?,
+                    _ => encode(&mut encoder.encode_family(labels)?, family, value)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode(encoder: &mut MetricEncoder<'_>, family: &Family, value: &Value) -> fmt::Result {
+    match (value, family.kind) {
+        (Value::Counter(count), _) if count.fract() == 0.0 => {
+            encoder.encode_counter::<NoLabelSet, _, u64>(&(*count as u64), None)
+        }
+        (Value::Counter(count), _) => encoder.encode_counter::<NoLabelSet, _, u64>(count, None),
+        (Value::Gauge(value), _) if value.fract() == 0.0 && value.abs() < 1e15 => {
+            encoder.encode_gauge(&(*value as i64))
+        }
+        (Value::Gauge(value), _) => encoder.encode_gauge(value),
+        (Value::Histogram(buckets, sum), Kind::Histogram(bounds)) => {
+            let bounds = bounds.iter().copied().chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(buckets.iter().copied()).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            encoder.encode_histogram::<NoLabelSet>(*sum, count, &buckets, None)
+        }
+        (Value::Histogram(..), _) => Ok(()),
+    }
+}
+
+/// The name that OpenMetrics announces a counter by: its samples have `_total` behind it.
+fn announced(family: &Family) -> &'static str {
+    family.name.strip_suffix("_total").unwrap_or(family.name)
+}
+
+/// Prometheus's older format: counters are announced by their whole names, and there is no end mark.
+fn as_text(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let announces = |family: &&&Family| {
+            let mut words = line.split(' ');
+            family.kind == Kind::Counter
+                && words.next() == Some("#")
+                && words.next().is_some_and(|word| matches!(word, "HELP" | "TYPE"))
+                && words.next() == Some(announced(family))
+        };
+        let line = match FAMILIES.iter().find(announces) {
+            Some(family) => line.replacen(announced(family), family.name, 1),
+            None => line.to_owned(),
+        };
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+/// A label's value as both formats write it; prometheus-client leaves that to its user.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::table::{DROPPED, SERIAL};
+
+    #[test]
+    fn who_asks_for_open_metrics_gets_it() {
+        for (accept, format) in [
+            (None, Format::Text),
+            (Some("*/*"), Format::Text),
+            (Some("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), Format::Text),
+            (Some("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.5"), Format::OpenMetrics),
+            (Some("application/openmetrics-text;q=0, text/plain"), Format::Text),
+            (Some("text/html, Application/OpenMetrics-Text; version=0.0.1"), Format::OpenMetrics),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn both_formats() {
+        let families = || {
+            let mut families = Families::default();
+            families.add(&SERIAL, &[], Value::Gauge(1.5));
+            families.add(&DROPPED, &["a\"b\\c\nd"], Value::Counter(2.0));
+            families.add(&DROPPED, &["a"], Value::Counter(1.0));
+            families.add(&DROPPED, &["a"], Value::Counter(4.0));
+            families
+        };
+        let (dropped, serial) = (DROPPED.help, SERIAL.help);
+        let samples = "headless_dns_dropped_messages_total{reason=\"a\"} 5\n\
+             headless_dns_dropped_messages_total{reason=\"a\\\"b\\\\c\\nd\"} 2\n";
+        assert_eq!(
+            families().write(Format::OpenMetrics),
+            format!(
+                "# HELP headless_dns_zone_serial {serial}\n# TYPE headless_dns_zone_serial gauge\n\
+                 headless_dns_zone_serial 1.5\n\
+                 # HELP headless_dns_dropped_messages {dropped}\n# TYPE headless_dns_dropped_messages counter\n\
+                 {samples}# EOF\n"
+            )
+        );
+        assert_eq!(
+            families().write(Format::Text),
+            format!(
+                "# HELP headless_dns_zone_serial {serial}\n# TYPE headless_dns_zone_serial gauge\n\
+                 headless_dns_zone_serial 1.5\n\
+                 # HELP headless_dns_dropped_messages_total {dropped}\n\
+                 # TYPE headless_dns_dropped_messages_total counter\n{samples}"
+            )
+        );
+    }
+}

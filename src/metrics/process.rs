@@ -1,0 +1,67 @@
+//! Figures of this process, as the kernel has them under `/proc` (proc(5)).
+//!
+//! What cannot be read is left out: no figure is better than a wrong one.
+
+use std::fs;
+
+use super::exposition::{Families, Value};
+use super::table::{CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME, VIRTUAL_MEMORY};
+
+/// USER_HZ: in what the kernel counts time for user space, on every architecture that Rust's std is built for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Adds what is known.
+pub(super) fn collect(families: &mut Families) {
+    let mut gauge = |family, value: Option<f64>| {
+        if let Some(value) = value {
+            families.add(family, &[], Value::Gauge(value));
+        }
+    };
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let field = |number| field(&stat, number);
+    gauge(&RESIDENT_MEMORY, status_kibibytes("VmRSS:"));
+    gauge(&VIRTUAL_MEMORY, field(23));
+    gauge(&OPEN_FDS, fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1) as f64));
+    gauge(&MAX_FDS, max_fds());
+    gauge(&START_TIME, field(22).zip(boot_time()).map(|(ticks, boot)| boot + ticks / TICKS_PER_SECOND));
+    if let Some((user, system)) = field(14).zip(field(15)) {
+        families.add(&CPU, &[], Value::Counter((user + system) / TICKS_PER_SECOND));
+    }
+}
+
+/// A field of `/proc/self/stat` by its number in proc(5); the second, a name in brackets, may hold blanks.
+fn field(stat: &str, number: usize) -> Option<f64> {
+    let (_, behind) = stat.rsplit_once(") ")?;
+    behind.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
+}
+
+fn status_kibibytes(key: &str) -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_ascii_whitespace().next()?.parse::<f64>().ok().map(|kibibytes| kibibytes * 1024.0)
+}
+
+fn max_fds() -> Option<f64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn boot_time() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_blanks_and_brackets_does_not_move_the_fields() {
+        let stat = "7 (a) b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 13";
+        assert_eq!(field(stat, 14), Some(250.0));
+        assert_eq!(field(stat, 15), Some(50.0));
+        assert_eq!(field(stat, 99), None);
+        assert_eq!(field("", 14), None);
+    }
+}

@@ -1,0 +1,198 @@
+//! Every metric that is shown, in one table: its name, kind, labels, what it says, and whose name it is.
+//!
+//! Names and labels of CoreDNS are CoreDNS's, so that dashboards and alerts made for it work here. `docs/metrics.md`, the
+//! dashboard and the alert rules are made from this table. Not here: where the numbers come from (`mod.rs`,
+//! `answers.rs`), and how they are written (`exposition.rs`).
+
+/// One metric and all its series.
+#[derive(Debug, PartialEq)]
+pub struct Family {
+    /// Its name, as it stands in queries; of a histogram without `_bucket`, `_sum` and `_count`.
+    pub name: &'static str,
+    /// What its numbers are.
+    pub kind: Kind,
+    /// The names of its labels, in the order in which values are given.
+    pub labels: &'static [&'static str],
+    /// What it says, in a sentence or two without the last full stop.
+    pub help: &'static str,
+    /// Whose name it is.
+    pub origin: Origin,
+}
+
+/// What the numbers of a metric are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// It only grows, from 0 at the start of the process.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How many observations were at most so large, for each of these bounds; above the last is one more.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// The word of the exposition formats.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// Whose name a metric has, and so where its labels are described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// CoreDNS's plugin `prometheus` (`plugin/metrics/vars/vars.go` and `report.go`).
+    CoreDns,
+    /// CoreDNS's plugin `kubernetes` (`plugin/kubernetes/object/metrics.go`).
+    CoreDnsKubernetes,
+    /// The names that Prometheus's client libraries give to processes ("Writing client libraries", "Process metrics").
+    Process,
+    /// Ours.
+    Own,
+}
+
+/// CoreDNS's buckets of times, in seconds: `ExponentialBuckets(0.00025, 2, 16)` in `plugin/plugin.go`.
+pub const TIMES: &[f64] = &[
+    0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192,
+];
+/// CoreDNS's buckets of sizes, in octets (`plugin/metrics/vars/vars.go`).
+pub const SIZES: &[f64] =
+    &[0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16_000.0, 32_000.0, 48_000.0, 64_000.0];
+/// CoreDNS's buckets of programming times, in seconds: `ExponentialBuckets(0.001, 2, 20)`.
+pub const PROGRAMMING_TIMES: &[f64] = &[
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384, 32.768,
+    65.536, 131.072, 262.144, 524.288,
+];
+/// Ours, of publications, in seconds: 10 us to 10 s.
+pub const PUBLISH_TIMES: &[f64] = &[
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    2.5, 5.0, 10.0,
+];
+
+use Kind::{Counter, Gauge, Histogram};
+use Origin::{CoreDns, CoreDnsKubernetes, Own, Process};
+
+macro_rules! families {
+    ($($constant:ident: $kind:expr, $origin:ident, $name:literal [$($label:literal)*], $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: Family =
+                Family { name: $name, kind: $kind, labels: &[$($label),*], help: $help, origin: $origin };
+        )*
+
+        /// All of them, in the order in which they are shown.
+        pub static FAMILIES: &[&Family] = &[$(&$constant,)*];
+    };
+}
+
+families! {
+    REQUESTS: Counter, CoreDns, "coredns_dns_requests_total" ["server" "zone" "view" "proto" "family" "type"],
+        "Queries that were answered, by their type";
+    RESPONSES: Counter, CoreDns, "coredns_dns_responses_total" ["server" "zone" "view" "rcode" "plugin"],
+        "Responses, by their code. The plugin is kubernetes for what the zones say, forward for what others say, and \
+         empty for what the server itself refuses";
+    DURATION: Histogram(TIMES), CoreDns, "coredns_dns_request_duration_seconds" ["server" "zone" "view"],
+        "Time from the receipt of a query to the sending of its response, in seconds. What came together is answered \
+         together, and each query counts with the time of all: the clock is read twice for up to 64 queries";
+    REQUEST_SIZE: Histogram(SIZES), CoreDns, "coredns_dns_request_size_bytes" ["server" "zone" "view" "proto"],
+        "Size of the query, in octets, without the two of its length over TCP";
+    RESPONSE_SIZE: Histogram(SIZES), CoreDns, "coredns_dns_response_size_bytes" ["server" "zone" "view" "proto"],
+        "Size of the response, in octets, without the two of its length over TCP";
+    DO_REQUESTS: Counter, CoreDns, "coredns_dns_do_requests_total" ["server" "zone" "view"],
+        "Queries with the DO bit set";
+    PROGRAMMING: Histogram(PROGRAMMING_TIMES), CoreDnsKubernetes,
+        "coredns_kubernetes_dns_programming_duration_seconds" ["service_kind"],
+        "Time from the change of a Pod, as the EndpointSlice's annotation \
+         endpoints.kubernetes.io/last-change-trigger-time says, to when its names are answered, in seconds, for \
+         headless Services with a selector; as precise as two clocks agree";
+    PANICS: Counter, CoreDns, "coredns_panics_total" [],
+        "Panics; the query of each got SERVFAIL";
+    BUILD_INFO: Gauge, CoreDns, "coredns_build_info" ["version" "revision" "goversion"],
+        "Always 1: which version this is. The goversion is empty";
+    WATCH_STATE: Gauge, Own, "headless_dns_watch_state" ["resource" "state"],
+        "Whether the watch of a resource is in this state: waiting (not read yet), current, denied (the API server does \
+         not allow it) or lost. One state of a resource is 1, the others are 0";
+    DATA_STATE: Gauge, Own, "headless_dns_data_state" ["state"],
+        "Whether the data is in this state: not_synced, restored (from a snapshot), current, or stale (a required resource was lost for longer \
+         than --stale-after). One state is 1, the others are 0";
+    READY: Gauge, Own, "headless_dns_ready" [],
+        "Whether /readyz says yes";
+    WATCH_AGE: Gauge, Own, "headless_dns_watch_age_seconds" ["resource"],
+        "Time since the API server last sent an event, a bookmark or a list of a resource, in seconds. Bookmarks come \
+         about once a minute where nothing changes";
+    LOST: Gauge, Own, "headless_dns_lost_seconds" [],
+        "How long a resource that is required has been out of reach, in seconds; 0 while none is";
+    STALE_ANSWERS: Counter, Own, "headless_dns_stale_answers_total" [],
+        "Answers from stale data, which say so";
+    LISTS: Counter, Own, "headless_dns_watch_lists_total" ["resource" "reason"],
+        "Lists of a resource that were begun: start, audit (time to look for lost events), silent (nothing came for too \
+         long), outdated (an event was missed), held_down (the list before would have removed too much), or the \
+         failure before it: gone, unauthorized, denied, refused, unknown, busy, late, unreachable, other";
+    WATCH_FAILURES: Counter, Own, "headless_dns_watch_failures_total" ["resource" "reason"],
+        "Lists and watches of a resource that failed: gone (410, 504), unauthorized (401), denied (403), refused (400, \
+         405, 422), unknown (404), busy (429, 503), late, unreachable, other";
+    WATCH_RESTARTS: Counter, Own, "headless_dns_watch_restarts_total" [],
+        "Watches whose task ended, which none should, and was started again";
+    TASK_RESTARTS: Counter, Own, "headless_dns_task_restarts_total" [],
+        "Threads and tasks that ended or panicked, which none should, and were started again; readings of manifests that \
+         panicked";
+    AUDIT_REPAIRS: Counter, Own, "headless_dns_audit_repairs_total" [],
+        "Changes that were found by listing again, and by no event";
+    REJECTED: Counter, Own, "headless_dns_objects_rejected_total" ["reason"],
+        "Objects, or parts of them, that were left out, each time they were read: invalid (all of it), address, fqdn, \
+         hostname, port, external_name, name, no_address; from manifests also duplicate and not_simulated";
+    PUBLISH_DURATION: Histogram(PUBLISH_TIMES), Own, "headless_dns_publish_duration_seconds" [],
+        "Time from the receipt of a batch of changes, or the begin of a reading of manifests, to when they are \
+         answered, in seconds";
+    PUBLISHED: Counter, Own, "headless_dns_published_total" [],
+        "Services, and other parts of the zones, that were built from a live cluster and published";
+    SERVICES: Gauge, Own, "headless_dns_services" [],
+        "Services with a name that exists";
+    ENDPOINTS: Gauge, Own, "headless_dns_endpoints" [],
+        "Endpoints with a name that is answered, over all Services";
+    REVERSE_ADDRESSES: Gauge, Own, "headless_dns_reverse_addresses" [],
+        "Addresses with a name in reverse";
+    SERIAL: Gauge, Own, "headless_dns_zone_serial" [],
+        "The serial of the zones: Unix time of the last change that was published";
+    RECEIVED: Counter, Own, "headless_dns_received_messages_total" ["proto"],
+        "Messages that came in, whatever they were";
+    DROPPED: Counter, Own, "headless_dns_dropped_messages_total" ["reason"],
+        "Messages that got no response: short (no header), response (not a query), source (no client has such an \
+         address), not_allowed (with --not-allowed drop)";
+    KERNEL_DROPS: Counter, Own, "headless_dns_kernel_drops_total" [],
+        "Datagrams that the kernel dropped because the receive buffer was full. Looked at when a socket is idle, every \
+         thousand batches, and at the end";
+    SOCKET_ERRORS: Counter, Own, "headless_dns_socket_errors_total" ["call"],
+        "Calls to receive, send or accept that failed";
+    TRUNCATED: Counter, Own, "headless_dns_truncated_responses_total" ["proto"],
+        "Responses with TC set: over UDP the client asks again over TCP; over TCP it has a part of an RRset over 65,535 \
+         octets";
+    TCP_CONNECTIONS: Gauge, Own, "headless_dns_tcp_connections" [],
+        "TCP connections that are open";
+    TCP_ACCEPTED: Counter, Own, "headless_dns_tcp_accepted_total" [],
+        "TCP connections that were accepted";
+    TCP_CUT: Counter, Own, "headless_dns_tcp_cut_total" ["reason"],
+        "TCP connections that the server closed: over_limit (too many: a new one, or the longest idle in its place), \
+         idle, slow (in sending a query or taking responses)";
+    CAUSES_TOLD: Counter, Own, "headless_dns_causes_told_total" ["finding"],
+        "Causes that clients were told, by the token that is told (tests/causes.md)";
+    CAUSES_NOT_LOOKED_FOR: Counter, Own, "headless_dns_causes_not_looked_for_total" [],
+        "Causes that were not looked for: too many at once, or the objects were just being changed";
+    QUERY_LOG_DROPPED: Counter, Own, "headless_dns_query_log_dropped_total" [],
+        "Lines of the query log that were not written, because they could not be written fast enough";
+    CPU: Counter, Process, "process_cpu_seconds_total" [],
+        "Time on a CPU of this process, in user space and in the kernel, in seconds";
+    RESIDENT_MEMORY: Gauge, Process, "process_resident_memory_bytes" [],
+        "Memory of this process that is in RAM, in octets";
+    VIRTUAL_MEMORY: Gauge, Process, "process_virtual_memory_bytes" [],
+        "Addresses that this process has, in octets";
+    OPEN_FDS: Gauge, Process, "process_open_fds" [],
+        "File descriptors that are open";
+    MAX_FDS: Gauge, Process, "process_max_fds" [],
+        "File descriptors that may be open at a time";
+    START_TIME: Gauge, Process, "process_start_time_seconds" [],
+        "When this process was started, in seconds of Unix time";
+}

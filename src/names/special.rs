@@ -1,0 +1,140 @@
+//! Names that no resolver asks the world for: `localhost`, `invalid`, the reverse names of private networks.
+//!
+//! The IANA registries "Special-Use Domain Names" and "Locally-Served DNS Zones" are the source; which of their names
+//! are not here, because they may well exist where a resolver asks, is said at [`SpecialNames::find`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::reverse::{ReverseOwner, ReverseZones};
+use super::{QueryName, WireName};
+
+/// What there is at a special name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// The addresses of this host (RFC 6761 section 6.3).
+    Localhost,
+    /// A pointer to `localhost`.
+    LocalhostReverse,
+    /// A name without records.
+    Empty,
+    /// No name.
+    Nothing,
+}
+
+/// The special names, and whether those of private networks are among them.
+#[derive(Clone, Debug)]
+pub struct SpecialNames {
+    /// Below these there is nothing to be found anywhere.
+    trees: Vec<(WireName, Special)>,
+    loopback: ReverseZones,
+    private: ReverseZones,
+}
+
+/// RFC 6303 sections 4.2 to 4.6 and RFC 7793: what stands for something in its own network only.
+const PRIVATE: &[&str] = &[
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "255.255.255.255/32",
+    "::/128",
+    "2001:db8::/32",
+    "fd00::/8",
+    "fe80::/10",
+];
+
+impl SpecialNames {
+    /// `private_is_outside`: names of private networks are no special ones, because who is asked is in one.
+    pub fn new(private_is_outside: bool) -> Self {
+        let networks = |texts: &[&str]| ReverseZones::new(texts.iter().filter_map(|text| text.parse().ok()));
+        let mut trees = vec![("localhost", Special::Localhost), ("invalid", Special::Nothing)];
+        // RFC 7686 section 2, RFC 9462 section 6.4: an answer of the upstream's would lead clients past this server.
+        trees.extend([("onion", Special::Nothing), ("resolver.arpa", Special::Empty)]);
+        if !private_is_outside {
+            // RFC 8375 section 4.
+            trees.push(("home.arpa", Special::Nothing));
+        }
+        let tree = |(text, special)| WireName::parse(text).ok().map(|name| (name, special));
+        Self {
+            trees: trees.into_iter().filter_map(tree).collect(),
+            loopback: networks(&["127.0.0.0/8", "::1/128"]),
+            private: networks(if private_is_outside { &[] } else { PRIVATE }),
+        }
+    }
+
+    /// What there is at `name`, if it is special, and the label at which the special tree begins.
+    ///
+    /// Not among them: `local` (RFC 6762 leaves it to multicast, but directories of companies use it), `test`
+    /// (RFC 6761 section 6.2: whoever has one has it at their resolver), `example` (no reason to treat it otherwise).
+    pub fn find(&self, name: &QueryName) -> Option<(Special, usize)> {
+        let tree = self.trees.iter().find_map(|(tree, special)| Some((*special, name.apex_at(tree)?)));
+        let loopback = || {
+            let (_, at, owner) = self.loopback.find(name)?;
+            let own = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+            Some(match owner {
+                ReverseOwner::Address(address) if own.contains(&address) => (Special::LocalhostReverse, at),
+                // The zone of ::1 is the name of ::1.
+                ReverseOwner::Apex(_) if name.labels() == 34 => (Special::LocalhostReverse, at),
+                ReverseOwner::Apex(_) | ReverseOwner::Between(_) => (Special::Empty, at),
+                ReverseOwner::Address(_) | ReverseOwner::Nothing => (Special::Nothing, at),
+            })
+        };
+        let private = || {
+            let (_, at, owner) = self.private.find(name)?;
+            Some((if matches!(owner, ReverseOwner::Apex(_)) { Special::Empty } else { Special::Nothing }, at))
+        };
+        tree.map(|(special, at)| (if at == 0 && special == Special::Nothing { Special::Empty } else { special }, at))
+            .or_else(loopback)
+            .or_else(private)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_special() {
+        let (public, private) = (SpecialNames::new(false), SpecialNames::new(true));
+        for (name, expected, of_private) in [
+            ("localhost", "Localhost 0", "Localhost 0"),
+            ("LOCALHOST.", "Localhost 0", "Localhost 0"),
+            ("a.b.localhost", "Localhost 2", "Localhost 2"),
+            ("xlocalhost", "-", "-"),
+            ("invalid", "Empty 0", "Empty 0"),
+            ("x.invalid", "Nothing 1", "Nothing 1"),
+            ("abc.onion", "Nothing 1", "Nothing 1"),
+            ("_dns.resolver.arpa", "Empty 1", "Empty 1"),
+            ("x.home.arpa", "Nothing 1", "-"),
+            ("1.0.0.127.in-addr.arpa", "LocalhostReverse 3", "LocalhostReverse 3"),
+            ("0.127.in-addr.arpa", "Empty 1", "Empty 1"),
+            ("2.0.0.127.in-addr.arpa", "Nothing 3", "Nothing 3"),
+            ("1.2.3.10.in-addr.arpa", "Nothing 3", "-"),
+            ("10.in-addr.arpa", "Empty 0", "-"),
+            ("1.2.31.172.in-addr.arpa", "Nothing 2", "-"),
+            ("1.2.32.172.in-addr.arpa", "-", "-"),
+            ("1.1.1.1.in-addr.arpa", "-", "-"),
+            ("1.d.f.ip6.arpa", "Nothing 1", "-"),
+            ("0.a.e.f.ip6.arpa", "Nothing 1", "-"),
+            ("in-addr.arpa", "-", "-"),
+            ("arpa", "-", "-"),
+            ("printer.local", "-", "-"),
+            ("example.test", "-", "-"),
+            ("example.com", "-", "-"),
+        ] {
+            let shown = |names: &SpecialNames| {
+                let found = names.find(&QueryName::parse(name).unwrap());
+                found.map_or("-".to_owned(), |(special, at)| format!("{special:?} {at}"))
+            };
+            assert_eq!((shown(&public).as_str(), shown(&private).as_str()), (expected, of_private), "{name}");
+        }
+        let own = crate::names::reverse::reverse_name(Ipv6Addr::LOCALHOST.into());
+        let found = public.find(&QueryName::parse(&own.to_string()).unwrap());
+        assert_eq!(found, Some((Special::LocalhostReverse, 0)));
+    }
+}

@@ -1,0 +1,409 @@
+//! The lane: where responses wait for what a resolver says, on one thread of its own and with a bound.
+//!
+//! ```text
+//!   udp.rs, tcp.rs ──▶ Door ──▶ the lane's thread ──▶ resolver.rs ──▶ upstreams
+//!        ▲  full: SERVFAIL          │ one task for each
+//!        └──────────────────────────┘ the socket, or the connection's mailbox
+//! ```
+//!
+//! Who answers for the zones hands a question over and goes on: it never waits for anything here. Whatever the upstreams
+//! do, each question that was taken gets a response before stub resolvers give up. Not here: for
+//! whom anybody is asked, and how a response is written (`answer/outside.rs`). Read next: `resolver.rs`.
+
+mod resolver;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::query_log::Ticket;
+use super::{Stop, sys};
+use crate::answer::{Failure, Pending, Said, Transport, Worker, count_response};
+use crate::metrics::{Counters, Event, Metrics, Proto};
+use crate::names::WireName;
+use crate::wire::{MAX_TCP, MAX_UDP};
+
+use resolver::Resolver;
+
+/// How many questions wait at a time. With two dead upstreams each may hold six sockets.
+const ROOM: usize = 256;
+/// How long a question waits at most: stub resolvers give up after 5 s (resolv.conf(5)).
+pub(super) const PATIENCE: Duration = Duration::from_millis(4_500);
+/// How long questions may still wait when the server stops.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// How many questions in a row must fail before it is said that the upstreams do not answer.
+const FAILURES: u32 = 8;
+
+/// A server that is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How it is talked to.
+    pub protocol: Protocol,
+}
+
+/// How a server is talked to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Over UDP, and TCP where that is not enough.
+    Plain,
+    /// DNS over TLS (RFC 7858). The certificate is one for this name; where there is none, for the server's address.
+    Tls(Option<Box<str>>),
+}
+
+/// Resolvers that are ready to be asked.
+#[derive(Debug)]
+pub struct Forwarder {
+    names: Option<Resolver>,
+    aliases: Option<Resolver>,
+}
+
+impl Forwarder {
+    /// Asks `names` for names outside the zones, and `aliases` for those that our CNAMEs lead to; where one of them is
+    /// empty, the other is asked for both.
+    ///
+    /// # Errors
+    ///
+    /// One sentence: no certificate authorities can be found to judge an upstream with TLS by, or a name that no
+    /// certificate can be for.
+    pub fn new(names: &[Upstream], aliases: &[Upstream]) -> Result<Self> {
+        let resolver = |upstreams: &[Upstream]| {
+            if upstreams.is_empty() { Ok(None) } else { Resolver::new(upstreams).map(Some) }
+        };
+        let aliases = if names == aliases { &[] } else { aliases };
+        Ok(Self { names: resolver(names)?, aliases: resolver(aliases)? })
+    }
+
+    fn resolver(&self, alias: bool) -> Option<&Resolver> {
+        let (first, second) = if alias { (&self.aliases, &self.names) } else { (&self.names, &self.aliases) };
+        first.as_ref().or(second.as_ref())
+    }
+
+    /// Starts the lane. Questions that wait when `stop` is told have a moment more.
+    pub(super) fn start(self, metrics: &Arc<Metrics>, stop: &Stop) -> Result<Lane> {
+        // A socket for each question, beside those of the connections.
+        sys::raise_file_limit();
+        let (sender, receiver) = mpsc::channel(ROOM);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("cannot start the lane of questions for others")?;
+        let (metrics, stop) = (Arc::clone(metrics), stop.clone());
+        let run = move || runtime.block_on(serve(self, receiver, metrics, stop));
+        let thread = thread::Builder::new().name("forward".into()).spawn(run);
+        let thread = thread.context("cannot start the thread of questions for others")?;
+        Ok(Lane { door: Door { sender, room: Arc::new(Semaphore::new(ROOM)) }, thread })
+    }
+}
+
+/// The lane while it runs.
+pub(super) struct Lane {
+    /// Ends with the last of its clones.
+    door: Door,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Lane {
+    pub(super) fn door(&self) -> Door {
+        self.door.clone()
+    }
+
+    /// Returns once every question is answered. Nobody else has the door any more.
+    pub(super) async fn ended(self) {
+        let Self { door, thread } = self;
+        let room = Arc::clone(&door.room);
+        drop(door);
+        // Every place is given back with its response.
+        let _ = room.acquire_many(ROOM as u32).await;
+        let _ = thread.join();
+    }
+}
+
+/// Where questions are handed over.
+#[derive(Clone)]
+pub(super) struct Door {
+    sender: mpsc::Sender<Asked>,
+    room: Arc<Semaphore>,
+}
+
+impl Door {
+    /// Takes a question, or gives it back: there is no room.
+    pub(super) fn hand(&self, question: Question, way: Way) -> Result<(), Question> {
+        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else { return Err(question) };
+        let asked = Asked { question, way, since: Instant::now(), _place: place };
+        // As many fit as there are places.
+        self.sender.try_send(asked).map_err(|refused| refused.into_inner().question)
+    }
+}
+
+/// A question for others.
+pub(super) struct Question {
+    pub(super) pending: Box<Pending>,
+    /// The address that is listened on.
+    pub(super) listen: SocketAddr,
+    /// Its line in the log.
+    pub(super) ticket: Option<Box<Ticket>>,
+}
+
+/// Writes the response to a question for which there is no room, and counts it; returns its length.
+pub(super) fn refuse(question: &Question, worker: &Worker, message: &mut [u8]) -> usize {
+    let Question { pending, ticket, .. } = question;
+    worker.counters.count(Event::ForwardFull);
+    let failure = Failure::Unreachable(format!("{ROOM} questions wait for an upstream already"));
+    let (length, rcode) = pending.fail(&failure, message);
+    worker.count(pending.transport, message, pending.answered(length, rcode));
+    if let Some(ticket) = ticket {
+        ticket.answered(&worker.counters, pending.peer, pending.transport, &message[..length]);
+    }
+    length
+}
+
+/// How a response goes back.
+pub(super) enum Way {
+    /// By the socket that the question came by; from the address that was asked, where the socket has several.
+    Datagram { socket: Arc<UdpSocket>, from: Option<IpAddr> },
+    /// By the connection that the question came by.
+    Stream(Arc<Mailbox>),
+}
+
+struct Asked {
+    question: Question,
+    way: Way,
+    since: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What came for a connection while it did something else.
+#[derive(Default)]
+pub(super) struct Mailbox(Mutex<Mail>);
+
+#[derive(Default)]
+struct Mail {
+    /// How many responses have yet to come.
+    waiting: usize,
+    /// Those that came, each behind its length (RFC 1035 section 4.2.2).
+    octets: Vec<u8>,
+    reader: Option<Waker>,
+}
+
+impl Mailbox {
+    /// One more will come.
+    pub(super) fn expect(&self) {
+        self.lock().waiting += 1;
+    }
+
+    /// One that was expected was refused.
+    pub(super) fn forget(&self) {
+        self.lock().waiting -= 1;
+    }
+
+    /// Whether anything is or will be here.
+    pub(super) fn is_awaited(&self) -> bool {
+        let mail = self.lock();
+        mail.waiting > 0 || !mail.octets.is_empty()
+    }
+
+    /// What is here; where that is nothing, `reader` is woken when something is.
+    pub(super) fn take(&self, reader: &Waker) -> Option<Vec<u8>> {
+        let mut mail = self.lock();
+        if mail.octets.is_empty() {
+            if !mail.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
+                mail.reader = Some(reader.clone());
+            }
+            return None;
+        }
+        Some(std::mem::take(&mut mail.octets))
+    }
+
+    fn deliver(&self, response: &[u8]) {
+        let mut mail = self.lock();
+        mail.waiting -= 1;
+        mail.octets.extend_from_slice(&(response.len() as u16).to_be_bytes());
+        mail.octets.extend_from_slice(response);
+        if let Some(reader) = mail.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Mail> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lane's thread: one task for each question, until nobody can ask any more.
+async fn serve(forwarder: Forwarder, mut receiver: mpsc::Receiver<Asked>, metrics: Arc<Metrics>, stop: Stop) {
+    let (counters, places) = (metrics.worker(), Mutex::default());
+    let (hurry, health) = (Stop::default(), Mutex::default());
+    let lane = Arc::new(Shared { forwarder, metrics, counters, places, hurry, health });
+    let mut tasks = JoinSet::new();
+    let hurry = lane.hurry.clone();
+    tasks.spawn(async move {
+        stop.wait().await;
+        sleep(LAST_WORD).await;
+        hurry.tell();
+    });
+    loop {
+        tokio::select! {
+            asked = receiver.recv() => match asked {
+                Some(asked) => _ = tasks.spawn(answer(Arc::clone(&lane), asked)),
+                None => break,
+            },
+            Some(ended) = tasks.join_next() => lane.count_end(&ended),
+        }
+    }
+    lane.hurry.tell();
+    // But for the first, which has nothing left to do.
+    while tasks.len() > 1 {
+        let Some(ended) = tasks.join_next().await else { break };
+        lane.count_end(&ended);
+    }
+}
+
+/// What the tasks of the lane share.
+struct Shared {
+    forwarder: Forwarder,
+    metrics: Arc<Metrics>,
+    counters: Arc<Counters>,
+    /// Counters of responses, by where the questions came in.
+    places: Mutex<BTreeMap<(SocketAddr, Proto), Arc<Counters>>>,
+    /// Told when nobody is waited for any longer.
+    hurry: Stop,
+    health: Mutex<Health>,
+}
+
+/// Whether upstreams answer.
+#[derive(Default)]
+struct Health {
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Shared {
+    fn count_end(&self, ended: &Result<(), tokio::task::JoinError>) {
+        if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
+            self.counters.count(Event::Panics);
+        }
+    }
+
+    /// Counts a response. Only the lane's thread does.
+    fn count(&self, asked: &Asked, message: &[u8], length: usize, rcode: u16) {
+        let Asked { question: Question { pending, listen, ticket }, since, .. } = asked;
+        let proto = match pending.transport {
+            Transport::Udp => Proto::Udp,
+            Transport::Tcp => Proto::Tcp,
+        };
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = places.entry((*listen, proto));
+        let counters = place.or_insert_with(|| self.metrics.worker_at(*listen, proto));
+        let answers = counters.answers();
+        count_response(counters, &answers, pending.transport, message, pending.answered(length, rcode));
+        answers.took(since.elapsed());
+        if let Some(ticket) = ticket {
+            ticket.answered(counters, pending.peer, pending.transport, &message[..length]);
+        }
+    }
+
+    /// Says so when upstreams stop answering, and when they answer again.
+    fn note(&self, answer: &Result<Said, Unanswered>) {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Err(Unanswered { failure, dead: true }) => {
+                health.failures = health.failures.saturating_add(1);
+                if health.failures == FAILURES {
+                    tracing::warn!("the upstreams do not answer: {}", failure.text());
+                }
+            }
+            _ if health.failures >= FAILURES => {
+                health.failures = 0;
+                tracing::info!("the upstreams answer again");
+            }
+            _ => health.failures = 0,
+        }
+    }
+}
+
+/// Why there is no answer.
+struct Unanswered {
+    failure: Failure,
+    /// No upstream was heard of, as against one that says that it failed.
+    dead: bool,
+}
+
+/// Asks, and sends the response.
+async fn answer(lane: Arc<Shared>, asked: Asked) {
+    let Asked { question: Question { pending, .. }, way, since, .. } = &asked;
+    lane.counters.count(Event::Forwarded);
+    // A task of its own: whoever waits is told of a panic too.
+    let mut looking = JoinSet::new();
+    looking.spawn(look_up(Arc::clone(&lane), pending.is_alias(), pending.name.clone(), pending.qtype()));
+    let answer = tokio::select! {
+        Some(looked) = looking.join_next() => looked.unwrap_or_else(|_| {
+            lane.counters.count(Event::Panics);
+            Err(Unanswered::ours("a mistake of this server's"))
+        }),
+        () = sleep_until(*since + PATIENCE) => Err(Unanswered::late()),
+        () = lane.hurry.wait() => Err(Unanswered::ours("the server stops")),
+    };
+    lane.note(&answer);
+    let mut message = vec![0; if pending.transport == Transport::Udp { MAX_UDP } else { MAX_TCP }];
+    let (length, rcode) = match answer {
+        Ok(said) => pending.write(&said, &mut message),
+        Err(unanswered) => {
+            lane.counters.count(Event::ForwardFailed);
+            pending.fail(&unanswered.failure, &mut message)
+        }
+    };
+    lane.count(&asked, &message, length, rcode);
+    match way {
+        Way::Datagram { socket, from } => {
+            if sys::send(socket, &message[..length], pending.peer.from, *from).is_err() {
+                lane.counters.count(Event::SendErrors);
+            }
+        }
+        Way::Stream(mailbox) => mailbox.deliver(&message[..length]),
+    }
+}
+
+async fn look_up(lane: Arc<Shared>, alias: bool, name: WireName, qtype: u16) -> Result<Said, Unanswered> {
+    match lane.forwarder.resolver(alias) {
+        Some(resolver) => resolver.look_up(&name, qtype).await,
+        None => Err(Unanswered::ours("there is no upstream")),
+    }
+}
+
+impl Unanswered {
+    fn late() -> Self {
+        let text = format!("no upstream answered within {} s", PATIENCE.as_secs_f32());
+        Self { failure: Failure::Unreachable(text), dead: true }
+    }
+
+    fn ours(text: &str) -> Self {
+        Self { failure: Failure::Unreachable(text.into()), dead: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_wakes_who_found_nothing() {
+        let mailbox = Mailbox::default();
+        mailbox.expect();
+        mailbox.expect();
+        assert!(mailbox.is_awaited());
+        assert_eq!(mailbox.take(Waker::noop()), None);
+        mailbox.deliver(b"one");
+        mailbox.forget();
+        assert!(mailbox.is_awaited(), "one is here");
+        assert_eq!(mailbox.take(Waker::noop()), Some(b"\x00\x03one".to_vec()));
+        assert!(!mailbox.is_awaited());
+    }
+}

@@ -1,0 +1,377 @@
+//! The query log: a line for each question, or for those whose answers are worth one. Off by default.
+//!
+//! The thread that answers keeps a copy of the two messages and goes on; one thread of its own reads them, and writes
+//! lines in the format of CoreDNS's plugin `log`, or JSON. Between them is a queue with a bound: a line that finds it
+//! full is lost, and counted, so that a slow reader of the log slows no answer. Not here: the server's own log (`log.rs`).
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+
+use crate::answer::{Peer, Reply, Responder, Transport, Worker};
+use crate::metrics::{Counters, Event};
+use crate::wire::client::{Asked, rcode_and_errors, rcode_name};
+use crate::wire::{self, rcode};
+
+/// How many lines wait at most.
+const QUEUE: usize = 4096;
+/// How much of a query is kept: its question and OPT record are in it.
+const KEPT: usize = 512;
+/// How long the last lines may take when the server ends.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Which questions have a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Those whose answer has records.
+    pub success: bool,
+    /// Those that get NXDOMAIN or NODATA.
+    pub denial: bool,
+    /// Those that get another code.
+    pub error: bool,
+    /// Of these one in so many; at least 1.
+    pub sample: u32,
+}
+
+impl Choice {
+    /// Whether the class of a response, as CoreDNS has them, is among them.
+    fn has(self, response: &[u8]) -> bool {
+        let answers = u16::from_be_bytes([response[6], response[7]]);
+        let authorities = u16::from_be_bytes([response[8], response[9]]);
+        match u16::from(response[3] & 0x0f) {
+            rcode::NXDOMAIN => self.denial,
+            rcode::NOERROR if answers > 0 => self.success,
+            // NODATA has an SOA record. What has neither is BADVERS, whose code is in its OPT record.
+            rcode::NOERROR if authorities > 0 => self.denial,
+            _ => self.error,
+        }
+    }
+}
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The common format of CoreDNS.
+    Common,
+    /// One JSON object.
+    Json,
+}
+
+/// The log, for all who answer.
+#[derive(Debug)]
+pub struct QueryLog {
+    choice: Choice,
+    queue: SyncSender<Line>,
+    /// How many lines were due.
+    due: AtomicU32,
+}
+
+/// The thread that writes.
+pub struct LogWriter {
+    ended: Receiver<()>,
+}
+
+impl QueryLog {
+    /// Starts the thread that writes lines to `to`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no thread to be had.
+    pub fn start(choice: Choice, format: Format, to: impl Write + Send + 'static) -> Result<(Arc<Self>, LogWriter)> {
+        let (queue, lines) = sync_channel(QUEUE);
+        let (end, ended) = sync_channel(0);
+        let write = move || {
+            // Dropped at the end, which is heard.
+            let _end = end;
+            write_all(&lines, format, to);
+        };
+        thread::Builder::new().name("query-log".into()).spawn(write).context("cannot start the query log")?;
+        Ok((Arc::new(Self { choice, queue, due: AtomicU32::new(0) }), LogWriter { ended }))
+    }
+}
+
+impl LogWriter {
+    /// Waits until the lines of all who have answered, and hold the log no longer, are written; not for long.
+    pub fn finish(self) {
+        if self.ended.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the last lines of the query log were not written: nobody reads it");
+        }
+    }
+}
+
+/// What one thread that answers has of the log.
+#[derive(Default)]
+pub(super) struct Tap {
+    log: Option<Arc<QueryLog>>,
+    /// The last question whose answer is pending.
+    pending: Option<Box<Ticket>>,
+}
+
+/// A question that may have a line when it is answered.
+pub(super) struct Ticket {
+    log: Arc<QueryLog>,
+    query: [u8; KEPT],
+    length: usize,
+    since: Instant,
+}
+
+impl Clone for Tap {
+    /// For another thread.
+    fn clone(&self) -> Self {
+        Self { log: self.log.clone(), pending: None }
+    }
+}
+
+impl Tap {
+    pub(super) fn new(log: Arc<QueryLog>) -> Self {
+        Self { log: Some(log), pending: None }
+    }
+
+    /// [`Responder::respond`], and a line of it.
+    pub(super) fn respond(
+        &mut self,
+        responder: &Responder,
+        worker: &mut Worker,
+        peer: Peer,
+        transport: Transport,
+        message: &mut [u8],
+        length: usize,
+    ) -> Reply {
+        let Some(log) = &self.log else {
+            return responder.respond(worker, peer, transport, message, length);
+        };
+        let ticket = Ticket::of(&message[..length], log);
+        let response = responder.respond(worker, peer, transport, message, length);
+        match response {
+            Reply::Here(length) => ticket.answered(&worker.counters, peer, transport, &message[..length]),
+            Reply::Pending(_) => self.pending = Some(Box::new(ticket)),
+            Reply::None => {}
+        }
+        response
+    }
+
+    /// That of the question whose answer is pending; none without a log.
+    pub(super) fn ticket(&mut self) -> Option<Box<Ticket>> {
+        self.pending.take()
+    }
+}
+
+impl Ticket {
+    fn of(message: &[u8], log: &Arc<QueryLog>) -> Self {
+        let mut query = [0; KEPT];
+        let kept = message.len().min(KEPT);
+        query[..kept].copy_from_slice(&message[..kept]);
+        Self { log: Arc::clone(log), query, length: message.len(), since: Instant::now() }
+    }
+
+    /// Queues the line of the question, which was answered, if it has one.
+    pub(super) fn answered(&self, counters: &Counters, peer: Peer, transport: Transport, response: &[u8]) {
+        let Self { log, .. } = self;
+        if !log.choice.has(response) {
+            return;
+        }
+        let due = log.due.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if !due.is_multiple_of(log.choice.sample) {
+            return;
+        }
+        let line = Line {
+            at: SystemTime::now(),
+            duration: self.since.elapsed(),
+            from: peer.from,
+            transport,
+            query: self.query[..self.length.min(KEPT)].into(),
+            query_length: self.length,
+            response_length: response.len(),
+            // Everything but the answers themselves is told of it.
+            response: if response.len() <= wire::MAX_UDP { response.into() } else { response[..wire::HEADER].into() },
+        };
+        if log.queue.try_send(line).is_err() {
+            counters.count(Event::QueryLogLost);
+        }
+    }
+}
+
+/// What a line is made of.
+struct Line {
+    at: SystemTime,
+    duration: Duration,
+    from: SocketAddr,
+    transport: Transport,
+    /// The beginning of the query.
+    query: Box<[u8]>,
+    query_length: usize,
+    /// The response, or of a large one its header.
+    response: Box<[u8]>,
+    response_length: usize,
+}
+
+fn write_all(lines: &Receiver<Line>, format: Format, to: impl Write) {
+    let mut to = io::BufWriter::new(to);
+    let mut text = String::new();
+    while let Ok(line) = lines.recv() {
+        let mut next = Some(line);
+        while let Some(line) = next {
+            text.clear();
+            line.put(format, &mut text);
+            if let Err(error) = to.write_all(text.as_bytes()) {
+                return gave_up(&error);
+            }
+            next = lines.try_recv().ok();
+        }
+        // Nothing waits: whoever reads is to see it.
+        if let Err(error) = to.flush() {
+            return gave_up(&error);
+        }
+    }
+}
+
+/// From here on every line is lost, and counted.
+fn gave_up(error: &io::Error) {
+    tracing::warn!("the query log ends: cannot write to standard output: {error}");
+}
+
+impl Line {
+    fn put(&self, format: Format, text: &mut String) {
+        let asked = Asked::read(&self.query);
+        let (code, errors) = rcode_and_errors(&self.response);
+        let Asked { name, qtype, qclass, dnssec_ok, size } = asked;
+        let id = u16::from_be_bytes([self.response[0], self.response[1]]);
+        let protocol = match self.transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+        };
+        let (from, port) = (self.from.ip().to_canonical(), self.from.port());
+        let seconds = self.duration.as_secs_f64();
+        // Writing to a String does not fail.
+        let _ = match format {
+            Format::Common => writeln!(
+                text,
+                "[INFO] {} - {id} \"{qtype} {qclass} {name} {protocol} {} {dnssec_ok} {size}\" {} {} {} {seconds:.9}s",
+                SocketAddr::new(from, port),
+                self.query_length,
+                rcode_name(code),
+                self.flags().join(","),
+                self.response_length,
+            ),
+            Format::Json => {
+                let at = self.at.duration_since(UNIX_EPOCH).map_or(0.0, |at| at.as_secs_f64());
+                let mut line = serde_json::json!({
+                    "ts": (at * 1e6).round() / 1e6, "client": from, "port": port, "id": id, "type": qtype,
+                    "class": qclass, "name": name, "protocol": protocol, "size": self.query_length,
+                    "do": dnssec_ok, "bufsize": size, "rcode": rcode_name(code), "flags": self.flags(),
+                    "rsize": self.response_length, "duration": seconds,
+                });
+                if let Some((info, reason)) = errors.first() {
+                    line["ede"] = (*info).into();
+                    if !reason.is_empty() {
+                        line["reason"] = reason.as_str().into();
+                    }
+                }
+                writeln!(text, "{line}")
+            }
+        };
+    }
+
+    /// The flags of the response, in the order of the header.
+    fn flags(&self) -> Vec<&'static str> {
+        let flags = u16::from_be_bytes([self.response[2], self.response[3]]);
+        let names = [
+            (0x8000, "qr"),
+            (0x0400, "aa"),
+            (0x0200, "tc"),
+            (0x0100, "rd"),
+            (0x0080, "ra"),
+            (0x0020, "ad"),
+            (0x0010, "cd"),
+        ];
+        names.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(query: &[u8], response: &[u8]) -> Line {
+        Line {
+            at: UNIX_EPOCH + Duration::from_millis(1_500),
+            duration: Duration::from_nanos(12_345),
+            from: "[::ffff:10.1.2.3]:4711".parse().unwrap(),
+            transport: Transport::Udp,
+            query: query.into(),
+            query_length: query.len(),
+            response: response.into(),
+            response_length: response.len(),
+        }
+    }
+
+    fn text(line: &Line, format: Format) -> String {
+        let mut text = String::new();
+        line.put(format, &mut text);
+        text
+    }
+
+    /// `we"b\n.Test AAAA`, RD, an OPT record with DO and 1232 octets.
+    const QUERY: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x05we\"b\n\x04Test\x00\x00\x1c\x00\x01\
+        \x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00";
+    /// NXDOMAIN, AA, with its question, an OPT record with EDE 0 and the text `WHY: "\n"`.
+    const RESPONSE: &[u8] = b"\x12\x34\x85\x03\x00\x01\x00\x00\x00\x00\x00\x01\x05we\"b\n\x04Test\x00\x00\x1c\x00\x01\
+        \x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x0e\x00\x0f\x00\x0a\x00\x00WHY: \"\n\"";
+
+    #[test]
+    fn the_format_of_coredns() {
+        assert_eq!(
+            text(&line(QUERY, RESPONSE), Format::Common),
+            "[INFO] 10.1.2.3:4711 - 4660 \"AAAA IN we\\\"b\\010.test. udp 39 true 1232\" NXDOMAIN qr,aa,rd 53 \
+             0.000012345s\n"
+        );
+    }
+
+    #[test]
+    fn a_line_of_json_tells_the_reason_and_stays_one_line() {
+        let text = text(&line(QUERY, RESPONSE), Format::Json);
+        assert_eq!(text.matches('\n').count(), 1);
+        assert!(text.is_ascii());
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&line["ede"], &line["reason"]), (&0.into(), &"WHY: \"\n\"".into()));
+        assert_eq!((&line["ts"], &line["client"], &line["do"]), (&1.5.into(), &"10.1.2.3".into(), &true.into()));
+        assert_eq!((&line["name"], &line["rcode"]), (&"we\\\"b\\010.test.".into(), &"NXDOMAIN".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_a_line_too() {
+        let formerr = [0x12, 0x34, 0x81, 0x01, 0, 0, 0, 0, 0, 0, 0, 0];
+        let cut = line(&QUERY[..20], &formerr);
+        assert_eq!(
+            text(&cut, Format::Common),
+            "[INFO] 10.1.2.3:4711 - 4660 \"- - - udp 20 false 512\" FORMERR qr,rd 12 0.000012345s\n"
+        );
+    }
+
+    #[test]
+    fn classes() {
+        let response = |rcode, answers, authorities| [0, 0, 0x84, rcode, 0, 1, 0, answers, 0, authorities, 0, 0];
+        let none = Choice { success: false, denial: false, error: false, sample: 1 };
+        let classes =
+            [Choice { success: true, ..none }, Choice { denial: true, ..none }, Choice { error: true, ..none }];
+        for (octets, class) in [
+            (response(0, 1, 0), 0),
+            (response(0, 0, 1), 1),
+            (response(3, 0, 1), 1),
+            (response(3, 1, 1), 1),
+            (response(2, 0, 0), 2),
+            (response(0, 0, 0), 2),
+            (response(5, 0, 0), 2),
+        ] {
+            let chosen = classes.map(|choice| choice.has(&octets));
+            assert_eq!(chosen, [0, 1, 2].map(|index| index == class), "{octets:?}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One process takes the place of another on the same port, and nobody who asks notices.
+//!
+//! ```text
+//!   the new one                                the old one, which answers all the time
+//!   connects to --takeover PATH        ──▶     looks whose process that is
+//!   has all sockets, reads none yet    ◀──     sends every socket that it answers on
+//!   reads its source, then the sockets ──▶     hears so: reads no more, ends its connections, ends
+//! ```
+//!
+//! Both have the same sockets: what is queued in them is read by one or the other, and nothing is bound twice. Should
+//! the new one end before it answers, the old one has noticed nothing; should the old one end meanwhile, the new one
+//! answers at once. Not here: how a socket passes (`fds.rs`), and what is made of it (`bind.rs`).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+use super::bind::Inherited;
+use super::fds;
+
+/// What who asks says first: what it wants, and in which form.
+const ASK: [u8; 16] = *b"headless-dns/1\r\n";
+/// What it says once it answers.
+const RELIEVED: u8 = b'r';
+/// How long the other may take for a step that takes no time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Every socket of a server, for another process. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Handout(Arc<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    next: AtomicU64,
+    /// Copies of the sockets of each address.
+    sockets: Mutex<HashMap<u64, Vec<OwnedFd>>>,
+    given: AtomicBool,
+}
+
+/// The sockets of one address can be handed out for as long as this lives.
+pub(super) struct Registered {
+    handout: Handout,
+    number: u64,
+}
+
+impl Handout {
+    pub(super) fn register(&self, udp: &[UdpSocket], tcp: &TcpListener) -> io::Result<Registered> {
+        let mut copies = vec![OwnedFd::from(tcp.try_clone()?)];
+        for socket in udp {
+            copies.push(socket.try_clone()?.into());
+        }
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.sockets().insert(number, copies);
+        Ok(Registered { handout: self.clone(), number })
+    }
+
+    /// Whether another process has the sockets now, and may or may not read them yet: then whatever is queued in them
+    /// is for it, also when this process is ended.
+    pub fn is_given(&self) -> bool {
+        self.0.given.load(Ordering::Acquire)
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Vec<OwnedFd>>> {
+        self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        self.sockets().values().flatten().map(OwnedFd::try_clone).collect()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.handout.sockets().remove(&self.number);
+    }
+}
+
+/// The place at which a server can be asked for its sockets: a Unix socket that only its own user may open.
+pub struct Offer {
+    listener: UnixListener,
+    path: PathBuf,
+    /// The file's own number: another process may have put its own in its place.
+    inode: u64,
+    handout: Handout,
+}
+
+impl Offer {
+    /// Puts a Unix socket at `path`, in the place of one that is there.
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the path.
+    pub fn bind(path: &Path, handout: Handout) -> Result<Self> {
+        let failed = || format!("cannot offer the sockets at {}", path.display());
+        // Renamed over the old one: there is no moment in which nobody can be asked.
+        let mut own = path.as_os_str().to_owned();
+        own.push(format!(".{}", std::process::id()));
+        let own = PathBuf::from(own);
+        match fs::remove_file(&own) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(failed),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&own).with_context(failed)?;
+        let put = || {
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o600))?;
+            let inode = fs::symlink_metadata(&own)?.ino();
+            fs::rename(&own, path)?;
+            io::Result::Ok(inode)
+        };
+        let inode = put().inspect_err(|_| _ = fs::remove_file(&own)).with_context(failed)?;
+        Ok(Self { listener, path: path.into(), inode, handout })
+    }
+
+    /// Returns once another process answers in our place. Until then whoever asks gets the sockets, one at a time.
+    pub async fn relieved(&self) {
+        loop {
+            let relieved = match self.listener.accept().await {
+                Ok((stream, _)) => self.give(stream).await,
+                Err(error) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    Err(error.into())
+                }
+            };
+            self.handout.0.given.store(false, Ordering::Release);
+            match relieved {
+                Ok(true) => {
+                    self.handout.0.given.store(true, Ordering::Release);
+                    return;
+                }
+                Ok(false) => tracing::warn!("the process that asked for the sockets has ended: this one goes on"),
+                Err(error) => tracing::warn!("the sockets were not handed over: {error:#}"),
+            }
+        }
+    }
+
+    /// Whether the other process answers by the end of it.
+    async fn give(&self, mut stream: UnixStream) -> Result<bool> {
+        check_user(&stream)?;
+        let mut asked = [0; ASK.len()];
+        timeout(PATIENCE, stream.read_exact(&mut asked)).await.context("nothing was asked")??;
+        ensure!(asked == ASK, "what was asked is not understood: another version of headless-dns?");
+        let sockets = self.handout.copies().context("cannot copy the sockets")?;
+        self.handout.0.given.store(true, Ordering::Release);
+        tracing::info!(
+            sockets = sockets.len(),
+            "another process takes the sockets: this one answers until that one does"
+        );
+        let sending = async {
+            stream.write_all(&u32::try_from(sockets.len())?.to_be_bytes()).await?;
+            for part in sockets.chunks(fds::MOST) {
+                stream.async_io(Interest::WRITABLE, || fds::send(&stream, part)).await?;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, sending).await.context("they are not taken")??;
+        drop(sockets);
+        // However long its source takes.
+        match stream.read_u8().await {
+            Ok(RELIEVED) => Ok(true),
+            Ok(_) => bail!("what it said is not understood: another version of headless-dns?"),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The process that answers until this one does.
+pub struct Predecessor {
+    stream: UnixStream,
+}
+
+/// Asks the process at `path` for its sockets; `None` if there is none.
+///
+/// # Errors
+///
+/// One sentence that names the path: somebody is there, and gives none.
+pub async fn ask(path: &Path) -> Result<Option<(Predecessor, Inherited)>> {
+    let stream = match UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        // Never there, or left behind by one that was killed.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot ask for sockets at {}", path.display())),
+    };
+    let taken = timeout(PATIENCE, take(stream)).await.context("the process there does not answer").flatten();
+    taken.map(Some).with_context(|| format!("cannot take over at {}", path.display()))
+}
+
+async fn take(mut stream: UnixStream) -> Result<(Predecessor, Inherited)> {
+    check_user(&stream)?;
+    stream.write_all(&ASK).await?;
+    let count = stream.read_u32().await.context("the process there gives no sockets; its log says why")? as usize;
+    let mut sockets = Vec::new();
+    while sockets.len() < count {
+        sockets.extend(stream.async_io(Interest::READABLE, || fds::receive(&stream)).await?);
+    }
+    Ok((Predecessor { stream }, Inherited::sort(sockets)?))
+}
+
+impl Predecessor {
+    /// Returns once it is gone, without having been relieved. May be dropped and called again.
+    pub async fn gone(&mut self) {
+        // It has nothing to say.
+        let _ = self.stream.read_u8().await;
+    }
+
+    /// Tells it that this process answers.
+    ///
+    /// # Errors
+    ///
+    /// It is gone.
+    pub async fn relieve(mut self) -> io::Result<()> {
+        self.stream.write_all(&[RELIEVED]).await
+    }
+}
+
+/// Sockets are for the same user's processes, and root's.
+fn check_user(stream: &UnixStream) -> Result<()> {
+    let (theirs, ours) = (stream.peer_cred()?.uid(), fds::own_user());
+    ensure!(theirs == ours || theirs == 0, "the process there is of user {theirs}, this one of {ours}");
+    Ok(())
+}

@@ -1,0 +1,636 @@
+//! Names of others: a server with an upstream on loopback that does what upstreams do, and what they should not.
+//!
+//! Clients are plain sockets, and read the raw message. Every wait is for something that must happen, with [`PATIENCE`].
+//! That a dead upstream costs others nothing is measured by `benches/forward`; real upstreams are in
+//! `tests/with_upstream`.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{extended, query, question_name, service};
+use headless_dns::answer::{Access, Outside, Responder};
+use headless_dns::metrics::{Event, Metrics};
+use headless_dns::names::WireName;
+use headless_dns::names::reverse::ReverseZones;
+use headless_dns::names::special::SpecialNames;
+use headless_dns::objects::{Object, ServiceKind};
+use headless_dns::rules::Rules;
+use headless_dns::serve::forward::{Forwarder, Protocol, Upstream};
+use headless_dns::serve::{self, Limits, Listeners, Stop};
+use headless_dns::source::{Options, Publisher};
+use headless_dns::status::Status;
+use headless_dns::zone::{Settings, Zone};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
+use hickory_proto::rr::{Name, RData, Record};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const A_TYPE: u16 = 1;
+const CNAME_TYPE: u16 = 5;
+const TXT_TYPE: u16 = 16;
+
+/// How a query reached the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Udp,
+    Tcp,
+}
+
+/// What the upstream does with a query: the responses that it sends, after this long.
+type Does = Vec<(Duration, Vec<u8>)>;
+
+/// An upstream that a function plays, on one port for UDP and TCP.
+struct Played {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<(String, By)>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Played {
+    async fn start(play: impl Fn(&Message, By) -> Does + Send + Sync + 'static) -> Self {
+        let (tcp, udp) = loop {
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(udp) = tokio::net::UdpSocket::bind(tcp.local_addr().unwrap()).await {
+                break (tcp, Arc::new(udp));
+            }
+        };
+        let (address, asked) = (tcp.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
+        let (play, seen) = (Arc::new(play), Arc::clone(&asked));
+        let does = move |query: &[u8], by| {
+            let query = Message::from_vec(query).unwrap();
+            seen.lock().unwrap().push((query.queries[0].name().to_string().to_lowercase(), by));
+            play(&query, by)
+        };
+        let (does, mut tasks) = (Arc::new(does), JoinSet::new());
+        let does_udp = Arc::clone(&does);
+        tasks.spawn(async move {
+            let (mut buffer, mut late) = ([0; 4096], JoinSet::new());
+            loop {
+                let (length, from) = udp.recv_from(&mut buffer).await.unwrap();
+                for (after, response) in does_udp(&buffer[..length], By::Udp) {
+                    let udp = Arc::clone(&udp);
+                    late.spawn(async move {
+                        tokio::time::sleep(after).await;
+                        udp.send_to(&response, from).await.unwrap();
+                    });
+                }
+            }
+        });
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (mut stream, _) = tcp.accept().await.unwrap();
+                let does = Arc::clone(&does);
+                connections.spawn(async move {
+                    while let Ok(length) = stream.read_u16().await {
+                        let mut query = vec![0; usize::from(length)];
+                        stream.read_exact(&mut query).await.unwrap();
+                        for (after, response) in does(&query, By::Tcp) {
+                            tokio::time::sleep(after).await;
+                            stream.write_u16(response.len() as u16).await.unwrap();
+                            stream.write_all(&response).await.unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, asked, _tasks: tasks }
+    }
+
+    fn asked(&self) -> Vec<(String, By)> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+/// A response to `query` with these records in the answer section.
+fn response(query: &Message, records: impl IntoIterator<Item = Record>) -> Vec<u8> {
+    let mut response = query.clone().into_response();
+    response.metadata.recursion_available = true;
+    response.add_answers(records);
+    response.to_vec().unwrap()
+}
+
+fn at_once(response: Vec<u8>) -> Does {
+    vec![(Duration::ZERO, response)]
+}
+
+fn name(text: &str) -> Name {
+    Name::from_ascii(text).unwrap()
+}
+
+fn a(owner: &str, last: u8) -> Record {
+    Record::from_rdata(name(owner), 300, RData::A(A::new(192, 0, 2, last)))
+}
+
+fn alias(owner: &str, target: &str) -> Record {
+    Record::from_rdata(name(owner), 300, RData::CNAME(CNAME(name(target))))
+}
+
+fn failing(query: &Message, code: ResponseCode, soa: bool) -> Vec<u8> {
+    let mut response = query.clone().into_response();
+    response.metadata.response_code = code;
+    if soa {
+        let data = SOA::new(name("ns.test."), name("mail.test."), 1, 2, 3, 4, 60);
+        response.add_authority(Record::from_rdata(name("test."), 600, RData::SOA(data)));
+    }
+    response.to_vec().unwrap()
+}
+
+/// A server for `cluster.local` with a Service `web` of one address, and ExternalName Services.
+struct Server {
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Asks<'u> {
+    names: Option<&'u Played>,
+    aliases: Option<&'u Played>,
+}
+
+impl Server {
+    fn start(listen: &str, asks: Asks<'_>) -> Self {
+        Self::with(listen, asks, "127.0.0.1/32")
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
+    fn with(listen: &str, asks: Asks<'_>, names_for: &str) -> Self {
+        let to = |played: Option<&Played>| {
+            played.map(|played| Upstream { address: played.address, protocol: Protocol::Plain }).into_iter().collect()
+        };
+        let (names, aliases): (Vec<_>, Vec<_>) = (to(asks.names), to(asks.aliases));
+        let names_for = if names.is_empty() { Vec::new() } else { vec![names_for.parse().unwrap()] };
+        let special = SpecialNames::new(false);
+        let outside = Outside { names_for, aliases: !aliases.is_empty(), special };
+        let status = Arc::new(Status::default());
+        status.set_synced();
+        let responder = Responder::new(zone(), status, Access::default()).asking(outside);
+        let listeners = Listeners::bind(&[listen.parse().unwrap()], 1).unwrap();
+        let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Stop::default());
+        let limits = Limits { drain: PATIENCE, ..Limits::default() };
+        let server = serve::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
+        let mut server = server.forwarding(Forwarder::new(&names, &aliases).unwrap()).unwrap();
+        server.start(listeners).unwrap();
+        let (_, none) = mpsc::unbounded_channel();
+        let running = tokio::spawn(server.run(none));
+        Self { address, metrics, stop, running }
+    }
+
+    async fn stopped(self) -> Arc<Metrics> {
+        self.stop.tell();
+        timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
+        self.metrics
+    }
+}
+
+fn zone() -> Arc<Zone> {
+    let settings = Settings {
+        apexes: vec![WireName::parse("cluster.local").unwrap()],
+        ttl: 5,
+        negative_ttl: 5,
+        rules: Rules::default(),
+    };
+    let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+    let options = Options { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
+    let external = |one: &str, target: &str| service(one, ServiceKind::ExternalName(target.into()));
+    let objects: Vec<Object> = vec![
+        service("web", ServiceKind::ClusterIp(vec![[10, 0, 0, 1].into()])),
+        external("out", "db.example.test"),
+        external("twice", "out.default.svc.cluster.local"),
+        external("gone", "gone.example.test"),
+        external("dead", "dead.example.test"),
+    ];
+    Publisher::new(Arc::clone(&zone), options).replace(objects);
+    zone
+}
+
+const WEB: &str = "web.default.svc.cluster.local";
+
+/// Asks over UDP and reads the response to this query; plain sockets may block here: the server has its own threads.
+fn ask_from(from: &str, server: SocketAddr, query: &[u8]) -> Vec<u8> {
+    let client = udp_client(from, server);
+    client.send(query).unwrap();
+    receive(&client)
+}
+
+fn ask(server: &Server, name: &str, qtype: u16) -> Vec<u8> {
+    ask_from("127.0.0.1:0", server.address, &query(7, &question_name(name), qtype, Some(1232)))
+}
+
+fn udp_client(from: &str, to: SocketAddr) -> UdpSocket {
+    let client = UdpSocket::bind(from).unwrap();
+    client.connect(to).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client
+}
+
+fn receive(client: &UdpSocket) -> Vec<u8> {
+    let mut response = vec![0; 4096];
+    let length = client.recv(&mut response).expect("a response in time");
+    response.truncate(length);
+    response
+}
+
+async fn ask_tcp(server: &Server, queries: &[Vec<u8>]) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let framed: Vec<u8> =
+        queries.iter().flat_map(|query| [&(query.len() as u16).to_be_bytes()[..], query].concat()).collect();
+    stream.write_all(&framed).await.unwrap();
+    stream
+}
+
+async fn receive_tcp(stream: &mut TcpStream) -> Vec<u8> {
+    let read = async {
+        let mut response = vec![0; usize::from(stream.read_u16().await?)];
+        stream.read_exact(&mut response).await?;
+        std::io::Result::Ok(response)
+    };
+    timeout(PATIENCE, read).await.expect("a response in time").unwrap()
+}
+
+/// The response as a line: the flags that are set, the rcode, the answers, the owners of authorities, the EDE's code.
+fn shown(response: &[u8]) -> String {
+    let message = Message::from_vec(response).expect("hickory-proto reads every response");
+    let flags = [(2, 0x04, "aa"), (2, 0x02, "tc"), (2, 0x01, "rd"), (3, 0x80, "ra")];
+    let mut words: Vec<String> =
+        flags.iter().filter(|(at, bit, _)| response[*at] & bit != 0).map(|(_, _, flag)| (*flag).to_owned()).collect();
+    words.push(message.metadata.response_code.to_string());
+    words.extend(message.answers.iter().map(|record| format!("[{} {}]", record.name, record.data)));
+    words.extend(message.authorities.iter().map(|record| format!("({} {})", record.name, record.ttl)));
+    words.extend(extended(response).map(|(code, _)| format!("EDE {code}")));
+    words.join(" ")
+}
+
+fn check(response: &[u8], expected: &str) {
+    assert_eq!(shown(response), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_outside_are_asked_for_and_names_in_the_zones_never() {
+    let upstream = Played::start(|query, _| {
+        let asked = query.queries[0].name().to_string();
+        at_once(match asked.as_str() {
+            "www.example.test." => response(query, [alias(&asked, "host.example.test."), a("host.example.test.", 1)]),
+            "none.example.test." => failing(query, ResponseCode::NXDomain, true),
+            "empty.example.test." => failing(query, ResponseCode::NoError, true),
+            "lame.example.test." => failing(query, ResponseCode::ServFail, false),
+            "closed.example.test." => failing(query, ResponseCode::Refused, false),
+            // What nobody asked for is not passed on.
+            "more.example.test." => response(query, [a("web.default.svc.cluster.local.", 9), a(&asked, 2)]),
+            _ => response(query, [a(&asked, 3)]),
+        })
+    })
+    .await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    for (name, expected) in [
+        ("Host.Example.Test", "rd ra No Error [Host.Example.Test. 192.0.2.3]"),
+        ("www.example.test", "rd ra No Error [www.example.test. host.example.test.] [host.example.test. 192.0.2.1]"),
+        ("none.example.test", "rd ra Non-Existent Domain (test. 60)"),
+        ("empty.example.test", "rd ra No Error (test. 60)"),
+        ("lame.example.test", "rd ra Server Failure EDE 22"),
+        ("closed.example.test", "rd ra Server Failure EDE 22"),
+        ("more.example.test", "rd ra No Error [more.example.test. 192.0.2.2]"),
+        (WEB, "aa rd ra No Error [web.default.svc.cluster.local. 10.0.0.1]"),
+        ("nope.default.svc.cluster.local", "aa rd ra Non-Existent Domain (cluster.local. 5)"),
+        ("9.9.9.10.in-addr.arpa", "aa rd ra Non-Existent Domain (10.in-addr.arpa. 5)"),
+        // Those that nobody outside is asked for.
+        ("localhost", "rd ra No Error [localhost. 127.0.0.1]"),
+        ("x.invalid", "rd ra Non-Existent Domain (invalid. 10800)"),
+        ("1.1.168.192.in-addr.arpa", "rd ra Non-Existent Domain (168.192.in-addr.arpa. 10800)"),
+    ] {
+        check(&ask(&server, name, A_TYPE), expected);
+    }
+    // Kept.
+    check(&ask(&server, "host.example.test", A_TYPE), "rd ra No Error [host.example.test. 192.0.2.3]");
+    let asked: Vec<String> = upstream.asked().into_iter().map(|(name, _)| name).collect();
+    assert!(asked.iter().all(|name| name.ends_with(".example.test.")), "{asked:?}");
+    assert_eq!(asked.iter().filter(|name| *name == "host.example.test.").count(), 1, "{asked:?}");
+    // Others get what they got before, and so does who does not want recursion.
+    let www = query(7, &question_name("www.example.test"), A_TYPE, Some(1232));
+    check(&ask_from("127.0.0.2:0", server.address, &www), "rd Query Refused EDE 20");
+    check(
+        &ask_from("127.0.0.2:0", server.address, &query(7, &question_name(WEB), A_TYPE, None)),
+        &format!("aa rd No Error [{WEB}. 10.0.0.1]"),
+    );
+    let mut not_desired = www.clone();
+    not_desired[2] = 0;
+    check(&ask_from("127.0.0.1:0", server.address, &not_desired), "ra Query Refused EDE 20");
+    let metrics = server.stopped().await;
+    assert_eq!((metrics.total(Event::Forwarded), metrics.total(Event::ForwardFailed)), (8, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wildcard_replies_from_the_address_that_was_asked() {
+    let upstream = Played::start(|query, _| at_once(response(query, [a("x.test.", 1)]))).await;
+    let server = Server::with("0.0.0.0:0", Asks { names: Some(&upstream), ..Asks::default() }, "127.0.0.0/8");
+    for asked in ["127.0.0.2", "127.0.0.3"] {
+        let to = SocketAddr::new(asked.parse().unwrap(), server.address.port());
+        // A connected socket takes datagrams from this address only.
+        check(
+            &ask_from("127.0.0.1:0", to, &query(1, &question_name("x.test"), A_TYPE, None)),
+            "rd ra No Error [x.test. 192.0.2.1]",
+        );
+    }
+    server.stopped().await;
+}
+
+fn large(query: &Message, records: u16) -> Vec<u8> {
+    let owner = query.queries[0].name().clone();
+    let text = |number: u16| TXT::new(vec![format!("{number:0>200}")]);
+    response(query, (0..records).map(|number| Record::from_rdata(owner.clone(), 60, RData::TXT(text(number)))))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_come_over_tcp_and_are_cut_for_udp() {
+    let upstream = Played::start(|query, by| {
+        at_once(match by {
+            By::Udp => {
+                let mut cut = query.clone().into_response();
+                cut.metadata.truncation = true;
+                cut.to_vec().unwrap()
+            }
+            By::Tcp => large(query, 200),
+        })
+    })
+    .await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    for (edns, most) in [(None, 512), (Some(800), 800), (Some(1232), 1232), (Some(4096), 1232)] {
+        let response = ask_from("127.0.0.1:0", server.address, &query(1, &question_name("big.test"), TXT_TYPE, edns));
+        assert!(response.len() <= most, "{} octets over UDP for {edns:?}", response.len());
+        assert!(response[2] & 0x02 != 0, "TC for {edns:?}");
+        let answers = Message::from_vec(&response).unwrap().answers.len();
+        // Beside header, question and OPT; a record points to the name.
+        assert_eq!(answers, (most - 26 - 11) / 213, "as many as fit for {edns:?}");
+    }
+    let mut stream = ask_tcp(&server, &[query(2, &question_name("big.test"), TXT_TYPE, None)]).await;
+    let response = receive_tcp(&mut stream).await;
+    assert_eq!(Message::from_vec(&response).unwrap().answers.len(), 200);
+    assert_eq!(response[2] & 0x02, 0, "nothing was cut");
+    assert_eq!(upstream.asked().iter().filter(|(_, by)| *by == By::Tcp).count(), 1, "kept");
+    let metrics = server.stopped().await;
+    assert_eq!(metrics.total(Event::TruncatedUdp), 4);
+}
+
+/// Each fault is a name, and what the upstream sends for it over UDP; over TCP it is honest, or lies too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_lies_costs_its_own_questions_only() {
+    let upstream = Played::start(|query, by| {
+        let asked = query.queries[0].name().to_string();
+        let good = response(query, [a(&asked, 1)]);
+        let (fault, everywhere) =
+            asked.split_once('.').map(|(label, rest)| (label, rest.starts_with("always"))).unwrap();
+        if by == By::Tcp && !everywhere {
+            return at_once(good);
+        }
+        at_once(match fault {
+            "id" => [&[good[0] ^ 1, good[1]], &good[2..]].concat(),
+            "garbage" => [&good[..2], &[0xff; 60]].concat(),
+            "empty" => Vec::new(),
+            "header" => [&good[..2], &[0x81, 0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..]].concat(),
+            "loop" => [&good[..12], &[0xc0, 0x0c, 0, 1, 0, 1]].concat(),
+            "size" => large(query, 15),
+            "question" => {
+                let mut other = query.clone();
+                other.queries[0].set_name(name("other.test."));
+                response(&other, [a("other.test.", 1)])
+            }
+            "query" => query.to_vec().unwrap(),
+            "cut" => good[..good.len() - 3].to_vec(),
+            "twice" => return vec![(Duration::ZERO, good.clone()), (Duration::from_millis(50), good)],
+            "slow" => return vec![(Duration::from_millis(1200), good)],
+            "late" => return vec![(Duration::from_secs(7), good)],
+            _ => return Vec::new(),
+        })
+    })
+    .await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let good = ["twice.test", "slow.test", "twice.always.test"];
+    let faults = ["id", "garbage", "empty", "header", "loop", "size", "question", "query", "cut", "late", "silent"];
+    let faults: Vec<String> =
+        faults.iter().flat_map(|fault| [format!("{fault}.test"), format!("{fault}.always.test")]).collect();
+    let clients: Vec<_> = faults
+        .iter()
+        .map(String::as_str)
+        .chain(good)
+        .map(|name| {
+            let client = udp_client("127.0.0.1:0", server.address);
+            client.send(&query(9, &question_name(name), A_TYPE, Some(1232))).unwrap();
+            (name.to_owned(), client)
+        })
+        .collect();
+    let begun = Instant::now();
+    for (name, client) in &clients {
+        let response = receive(client);
+        let answered = format!("rd ra No Error [{name}. 192.0.2.1]");
+        match extended(&response) {
+            Some((code, text)) => {
+                assert!(!good.contains(&name.as_str()), "{name}: {code} {text}");
+                assert!(matches!(code, 22 | 23) && !text.is_empty(), "{name}: EDE {code} {text:?}");
+                check(&response, &format!("rd ra Server Failure EDE {code}"));
+            }
+            // Over TCP it told the truth.
+            None => {
+                assert_eq!(shown(&response), answered, "{name}");
+                assert!(!name.contains("always") || good.contains(&name.as_str()), "{name}: {answered}");
+            }
+        }
+        assert_eq!(response[..2], [0, 9], "{name}: the client's own ID");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(6), "before stub resolvers give up, and not one after the other");
+    check(&ask(&server, "twice.more.test", A_TYPE), "rd ra No Error [twice.more.test. 192.0.2.1]");
+    check(&ask(&server, WEB, A_TYPE), &format!("aa rd ra No Error [{WEB}. 10.0.0.1]"));
+    assert_eq!(server.stopped().await.total(Event::Panics), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_there_is_no_room_it_is_said_at_once() {
+    let upstream = Played::start(|_, _| Vec::new()).await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let client = udp_client("127.0.0.1:0", server.address);
+    socket2::SockRef::from(&client).set_recv_buffer_size(1 << 20).unwrap();
+    let begun = Instant::now();
+    for id in 0..300 {
+        client.send(&query(id, &question_name(&format!("n{id}.test")), A_TYPE, Some(1232))).unwrap();
+    }
+    // Those for which there is no room, and what the server knows itself.
+    let mut full = 0;
+    while full < 44 {
+        let response = receive(&client);
+        check(&response, "rd ra Server Failure EDE 22");
+        assert!(extended(&response).unwrap().1.contains("256 questions wait"), "{:?}", extended(&response));
+        full += 1;
+    }
+    check(&ask(&server, WEB, A_TYPE), &format!("aa rd ra No Error [{WEB}. 10.0.0.1]"));
+    assert!(begun.elapsed() < Duration::from_secs(3), "at once");
+    // The others, when they have waited long enough.
+    for _ in 0..256 {
+        let response = receive(&client);
+        check(&response, "rd ra Server Failure EDE 22");
+    }
+    let metrics = server.stopped().await;
+    let count = |event| metrics.total(event);
+    assert_eq!((count(Event::ForwardFull), count(Event::Forwarded), count(Event::ForwardFailed)), (44, 256, 256));
+    assert_eq!((count(Event::ServFail), count(Event::NoError)), (300, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_one_connection_ours_do_not_wait_for_others() {
+    let upstream = Played::start(|query, _| {
+        let asked = query.queries[0].name().to_string();
+        let wait = if asked.starts_with("slow") { Duration::from_secs(1) } else { Duration::ZERO };
+        vec![(wait, response(query, [a(&asked, 1)]))]
+    })
+    .await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let ids = |responses: &[Vec<u8>]| responses.iter().map(|response| response[1]).collect::<Vec<_>>();
+    let pipelined = [
+        query(1, &question_name("slow.test"), A_TYPE, None),
+        query(2, &question_name(WEB), A_TYPE, None),
+        query(3, &question_name("quick.test"), A_TYPE, None),
+        query(4, &question_name(WEB), A_TYPE, None),
+    ];
+    let mut stream = ask_tcp(&server, &pipelined).await;
+    let mut responses = Vec::new();
+    for _ in 0..4 {
+        responses.push(receive_tcp(&mut stream).await);
+    }
+    assert_eq!(ids(&responses), [2, 4, 3, 1], "as they come");
+    check(&responses[3], "rd ra No Error [slow.test. 192.0.2.1]");
+    // And later on the same connection; whoever says that it asks no more still gets what it asked for.
+    let again = [query(5, &question_name("slow2.test"), A_TYPE, None), query(6, &question_name(WEB), A_TYPE, None)];
+    for query in &again {
+        stream.write_all(&[&(query.len() as u16).to_be_bytes()[..], query].concat()).await.unwrap();
+    }
+    stream.shutdown().await.unwrap();
+    let responses = [receive_tcp(&mut stream).await, receive_tcp(&mut stream).await];
+    assert_eq!(ids(&responses), [6, 5]);
+    assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "then it ends");
+    server.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_when_the_server_stops_is_answered() {
+    let upstream = Played::start(|query, _| {
+        let asked = query.queries[0].name().to_string();
+        if asked.starts_with("soon") {
+            vec![(Duration::from_millis(300), response(query, [a(&asked, 1)]))]
+        } else {
+            Vec::new()
+        }
+    })
+    .await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let address = server.address;
+    let names = ["soon.test", "never.test"];
+    let udp = names.map(|name| {
+        let client = udp_client("127.0.0.1:0", address);
+        client.send(&query(1, &question_name(name), A_TYPE, Some(1232))).unwrap();
+        client
+    });
+    let queries = names.map(|name| query(2, &question_name(name), A_TYPE, Some(1232)));
+    let mut stream = ask_tcp(&server, &queries).await;
+    // Those over TCP share the lookups of the others: two of each were taken.
+    let metrics = Arc::clone(&server.metrics);
+    let taken = async {
+        while metrics.total(Event::Forwarded) < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, taken).await.expect("all were taken");
+    let begun = Instant::now();
+    server.stopped().await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "nobody waits for the upstream any longer");
+    check(&receive(&udp[0]), "rd ra No Error [soon.test. 192.0.2.1]");
+    check(&receive(&udp[1]), "rd ra Server Failure EDE 22");
+    check(&receive_tcp(&mut stream).await, "rd ra No Error [soon.test. 192.0.2.1]");
+    check(&receive_tcp(&mut stream).await, "rd ra Server Failure EDE 22");
+    let error = udp[0].send(b"x").and_then(|_| udp[0].recv(&mut [0; 16])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "the sockets are closed");
+}
+
+/// N14: the CNAME is ours, and the rest is whoever's it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn aliases_are_followed_outside_for_who_wants_recursion() {
+    let upstream = Played::start(|query, _| {
+        let asked = query.queries[0].name().to_string();
+        match asked.as_str() {
+            "db.example.test." => {
+                at_once(response(query, [alias(&asked, "node.example.test."), a("node.example.test.", 5)]))
+            }
+            "gone.example.test." => at_once(failing(query, ResponseCode::NXDomain, true)),
+            _ => Vec::new(),
+        }
+    })
+    .await;
+    let out = "out.default.svc.cluster.local. db.example.test.";
+    let rest = "[db.example.test. node.example.test.] [node.example.test. 192.0.2.5]";
+    let server = Server::start("127.0.0.1:0", Asks { aliases: Some(&upstream), ..Asks::default() });
+    let ask_of = |name: &str, from: &str, qtype, desired| {
+        let mut query = query(3, &question_name(&format!("{name}.default.svc.cluster.local")), qtype, Some(1232));
+        query[2] = u8::from(desired);
+        ask_from(from, server.address, &query)
+    };
+    for (name, from, qtype, desired, expected) in [
+        ("out", "127.0.0.1:0", A_TYPE, true, format!("aa rd No Error [{out}] {rest}")),
+        ("out", "127.0.0.2:0", A_TYPE, true, format!("aa rd No Error [{out}] {rest}")),
+        (
+            "twice",
+            "127.0.0.1:0",
+            A_TYPE,
+            true,
+            format!("aa rd No Error [twice.default.svc.cluster.local. out.default.svc.cluster.local.] [{out}] {rest}"),
+        ),
+        (
+            "gone",
+            "127.0.0.1:0",
+            A_TYPE,
+            true,
+            "aa rd Non-Existent Domain [gone.default.svc.cluster.local. gone.example.test.] (test. 60)".to_owned(),
+        ),
+        (
+            "dead",
+            "127.0.0.1:0",
+            A_TYPE,
+            true,
+            "aa rd Server Failure [dead.default.svc.cluster.local. dead.example.test.] EDE 22".to_owned(),
+        ),
+        // Who follows aliases itself, and who asks for the alias.
+        ("out", "127.0.0.1:0", A_TYPE, false, format!("aa No Error [{out}]")),
+        ("out", "127.0.0.1:0", CNAME_TYPE, true, format!("aa rd No Error [{out}]")),
+    ] {
+        assert_eq!(shown(&ask_of(name, from, qtype, desired)), expected, "{name} {from}");
+    }
+    check(&ask(&server, "example.test", A_TYPE), "rd Query Refused EDE 20");
+    server.stopped().await;
+    // Whose other names are asked for, its aliases are followed too; nobody else's.
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    check(&ask(&server, "out.default.svc.cluster.local", A_TYPE), &format!("aa rd ra No Error [{out}] {rest}"));
+    let other = query(3, &question_name("out.default.svc.cluster.local"), A_TYPE, None);
+    check(&ask_from("127.0.0.2:0", server.address, &other), &format!("aa rd No Error [{out}]"));
+    server.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_not_there_is_a_failure() {
+    let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let played = Played { address: nobody, asked: Arc::default(), _tasks: JoinSet::new() };
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&played), ..Asks::default() });
+    let response = ask(&server, "example.test", A_TYPE);
+    let (code, text) = extended(&response).unwrap();
+    assert!(matches!(code, 22 | 23) && text.contains("no upstream answered"), "{code} {text}");
+    assert_eq!(Message::from_vec(&response).unwrap().metadata.response_code, ResponseCode::ServFail);
+    server.stopped().await;
+}
