@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{mpsc, oneshot, watch as watching};
 
 use super::{Opened, cluster, open};
-use crate::admin::{self, View};
+use crate::admin::{self, About, View};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, NotAllowed, Source};
 use crate::log::Filter;
@@ -74,7 +74,14 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
 
     let admin_addresses = admin.addresses();
-    let view = View { zone: Arc::clone(&zone), status: Arc::clone(&status), metrics: Arc::clone(&metrics) };
+    let from = banner::from(&config, &source);
+    let view = View {
+        zone: Arc::clone(&zone),
+        asker: source.asker(),
+        status: Arc::clone(&status),
+        metrics: Arc::clone(&metrics),
+        about: about(&config, &from, &addresses),
+    };
     let mut looked_at = pin!(admin.serve(view, admin::Limits::default()));
 
     let (stop, handout) = (Stop::default(), Handout::default());
@@ -102,7 +109,6 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let (again, asked_again) = mpsc::unbounded_channel();
     let path = config.takeover.clone();
     let place = Place { predecessor, synced: is_synced.clone(), begin, answering, path, handout: handout.clone() };
-    let from = banner::from(&config, &source);
     let reading = Reading { source, config: config.clone(), watcher, again: asked_again, synced };
     let reading = reading.read(Arc::clone(&status), Arc::clone(&metrics));
     let running = Running { config, listening, responder, zone, filter, changes };
@@ -334,6 +340,17 @@ fn watch(config: &Config) -> Option<Watcher> {
 
 fn start_watching(paths: &[PathBuf]) -> Option<Watcher> {
     Watcher::start(paths).inspect_err(|refused| tracing::warn!("{refused}")).ok()
+}
+
+/// What the admin listener tells of a server.
+fn about(config: &Config, from: &str, listen: &[SocketAddr]) -> About {
+    About {
+        source: from.to_owned(),
+        alive: matches!(config.source, Source::Cluster { .. }) || config.simulate.is_some(),
+        namespace: config.namespace.as_deref().unwrap_or("default").to_owned(),
+        listen: listen.to_vec(),
+        workers: config.workers.get(),
+    }
 }
 
 fn access(config: &Config) -> Access {
