@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::objects::{EndpointSlice, Object, ObjectRef, Pod, Service, ServiceKind, StatefulSet};
+use crate::objects::{EndpointSlice, Endpoints, Object, ObjectRef, Pod, Service, ServiceKind, StatefulSet};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -357,6 +357,26 @@ impl Cluster {
     /// The /16 or /64 of every address that a name could be asked for in reverse: of Services, of endpoints.
     pub fn networks(&self) -> impl Iterator<Item = IpNet> {
         self.networks.0.keys().copied()
+    }
+
+    /// Every object, as much as is kept of it: what makes the same cluster again when it is applied.
+    pub fn objects(&self) -> Vec<Object> {
+        let namespaces = self.namespaces.iter().filter(|(_, state)| state.declared);
+        let mut objects: Vec<Object> = namespaces.map(|(name, _)| Object::Namespace(name.clone())).collect();
+        for (key, state) in &self.services {
+            objects.extend(state.service.clone().map(Object::Service));
+            if !state.endpoints.is_empty() {
+                let slices = state.endpoints.iter().map(|slice| (**slice).clone()).collect();
+                objects.push(Object::Endpoints(Endpoints { key: key.clone(), slices }));
+            }
+        }
+        objects.extend(self.slices().cloned().map(Object::EndpointSlice));
+        objects.extend(self.stateful_sets().cloned().map(Object::StatefulSet));
+        objects.extend(self.pods().map(|(namespace, name, pod)| {
+            let (addresses, finished) = (pod.addresses.clone(), pod.finished);
+            Object::Pod(Pod { key: ObjectRef::new(namespace, name), addresses, finished, ..Pod::default() })
+        }));
+        objects
     }
 
     /// Everyone who could contribute: to build a zone from nothing.

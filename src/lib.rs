@@ -43,7 +43,8 @@
 //! 5. A bad object makes a report and no record; it never stops anything.
 //! 6. Nothing writes to a Kubernetes API server.
 //! 7. Every task and thread has a parent that waits for its end.
-//! 8. `unsafe` is for system calls, in `serve/sys.rs`.
+//! 8. `unsafe` is for system calls, in `serve/sys.rs` and `serve/fds.rs`.
+//! 9. Whatever ends before it was told is started again, or ends the process: counted, and with a line in the log.
 //!
 //! # Reading order
 //!
@@ -73,6 +74,7 @@
 //! | fastrand | jitter of pauses and deadlines |
 //! | ipnet | networks in options and reverse zones |
 //! | clap, clap_complete, toml | flags, completions, the configuration file |
+//! | sd-notify | what the service manager is told, and the sockets that it gives |
 //! | tracing, tracing-subscriber | the server's log |
 //! | anyhow | errors for people, with the thing they are about |
 //!

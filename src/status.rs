@@ -16,6 +16,9 @@ use arc_swap::{ArcSwap, Guard};
 pub enum DataState {
     /// Not everything has been read yet: no name may be denied.
     NotSynced,
+    /// Not everything has been read yet, and the zone is what a snapshot says: what is in it is answered, as stale, and
+    /// what is not may not be denied.
+    Restored,
     /// The zone is what the source says.
     Current,
     /// The zone is what the source said before it went out of reach.
@@ -63,6 +66,7 @@ impl fmt::Display for WatchStatus {
 const SYNCED: u8 = 1;
 const CUT_OFF: u8 = 2;
 const LEAVING: u8 = 4;
+const RESTORED: u8 = 8;
 
 /// The present state, shared between who reads the source and who answers.
 #[derive(Debug, Default)]
@@ -77,6 +81,11 @@ impl Status {
     /// Everything has been read once.
     pub fn set_synced(&self) {
         self.flags.fetch_or(SYNCED, Ordering::Release);
+    }
+
+    /// A snapshot was read, and nothing else yet.
+    pub fn set_restored(&self) {
+        self.flags.fetch_or(RESTORED, Ordering::Release);
     }
 
     /// Whether the source has been out of reach for so long that answers say so.
@@ -110,14 +119,15 @@ impl Status {
 
     /// Whether questions are welcome: everything was read once, and it will not end.
     pub fn is_ready(&self) -> bool {
-        self.data_state() != DataState::NotSynced && !self.is_leaving()
+        matches!(self.data_state(), DataState::Current | DataState::Stale) && !self.is_leaving()
     }
 
     /// The present state.
     pub fn data_state(&self) -> DataState {
-        match self.flags.load(Ordering::Acquire) & (SYNCED | CUT_OFF) {
-            SYNCED => DataState::Current,
+        match self.flags.load(Ordering::Acquire) & (SYNCED | CUT_OFF | RESTORED) {
+            flags if flags & (SYNCED | CUT_OFF) == SYNCED => DataState::Current,
             flags if flags & SYNCED != 0 => DataState::Stale,
+            flags if flags & RESTORED != 0 => DataState::Restored,
             _ => DataState::NotSynced,
         }
     }
@@ -136,7 +146,7 @@ impl Status {
     pub fn waiting_for(&self) -> Vec<String> {
         let waits = |watch: &WatchStatus| watch.required && watch.state != WatchState::Current;
         match self.data_state() {
-            DataState::NotSynced => {
+            DataState::NotSynced | DataState::Restored => {
                 self.watches().iter().filter(|watch| waits(watch)).map(ToString::to_string).collect()
             }
             DataState::Current | DataState::Stale => Vec::new(),
@@ -157,6 +167,18 @@ mod tests {
         assert_eq!(status.data_state(), DataState::Stale);
         status.set_cut_off(false);
         assert_eq!(status.data_state(), DataState::Current);
+    }
+
+    #[test]
+    fn what_was_restored_is_not_ready_until_it_was_read() {
+        let status = Status::default();
+        status.set_restored();
+        for cut_off in [true, false] {
+            status.set_cut_off(cut_off);
+            assert_eq!((status.data_state(), status.is_ready()), (DataState::Restored, false));
+        }
+        status.set_synced();
+        assert_eq!((status.data_state(), status.is_ready()), (DataState::Current, true));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use headless_dns::admin::{About, Limits, Listeners, View};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
@@ -58,7 +59,7 @@ impl Server {
             source: "tests & <things>".into(),
             alive: config.simulate.is_some(),
             namespace: "default".into(),
-            listen: config.listen.addresses.clone(),
+            listen: Arc::new(ArcSwap::from_pointee(config.listen.addresses.clone())),
             workers: 2,
         };
         let status = Arc::<Status>::default();

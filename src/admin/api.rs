@@ -19,6 +19,7 @@ use crate::zone::Zone;
 pub(super) fn state_name(state: DataState) -> &'static str {
     match state {
         DataState::NotSynced => "not-synced",
+        DataState::Restored => "restored",
         DataState::Current => "current",
         DataState::Stale => "stale",
     }
@@ -63,7 +64,7 @@ pub(super) fn status(shown: &Shown, now: Instant) -> Value {
         "endpoints": zone.endpoints(),
         "reverseAddresses": reverse_addresses,
         "serial": zone.serial(),
-        "listen": about.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "listen": about.listen.load().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "workers": about.workers,
         "queries": {
             "total": shown.queries(),

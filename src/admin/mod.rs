@@ -32,7 +32,6 @@ use crate::config::Output;
 use crate::metrics::{Format, ZoneFigures};
 use crate::names::WireName;
 use crate::show::records;
-use crate::status::DataState;
 
 use body::Body;
 use health::Health;
@@ -155,7 +154,7 @@ fn of_metrics(view: &View, accept: Option<&HeaderValue>) -> Response<Body> {
 /// Nobody is told of records that are not all there, nor why a name has none.
 fn not_synced(shown: &Shown) -> Option<Response<Body>> {
     let status = &shown.view.status;
-    (status.data_state() == DataState::NotSynced).then(|| {
+    (!health::is_read(status.data_state())).then(|| {
         let waiting = status.waiting_for().join("; ");
         let waiting = if waiting.is_empty() { "see /readyz?verbose".into() } else { waiting };
         again(format!("not everything was read yet: {waiting}\n"))

@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::time::Instant;
 
 use super::api::watch_name;
-use super::health::{age, watch_text};
+use super::health::{age, is_read, watch_text};
 use super::route::Wish;
 use super::shown::{SECONDS, Shown, View};
 use crate::explain::{Checked, Finding, Fix, Known, Level};
@@ -74,7 +74,7 @@ fn nonce() -> String {
 fn state_word(state: DataState, leaving: bool) -> (&'static str, &'static str) {
     match state {
         _ if leaving => ("leaving", "warning"),
-        DataState::NotSynced => ("not ready", "warning"),
+        DataState::NotSynced | DataState::Restored => ("not ready", "warning"),
         DataState::Current => ("ready", "good"),
         DataState::Stale => ("stale", "warning"),
     }
@@ -167,6 +167,9 @@ impl Html {
                 "Not everything was read yet: no name is denied until then.".to_owned()
             }
             DataState::NotSynced => format!("Not everything was read yet. Waiting for: {}.", waiting.join("; ")),
+            DataState::Restored => {
+                format!("Not everything was read yet: answers are of a snapshot. Waiting for: {}.", waiting.join("; "))
+            }
             DataState::Stale => "The API server is out of reach: answers are of before, and say so.".to_owned(),
             DataState::Current => String::new(),
         };
@@ -256,7 +259,7 @@ impl Html {
                 .raw("</a></span><span class=\"muted\">");
             self.text(size).raw("</span></div>");
         }
-        let listen: Vec<String> = about.listen.iter().map(ToString::to_string).collect();
+        let listen: Vec<String> = about.listen.load().iter().map(ToString::to_string).collect();
         self.raw("<div class=\"watch\"><span class=\"muted\">Listens on ").text(listen.join(", "));
         self.raw(", UDP and TCP, ").text(about.workers).raw(" workers</span></div></section>");
     }
@@ -329,7 +332,7 @@ impl Html {
         self.raw("<button type=\"submit\">Explain</button></form>");
         match &wish.question {
             None => {}
-            Some(_) if shown.view.status.data_state() == DataState::NotSynced => {
+            Some(_) if !is_read(shown.view.status.data_state()) => {
                 self.refusal("not everything was read yet: ask again when the server is ready");
             }
             Some(Err(sentence)) => self.refusal(sentence),

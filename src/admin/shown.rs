@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -16,9 +17,10 @@ use crate::metrics::{Event, Metrics};
 use crate::names::WireName;
 use crate::show::explained::Explained;
 use crate::show::explaining::{self, Sought};
-use crate::status::{DataState, Status};
+use crate::status::Status;
 use crate::zone::Zone;
 
+use super::health::is_read;
 use super::route::Question;
 
 /// What is looked at.
@@ -44,8 +46,8 @@ pub struct About {
     pub alive: bool,
     /// The namespace of who asks and names none.
     pub namespace: String,
-    /// Where questions are taken.
-    pub listen: Vec<SocketAddr>,
+    /// Where questions are taken; a reload changes it.
+    pub listen: Arc<ArcSwap<Vec<SocketAddr>>>,
     /// Threads that answer.
     pub workers: usize,
 }
@@ -176,8 +178,7 @@ impl Shown {
         let begun = Instant::now();
         let reverse = self.view.zone.reverse_zones();
         let checked = Arc::new(self.view.asker.with(|known| {
-            let seen =
-                Seen { whole: self.view.status.data_state() != DataState::NotSynced, alive: self.is_alive(known) };
+            let seen = Seen { whole: is_read(self.view.status.data_state()), alive: self.is_alive(known) };
             explain::check(known, &reverse, seen)
         }));
         *lint = Some(Lint { checked: Arc::clone(&checked), made: Instant::now(), took: begun.elapsed(), serial });

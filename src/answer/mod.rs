@@ -204,7 +204,7 @@ impl Responder {
         // Once: what one response says about the data is one state of it.
         let state = self.status.data_state();
         match self.write(worker, peer, query, state, &mut response) {
-            Outcome::Answered(rcode, _) if state == DataState::Stale => {
+            Outcome::Answered(rcode, _) if matches!(state, DataState::Stale | DataState::Restored) => {
                 let sentence = self.status.sentence();
                 (response.writer.finish(rcode, true, query.edns, Some((stale(rcode), &sentence))), rcode)
             }
@@ -217,7 +217,7 @@ impl Responder {
             Outcome::NotInZone => refuse(message, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
-                let told = !sentence.is_empty() && self.tells(peer);
+                let told = !sentence.is_empty() && state == DataState::NotSynced && self.tells(peer);
                 let text = if told { sentence.as_str() } else { &self.not_synced };
                 refuse(message, rcode::SERVFAIL, (ede::NOT_READY, text))
             }
@@ -247,10 +247,13 @@ impl Responder {
         response: &mut Response<'_>,
     ) -> Outcome {
         let not_ready = state == DataState::NotSynced;
+        // A snapshot may be from before a name: what it does not know is not denied.
+        let restored = state == DataState::Restored;
         let name = &worker.name;
         let first = self.zone.look_up(name, query.qtype, |lookup| match lookup {
             Lookup::NotInZone => Step::NotInZone,
             _ if not_ready => Step::NotReady,
+            Lookup::NxDomain(..) if restored => Step::NotReady,
             lookup => {
                 let names = Names::of_question(&lookup, name);
                 match self.asks_why(name, peer, &lookup) {
@@ -276,6 +279,9 @@ impl Responder {
             Step::Circle => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
             Step::Follow(target, owner) => {
                 let (rcode, ends) = self.follow(worker, query, target, owner, response);
+                if restored && rcode == rcode::NXDOMAIN {
+                    return Outcome::NotReady;
+                }
                 Outcome::Answered(rcode, (!ends || rcode == rcode::NXDOMAIN).then_some(Open::Chain))
             }
             Step::Why(labels, apex_at) => {

@@ -147,6 +147,15 @@ struct ObjectOptions {
         default_missing_value = "true"
     )]
     simulate: Option<Simulate>,
+    /// Keep what is known of a cluster in this file, and answer from it, as stale, after a start without the API server.
+    #[arg(long, env = "HEADLESS_DNS_SNAPSHOT", value_name = "FILE")]
+    snapshot: Option<PathBuf>,
+    /// Refuse a snapshot that was not true for so long, in seconds, 1 to 31536000.
+    #[arg(
+        long, env = "HEADLESS_DNS_SNAPSHOT_MAX_AGE", value_name = "SECONDS", default_value = "86400",
+        value_parser = seconds(1, 31_536_000)
+    )]
+    snapshot_max_age: Duration,
     /// Watch this namespace of a cluster only, for which a Role is enough [default: all]; in manifests, the namespace
     /// of objects that name none [default: default]; for explain, that of who asks for a short name.
     #[arg(
@@ -288,6 +297,8 @@ impl Options {
             simulate: objects.simulated_range(),
             lame_duck: life.lame_duck.unwrap_or_else(|| default_lame_duck(&source)),
             takeover: life.takeover,
+            snapshot: objects.snapshot.clone(),
+            snapshot_max_age: objects.snapshot_max_age,
             source,
             endpoints_source: objects.endpoints_source,
             namespace: objects.namespace,
@@ -352,6 +363,7 @@ impl ObjectOptions {
             ("kubeconfig", self.kubeconfig.is_some()),
             ("context", self.context.is_some()),
             ("selector", self.selector.is_some()),
+            ("snapshot", self.snapshot.is_some()),
         ];
         let mut chosen = chosen.into_iter().filter(|(_, chosen)| *chosen).map(|(key, _)| key);
         match (chosen.next(), chosen.next()) {

@@ -54,6 +54,10 @@ pub struct Config {
     pub source: Source,
     /// Which objects say where endpoints are.
     pub endpoints_source: EndpointsSource,
+    /// The file with what was known of a cluster.
+    pub snapshot: Option<PathBuf>,
+    /// How long ago that may have been.
+    pub snapshot_max_age: Duration,
     /// The one namespace of a cluster that is watched, `None` for all; the namespace of objects in manifests that name
     /// none, `None` for `default`.
     pub namespace: Option<Box<str>>,

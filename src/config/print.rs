@@ -59,6 +59,8 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("manifests", Some(list(manifests, ManifestPath::text))),
         ("demo", Some((config.source == Source::Demo).into())),
         ("simulate", Some(config.simulate.map_or(Value::Boolean(false), |range| range.to_string().into()))),
+        ("snapshot", config.snapshot.as_ref().map(|path| path.display().to_string().into())),
+        ("snapshot-max-age", Some(number(config.snapshot_max_age.as_secs()))),
         ("namespace", config.namespace.as_deref().map(Into::into)),
         ("max-manifest-size", Some(write_octets(config.max_manifest_size).into())),
         ("endpoints-source", Some(config.endpoints_source.name().into())),

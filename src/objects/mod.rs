@@ -2,10 +2,11 @@
 //!
 //! Decoding is lenient: what can be served of an object is kept, what cannot is left out and said in a
 //! [`Skipped`]; only an object that is not of its kind at all is [`Invalid`]. Behind this file there are no strings
-//! that should be addresses, families or protocols. The JSON shapes are in `raw.rs`; what the objects mean to each
+//! that should be addresses, families or protocols. The JSON shapes are in `raw.rs`, and written again in `write.rs`; what the objects mean to each
 //! other is `cluster.rs`.
 
 mod raw;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::names::labels::{Label, LabelColumn};
 
 pub use raw::{decode, decode_text};
+pub use write::encode;
 
 /// The label that says which Service an EndpointSlice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

@@ -346,3 +346,38 @@ impl Drop for TellOnDrop {
         self.0.tell();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_turn_is_stuck() {
+        let liveness = Liveness::default();
+        let (one, two) = (liveness.pulse(), liveness.pulse());
+        assert_eq!(liveness.stuck(), 0, "they have just begun");
+        one.store(true, Ordering::Release);
+        assert_eq!(liveness.stuck(), 1);
+        // One that has ended is its parent's matter.
+        drop(two);
+        assert_eq!(liveness.stuck(), 1);
+        one.store(true, Ordering::Release);
+        assert_eq!(liveness.stuck(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_address_can_stop_alone() {
+        let all = Stop::default();
+        let (one, other) = (all.child(), all.child());
+        one.tell();
+        one.wait().await;
+        assert!(one.told() && !other.told() && !all.told());
+        all.leave();
+        other.wait_for(Phase::Leaving).await;
+        assert!(!other.told());
+        let waits = async { other.wait().await };
+        let tells = async { all.hand_over() };
+        tokio::join!(waits, tells);
+        assert!(other.is_handed_over());
+    }
+}

@@ -119,7 +119,7 @@ pub struct Live {
     follows: BTreeMap<Resource, Follow>,
     dirty: HashSet<Contributor>,
     synced: bool,
-    /// Another was broken off: the zone holds what it published, and is answered from meanwhile.
+    /// Another was broken off, or a snapshot read: the zone holds what it published, and is answered from meanwhile.
     resumed: bool,
     /// When it began.
     since: Option<Instant>,
@@ -202,7 +202,9 @@ impl Live {
             self.sync_if_settled(now);
         }
         // First the sentence, then the state that answers say it in.
-        if !self.synced && self.resumed {
+        if !self.synced && self.status.data_state() == DataState::Restored {
+            // What the snapshot said of its age stands.
+        } else if !self.synced && self.resumed {
             let seconds = (now - *self.since.get_or_insert(now)).as_secs();
             self.status.set_sentence(Finding::Stale { seconds }.brief());
         } else if !self.synced {
@@ -407,7 +409,71 @@ fn log_change(follow: &Follow, old: &WatchState) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Options;
     use super::*;
+    use crate::names::reverse::ReverseZones;
+    use crate::names::{ServiceKey, WireName, service_key};
+    use crate::objects::{Labels, Service, ServiceKind};
+    use crate::rules::Rules;
+    use crate::zone::{Settings, Zone};
+
+    /// A cluster of these Services, listed and followed by a new one that goes on with what there is.
+    fn follow(publisher: Publisher, status: &Arc<Status>, services: &[&str]) -> Live {
+        let followed = Followed { resource: Resource::Services, name: "services", required: true };
+        let mut live = Live::new(publisher, Arc::clone(status), Arc::default(), &[followed], Duration::MAX, 100);
+        let (reply, _swept) = oneshot::channel();
+        let mut updates = vec![Update::Begin(Resource::Services, false)];
+        for name in services {
+            let service = Service {
+                key: ObjectRef::new("default", name),
+                kind: ServiceKind::Headless,
+                publish_not_ready: false,
+                selector: Labels::default(),
+                ports: Vec::new(),
+                families: Vec::new(),
+            };
+            updates.push(Update::Apply(Box::new(Object::Service(service)), Vec::new()));
+        }
+        updates.push(Update::End { resource: Resource::Services, confirmed: true, reply });
+        updates.push(Update::Connected(Resource::Services));
+        live.take(updates, Instant::now());
+        live
+    }
+
+    #[tokio::test]
+    async fn what_was_broken_off_between_cluster_and_zone_is_published() {
+        let apex = WireName::parse("cluster.local").unwrap();
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let publisher =
+            Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default());
+        let (zone, status) = (publisher.zone(), Arc::new(Status::default()));
+        let known = || ["a", "b", "c"].map(|name| zone.knows(ServiceKey(&service_key("default", name).unwrap())));
+        assert!(follow(publisher.again(), &status, &["a", "b"]).is_synced());
+        assert_eq!(known(), [true, true, false]);
+        // What ended between a change of the cluster and its publication: nobody else knows that it is to be published.
+        publisher.cluster_mut().delete(Resource::Services, &ObjectRef::new("default", "a"));
+        let waiting = Live::new(publisher.again(), Arc::clone(&status), Arc::default(), &[], Duration::MAX, 100);
+        assert!(waiting.resumed && !waiting.is_synced());
+        assert!(follow(publisher.again(), &status, &["b", "c"]).is_synced());
+        assert_eq!(known(), [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn while_all_is_read_again_answers_are_stale() {
+        let apex = WireName::parse("cluster.local").unwrap();
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let publisher =
+            Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default());
+        let status = Arc::new(Status::default());
+        follow(publisher.again(), &status, &[]).tick(Instant::now());
+        assert_eq!(status.data_state(), DataState::Current);
+        let followed = Followed { resource: Resource::Services, name: "services", required: true };
+        let new = || Live::new(publisher.again(), Arc::clone(&status), Arc::default(), &[followed], Duration::MAX, 100);
+        new().tick(Instant::now());
+        assert_eq!(status.data_state(), DataState::Stale);
+        follow(publisher.again(), &status, &[]).tick(Instant::now());
+        assert_eq!(status.data_state(), DataState::Current);
+    }
 
     #[test]
     fn what_is_too_much_to_believe_at_once() {

@@ -7,6 +7,7 @@
 pub mod kubernetes;
 pub mod live;
 pub mod manifests;
+pub mod snapshot;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -69,6 +70,11 @@ impl Publisher {
     /// The same cluster and the same zone, for who goes on where another was broken off. One of them may publish.
     pub fn again(&self) -> Self {
         Self { cluster: Arc::clone(&self.cluster), zone: Arc::clone(&self.zone), options: self.options.clone() }
+    }
+
+    /// Every object that is known.
+    fn objects(&self) -> Vec<Object> {
+        self.cluster().objects()
     }
 
     /// Everyone who could have contributed to what is published, or could contribute now.

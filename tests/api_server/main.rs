@@ -909,6 +909,85 @@ async fn a_cluster_is_read_once_and_served() {
     assert!(banner.contains(&format!("source  {url}/")) && banner.contains("with 1 Services"), "{banner}");
 }
 
+/// A server that is ended with its value.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Code and extended error of the answer for a Service of the namespace `default`; none if nothing comes soon.
+fn ask_at(port: u16, name: &str) -> Option<(u8, Option<u16>)> {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    let name = common::wire(&format!("{name}.default.svc.cluster.local"));
+    socket.send(&common::query(9, &name, 1, Some(1232))).ok()?;
+    let mut response = [0; 2048];
+    let length = socket.recv(&mut response).ok()?;
+    Some((response[3] & 0x0f, common::extended(&response[..length]).map(|(code, _)| code)))
+}
+
+/// `--snapshot`: what is in it is answered as stale, what is not is not denied, and the cluster has the last word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_api_server_answers_from_the_snapshot() {
+    const STALE: Option<u16> = Some(3);
+    const NOT_READY: Option<u16> = Some(14);
+    let fake = cluster();
+    add(&fake, "gone", "10.1.0.9");
+    let url = fake.listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("config"), kubeconfig(&url, &json!({})).to_string()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = || {
+        let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_headless-dns"));
+        serve.env_clear().args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--kubeconfig", &path("config")]);
+        serve.args(["--snapshot", &path("snapshot")]).stdout(std::process::Stdio::null());
+        Running(serve.stderr(std::fs::File::create(path("log")).unwrap()).spawn().unwrap())
+    };
+    let log = || std::fs::read_to_string(path("log")).unwrap();
+    let first = start();
+    until(seconds(20), || ask_at(port, "web") == Some((NOERROR, None))).await;
+    until(seconds(20), || std::fs::exists(path("snapshot")).unwrap()).await;
+    drop(first);
+
+    fake.fault(|_| Some(Fault::Status(503)));
+    fake.delete(SLICES, slice("gone", "gone", "10.1.0.9"));
+    fake.delete(SERVICES, service("gone"));
+    add(&fake, "new", "10.1.0.10");
+    let begun = std::time::Instant::now();
+    let second = start();
+    until(seconds(20), || ask_at(port, "web").is_some()).await;
+    println!("answers from a snapshot after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < seconds(2), "it does not wait for the API server");
+    for _ in 0..5 {
+        assert_eq!(ask_at(port, "web"), Some((NOERROR, STALE)), "{}", log());
+        assert_eq!(ask_at(port, "gone"), Some((NOERROR, STALE)));
+        assert_eq!(ask_at(port, "new"), Some((SERVFAIL, NOT_READY)));
+        assert_eq!(ask_at(port, "never"), Some((SERVFAIL, NOT_READY)));
+        sleep(Duration::from_millis(300)).await;
+    }
+    assert!(log().contains("answers from a snapshot that was true "), "{}", log());
+    fake.heal();
+    until(seconds(60), || ask_at(port, "new") == Some((NOERROR, None))).await;
+    until(seconds(20), || ask_at(port, "web") == Some((NOERROR, None))).await;
+    for name in ["gone", "never"] {
+        assert_eq!(ask_at(port, name).map(|(code, _)| code), Some(NXDOMAIN), "{name}");
+    }
+    drop(second);
+
+    // One that cannot be used is said once, and otherwise as if it were not there.
+    std::fs::write(path("snapshot"), "damaged").unwrap();
+    fake.fault(|_| Some(Fault::Status(503)));
+    let _third = start();
+    until(seconds(20), || ask_at(port, "web") == Some((SERVFAIL, NOT_READY))).await;
+    assert!(log().contains("is not used: it is no snapshot, or of another version of headless-dns"), "{}", log());
+}
+
 /// D18: the command reads Pods with its caller's kubeconfig, where that allows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_an_address_is_explained() {

@@ -62,7 +62,7 @@ impl Manager {
             match liveness.stuck() {
                 0 => tell(&[NotifyState::Watchdog]),
                 stuck => {
-                    tracing::error!("{stuck} threads that answer are stuck: the service manager is not told to wait")
+                    tracing::error!("{stuck} threads that answer are stuck, which the service manager is to end");
                 }
             }
         }

@@ -19,9 +19,12 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch as watching};
+use tokio::time::timeout;
 
 use super::{Opened, cluster, open};
 use crate::admin::{self, About, View};
@@ -31,8 +34,9 @@ use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
 use crate::serve::takeover::{self, Handout, Offer, Predecessor};
 use crate::serve::{Inherited, Limits, Listeners, Server, Stop};
-use crate::source::ManifestSource;
 use crate::source::manifests::Watcher;
+use crate::source::snapshot::{Restored, Snapshot};
+use crate::source::{ManifestSource, Publisher};
 use crate::status::Status;
 
 use life::{End, Life};
@@ -62,14 +66,15 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     // From here on a signal is an event, and no longer the end of the process.
     let signals = Signals::new()?;
     let manager = Manager::new();
-    let Sockets { listeners, listening, predecessor } = sockets(&config).await?;
+    let Sockets { listeners, activated, listening, predecessor } = sockets(&config).await?;
     let admin = admin::Listeners::bind(config.admin.address, config.admin.api)?;
     let receive_buffer = listeners.receive_buffer();
     let addresses = listeners.addresses();
     // Before the first reading, so that no change falls between.
     let watcher = watch(&config);
-    let source = open(&config, &addresses).await?;
+    let mut source = open(&config, &addresses).await?;
     let (zone, status, metrics) = (source.zone(), Arc::new(Status::default()), Arc::new(Metrics::default()));
+    let snapshot = restore(&config, &mut source, &status);
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(&config));
     let responder = Arc::new(responder.explaining(source.asker(), config.explain_to.clone()));
 
@@ -82,6 +87,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         metrics: Arc::clone(&metrics),
         about: about(&config, &from, &addresses),
     };
+    let shown = Arc::clone(&view.about.listen);
     let mut looked_at = pin!(admin.serve(view, admin::Limits::default()));
 
     let (stop, handout) = (Stop::default(), Handout::default());
@@ -108,10 +114,11 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let (synced, is_synced) = watching::channel(false);
     let (again, asked_again) = mpsc::unbounded_channel();
     let path = config.takeover.clone();
-    let place = Place { predecessor, synced: is_synced.clone(), begin, answering, path, handout: handout.clone() };
+    let place =
+        Place { predecessor, activated, synced: is_synced.clone(), begin, answering, path, handout: handout.clone() };
     let reading = Reading { source, config: config.clone(), watcher, again: asked_again, synced };
     let reading = reading.read(Arc::clone(&status), Arc::clone(&metrics));
-    let running = Running { config, listening, responder, zone, filter, changes };
+    let running = Running { config, listening, shown, responder, zone, filter, changes };
     let mut life = Life {
         running,
         signals,
@@ -131,6 +138,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         read = reading => read.map(|never| match never {}),
         lived = life.live(is_synced, again) => lived,
         looked_at = &mut looked_at => return looked_at.and_then(|()| bail!("stopped answering over HTTP")),
+        never = keep(snapshot, &status) => match never {},
         never = manager.keep_watch(&liveness) => match never {},
     };
     status.set_leaving();
@@ -148,9 +156,15 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How long what is queued in sockets of the service manager may wait for the first reading, which mostly takes less.
+/// Then it is better answered with SERVFAIL than not at all.
+const QUEUED: Duration = Duration::from_secs(1);
+
 /// The sockets, and who has them too.
 struct Sockets {
     listeners: Listeners,
+    /// They are of the service manager.
+    activated: bool,
     /// What was asked for, and what it became.
     listening: Vec<(SocketAddr, SocketAddr)>,
     predecessor: Option<Predecessor>,
@@ -162,7 +176,8 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
     let wanted = config.listen.addresses.iter().filter(|address| !config.listen.is_default || has(address));
     let mut wanted: Vec<SocketAddr> = wanted.copied().collect();
     let given = Inherited::from_service_manager()?;
-    if given.count() > 0 {
+    let activated = given.count() > 0;
+    if activated {
         if config.listen.is_default {
             wanted.clear();
         }
@@ -170,7 +185,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
         tracing::info!(sockets = given.count(), addresses = ?given.addresses(), "sockets of the service manager");
     }
     let asked = match &config.takeover {
-        Some(path) if given.count() == 0 => takeover::ask(path).await?,
+        Some(path) if !activated => takeover::ask(path).await?,
         _ => None,
     };
     let (predecessor, inherited) = asked.map_or((None, given), |(predecessor, sockets)| (Some(predecessor), sockets));
@@ -183,7 +198,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
     }
     let listeners = Listeners::inherit(inherited, &wanted, config.workers.get())?;
     let listening = wanted.into_iter().zip(listeners.addresses()).collect();
-    Ok(Sockets { listeners, listening, predecessor })
+    Ok(Sockets { listeners, activated, listening, predecessor })
 }
 
 /// Whether this machine has an address.
@@ -191,9 +206,42 @@ fn has(address: &SocketAddr) -> bool {
     UdpSocket::bind((address.ip(), 0)).is_ok()
 }
 
+/// A snapshot, and who knows what is to be in it.
+type Kept = Option<(Snapshot, Publisher)>;
+
+/// Answers from the snapshot, until everything was read.
+fn restore(config: &Config, source: &mut Opened, status: &Status) -> Kept {
+    let (Some(path), Opened::Cluster(access, publisher)) = (&config.snapshot, &mut *source) else { return None };
+    let (server, namespace) = (&access.server, config.namespace.as_deref().unwrap_or("*"));
+    let selector = match &config.source {
+        Source::Cluster { selector: Some(selector), .. } => selector,
+        _ => "",
+    };
+    // A blank would end a field of the snapshot's first line; this is its last.
+    let scope = format!("{server} {namespace} {} {selector}", config.endpoints_source.name());
+    let snapshot = Snapshot { path: path.clone(), max_age: config.snapshot_max_age, scope };
+    match snapshot.restore(publisher, status) {
+        Ok(Some(Restored { objects, age })) => {
+            let age = age.as_secs();
+            tracing::info!(objects, "answers from a snapshot that was true {age} s ago, until everything was read");
+        }
+        Ok(None) => tracing::info!("there is no snapshot yet: {}", path.display()),
+        Err(error) => tracing::warn!("{error:#}"),
+    }
+    Some((snapshot, publisher.again()))
+}
+
+async fn keep(snapshot: Kept, status: &Status) -> Infallible {
+    match snapshot {
+        Some((snapshot, publisher)) => snapshot.keep(&publisher, status).await,
+        None => pending().await,
+    }
+}
+
 /// The place of this process among those that answer on the same sockets, one after the other.
 struct Place {
     predecessor: Option<Predecessor>,
+    activated: bool,
     synced: watching::Receiver<bool>,
     /// Has the sockets read.
     begin: oneshot::Sender<()>,
@@ -206,10 +254,15 @@ struct Place {
 impl Place {
     /// Takes the place of the predecessor, and returns when a successor has taken this one.
     async fn hold(self) -> anyhow::Result<()> {
-        let Self { predecessor, synced, begin, answering, path, handout } = self;
+        let Self { predecessor, activated, mut synced, begin, answering, path, handout } = self;
         let predecessor = match predecessor {
             Some(predecessor) => until_its_turn(predecessor, synced).await,
-            None => None,
+            None => {
+                if activated {
+                    let _ = timeout(QUEUED, synced.wait_for(|synced| *synced)).await;
+                }
+                None
+            }
         };
         // Whoever does not hear has ended, and this with it.
         let _ = begin.send(());
@@ -287,7 +340,7 @@ impl Reading {
                             if read.await.is_ok() {
                                 synced.send_replace(true);
                             }
-                            pending().await
+                            pending::<()>().await;
                         };
                         tokio::select! { () = cluster.follow(publisher, status, &metrics, sender) => {}, () = tell => {} }
                     }
@@ -348,7 +401,7 @@ fn about(config: &Config, from: &str, listen: &[SocketAddr]) -> About {
         source: from.to_owned(),
         alive: matches!(config.source, Source::Cluster { .. }) || config.simulate.is_some(),
         namespace: config.namespace.as_deref().unwrap_or("default").to_owned(),
-        listen: listen.to_vec(),
+        listen: Arc::new(ArcSwap::from_pointee(listen.to_vec())),
         workers: config.workers.get(),
     }
 }

@@ -56,7 +56,7 @@ mod tests {
                 match done {
                     Some(done) => {
                         let _ = done.send(Instant::now());
-                        std::future::pending().await
+                        std::future::pending::<()>().await;
                     }
                     None => panic!("on purpose"),
                 }

@@ -1,0 +1,159 @@
+//! Trimmed objects as the Kubernetes API writes them: what [`super::decode`] reads back as the same object.
+//!
+//! Only what was kept is written, and nothing that is never watched: this is for a snapshot of a cluster, and no
+//! manifest to apply.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    Endpoint, EndpointPort, EndpointSlice, Endpoints, Family, Labels, Object, ObjectRef, Pod, PodSpec, Protocol,
+    SERVICE_NAME_LABEL, Service, ServiceKind, ServicePort, StatefulSet, TargetPort,
+};
+
+/// The object; `None` for a kind that is never watched.
+pub fn encode(object: &Object) -> Option<Value> {
+    Some(match object {
+        Object::Namespace(name) => json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        Object::Service(one) => whole("v1", "Service", &one.key, None, "spec", service(one)),
+        Object::EndpointSlice(slice) => endpoint_slice(slice),
+        Object::Endpoints(one) => whole("v1", "Endpoints", &one.key, None, "subsets", subsets(one)),
+        Object::Pod(pod) => pod_with_status(pod),
+        Object::StatefulSet(set) => whole("apps/v1", "StatefulSet", &set.key, None, "spec", stateful_set(set)),
+        Object::Workload(_) => return None,
+    })
+}
+
+fn whole(version: &str, kind: &str, key: &ObjectRef, labels: Option<Value>, field: &str, value: Value) -> Value {
+    let mut metadata = json!({"name": key.name, "namespace": key.namespace});
+    if let Some(labels) = labels {
+        metadata["labels"] = labels;
+    }
+    json!({"apiVersion": version, "kind": kind, "metadata": metadata, field: value})
+}
+
+fn labels(labels: &Labels) -> Value {
+    labels.iter().map(|(key, value)| (key.to_string(), json!(value))).collect::<Map<_, _>>().into()
+}
+
+fn service(service: &Service) -> Value {
+    let mut spec = json!({
+        "publishNotReadyAddresses": service.publish_not_ready,
+        "selector": labels(&service.selector),
+        "ports": service.ports.iter().map(service_port).collect::<Vec<_>>(),
+        "ipFamilies": service.families.iter().map(|family| match family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }).collect::<Vec<_>>(),
+    });
+    match &service.kind {
+        ServiceKind::Headless => spec["clusterIP"] = json!("None"),
+        ServiceKind::ExternalName(name) => {
+            spec["type"] = json!("ExternalName");
+            spec["externalName"] = json!(name);
+        }
+        ServiceKind::ClusterIp(addresses) => {
+            spec["clusterIP"] = json!(addresses.first().map(ToString::to_string).unwrap_or_default());
+            spec["clusterIPs"] = addresses.iter().map(ToString::to_string).collect();
+        }
+    }
+    spec
+}
+
+fn service_port(port: &ServicePort) -> Value {
+    let target = match &port.target {
+        TargetPort::Number(number) => json!(number),
+        TargetPort::Name(name) => json!(name),
+    };
+    json!({"name": port.name, "protocol": protocol(port.protocol), "port": port.number, "targetPort": target})
+}
+
+fn endpoint_port(port: &EndpointPort) -> Value {
+    json!({"name": port.name, "protocol": protocol(port.protocol), "port": port.number})
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}
+
+fn endpoint_slice(slice: &EndpointSlice) -> Value {
+    let owner = slice.service.as_ref().map(|service| json!({SERVICE_NAME_LABEL: service}));
+    let key = &slice.key;
+    let rows: Vec<Value> = slice.endpoints().map(|endpoint| row(&endpoint)).collect();
+    let mut object = whole("discovery.k8s.io/v1", "EndpointSlice", key, owner, "endpoints", rows.into());
+    object["addressType"] = json!(match slice.family() {
+        _ if slice.fqdn => "FQDN",
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    });
+    object["ports"] = slice.ports.iter().map(endpoint_port).collect();
+    object
+}
+
+fn row(endpoint: &Endpoint<'_>) -> Value {
+    let conditions = endpoint.conditions;
+    let mut row = json!({
+        "addresses": [endpoint.address.to_string()],
+        "conditions": {
+            "ready": conditions.ready(),
+            "serving": conditions.serving(),
+            "terminating": conditions.terminating(),
+        },
+    });
+    name(&mut row, endpoint);
+    row
+}
+
+/// The hostname, and the Pod.
+fn name(row: &mut Value, endpoint: &Endpoint<'_>) {
+    if let Some(hostname) = &endpoint.hostname {
+        row["hostname"] = hostname.to_string().into();
+    }
+    if let Some(pod) = &endpoint.pod {
+        row["targetRef"] = json!({"kind": "Pod", "name": pod.to_string()});
+    }
+}
+
+fn subsets(endpoints: &Endpoints) -> Value {
+    let subset = |slice: &EndpointSlice| {
+        let addresses = |ready: bool| -> Vec<Value> {
+            let rows = slice.endpoints().filter(|endpoint| endpoint.conditions.ready() == ready);
+            let address = |endpoint: Endpoint<'_>| {
+                let mut address = json!({"ip": endpoint.address.to_string()});
+                name(&mut address, &endpoint);
+                address
+            };
+            rows.map(address).collect()
+        };
+        let ports: Vec<Value> = slice.ports.iter().map(endpoint_port).collect();
+        json!({"addresses": addresses(true), "notReadyAddresses": addresses(false), "ports": ports})
+    };
+    endpoints.slices.iter().map(subset).collect()
+}
+
+fn stateful_set(set: &StatefulSet) -> Value {
+    json!({
+        "serviceName": set.service_name,
+        "replicas": set.replicas,
+        "ordinals": {"start": set.start},
+        "podManagementPolicy": if set.parallel { "Parallel" } else { "OrderedReady" },
+        "selector": {"matchLabels": labels(&set.selector)},
+        "template": {"metadata": {"labels": labels(&set.template.labels)}, "spec": pod_spec(&set.template.spec)},
+    })
+}
+
+fn pod_spec(spec: &PodSpec) -> Value {
+    let port = |port: &EndpointPort| json!({"name": port.name, "protocol": protocol(port.protocol), "containerPort": port.number});
+    let ports: Vec<Value> = spec.ports.iter().map(port).collect();
+    json!({"hostname": spec.hostname, "subdomain": spec.subdomain, "containers": [{"ports": ports}]})
+}
+
+/// As much of a Pod as is kept of one: its addresses, and whether it has finished.
+fn pod_with_status(pod: &Pod) -> Value {
+    let ips: Vec<Value> = pod.addresses.iter().map(|address| json!({"ip": address.to_string()})).collect();
+    let phase = if pod.finished { "Succeeded" } else { "Running" };
+    whole("v1", "Pod", &pod.key, None, "status", json!({"podIPs": ips, "phase": phase}))
+}
