@@ -5,7 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -610,5 +612,44 @@ async fn who_does_not_take_the_answer_is_cut() {
         let mut octets = Vec::new();
         let _ = timeout(PATIENCE, stream.read_to_end(&mut octets)).await.expect("it is closed");
         assert!(!octets.ends_with(b"0\r\n\r\n"), "it did not get all");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_says_no_at_once_when_it_is_told_to_end() {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    let line = "serve --demo --listen 127.0.0.1:0 --admin 127.0.0.1:0 --lame-duck 600 --log off";
+    let mut child = Started(command.env_clear().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap());
+    let banner = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let address = tokio::task::spawn_blocking(|| {
+        let mut addresses =
+            banner.filter_map(|line| Some(line.ok()?.strip_prefix("admin   http://")?.parse().unwrap()));
+        addresses.next().expect("it says where it is looked at")
+    });
+    let address = timeout(PATIENCE, address).await.expect("it says it in time").unwrap();
+    let server = Server { address, status: Arc::default(), running: JoinSet::new() };
+    assert_eq!(server.get("/readyz").await, (200, "ok\n".into()));
+    assert!(server.get("/").await.1.contains("the built-in example"));
+    let pid = child.0.id().to_string();
+    let tell = || assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    tell();
+    let unready = async {
+        while server.get("/readyz").await.0 != 503 {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    timeout(PATIENCE, unready).await.expect("it is not ready any more");
+    assert_eq!(server.get("/livez").await.0, 200, "and it lives");
+    tell();
+    let ended = tokio::task::spawn_blocking(move || child.0.wait());
+    assert!(timeout(PATIENCE, ended).await.expect("a second signal ends it").unwrap().unwrap().success());
+}
+
+/// It does not outlive its test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
     }
 }
