@@ -46,7 +46,8 @@ fn what_is_shown() {
         ("--help", "Usage: headless-dns <COMMAND>"),
         ("serve --help", "[env: HEADLESS_DNS_ZONE_ALIAS=]"),
         ("records --help", "-o, --output <FORMAT>"),
-        ("explain --help", "--server <ADDR[:PORT]>"),
+        ("explain --help", "--server <[http://]ADDR[:PORT]>"),
+        ("records --help", "--server <http://ADDR[:PORT]>"),
         ("check --help", "--strict"),
         ("config --help", "print"),
         ("completions bash", "complete -F _headless__dns"),
@@ -193,7 +194,7 @@ fn the_example_file_has_every_key_at_its_default() {
         assert!(!of_a_cluster.contains(&format!("{key} is not set")), "{of_a_cluster}");
     }
     let defaults = run(&mut program("config print")).output;
-    let examples = ["zone-alias", "reverse", "ns-address", "service", "manifests", "namespace", "workers"];
+    let examples = ["zone-alias", "reverse", "ns-address", "service", "manifests", "namespace", "workers", "admin-api"];
     for (line, default) in without_comments(&example.output).iter().zip(without_comments(&defaults)) {
         let key = line.split(" = ").next().unwrap();
         assert!(examples.contains(&key) || *line == default, "the example has {line}, the default is {default}");
