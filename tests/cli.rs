@@ -188,13 +188,23 @@ fn the_example_file_has_every_key_at_its_default() {
         assert_eq!(shown.errors, "");
         shown
     };
-    let example = without(&["kubeconfig", "context", "selector"]);
+    let example = without(&["kubeconfig", "context", "selector", "snapshot ="]);
     let of_a_cluster = without(&["manifests"]).output;
-    for key in ["kubeconfig", "context", "selector"] {
+    for key in ["kubeconfig", "context", "selector", "snapshot"] {
         assert!(!of_a_cluster.contains(&format!("{key} is not set")), "{of_a_cluster}");
     }
     let defaults = run(&mut program("config print")).output;
-    let examples = ["zone-alias", "reverse", "ns-address", "service", "manifests", "namespace", "workers", "admin-api"];
+    let examples = [
+        "zone-alias",
+        "reverse",
+        "ns-address",
+        "service",
+        "manifests",
+        "namespace",
+        "workers",
+        "takeover",
+        "admin-api",
+    ];
     for (line, default) in without_comments(&example.output).iter().zip(without_comments(&defaults)) {
         let key = line.split(" = ").next().unwrap();
         assert!(examples.contains(&key) || *line == default, "the example has {line}, the default is {default}");
@@ -202,7 +212,7 @@ fn the_example_file_has_every_key_at_its_default() {
     let known = defaults.lines().count();
     assert_eq!(keys.len(), known, "one line for each of the {known} keys: {keys:#?}");
     let left_out: Vec<_> = example.output.lines().filter(|line| line.contains("# default")).collect();
-    assert_eq!(left_out.len(), 3, "every other key stands in the file: {left_out:#?}");
+    assert_eq!(left_out.len(), 4, "every other key stands in the file: {left_out:#?}");
 }
 
 /// The lines of a configuration without where each came from.

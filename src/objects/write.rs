@@ -28,7 +28,9 @@ fn whole(version: &str, kind: &str, key: &ObjectRef, labels: Option<Value>, fiel
     if let Some(labels) = labels {
         metadata["labels"] = labels;
     }
-    json!({"apiVersion": version, "kind": kind, "metadata": metadata, field: value})
+    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
+    object[field] = value;
+    object
 }
 
 fn labels(labels: &Labels) -> Value {

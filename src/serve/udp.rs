@@ -103,7 +103,9 @@ impl Threads {
         let ending = Ending(number, self.ending.clone());
         let body = move || {
             let _ending = ending;
-            run(&mut Loop { socket: &socket, address, kept, responder: &responder, worker, drops: 0, pulse }, &stop);
+            // Of an inherited socket the count is that of all who had it.
+            let drops = sys::drops(&socket).unwrap_or(0);
+            run(&mut Loop { socket: &socket, address, kept, responder: &responder, worker, drops, pulse }, &stop);
         };
         let builder = thread::Builder::new().name(format!("udp-{number}"));
         let handle = builder.spawn(body).context("cannot start a thread that answers UDP")?;

@@ -30,7 +30,7 @@ pub const EVERY: Duration = Duration::from_secs(30);
 /// What each begins with, and the version of the form.
 const MAGIC: &str = "headless-dns-snapshot 1";
 /// More than a cluster of the largest size, and less than a machine has.
-const LARGEST: u64 = 4 << 30;
+const LARGEST: u64 = 1 << 30;
 
 /// A file with what was known of a cluster.
 #[derive(Clone, Debug)]
