@@ -49,7 +49,8 @@
 //! # Reading order
 //!
 //! [`names`] (what a name can be), [`records`] (what a Service answers), [`zone`] (how it is found), [`answer`] (what
-//! goes out); then [`cluster`] and [`source`] (where it comes from), [`explain`] (why not), [`serve`] (sockets).
+//! goes out); then [`cluster`] and [`source`] (where it comes from), [`explain`] (why not), [`serve`] (sockets); [`admin`] (who
+//! looks at it), [`show`] (what is shown).
 //! `tests/rows.md` is the table of rules whose ids the code cites, `tests/scenarios/` shows each; `tests/causes.md` and
 //! `tests/causes/` are the same for reasons.
 //!
@@ -68,9 +69,10 @@
 //! | libc, socket2 | `recvmmsg` and `sendmmsg`; socket options |
 //! | serde, serde_json, serde-saphyr | manifests: JSON, YAML |
 //! | notify | says when a manifest changed |
+//! | hyper | HTTP for probes and people (`admin`) |
 //! | kube | configuration, authentication and TLS of a Kubernetes API server (`source/kubernetes/`) |
 //! | k8s-openapi | kube does not build without a version of it; nothing of it is named |
-//! | http, http-body-util, hyper-util, tower | the requests under kube, without its retry and trace layers |
+//! | http, http-body-util, hyper-util, tower | the requests under kube, without its retry and trace layers; those of commands to a server |
 //! | fastrand | jitter of pauses and deadlines |
 //! | ipnet | networks in options and reverse zones |
 //! | clap, clap_complete, toml | flags, completions, the configuration file |
@@ -97,6 +99,7 @@ pub mod records;
 pub mod rtype;
 pub mod rules;
 pub mod serve;
+pub mod show;
 pub mod simulate;
 pub mod source;
 pub mod status;

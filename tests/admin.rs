@@ -5,16 +5,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use headless_dns::admin::{Limits, Listeners, View};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::Rules;
+use arc_swap::ArcSwap;
+use headless_dns::admin::{About, Limits, Listeners, View};
+use headless_dns::cli::{self, Invocation};
+use headless_dns::commands::open_manifests;
 use headless_dns::status::{Status, WatchState, WatchStatus};
-use headless_dns::zone::{Settings, Zone};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -38,23 +40,54 @@ struct Server {
 }
 
 impl Server {
+    /// One that looks at the built-in example, and has not said yet that it was read.
     fn start(limits: Limits) -> Self {
-        Self::at("127.0.0.1:0", limits)
+        Self::of("--demo", "127.0.0.1:0", limits)
     }
 
-    fn at(address: &str, limits: Limits) -> Self {
+    /// One that looks at the objects of a command line, with everything read.
+    fn reading(line: &str) -> Self {
+        let server = Self::of(line, "127.0.0.1:0", limits());
+        server.status.set_synced();
+        server
+    }
+
+    fn of(line: &str, address: &str, limits: Limits) -> Self {
+        let args = ["headless-dns", "serve"].into_iter().chain(line.split_whitespace());
+        let Ok(Invocation::Serve(config)) = cli::read(args.map(Into::into)) else { panic!("{line}") };
+        let mut source = open_manifests(&config, &config.listen.addresses);
+        source.load();
+        let about = About {
+            source: "tests & <things>".into(),
+            alive: config.simulate.is_some(),
+            namespace: "default".into(),
+            listen: Arc::new(ArcSwap::from_pointee(config.listen.addresses.clone())),
+            workers: 2,
+        };
+        let status = Arc::<Status>::default();
+        let (zone, asker) = (source.zone(), source.asker());
+        let view = View { zone, asker, status: Arc::clone(&status), metrics: Arc::default(), about };
         let listeners = Listeners::bind(Some(address.parse().unwrap()), None).unwrap();
-        let (address, status) = (listeners.addresses()[0], Arc::<Status>::default());
+        let address = listeners.addresses()[0];
         let mut running = JoinSet::new();
-        let apexes = vec![WireName::parse("cluster.local").unwrap()];
-        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
-        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-        running.spawn(listeners.serve(View { zone, status: Arc::clone(&status), metrics: Arc::default() }, limits));
+        running.spawn(listeners.serve(view, limits));
         Self { address, status, running }
     }
 
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A connection that asks for a large zone, and reads nothing but the beginning of what comes.
+    async fn ask_and_read_nothing(&self) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(self.address).await.unwrap();
+        stream.write_all(b"GET /api/v1/records?o=json HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut first = [0; 16];
+        timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
+        assert!(first.starts_with(b"HTTP/1.1 200"));
+        stream
     }
 
     /// The response to GET over a connection of its own: its code and its body.
@@ -81,11 +114,28 @@ async fn read_all(stream: &mut TcpStream) -> String {
     String::from_utf8(octets).unwrap()
 }
 
+/// The body of a chunked response (RFC 9112 section 7.1).
+fn unchunked(body: &str) -> String {
+    let (mut rest, mut text) = (body, String::new());
+    loop {
+        let (size, after) = rest.split_once("\r\n").unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return text;
+        }
+        text.push_str(&after[..size]);
+        rest = &after[size + 2..];
+    }
+}
+
 async fn read_response(stream: &mut TcpStream) -> (u16, String, String) {
     let text = read_all(stream).await;
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?} is a response"));
     let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (code, head.to_ascii_lowercase(), body.to_owned())
+    let head = head.to_ascii_lowercase();
+    let body =
+        if head.contains("transfer-encoding: chunked") && !body.is_empty() { unchunked(body) } else { body.into() };
+    (code, head, body)
 }
 
 /// One response on a connection that stays open: it has a body of known length.
@@ -140,7 +190,7 @@ async fn metrics_in_the_form_that_is_asked_for() {
     let server = Server::start(limits());
     let (code, head, body) = server.ask("GET", "/metrics", "").await;
     assert!(code == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
-    assert!(body.contains("\ncoredns_build_info{") && body.contains("\nheadless_dns_ready 0"), "{body}");
+    assert!(body.contains("\ncoredns_build_info{") && body.contains("\nheadless_dns_ready"), "{body}");
     let fields = "Accept: application/openmetrics-text;version=1.0.0\r\n";
     let (_, head, body) = server.ask("GET", "/metrics", fields).await;
     assert!(head.contains("application/openmetrics-text") && body.ends_with("# EOF\n"), "{head}");
@@ -264,10 +314,23 @@ async fn a_head_that_is_too_large_is_refused() {
 async fn two_processes_hand_over_one_port() {
     let mut old = Server::start(limits());
     assert_eq!(old.get("/livez").await.0, 200);
-    let new = Server::at(&old.address.to_string(), limits());
+    let new = Server::of("--demo", &old.address.to_string(), limits());
     new.status.set_synced();
     old.running.shutdown().await;
-    assert_eq!(new.get("/readyz").await, (200, "ok\n".into()));
+    // What the kernel had queued for the old one ends with it; who asks again is answered by the new one.
+    let answered = async {
+        loop {
+            let mut stream = new.connect().await;
+            let request = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let _ = stream.write_all(request.as_bytes()).await;
+            let said = read_all(&mut stream).await;
+            if !said.is_empty() {
+                return said;
+            }
+        }
+    };
+    let said = timeout(PATIENCE, answered).await.expect("the new one answers");
+    assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("\r\n\r\nok\n"), "{said}");
 }
 
 #[tokio::test]
@@ -280,4 +343,326 @@ async fn an_address_that_is_taken_is_one_sentence() {
     let said = format!("{:#}", Listeners::bind(None, Some("192.0.2.1:0".parse().unwrap())).unwrap_err());
     let expected = "cannot listen on 192.0.2.1:0 over HTTP (--admin-api): this host has no such address";
     assert!(said.starts_with(expected), "{said}");
+}
+
+const SEED_3: &str = "--manifests tests/scenarios/seed-3.yaml --simulate";
+const SEED_3_NAME: &str = "myapp-0.myapp-svc.default.svc.cluster.local";
+
+/// The output of the program with the words of `line`, and its exit status.
+async fn run(line: &str) -> (i32, String) {
+    let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(line.split_whitespace());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_explanation_is_that_of_the_command() {
+    let server = Server::reading(SEED_3);
+    for question in [SEED_3_NAME, "demo-svc", "demo-svc A -n default", "10.244.0.1", "nothing.else", "demo-svc. SRV"] {
+        let (_, expected) = run(&format!("explain {SEED_3} -o json {question}")).await;
+        let mut words = question.split(' ');
+        let mut target = format!("/api/v1/explain?name={}", words.next().unwrap());
+        while let Some(word) = words.next() {
+            let (name, value) = if word == "-n" { ("namespace", words.next().unwrap()) } else { ("type", word) };
+            target.push_str(&format!("&{name}={value}"));
+        }
+        let (code, body) = server.get(&target).await;
+        assert_eq!((code, body), (200, expected), "{question}");
+        // And the command asks for it, and shows what it would show.
+        let (status, text) = run(&format!("explain {SEED_3} {question}")).await;
+        let asked = run(&format!("explain --server http://{} {question}", server.address)).await;
+        assert_eq!(asked, (status, text), "{question}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_those_of_the_command() {
+    let server = Server::reading(SEED_3);
+    for output in ["zone", "json", "table"] {
+        for origin in ["cluster.local", "244.10.in-addr.arpa"] {
+            let (_, expected) = run(&format!("records {SEED_3} -o {output} --origin {origin}")).await;
+            let expected = without_serial(&expected);
+            let (code, body) = server.get(&format!("/api/v1/records?o={output}&origin={origin}")).await;
+            assert_eq!((code, without_serial(&body)), (200, expected.clone()), "{output} {origin}");
+            let line = format!("records --server http://{} -o {output} --origin {origin}", server.address);
+            let (status, text) = run(&line).await;
+            assert_eq!((status, without_serial(&text)), (0, expected), "{output} {origin}");
+        }
+    }
+    let (code, body) = server.get("/api/v1/records?origin=example.test").await;
+    assert!(
+        code == 404 && body.contains("example.test. is no zone of these objects; --origin can be cluster.local."),
+        "{body}"
+    );
+    let (status, said) = run(&format!("records --server http://{} --origin example.test", server.address)).await;
+    assert!(status == 1 && said.contains("is no zone of these objects"), "{said}");
+}
+
+/// Two readings have two serials.
+fn without_serial(text: &str) -> String {
+    text.lines().filter(|line| !line.contains("SOA")).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_be_asked_is_one_sentence() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for command in ["records", "explain a"] {
+        let (status, said) = run(&format!("{command} --server http://{free}")).await;
+        assert!(status != 0 && said.contains(&format!("cannot ask http://{free}")), "{said}");
+    }
+    let server = Server::start(limits());
+    let (status, said) = run(&format!("explain --server http://{} a", server.address)).await;
+    assert!(status == 2 && said.contains("it says 503: not everything was read yet"), "{said}");
+}
+
+#[tokio::test]
+async fn status_for_programs() {
+    let server = Server::reading(SEED_3);
+    let (code, head, body) = server.ask("GET", "/api/v1/status", "").await;
+    assert!(code == 200 && head.contains("content-type: application/json"), "{head}");
+    let status: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&status["state"], &status["ready"]), (&"current".into(), &true.into()), "{body}");
+    assert_eq!((&status["services"], &status["endpoints"]), (&1.into(), &2.into()), "{body}");
+    assert_eq!(status["zones"][0]["origin"], "cluster.local.", "{body}");
+    let reverse = status["zones"].as_array().unwrap().iter().find(|zone| zone["origin"] == "244.10.in-addr.arpa.");
+    assert_eq!(reverse.unwrap()["addresses"], 2, "{body}");
+    assert_eq!(status["listen"][0], "127.0.0.1:1053", "{body}");
+}
+
+#[tokio::test]
+async fn a_bad_query_is_told_in_a_sentence() {
+    let server = Server::reading(SEED_3);
+    for target in
+        ["/api/v1/explain", "/api/v1/explain?name=a..b", "/api/v1/records?o=xml", "/api/v1/status?x=1", "/?page=0"]
+    {
+        let (code, body) = server.get(target).await;
+        assert!(code == 400 && body.lines().count() == 1 && body.len() > 10, "{target}: {code} {body}");
+    }
+}
+
+#[tokio::test]
+async fn no_page_of_another_site_reads_the_cluster() {
+    let server = Server::reading(SEED_3);
+    let ask = async |host: &str, fields: &str, target: &str| {
+        let mut stream = server.connect().await;
+        let request = format!("GET {target} HTTP/1.1\r\n{host}Connection: close\r\n{fields}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_response(&mut stream).await
+    };
+    for target in ["/", "/api/v1/status", "/api/v1/records", "/api/v1/explain?name=a"] {
+        for host in ["Host: evil.test\r\n", "Host: evil.test:9153\r\n", "", "Host: 127.0.0.1\r\nHost: evil.test\r\n"] {
+            let (code, _, body) = ask(host, "", target).await;
+            assert!(code == 403 || code == 400, "{host:?} {target}: {code}");
+            assert!(!body.contains("demo-svc"), "{body}");
+        }
+        let (code, head, _) = ask("Host: localhost\r\n", "Origin: http://evil.test\r\n", target).await;
+        assert!(code == 200 && !head.contains("access-control"), "nobody is allowed to read it: {head}");
+        let (code, ..) =
+            ask("Host: localhost\r\n", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n", target).await;
+        assert_eq!(code, 403, "{target}");
+        let absolute = format!("http://evil.test{target}");
+        assert_eq!(ask("Host: localhost\r\n", "", &absolute).await.0, 403, "{absolute}");
+    }
+    let (code, ..) =
+        ask("Host: localhost\r\n", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n", "/").await;
+    assert_eq!(code, 200, "a person may follow a link");
+    assert_eq!(ask("Host: evil.test\r\n", "", "/livez").await.0, 200, "that it lives is no secret");
+}
+
+#[tokio::test]
+async fn the_names_of_the_cluster_are_for_loopback() {
+    // An address of this machine that is not loopback, but leads to it.
+    let listeners = Listeners::bind(Some("0.0.0.0:0".parse().unwrap()), None).unwrap();
+    let port = listeners.addresses()[0].port();
+    let mut server = Server::reading("--demo");
+    server.running.spawn(listeners.serve(view_of_demo(), limits()));
+    server.address = ([127, 0, 0, 1], port).into();
+    assert_eq!(server.get("/livez").await.0, 200);
+    assert_eq!(server.get("/metrics").await.0, 200);
+    for target in ["/", "/api/v1/status", "/api/v1/records", "/api/v1/explain?name=a"] {
+        let (code, body) = server.get(target).await;
+        assert!(code == 403 && body.contains("--admin-api"), "{target}: {body}");
+    }
+    let (_, body) = server.get("/nothing").await;
+    assert!(!body.contains("/api"), "{body}");
+    // Where it is asked for, it is given.
+    let listeners = Listeners::bind(None, Some("0.0.0.0:0".parse().unwrap())).unwrap();
+    let port = listeners.addresses()[0].port();
+    server.running.spawn(listeners.serve(view_of_demo(), limits()));
+    server.address = ([127, 0, 0, 1], port).into();
+    assert_eq!(server.get("/api/v1/status").await.0, 200);
+}
+
+fn view_of_demo() -> View {
+    let args = ["headless-dns", "serve", "--demo"];
+    let Ok(Invocation::Serve(config)) = cli::read(args.map(Into::into)) else { panic!("it is good") };
+    let mut source = open_manifests(&config, &[]);
+    source.load();
+    let status = Arc::<Status>::default();
+    status.set_synced();
+    let (zone, asker) = (source.zone(), source.asker());
+    View { zone, asker, status, metrics: Arc::default(), about: About::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_tells_the_essentials_without_javascript() {
+    let server = Server::reading(SEED_3);
+    let (code, head, body) = server.ask("GET", &format!("/?name={SEED_3_NAME}"), "").await;
+    assert!(code == 200 && head.contains("content-type: text/html"), "{head}");
+    let (before, _) = body.split_once("<script").unwrap();
+    for wanted in [
+        "StatefulSet default/myapp names Service myapp-svc, which does not exist; demo-svc selects its Pods",
+        "STS-NO-SERVICE",
+        "it does not resolve",
+        "NXDOMAIN",
+        "kubectl apply -f - &lt;&lt;&#39;EOF&#39;",
+        ">demo-svc</a>",
+        "2 of 2",
+        "cluster.local",
+        "244.10.in-addr.arpa",
+        "tests &amp; &lt;things&gt;",
+    ] {
+        assert!(before.contains(wanted), "{wanted} is not in\n{before}");
+    }
+    let nonce = head.split("script-src 'nonce-").nth(1).unwrap().split('\'').next().unwrap();
+    assert!(body.contains(&format!("<script nonce=\"{nonce}\">")) && head.contains("default-src 'none'"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_from_outside_becomes_markup() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("objects.yaml");
+    let evil = "<script>alert(1)</script>";
+    let yaml = format!(
+        "kind: Service\napiVersion: v1\nmetadata: {{name: web, labels: {{a: '{evil}'}}, annotations: {{b: '{evil}'}}}}\n\
+         spec: {{clusterIP: None, selector: {{app: '{evil}'}}, ports: [{{name: '{evil}', port: 80}}]}}\n---\n\
+         kind: Service\napiVersion: v1\nmetadata: {{name: out}}\n\
+         spec: {{type: ExternalName, externalName: '{evil}.example'}}\n---\n\
+         kind: StatefulSet\napiVersion: apps/v1\nmetadata: {{name: db}}\n\
+         spec: {{serviceName: '{evil}', selector: {{matchLabels: {{app: '{evil}'}}}}, \
+         template: {{metadata: {{labels: {{app: '{evil}'}}}}}}}}\n"
+    );
+    std::fs::write(&path, yaml).unwrap();
+    let server = Server::reading(&format!("--manifests {} --simulate", path.display()));
+    let escaped = "%3Cscript%3Ealert(1)%3C/script%3E";
+    for target in [
+        "/".to_owned(),
+        format!("/?name={escaped}&type={escaped}&namespace={escaped}"),
+        format!("/?name={escaped}"),
+        format!("/?name=%22%3E{escaped}.web.default.svc.cluster.local."),
+        format!("/?q=%22%3E{escaped}"),
+        "/?name=db-0.web.default.svc.cluster.local".to_owned(),
+    ] {
+        let (code, body) = server.get(&target).await;
+        assert_eq!(code, 200, "{target}");
+        assert_eq!(body.matches("<script").count(), 1, "{target}: its own alone\n{body}");
+        assert!(!body.contains("alert(1)</script>"), "{target}\n{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_cluster_is_shown_in_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("objects.yaml");
+    let service = |number: u32| {
+        format!("kind: Service\napiVersion: v1\nmetadata: {{name: web-{number:04}}}\nspec: {{clusterIP: None}}\n---\n")
+    };
+    std::fs::write(&path, (0..500).map(service).collect::<String>()).unwrap();
+    let server = Server::reading(&format!("--manifests {}", path.display()));
+    let (_, body) = server.get("/?page=2").await;
+    assert!(
+        body.contains("51 to 100 of 500") && body.contains(">web-0050</a>") && !body.contains(">web-0049</a>"),
+        "{body}"
+    );
+    assert!(body.contains("page=1#services\">Previous</a>") && body.contains("page=3#services\">Next</a>"), "{body}");
+    let (_, body) = server.get("/?q=WEB-049").await;
+    assert!(
+        body.contains("1 to 10 of 10") && body.contains(">web-0490</a>") && !body.contains(">web-0500</a>"),
+        "{body}"
+    );
+    let (_, body) = server.get("/?page=99999999999999").await;
+    assert!(body.contains("None here."), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_zone_is_sent_to_two_at_a_time() {
+    let server = Server::reading("--manifests tests/scenarios/large.yaml --simulate=10.128.0.0/16");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(server.ask_and_read_nothing().await);
+    }
+    let (code, head, body) = server.ask("GET", "/api/v1/records", "").await;
+    assert!(code == 503 && head.contains("retry-after: 1") && body.contains("ask again"), "{body}");
+    assert_eq!(server.get("/readyz").await.0, 200);
+    drop(held);
+    let answered = async {
+        while server.get("/api/v1/records").await.0 != 200 {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    timeout(PATIENCE, answered).await.expect("who left makes room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_take_the_answer_is_cut() {
+    let limits = Limits { request: Duration::from_secs(2), ..limits() };
+    let server = Server::of("--manifests tests/scenarios/large.yaml --simulate=10.128.0.0/16", "127.0.0.1:0", limits);
+    server.status.set_synced();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(server.ask_and_read_nothing().await);
+    }
+    // Both have the places of those who are sent a whole zone, until they are cut.
+    let room = async {
+        while server.get("/api/v1/records").await.0 != 200 {
+            tokio::time::sleep(SHORT).await;
+        }
+    };
+    timeout(PATIENCE, room).await.expect("they are cut");
+    for mut stream in held {
+        let mut octets = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut octets)).await.expect("it is closed");
+        assert!(!octets.ends_with(b"0\r\n\r\n"), "it did not get all");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_says_no_at_once_when_it_is_told_to_end() {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    let line = "serve --demo --listen 127.0.0.1:0 --admin 127.0.0.1:0 --lame-duck 600 --log off";
+    let mut child = Started(command.env_clear().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap());
+    let banner = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let address = tokio::task::spawn_blocking(|| {
+        let mut addresses =
+            banner.filter_map(|line| Some(line.ok()?.strip_prefix("admin   http://")?.parse().unwrap()));
+        addresses.next().expect("it says where it is looked at")
+    });
+    let address = timeout(PATIENCE, address).await.expect("it says it in time").unwrap();
+    let server = Server { address, status: Arc::default(), running: JoinSet::new() };
+    assert_eq!(server.get("/readyz").await, (200, "ok\n".into()));
+    assert!(server.get("/").await.1.contains("the built-in example"));
+    let pid = child.0.id().to_string();
+    let tell = || assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    tell();
+    let unready = async {
+        while server.get("/readyz").await.0 != 503 {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    };
+    timeout(PATIENCE, unready).await.expect("it is not ready any more");
+    assert_eq!(server.get("/livez").await.0, 200, "and it lives");
+    tell();
+    let ended = tokio::task::spawn_blocking(move || child.0.wait());
+    assert!(timeout(PATIENCE, ended).await.expect("a second signal ends it").unwrap().unwrap().success());
+}
+
+/// It does not outlive its test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
 }

@@ -18,8 +18,9 @@ use std::path::Path;
 
 use common::{Engine, header, scenario_config, scenarios, scenarios_folder};
 use headless_dns::answer::Transport;
-use headless_dns::commands::{self, records};
+use headless_dns::commands;
 use headless_dns::names::reverse::reverse_name;
+use headless_dns::show::records;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
 

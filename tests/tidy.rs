@@ -45,7 +45,10 @@ const ARROWS: &[(&str, &str)] = &[
     // Where objects come from, where questions come from, and who looks at it.
     ("source", "cluster explain metrics names objects records rules simulate status zone"),
     ("serve", "answer metrics names rtype status wire zone"),
-    ("admin", "explain metrics names source status zone"),
+    // Records and explanations are the same as those of the commands: `show`, and the values that it is asked with.
+    ("admin", "cluster config explain metrics names objects rtype show source status zone"),
+    // What commands and the admin listener have in common.
+    ("show", "answer config explain metrics names objects rtype status wire zone"),
     // The pure core.
     ("answer", "explain metrics names records rtype status wire zone"),
     ("zone", "explain names records rtype rules"),

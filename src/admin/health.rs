@@ -51,7 +51,7 @@ fn parts(status: &Status, now: Instant) -> Vec<Part> {
     parts.extend(watches.iter().map(|watch| Part {
         name: format!("watch/{}", watch.resource),
         // Once everything was read, what was read is answered.
-        holds: watch.state == WatchState::Current || !watch.required || state != DataState::NotSynced,
+        holds: watch.state == WatchState::Current || !watch.required || is_read(state),
         text: watch_text(watch, now),
     }));
     let leaving = status.is_leaving();
@@ -64,11 +64,16 @@ fn data(state: DataState, watches: &[WatchStatus]) -> Part {
     let text = match state {
         DataState::NotSynced if watches.is_empty() => "the manifests are being read for the first time",
         DataState::NotSynced => "not everything was read yet: no name may be denied",
+        DataState::Restored => "not everything was read yet: what a snapshot knows is answered, as stale",
         DataState::Current => "everything was read",
-        DataState::Restored => "not everything was read; what a snapshot holds is answered, and said to be old",
         DataState::Stale => "everything was read; answers are of before the API server went out of reach, and say so",
     };
-    Part { name: "data".into(), holds: !matches!(state, DataState::NotSynced | DataState::Restored), text: text.into() }
+    Part { name: "data".into(), holds: is_read(state), text: text.into() }
+}
+
+/// Whether everything was read once.
+pub(super) fn is_read(state: DataState) -> bool {
+    matches!(state, DataState::Current | DataState::Stale)
 }
 
 /// How a watch stands, and for how long.

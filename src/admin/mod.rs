@@ -1,19 +1,25 @@
 //! Who looks at the server over HTTP: probes, and people.
 //!
 //! ```text
-//!   listen.rs ──▶ route.rs ──▶ health.rs
-//!   (limits)      (decides)
+//!   listen.rs ──▶ route.rs ──┬─▶ health.rs   /livez, /readyz
+//!   (limits)      (decides)  ├─▶ metrics     /metrics
+//!                            ├─▶ api.rs      /api/v1, in the words of `show`
+//!                            └─▶ page.rs     /
 //! ```
 //!
 //! One small HTTP/1.1 server, without TLS. `/livez` and `/readyz` are for everyone; what shows the names of the cluster
 //! is given on a loopback address, or where `--admin-api` says so, and never to a page of another site. Nothing here
 //! can change the server. Not here: what is counted (`metrics`), and why a name does not resolve (`explain`).
 
+mod api;
 mod body;
 mod health;
 mod listen;
+mod page;
 mod route;
+mod shown;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,26 +28,19 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
-use crate::metrics::{Format, Metrics, ZoneFigures};
-use crate::status::Status;
-use crate::zone::Zone;
+use crate::config::Output;
+use crate::metrics::{Format, ZoneFigures};
+use crate::names::WireName;
+use crate::show::records;
 
 use body::Body;
 use health::Health;
 use listen::Bound;
-use route::{Head, Offer, Refusal, Route};
+use route::{Head, Offer, Question, Refusal, Route, Wish};
+use shown::Shown;
 
 pub use listen::Limits;
-
-/// What is looked at.
-pub struct View {
-    /// What is answered.
-    pub zone: Arc<Zone>,
-    /// Whether the data can be trusted, and what is waited for.
-    pub status: Arc<Status>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-}
+pub use shown::{About, View};
 
 /// The addresses, bound; nobody is served yet.
 #[derive(Debug)]
@@ -76,22 +75,25 @@ impl Listeners {
     ///
     /// If a socket cannot be used.
     pub async fn serve(self, view: View, limits: Limits) -> anyhow::Result<()> {
-        let view = Arc::new(view);
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        let shown = Arc::new(Shown::new(view));
         let mut tasks = JoinSet::new();
         for bound in self.0 {
-            let view = Arc::clone(&view);
-            let answer = move |request, offer| answer(Arc::clone(&view), request, offer);
+            let shown = Arc::clone(&shown);
+            let answer = move |request, offer| answer(Arc::clone(&shown), request, offer);
             tasks.spawn(listen::serve(bound, limits, answer));
         }
-        match tasks.join_next().await {
-            Some(ended) => ended?,
-            None => std::future::pending().await,
+        tokio::select! {
+            Some(ended) = tasks.join_next() => ended?,
+            () = shown.count() => Ok(()),
         }
     }
 }
 
 /// The response to `request` at an address with this offer.
-async fn answer(view: Arc<View>, request: Request<Incoming>, offer: Offer) -> Response<Body> {
+async fn answer(shown: Arc<Shown>, request: Request<Incoming>, offer: Offer) -> Response<Body> {
     let hosts: Vec<&str> = hosts(&request).collect();
     let head = Head {
         method: request.method().as_str(),
@@ -102,12 +104,17 @@ async fn answer(view: Arc<View>, request: Request<Incoming>, offer: Offer) -> Re
     };
     let mut response = match route::route(&head, offer) {
         Ok(Route::Live) => of_health(health::live()),
-        Ok(Route::Ready { verbose }) => of_health(health::ready(&view.status, verbose, Instant::now())),
-        Ok(Route::Metrics) => of_metrics(&view, request.headers().get(header::ACCEPT)),
+        Ok(Route::Ready { verbose }) => of_health(health::ready(&shown.view.status, verbose, Instant::now())),
+        Ok(Route::Metrics) => of_metrics(&shown.view, request.headers().get(header::ACCEPT)),
+        Ok(Route::Status) => of_json(api::status(&shown, Instant::now()).to_string() + "\n"),
+        Ok(Route::Records { origin, output }) => of_records(&shown, origin, output),
+        Ok(Route::Explain(question)) => of_explain(shown, question).await,
+        Ok(Route::Page(wish)) => of_page(shown, wish).await,
         Err(refusal) => refused(&refusal, offer),
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if request.method() == Method::HEAD {
         let length = hyper::body::Body::size_hint(response.body()).exact();
@@ -122,7 +129,7 @@ async fn answer(view: Arc<View>, request: Request<Incoming>, offer: Offer) -> Re
 /// Every host that a request names; one that cannot be read is a strange one.
 fn hosts(request: &Request<Incoming>) -> impl Iterator<Item = &str> {
     let fields = request.headers().get_all(header::HOST).iter();
-    let target = request.uri().authority().map(|authority| authority.as_str());
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
     fields.map(|field| field.to_str().unwrap_or("?")).chain(target)
 }
 
@@ -142,6 +149,94 @@ fn of_metrics(view: &View, accept: Option<&HeaderValue>) -> Response<Body> {
     let figures =
         ZoneFigures { services, endpoints: view.zone.endpoints(), reverse_addresses, serial: view.zone.serial() };
     typed(StatusCode::OK, format.content_type(), view.metrics.render(&view.status, figures, format))
+}
+
+/// Nobody is told of records that are not all there, nor why a name has none.
+fn not_synced(shown: &Shown) -> Option<Response<Body>> {
+    let status = &shown.view.status;
+    (!health::is_read(status.data_state())).then(|| {
+        let waiting = status.waiting_for().join("; ");
+        let waiting = if waiting.is_empty() { "see /readyz?verbose".into() } else { waiting };
+        again(format!("not everything was read yet: {waiting}\n"))
+    })
+}
+
+fn again(text: impl Into<String>) -> Response<Body> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn busy() -> Response<Body> {
+    again("others look at much just now: ask again\n")
+}
+
+fn of_json(text: String) -> Response<Body> {
+    typed(StatusCode::OK, "application/json", text)
+}
+
+fn of_records(shown: &Shown, origin: Option<WireName>, output: Output) -> Response<Body> {
+    if let Some(response) = not_synced(shown) {
+        return response;
+    }
+    let zone = Arc::clone(&shown.view.zone);
+    let origin = origin.unwrap_or_else(|| zone.settings().apexes[0].clone());
+    if !zone.origins().contains(&origin) {
+        return plain(StatusCode::NOT_FOUND, records::not_served(&zone, &origin) + "\n");
+    }
+    let Some(room) = shown.zones.take() else { return busy() };
+    let body = Body::in_parts(move |parts| {
+        let mut sender = api::Sender::new(parts);
+        // It fails where nobody wants more.
+        let _ = records::write(&zone, &origin, output, &mut sender).and_then(|_| sender.flush());
+        drop(room);
+    });
+    let media_type = match output {
+        Output::Json => "application/json",
+        Output::Zone | Output::Table => "text/plain; charset=utf-8",
+    };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+async fn of_explain(shown: Arc<Shown>, question: Question) -> Response<Body> {
+    if let Some(response) = not_synced(&shown) {
+        return response;
+    }
+    let Some(room) = shown.searches.take() else { return busy() };
+    let explained = apart(move || {
+        let explained = shown.explain(&question);
+        drop(room);
+        explained
+    });
+    match explained.await {
+        Some(Ok(explained)) => of_json(explained.json()),
+        Some(Err(error)) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
+        None => plain(StatusCode::INTERNAL_SERVER_ERROR, "explaining panicked\n"),
+    }
+}
+
+async fn of_page(shown: Arc<Shown>, wish: Wish) -> Response<Body> {
+    let Some(room) = shown.searches.take() else { return busy() };
+    let page = apart(move || {
+        let page = page::render(&shown, &wish, Instant::now());
+        drop(room);
+        page
+    });
+    let Some(page::Page { text, policy }) = page.await else {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "making the page panicked\n");
+    };
+    let mut response = typed(StatusCode::OK, "text/html; charset=utf-8", text);
+    if let Ok(policy) = HeaderValue::from_str(&policy) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// Does what may take long where nobody else waits for the thread; `None` where it panicked.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
 }
 
 fn refused(refusal: &Refusal, offer: Offer) -> Response<Body> {

@@ -7,6 +7,10 @@
 
 use std::net::IpAddr;
 
+use crate::config::{AskedName, Output, values};
+use crate::names::WireName;
+use crate::rtype;
+
 /// The paths, in the order in which they are listed; those behind [`Offer::everything`] last.
 const PATHS: &[(&str, bool)] = &[
     ("/livez", false),
@@ -15,6 +19,10 @@ const PATHS: &[(&str, bool)] = &[
     ("/healthz", false),
     ("/health", false),
     ("/ready", false),
+    ("/", true),
+    ("/api/v1/status", true),
+    ("/api/v1/records", true),
+    ("/api/v1/explain", true),
 ];
 
 /// What is to be had at an address.
@@ -49,6 +57,41 @@ pub(super) enum Route {
     },
     /// What was counted.
     Metrics,
+    /// How it stands, for programs.
+    Status,
+    /// Every record of a zone.
+    Records {
+        /// Which; `None` for the first.
+        origin: Option<WireName>,
+        /// How they are written.
+        output: Output,
+    },
+    /// Why a name resolves, or does not.
+    Explain(Question),
+    /// All of it, for people.
+    Page(Wish),
+}
+
+/// A name that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) name: AskedName,
+    pub(super) qtype: u16,
+    /// That of who asks; `None` for the server's own.
+    pub(super) namespace: Option<Box<str>>,
+}
+
+/// What the page is to show. What is wrong with the question is shown on the page.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// As it was written: name, type, namespace.
+    pub(super) asked: [String; 3],
+    /// What is made of it; `None` where nothing is asked.
+    pub(super) question: Option<Result<Question, String>>,
+    /// Services with this in their namespace or name.
+    pub(super) filter: String,
+    /// Which page of them, from 1.
+    pub(super) page: usize,
 }
 
 /// Why nothing is to be had.
@@ -78,8 +121,70 @@ pub(super) fn route(head: &Head<'_>, offer: Offer) -> Result<Route, Refusal> {
     match head.path {
         "/livez" | "/healthz" | "/health" => Ok(Route::Live),
         "/metrics" => Ok(Route::Metrics),
+        "/" => Ok(Route::Page(wish(head.query)?)),
+        "/api/v1/status" => Values::read(head.query, &[]).map(|_| Route::Status),
+        "/api/v1/records" => records(head.query),
+        "/api/v1/explain" => {
+            let values = Values::read(head.query, &["name", "type", "namespace"])?;
+            let question = question(values.of("name"), values.of("type"), values.of("namespace"));
+            question.map(Route::Explain).map_err(Refusal::Query)
+        }
         // A probe is not refused for a parameter: it would end a server that works.
         _ => Ok(Route::Ready { verbose: parameters(head.query).any(|(name, _)| name == "verbose") }),
+    }
+}
+
+fn records(query: &str) -> Result<Route, Refusal> {
+    let values = Values::read(query, &["origin", "o"])?;
+    let origin = values.of("origin").map(WireName::parse).transpose().map_err(Refusal::Query)?;
+    let output = values.of("o").map(str::parse).transpose().map_err(Refusal::Query)?;
+    Ok(Route::Records { origin, output: output.unwrap_or_default() })
+}
+
+fn wish(query: &str) -> Result<Wish, Refusal> {
+    let values = Values::read(query, &["name", "type", "namespace", "q", "page"])?;
+    let text = |name: &str| values.of(name).unwrap_or_default().trim().to_owned();
+    let asked = [text("name"), text("type"), text("namespace")];
+    let given = |value: &str| (!value.is_empty()).then_some(value.to_owned());
+    let [name, qtype, namespace] = [0, 1, 2].map(|field| given(&asked[field]));
+    let page = values.of("page").map_or(Ok(1), str::parse).unwrap_or_default();
+    if page == 0 {
+        return Err(Refusal::Query("page is no whole number from 1".into()));
+    }
+    let question = name.map(|name| question(Some(&name), qtype.as_deref(), namespace.as_deref()));
+    Ok(Wish { question, filter: text("q").to_ascii_lowercase(), page, asked })
+}
+
+/// The question that texts make, by the rules of the command `explain`.
+fn question(name: Option<&str>, qtype: Option<&str>, namespace: Option<&str>) -> Result<Question, String> {
+    let name: AskedName = name.filter(|name| !name.is_empty()).ok_or("name is missing: ?name=NAME&type=A")?.parse()?;
+    let qtype = qtype.filter(|qtype| !qtype.is_empty()).map(rtype::parse).transpose()?;
+    let namespace = namespace.filter(|text| !text.is_empty()).map(values::namespace).transpose()?;
+    Ok(Question { qtype: qtype.unwrap_or_else(|| name.usual_type()), name, namespace })
+}
+
+/// The parameters of a query, each known and given once.
+struct Values(Vec<(String, String)>);
+
+impl Values {
+    fn read(query: &str, known: &[&str]) -> Result<Self, Refusal> {
+        let mut read: Vec<(String, String)> = Vec::new();
+        for (name, value) in parameters(query) {
+            if !known.contains(&name.as_str()) {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let name = shortened(&name);
+                return Err(Refusal::Query(format!("there is no parameter {name:?} here; there are: {known}")));
+            }
+            if read.iter().any(|(other, _)| *other == name) {
+                return Err(Refusal::Query(format!("the parameter {name} is given twice")));
+            }
+            read.push((name, value));
+        }
+        Ok(Self(read))
+    }
+
+    fn of(&self, wanted: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
     }
 }
 
@@ -177,7 +282,15 @@ mod tests {
             ("/ready", Ok(Route::Ready { verbose: false })),
             ("/readyz?verbose", Ok(Route::Ready { verbose: true })),
             ("/readyz?x=1&verbose=true", Ok(Route::Ready { verbose: true })),
+            ("/metrics?name[]=go", Ok(Route::Metrics)),
+            ("/api/v1/status", Ok(Route::Status)),
+            ("/api/v1/records", Ok(Route::Records { origin: None, output: Output::Zone })),
+            (
+                "/api/v1/records?o=json&origin=Cluster.local",
+                Ok(Route::Records { origin: WireName::parse("cluster.local").ok(), output: Output::Json }),
+            ),
             ("/livez/", Err(Refusal::Path)),
+            ("/api/v1", Err(Refusal::Path)),
             ("/nothing", Err(Refusal::Path)),
         ] {
             assert_eq!(get(target), expected, "{target}");
@@ -188,6 +301,56 @@ mod tests {
         }
         let head = Head { method: "HEAD", path: "/livez", ..Head::default() };
         assert_eq!(route(&head, Offer { everything: false }), Ok(Route::Live), "a probe needs no Host");
+    }
+
+    #[test]
+    fn bad_queries_are_told_in_a_sentence() {
+        for (target, expected) in [
+            ("/api/v1/status?x=1", "there is no parameter \"x\" here; there are: none"),
+            ("/api/v1/records?o=xml", "xml"),
+            ("/api/v1/records?origin=a..b", "\"a..b\" is not a domain name"),
+            ("/api/v1/records?o=json&o=zone", "the parameter o is given twice"),
+            ("/api/v1/explain", "name is missing"),
+            ("/api/v1/explain?name=", "name is missing"),
+            ("/api/v1/explain?name=a..b", "\"a..b\" is not a domain name"),
+            ("/api/v1/explain?name=a&type=AXFR", "\"AXFR\" is no type of records to ask for"),
+            ("/api/v1/explain?name=a&namespace=a.b", "\"a.b\" is no namespace"),
+            ("/?page=0", "page is no whole number from 1"),
+            ("/?page=x", "page is no whole number from 1"),
+            ("/?nonsense", "there is no parameter \"nonsense\" here; there are: name, type, namespace, q, page"),
+        ] {
+            let Err(Refusal::Query(sentence)) = get(target) else { panic!("{target}: {:?}", get(target)) };
+            assert!(sentence.contains(expected) && !sentence.contains('\n'), "{target}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_about() {
+        let Ok(Route::Explain(question)) = get("/api/v1/explain?name=_http._tcp.web&namespace=shop") else {
+            panic!("it is a question")
+        };
+        assert_eq!((question.name.to_string().as_str(), question.qtype), ("_http._tcp.web", rtype::SRV));
+        assert_eq!(question.namespace.as_deref(), Some("shop"));
+        let Ok(Route::Page(wish)) = get("/?name=a..b&q=%20Web&page=2") else { panic!("it is the page") };
+        assert!(matches!(wish.question, Some(Err(_))), "{wish:?}");
+        assert_eq!((wish.filter.as_str(), wish.page, wish.asked[0].as_str()), ("web", 2, "a..b"));
+        let Ok(Route::Page(wish)) = get("/?name=+&type=A") else { panic!("it is the page") };
+        assert_eq!(wish.question, None, "nothing is asked");
+    }
+
+    #[test]
+    fn the_names_of_the_cluster_are_guarded() {
+        let ask = |path: &'static str, everything, hosts: &'static [&'static str], foreign| {
+            route(&Head { method: "GET", path, query: "", hosts, foreign }, Offer { everything })
+        };
+        for path in ["/", "/api/v1/status", "/api/v1/records", "/api/v1/explain"] {
+            assert_eq!(ask(path, false, &["127.0.0.1"], false), Err(Refusal::NotHere), "{path}");
+            for hosts in [&["evil.test"][..], &[], &["127.0.0.1", "evil.test"]] {
+                assert!(matches!(ask(path, true, hosts, false), Err(Refusal::Foreign(_))), "{path} {hosts:?}");
+            }
+            assert!(matches!(ask(path, true, &["localhost"], true), Err(Refusal::Foreign(_))), "{path}");
+        }
+        assert_eq!(ask("/metrics", false, &["evil.test"], true), Ok(Route::Metrics), "no name is in it");
     }
 
     #[test]

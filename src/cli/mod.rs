@@ -211,7 +211,7 @@ mod tests {
 
     use super::layers::{key, options, sentence};
     use super::*;
-    use crate::config::{Form, Listen, ManifestPath, Origin, Source, print};
+    use crate::config::{Admin, Form, Listen, ManifestPath, Origin, Source, print};
     use crate::objects::ObjectRef;
     use crate::rtype;
     use crate::rules::{Ordinals, Rules};
@@ -313,6 +313,19 @@ mod tests {
     }
 
     #[test]
+    fn where_it_is_looked_at() {
+        let admin = |line: &str| {
+            let Admin { address, api } = config(line).admin;
+            [address, api].map(|one| one.map_or("none".to_owned(), |address| address.to_string()))
+        };
+        assert_eq!(admin("serve"), ["127.0.0.1:9153", "none"], "a cluster's server is looked at");
+        assert_eq!(admin("serve --admin none"), ["none", "none"]);
+        assert_eq!(admin("serve --demo"), ["none", "none"]);
+        assert_eq!(admin("serve --demo --admin ::1"), ["[::1]:9153", "none"]);
+        assert_eq!(admin("serve --admin 0.0.0.0:9153 --admin-api 10.0.0.5"), ["0.0.0.0:9153", "10.0.0.5:9153"]);
+    }
+
+    #[test]
     fn without_manifests_it_is_a_cluster() {
         let cluster = |kubeconfig: Option<&str>, context: Option<&str>| Source::Cluster {
             kubeconfig: kubeconfig.map(Into::into),
@@ -360,7 +373,7 @@ mod tests {
             ("explain a", "Relative(([1, 97, 0])) A None text default"),
             ("explain a. aaaa -n shop -o json", "Absolute(([1, 97, 0])) AAAA None json shop"),
             ("explain --demo --simulate 10.0.0.1", "Address(10.0.0.1) PTR None text default"),
-            ("explain 10.0.0.1 TYPE65 --server ::1", "Address(10.0.0.1) HTTPS Some([::1]:53) text default"),
+            ("explain 10.0.0.1 TYPE65 --server ::1", "Address(10.0.0.1) HTTPS Some(Dns([::1]:53)) text default"),
         ] {
             assert_eq!(question(line).as_deref(), Ok(expected), "{line}");
         }
@@ -414,6 +427,13 @@ mod tests {
                 "serve --demo --explain-to nobody",
                 "\"nobody\" is no network: write it as 10.0.0.0/8 or fd00::/8; or none",
             ),
+            ("serve --demo --admin localhost:1", "\"localhost:1\" is no address for HTTP: write 127.0.0.1:9153"),
+            (
+                "serve --demo --admin 127.0.0.1:1053",
+                "--admin 127.0.0.1:1053 and --listen 127.0.0.1:1053 are one port: choose another for --admin",
+            ),
+            ("serve --admin-api 0.0.0.0:1053", "--admin-api 0.0.0.0:1053 and --listen 127.0.0.1:1053 are one port"),
+            ("records --server ::1", "\"::1\" is no admin listener of a server: write http://127.0.0.1:9153"),
             ("serve --demo --ttl 86401", "\"86401\" is no whole number of seconds from 0 to 86400"),
             ("serve --demo --tcp-connections 0", "from 1 to 1000000"),
             ("serve --demo --ptr some", "[possible values: all, hostname-only]"),

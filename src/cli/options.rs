@@ -15,9 +15,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
-    Admin, AskedName, Clients, Config, Doctor, Export, Form, Forward, Listen, Log, LogFilter, LogFormat, ManifestPath,
-    NotAllowed, Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source, Strictness, Tcp, Upstream,
-    default_lame_duck, default_workers,
+    Admin, AskedName, AskedServer, Clients, Config, Doctor, Export, Form, Forward, Listen, Log, LogFilter, LogFormat,
+    ManifestPath, NotAllowed, Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source, Strictness, Tcp,
+    Upstream, default_lame_duck, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
@@ -481,11 +481,14 @@ pub(super) struct ExportArgs {
     /// Which zone, by its apex, reverse zones too [default: --zone].
     #[arg(long, value_name = "ZONE", value_parser = WireName::parse)]
     origin: Option<WireName>,
+    /// Ask the admin listener of this running server, instead of reading objects; without a port it is 9153.
+    #[arg(long, value_name = "http://ADDR[:PORT]", value_parser = values::http_server)]
+    server: Option<SocketAddr>,
 }
 
 impl From<ExportArgs> for Export {
     fn from(args: ExportArgs) -> Self {
-        Self { output: args.output, origin: args.origin }
+        Self { output: args.output, origin: args.origin, server: args.server }
     }
 }
 
@@ -499,9 +502,10 @@ pub(super) struct ExplainArgs {
     /// The type of records [default: A; SRV for _port._protocol, PTR for an address].
     #[arg(value_name = "TYPE", value_parser = rtype::parse)]
     qtype: Option<u16>,
-    /// Ask this running server over DNS, instead of reading objects; without a port it is 53.
-    #[arg(long, value_name = "ADDR[:PORT]", value_parser = values::server)]
-    server: Option<SocketAddr>,
+    /// Ask this running server, instead of reading objects: over DNS (without a port it is 53), or with http:// before
+    /// the address its admin listener, which knows more (port 9153).
+    #[arg(long, value_name = "[http://]ADDR[:PORT]")]
+    server: Option<AskedServer>,
     /// How the explanation is written.
     #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<Form>(Form::NAMES))]
     output: Form,

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::findings::{Paint, Said, Tone, pretty};
-use super::{Read, read, show};
+use super::{Read, paint, read, show};
 use crate::cluster::Resource;
 use crate::config::{Config, Form, Strictness};
 use crate::explain::{self, Checked, Known, Level, Seen};
 use crate::objects::Reason;
+use crate::show::said::{Paint, Said, Tone, pretty};
 use crate::source::{Loss, Notice, Reading};
 
 /// Checks, and says by the exit status whether there are errors.
@@ -29,7 +29,7 @@ pub fn run(config: &Config, strictness: Strictness) -> anyhow::Result<ExitCode> 
         Lint::of(known, &explain::check(known, &zone.reverse_zones(), seen), &reading)
     });
     let text = match strictness.output {
-        Form::Text => lint.text(Paint::of_output()),
+        Form::Text => lint.text(paint()),
         Form::Json => lint.json(),
     };
     show(text.as_bytes())?;
@@ -49,7 +49,7 @@ impl Lint {
     fn of(known: &Known<'_>, checked: &[Checked], reading: &Reading) -> Self {
         let read = reading.reports.iter().filter_map(|notice| {
             let level = level(notice)?;
-            Some(("reading".to_owned(), level, sentence(&notice.text, level)))
+            Some(("reading".to_owned(), level, Said::sentence(notice.text.clone(), weight(level))))
         });
         let found = checked.iter().map(|Checked { level, finding }| {
             let about = finding.about().into_iter().next();
@@ -130,9 +130,4 @@ fn level(notice: &Notice) -> Option<Level> {
         Loss::Whole | Loss::Part(_) => Some(Level::Error),
         Loss::Twice | Loss::Optional | Loss::Unmade => Some(Level::Warning),
     }
-}
-
-fn sentence(text: &str, level: Level) -> Said {
-    let weight = weight(level);
-    Said { id: None, token: None, weight, text: text.to_owned(), objects: Vec::new(), fix: None, code: None }
 }

@@ -3,17 +3,18 @@
 //! Here: which is called, how they speak to whoever called them, and what several of them begin with ([`open`]).
 //! Results go to standard output, everything else to standard error. Not here: the flags (`cli`).
 
+mod admin;
 mod ask;
 pub mod check;
 pub mod config;
 pub mod doctor;
 pub mod explain;
-mod findings;
 mod forward;
 pub mod records;
 pub mod serve;
 
-use std::io::{self, Write as _};
+use std::env;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
 use crate::rules::PodRecords;
+use crate::show::said::Paint;
 use crate::source::kubernetes::{self, Access, Scope, Timing};
 use crate::source::manifests::Manifests;
 use crate::source::{Input, ManifestSource, Options, Publisher, Reading};
@@ -89,6 +91,13 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     // Nobody is left to tell if even this cannot be written.
     let _ = writeln!(io::stderr(), "{NAME}: {error:#}");
     ExitCode::FAILURE
+}
+
+/// Colours on a terminal that can show them, unless NO_COLOR is set (no-color.org).
+fn paint() -> Paint {
+    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    Paint::new(io::stdout().is_terminal() && !set("NO_COLOR") && !dumb)
 }
 
 /// Writes a command's result. A reader that has seen enough, as `head`, is no failure.

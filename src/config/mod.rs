@@ -25,7 +25,7 @@ use crate::names::WireName;
 use crate::objects::ObjectRef;
 use crate::rules::{EndpointsSource, Rules, choices};
 
-pub use values::{AskedName, LogFilter, ManifestPath, Upstream};
+pub use values::{AskedName, AskedServer, LogFilter, ManifestPath, Upstream};
 pub use workers::default_workers;
 
 /// The built-in example: what `--demo` serves.
@@ -264,6 +264,8 @@ pub struct Export {
     pub output: Output,
     /// Which zone, by its apex; `None` for the first.
     pub origin: Option<WireName>,
+    /// A running server that is asked over HTTP, instead of objects.
+    pub server: Option<SocketAddr>,
 }
 
 choices! {
@@ -287,7 +289,7 @@ pub struct Question {
     /// The type of records.
     pub qtype: u16,
     /// A running server that is asked, instead of objects.
-    pub server: Option<SocketAddr>,
+    pub server: Option<AskedServer>,
     /// How the explanation is written.
     pub output: Form,
 }

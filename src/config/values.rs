@@ -50,12 +50,44 @@ fn with_port(text: &str, port: u16) -> Option<SocketAddr> {
     text.parse().or_else(|_| bare.parse().map(|address: IpAddr| SocketAddr::new(address, port))).ok()
 }
 
-/// A server to ask: an address, or one with its port.
+/// A running server, and how it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedServer {
+    /// Over DNS.
+    Dns(SocketAddr),
+    /// Over HTTP, at its admin listener.
+    Http(SocketAddr),
+}
+
+impl FromStr for AskedServer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("//") {
+            return http_server(text).map(Self::Http);
+        }
+        let or_http = |sentence| format!("{sentence}; or that of its admin listener, http://127.0.0.1:9153");
+        server(text).map(Self::Dns).map_err(or_http)
+    }
+}
+
+/// A server to ask over DNS: an address, or one with its port.
 pub fn server(text: &str) -> Result<SocketAddr, String> {
     listen(text).map_err(|_| {
         format!(
             "{text:?} is no server to ask: write its address, 127.0.0.1:1053 or [::1]:1053; without a port it is 53"
         )
+    })
+}
+
+/// `http://ADDR:PORT`, or `http://ADDR` for port 9153.
+pub fn http_server(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    // By a name, a server would take it for the page of another site.
+    let address =
+        address.map(|rest| rest.strip_prefix("localhost").map_or(rest.to_owned(), |port| format!("127.0.0.1{port}")));
+    address.and_then(|address| with_port(&address, ADMIN_PORT)).ok_or_else(|| {
+        format!("{text:?} is no admin listener of a server: write http://127.0.0.1:9153 or http://[::1]:9153")
     })
 }
 
@@ -79,6 +111,16 @@ impl FromStr for AskedName {
         }
         let name = QueryName::parse(text)?.to_wire();
         Ok(if text.ends_with('.') { Self::Absolute(name) } else { Self::Relative(name) })
+    }
+}
+
+impl fmt::Display for AskedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Absolute(name) => name.fmt(f),
+            Self::Relative(name) => f.write_str(name.to_string().trim_end_matches('.')),
+        }
     }
 }
 
@@ -650,7 +692,20 @@ mod tests {
             assert_eq!(format!("{shown} {}", rtype::name(asked.usual_type())), expected);
         }
         check(str::parse::<AskedName>, &[("a..b", "error"), ("", "error"), ("a b", "error")]);
-        check(server, &[("::1", "[::1]:53"), ("127.0.0.1:1053", "127.0.0.1:1053"), ("ns", "error")]);
+        check(
+            str::parse::<AskedServer>,
+            &[
+                ("::1", "Dns([::1]:53)"),
+                ("127.0.0.1:1053", "Dns(127.0.0.1:1053)"),
+                ("http://127.0.0.1:80/", "Http(127.0.0.1:80)"),
+                ("http://localhost", "Http(127.0.0.1:9153)"),
+                ("http://[::1]", "Http([::1]:9153)"),
+                ("https://127.0.0.1", "error"),
+                ("http://127.0.0.1/api", "error"),
+                ("http://a.test", "error"),
+                ("ns", "error"),
+            ],
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Iterating: all records of a zone, as a zone file has them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::PoisonError;
 
 use super::{PtrSet, VERSION, VERSION_TTL, Zone, address_rrset, answered_names};
 use crate::names::reverse::{AddressRange, reverse_name};
@@ -44,29 +45,79 @@ impl Zone {
     /// All records of the zone `origin`, the SOA first, the rest in canonical order (RFC 4034 section 6.1). `None`
     /// for a zone that is not served. What is made from the question (`--pod-records insecure`) is not in it.
     pub fn records(&self, origin: &WireName) -> Option<Vec<Record>> {
-        let mut records = if self.settings.apexes.contains(origin) {
-            self.forward_records(origin)
-        } else {
-            self.reverse_records(origin, &self.reverse.load().range_of(origin)?)
-        };
-        records.sort_by_cached_key(|record| (record.owner.canonical(), record.data.clone()));
-        records.dedup();
-        let forward = if self.settings.apexes.contains(origin) { origin } else { &self.settings.apexes[0] };
-        let soa = RecordData::Soa {
-            name_server: forward.prefixed(NAME_SERVER)?,
-            mailbox: forward.prefixed(HOSTMASTER)?,
-            serial: self.serial(),
-            minimum: self.negative_ttl(),
-        };
-        let soa = Record { owner: origin.clone(), ttl: self.negative_ttl(), data: soa };
-        let ns =
-            Record { owner: origin.clone(), ttl: self.ttl(), data: RecordData::Ns(forward.prefixed(NAME_SERVER)?) };
-        records.splice(0..0, [soa, ns]);
-        Some(records)
+        Some(self.parts(origin)?.flatten().collect())
     }
 
-    fn forward_records(&self, origin: &WireName) -> Vec<Record> {
+    /// The same in its parts, one after the other: the apex, each namespace's Pods, each Service, some addresses. So a
+    /// zone of any size can be written without holding it. Each part shows one state; between them it may change.
+    pub fn parts(&self, origin: &WireName) -> Option<impl Iterator<Item = Vec<Record>>> {
+        let forward = self.settings.apexes.contains(origin);
+        let mut parts = vec![Part::Apex];
+        if forward {
+            // The labels below the apex, in their order: dns, dns-version, pod, svc.
+            let mut namespaces: Vec<Box<[u8]>> = self.pods.iter().map(|pods| pods.key().clone()).collect();
+            namespaces.sort();
+            parts.extend(namespaces.into_iter().map(Part::Pods));
+            let mut services: Vec<Box<[u8]>> = self.services.iter().map(|service| service.key().clone()).collect();
+            services.sort_by(|one, other| {
+                let (one, other) = (ServiceKey(one), ServiceKey(other));
+                (one.namespace(), one.service()).cmp(&(other.namespace(), other.service()))
+            });
+            parts.extend(services.into_iter().map(Part::Service));
+        } else {
+            let addresses = self.addresses_in(&self.reverse.load().range_of(origin)?);
+            parts.extend(addresses.chunks(ADDRESSES).map(|some| Part::Addresses(some.into())));
+        }
+        let origin = origin.clone();
+        Some(parts.into_iter().map(move |part| self.part(&origin, forward, &part)))
+    }
+
+    /// How many addresses with names a reverse zone has; `None` for one that is not served.
+    pub fn addresses_of(&self, origin: &WireName) -> Option<usize> {
+        let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        Some(match self.reverse.load().range_of(origin)? {
+            AddressRange::V4(range) => order.v4.range(range).count(),
+            AddressRange::V6(range) => order.v6.range(range).count(),
+        })
+    }
+
+    fn part(&self, origin: &WireName, forward: bool, part: &Part) -> Vec<Record> {
         let mut out = Out { records: Vec::new(), origin, ttl: self.ttl() };
+        match part {
+            Part::Apex => self.apex_part(&mut out, forward),
+            Part::Pods(namespace) => self.pods_part(&mut out, namespace),
+            Part::Service(key) => {
+                if let Some(published) = self.services.get(key) {
+                    out.service(&published.records);
+                }
+            }
+            Part::Addresses(addresses) => addresses.iter().for_each(|address| self.address_part(&mut out, *address)),
+        }
+        // Addresses are in order, and the SOA is the first of its zone.
+        let head = match part {
+            Part::Apex => 2.min(out.records.len()),
+            Part::Addresses(_) => return out.records,
+            Part::Pods(_) | Part::Service(_) => 0,
+        };
+        let mut records = out.records;
+        records[head..].sort_by_cached_key(|record| (record.owner.canonical(), record.data.clone()));
+        records.dedup();
+        records
+    }
+
+    fn apex_part(&self, out: &mut Out<'_>, is_forward: bool) {
+        let origin = out.origin;
+        let forward = if is_forward { origin } else { &self.settings.apexes[0] };
+        let (Some(name_server), Some(mailbox)) = (forward.prefixed(NAME_SERVER), forward.prefixed(HOSTMASTER)) else {
+            return;
+        };
+        let (serial, minimum) = (self.serial(), self.negative_ttl());
+        let soa = RecordData::Soa { name_server: name_server.clone(), mailbox, serial, minimum };
+        out.records.push(Record { owner: origin.clone(), ttl: minimum, data: soa });
+        out.record(Some(origin.clone()), RecordData::Ns(name_server));
+        if !is_forward {
+            return;
+        }
         let apex = self.apex.load();
         for rtype in [rtype::A, rtype::AAAA] {
             out.rrset(origin.prefixed(NAME_SERVER).as_ref(), address_rrset(&apex.v4, &apex.v6, rtype));
@@ -74,48 +125,72 @@ impl Zone {
         if let Some(owner) = origin.prefixed(names::VERSION) {
             out.records.push(Record { owner, ttl: VERSION_TTL, data: RecordData::Txt(VERSION.into()) });
         }
-        for published in &self.services {
-            out.service(&published.records);
-        }
-        for pods in &self.pods {
-            for address in pods.iter() {
-                let mut buffer = [0; 63];
-                let owner = origin.of_pod(pods.key(), dashed::write(address, &mut buffer));
-                let data = match address {
-                    IpAddr::V4(v4) => RecordData::A(v4),
-                    IpAddr::V6(v6) => RecordData::Aaaa(v6),
-                };
-                out.record(owner, data);
-            }
-        }
-        out.records
     }
 
-    fn reverse_records(&self, origin: &WireName, range: &AddressRange) -> Vec<Record> {
-        let mut out = Out { records: Vec::new(), origin, ttl: self.ttl() };
-        let rule = self.settings.rules.ptr;
-        let mut address = |address: IpAddr, names: &PtrSet| {
-            for name in answered_names(names.names(), rule) {
+    fn pods_part(&self, out: &mut Out<'_>, namespace: &[u8]) {
+        let Some(pods) = self.pods.get(namespace) else { return };
+        for address in pods.iter() {
+            let mut buffer = [0; 63];
+            let owner = out.origin.of_pod(namespace, dashed::write(address, &mut buffer));
+            let data = match address {
+                IpAddr::V4(v4) => RecordData::A(v4),
+                IpAddr::V6(v6) => RecordData::Aaaa(v6),
+            };
+            out.record(owner, data);
+        }
+    }
+
+    /// The names that `address` points back to, in the order of a zone file.
+    fn address_part(&self, out: &mut Out<'_>, address: IpAddr) {
+        let before = out.records.len();
+        let mut point = |names: &PtrSet| {
+            for name in answered_names(names.names(), self.settings.rules.ptr) {
                 let target = endpoint_name(&self.settings.apexes[0], name.service.key(), name.own_name(address));
                 if let Some(target) = target {
                     out.record(Some(reverse_name(address)), RecordData::Ptr(target));
                 }
             }
         };
+        match address {
+            IpAddr::V4(v4) => self.names_of_v4.get(&v4.into()).iter().for_each(|names| point(names)),
+            IpAddr::V6(v6) => self.names_of_v6.get(&v6.into()).iter().for_each(|names| point(names)),
+        }
+        out.records[before..].sort();
+        out.records.dedup();
+    }
+
+    /// The addresses with names in `range`, in the canonical order of their reverse names.
+    fn addresses_in(&self, range: &AddressRange) -> Vec<IpAddr> {
         match range {
             AddressRange::V4(range) => {
-                for names in self.names_of_v4.iter().filter(|names| range.contains(names.key())) {
-                    address(Ipv4Addr::from(*names.key()).into(), &names);
-                }
+                let names = self.names_of_v4.iter().filter(|names| range.contains(names.key()));
+                let mut addresses: Vec<Ipv4Addr> = names.map(|names| (*names.key()).into()).collect();
+                // Labels are compared as text: 10 stands before 2.
+                addresses.sort_by_cached_key(|address| address.octets().map(|octet| octet.to_string()));
+                addresses.into_iter().map(IpAddr::V4).collect()
             }
+            // Of hexadecimal digits the order is that of the number.
             AddressRange::V6(range) => {
-                for names in self.names_of_v6.iter().filter(|names| range.contains(names.key())) {
-                    address(Ipv6Addr::from(*names.key()).into(), &names);
-                }
+                let names = self.names_of_v6.iter().filter(|names| range.contains(names.key()));
+                let mut addresses: Vec<Ipv6Addr> = names.map(|names| (*names.key()).into()).collect();
+                addresses.sort();
+                addresses.into_iter().map(IpAddr::V6).collect()
             }
         }
-        out.records
     }
+}
+
+/// How many addresses are one part.
+const ADDRESSES: usize = 1024;
+
+/// A part of a zone: its names stand together in canonical order.
+enum Part {
+    Apex,
+    /// The Pods of a namespace.
+    Pods(Box<[u8]>),
+    /// A Service, by its two labels.
+    Service(Box<[u8]>),
+    Addresses(Box<[IpAddr]>),
 }
 
 /// The records of a zone while they are collected.

@@ -25,10 +25,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use headless_dns::commands::{self, records};
+use headless_dns::commands;
 use headless_dns::names::dashed;
 use headless_dns::names::reverse::reverse_name;
 use headless_dns::objects::{EndpointSlice, Object};
+use headless_dns::show::records;
 use headless_dns::source::manifests::read_text;
 use headless_dns::zone::Zone;
 

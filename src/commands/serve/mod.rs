@@ -22,12 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch as watching};
 use tokio::time::timeout;
 
 use super::forward::forwarding;
 use super::{Opened, cluster, open};
-use crate::admin::{self, View};
+use crate::admin::{self, About, View};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::log::Filter;
@@ -87,7 +88,15 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     });
 
     let admin_addresses = admin.addresses();
-    let view = View { zone: Arc::clone(&zone), status: Arc::clone(&status), metrics: Arc::clone(&metrics) };
+    let from = banner::from(&config, &source);
+    let view = View {
+        zone: Arc::clone(&zone),
+        asker: source.asker(),
+        status: Arc::clone(&status),
+        metrics: Arc::clone(&metrics),
+        about: about(&config, &from, &addresses),
+    };
+    let shown = Arc::clone(&view.about.listen);
     let mut looked_at = pin!(admin.serve(view, admin::Limits::default()));
 
     let (stop, handout) = (Stop::default(), Handout::default());
@@ -123,10 +132,9 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let path = config.takeover.clone();
     let place =
         Place { predecessor, activated, synced: is_synced.clone(), begin, answering, path, handout: handout.clone() };
-    let from = banner::from(&config, &source);
     let reading = Reading { source, config: config.clone(), watcher, again: asked_again, synced };
     let reading = reading.read(Arc::clone(&status), Arc::clone(&metrics));
-    let running = Running { config, listening, responder, zone, filter, changes };
+    let running = Running { config, listening, shown, responder, zone, filter, changes };
     let mut life = Life {
         running,
         signals,
@@ -402,6 +410,17 @@ fn watch(config: &Config) -> Option<Watcher> {
 
 fn start_watching(paths: &[PathBuf]) -> Option<Watcher> {
     Watcher::start(paths).inspect_err(|refused| tracing::warn!("{refused}")).ok()
+}
+
+/// What the admin listener tells of a server.
+fn about(config: &Config, from: &str, listen: &[SocketAddr]) -> About {
+    About {
+        source: from.to_owned(),
+        alive: matches!(config.source, Source::Cluster { .. }) || config.simulate.is_some(),
+        namespace: config.namespace.as_deref().unwrap_or("default").to_owned(),
+        listen: Arc::new(ArcSwap::from_pointee(listen.to_vec())),
+        workers: config.workers.get(),
+    }
 }
 
 fn access(config: &Config) -> Access {

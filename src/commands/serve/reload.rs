@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::{access, has};
@@ -25,6 +26,8 @@ pub(super) struct Running {
     pub(super) config: Config,
     /// What was asked for, and what was bound for it.
     pub(super) listening: Vec<(SocketAddr, SocketAddr)>,
+    /// What is told of that to who looks at it.
+    pub(super) shown: Arc<ArcSwap<Vec<SocketAddr>>>,
     pub(super) responder: Arc<Responder>,
     pub(super) zone: Arc<Zone>,
     pub(super) filter: Filter,
@@ -77,6 +80,7 @@ impl Running {
         if let Some(start) = &start {
             self.listening.extend(added.into_iter().zip(start.addresses()));
         }
+        self.shown.store(Arc::new(self.listening.iter().map(|(_, bound)| *bound).collect()));
         Ok(Some(Change { start, stop: gone.into_iter().map(|(_, bound)| bound).collect() }))
     }
 }

@@ -1,0 +1,131 @@
+//! `/api/v1`: how the server stands, for programs.
+//!
+//! Explanations and records are written by `show`, as the commands write them.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use hyper::body::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::health::watch_text;
+use super::shown::{Shown, View};
+use crate::metrics::Event;
+use crate::status::{DataState, WatchState, WatchStatus};
+use crate::zone::Zone;
+
+/// The state of the data, as it is written.
+pub(super) fn state_name(state: DataState) -> &'static str {
+    match state {
+        DataState::NotSynced => "not-synced",
+        DataState::Restored => "restored",
+        DataState::Current => "current",
+        DataState::Stale => "stale",
+    }
+}
+
+/// The state of a watch, as it is written.
+pub(super) fn watch_name(watch: &WatchStatus) -> &'static str {
+    match watch.state {
+        WatchState::Waiting => "waiting",
+        WatchState::Current => "current",
+        WatchState::Denied(_) => "denied",
+        WatchState::Lost(_) => "lost",
+    }
+}
+
+/// Everything of `/api/v1/status` at `now`.
+pub(super) fn status(shown: &Shown, now: Instant) -> Value {
+    let View { zone, status, metrics, about, .. } = &shown.view;
+    let (services, reverse_addresses) = zone.size();
+    let rates = shown.rates();
+    let answers = [
+        Event::NoError,
+        Event::NxDomain,
+        Event::ServFail,
+        Event::Refused,
+        Event::FormErr,
+        Event::NotImp,
+        Event::OtherCode,
+    ];
+    let answers = answers.map(|event| (event.label().to_owned(), Value::from(metrics.total(event))));
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptimeSeconds": now.saturating_duration_since(shown.began).as_secs(),
+        "source": about.source,
+        "state": state_name(status.data_state()),
+        "ready": status.is_ready(),
+        "leaving": status.is_leaving(),
+        "waitingFor": status.waiting_for(),
+        "watches": status.watches().iter().map(|watch| of_watch(watch, now)).collect::<Vec<_>>(),
+        "zones": zones(zone),
+        "services": services,
+        "endpoints": zone.endpoints(),
+        "reverseAddresses": reverse_addresses,
+        "serial": zone.serial(),
+        "listen": about.listen.load().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "workers": about.workers,
+        "queries": {
+            "total": shown.queries(),
+            "perSecond": rates.last().copied().unwrap_or_default().round(),
+            "lastMinute": rates.iter().map(|rate| rate.round()).collect::<Vec<_>>(),
+        },
+        "answers": Value::Object(answers.into_iter().collect()),
+    })
+}
+
+fn of_watch(watch: &WatchStatus, now: Instant) -> Value {
+    json!({
+        "resource": watch.resource,
+        "required": watch.required,
+        "state": watch_name(watch),
+        "ageSeconds": watch.since.map(|since| now.saturating_duration_since(since).as_secs()),
+        "text": watch_text(watch, now),
+    })
+}
+
+/// Each zone: its origin, and what is in it.
+fn zones(zone: &Zone) -> Vec<Value> {
+    let (services, _) = zone.size();
+    let forward = zone.settings().apexes.iter().map(|origin| {
+        let kind = "forward";
+        json!({"origin": origin.to_string(), "kind": kind, "serial": zone.serial(), "services": services, "endpoints": zone.endpoints()})
+    });
+    let reverse = zone.reverse_zones();
+    let reverse = reverse.apexes().iter().map(|origin| {
+        let addresses = zone.addresses_of(origin).unwrap_or_default();
+        json!({"origin": origin.to_string(), "kind": "reverse", "serial": zone.serial(), "addresses": addresses})
+    });
+    forward.chain(reverse).collect()
+}
+
+/// Sends what is written to it, in parts, and fails once nobody takes them any more.
+pub(super) struct Sender {
+    parts: mpsc::Sender<Bytes>,
+    buffer: Vec<u8>,
+}
+
+/// How large a part is, in octets.
+const PART: usize = 64 << 10;
+
+impl Sender {
+    pub(super) fn new(parts: mpsc::Sender<Bytes>) -> Self {
+        Self { parts, buffer: Vec::with_capacity(PART) }
+    }
+}
+
+impl Write for Sender {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(octets);
+        if self.buffer.len() >= PART {
+            self.flush()?;
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let part = std::mem::replace(&mut self.buffer, Vec::with_capacity(PART));
+        self.parts.blocking_send(part.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}

@@ -1,0 +1,89 @@
+//! Asks a running server over HTTP, at its admin listener.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::timeout;
+
+/// How long is waited for a response, and for each part of it.
+const PATIENCE: Duration = Duration::from_secs(35);
+/// How much of a refusal is repeated, in octets.
+const SENTENCE: usize = 1024;
+
+/// Writes to `to` what `server` has at `path`, with these parameters.
+///
+/// # Errors
+///
+/// If it does not answer, or refuses: then what it says.
+pub(super) fn copy(
+    server: SocketAddr,
+    path: &str,
+    query: &[(&str, Option<&str>)],
+    to: &mut impl Write,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start what asks a server")?;
+    let target = format!("http://{server}{path}{}", written(query));
+    runtime.block_on(copied(&target, to)).with_context(|| format!("cannot ask http://{server}"))
+}
+
+async fn copied(target: &str, to: &mut impl Write) -> anyhow::Result<()> {
+    let late = || format!("no answer within {} s", PATIENCE.as_secs());
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let request = Request::get(target).body(Empty::new())?;
+    let response = timeout(PATIENCE, client.request(request)).await.with_context(late)??;
+    let (head, mut body) = response.into_parts();
+    let mut refusal = Vec::new();
+    while let Some(frame) = timeout(PATIENCE, body.frame()).await.with_context(late)? {
+        let Ok(octets) = frame?.into_data() else { continue };
+        if head.status == StatusCode::OK {
+            to.write_all(&octets)?;
+        } else if refusal.len() < SENTENCE {
+            refusal.extend_from_slice(&octets[..octets.len().min(SENTENCE - refusal.len())]);
+        }
+    }
+    if head.status != StatusCode::OK {
+        let said = String::from_utf8_lossy(&refusal);
+        bail!("it says {}: {}", head.status.as_u16(), said.lines().collect::<Vec<_>>().join("; "));
+    }
+    Ok(to.flush()?)
+}
+
+/// The parameters that are given, as a query (application/x-www-form-urlencoded).
+fn written(query: &[(&str, Option<&str>)]) -> String {
+    let given = query.iter().filter_map(|(name, value)| value.map(|value| (name, value)));
+    let mut text = String::new();
+    for (name, value) in given {
+        text.push(if text.is_empty() { '?' } else { '&' });
+        text.push_str(name);
+        text.push('=');
+        for octet in value.bytes() {
+            match octet {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => text.push(char::from(octet)),
+                _ => text.push_str(&format!("%{octet:02X}")),
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries() {
+        assert_eq!(
+            written(&[("a", None), ("name", Some("_http._tcp.a b&c=é"))]),
+            "?name=_http._tcp.a%20b%26c%3D%C3%A9"
+        );
+        assert_eq!(written(&[("a", None)]), "");
+    }
+}

@@ -1,0 +1,191 @@
+//! What is said of one name, and how it is written: as text for people, and as JSON that can be read again.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::said::{Paint, Said, Tone, pretty};
+use crate::explain::Step;
+use crate::names::WireName;
+use crate::rtype;
+use crate::wire::client::{AnswerRecord, Reply, rcode_name};
+
+/// What is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explained {
+    /// Names in the order in which they were tried, each with what came of it. At least one.
+    pub(crate) tried: Vec<Tried>,
+    /// Which of them is explained.
+    pub(crate) chosen: usize,
+    /// What was answered to that one.
+    pub(crate) answer: Vec<AnswerRecord>,
+    pub(crate) qtype: u16,
+    /// The namespace whose search list was applied, where one was.
+    pub(crate) searched: Option<Box<str>>,
+    pub(crate) steps: Vec<Stepped>,
+    pub(crate) findings: Vec<Said>,
+    /// What else is to be known, in sentences.
+    pub(crate) hints: Vec<String>,
+    /// Everything could be read.
+    pub(crate) whole: bool,
+}
+
+/// A name that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tried {
+    pub(crate) name: WireName,
+    /// The response code, by its name.
+    pub(crate) rcode: String,
+    pub(crate) resolves: bool,
+}
+
+impl Tried {
+    pub(crate) fn new(name: WireName, reply: &Reply, resolves: bool) -> Self {
+        Self { name, rcode: rcode_name(reply.rcode), resolves }
+    }
+}
+
+/// One step of the decision.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stepped {
+    pub(crate) what: String,
+    pub(crate) holds: Option<bool>,
+    pub(crate) text: String,
+}
+
+impl From<Step> for Stepped {
+    fn from(Step { what, holds, text }: Step) -> Self {
+        Self { what: what.to_owned(), holds, text }
+    }
+}
+
+impl Explained {
+    /// Whether the name that is explained resolves.
+    pub fn resolves(&self) -> bool {
+        self.tried[self.chosen].resolves
+    }
+
+    /// For people.
+    pub(crate) fn text(&self, paint: Paint) -> String {
+        let mut text = self.tried_text();
+        let Tried { name, rcode, resolves } = &self.tried[self.chosen];
+        let (verdict, tone) = if *resolves { ("it resolves", Tone::Good) } else { ("it does not resolve", Tone::Bad) };
+        let verdict = paint.paint(tone, verdict);
+        let _ = writeln!(text, "{name} {}: {}, {verdict}", rtype::name(self.qtype), rcode);
+        if !self.steps.is_empty() {
+            text.push('\n');
+        }
+        let width = self.steps.iter().map(|step| step.what.len()).max().unwrap_or_default();
+        for Stepped { what, holds, text: found } in &self.steps {
+            let mark = match holds {
+                Some(true) => paint.paint(Tone::Good, "✓"),
+                Some(false) => paint.paint(Tone::Bad, "✗"),
+                None => paint.paint(Tone::Plain, "-"),
+            };
+            let _ = writeln!(text, "  {mark} {what:width$}  {found}");
+        }
+        if !self.answer.is_empty() {
+            text.push('\n');
+        }
+        for record in &self.answer {
+            let _ = writeln!(text, "  {record}");
+        }
+        for said in &self.findings {
+            let _ = write!(text, "\n{}", said.text(paint));
+        }
+        for hint in self.in_vain().iter().chain(&self.hints) {
+            let _ = writeln!(text, "\n  {}: {hint}", paint.paint(Tone::Doubt, "note"));
+        }
+        text
+    }
+
+    /// Which names were tried, where that is worth knowing.
+    fn tried_text(&self) -> String {
+        let mut text = String::new();
+        if let (Some(namespace), [_, _, ..], None) = (&self.searched, &self.tried[..], self.in_vain()) {
+            let _ = writeln!(text, "tried as a Pod of namespace {namespace} would:");
+            for Tried { name, rcode, .. } in &self.tried {
+                let _ = writeln!(text, "  {rcode:8}  {name}");
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Of a name that was tried as it stands first, and does not resolve: no search list helps.
+    fn in_vain(&self) -> Option<String> {
+        let [Tried { name: first, .. }, Tried { name: second, .. }, ..] = &self.tried[..] else { return None };
+        // The names of a search list get shorter: longer ones come after the name itself.
+        let stands_first = self.chosen == 0 && second.labels() > first.labels();
+        let namespace = self.searched.as_ref().filter(|_| stands_first)?;
+        Some(format!("no name that the search list of namespace {namespace} makes of it resolves"))
+    }
+
+    /// For programs.
+    pub fn json(&self) -> String {
+        pretty(&self.value())
+    }
+
+    /// The same as a value.
+    pub(crate) fn value(&self) -> Value {
+        let Tried { name, rcode, resolves } = &self.tried[self.chosen];
+        let record = |record: &AnswerRecord| json!({"name": record.name, "ttl": record.ttl, "type": record.rtype, "data": record.data});
+        let step = |step: &Stepped| json!({"what": step.what, "holds": step.holds, "text": step.text});
+        let tried = |Tried { name, rcode, resolves }: &Tried| json!({"name": name.to_string(), "rcode": rcode, "resolves": resolves});
+        json!({
+            "name": name.to_string(),
+            "type": rtype::name(self.qtype),
+            "rcode": rcode,
+            "resolves": resolves,
+            "answer": self.answer.iter().map(record).collect::<Vec<_>>(),
+            "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
+            "findings": self.findings.iter().map(|said| said.json("severity")).collect::<Vec<_>>(),
+            "tried": self.tried.iter().map(tried).collect::<Vec<_>>(),
+            "hints": self.hints,
+        })
+    }
+
+    /// What [`Self::json`] wrote, to be shown by somebody else who applied the search list of `searched`; `None` for
+    /// anything else.
+    pub fn read(text: &[u8], searched: Option<Box<str>>) -> Option<Self> {
+        let value: Value = serde_json::from_slice(text).ok()?;
+        let items = |field: &str| value.get(field).and_then(Value::as_array);
+        let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
+        let tried = |value: &Value| {
+            Some(Tried {
+                name: WireName::parse(&text(value, "name")?).ok()?,
+                rcode: text(value, "rcode")?,
+                resolves: value.get("resolves")?.as_bool()?,
+            })
+        };
+        let record = |value: &Value| {
+            Some(AnswerRecord {
+                name: text(value, "name")?,
+                ttl: value.get("ttl")?.as_u64()?.try_into().ok()?,
+                rtype: text(value, "type")?,
+                data: text(value, "data")?,
+                text: None,
+            })
+        };
+        let step = |value: &Value| {
+            Some(Stepped {
+                what: text(value, "what")?,
+                holds: value.get("holds")?.as_bool(),
+                text: text(value, "text")?,
+            })
+        };
+        let name = WireName::parse(&text(&value, "name")?).ok()?;
+        let tried: Vec<Tried> = items("tried")?.iter().map(tried).collect::<Option<_>>()?;
+        Some(Self {
+            chosen: tried.iter().position(|tried| tried.name == name)?,
+            tried,
+            answer: items("answer")?.iter().map(record).collect::<Option<_>>()?,
+            qtype: rtype::parse(&text(&value, "type")?).ok()?,
+            searched,
+            steps: items("steps")?.iter().map(step).collect::<Option<_>>()?,
+            findings: items("findings")?.iter().map(Said::read).collect::<Option<_>>()?,
+            hints: items("hints")?.iter().map(|hint| hint.as_str().map(ToOwned::to_owned)).collect::<Option<_>>()?,
+            whole: true,
+        })
+    }
+}

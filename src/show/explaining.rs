@@ -1,0 +1,211 @@
+//! What is to be said of a name, from a zone and the cluster that it is made of.
+//!
+//! The answer is what the engine says of the zone; how a cause is found out is `explain`. Here: which names are tried,
+//! which of them is explained, and in which order things are said.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::explained::{Explained, Stepped, Tried};
+use super::said::{Said, Tone};
+use crate::answer::{Access, Peer, Responder, Transport, Worker};
+use crate::config::AskedName;
+use crate::explain::{self, Asked, Asker, Effort, Finding, Known, Severity, Step, object};
+use crate::metrics::Metrics;
+use crate::names::reverse::reverse_name;
+use crate::names::{Owner, QueryName, WireName, owner};
+use crate::status::Status;
+use crate::wire::MAX_TCP;
+use crate::wire::client::{Reply, query};
+use crate::zone::{Lookup, Zone};
+
+/// How many dots make a Pod's resolver try a name before its search list (`dnsPolicy: ClusterFirst`).
+const NDOTS: usize = 5;
+
+/// A question of somebody.
+#[derive(Clone, Debug)]
+pub struct Sought<'q> {
+    /// The name, as it was written.
+    pub name: &'q AskedName,
+    /// The type of records.
+    pub qtype: u16,
+    /// The zone and its aliases, at least one.
+    pub zones: &'q [WireName],
+    /// The namespace of who asks.
+    pub namespace: &'q str,
+}
+
+/// Explains over objects: what `zone` answers, and what `asker` knows. `hints` says what else is to be known, and
+/// `whole` whether everything could be read.
+///
+/// # Errors
+///
+/// If the engine gives no response, which it always should.
+pub fn explain(
+    zone: &Arc<Zone>,
+    asker: &Asker,
+    sought: &Sought<'_>,
+    hints: impl FnOnce(&Known<'_>) -> Vec<String>,
+    whole: bool,
+) -> anyhow::Result<Explained> {
+    let qtype = sought.qtype;
+    let mut engine = Engine::new(zone);
+    let (tried, resolved) = try_each(sought, |name| engine.ask(name, qtype))?;
+    Ok(asker.with(|known| {
+        let likely = || (0..tried.len()).rev().max_by_key(|index| likeness(known, &tried[*index].0, *index));
+        let chosen = resolved.or_else(likely).unwrap_or_default();
+        let (steps, findings) = explain_one(known, zone, &tried[chosen].0, qtype);
+        let severity = |finding: &Finding| match finding.severity() {
+            Severity::Cause => ("cause", Tone::Bad),
+            Severity::Guess => ("guess", Tone::Doubt),
+            Severity::Note => ("note", Tone::Doubt),
+        };
+        Explained {
+            answer: tried[chosen].1.answer.clone(),
+            chosen,
+            qtype,
+            searched: sought.searched(),
+            steps: steps.into_iter().map(Stepped::from).collect(),
+            findings: findings.iter().map(|finding| Said::of(finding, severity(finding))).collect(),
+            hints: hints(known),
+            whole,
+            tried: tried.into_iter().map(|(name, reply, resolves)| Tried::new(name, &reply, resolves)).collect(),
+        }
+    }))
+}
+
+/// What is looked at for one name, and what is to be said of it, the most certain first.
+fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (Vec<Step>, Vec<Finding>) {
+    let mut query = QueryName::default();
+    query.set(name);
+    let ((outcome, absence), apex) = zone.look_up(&query, qtype, |lookup| {
+        let apex = match &lookup {
+            Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) | Lookup::NxDomain(site, _) => {
+                Some(site.apex.clone())
+            }
+            Lookup::NotInZone => None,
+        };
+        (lookup.outcome(), apex)
+    });
+    let asked = Asked { name: &query, qtype, outcome, absence };
+    let steps = explain::steps(known, &asked, apex.as_ref());
+    let mut findings = explain::explain(known, &asked, Effort::Search);
+    // Stable: inside a severity the order stays.
+    findings.sort_by_key(Finding::severity);
+    // Beside a cause it says nothing that the cause does not: somebody names the Service, or takes a Pod for one.
+    if findings.first().is_some_and(|first| first.severity() == Severity::Cause) {
+        findings.retain(|finding| !matches!(finding, Finding::NoService { near, .. } if near.is_empty()));
+    }
+    (steps, findings)
+}
+
+/// Which of several names that do not resolve is meant: the one that comes closest to existing. Of equals the first.
+fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
+    let mut query = QueryName::default();
+    query.set(name);
+    let Some((_, apex_at)) = known.apex_of(&query) else { return 0 };
+    let exists = |namespace: &[u8]| known.cluster.knows_namespace(&String::from_utf8_lossy(namespace));
+    match owner(&query, apex_at) {
+        Owner::Nothing => 1,
+        Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Port(key, ..) | Owner::Protocol(key, _) => {
+            let key = object(key);
+            let view = known.cluster.service(&key);
+            match (view.service, &view.stateful_sets[..]) {
+                (Some(_), _) => 7,
+                (None, [_, ..]) => 6,
+                // Of the search list the first adds the namespace; the others take it from the name.
+                _ if exists(key.namespace.as_bytes()) => {
+                    if index == 0 {
+                        4
+                    } else {
+                        5
+                    }
+                }
+                _ => 3,
+            }
+        }
+        _ => 2,
+    }
+}
+
+/// The engine that answers on the wire, asked without one.
+struct Engine {
+    responder: Responder,
+    worker: Worker,
+}
+
+impl Engine {
+    fn new(zone: &Arc<Zone>) -> Self {
+        let status = Arc::new(Status::default());
+        status.set_synced();
+        let responder = Responder::new(Arc::clone(zone), status, Access::default());
+        Self { responder, worker: Worker::new(Metrics::default().worker()) }
+    }
+
+    fn ask(&mut self, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+        // The ID takes part in rotating RRsets: the same each time.
+        const ID: u16 = u16::MAX;
+        let peer = Peer { from: SocketAddr::from(([127, 0, 0, 1], 1)), to: SocketAddr::from(([127, 0, 0, 1], 53)) };
+        let mut message = query(ID, name, qtype);
+        let asked = message.len();
+        message.resize(MAX_TCP, 0);
+        let made = self.responder.respond(&mut self.worker, peer, Transport::Tcp, &mut message, asked);
+        let response = made.length().and_then(|length| Reply::read(&message[..length], ID, name, qtype));
+        response.context("the engine gave no response")
+    }
+}
+
+// Which names.
+
+/// A name that was asked for, what came, and whether it resolves.
+pub type Attempt = (WireName, Reply, bool);
+
+/// Asks for each name that the question can mean, until one resolves: that one's place.
+///
+/// # Errors
+///
+/// Those of `ask`.
+pub fn try_each(
+    sought: &Sought<'_>,
+    mut ask: impl FnMut(&WireName) -> anyhow::Result<Reply>,
+) -> anyhow::Result<(Vec<Attempt>, Option<usize>)> {
+    let mut tried = Vec::new();
+    for name in sought.candidates() {
+        let reply = ask(&name)?;
+        let resolves = reply.resolves(sought.qtype, sought.zones);
+        tried.push((name, reply, resolves));
+        if resolves {
+            let place = tried.len() - 1;
+            return Ok((tried, Some(place)));
+        }
+    }
+    Ok((tried, None))
+}
+
+impl Sought<'_> {
+    /// The names that a Pod's resolver would try, in its order. At least one.
+    fn candidates(&self) -> Vec<WireName> {
+        let name = match self.name {
+            AskedName::Address(address) => return vec![reverse_name(*address)],
+            AskedName::Absolute(name) => return vec![name.clone()],
+            AskedName::Relative(name) => name,
+        };
+        let (zone, namespace) = (&self.zones[0], self.namespace);
+        let below = |suffix: &str| WireName::parse(&format!("{suffix}{zone}")).ok();
+        let search = [below(&format!("{namespace}.svc.")), below("svc."), Some(zone.clone())];
+        let labels = &name.octets()[..name.octets().len() - 1];
+        // A name that gets too long is not tried.
+        let mut names: Vec<WireName> =
+            search.into_iter().flatten().filter_map(|suffix| suffix.prefixed(labels)).collect();
+        let dots = name.labels() - 1;
+        names.insert(if dots >= NDOTS { 0 } else { names.len() }, name.clone());
+        names
+    }
+
+    /// The namespace whose search list is applied, where one is.
+    pub fn searched(&self) -> Option<Box<str>> {
+        matches!(self.name, AskedName::Relative(_)).then(|| self.namespace.into())
+    }
+}
