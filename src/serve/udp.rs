@@ -257,6 +257,8 @@ mod tests {
         let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
         let metrics = Arc::new(Metrics::default());
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // As every socket that is served has it: else the thread may never look whether to stop.
+        socket.set_read_timeout(Some(LONGEST_WAIT)).unwrap();
         let address = socket.local_addr().unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
