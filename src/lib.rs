@@ -26,7 +26,8 @@
 //! [`serve`] reads a datagram or a framed message and calls [`answer::Responder::respond`]: [`wire`] says whether it is
 //! a query and reads the question, [`zone::Zone::look_up`] finds the Service by its two labels and, inside its records,
 //! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. What others
-//! have to answer waits in [`serve::forward`], where nobody waits for it. Where there is no answer, [`explain::Asker`] may say why: it looks at the cluster, and never waits for who changes it.
+//! have to answer waits in [`serve::forward`], where nobody waits for it. Where there is no answer, [`explain::Asker`] may
+//! say why: it looks at the cluster, and never waits for who changes it.
 //!
 //! # Invariants
 //!

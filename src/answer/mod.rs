@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -135,6 +136,8 @@ pub struct Responder {
     zone: Arc<Zone>,
     status: Arc<Status>,
     access: ArcSwap<Access>,
+    /// Everyone is answered: then `access` need not be looked at.
+    everyone: AtomicBool,
     explainer: Option<Explainer>,
     outside: Option<Outside>,
     /// What everyone is told before everything was read.
@@ -147,8 +150,9 @@ impl Responder {
     /// Answers for `zone`, and explains to nobody.
     pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
         let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
+        let everyone = AtomicBool::new(access.allow.is_empty());
         let access = ArcSwap::from_pointee(access);
-        Self { zone, status, access, explainer: None, outside: None, not_synced, nsid: Arc::default() }
+        Self { zone, status, access, everyone, explainer: None, outside: None, not_synced, nsid: Arc::default() }
     }
 
     /// Also says which server it is, to allowed clients that ask (RFC 5001): at most 255 octets.
@@ -164,7 +168,9 @@ impl Responder {
     /// From now on others are answered, and told why names do not resolve. The latter only where somebody could be told
     /// before: see [`Responder::explaining`].
     pub fn change_clients(&self, access: Access, to: Vec<IpNet>) {
+        let everyone = access.allow.is_empty();
         self.access.store(Arc::new(access));
+        self.everyone.store(everyone, Ordering::Release);
         if let Some(explainer) = &self.explainer {
             explainer.change_clients(to);
         }
@@ -215,9 +221,8 @@ impl Responder {
         if !is_client(peer) {
             return drop(worker, Event::DroppedSource);
         }
-        let access = self.access.load();
-        let allowed = access.allows(peer);
-        if !allowed && access.silent {
+        let allowed = self.everyone.load(Ordering::Acquire) || self.access.load().allows(peer);
+        if !allowed && self.access.load().silent {
             return drop(worker, Event::DroppedNotAllowed);
         }
         match wire::read(&message[..length], &mut worker.name) {
