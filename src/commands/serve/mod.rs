@@ -153,7 +153,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         relieved = place.hold() => relieved.map(|()| End::Relieved),
         read = reading => read.map(|never| match never {}),
         lived = life.live(is_synced, again) => lived,
-        looked_at = &mut looked_at => return looked_at.and_then(|()| bail!("stopped answering over HTTP")),
+        looked_at = &mut looked_at => looked_at.and_then(|()| bail!("stopped answering over HTTP")),
         never = keep(snapshot, &status) => match never {},
         never = manager.keep_watch(&liveness) => match never {},
     };
