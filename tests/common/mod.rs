@@ -10,7 +10,7 @@ use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::config::Config;
 use headless_dns::explain::Asker;
-use headless_dns::metrics::Metrics;
+use headless_dns::metrics::{Counters, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::objects::{Labels, Object, ObjectRef, Service, ServiceKind};
 use headless_dns::status::Status;
@@ -100,7 +100,12 @@ impl Engine {
     }
 
     pub fn with(responder: Responder) -> Self {
-        Self { responder, worker: Worker::new(Metrics::default().worker()), now: std::time::Instant::now() }
+        // Some tests make one for each question, and counters are not made in no time.
+        thread_local! {
+            static COUNTERS: Arc<Counters> = Metrics::default().worker();
+        }
+        let worker = Worker::new(COUNTERS.with(Arc::clone));
+        Self { responder, worker, now: std::time::Instant::now() }
     }
 
     /// The response to `message`; RRsets begin at their first record if the ID is 65535 and the worker new.
