@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::listen::{At, Clock};
+use super::clock::{At, Clock};
 
 /// What is sent.
 pub(super) struct Body {

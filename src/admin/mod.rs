@@ -13,6 +13,7 @@
 
 mod api;
 mod body;
+mod clock;
 mod health;
 mod listen;
 mod page;
@@ -39,7 +40,7 @@ use listen::Bound;
 use route::{Head, Offer, Question, Refusal, Route, Wish};
 use shown::Shown;
 
-pub use listen::Limits;
+pub use clock::Limits;
 pub use shown::{About, View};
 
 /// The addresses, bound; nobody is served yet.

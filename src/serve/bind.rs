@@ -5,7 +5,7 @@
 //! reads them (`udp.rs`, `tcp.rs`).
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -278,15 +278,4 @@ fn explain(address: SocketAddr, protocol: &str, error: io::Error) -> (ErrorKind,
 
 pub(super) fn cannot_listen(address: SocketAddr, protocol: &str) -> String {
     format!("cannot listen on {address} over {protocol}")
-}
-
-/// Where a socket that is bound to `address` reaches itself.
-pub(super) fn own_address(address: SocketAddr) -> SocketAddr {
-    let mut own = address;
-    match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => own.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    own
 }

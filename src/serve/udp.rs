@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
-use super::bind::own_address;
 use super::forward::{self, Door, Question, Way};
 use super::query_log::Tap;
 use super::sys::{self, Batch, Wait};
@@ -269,6 +268,17 @@ impl Loop<'_> {
         self.worker.counters.add(Event::DroppedByKernel, drops.wrapping_sub(self.drops).into());
         self.drops = drops;
     }
+}
+
+/// Where a socket that is bound to `address` reaches itself.
+fn own_address(address: SocketAddr) -> SocketAddr {
+    let mut own = address;
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => own.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    own
 }
 
 #[cfg(test)]
