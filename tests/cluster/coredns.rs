@@ -451,9 +451,13 @@ impl CoreDns {
             if started.child.try_wait().unwrap().is_some() {
                 return Ok(false);
             }
-            TcpStream::connect(address).map(|_| true).map_err(|error| format!("{error}: {}", started.log()))
+            // It says so once all its ports are its own: whoever takes a connection there may be another.
+            let log = started.log();
+            if !log.contains("\nCoreDNS-") {
+                return Err(format!("it does not say so: {log}"));
+            }
+            TcpStream::connect(address).map(|_| true).map_err(|error| format!("{error}: {log}"))
         });
-        // Whoever listens there, it is this one.
         match started.child.try_wait().unwrap() {
             Some(status) => Err(format!("{status}: {}", started.log())),
             None => Ok(started),
