@@ -31,10 +31,25 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--instructions").skip(1);
+    if let (Some(kind), Some(count)) = (arguments.next(), arguments.next()) {
+        return only(&kind, count.parse().unwrap());
+    }
     answers();
     explanations();
     publications();
 }
+
+/// What is asked: the kinds of the mixes, an address where there is no name.
+const KINDS: [(&str, &str, u16); 7] = [
+    ("W1 headless A, 3 endpoints", "small-7.default.svc.cluster.local", rtype::A),
+    ("W2 headless A, 100 endpoints (cut at 1232)", "hundred.default.svc.cluster.local", rtype::A),
+    ("W3 SRV, 3 endpoints", "_http._tcp.small-7.default.svc.cluster.local", rtype::SRV),
+    ("W4 one ordinal of 5,000", "web-4321.web.default.svc.cluster.local", rtype::A),
+    ("W5 PTR", "", rtype::PTR),
+    ("W6 NXDOMAIN by search list", "www.example.com.default.svc.cluster.local", rtype::A),
+    ("W7 AAAA of IPv4-only", "small-7.default.svc.cluster.local", rtype::AAAA),
+];
 
 fn zone() -> Arc<Zone> {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
@@ -73,7 +88,8 @@ fn service(name: &str, size: u32, net: u8) -> Vec<Object> {
     objects
 }
 
-fn answers() {
+/// A responder and a worker, and what there is to ask.
+fn asked() -> (Responder, Worker) {
     let zone = zone();
     let mut objects = service("web", 5000, 1);
     objects.extend(service("hundred", 100, 2));
@@ -81,21 +97,37 @@ fn answers() {
     publisher(&zone).replace(objects);
     let status = Arc::new(Status::default());
     status.set_synced();
-    let responder = Responder::new(zone, status, Access::default());
-    let mut worker = Worker::new(Metrics::default().worker());
+    let metrics = Metrics::new(&["cluster.local.".to_owned()]);
+    (Responder::new(zone, status, Access::default()), Worker::new(metrics.worker()))
+}
+
+fn question((_, name, qtype): (&str, &str, u16)) -> Vec<u8> {
+    let name = if name.is_empty() { reverse_name([10, 1, 3, 9].into()) } else { WireName::parse(name).unwrap() };
+    query(&name, qtype)
+}
+
+fn answers() {
+    let (responder, mut worker) = asked();
     println!("ns per answer");
-    for (what, name, qtype) in [
-        ("W1 headless A, 3 endpoints", "small-7.default.svc.cluster.local", rtype::A),
-        ("W2 headless A, 100 endpoints (cut at 1232)", "hundred.default.svc.cluster.local", rtype::A),
-        ("W3 SRV, 3 endpoints", "_http._tcp.small-7.default.svc.cluster.local", rtype::SRV),
-        ("W4 one ordinal of 5,000", "web-4321.web.default.svc.cluster.local", rtype::A),
-        ("W5 PTR", "", rtype::PTR),
-        ("W6 NXDOMAIN by search list", "www.example.com.default.svc.cluster.local", rtype::A),
-        ("W7 AAAA of IPv4-only", "small-7.default.svc.cluster.local", rtype::AAAA),
-    ] {
-        let name = if name.is_empty() { reverse_name([10, 1, 3, 9].into()) } else { WireName::parse(name).unwrap() };
-        let time = per_answer(&responder, &mut worker, &[query(&name, qtype)]);
-        println!("  {what:<44} {:>6}", time.as_nanos());
+    for kind in KINDS {
+        let time = per_answer(&responder, &mut worker, &[question(kind)]);
+        println!("  {:<44} {:>6}", kind.0, time.as_nanos());
+    }
+}
+
+/// Answers questions of one kind, in batches of 32: for whoever counts instructions.
+fn only(kind: &str, count: usize) {
+    let (responder, mut worker) = asked();
+    let question = question(*KINDS.iter().find(|(what, ..)| what.starts_with(kind)).unwrap());
+    let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
+    let (mut message, now) = ([0; 2048], Instant::now());
+    for number in 0..count {
+        if number % 32 == 0 {
+            worker.end_batch(now);
+            worker.begin_batch(now);
+        }
+        message[..question.len()].copy_from_slice(black_box(&question));
+        black_box(responder.respond(&mut worker, peer, Transport::Udp, &mut message, question.len()));
     }
 }
 
