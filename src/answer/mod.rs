@@ -2,7 +2,8 @@
 //!
 //! [`Responder::respond`] is the door: the gate, then one `match` over what the zone says. A response is written in
 //! the buffer of the query, in `response.rs`; why a name does not resolve is added by `why.rs`; what a resolver is
-//! asked for, if anything, is in `outside.rs`. Row ids (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`, what exists is `zone.rs`.
+//! asked for, if anything, is in `outside.rs`. Row ids (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`,
+//! what exists is `zone.rs`.
 
 mod outside;
 mod response;

@@ -131,8 +131,9 @@ pub struct Live {
 }
 
 impl Live {
-    /// Nothing is known yet; or where `status` says that it was, it is all to be read again. Answers say that they are stale once a required resource was lost for `stale`; a list
-    /// that would remove more than half and at least `hold_down` objects is to be made twice.
+    /// Nothing is known yet; or where `status` says that it was, it is all to be read again. Answers say that they are
+    /// stale once a required resource was lost for `stale`; a list that would remove more than half and at least
+    /// `hold_down` objects is to be made twice.
     pub fn new(
         publisher: Publisher,
         status: Arc<Status>,
