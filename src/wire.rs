@@ -90,6 +90,7 @@ impl Refusal {
 }
 
 /// Steps 1 and 2: whether the message is a query at all. The error is the counter of what it is instead.
+#[inline]
 pub fn gate(message: &[u8]) -> Result<(), Event> {
     match message {
         [_, _, flags, ..] if message.len() >= HEADER => {
@@ -108,33 +109,34 @@ pub fn gate(message: &[u8]) -> Result<(), Event> {
 /// # Errors
 ///
 /// The response that it deserves instead of an answer.
+#[inline]
 pub fn read(message: &[u8], name: &mut QueryName) -> Result<Query, Refusal> {
     let formerr = Refusal::header_only(rcode::FORMERR);
+    let (header, body) = message.split_first_chunk::<HEADER>().ok_or(formerr)?;
     // 6.
-    if message[2] & 0x78 != 0 {
+    if header[2] & 0x78 != 0 {
         return Err(Refusal::header_only(rcode::NOTIMP));
     }
     // 7. Counts are compared, and nothing is made room for.
-    let count = |at: usize| u16::from_be_bytes([message[at], message[at + 1]]);
+    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let [questions, answers, authorities, additionals] = [count(4), count(6), count(8), count(10)];
     if questions != 1 || answers != 0 || authorities > 1 || additionals > 2 {
         return Err(formerr);
     }
     // 8.
-    let name_end = HEADER + name.read(&message[HEADER..]).ok_or(formerr)?;
-    let question_end = name_end + 4;
-    let &[qtype_high, qtype_low, class_high, class_low] = message.get(name_end..question_end).ok_or(formerr)? else {
-        return Err(formerr);
-    };
+    let name_length = name.read(body).ok_or(formerr)?;
+    let question_end = HEADER + name_length + 4;
+    let (&[qtype_high, qtype_low, class_high, class_low], behind) =
+        body[name_length..].split_first_chunk().ok_or(formerr)?;
     let qtype = u16::from_be_bytes([qtype_high, qtype_low]);
     if qtype == rtype::OPT || authorities == 1 && qtype != rtype::IXFR {
         return Err(formerr);
     }
     // 9.
     let edns = match (authorities, additionals) {
-        (0, 0) if message.len() == question_end => None,
+        (0, 0) if behind.is_empty() => None,
         (0, 0) => return Err(formerr),
-        (0, 1) => match read_opt(&message[question_end..]) {
+        (0, 1) => match read_opt(behind) {
             Some(edns) => Some(edns),
             None => read_unusual(message, question_end, false)?,
         },
@@ -151,6 +153,7 @@ pub fn read(message: &[u8], name: &mut QueryName) -> Result<Query, Refusal> {
 }
 
 /// An OPT record with the root as owner that ends where the message does (RFC 6891 section 6.1.2).
+#[inline]
 fn read_opt(record: &[u8]) -> Option<Edns> {
     let &[0, 0, 41, size_high, size_low, _rcode, version, flags, _, length_high, length_low, ref options @ ..] = record
     else {
@@ -195,6 +198,7 @@ fn read_unusual(message: &[u8], question_end: usize, authority: bool) -> Result<
 }
 
 /// How many octets a response over UDP may have (A3).
+#[inline]
 pub fn udp_limit(edns: Option<Edns>) -> usize {
     edns.map_or(MAX_UDP_PLAIN, |edns| usize::from(edns.size).clamp(MAX_UDP_PLAIN, MAX_UDP))
 }
@@ -247,6 +251,7 @@ pub enum Section {
 impl<'m> Writer<'m> {
     /// Begins behind the question. `limit` is how long the response may become; room for an OPT record is kept free
     /// where one has to go out.
+    #[inline]
     pub fn new(message: &'m mut [u8], question_end: usize, limit: usize, edns: bool) -> Self {
         let limit = limit.min(message.len()) - if edns { OPT_LENGTH } else { 0 };
         Self { message, at: question_end, limit, section: 0, counts: [0; 3], truncated: false, recursion: false }
@@ -262,6 +267,11 @@ impl<'m> Writer<'m> {
     /// What [`Self::resume`] needs: where the next record would stand, and how many there are in the answer section.
     pub fn so_far(&self) -> (usize, u16) {
         (self.at, self.counts[Section::Answer as usize])
+    }
+
+    /// The message as it is now: what was written has no header.
+    pub fn into_message(self) -> &'m mut [u8] {
+        self.message
     }
 
     /// Whether the query in the message wants recursion.
@@ -300,36 +310,59 @@ impl<'m> Writer<'m> {
         self.truncated = true;
     }
 
-    /// One A or AAAA record. The caller has seen that there is [`Self::room`] for 12 octets and the address.
-    pub fn address<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, address: [u8; N]) {
-        let record = &mut self.message[self.at..self.at + 12 + N];
-        record[..2].copy_from_slice(&owner.to_be_bytes());
-        record[2..4].copy_from_slice(&rtype.to_be_bytes());
-        record[4..6].copy_from_slice(&CLASS_IN.to_be_bytes());
-        record[6..10].copy_from_slice(&ttl.to_be_bytes());
-        record[10..12].copy_from_slice(&(N as u16).to_be_bytes());
-        record[12..].copy_from_slice(&address);
-        self.at += 12 + N;
+    /// A or AAAA records, `count` of them. The caller has seen that there is [`Self::room`] for 12 octets and an
+    /// address of each.
+    #[inline]
+    pub fn addresses<const N: usize>(
+        &mut self,
+        owner: u16,
+        rtype: u16,
+        ttl: u32,
+        count: usize,
+        addresses: impl Iterator<Item = [u8; N]>,
+    ) {
+        let mut before = [0; 12];
+        before[..2].copy_from_slice(&owner.to_be_bytes());
+        before[2..].copy_from_slice(&fixed(rtype, ttl, N));
+        let end = self.at + count * (12 + N);
+        for (record, address) in self.message[self.at..end].chunks_exact_mut(12 + N).zip(addresses) {
+            record[..12].copy_from_slice(&before);
+            record[12..].copy_from_slice(&address);
+        }
+        self.at = end;
+        self.counts[self.section] += count as u16;
+    }
+
+    /// The same as [`Self::record`] for data whose length is known: a few instructions.
+    #[inline]
+    pub fn whole<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, data: [u8; N]) -> bool {
+        if 12 + N > self.room() {
+            return false;
+        }
+        self.put(owner.to_be_bytes());
+        self.put(fixed(rtype, ttl, N));
+        self.put(data);
         self.counts[self.section] += 1;
+        true
     }
 
     /// One record of another type, whose data are the parts one behind the other. `owner` is a pointer or a name.
     pub fn record(&mut self, owner: NameRef<'_>, rtype: u16, ttl: u32, data: &[&[u8]]) -> bool {
-        let owner = match &owner {
-            NameRef::Pointer(pointer) => &pointer.to_be_bytes()[..],
-            NameRef::Whole(name) => name.octets(),
-        };
         let length: usize = data.iter().map(|part| part.len()).sum();
-        if owner.len() + 10 + length > self.room() {
+        let owner_length = match owner {
+            NameRef::Pointer(_) => 2,
+            NameRef::Whole(name) => name.octets().len(),
+        };
+        if owner_length + 10 + length > self.room() {
             return false;
         }
-        self.put(owner);
-        self.put(&rtype.to_be_bytes());
-        self.put(&CLASS_IN.to_be_bytes());
-        self.put(&ttl.to_be_bytes());
-        self.put(&(length as u16).to_be_bytes());
+        match owner {
+            NameRef::Pointer(pointer) => self.put(pointer.to_be_bytes()),
+            NameRef::Whole(name) => self.put_all(name.octets()),
+        }
+        self.put(fixed(rtype, ttl, length));
         for part in data {
-            self.put(part);
+            self.put_all(part);
         }
         self.counts[self.section] += 1;
         true
@@ -337,32 +370,39 @@ impl<'m> Writer<'m> {
 
     /// Writes the OPT record, if one came (A3), with the remarks that fit, and the header; returns the length of the
     /// message.
+    #[inline]
     pub fn finish(mut self, rcode: u16, authoritative: bool, edns: Option<Edns>, remarks: Remarks<'_>) -> usize {
         if let Some(edns) = edns {
             self.limit += OPT_LENGTH;
             let length_at = self.at + OPT_LENGTH - 2;
-            self.put(&[0, 0, 41]);
-            self.put(&(MAX_UDP as u16).to_be_bytes());
-            self.put(&[(rcode >> 4) as u8, 0, u8::from(edns.dnssec_ok) << 7, 0]);
-            self.put(&[0, 0]);
-            if edns.asks_nsid && !remarks.nsid.is_empty() {
-                self.option(NSID, &[remarks.nsid]);
+            let [size_high, size_low] = (MAX_UDP as u16).to_be_bytes();
+            let flags = u8::from(edns.dnssec_ok) << 7;
+            self.put([0, 0, rtype::OPT as u8, size_high, size_low, (rcode >> 4) as u8, 0, flags, 0, 0, 0]);
+            if edns.asks_nsid || remarks.error.is_some() {
+                self.options(edns, remarks, length_at);
             }
-            if let Some((code, text)) = remarks.error {
-                self.option(EXTENDED_ERROR, &[&code.to_be_bytes(), text.as_bytes()]);
-            }
-            let length = (self.at - length_at - 2) as u16;
-            self.message[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
             self.counts[Section::Additional as usize] += 1;
         }
         // QR, the opcode and RD as they came, AA, TC, RA; Z, AD, CD clear.
-        let kept = self.message[2] & 0x79;
-        self.message[2] = 0x80 | kept | u8::from(authoritative) << 2 | u8::from(self.truncated) << 1;
-        self.message[3] = u8::from(self.recursion) << 7 | (rcode & 0x0f) as u8;
-        for (index, count) in self.counts.iter().enumerate() {
-            self.message[6 + 2 * index..8 + 2 * index].copy_from_slice(&count.to_be_bytes());
+        let header = &mut self.message[..HEADER];
+        header[2] = 0x80 | header[2] & 0x79 | u8::from(authoritative) << 2 | u8::from(self.truncated) << 1;
+        header[3] = u8::from(self.recursion) << 7 | (rcode & 0x0f) as u8;
+        for (place, count) in header[6..].chunks_exact_mut(2).zip(self.counts) {
+            place.copy_from_slice(&count.to_be_bytes());
         }
         self.at
+    }
+
+    #[cold]
+    fn options(&mut self, edns: Edns, remarks: Remarks<'_>, length_at: usize) {
+        if edns.asks_nsid && !remarks.nsid.is_empty() {
+            self.option(NSID, &[remarks.nsid]);
+        }
+        if let Some((code, text)) = remarks.error {
+            self.option(EXTENDED_ERROR, &[&code.to_be_bytes(), text.as_bytes()]);
+        }
+        let length = (self.at - length_at - 2) as u16;
+        self.message[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
     }
 
     /// RFC 8914 section 3: an option that does not fit is left out, and never sets TC.
@@ -371,15 +411,33 @@ impl<'m> Writer<'m> {
         if self.room() < 4 + length {
             return;
         }
-        self.put(&code.to_be_bytes());
-        self.put(&(length as u16).to_be_bytes());
-        data.iter().for_each(|part| self.put(part));
+        self.put(code.to_be_bytes());
+        self.put((length as u16).to_be_bytes());
+        data.iter().for_each(|part| self.put_all(part));
     }
 
-    fn put(&mut self, octets: &[u8]) {
+    /// Of a size that is known: a few instructions.
+    #[inline]
+    fn put<const N: usize>(&mut self, octets: [u8; N]) {
+        self.message[self.at..self.at + N].copy_from_slice(&octets);
+        self.at += N;
+    }
+
+    fn put_all(&mut self, octets: &[u8]) {
         self.message[self.at..self.at + octets.len()].copy_from_slice(octets);
         self.at += octets.len();
     }
+}
+
+/// What stands between a record's owner and its data (RFC 1035 section 4.1.3).
+#[inline]
+fn fixed(rtype: u16, ttl: u32, length: usize) -> [u8; 10] {
+    let mut fixed = [0; 10];
+    fixed[..2].copy_from_slice(&rtype.to_be_bytes());
+    fixed[2..4].copy_from_slice(&CLASS_IN.to_be_bytes());
+    fixed[4..8].copy_from_slice(&ttl.to_be_bytes());
+    fixed[8..].copy_from_slice(&(length as u16).to_be_bytes());
+    fixed
 }
 
 /// An owner name: where it stands in the message already, or all of it.

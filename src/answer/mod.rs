@@ -27,7 +27,7 @@ use crate::names::{MAX_CHAIN, QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
 use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Remarks, Section, Writer, ede, rcode};
-use crate::zone::{EXPECTED_TTL, Lookup, Site, Zone};
+use crate::zone::{EXPECTED_TTL, Lookup, Site, View, Zone};
 
 use outside::{Marks, Own};
 use response::Response;
@@ -75,6 +75,7 @@ pub struct Worker {
     answers: Arc<Answers>,
     name: QueryName,
     alias: QueryName,
+    view: View,
     turn: u16,
     causes: Budget,
     /// When the batch came in that is being answered.
@@ -89,6 +90,7 @@ impl Worker {
             counters,
             name: QueryName::default(),
             alias: QueryName::default(),
+            view: View::default(),
             turn: 0,
             causes: Budget::default(),
             begun: None,
@@ -104,6 +106,11 @@ impl Worker {
     /// Counts the response in `message`.
     pub fn count(&self, transport: Transport, message: &[u8], answered: Answered) {
         count_response(&self.counters, &self.answers, transport, message, answered);
+    }
+
+    /// There is nothing to do: lets go of what was looked at.
+    pub fn rest(&mut self) {
+        self.view.rest();
     }
 
     /// Ends a batch of messages: its responses are sent, `now`.
@@ -195,23 +202,22 @@ impl Responder {
         length: usize,
     ) -> Reply {
         let received = Received { peer, transport, length };
-        let made = guarded(message, |message| self.answer(worker, received, message));
-        let made = made.unwrap_or_else(|servfail| {
-            worker.counters.count(Event::Panics);
-            Made::Response(Written::unread(servfail, rcode::SERVFAIL))
-        });
-        match made {
-            Made::Response(written) => {
-                worker.count(transport, message, written.answered(length));
-                Reply::Here(written.length)
+        let made = guarded(message, |message| self.answer(worker, &received, message));
+        let written = match made {
+            Ok(Made::Response(written)) => written,
+            Ok(Made::Nothing) => return Reply::None,
+            Ok(Made::Pending(pending)) => return Reply::Pending(pending),
+            Err(servfail) => {
+                worker.counters.count(Event::Panics);
+                Written::unread(servfail, rcode::SERVFAIL)
             }
-            Made::Nothing => Reply::None,
-            Made::Pending(pending) => Reply::Pending(pending),
-        }
+        };
+        worker.count(transport, message, written.answered(length));
+        Reply::Here(written.length)
     }
 
-    fn answer(&self, worker: &mut Worker, received: Received, message: &mut [u8]) -> Made {
-        let Received { peer, length, .. } = received;
+    fn answer(&self, worker: &mut Worker, received: &Received, message: &mut [u8]) -> Made {
+        let Received { peer, length, .. } = *received;
         let drop = |worker: &Worker, event| {
             worker.counters.count(event);
             Made::Nothing
@@ -222,10 +228,11 @@ impl Responder {
         if !is_client(peer) {
             return drop(worker, Event::DroppedSource);
         }
-        let allowed = self.everyone.load(Ordering::Acquire) || self.access.load().allows(peer);
-        if !allowed && self.access.load().silent {
-            return drop(worker, Event::DroppedNotAllowed);
-        }
+        let allowed = match self.admission(peer) {
+            Admission::Answered => true,
+            Admission::Refused => false,
+            Admission::Dropped => return drop(worker, Event::DroppedNotAllowed),
+        };
         match wire::read(&message[..length], &mut worker.name) {
             Ok(query) if allowed => {
                 let made = self.resolve(worker, received, message, query);
@@ -248,85 +255,144 @@ impl Responder {
         }
     }
 
+    #[inline]
+    fn admission(&self, peer: Peer) -> Admission {
+        if self.everyone.load(Ordering::Acquire) {
+            return Admission::Answered;
+        }
+        // Once: what becomes of one message is decided by one state of it.
+        let access = self.access.load();
+        match (access.allows(peer), access.silent) {
+            (true, _) => Admission::Answered,
+            (false, false) => Admission::Refused,
+            (false, true) => Admission::Dropped,
+        }
+    }
+
     fn remarks<'t>(&'t self, error: Option<(u16, &'t str)>) -> Remarks<'t> {
         Remarks { nsid: &self.nsid, error }
     }
 
-    fn resolve(&self, worker: &mut Worker, received: Received, message: &mut [u8], query: Query) -> Made {
-        let Received { peer, transport, .. } = received;
+    #[inline]
+    fn resolve(&self, worker: &mut Worker, received: &Received, message: &mut [u8], query: Query) -> Made {
+        let Received { peer, transport, .. } = *received;
         worker.turn = worker.turn.wrapping_add(1);
-        let refuse = |message: &mut [u8], zone, rcode, error| {
-            let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
-            let length = wire::refuse(message, refusal, self.remarks(Some(error)));
-            Made::Response(Written::to(query, length, rcode, zone))
-        };
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             let error = (ede::PROHIBITED, "zone transfers are not offered");
-            return refuse(message, CountedZone::OUTSIDE, rcode::REFUSED, error);
+            return self.refuse(message, query, CountedZone::OUTSIDE, rcode::REFUSED, error);
         }
-        let limit = if transport == Transport::Udp { wire::udp_limit(query.edns) } else { MAX_TCP };
+        let limit = limit(transport, query);
         let mut response = Response {
             writer: Writer::new(message, query.question_end, limit, query.edns.is_some()),
             ttl: self.zone.ttl(),
-            turn: usize::from(query.id.wrapping_add(worker.turn)),
+            turn: query.id.wrapping_add(worker.turn),
             zone: CountedZone::OUTSIDE,
         };
         // Once: what one response says about the data is one state of it.
         let state = self.status.data_state();
-        let outcome = self.write(worker, peer, query, state, &mut response);
-        let zone = response.zone;
+        let first = self.write(worker, peer, query, state, &mut response);
+        // What nearly every query comes to: there is nothing to add.
+        if state == DataState::Current
+            && let Step::Done(rcode) | Step::Denied(rcode, _) = first
+            && !matches!(&first, Step::Denied(_, open) if self.may_have_cause(&worker.name, query, *open))
+        {
+            let zone = response.zone;
+            let length = response.writer.finish(rcode, true, query.edns, self.remarks(None));
+            return Made::Response(Written::to(query, length, rcode, zone));
+        }
+        self.resolve_further(worker, received, query, state, (first, response))
+    }
+
+    /// Goes on where one look-up is not all of it, or its answer has a remark.
+    #[inline(never)]
+    fn resolve_further(
+        &self,
+        worker: &mut Worker,
+        received: &Received,
+        query: Query,
+        state: DataState,
+        (first, mut response): (Step, Response<'_>),
+    ) -> Made {
+        let peer = received.peer;
+        let outcome = self.go_on(worker, peer, query, state, (first, &mut response));
+        let Response { writer, zone, .. } = response;
+        let finish = |writer: Writer<'_>, rcode, error| {
+            let length = writer.finish(rcode, true, query.edns, self.remarks(error));
+            Made::Response(Written::to(query, length, rcode, zone))
+        };
         match outcome {
             Outcome::Answered(rcode, _) if state.is_old() => {
                 worker.counters.count(Event::StaleAnswers);
-                let sentence = self.status.sentence();
-                let remarks = self.remarks(Some((stale(rcode), &sentence)));
-                let length = response.writer.finish(rcode, true, query.edns, remarks);
-                Made::Response(Written::to(query, length, rcode, zone))
+                finish(writer, rcode, Some((stale(rcode), &self.status.sentence())))
             }
             Outcome::Answered(rcode, open) => {
                 let cause = open.and_then(|open| self.cause(worker, peer, query, open));
                 let error = cause.map(|cause| (cause.code(), cause.brief()));
-                let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-                let length = response.writer.finish(rcode, true, query.edns, self.remarks(error));
-                Made::Response(Written::to(query, length, rcode, zone))
+                finish(writer, rcode, error.as_ref().map(|(code, text)| (*code, text.as_str())))
             }
             Outcome::LeavesZones => {
-                let (at, answers) = response.writer.so_far();
+                let (at, answers) = writer.so_far();
                 let stale = state.is_old().then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
                 let own = Own::Alias { answers, note: stale };
-                let asked = (worker.alias.to_wire(), &message[..at]);
+                let asked = (worker.alias.to_wire(), &writer.into_message()[..at]);
                 let marks = Marks { served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone };
-                Made::Pending(Pending::new(received, query, asked, own, marks))
+                Made::Pending(Pending::new(*received, query, asked, own, marks))
             }
-            Outcome::NotInZone => match &self.outside {
-                Some(outside) if outside.serves(peer) && wire::is_recursion_desired(message) => {
-                    // Which reverse names are ours is known with the addresses.
-                    if state == DataState::NotSynced && is_reverse(&worker.name) {
-                        return refuse(message, zone, rcode::SERVFAIL, (ede::NOT_READY, &self.not_synced));
-                    }
-                    let zone = CountedZone::FORWARDED;
-                    match outside.special(&worker.name) {
-                        Some(special) => {
-                            let (length, rcode) =
-                                outside::write_special(special, message, query, (limit, self.remarks(None)));
-                            Made::Response(Written::to(query, length, rcode, zone))
-                        }
-                        None => {
-                            let asked = (worker.name.to_wire(), &message[..query.question_end]);
-                            let marks = Marks { served: true, nsid: Arc::clone(&self.nsid), zone };
-                            Made::Pending(Pending::new(received, query, asked, Own::Nothing, marks))
-                        }
-                    }
-                }
-                _ => refuse(message, zone, rcode::REFUSED, (ede::NOT_AUTHORITATIVE, "")),
-            },
+            Outcome::NotInZone => self.resolve_outside(worker, received, writer.into_message(), query, state),
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
                 let told = !sentence.is_empty() && state == DataState::NotSynced && self.tells(peer);
                 let text = if told { sentence.as_str() } else { &self.not_synced };
-                refuse(message, zone, rcode::SERVFAIL, (ede::NOT_READY, text))
+                self.refuse(writer.into_message(), query, zone, rcode::SERVFAIL, (ede::NOT_READY, text))
             }
         }
+    }
+
+    /// A name of others.
+    fn resolve_outside(
+        &self,
+        worker: &Worker,
+        received: &Received,
+        message: &mut [u8],
+        query: Query,
+        state: DataState,
+    ) -> Made {
+        let serving = self.outside.as_ref().filter(|outside| outside.serves(received.peer));
+        let Some(outside) = serving.filter(|_| wire::is_recursion_desired(message)) else {
+            let error = (ede::NOT_AUTHORITATIVE, "");
+            return self.refuse(message, query, CountedZone::OUTSIDE, rcode::REFUSED, error);
+        };
+        // Which reverse names are ours is known with the addresses.
+        if state == DataState::NotSynced && is_reverse(&worker.name) {
+            let error = (ede::NOT_READY, &*self.not_synced);
+            return self.refuse(message, query, CountedZone::OUTSIDE, rcode::SERVFAIL, error);
+        }
+        let zone = CountedZone::FORWARDED;
+        match outside.special(&worker.name) {
+            Some(special) => {
+                let limit = limit(received.transport, query);
+                let (length, rcode) = outside::write_special(special, message, query, (limit, self.remarks(None)));
+                Made::Response(Written::to(query, length, rcode, zone))
+            }
+            None => {
+                let asked = (worker.name.to_wire(), &message[..query.question_end]);
+                let marks = Marks { served: true, nsid: Arc::clone(&self.nsid), zone };
+                Made::Pending(Pending::new(*received, query, asked, Own::Nothing, marks))
+            }
+        }
+    }
+
+    fn refuse(
+        &self,
+        message: &mut [u8],
+        query: Query,
+        zone: CountedZone,
+        rcode: u16,
+        error: (u16, &str),
+    ) -> Made {
+        let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
+        let length = wire::refuse(message, refusal, self.remarks(Some(error)));
+        Made::Response(Written::to(query, length, rcode, zone))
     }
 
     fn tells(&self, peer: Peer) -> bool {
@@ -335,8 +401,8 @@ impl Responder {
 
     /// Why there is no answer: only for those who are told, where it goes out, and where it is likely to be known.
     fn cause(&self, worker: &mut Worker, peer: Peer, query: Query, open: Open) -> Option<Finding> {
-        let explainer = self.explainer.as_ref().filter(|_| query.edns.is_some())?;
-        if !why::is_worth_asking(&self.zone, &worker.name, query.qtype, open) || !explainer.tells(peer) {
+        let explainer = self.explainer.as_ref()?;
+        if !self.may_have_cause(&worker.name, query, open) || !explainer.tells(peer) {
             return None;
         }
         let looked = if worker.causes.take() { explainer.cause(&worker.name, query.qtype, open) } else { Err(Busy) };
@@ -348,7 +414,16 @@ impl Responder {
         looked.ok().flatten()
     }
 
-    /// Writes answer and authority, and follows CNAMEs inside the zones.
+    /// Whether [`Self::cause`] may find one.
+    #[inline]
+    fn may_have_cause(&self, name: &QueryName, query: Query, open: Open) -> bool {
+        query.edns.is_some()
+            && self.explainer.as_ref().is_some_and(Explainer::tells_anyone)
+            && why::is_worth_asking(&self.zone, name, query.qtype, open)
+    }
+
+    /// Writes answer and authority of the question's own name.
+    #[inline]
     fn write(
         &self,
         worker: &mut Worker,
@@ -356,12 +431,12 @@ impl Responder {
         query: Query,
         state: DataState,
         response: &mut Response<'_>,
-    ) -> Outcome {
+    ) -> Step {
         let not_ready = state == DataState::NotSynced;
         // A snapshot may be from before a name: what it does not know is not denied.
         let restored = state == DataState::Restored;
         let name = &worker.name;
-        let first = self.zone.look_up(name, query.qtype, |lookup| {
+        self.zone.look_up_with(&mut worker.view, name, query.qtype, |lookup| {
             let Some(site) = lookup.site() else { return Step::NotInZone };
             response.zone = CountedZone::ours(site.number);
             if not_ready || restored && matches!(lookup, Lookup::NxDomain(..)) {
@@ -377,7 +452,18 @@ impl Responder {
                 }
                 Some((site, labels)) => Step::Why(labels, site.apex_at),
             }
-        });
+        })
+    }
+
+    /// Adds to what was written first what is missing: the rest of a chain of CNAMEs, addresses, a text.
+    fn go_on(
+        &self,
+        worker: &mut Worker,
+        peer: Peer,
+        query: Query,
+        state: DataState,
+        (first, response): (Step, &mut Response<'_>),
+    ) -> Outcome {
         match first {
             Step::Done(rcode) => Outcome::Answered(rcode, None),
             Step::Denied(rcode, open) => Outcome::Answered(rcode, Some(open)),
@@ -389,7 +475,7 @@ impl Responder {
             Step::NotReady => Outcome::NotReady,
             Step::Circle => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
             Step::Follow(target, owner) => match self.follow(worker, query, target, owner, response) {
-                End::At(rcode::NXDOMAIN) if restored => Outcome::NotReady,
+                End::At(rcode::NXDOMAIN) if state == DataState::Restored => Outcome::NotReady,
                 End::At(rcode) => Outcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Open::Chain)),
                 End::Never => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
                 // Who does not want recursion follows the rest itself.
@@ -407,6 +493,7 @@ impl Responder {
 
     /// The labels of the name that the question asks after, where nothing else knows the question's name, and the
     /// client is told.
+    #[inline]
     fn asks_why<'z>(&self, name: &QueryName, peer: Peer, lookup: &Lookup<'z>) -> Option<(Site<'z>, Range<usize>)> {
         let (Lookup::NxDomain(site, _), Some(explainer)) = (lookup, &self.explainer) else { return None };
         let labels = subject(name, site.apex_at)?;
@@ -448,7 +535,7 @@ impl Responder {
         while let Some(target) = visited.last() {
             worker.alias.set(target);
             let names = Names { owner, apex: None };
-            let step = self.zone.look_up(&worker.alias, query.qtype, |lookup| {
+            let step = self.zone.look_up_with(&mut worker.view, &worker.alias, query.qtype, |lookup| {
                 self.write_lookup(&worker.alias, names, query, lookup, response)
             });
             match step {
@@ -465,6 +552,7 @@ impl Responder {
         End::At(rcode::NOERROR)
     }
 
+    #[inline]
     fn write_lookup(
         &self,
         name: &QueryName,
@@ -498,6 +586,7 @@ impl Responder {
     }
 
     /// RFC 2308 sections 2 and 3: a negative answer carries the SOA, with the TTL that it may be kept for.
+    #[inline]
     fn deny(&self, names: Names, site: Site<'_>, expected: bool, response: &mut Response<'_>) {
         let negative = self.zone.negative_ttl();
         response.writer.begin(Section::Authority);
@@ -506,6 +595,7 @@ impl Responder {
 }
 
 /// Answers, or catches the panic of it: then `message` is SERVFAIL, and its length the error.
+#[inline]
 fn guarded<T>(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> T) -> Result<T, usize> {
     let mut header = [0; 4];
     header.copy_from_slice(&message[..4]);
@@ -516,7 +606,21 @@ fn guarded<T>(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> T) -> Result
     })
 }
 
+/// How long the response may become, in octets.
+#[inline]
+fn limit(transport: Transport, query: Query) -> usize {
+    if transport == Transport::Udp { wire::udp_limit(query.edns) } else { MAX_TCP }
+}
+
+/// What becomes of a client's messages.
+enum Admission {
+    Answered,
+    Refused,
+    Dropped,
+}
+
 /// Step 3 of the gate: what can be a client. Our own address and port is a message that we sent ourselves.
+#[inline]
 fn is_client(peer: Peer) -> bool {
     let address = peer.from.ip();
     peer.from.port() != 0 && !address.is_unspecified() && !address.is_multicast() && peer.from != peer.to
@@ -528,6 +632,7 @@ fn stale(rcode: u16) -> u16 {
 }
 
 /// Counts the response in `message`.
+#[inline]
 pub fn count_response(
     counters: &Counters,
     answers: &Answers,

@@ -13,7 +13,7 @@ pub(super) struct Response<'m> {
     pub(super) writer: Writer<'m>,
     pub(super) ttl: u32,
     /// Where RRsets begin, before they are taken modulo their length (A6).
-    pub(super) turn: usize,
+    pub(super) turn: u16,
     /// What it counts for.
     pub(super) zone: CountedZone,
 }
@@ -47,9 +47,20 @@ impl Response<'_> {
     ) {
         let count = addresses.len();
         let fit = self.fit(count, 12 + N);
-        let start = if count > 1 { self.turn % count } else { 0 };
-        for index in (start..count).chain(0..start).take(fit) {
-            self.writer.address(owner, rtype, self.ttl, octets(addresses.get(index)));
+        let start = start(self.turn, count);
+        match addresses.column() {
+            Some(column) => {
+                let (behind, first) = column.split_at(start);
+                let rest = fit.saturating_sub(first.len());
+                let first = first.iter().take(fit).map(|address| octets(*address));
+                self.writer.addresses(owner, rtype, self.ttl, fit - rest, first);
+                let behind = behind.iter().map(|address| octets(*address));
+                self.writer.addresses(owner, rtype, self.ttl, rest, behind);
+            }
+            None => {
+                let order = (start..count).chain(0..start).map(|index| octets(addresses.get(index)));
+                self.writer.addresses(owner, rtype, self.ttl, fit, order);
+            }
         }
     }
 
@@ -65,7 +76,7 @@ impl Response<'_> {
     /// N4, N5: targets in full (RFC 2782: no compression), then their addresses as far as they fit (A4).
     fn servers(&mut self, owner: u16, zone: &WireName, servers: Servers<'_>) {
         let count = servers.len();
-        let start = self.turn % count;
+        let start = start(self.turn, count);
         let first = self.writer.position();
         let mut written = 0;
         for index in (start..count).chain(0..start) {
@@ -114,9 +125,8 @@ impl Response<'_> {
         octets: impl Fn(T) -> [u8; N],
     ) {
         if addresses.len() * (12 + N) <= self.writer.room() {
-            for address in addresses {
-                self.writer.address(owner, rtype, self.ttl, octets(*address));
-            }
+            let octets = addresses.iter().map(|address| octets(*address));
+            self.writer.addresses(owner, rtype, self.ttl, addresses.len(), octets);
         }
     }
 
@@ -161,16 +171,32 @@ impl Response<'_> {
 
     /// A8. Not even a question of 255 octets leaves too little room for it.
     pub(super) fn soa(&mut self, names: Names, site: Site<'_>, ttl: u32, zone: &Zone) {
-        let owner = names.apex.map_or(NameRef::Whole(site.apex), NameRef::Pointer);
-        let mut numbers = [0; 20];
         let [refresh, retry, expire] = SOA_TIMERS;
         let values = [zone.serial(), refresh, retry, expire, zone.negative_ttl()];
+        let mut numbers = [0; 20];
         for (place, value) in numbers.chunks_exact_mut(4).zip(values) {
             place.copy_from_slice(&value.to_be_bytes());
         }
         let (label, rest) = name_server(names, site);
-        let rest = rest.octets();
-        self.writer.record(owner, rtype::SOA, ttl, &[label, rest, HOSTMASTER, rest, &numbers]);
+        match (names.apex, &rest) {
+            // Nearly always: then all of it has one length.
+            (Some(owner), Rest::Pointer([high, low])) => {
+                let mut data = [0; NAME_SERVER.len() + HOSTMASTER.len() + 24];
+                let (names, tail) = data.split_at_mut(NAME_SERVER.len() + HOSTMASTER.len() + 4);
+                let (server, mailbox) = names.split_at_mut(NAME_SERVER.len() + 2);
+                server[..NAME_SERVER.len()].copy_from_slice(NAME_SERVER);
+                server[NAME_SERVER.len()..].copy_from_slice(&[*high, *low]);
+                mailbox[..HOSTMASTER.len()].copy_from_slice(HOSTMASTER);
+                mailbox[HOSTMASTER.len()..].copy_from_slice(&[*high, *low]);
+                tail.copy_from_slice(&numbers);
+                self.writer.whole(owner, rtype::SOA, ttl, data);
+            }
+            _ => {
+                let owner = names.apex.map_or(NameRef::Whole(site.apex), NameRef::Pointer);
+                let rest = rest.octets();
+                self.writer.record(owner, rtype::SOA, ttl, &[label, rest, HOSTMASTER, rest, &numbers]);
+            }
+        }
     }
 
     /// The name server's addresses, under its name at `target`.
@@ -194,6 +220,16 @@ impl Response<'_> {
         if !self.writer.record(NameRef::Pointer(owner), rtype, ttl, data) {
             self.writer.truncate();
         }
+    }
+}
+
+/// Where an RRset of `count` records begins.
+#[inline]
+fn start(turn: u16, count: usize) -> usize {
+    // Of 32 bits: a division of 64 takes twice as long.
+    match u32::try_from(count) {
+        Ok(count) if count > 1 => (u32::from(turn) % count) as usize,
+        _ => 0,
     }
 }
 

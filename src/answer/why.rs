@@ -5,6 +5,7 @@
 //! bounded: by `--explain-to`, and by a [`Budget`]. Not here: what is the matter (`explain`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -70,17 +71,28 @@ pub(super) enum Open {
 pub(super) struct Explainer {
     asker: Asker,
     clients: ArcSwap<Vec<IpNet>>,
+    /// There are some: else nothing need be looked at.
+    anyone: AtomicBool,
 }
 
 impl Explainer {
     /// Explains to `clients` what `asker` knows.
     pub(super) fn new(asker: Asker, clients: Vec<IpNet>) -> Self {
-        Self { asker, clients: ArcSwap::from_pointee(clients) }
+        let anyone = AtomicBool::new(!clients.is_empty());
+        Self { asker, clients: ArcSwap::from_pointee(clients), anyone }
     }
 
     /// From now on others are told.
     pub(super) fn change_clients(&self, clients: Vec<IpNet>) {
+        let anyone = !clients.is_empty();
         self.clients.store(Arc::new(clients));
+        self.anyone.store(anyone, Ordering::Release);
+    }
+
+    /// Whether any client is told.
+    #[inline]
+    pub(super) fn tells_anyone(&self) -> bool {
+        self.anyone.load(Ordering::Acquire)
     }
 
     /// Whether a client is told.
@@ -137,13 +149,18 @@ pub(super) fn is_worth_asking(zone: &Zone, name: &QueryName, qtype: u16, open: O
     match open {
         Open::Chain | Open::NxDomain(_, Some(_)) => true,
         Open::NxDomain(apex_at, None) => may_be_meant(zone, name, apex_at),
-        Open::NoData(apex_at) if matches!(owner(name, apex_at), Owner::Service(_)) => match qtype {
-            rtype::SRV => true,
-            rtype::A => zone.look_up(name, rtype::AAAA, |lookup| matches!(lookup, Lookup::NoData(_))),
+        Open::NoData(apex_at) => match qtype {
+            rtype::SRV => is_service(name, apex_at),
+            rtype::A if is_service(name, apex_at) => {
+                zone.look_up(name, rtype::AAAA, |lookup| matches!(lookup, Lookup::NoData(_)))
+            }
             _ => false,
         },
-        Open::NoData(_) => false,
     }
+}
+
+fn is_service(name: &QueryName, apex_at: usize) -> bool {
+    matches!(owner(name, apex_at), Owner::Service(_))
 }
 
 /// Whether a name that the zone knows nothing of has the shape of one that somebody may have meant.

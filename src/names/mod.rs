@@ -123,6 +123,7 @@ pub fn is_label(text: &str) -> bool {
 /// The form of the name whose labels lie between the question's start and the apex.
 ///
 /// `apex_at` is the number of the label of `name` at which the apex begins.
+#[inline]
 pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
     let label = |back: usize| name.label(apex_at - back);
     if apex_at == 0 {
@@ -169,11 +170,15 @@ pub fn meant(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
     }
 }
 
+/// How much of a name is put into lower case at once, in octets.
+const STEP: usize = 16;
+
 /// The question's name in lower case, with the place of each label. Made once per worker and filled again for each
 /// query, so that a query allocates nothing.
 #[derive(Clone)]
 pub struct QueryName {
-    octets: [u8; MAX_NAME],
+    /// Whole steps.
+    octets: [u8; MAX_NAME.next_multiple_of(STEP)],
     starts: [u8; 128],
     length: u8,
     labels: u8,
@@ -181,7 +186,7 @@ pub struct QueryName {
 
 impl Default for QueryName {
     fn default() -> Self {
-        Self { octets: [0; MAX_NAME], starts: [0; 128], length: 1, labels: 0 }
+        Self { octets: [0; MAX_NAME.next_multiple_of(STEP)], starts: [0; 128], length: 1, labels: 0 }
     }
 }
 
@@ -190,24 +195,34 @@ impl QueryName {
     /// one: a compression pointer, a label over 63 octets, a name over 255, an end that is missing
     /// (RFC 1035 sections 2.3.4 and 3.1; a question's name comes first, so a pointer could only point at the header).
     pub fn read(&mut self, wire: &[u8]) -> Option<usize> {
+        let name = &wire[..wire.len().min(MAX_NAME)];
         let mut at = 0;
         let mut labels = 0;
         loop {
-            let length = usize::from(*wire.get(at)?);
+            let length = usize::from(*name.get(at)?);
             if length == 0 {
                 break;
             }
-            if length > MAX_LABEL || at + length + 2 > MAX_NAME {
+            if length > MAX_LABEL {
                 return None;
             }
-            self.starts[labels] = at as u8;
+            *self.starts.get_mut(labels)? = at as u8;
             labels += 1;
             at += length + 1;
         }
         let end = at + 1;
-        self.octets[..end].copy_from_slice(&wire[..end]);
-        // Length octets are at most 63, below 'A': lower-casing the whole touches letters only.
-        self.octets[..end].make_ascii_lowercase();
+        // Length octets are at most 63, below 'A': lower-casing the whole touches letters only. In steps of a fixed
+        // size, which become a few instructions each; what is behind the name does not matter.
+        let steps = self.octets.chunks_exact_mut(STEP).zip(wire.chunks(STEP));
+        for (to, from) in steps.take(end.div_ceil(STEP)) {
+            match <&[u8; STEP]>::try_from(from) {
+                Ok(from) => to.copy_from_slice(&from.map(|octet| octet.to_ascii_lowercase())),
+                Err(_) => {
+                    to[..from.len()].copy_from_slice(from);
+                    to.make_ascii_lowercase();
+                }
+            }
+        }
         self.length = end as u8;
         self.labels = labels as u8;
         Some(end)
@@ -265,26 +280,38 @@ impl QueryName {
     }
 
     /// Label number `index` (0 is the first), without its length octet. `index` is below [`Self::labels`].
+    #[inline]
     pub fn label(&self, index: usize) -> &[u8] {
         let start = usize::from(self.starts[index]);
         &self.octets[start + 1..=start + usize::from(self.octets[start])]
     }
 
     /// The wire form of labels `from..to`, length octets included, no root.
+    #[inline]
     fn between(&self, from: usize, to: usize) -> &[u8] {
         let end = if to == self.labels() { usize::from(self.length) - 1 } else { usize::from(self.starts[to]) };
         &self.octets[usize::from(self.starts[from])..end]
     }
 
     /// Where the wire form of label `index` begins, in octets from the start of the name.
+    #[inline]
     pub fn offset(&self, index: usize) -> usize {
         if index == self.labels() { usize::from(self.length) - 1 } else { usize::from(self.starts[index]) }
     }
 
     /// The number of the label at which `apex` begins, if this name is `apex` or below it.
+    #[inline]
     pub fn apex_at(&self, apex: &WireName) -> Option<usize> {
-        let at = self.labels().checked_sub(apex.labels())?;
-        (self.octets()[self.offset(at)..] == *apex.0).then_some(at)
+        let start = usize::from(self.length).checked_sub(apex.0.len())?;
+        if self.octets()[start..] != *apex.0 {
+            return None;
+        }
+        // The same octets may begin inside a label.
+        let mut at = self.labels();
+        while self.offset(at) > start {
+            at -= 1;
+        }
+        (self.offset(at) == start).then_some(at)
     }
 }
 

@@ -212,6 +212,7 @@ impl<T> Default for Column<T> {
 }
 
 impl<T> Column<T> {
+    #[inline]
     fn of(&self, endpoint: u32) -> &[T] {
         let endpoint = endpoint as usize;
         match &self.spans {
@@ -323,6 +324,11 @@ impl<'z, T: Copy> Addresses<'z, T> {
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         self.only.map_or(self.column.len(), <[u32]>::len)
+    }
+
+    /// The addresses side by side, where they are all of a column.
+    pub fn column(&self) -> Option<&'z [T]> {
+        if self.only.is_none() { Some(self.column) } else { None }
     }
 
     /// Address number `index`.
@@ -554,6 +560,7 @@ impl ServiceRecords {
     }
 
     /// The records of one type at `node`: `None` where the name has none of that type.
+    #[inline]
     pub fn rrset(&self, node: ServiceNode, rtype: u16) -> Option<RRset<'_>> {
         match rtype {
             rtype::A => self.v4(node).map(RRset::A),
@@ -597,6 +604,7 @@ impl ServiceRecords {
         }
     }
 
+    #[inline]
     fn v4(&self, node: ServiceNode) -> Option<Addresses<'_, u32>> {
         let column = &self.endpoints.v4;
         match (node, &self.front) {
@@ -606,6 +614,7 @@ impl ServiceRecords {
         }
     }
 
+    #[inline]
     fn v6(&self, node: ServiceNode) -> Option<Addresses<'_, u128>> {
         let column = &self.endpoints.v6;
         match (node, &self.front) {
@@ -615,6 +624,7 @@ impl ServiceRecords {
         }
     }
 
+    #[inline]
     fn set(&self, node: ServiceNode) -> Option<&Set> {
         match (node, &self.front) {
             (ServiceNode::Service, Front::Headless { service, .. }) => Some(service),

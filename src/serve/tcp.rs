@@ -421,6 +421,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.keep_unread(&desk.input[answered.read..filled], answered.read > 0);
         let sent = self.send(context, &desk.output[..answered.written]);
         desk.worker.end_batch(Instant::now().into_std());
+        desk.worker.rest();
         Poll::Ready(sent)
     }
 

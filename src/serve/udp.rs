@@ -176,7 +176,10 @@ impl Loop<'_> {
             self.pulse.store(true, Ordering::Release);
             match batch.receive(self.socket, Wait::Yes) {
                 Ok(received) => self.answer(&mut batch, received),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.count_drops(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.worker.rest();
+                    self.count_drops();
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => self.pause(),
             }

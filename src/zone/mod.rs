@@ -10,8 +10,10 @@
 
 mod publish;
 mod records;
+mod services;
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -30,6 +32,9 @@ use crate::rtype;
 use crate::rules::{PodRecords, Rules};
 
 pub use records::{Record, RecordData};
+pub use services::View;
+
+use services::{Index, Services};
 
 /// What a zone is made with. Nothing of it changes but the TTLs ([`Zone::set_ttls`]).
 #[derive(Clone, Debug)]
@@ -75,6 +80,7 @@ pub enum Lookup<'z> {
 
 impl Lookup<'_> {
     /// Where in a zone the name stands; `None` where it is in none.
+    #[inline]
     pub fn site(&self) -> Option<&Site<'_>> {
         match self {
             Self::Found(site, _) | Self::Cname(site, _) | Self::NoData(site) | Self::NxDomain(site, _) => Some(site),
@@ -113,7 +119,7 @@ pub struct Zone {
     settings: Settings,
     /// The TTL of records and that of denials, which change together.
     ttls: AtomicU64,
-    services: Map<Box<[u8]>, Arc<Published>>,
+    services: Index,
     namespaces: Map<Box<[u8]>, NamespaceNode>,
     pods: Map<Box<[u8]>, PodAddresses>,
     names_of_v4: Map<u32, PtrSet>,
@@ -175,7 +181,7 @@ impl Zone {
         Self {
             settings,
             ttls,
-            services: DashMap::with_hasher(hasher.clone()),
+            services: Index::default(),
             namespaces: DashMap::with_hasher(hasher.clone()),
             pods: DashMap::with_hasher(hasher.clone()),
             names_of_v4: DashMap::with_hasher(hasher.clone()),
@@ -238,14 +244,15 @@ impl Zone {
 
     /// How many endpoints have a name that is answered, over all Services.
     pub fn endpoints(&self) -> usize {
-        self.services.iter().map(|published| published.records.served() as usize).sum()
+        self.services.load().iter().map(|published| published.records.served() as usize).sum()
     }
 
     /// A name with addresses to try: that of the Service with the most, of several the first by name; the name
     /// server's where no Service has any.
     pub fn example(&self) -> WireName {
         let apex = &self.settings.apexes[0];
-        let with_addresses = self.services.iter().filter_map(|published| {
+        let services = self.services.load();
+        let with_addresses = services.iter().filter_map(|published| {
             let RRset::A(addresses) = published.records.rrset(ServiceNode::Service, rtype::A)? else { return None };
             let name = apex.of_service(published.records.name.key(), &[])?;
             Some((std::cmp::Reverse(addresses.len()), name.canonical(), name))
@@ -256,14 +263,14 @@ impl Zone {
 
     /// Whether anything is known of a Service's name: it exists, or a StatefulSet names it.
     pub fn knows(&self, service: ServiceKey<'_>) -> bool {
-        self.services.contains_key(service.0)
+        self.services.load().get(self.hash(service.0), service.0).is_some()
     }
 
     /// Every Service of which anything is known, by namespace and name.
     pub fn services(&self) -> Vec<(String, String)> {
         let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
         let name = |key: ServiceKey<'_>| (text(key.namespace()), text(key.service()));
-        self.services.iter().map(|service| name(ServiceKey(service.key()))).collect()
+        self.services.load().iter().map(|service| name(service.records.name.key())).collect()
     }
 
     /// Every namespace of which anything is known; one may come twice.
@@ -277,10 +284,33 @@ impl Zone {
     ///
     /// `qtype` may be ANY: then one RRset is found (RFC 8482 section 4.1). `see` must not call the zone again.
     pub fn look_up<R>(&self, name: &QueryName, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
+        self.look_up_among(&self.services.load(), name, qtype, see)
+    }
+
+    /// The same for one who looks up again and again, and keeps a `view`.
+    #[inline]
+    pub fn look_up_with<R>(
+        &self,
+        view: &mut View,
+        name: &QueryName,
+        qtype: u16,
+        see: impl FnOnce(Lookup<'_>) -> R,
+    ) -> R {
+        self.look_up_among(self.services.seen_by(view), name, qtype, see)
+    }
+
+    #[inline]
+    fn look_up_among<R>(
+        &self,
+        services: &Services,
+        name: &QueryName,
+        qtype: u16,
+        see: impl FnOnce(Lookup<'_>) -> R,
+    ) -> R {
         for (number, apex) in self.settings.apexes.iter().enumerate() {
             if let Some(apex_at) = name.apex_at(apex) {
                 let site = Site { apex, apex_at, forward: apex, address: None, number: 2 + number };
-                return self.look_up_forward(site, owner(name, apex_at), qtype, see);
+                return self.look_up_forward(services, site, owner(name, apex_at), qtype, see);
             }
         }
         let zones = self.reverse.load();
@@ -294,7 +324,15 @@ impl Zone {
         }
     }
 
-    fn look_up_forward<R>(&self, site: Site<'_>, owner: Owner<'_>, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
+    #[inline]
+    fn look_up_forward<R>(
+        &self,
+        services: &Services,
+        site: Site<'_>,
+        owner: Owner<'_>,
+        qtype: u16,
+        see: impl FnOnce(Lookup<'_>) -> R,
+    ) -> R {
         let found = |rrset| found(site, rrset);
         let exists = |exists| if exists { Lookup::NoData(site) } else { Lookup::NxDomain(site, None) };
         if let Some(only) = &self.only
@@ -304,7 +342,7 @@ impl Zone {
         }
         match owner {
             Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Protocol(key, _) | Owner::Port(key, ..) => {
-                match self.services.get(key.0) {
+                match services.get(self.hash(key.0), key.0) {
                     Some(published) => see(published.look_up(self, site, owner, qtype)),
                     None => see(Lookup::NxDomain(site, None)),
                 }
@@ -378,9 +416,13 @@ impl Zone {
         known.then_some(address)
     }
 
-    fn hash(&self, label: &[u8]) -> u64 {
-        use std::hash::BuildHasher;
-        self.hasher.hash_one(label)
+    /// Of a Service's two labels, or of an endpoint's: seeded, so that nobody outside can make them collide.
+    #[inline]
+    fn hash(&self, octets: &[u8]) -> u64 {
+        // Not `hash_one`, which takes another round for the length.
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(octets);
+        hasher.finish()
     }
 
     fn any_in(&self, range: &AddressRange) -> bool {
@@ -393,6 +435,13 @@ impl Zone {
 }
 
 impl Published {
+    /// The Service's two labels.
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.records.name.key().0
+    }
+
+    #[inline]
     fn look_up<'z>(&'z self, zone: &Zone, site: Site<'z>, owner: Owner<'_>, qtype: u16) -> Lookup<'z> {
         let records = &self.records;
         let at = |node| {
@@ -435,6 +484,7 @@ impl Published {
 }
 
 /// The records of type `qtype`; for ANY those of the first of `types` that there are.
+#[inline]
 fn typed<'z>(qtype: u16, types: &[u16], of: impl Fn(u16) -> Option<RRset<'z>>) -> Option<RRset<'z>> {
     match qtype {
         rtype::ANY => types.iter().find_map(|rtype| of(*rtype)),
@@ -454,6 +504,7 @@ fn address_rrset<'z>(v4: &'z [u32], v6: &'z [u128], qtype: u16) -> Option<RRset<
     })
 }
 
+#[inline]
 fn found<'z>(site: Site<'z>, rrset: Option<RRset<'z>>) -> Lookup<'z> {
     rrset.map_or(Lookup::NoData(site), |rrset| Lookup::Found(site, rrset))
 }

@@ -23,7 +23,7 @@ impl Zone {
     /// `now` is Unix time in seconds: the serial becomes it, but never smaller (A8). One thread publishes at a time.
     pub fn publish(&self, contributions: Vec<Contribution>, now: u32) -> bool {
         let mut reverse = ReverseChanges::default();
-        let mut removals = Vec::new();
+        let (mut new, mut removals) = (Vec::new(), Vec::new());
         let mut changed = false;
         for contribution in contributions {
             changed |= match contribution {
@@ -34,7 +34,12 @@ impl Zone {
                 Contribution::PodAddresses(namespace, pods) => self.publish_pods(&namespace, &pods),
                 Contribution::Service(service, records) => {
                     match (service_key(&service.namespace, &service.name), records) {
-                        (Some(key), Some(records)) => self.publish_service(key, *records, &mut reverse),
+                        (Some(key), Some(records)) => {
+                            let published = self.published(&key, *records, &mut reverse);
+                            let changed = published.is_some();
+                            new.extend(published);
+                            changed
+                        }
                         (Some(key), None) => {
                             removals.push(key);
                             false
@@ -46,16 +51,15 @@ impl Zone {
             };
         }
         for key in &removals {
-            if let Some(old) = self.services.get(&**key) {
-                reverse.replace(self, Some(&old), None);
+            if let Some(old) = self.services.load().get(self.hash(key), key) {
+                reverse.replace(self, Some(old), None);
             }
         }
+        self.publish_services(new);
         for (address, change) in reverse.changes {
             self.publish_reverse(address, change);
         }
-        for key in removals {
-            changed |= self.remove_service(&key);
-        }
+        changed |= self.remove_services(&removals);
         if changed {
             self.serial.fetch_max(now, Ordering::Relaxed);
         }
@@ -88,36 +92,67 @@ impl Zone {
         old.is_none_or(|old| old != *pods)
     }
 
-    fn publish_service(&self, key: Box<[u8]>, mut records: ServiceRecords, reverse: &mut ReverseChanges) -> bool {
-        let old = self.services.get(&*key).map(|published| Arc::clone(&published));
-        if let Some(old) = &old {
+    /// What a Service is published as, if that is new.
+    fn published(
+        &self,
+        key: &[u8],
+        mut records: ServiceRecords,
+        reverse: &mut ReverseChanges,
+    ) -> Option<Arc<Published>> {
+        let services = self.services.load();
+        let old = services.get(self.hash(key), key);
+        if let Some(old) = old {
             if old.records == records {
-                return false;
+                return None;
             }
             if old.records.name == records.name {
                 records.name = Arc::clone(&old.records.name);
             }
         }
-        let (existed, exists) = (old.as_ref().is_some_and(|old| old.records.exists()), records.exists());
-        let namespace: Box<[u8]> = ServiceKey(&key).namespace().into();
         let new = Arc::new(self.index(records));
-        reverse.replace(self, old.as_deref(), Some(&new));
-        if exists && !existed {
-            self.change_namespace(&namespace, |node| node.services += 1);
-        }
-        self.services.insert(key, new);
-        if existed && !exists {
-            self.change_namespace(&namespace, |node| node.services -= 1);
-        }
-        true
+        reverse.replace(self, old.map(|old| &**old), Some(&new));
+        Some(new)
     }
 
-    fn remove_service(&self, key: &[u8]) -> bool {
-        let Some((_, old)) = self.services.remove(key) else { return false };
-        if old.records.exists() {
-            self.change_namespace(ServiceKey(key).namespace(), |node| node.services -= 1);
+    /// A namespace exists before its first Service does, and as long as its last.
+    fn publish_services(&self, new: Vec<Arc<Published>>) {
+        if new.is_empty() {
+            return;
         }
-        true
+        let mut ended = Vec::new();
+        let services = self.services.load();
+        for published in &new {
+            let (key, exists) = (published.key(), published.records.exists());
+            let existed = services.get(self.hash(key), key).is_some_and(|old| old.records.exists());
+            if exists && !existed {
+                self.change_namespace(ServiceKey(key).namespace(), |node| node.services += 1);
+            } else if existed && !exists {
+                ended.push(Arc::clone(published));
+            }
+        }
+        drop(services);
+        self.services.change(|services| {
+            for published in new {
+                services.insert(self.hash(published.key()), published);
+            }
+        });
+        for published in ended {
+            self.change_namespace(ServiceKey(published.key()).namespace(), |node| node.services -= 1);
+        }
+    }
+
+    /// Returns whether any was there.
+    fn remove_services(&self, keys: &[Box<[u8]>]) -> bool {
+        if keys.is_empty() {
+            return false;
+        }
+        let removed: Vec<Arc<Published>> = self
+            .services
+            .change(|services| keys.iter().filter_map(|key| services.remove(self.hash(key), key)).collect());
+        for old in removed.iter().filter(|old| old.records.exists()) {
+            self.change_namespace(ServiceKey(old.key()).namespace(), |node| node.services -= 1);
+        }
+        !removed.is_empty()
     }
 
     fn index(&self, records: ServiceRecords) -> Published {

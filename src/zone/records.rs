@@ -58,7 +58,7 @@ impl Zone {
             let mut namespaces: Vec<Box<[u8]>> = self.pods.iter().map(|pods| pods.key().clone()).collect();
             namespaces.sort();
             parts.extend(namespaces.into_iter().map(Part::Pods));
-            let mut services: Vec<Box<[u8]>> = self.services.iter().map(|service| service.key().clone()).collect();
+            let mut services: Vec<Box<[u8]>> = self.services.load().iter().map(|service| service.key().into()).collect();
             services.sort_by(|one, other| {
                 let (one, other) = (ServiceKey(one), ServiceKey(other));
                 (one.namespace(), one.service()).cmp(&(other.namespace(), other.service()))
@@ -87,7 +87,7 @@ impl Zone {
             Part::Apex => self.apex_part(&mut out, forward),
             Part::Pods(namespace) => self.pods_part(&mut out, namespace),
             Part::Service(key) => {
-                if let Some(published) = self.services.get(key) {
+                if let Some(published) = self.services.load().get(self.hash(key), key) {
                     out.service(&published.records);
                 }
             }
