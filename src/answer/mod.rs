@@ -63,7 +63,7 @@ pub struct Access {
 }
 
 impl Access {
-    fn allows(&self, peer: Peer) -> bool {
+    fn allows(&self, peer: &Peer) -> bool {
         self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&peer.from.ip().to_canonical()))
     }
 }
@@ -201,7 +201,7 @@ impl Responder {
         message: &mut [u8],
         length: usize,
     ) -> Reply {
-        let received = Received { peer, transport, length };
+        let received = Received { peer: &peer, transport, length };
         let made = guarded(message, |message| self.answer(worker, &received, message));
         let written = match made {
             Ok(Made::Response(written)) => written,
@@ -216,7 +216,7 @@ impl Responder {
         Reply::Here(written.length)
     }
 
-    fn answer(&self, worker: &mut Worker, received: &Received, message: &mut [u8]) -> Made {
+    fn answer(&self, worker: &mut Worker, received: &Received<'_>, message: &mut [u8]) -> Made {
         let Received { peer, length, .. } = *received;
         let drop = |worker: &Worker, event| {
             worker.counters.count(event);
@@ -256,7 +256,7 @@ impl Responder {
     }
 
     #[inline]
-    fn admission(&self, peer: Peer) -> Admission {
+    fn admission(&self, peer: &Peer) -> Admission {
         if self.everyone.load(Ordering::Acquire) {
             return Admission::Answered;
         }
@@ -274,7 +274,7 @@ impl Responder {
     }
 
     #[inline]
-    fn resolve(&self, worker: &mut Worker, received: &Received, message: &mut [u8], query: Query) -> Made {
+    fn resolve(&self, worker: &mut Worker, received: &Received<'_>, message: &mut [u8], query: Query) -> Made {
         let Received { peer, transport, .. } = *received;
         worker.turn = worker.turn.wrapping_add(1);
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
@@ -308,7 +308,7 @@ impl Responder {
     fn resolve_further(
         &self,
         worker: &mut Worker,
-        received: &Received,
+        received: &Received<'_>,
         query: Query,
         state: DataState,
         (first, mut response): (Step, Response<'_>),
@@ -352,7 +352,7 @@ impl Responder {
     fn resolve_outside(
         &self,
         worker: &Worker,
-        received: &Received,
+        received: &Received<'_>,
         message: &mut [u8],
         query: Query,
         state: DataState,
@@ -395,12 +395,12 @@ impl Responder {
         Made::Response(Written::to(query, length, rcode, zone))
     }
 
-    fn tells(&self, peer: Peer) -> bool {
+    fn tells(&self, peer: &Peer) -> bool {
         self.explainer.as_ref().is_some_and(|explainer| explainer.tells(peer))
     }
 
     /// Why there is no answer: only for those who are told, where it goes out, and where it is likely to be known.
-    fn cause(&self, worker: &mut Worker, peer: Peer, query: Query, open: Open) -> Option<Finding> {
+    fn cause(&self, worker: &mut Worker, peer: &Peer, query: Query, open: Open) -> Option<Finding> {
         let explainer = self.explainer.as_ref()?;
         if !self.may_have_cause(&worker.name, query, open) || !explainer.tells(peer) {
             return None;
@@ -427,7 +427,7 @@ impl Responder {
     fn write(
         &self,
         worker: &mut Worker,
-        peer: Peer,
+        peer: &Peer,
         query: Query,
         state: DataState,
         response: &mut Response<'_>,
@@ -459,7 +459,7 @@ impl Responder {
     fn go_on(
         &self,
         worker: &mut Worker,
-        peer: Peer,
+        peer: &Peer,
         query: Query,
         state: DataState,
         (first, response): (Step, &mut Response<'_>),
@@ -494,7 +494,7 @@ impl Responder {
     /// The labels of the name that the question asks after, where nothing else knows the question's name, and the
     /// client is told.
     #[inline]
-    fn asks_why<'z>(&self, name: &QueryName, peer: Peer, lookup: &Lookup<'z>) -> Option<(Site<'z>, Range<usize>)> {
+    fn asks_why<'z>(&self, name: &QueryName, peer: &Peer, lookup: &Lookup<'z>) -> Option<(Site<'z>, Range<usize>)> {
         let (Lookup::NxDomain(site, _), Some(explainer)) = (lookup, &self.explainer) else { return None };
         let labels = subject(name, site.apex_at)?;
         explainer.tells(peer).then_some((*site, labels))
@@ -513,11 +513,11 @@ impl Responder {
         text
     }
 
-    fn follows_outside(&self, peer: Peer) -> bool {
+    fn follows_outside(&self, peer: &Peer) -> bool {
         self.outside.as_ref().is_some_and(|outside| outside.aliases || outside.serves(peer))
     }
 
-    fn serves(&self, peer: Peer) -> bool {
+    fn serves(&self, peer: &Peer) -> bool {
         self.outside.as_ref().is_some_and(|outside| outside.serves(peer))
     }
 
@@ -621,7 +621,7 @@ enum Admission {
 
 /// Step 3 of the gate: what can be a client. Our own address and port is a message that we sent ourselves.
 #[inline]
-fn is_client(peer: Peer) -> bool {
+fn is_client(peer: &Peer) -> bool {
     let address = peer.from.ip();
     peer.from.port() != 0 && !address.is_unspecified() && !address.is_multicast() && peer.from != peer.to
 }
@@ -674,8 +674,8 @@ impl Written {
 
 /// A message that came in.
 #[derive(Clone, Copy, Debug)]
-struct Received {
-    peer: Peer,
+struct Received<'r> {
+    peer: &'r Peer,
     transport: Transport,
     /// In octets.
     length: usize,

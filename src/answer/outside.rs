@@ -32,7 +32,7 @@ pub struct Outside {
 
 impl Outside {
     /// Whether names outside the zones are asked for, for this client.
-    pub(super) fn serves(&self, peer: Peer) -> bool {
+    pub(super) fn serves(&self, peer: &Peer) -> bool {
         let client = peer.from.ip().to_canonical();
         self.names_for.iter().any(|network| network.contains(&client))
     }
@@ -134,13 +134,14 @@ impl Failure {
 
 impl Pending {
     pub(super) fn new(
-        received: Received,
+        received: Received<'_>,
         query: Query,
         (name, begun): (WireName, &[u8]),
         own: Own,
         marks: Marks,
     ) -> Box<Self> {
         let Received { peer, transport, length } = received;
+        let peer = *peer;
         Box::new(Self { peer, transport, name, query, begun: begun.into(), own, length, marks })
     }
 

@@ -96,7 +96,7 @@ impl Explainer {
     }
 
     /// Whether a client is told.
-    pub(super) fn tells(&self, peer: Peer) -> bool {
+    pub(super) fn tells(&self, peer: &Peer) -> bool {
         let client = peer.from.ip().to_canonical();
         self.clients.load().iter().any(|network| network.contains(&client))
     }

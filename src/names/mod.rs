@@ -123,7 +123,7 @@ pub fn is_label(text: &str) -> bool {
 /// The form of the name whose labels lie between the question's start and the apex.
 ///
 /// `apex_at` is the number of the label of `name` at which the apex begins.
-#[inline]
+#[inline(always)]
 pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
     let label = |back: usize| name.label(apex_at - back);
     if apex_at == 0 {

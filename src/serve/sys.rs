@@ -19,7 +19,7 @@ use libc::{c_int, iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
 /// How many datagrams one system call takes or gives at most.
 pub(super) const BATCH: usize = 64;
 /// Room for one datagram and for the response that is written over it, in octets.
-pub(super) const SLOT: usize = 2048;
+pub(super) const SLOT: usize = 2048 + 64;
 
 /// Datagrams that were received together, and their replies, which are sent together.
 ///

@@ -340,32 +340,42 @@ impl Zone {
         {
             return see(Lookup::NotInZone);
         }
-        match owner {
+        // What a look-up refers to, where nobody else holds it.
+        let (apex, v4, v6);
+        // One call of `see`, so that it becomes a part of this function.
+        see(match owner {
             Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Protocol(key, _) | Owner::Port(key, ..) => {
                 match services.get(self.hash(key.0), key.0) {
-                    Some(published) => see(published.look_up(self, site, owner, qtype)),
-                    None => see(Lookup::NxDomain(site, None)),
+                    Some(published) => published.look_up(self, site, owner, qtype),
+                    None => Lookup::NxDomain(site, None),
                 }
             }
-            Owner::Apex => see(found(apex_rrset(qtype))),
+            Owner::Apex => found(apex_rrset(qtype)),
             // Their names are part of the form of every zone, whether anything stands below them now or not.
-            Owner::Structure => see(Lookup::NoData(site)),
+            Owner::Structure => Lookup::NoData(site),
             Owner::NameServer => {
-                let apex = self.apex.load();
-                see(found(address_rrset(&apex.v4, &apex.v6, qtype)))
+                apex = self.apex.load();
+                found(address_rrset(&apex.v4, &apex.v6, qtype))
             }
-            Owner::Version => see(found(typed(qtype, &[rtype::TXT], |_| Some(RRset::Txt(VERSION))))),
-            Owner::Namespace(namespace) => see(exists(self.namespaces.contains_key(namespace))),
-            Owner::PodNamespace(namespace) => see(exists(self.has_pod_names(namespace))),
+            Owner::Version => found(typed(qtype, &[rtype::TXT], |_| Some(RRset::Txt(VERSION)))),
+            Owner::Namespace(namespace) => exists(self.namespaces.contains_key(namespace)),
+            Owner::PodNamespace(namespace) => exists(self.has_pod_names(namespace)),
             Owner::PodAddress(namespace, label) => match self.pod_address(namespace, label) {
-                Some(IpAddr::V4(v4)) => see(found(address_rrset(&[v4.into()], &[], qtype))),
-                Some(IpAddr::V6(v6)) => see(found(address_rrset(&[], &[v6.into()], qtype))),
-                None => see(Lookup::NxDomain(site, None)),
+                Some(IpAddr::V4(address)) => {
+                    v4 = [address.into()];
+                    found(address_rrset(&v4, &[], qtype))
+                }
+                Some(IpAddr::V6(address)) => {
+                    v6 = [address.into()];
+                    found(address_rrset(&[], &v6, qtype))
+                }
+                None => Lookup::NxDomain(site, None),
             },
-            Owner::Nothing => see(Lookup::NxDomain(site, None)),
-        }
+            Owner::Nothing => Lookup::NxDomain(site, None),
+        })
     }
 
+    #[inline(never)]
     fn look_up_reverse<R>(
         &self,
         site: Site<'_>,
