@@ -347,7 +347,8 @@ impl<'m> Writer<'m> {
     }
 
     /// One record of another type, whose data are the parts one behind the other. `owner` is a pointer or a name.
-    pub fn record(&mut self, owner: NameRef<'_>, rtype: u16, ttl: u32, data: &[&[u8]]) -> bool {
+    #[inline]
+    pub fn record<const N: usize>(&mut self, owner: NameRef<'_>, rtype: u16, ttl: u32, data: &[&[u8]; N]) -> bool {
         let length: usize = data.iter().map(|part| part.len()).sum();
         let owner_length = match owner {
             NameRef::Pointer(_) => 2,

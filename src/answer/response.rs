@@ -2,7 +2,7 @@
 
 use super::{Names, Step};
 use crate::metrics::CountedZone;
-use crate::names::{HOSTMASTER, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
+use crate::names::{HOSTMASTER, MAX_NAME, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
 use crate::records::{Addresses, OwnName, PtrName, RRset, Server, Servers};
 use crate::rtype;
 use crate::wire::{self, NameRef, Section, Writer, rcode};
@@ -79,8 +79,10 @@ impl Response<'_> {
         let start = start(self.turn, count);
         let first = self.writer.position();
         let mut written = 0;
+        let mut below = [0; MAX_NAME];
+        let below = concat(&mut below, [servers.service().0, SVC, zone.octets()]);
         for index in (start..count).chain(0..start) {
-            if !self.server(owner, zone, &servers, servers.get(index)) {
+            if !self.server(owner, below, servers.weight, servers.get(index)) {
                 self.writer.truncate();
                 break;
             }
@@ -89,31 +91,32 @@ impl Response<'_> {
         self.writer.begin(Section::Additional);
         let mut position = first;
         let mut before = None;
+        let begun_with = servers.endpoint(start);
         for index in (start..count).chain(0..start).take(written) {
             let (data, next) = self.writer.data_of(position);
             position = next;
-            let server = servers.get(index);
+            let endpoint = servers.endpoint(index);
             // Ports of one endpoint stand together, but for the place where the rotation begins.
-            let seen =
-                before == Some(server.endpoint) || index < start && servers.get(start).endpoint == server.endpoint;
-            before = Some(server.endpoint);
+            let seen = before == Some(endpoint) || index < start && begun_with == endpoint;
+            before = Some(endpoint);
             let Some(target) = wire::pointer(data + 6).filter(|_| !seen) else { continue };
             if self.writer.room() < 16 {
                 break;
             }
-            self.additional(target, rtype::A, server.v4, u32::to_be_bytes);
-            self.additional(target, rtype::AAAA, server.v6, u128::to_be_bytes);
+            let (v4, v6) = servers.addresses(endpoint);
+            self.additional(target, rtype::A, v4, u32::to_be_bytes);
+            self.additional(target, rtype::AAAA, v6, u128::to_be_bytes);
         }
     }
 
-    fn server(&mut self, owner: u16, zone: &WireName, servers: &Servers<'_>, server: Server<'_>) -> bool {
+    /// `below`: what stands behind the first label of a target.
+    fn server(&mut self, owner: u16, below: &[u8], weight: u16, server: Server<'_>) -> bool {
         let mut buffer = [0; 64];
         let label = own_label(server.label, &mut buffer);
         let mut fixed = [0; 6];
-        fixed[2..4].copy_from_slice(&servers.weight.to_be_bytes());
+        fixed[2..4].copy_from_slice(&weight.to_be_bytes());
         fixed[4..6].copy_from_slice(&server.port.to_be_bytes());
-        let data: [&[u8]; 5] = [&fixed, label, servers.service().0, SVC, zone.octets()];
-        self.writer.record(NameRef::Pointer(owner), rtype::SRV, self.ttl, &data)
+        self.writer.record(NameRef::Pointer(owner), rtype::SRV, self.ttl, &[&fixed, label, below])
     }
 
     /// An RRset of the additional section: whole, or not at all.
@@ -216,7 +219,7 @@ impl Response<'_> {
         self.one(wire::QUESTION, rtype::TXT, 0, &[&data]);
     }
 
-    fn one(&mut self, owner: u16, rtype: u16, ttl: u32, data: &[&[u8]]) {
+    fn one<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, data: &[&[u8]; N]) {
         if !self.writer.record(NameRef::Pointer(owner), rtype, ttl, data) {
             self.writer.truncate();
         }
@@ -257,12 +260,20 @@ impl Rest<'_> {
 
 /// The first label of an endpoint's name with its length in front; nothing for the Service's own name.
 fn own_label<'b>(name: Option<OwnName<'_>>, buffer: &'b mut [u8; 64]) -> &'b [u8] {
-    let Some(name) = name else { return &[] };
-    let mut text = [0; 63];
-    let label = name.write(&mut text);
-    buffer[0] = label.len() as u8;
-    buffer[1..=label.len()].copy_from_slice(label);
-    &buffer[..=label.len()]
+    let (Some(name), [length, text @ ..]) = (name, &mut *buffer) else { return &[] };
+    *length = name.write(text).len() as u8;
+    let end = 1 + usize::from(*length);
+    &buffer[..end]
+}
+
+/// The parts one behind the other.
+fn concat<'b, const N: usize>(buffer: &'b mut [u8; MAX_NAME], parts: [&[u8]; N]) -> &'b [u8] {
+    let mut end = 0;
+    for part in parts {
+        buffer[end..end + part.len()].copy_from_slice(part);
+        end += part.len();
+    }
+    &buffer[..end]
 }
 
 /// Whether `name` ends in the labels of `apex`, and not only in its octets.

@@ -113,6 +113,8 @@ pub fn is_reverse(name: &QueryName) -> bool {
 pub struct ReverseZones {
     zones: Vec<WireName>,
     by_prefix: HashMap<Prefix, usize, foldhash::fast::RandomState>,
+    /// Which depths zones have, a bit for each: IPv4, IPv6.
+    depths: [u64; 2],
 }
 
 impl ReverseZones {
@@ -126,6 +128,7 @@ impl ReverseZones {
             let inside = (0..=prefix.depth).any(|depth| built.by_prefix.contains_key(&prefix.at(depth)));
             if !inside {
                 built.by_prefix.insert(prefix, built.zones.len());
+                built.depths[usize::from(prefix.v6)] |= 1 << prefix.depth;
                 built.zones.push(prefix.name());
             }
         }
@@ -165,7 +168,9 @@ impl ReverseZones {
     }
 
     fn zone_of(&self, prefix: Prefix) -> Option<(u8, usize)> {
-        (0..=prefix.depth).find_map(|depth| Some((depth, *self.by_prefix.get(&prefix.at(depth))?)))
+        let depths = self.depths[usize::from(prefix.v6)];
+        let mut depths = (0..=prefix.depth).filter(|depth| depths >> depth & 1 != 0);
+        depths.find_map(|depth| Some((depth, *self.by_prefix.get(&prefix.at(depth))?)))
     }
 }
 
@@ -180,23 +185,42 @@ fn read(name: &QueryName) -> Option<(Prefix, usize)> {
         b"ip6" => true,
         _ => return None,
     };
-    let (unit, width) = (Prefix::unit(v6), Prefix::width(v6));
-    let mut prefix = Prefix { v6, depth: 0, bits: 0 };
-    while left > 0 && prefix.length() < width {
-        let Some(value) = (if v6 { nibble(name.label(left - 1)) } else { octet(name.label(left - 1)) }) else { break };
-        left -= 1;
-        prefix.depth += 1;
-        prefix.bits |= u128::from(value) << (width - u32::from(prefix.depth) * unit);
-    }
-    Some((prefix, left))
+    let mut depth = 0u8;
+    let bits = if v6 {
+        let mut bits = 0u128;
+        while left > 0
+            && depth < 32
+            && let Some(value) = nibble(name.label(left - 1))
+        {
+            (left, depth) = (left - 1, depth + 1);
+            bits |= u128::from(value) << (128 - 4 * u32::from(depth));
+        }
+        bits
+    } else {
+        let mut octets = [0; 4];
+        while left > 0
+            && usize::from(depth) < octets.len()
+            && let Some(value) = octet(name.label(left - 1))
+        {
+            octets[usize::from(depth)] = value;
+            (left, depth) = (left - 1, depth + 1);
+        }
+        u32::from_be_bytes(octets).into()
+    };
+    Some((Prefix { v6, depth, bits }, left))
 }
 
 fn octet(label: &[u8]) -> Option<u8> {
-    // `010` is another name than `10`, and names nothing.
-    if label.len() > 1 && label[0] == b'0' || !label.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(label).ok()?.parse().ok()
+    let digit = |digit: u8| digit.is_ascii_digit().then(|| u16::from(digit - b'0'));
+    let value = match *label {
+        [ones] => digit(ones)?,
+        // `010` is another name than `10`, and names nothing.
+        [b'0', ..] => return None,
+        [tens, ones] => digit(tens)? * 10 + digit(ones)?,
+        [hundreds, tens, ones] => digit(hundreds)? * 100 + digit(tens)? * 10 + digit(ones)?,
+        _ => return None,
+    };
+    u8::try_from(value).ok()
 }
 
 fn nibble(label: &[u8]) -> Option<u8> {

@@ -367,16 +367,10 @@ enum ServerTargets<'z> {
 /// One SRV record: where it points.
 #[derive(Clone, Copy, Debug)]
 pub struct Server<'z> {
-    /// The target's number among the Service's endpoints; `None` where it is the Service's name itself.
-    pub endpoint: Option<u32>,
     /// The target's first label, in front of the Service's name; `None` where it is the Service's name itself.
     pub label: Option<OwnName<'z>>,
     /// The port.
     pub port: u16,
-    /// The target's IPv4 addresses.
-    pub v4: &'z [u32],
-    /// The target's IPv6 addresses.
-    pub v6: &'z [u128],
 }
 
 impl<'z> Servers<'z> {
@@ -392,15 +386,33 @@ impl<'z> Servers<'z> {
 
     /// Record number `index`.
     pub fn get(&self, index: usize) -> Server<'z> {
+        let (endpoint, port) = self.target(index);
+        Server { label: endpoint.map(|endpoint| self.records.own_name(endpoint)), port }
+    }
+
+    /// The number of the target of record `index` among the Service's endpoints; `None` where it is the Service's name.
+    pub fn endpoint(&self, index: usize) -> Option<u32> {
+        self.target(index).0
+    }
+
+    /// The addresses of a target: that of [`Self::endpoint`].
+    pub fn addresses(&self, endpoint: Option<u32>) -> (&'z [u32], &'z [u128]) {
+        match endpoint {
+            Some(endpoint) => (self.records.endpoints.v4.of(endpoint), self.records.endpoints.v6.of(endpoint)),
+            None => self.records.own_addresses(),
+        }
+    }
+
+    #[inline]
+    fn target(&self, index: usize) -> (Option<u32>, u16) {
         match self.targets {
-            ServerTargets::Service(ports) => {
-                let (v4, v6) = self.records.own_addresses();
-                Server { endpoint: None, label: None, port: ports[index], v4, v6 }
-            }
+            ServerTargets::Service(ports) => (None, ports[index]),
+            // Nearly always: without a division.
+            ServerTargets::Product { first, ports: [port], .. } => (Some(first + index as u32), *port),
             ServerTargets::Product { first, ports, .. } => {
-                self.records.server(first + (index / ports.len()) as u32, ports[index % ports.len()])
+                (Some(first + (index / ports.len()) as u32), ports[index % ports.len()])
             }
-            ServerTargets::Only(list) => self.records.server(list[index].0, list[index].1),
+            ServerTargets::Only(list) => (Some(list[index].0), list[index].1),
         }
     }
 
@@ -668,11 +680,6 @@ impl ServiceRecords {
                 (&ports[start..ends[endpoint] as usize], weights[endpoint])
             }
         }
-    }
-
-    fn server(&self, endpoint: u32, port: u16) -> Server<'_> {
-        let (v4, v6) = (self.endpoints.v4.of(endpoint), self.endpoints.v6.of(endpoint));
-        Server { endpoint: Some(endpoint), label: Some(self.own_name(endpoint)), port, v4, v6 }
     }
 
     fn first_address(&self, endpoint: u32) -> IpAddr {

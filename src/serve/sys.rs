@@ -19,9 +19,14 @@ use libc::{c_int, iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
 /// How many datagrams one system call takes or gives at most.
 pub(super) const BATCH: usize = 64;
 /// Room for one datagram and for the response that is written over it, in octets.
+///
+/// Not a power of two: the begins of all slots would fall into few sets of the processor's caches.
 pub(super) const SLOT: usize = 2048 + 64;
 
 /// Datagrams that were received together, and their replies, which are sent together.
+///
+/// A reply leaves with the header that its datagram came with: only lengths change. The headers of replies stand first,
+/// so one of which the datagram is not answered changes places with the next that is.
 ///
 /// All memory is set up once and used again; a datagram allocates nothing.
 pub(super) struct Batch {
@@ -35,10 +40,9 @@ pub(super) struct Batch {
 /// What the kernel reads and writes. Zeroes are a valid value of every field.
 #[repr(C)]
 struct Memory {
-    receive: [mmsghdr; BATCH],
-    send: [mmsghdr; BATCH],
-    receive_vectors: [iovec; BATCH],
-    send_vectors: [iovec; BATCH],
+    /// Each points to a vector, a name, a control message and a slot that no other points to.
+    headers: [mmsghdr; BATCH],
+    vectors: [iovec; BATCH],
     /// Clients. Large enough for IPv4 too, and aligned the same.
     names: [sockaddr_in6; BATCH],
     controls: [Control; BATCH],
@@ -86,10 +90,10 @@ impl Batch {
         // SAFETY: `memory` is valid and ours; indexing checks the bounds; all pointers stay within `memory`, which
         // does not move and lives as long as `self`.
         unsafe {
-            let vector = &raw mut (*memory).receive_vectors[index];
+            let vector = &raw mut (*memory).vectors[index];
             (*vector).iov_base = (&raw mut (*memory).slots[index]).cast();
             (*vector).iov_len = SLOT;
-            let header = &raw mut (*memory).receive[index].msg_hdr;
+            let header = &raw mut (*memory).headers[index].msg_hdr;
             (*header).msg_iov = vector;
             (*header).msg_iovlen = 1;
             (*header).msg_name = (&raw mut (*memory).names[index]).cast();
@@ -98,10 +102,6 @@ impl Batch {
                 (*header).msg_control = (&raw mut (*memory).controls[index]).cast();
                 (*header).msg_controllen = size_of::<Control>() as _;
             }
-            let vector = &raw mut (*memory).send_vectors[index];
-            let header = &raw mut (*memory).send[index].msg_hdr;
-            (*header).msg_iov = vector;
-            (*header).msg_iovlen = 1;
         }
     }
 
@@ -115,19 +115,20 @@ impl Batch {
         // SAFETY: the headers are set up to point at memory of their stated lengths, which nobody else uses now:
         // references handed out borrowed `self`.
         let count = unsafe {
-            let headers = (&raw mut (*self.memory.as_ptr()).receive).cast();
+            let headers = (&raw mut (*self.memory.as_ptr()).headers).cast();
             libc::recvmmsg(socket.as_raw_fd(), headers, BATCH as _, flags as _, ptr::null_mut())
         };
         self.received = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         Ok(self.received)
     }
 
-    /// The kernel wrote how much of the room it used: says again how much there is.
+    /// The kernel wrote how much of the room it used, and replies how long they are: says again how much there is.
     fn offer_room(&mut self) {
         for index in 0..self.received {
-            // SAFETY: `memory` is valid and ours; indexing checks the bounds.
+            // SAFETY: `memory` is valid and ours; indexing checks the bounds; `msg_iov` points to one of its vectors.
             unsafe {
-                let header = &raw mut (*self.memory.as_ptr()).receive[index].msg_hdr;
+                let header = &raw mut (*self.memory.as_ptr()).headers[index].msg_hdr;
+                (*(*header).msg_iov).iov_len = SLOT;
                 (*header).msg_namelen = size_of::<sockaddr_in6>() as socklen_t;
                 if !(*header).msg_control.is_null() {
                     (*header).msg_controllen = size_of::<Control>() as _;
@@ -144,10 +145,11 @@ impl Batch {
         assert!(index < self.received, "only what was received is looked at");
         let from = self.sender(index)?;
         let asked = self.address_asked(index);
-        // SAFETY: `memory` is valid and ours, and the one reference into it borrows `self`.
+        // SAFETY: `memory` is valid and ours; `iov_base` points to one of its slots; and the one reference into it
+        // borrows `self`.
         let (slot, length) = unsafe {
-            let memory = self.memory.as_ptr();
-            (&mut (*memory).slots[index], (*memory).receive[index].msg_len as usize)
+            let header = &raw const (*self.memory.as_ptr()).headers[index];
+            (&mut *(*(*header).msg_hdr.msg_iov).iov_base.cast::<[u8; SLOT]>(), (*header).msg_len as usize)
         };
         Some(Datagram { from, asked, slot, length: length.min(SLOT) })
     }
@@ -156,7 +158,8 @@ impl Batch {
         // SAFETY: `memory` is valid and ours; the kernel wrote the name, and it has room for both families. Both
         // begin with the family. All bit patterns are valid.
         unsafe {
-            let name = &raw const (*self.memory.as_ptr()).names[index];
+            let header = &raw const (*self.memory.as_ptr()).headers[index].msg_hdr;
+            let name = (*header).msg_name.cast::<sockaddr_in6>().cast_const();
             match c_int::from((*name).sin6_family) {
                 libc::AF_INET => {
                     let name = *name.cast::<sockaddr_in>();
@@ -180,7 +183,7 @@ impl Batch {
         // which the kernel set to what it wrote: the level and type say which structure follows, and `fits` that it
         // is all there. It is read and written unaligned.
         unsafe {
-            let header = &raw const (*self.memory.as_ptr()).receive[index].msg_hdr;
+            let header = &raw const (*self.memory.as_ptr()).headers[index].msg_hdr;
             if (*header).msg_control.is_null() {
                 return None;
             }
@@ -215,21 +218,17 @@ impl Batch {
     }
 
     /// The first `length` octets of the slot at `index` go back to where it came from, when [`Batch::send`] is called.
+    /// Datagrams are replied to in their order, each once: none before `index` is looked at again.
     pub(super) fn reply(&mut self, index: usize, length: usize) {
-        assert!(index < self.received && self.replies < BATCH && length <= SLOT, "one reply to what was received");
-        // SAFETY: `memory` is valid and ours; indexing checks the bounds; the pointers and lengths are those of the
-        // received datagram, and `length` is within its slot.
+        assert!((self.replies..self.received).contains(&index) && length <= SLOT, "one reply to what was received");
+        // SAFETY: `memory` is valid and ours; indexing checks the bounds; `msg_iov` points to one of its vectors, and
+        // `length` is within its slot.
         unsafe {
-            let memory = self.memory.as_ptr();
-            let vector = &raw mut (*memory).send_vectors[self.replies];
-            (*vector).iov_base = (&raw mut (*memory).slots[index]).cast();
-            (*vector).iov_len = length;
-            let from = &raw const (*memory).receive[index].msg_hdr;
-            let to = &raw mut (*memory).send[self.replies].msg_hdr;
-            (*to).msg_name = (*from).msg_name;
-            (*to).msg_namelen = (*from).msg_namelen;
-            (*to).msg_control = (*from).msg_control;
-            (*to).msg_controllen = (*from).msg_controllen;
+            let headers = &raw mut (*self.memory.as_ptr()).headers;
+            if index != self.replies {
+                ptr::swap(&raw mut (*headers)[index], &raw mut (*headers)[self.replies]);
+            }
+            (*(*headers)[self.replies].msg_hdr.msg_iov).iov_len = length;
         }
         self.replies += 1;
     }
@@ -238,9 +237,9 @@ impl Batch {
     pub(super) fn send(&mut self, socket: &UdpSocket) -> usize {
         let (mut at, mut refused) = (0, 0);
         while at < self.replies {
-            // SAFETY: headers `at..replies` were filled by `reply` for this batch.
+            // SAFETY: headers `at..replies` are those of datagrams of this batch, and say how long the replies are.
             let sent = unsafe {
-                let headers = (&raw mut (*self.memory.as_ptr()).send[at]).cast();
+                let headers = (&raw mut (*self.memory.as_ptr()).headers[at]).cast();
                 libc::sendmmsg(socket.as_raw_fd(), headers, (self.replies - at) as _, 0)
             };
             match usize::try_from(sent) {
@@ -415,6 +414,29 @@ mod tests {
         let mut text = [0; 8];
         assert_eq!((client.recv(&mut text).unwrap(), &text[..3]), (3, &b"one"[..]));
         assert_eq!((client.recv(&mut text).unwrap(), &text[..3]), (3, &b"six"[..]));
+    }
+
+    #[test]
+    fn what_is_not_answered_leaves_no_gap() {
+        let (server, client) = pair();
+        let mut batch = Batch::new(false);
+        for round in 0..3u8 {
+            for number in 0..4 {
+                client.send(&[round, number]).unwrap();
+            }
+            receive(&mut batch, &server, 4);
+            for index in [1, 3] {
+                let datagram = batch.datagram(index).unwrap();
+                assert_eq!((&datagram.slot[..2], datagram.length), (&[round, index as u8][..], 2));
+                datagram.slot[2] = 7;
+                batch.reply(index, 3);
+            }
+            assert_eq!(batch.send(&server), 0);
+            let mut text = [0; 8];
+            for number in [1, 3] {
+                assert_eq!((client.recv(&mut text).unwrap(), &text[..3]), (3, &[round, number, 7][..]));
+            }
+        }
     }
 
     #[test]
