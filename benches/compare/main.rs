@@ -15,7 +15,8 @@ mod sys;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo bench` adds this to what it was given.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     // cargo test runs benchmarks with `--test`: then there is nothing to measure.
     if arguments.iter().any(|argument| argument == "--test") {
         return ExitCode::SUCCESS;
