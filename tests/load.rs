@@ -205,7 +205,11 @@ fn connections_that_end_lose_what_they_had() {
     let (to, stop) = (listener.local_addr().unwrap(), AtomicBool::new(false));
     let questions = [question("web.example", rtype::A, Expect::Anything)];
     std::thread::scope(|scope| {
-        scope.spawn(|| while !stop.load(Ordering::Relaxed) && listener.accept().is_ok() {});
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                drop(listener.accept());
+            }
+        });
         for over in [Over::TcpPerQuery { at_once: 2 }, Over::Tcp { connections: 2, depth: 2 }] {
             let figures = run(to, over, CLOSED, &questions, &[]);
             assert!(figures.answered == 0 && figures.lost > 2, "{over:?} {figures:?}");
