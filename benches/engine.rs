@@ -15,8 +15,8 @@ use headless_dns::metrics::Metrics;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::{ReverseZones, reverse_name};
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, PodTemplate, Protocol,
-    Service, ServiceKind, StatefulSet,
+    Conditions, Endpoint, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, PodTemplate,
+    Protocol, Service, ServiceKind, StatefulSet, decode_text,
 };
 use headless_dns::rtype;
 use headless_dns::rules::Rules;
@@ -115,8 +115,23 @@ fn answers() {
     }
 }
 
-/// Answers questions of one kind, in batches of 32: for whoever counts instructions.
+/// Does one thing so many times, for whoever counts instructions: answers questions of a kind in batches of 32 (W1),
+/// publishes a Service of so many endpoints of which one has changed (P100), reads a slice of so many (R100).
 fn only(kind: &str, count: usize) {
+    match (kind.split_at(1), kind[1..].parse()) {
+        (("P", _), Ok(size)) => {
+            let mut changing = Changing::new(size);
+            (0..count).for_each(|_| changing.change());
+        }
+        (("R", _), Ok(size)) => {
+            let text = slice_text(size);
+            (0..count).for_each(|_| read(&text));
+        }
+        _ => only_answers(kind, count),
+    }
+}
+
+fn only_answers(kind: &str, count: usize) {
     let (responder, mut worker) = asked();
     let question = question(*KINDS.iter().find(|(what, ..)| what.starts_with(kind)).unwrap());
     let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
@@ -217,32 +232,81 @@ fn query(name: &WireName, qtype: u16) -> Vec<u8> {
 fn publications() {
     println!("us to publish a Service of which one endpoint has changed");
     for size in [3, 100, 1000, 5000] {
-        let zone = zone();
-        let mut publisher = publisher(&zone);
-        publisher.replace(service("web", size, 1));
-        let mut turn = 0u8;
+        let mut changing = Changing::new(size);
+        // Each round many, so that one is not what the caches and the clock make of it.
+        const CHANGES: u32 = 50;
         let time = median(|| {
-            turn ^= 1;
-            // The last endpoint has one address or the other: its slice is all that is applied.
-            let Some(Object::EndpointSlice(slice)) = service("web", size, 1).pop() else { unreachable!() };
-            let mut rows: Vec<EndpointRow> = slice
-                .endpoints()
-                .map(|endpoint| EndpointRow {
-                    address: endpoint.address,
-                    conditions: endpoint.conditions,
-                    hostname: endpoint.hostname.map(|label| label.to_string().into()),
-                    pod: None,
-                })
-                .collect();
-            rows.last_mut().unwrap().address = [10, 9, 9, turn].into();
-            let ports = slice.ports.to_vec();
-            let changed = EndpointSlice::new(slice.key.clone(), slice.service.clone(), Family::V4, ports, &rows);
             let begun = Instant::now();
-            publisher.apply(Object::EndpointSlice(changed));
-            begun.elapsed()
+            (0..CHANGES).for_each(|_| changing.change());
+            begun.elapsed() / CHANGES
         });
         println!("  {size:>5} endpoints {:>8.1}", time.as_secs_f64() * 1e6);
     }
+    println!("us to read a slice of 100 endpoints");
+    let text = slice_text(100);
+    let time = median(|| {
+        let begun = Instant::now();
+        (0..100).for_each(|_| read(&text));
+        begun.elapsed() / 100
+    });
+    println!("  {:>5} octets {:>11.1}", text.len(), time.as_secs_f64() * 1e6);
+}
+
+/// A Service of which one endpoint has one address or the other: its slice is all that is applied.
+struct Changing {
+    publisher: Publisher,
+    states: [Object; 2],
+    turn: usize,
+}
+
+impl Changing {
+    fn new(size: u32) -> Self {
+        let mut publisher = publisher(&zone());
+        publisher.replace(service("web", size, 1));
+        let states = [0, 1].map(|turn| {
+            // The one in the middle: neither end of the columns.
+            let mut objects = service("web", size, 1);
+            let Object::EndpointSlice(slice) = objects.swap_remove(1 + (size as usize / 2) / 100) else {
+                unreachable!()
+            };
+            let row = |endpoint: Endpoint<'_>| EndpointRow {
+                address: endpoint.address,
+                conditions: endpoint.conditions,
+                hostname: endpoint.hostname.map(|label| label.to_string().into()),
+                pod: None,
+            };
+            let mut rows: Vec<EndpointRow> = slice.endpoints().map(row).collect();
+            let last = rows.len() - 1;
+            rows[(size as usize / 2 % 100).min(last)].address = [10, 9, 9, turn as u8].into();
+            let ports = slice.ports.to_vec();
+            Object::EndpointSlice(EndpointSlice::new(slice.key, slice.service, Family::V4, ports, &rows))
+        });
+        Self { publisher, states, turn: 0 }
+    }
+
+    fn change(&mut self) {
+        self.turn ^= 1;
+        black_box(self.publisher.apply(self.states[self.turn].clone()));
+    }
+}
+
+/// A slice as the controller writes it.
+fn slice_text(size: u32) -> String {
+    let endpoint = |number: u32| {
+        format!(
+            r#"{{"addresses":["10.1.0.{number}"],"conditions":{{"ready":true,"serving":true,"terminating":false}},"hostname":"web-{number}","nodeName":"node-{number}","targetRef":{{"kind":"Pod","name":"web-{number}","namespace":"default","uid":"9c1b7f64-0000-4000-8000-{number:012}"}},"zone":"zone-a"}}"#
+        )
+    };
+    let endpoints: Vec<String> = (0..size).map(endpoint).collect();
+    format!(
+        r#"{{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{{"name":"web-abcde","generateName":"web-","namespace":"default","uid":"77e1d2aa-0000-4000-8000-000000000001","resourceVersion":"7","generation":7,"creationTimestamp":"2026-01-01T00:00:00Z","labels":{{"app":"web","endpointslice.kubernetes.io/managed-by":"endpointslice-controller.k8s.io","kubernetes.io/service-name":"web","service.kubernetes.io/headless":""}},"annotations":{{"endpoints.kubernetes.io/last-change-trigger-time":"2026-01-01T00:00:00Z"}},"ownerReferences":[{{"apiVersion":"v1","kind":"Service","name":"web","uid":"5f0a9b3c-0000-4000-8000-000000000002","controller":true,"blockOwnerDeletion":true}}]}},"addressType":"IPv4","endpoints":[{}],"ports":[{{"name":"http","port":80,"protocol":"TCP"}}]}}"#,
+        endpoints.join(",")
+    )
+}
+
+fn read(text: &str) {
+    let key = ObjectRef::new("default", "web-abcde");
+    black_box(decode_text("EndpointSlice", "discovery.k8s.io", key, black_box(text)).unwrap());
 }
 
 fn median(mut round: impl FnMut() -> Duration) -> Duration {

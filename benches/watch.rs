@@ -146,6 +146,17 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1024.0 / 1e6
     }
 
+    /// Time on a CPU, of all its threads.
+    fn cpu(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let of = |thread: std::io::Result<std::fs::DirEntry>| {
+            // One that ends meanwhile has none.
+            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(threads.filter_map(of).sum())
+    }
+
     /// VmHWM begins again from the present size (proc(5), `clear_refs`).
     fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
@@ -249,7 +260,20 @@ fn change() {
         }
         println!("  {:>5} endpoints per Service    {}", 100 * per_service, percentiles(&mut shown));
         println!("        a question and its answer    {}", percentiles(&mut round_trips));
+        let each = churn(&server, &fake, shape);
+        println!("        1,000 changes per second: {:.1} us of CPU each", each.as_secs_f64() * 1e6);
     }
+}
+
+/// A thousand changes per second for some time, of slices all over: what one costs the server.
+fn churn(server: &Server, fake: &Fake, shape: Shape) -> Duration {
+    const CHANGES: u32 = 5000;
+    let (begun, before) = (Instant::now(), server.cpu());
+    for turn in 0..CHANGES {
+        fake.change_made(SLICES, turn as usize * 617 % shape.slices);
+        std::thread::sleep((begun + Duration::from_millis(1) * turn).saturating_duration_since(Instant::now()));
+    }
+    (server.cpu() - before) / CHANGES
 }
 
 fn until_ready(asker: &mut Asker, shape: Shape) {

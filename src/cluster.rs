@@ -141,20 +141,37 @@ struct Networks(Map<IpNet, usize>);
 
 impl Networks {
     fn add(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        for network in addresses.filter_map(network_of) {
-            *self.0.entry(network).or_default() += 1;
-        }
+        counted(addresses, |network, count| *self.0.entry(network).or_default() += count);
     }
 
     fn remove(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        for network in addresses.filter_map(network_of) {
-            if let Some(count) = self.0.get_mut(&network) {
-                *count -= 1;
-                if *count == 0 {
+        counted(addresses, |network, count| {
+            if let Some(known) = self.0.get_mut(&network) {
+                *known -= count;
+                if *known == 0 {
                     self.0.remove(&network);
                 }
             }
+        });
+    }
+}
+
+/// The networks of `addresses`, each with how many there are in a row: neighbours mostly share theirs.
+fn counted(addresses: impl Iterator<Item = IpAddr>, mut see: impl FnMut(IpNet, usize)) {
+    let mut last: Option<(IpNet, usize)> = None;
+    for address in addresses {
+        match &mut last {
+            Some((network, count)) if network.contains(&address) => *count += 1,
+            _ => {
+                let next = network_of(address).map(|network| (network, 1));
+                if let Some((network, count)) = std::mem::replace(&mut last, next) {
+                    see(network, count);
+                }
+            }
         }
+    }
+    if let Some((network, count)) = last {
+        see(network, count);
     }
 }
 

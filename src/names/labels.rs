@@ -87,6 +87,40 @@ impl Texts {
     }
 }
 
+/// How the labels of one [`Texts`] are written in another.
+#[derive(Debug)]
+pub struct Translation {
+    /// By the number of a text there, its number here; `None` where both are the same.
+    numbers: Option<Vec<Option<u32>>>,
+}
+
+impl Translation {
+    /// The same label; `None` where no label here has its text.
+    pub fn of(&self, label: PackedLabel) -> Option<PackedLabel> {
+        match &self.numbers {
+            Some(numbers) if label != PackedLabel::NONE && label != PackedLabel::SERVICE => {
+                numbers[label.text()].map(|text| PackedLabel::new(text, label.number()))
+            }
+            _ => Some(label),
+        }
+    }
+}
+
+impl Texts {
+    /// How its labels are written in `other`; `None` if there they stand in another [`PackedLabel::order`].
+    pub fn translation(&self, other: &Self) -> Option<Translation> {
+        if self == other {
+            return Some(Translation { numbers: None });
+        }
+        let text = |texts: &Self, number: u32| texts.label(PackedLabel::new(number, None)).text.to_owned();
+        let there: HashMap<String, u32> =
+            (0..other.ends.len() as u32).map(|number| (text(other, number), number)).collect();
+        let numbers: Vec<Option<u32>> =
+            (0..self.ends.len() as u32).map(|number| there.get(&text(self, number)).copied()).collect();
+        numbers.iter().flatten().is_sorted().then_some(Translation { numbers: Some(numbers) })
+    }
+}
+
 /// One label, unpacked: `web-` and 0 are `web-0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label<'t> {

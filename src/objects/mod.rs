@@ -313,8 +313,7 @@ impl EndpointSlice {
             Family::V6 => Addresses::V6(rows.iter().filter_map(|row| v6(row.address)).collect()),
         };
         // The Pod's name is kept only where it differs from the hostname: for a StatefulSet it never does.
-        let pod = |row: &&EndpointRow| row.pod.clone().filter(|pod| row.hostname.as_deref() != Some(&**pod));
-        let pods: Vec<Option<Box<str>>> = rows.iter().map(pod).collect();
+        let pods = rows.iter().map(|row| row.pod.as_deref().filter(|pod| row.hostname.as_deref() != Some(pod)));
         Self {
             key,
             service,
@@ -322,7 +321,7 @@ impl EndpointSlice {
             fqdn: false,
             conditions: rows.iter().map(|row| row.conditions).collect(),
             hostnames: LabelColumn::new(rows.iter().map(|row| row.hostname.as_deref())),
-            pods: LabelColumn::new(pods.iter().map(Option::as_deref)),
+            pods: LabelColumn::new(pods),
             addresses,
         }
     }

@@ -3,17 +3,18 @@
 //! Every field may be missing or `null`: manifests written by hand and objects printed by `kubectl` both come here.
 //! Defaults are the API server's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Deref;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{
     Conditions, Decoded, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Invalid, Labels, Object,
-    ObjectRef, Owner, Pod, PodSpec, PodTemplate, Protocol, Reason, SERVICE_NAME_LABEL, Service, ServiceKind,
-    ServicePort, Skipped, StatefulSet, TargetPort, Workload, WorkloadKind,
+    ObjectRef, Owner, Pod, PodSpec, PodTemplate, Protocol, Reason, Service, ServiceKind, ServicePort, Skipped,
+    StatefulSet, TargetPort, Workload, WorkloadKind,
 };
 use crate::names::is_label;
 
@@ -43,7 +44,7 @@ pub fn decode(document: Value, default_namespace: &str) -> Result<Decoded, Inval
         };
     }
     let key = key_of(&document, &kind, default_namespace)?;
-    trim(&kind, &group, key, Document::Tree(document))
+    trim(&kind, &group, key, Document::Tree(&document))
 }
 
 /// Decodes the JSON text of an object whose kind, group and key are known: the same as [`decode`], at a third of the
@@ -57,8 +58,9 @@ pub fn decode_text(kind: &str, group: &str, key: ObjectRef, text: &str) -> Resul
 }
 
 /// Where the fields of an object are read from.
+#[derive(Clone, Copy)]
 enum Document<'d> {
-    Tree(Value),
+    Tree(&'d Value),
     Text(&'d str),
 }
 
@@ -117,9 +119,9 @@ impl Trim<'_> {
         self.skipped.push(Skipped { reason, text: format!("{} {}: {text}", self.kind, self.key) });
     }
 
-    fn read<T: DeserializeOwned>(&self, document: Document<'_>) -> Result<T, Invalid> {
+    fn read<'d, T: Deserialize<'d>>(&self, document: Document<'d>) -> Result<T, Invalid> {
         let read = match document {
-            Document::Tree(document) => serde_json::from_value(document),
+            Document::Tree(document) => T::deserialize(document),
             Document::Text(text) => serde_json::from_str(text),
         };
         read.map_err(|error| Invalid(format!("{} {}: {error}", self.kind, self.key)))
@@ -236,14 +238,14 @@ impl Trim<'_> {
     }
 
     fn slice(&mut self, document: Document<'_>) -> Result<EndpointSlice, Invalid> {
-        let raw: RawSlice = self.read(document)?;
-        let service = raw.metadata.labels.unwrap_or_default().remove(SERVICE_NAME_LABEL).flatten();
+        let raw: RawSlice<'_> = self.read(document)?;
+        let service = raw.metadata.labels.service.map(Text::into_box);
         let family = match raw.address_type.as_deref() {
             Some("IPv4") => Family::V4,
             Some("IPv6") => Family::V6,
             Some("FQDN") => {
                 self.skip(Reason::Fqdn, "`addressType` is FQDN; names of endpoints are not answered");
-                return Ok(EndpointSlice::of_names(self.key.clone(), service.map(Into::into)));
+                return Ok(EndpointSlice::of_names(self.key.clone(), service));
             }
             Some(other) => {
                 return Err(Invalid(format!(
@@ -266,29 +268,32 @@ impl Trim<'_> {
                 endpoint.conditions.serving,
                 endpoint.conditions.terminating,
             );
-            let place = format!("endpoint {index}");
-            let Some(hostname) = self.hostname(&place, endpoint.hostname) else { continue };
-            let pod = pod_of(endpoint.target_ref);
-            for text in endpoint.addresses {
-                if let Some(address) = self.address(&place, &text, Some(family)) {
-                    rows.push(EndpointRow { address, conditions, hostname: hostname.clone(), pod: pod.clone() });
-                }
-            }
+            let place = || format!("endpoint {index}");
+            let Some(hostname) = self.hostname(place, endpoint.hostname.as_deref()) else { continue };
+            let pod = endpoint.target_ref.and_then(RawTargetRef::pod);
+            let mut addresses = endpoint.addresses.iter().filter_map(|text| self.address(place, text, Some(family)));
+            let Some(address) = addresses.next() else { continue };
+            let row = EndpointRow { address, conditions, hostname, pod };
+            // Nearly always there is one.
+            let others: Vec<EndpointRow> = addresses.map(|address| EndpointRow { address, ..row.clone() }).collect();
+            rows.push(row);
+            rows.extend(others);
         }
-        Ok(EndpointSlice::new(self.key.clone(), service.map(Into::into), family, ports, &rows))
+        Ok(EndpointSlice::new(self.key.clone(), service, family, ports, &rows))
     }
 
     /// `None` if the endpoint is to be left out; else its hostname, if it has one.
     #[allow(clippy::option_option)] // left out, without a hostname, with one: read once, in the line below the call
-    fn hostname(&mut self, place: &str, hostname: Option<String>) -> Option<Option<Box<str>>> {
+    fn hostname(&mut self, place: impl Fn() -> String, hostname: Option<&str>) -> Option<Option<Box<str>>> {
         match hostname.filter(|hostname| !hostname.is_empty()) {
             None => Some(None),
-            Some(hostname) if is_label(&hostname) => Some(Some(hostname.to_ascii_lowercase().into())),
+            Some(hostname) if is_label(hostname) => Some(Some(hostname.to_ascii_lowercase().into())),
             Some(hostname) => {
                 self.skip(
                     Reason::Hostname,
                     &format!(
-                        "{place} has the hostname {hostname:?}, which is not a DNS label; the endpoint is left out"
+                        "{} has the hostname {hostname:?}, which is not a DNS label; the endpoint is left out",
+                        place()
                     ),
                 );
                 None
@@ -296,7 +301,7 @@ impl Trim<'_> {
         }
     }
 
-    fn address(&mut self, place: &str, text: &str, family: Option<Family>) -> Option<IpAddr> {
+    fn address(&mut self, place: impl Fn() -> String, text: &str, family: Option<Family>) -> Option<IpAddr> {
         let parsed = text.parse::<IpAddr>().ok();
         let fits = |address: &IpAddr| family.is_none_or(|family| address.is_ipv4() == (family == Family::V4));
         if let Some(address) = parsed.filter(fits) {
@@ -306,12 +311,13 @@ impl Trim<'_> {
             Some(family) if parsed.is_some() => format!("not an IP{family:?} address").replace("IPV", "IPv"),
             _ => "no address".into(),
         };
+        let place = place();
         self.skip(Reason::Address, &format!("{place} has the address {text:?}, which is {wrong}; it is left out"));
         None
     }
 
     fn endpoints(&mut self, document: Document<'_>) -> Result<Endpoints, Invalid> {
-        let raw: RawEndpoints = self.read(document)?;
+        let raw: RawEndpoints<'_> = self.read(document)?;
         let mut slices = Vec::new();
         for (index, subset) in raw.subsets.into_iter().enumerate() {
             let ports = self.ports(subset.ports);
@@ -321,10 +327,11 @@ impl Trim<'_> {
             let all = listed.chain(subset.not_ready_addresses.into_iter().map(|address| (address, not_ready)));
             let mut rows = Vec::new();
             for (raw, conditions) in all {
-                let place = format!("subset {index}");
-                let Some(hostname) = self.hostname(&place, raw.hostname) else { continue };
-                if let Some(address) = self.address(&place, &raw.ip, None) {
-                    rows.push(EndpointRow { address, conditions, hostname, pod: pod_of(raw.target_ref) });
+                let place = || format!("subset {index}");
+                let Some(hostname) = self.hostname(place, raw.hostname.as_deref()) else { continue };
+                if let Some(address) = self.address(place, &raw.ip, None) {
+                    let pod = raw.target_ref.and_then(RawTargetRef::pod);
+                    rows.push(EndpointRow { address, conditions, hostname, pod });
                 }
             }
             for family in [Family::V4, Family::V6] {
@@ -345,7 +352,8 @@ impl Trim<'_> {
             listed.extend(raw.status.pod_ip);
         }
         listed.retain(|text| !text.is_empty());
-        let addresses = listed.iter().filter_map(|text| self.address("`status.podIPs`", text, None)).collect();
+        let addresses =
+            listed.iter().filter_map(|text| self.address(|| "`status.podIPs`".into(), text, None)).collect();
         let ready = raw.status.conditions.iter().find(|condition| condition.kind.as_deref() == Some("Ready"));
         Ok(Pod {
             labels: labels(raw.metadata.labels.clone()),
@@ -433,9 +441,11 @@ fn family_of(text: &str) -> Option<Family> {
     }
 }
 
-fn pod_of(target: Option<RawTargetRef>) -> Option<Box<str>> {
-    let target = target.filter(|target| target.kind.as_deref() == Some("Pod"))?;
-    target.name.filter(|name| !name.is_empty()).map(Into::into)
+impl RawTargetRef<'_> {
+    fn pod(self) -> Option<Box<str>> {
+        let name = self.name.filter(|name| !name.is_empty() && self.kind.as_deref() == Some("Pod"))?;
+        Some(name.into_box())
+    }
 }
 
 fn owner_of(metadata: RawMetadata) -> Option<Owner> {
@@ -448,13 +458,32 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserial
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// A text that stays where it is read from, unless it is written there in another way.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+struct Text<'d>(#[serde(borrow)] Cow<'d, str>);
+
+impl Text<'_> {
+    fn into_box(self) -> Box<str> {
+        self.0.into()
+    }
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
 macro_rules! shapes {
-    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {
+    ($($(#[$meta:meta])* $name:ident $(<$life:lifetime>)? { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {
         $(
             #[derive(Default, Deserialize)]
             #[serde(rename_all = "camelCase")]
             $(#[$meta])*
-            struct $name {
+            struct $name $(<$life>)? {
                 $(
                     #[serde(default, deserialize_with = "or_default")]
                     $(#[$field_meta])*
@@ -493,27 +522,58 @@ shapes! {
         target_port: Option<RawTargetPort>,
     }
     RawPort { name: Option<String>, protocol: Option<String>, port: Option<i64>, }
-    RawSlice {
-        metadata: RawMetadata,
-        address_type: Option<String>,
+    RawSlice<'d> {
+        #[serde(borrow)]
+        metadata: RawSliceMetadata<'d>,
+        #[serde(borrow)]
+        address_type: Option<Text<'d>>,
         ports: Vec<RawPort>,
-        endpoints: Vec<RawEndpoint>,
+        #[serde(borrow)]
+        endpoints: Vec<RawEndpoint<'d>>,
     }
-    RawEndpoint {
-        addresses: Vec<String>,
+    RawSliceMetadata<'d> {
+        #[serde(borrow)]
+        labels: RawSliceLabels<'d>,
+    }
+    RawSliceLabels<'d> {
+        #[serde(rename = "kubernetes.io/service-name", borrow)]
+        service: Option<Text<'d>>,
+    }
+    RawEndpoint<'d> {
+        #[serde(borrow)]
+        addresses: Vec<Text<'d>>,
         conditions: RawConditions,
-        hostname: Option<String>,
-        target_ref: Option<RawTargetRef>,
+        #[serde(borrow)]
+        hostname: Option<Text<'d>>,
+        #[serde(borrow)]
+        target_ref: Option<RawTargetRef<'d>>,
     }
     RawConditions { ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>, }
-    RawTargetRef { kind: Option<String>, name: Option<String>, }
-    RawEndpoints { subsets: Vec<RawSubset>, }
-    RawSubset {
-        addresses: Vec<RawEndpointAddress>,
-        not_ready_addresses: Vec<RawEndpointAddress>,
+    RawTargetRef<'d> {
+        #[serde(borrow)]
+        kind: Option<Text<'d>>,
+        #[serde(borrow)]
+        name: Option<Text<'d>>,
+    }
+    RawEndpoints<'d> {
+        #[serde(borrow)]
+        subsets: Vec<RawSubset<'d>>,
+    }
+    RawSubset<'d> {
+        #[serde(borrow)]
+        addresses: Vec<RawEndpointAddress<'d>>,
+        #[serde(borrow)]
+        not_ready_addresses: Vec<RawEndpointAddress<'d>>,
         ports: Vec<RawPort>,
     }
-    RawEndpointAddress { ip: String, hostname: Option<String>, target_ref: Option<RawTargetRef>, }
+    RawEndpointAddress<'d> {
+        #[serde(borrow)]
+        ip: Text<'d>,
+        #[serde(borrow)]
+        hostname: Option<Text<'d>>,
+        #[serde(borrow)]
+        target_ref: Option<RawTargetRef<'d>>,
+    }
     RawPod { metadata: RawMetadata, spec: RawPodSpec, status: RawPodStatus, }
     RawPodSpec {
         hostname: Option<String>,

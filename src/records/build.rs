@@ -4,6 +4,7 @@
 //! `records/mod.rs`; any other comes out spelled out, by the same steps.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -128,6 +129,17 @@ struct Row {
     alias: bool,
 }
 
+impl Row {
+    /// Rows of one endpoint stand together, and in them those of one address.
+    fn order(&self) -> (u64, IpAddr, bool) {
+        (self.label.order(), self.address, !self.in_service)
+    }
+
+    fn is_of_same_endpoint(&self, other: &Self) -> bool {
+        self.label == other.label && (!self.label.is_none() || self.address == other.address)
+    }
+}
+
 struct Builder<'s> {
     service: &'s Service,
     rules: Rules,
@@ -195,25 +207,28 @@ impl<'s> Builder<'s> {
     fn finish(&mut self) -> (Front, Endpoints) {
         let mut rows = std::mem::take(&mut self.rows);
         drop_aliases_of_hostnames(&mut rows);
-        let order = |row: &Row| (row.label.order(), if row.label.is_none() { Some(row.address) } else { None });
-        rows.sort_by_key(|row| (order(row), row.address, !row.in_service));
-        let mut groups: Vec<&[Row]> = rows.chunk_by(|a, b| order(a) == order(b)).collect();
-        // Stable: those that the Service's name answers with come first, each part in the order of the names.
-        groups.sort_by_key(|group| !group.iter().any(|row| row.in_service));
-        let in_service = groups.iter().take_while(|group| group.iter().any(|row| row.in_service)).count() as u32;
-        let columns = self.columns(&groups);
+        rows.sort_by_key(Row::order);
+        // Those that the Service's name answers with come first, each part in the order of the names.
+        let answered = |group: &&[Row]| group.iter().any(|row| row.in_service);
+        let mut groups = Vec::with_capacity(rows.len());
+        groups.extend(rows.chunk_by(Row::is_of_same_endpoint).filter(answered));
+        let in_service = groups.len() as u32;
+        if !rows.iter().all(|row| row.in_service) {
+            groups.extend(rows.chunk_by(Row::is_of_same_endpoint).filter(|group| !answered(group)));
+        }
+        let v4 = rows.iter().filter(|row| row.address.is_ipv4()).count();
+        let columns = Self::columns(&groups, rows.len(), v4);
         let (names, absent) = self.absent_names(&groups);
-        let front = Front::Headless {
-            service: self.set(&columns, in_service, None),
-            named: self.named_ports(&columns, in_service),
-        };
+        let service = self.set(&columns, in_service, None);
+        let named = self.named_ports(&columns, &service);
+        let front = Front::Headless { service, named };
         let own_ports = self.own_ports(&columns, groups.len());
         let endpoints = Endpoints {
             names,
             in_service,
             served: groups.len() as u32,
-            v4: columns.v4.finish(groups.len()),
-            v6: columns.v6.finish(groups.len()),
+            v4: columns.v4.finish(),
+            v6: columns.v6.finish(),
             own_ports,
             absent,
         };
@@ -221,24 +236,29 @@ impl<'s> Builder<'s> {
     }
 
     /// Each address of each endpoint once (E5), in the order of the endpoints.
-    fn columns(&self, groups: &[&[Row]]) -> Columns {
-        let mut columns = Columns::default();
+    /// There are `rows` of them, `v4` of IPv4.
+    fn columns(groups: &[&[Row]], rows: usize, v4: usize) -> Columns {
+        let mut columns = Columns {
+            v4: ColumnBuilder::with_capacity(v4, groups.len()),
+            v6: ColumnBuilder::with_capacity(rows - v4, groups.len()),
+            rows: Vec::with_capacity(rows),
+        };
         for (endpoint, group) in groups.iter().enumerate() {
             for same in group.chunk_by(|a, b| a.address == b.address) {
-                let (address, place) = match same[0].address {
-                    IpAddr::V4(v4) => (u128::from(u32::from(v4)), columns.v4.push(v4.into(), endpoint)),
-                    IpAddr::V6(v6) => (u128::from(v6), columns.v6.push(v6.into(), endpoint)),
+                let (place, v6) = match same[0].address {
+                    IpAddr::V4(v4) => (columns.v4.push(v4.into()), false),
+                    IpAddr::V6(v6) => (columns.v6.push(v6.into()), true),
                 };
-                let v6 = same[0].address.is_ipv6();
                 columns.rows.extend(same.iter().map(|row| Placed {
                     endpoint: endpoint as u32,
-                    v6,
-                    address,
                     place,
                     ports: row.ports,
+                    v6,
                     in_service: row.in_service,
                 }));
             }
+            columns.v4.end_endpoint();
+            columns.v6.end_endpoint();
         }
         columns
     }
@@ -262,32 +282,21 @@ impl<'s> Builder<'s> {
         let numbers: Vec<Box<[u16]>> = self.port_lists.iter().map(|list| numbers_of(list, port)).collect();
         let has_port = |row: &Placed| port.is_none() || !numbers[row.ports as usize].is_empty();
         let chosen = || columns.rows.iter().filter(|row| row.in_service && has_port(row));
-        let mut pairs: HashSet<(bool, u128, u16), foldhash::fast::RandomState> = HashSet::default();
-        let mut seen: HashSet<(bool, u128), foldhash::fast::RandomState> = HashSet::default();
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        let mut targets = Vec::new();
-        let uniform = numbers.len() == 1;
-        for row in chosen() {
-            if seen.insert((row.v6, row.address)) {
-                if row.v6 { v6.push(row.place) } else { v4.push(row.place) }
-            }
-            if !uniform {
-                let numbers = &numbers[row.ports as usize];
-                targets.extend(numbers.iter().map(|number| (row.endpoint, *number)));
-                pairs.extend(numbers.iter().map(|number| (row.v6, row.address, *number)));
-            }
+        let (v4, v6) = (columns.v4.select(chosen(), false), columns.v6.select(chosen(), true));
+        if let [numbers] = &numbers[..] {
+            let weight = weight((v4.len() + v6.len()) * numbers.len());
+            return Set { v4, v6, targets: Targets::Product(in_service, numbers.clone()), weight };
         }
-        let (targets, pairs) = if uniform {
-            (Targets::Product(in_service, numbers[0].clone()), seen.len() * numbers[0].len())
-        } else {
-            targets.sort_unstable();
-            targets.dedup();
-            (Targets::Only(targets.into()), pairs.len())
-        };
-        Set { v4: select(v4), v6: select(v6), targets, weight: weight(pairs) }
+        let each = || chosen().flat_map(|row| numbers[row.ports as usize].iter().map(move |number| (row, *number)));
+        let pairs: Distinct<_> = each().map(|(row, number)| (columns.address(row), number)).collect();
+        let mut targets: Vec<(u32, u16)> = each().map(|(row, number)| (row.endpoint, number)).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        Set { v4, v6, targets: Targets::Only(targets.into()), weight: weight(pairs.len()) }
     }
 
-    fn named_ports(&self, columns: &Columns, in_service: u32) -> Ports<Set> {
+    /// What the names of ports answer with; `service` is what the Service's own does.
+    fn named_ports(&self, columns: &Columns, service: &Set) -> Ports<Set> {
         let mut used = vec![false; self.port_lists.len()];
         for row in columns.rows.iter().filter(|row| row.in_service) {
             used[row.ports as usize] = true;
@@ -297,11 +306,17 @@ impl<'s> Builder<'s> {
             lists.flat_map(|list| list.iter()).map(|port| (&*port.name, port.protocol)).collect();
         names.sort_unstable();
         names.dedup();
-        names
-            .into_iter()
-            .filter(|(name, _)| !name.is_empty())
-            .map(|(name, protocol)| (name.into(), protocol, self.set(columns, in_service, Some((name, protocol)))))
-            .collect()
+        let set = |port| match (&service.targets, &self.port_lists[..]) {
+            // Each endpoint has every port.
+            (Targets::Product(in_service, _), [list]) => {
+                let numbers = numbers_of(list, Some(port));
+                let weight = weight((service.v4.len() + service.v6.len()) * numbers.len());
+                Set { targets: Targets::Product(*in_service, numbers), weight, ..service.clone() }
+            }
+            _ => self.set(columns, 0, Some(port)),
+        };
+        let named = names.into_iter().filter(|(name, _)| !name.is_empty());
+        named.map(|(name, protocol)| (name.into(), protocol, set((name, protocol)))).collect()
     }
 
     fn own_ports(&self, columns: &Columns, endpoints: usize) -> OwnPorts {
@@ -314,11 +329,11 @@ impl<'s> Builder<'s> {
                 for rows in columns.rows.chunk_by(|a, b| a.endpoint == b.endpoint) {
                     let pairs = || {
                         let numbers = |row: &Placed| numbers[row.ports as usize].iter();
-                        rows.iter().flat_map(move |row| numbers(row).map(move |number| (row.v6, row.address, *number)))
+                        rows.iter().flat_map(move |row| numbers(row).map(move |number| (columns.address(row), *number)))
                     };
-                    ports.extend(distinct(pairs().map(|(_, _, number)| number).collect()).iter());
+                    ports.extend(distinct(pairs().map(|(_, number)| number).collect()).iter());
                     ends.push(ports.len() as u32);
-                    weights.push(weight(pairs().collect::<HashSet<_>>().len()));
+                    weights.push(weight(pairs().collect::<Distinct<_>>().len()));
                 }
                 OwnPorts::Each { ends: ends.into(), ports: ports.into(), weights: weights.into() }
             }
@@ -335,49 +350,75 @@ fn drop_aliases_of_hostnames(rows: &mut Vec<Row>) {
     }
 }
 
-#[derive(Default)]
+/// Values that are counted once each.
+type Distinct<T> = HashSet<T, foldhash::fast::RandomState>;
+
 struct Columns {
     v4: ColumnBuilder<u32>,
     v6: ColumnBuilder<u128>,
     rows: Vec<Placed>,
 }
 
+impl Columns {
+    fn address(&self, row: &Placed) -> (bool, u128) {
+        let place = row.place as usize;
+        (row.v6, if row.v6 { self.v6.addresses[place] } else { self.v4.addresses[place].into() })
+    }
+}
+
 /// A row whose address has its place in a column. Several rows can share one.
 struct Placed {
     endpoint: u32,
-    v6: bool,
-    address: u128,
     place: u32,
     ports: u32,
+    v6: bool,
     in_service: bool,
 }
 
 struct ColumnBuilder<T> {
     addresses: Vec<T>,
-    owners: Vec<u32>,
+    /// Where the addresses of each endpoint end.
+    ends: Vec<u32>,
 }
 
-impl<T> Default for ColumnBuilder<T> {
-    fn default() -> Self {
-        Self { addresses: Vec::new(), owners: Vec::new() }
+impl<T: Copy + Ord + Hash> ColumnBuilder<T> {
+    fn with_capacity(addresses: usize, endpoints: usize) -> Self {
+        Self { addresses: Vec::with_capacity(addresses), ends: Vec::with_capacity(endpoints) }
     }
-}
 
-impl<T> ColumnBuilder<T> {
-    fn push(&mut self, address: T, endpoint: usize) -> u32 {
+    fn push(&mut self, address: T) -> u32 {
         self.addresses.push(address);
-        self.owners.push(endpoint as u32);
         (self.addresses.len() - 1) as u32
     }
 
-    fn finish(self, endpoints: usize) -> Column<T> {
+    fn end_endpoint(&mut self) {
+        self.ends.push(self.addresses.len() as u32);
+    }
+
+    /// The places of those of `rows` that are of this column, each address once.
+    fn select<'r>(&self, rows: impl Iterator<Item = &'r Placed>, v6: bool) -> Select {
+        let mut places = Vec::with_capacity(self.addresses.len());
+        places.extend(rows.filter(|row| row.v6 == v6).map(|row| row.place));
+        places.dedup();
+        let address = |place: u32| self.addresses[place as usize];
+        if !places.is_sorted_by(|a, b| address(*a) < address(*b)) {
+            let mut seen = Distinct::with_capacity_and_hasher(places.len(), Default::default());
+            places.retain(|place| seen.insert(address(*place)));
+        }
+        if places.iter().copied().eq(0..places.len() as u32) {
+            Select::First(places.len() as u32)
+        } else {
+            Select::Only(places.into())
+        }
+    }
+
+    fn finish(self) -> Column<T> {
         let spans = if self.addresses.is_empty() {
             Spans::None
-        } else if self.owners.iter().copied().eq(0..endpoints as u32) {
+        } else if self.ends.iter().copied().eq(1..=self.ends.len() as u32) {
             Spans::OneEach
         } else {
-            let end = |endpoint| self.owners.partition_point(|owner| *owner <= endpoint) as u32;
-            Spans::Ends((0..endpoints as u32).map(end).collect())
+            Spans::Ends(self.ends.into())
         };
         Column { addresses: self.addresses.into(), spans }
     }
@@ -395,12 +436,4 @@ fn distinct(mut numbers: Vec<u16>) -> Box<[u16]> {
     numbers.sort_unstable();
     numbers.dedup();
     numbers.into()
-}
-
-fn select(places: Vec<u32>) -> Select {
-    if places.iter().copied().eq(0..places.len() as u32) {
-        Select::First(places.len() as u32)
-    } else {
-        Select::Only(places.into())
-    }
 }

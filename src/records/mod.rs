@@ -7,19 +7,21 @@
 //! (`zone.rs`), how it is written (`wire.rs`).
 
 mod build;
+mod difference;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::cluster::{Cluster, Contributor};
 use crate::explain::{Absence, ExpectedOrdinals};
-use crate::names::labels::{Label, PackedLabel, Texts};
+use crate::names::labels::{Label, PackedLabel, Texts, Translation};
 use crate::names::{ServiceKey, WireName, dashed};
 use crate::objects::{ObjectRef, Protocol, Skipped};
 use crate::rtype;
 use crate::rules::Rules;
 
 pub use build::{pod_addresses, service_records};
+pub use difference::Difference;
 
 /// What one contributor gives to the zone, and who it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +138,11 @@ impl ServiceName {
     /// Its two labels in wire form.
     pub fn key(&self) -> ServiceKey<'_> {
         ServiceKey(&self.key)
+    }
+
+    /// How its labels are written in `other`; `None` if there they stand in another order.
+    fn translation(&self, other: &Self) -> Option<Translation> {
+        self.texts.translation(&other.texts)
     }
 
     /// The label that `packed` stands for.
@@ -257,6 +264,15 @@ enum Select {
     First(u32),
     /// Those at these places.
     Only(Box<[u32]>),
+}
+
+impl Select {
+    fn len(&self) -> usize {
+        match self {
+            Self::First(count) => *count as usize,
+            Self::Only(places) => places.len(),
+        }
+    }
 }
 
 impl Default for Select {

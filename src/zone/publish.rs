@@ -10,11 +10,12 @@ use std::sync::{Arc, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::{Map, NamespaceNode, PtrSet, Published, Zone};
 use crate::names::reverse::ReverseZones;
 use crate::names::{ServiceKey, service_key};
-use crate::records::{ApexRecords, Contribution, PodAddresses, PtrName, ServiceRecords};
+use crate::records::{ApexRecords, Contribution, Difference, PodAddresses, PtrName, ServiceRecords};
 use crate::rules::PodRecords;
 
 impl Zone {
@@ -109,8 +110,15 @@ impl Zone {
                 records.name = Arc::clone(&old.records.name);
             }
         }
-        let new = Arc::new(self.index(records));
-        reverse.replace(self, old.map(|old| &**old), Some(&new));
+        let difference = old.and_then(|old| records.since(&old.records));
+        let patched = old.zip(difference.as_ref());
+        let patched = patched.and_then(|(old, difference)| self.patched_index(old, &records, difference));
+        let index = patched.unwrap_or_else(|| self.index(&records));
+        let new = Arc::new(Published { records, index });
+        match (old, difference) {
+            (Some(old), Some(difference)) => reverse.add(&old.records, &new.records, difference),
+            _ => reverse.replace(self, old.map(|old| &**old), Some(&new)),
+        }
         Some(new)
     }
 
@@ -155,13 +163,51 @@ impl Zone {
         !removed.is_empty()
     }
 
-    fn index(&self, records: ServiceRecords) -> Published {
-        let hash = |endpoint: u32| self.hash(records.own_name(endpoint).write(&mut [0; 63]));
+    /// The numbers of all endpoints by their labels. Of two with one label the first is found.
+    fn index(&self, records: &ServiceRecords) -> HashTable<u32> {
         let mut index = HashTable::with_capacity(records.endpoint_names().len());
         for endpoint in 0..records.endpoint_names().len() as u32 {
-            index.insert_unique(hash(endpoint), endpoint, |endpoint| hash(*endpoint));
+            self.add_to_index(&mut index, records, endpoint);
         }
-        Published { records, index }
+        index
+    }
+
+    /// The same, made of the index before by what is different. `None` where that would be more work, or where a label
+    /// stands twice: of which endpoint its number was is not known then.
+    fn patched_index(&self, old: &Published, new: &ServiceRecords, difference: &Difference) -> Option<HashTable<u32>> {
+        let (was, is) = (old.records.endpoint_names().len(), new.endpoint_names().len());
+        let changed = difference.gone.len() + difference.new.len();
+        if old.index.len() != was || changed > was / 2 || old.index.capacity() > 4 * is.max(8) {
+            return None;
+        }
+        let mut index = old.index.clone();
+        for gone in &difference.gone {
+            let hash = self.hash_of(&old.records, *gone);
+            index.find_entry(hash, |endpoint| endpoint == gone).ok()?.remove();
+        }
+        if let Some(numbers) = &difference.numbers {
+            index.iter_mut().for_each(|endpoint| *endpoint = numbers[*endpoint as usize]);
+        }
+        let alone = difference.new.iter().all(|endpoint| self.add_to_index(&mut index, new, *endpoint));
+        alone.then_some(index)
+    }
+
+    /// Returns whether no other endpoint had its label.
+    fn add_to_index(&self, index: &mut HashTable<u32>, records: &ServiceRecords, endpoint: u32) -> bool {
+        let mut buffer = [0; 63];
+        let label = records.own_name(endpoint).write(&mut buffer);
+        let same = |other: &u32| records.own_name(*other).write(&mut [0; 63]) == label;
+        match index.entry(self.hash(label), same, |endpoint| self.hash_of(records, *endpoint)) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(endpoint);
+                true
+            }
+        }
+    }
+
+    fn hash_of(&self, records: &ServiceRecords, endpoint: u32) -> u64 {
+        self.hash(records.own_name(endpoint).write(&mut [0; 63]))
     }
 
     /// Returns whether the namespace's own name came or went.
@@ -211,6 +257,16 @@ struct ReverseChange {
 }
 
 impl ReverseChanges {
+    /// What two states of one Service say of addresses, where that is known already.
+    fn add(&mut self, old: &ServiceRecords, new: &ServiceRecords, difference: Difference) {
+        for (address, label) in difference.gone_addresses {
+            self.changes.entry(address).or_default().gone.push(old.ptr_name(label));
+        }
+        for (address, label) in difference.new_addresses {
+            self.changes.entry(address).or_default().new.push(new.ptr_name(label));
+        }
+    }
+
     /// The difference between what two states of one Service say of addresses.
     fn replace(&mut self, zone: &Zone, old: Option<&Published>, new: Option<&Published>) {
         let missing_in = |other: Option<&Published>, published: &Published| {
