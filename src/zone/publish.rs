@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::{Map, NamespaceNode, PtrSet, Published, Zone};
+use super::reverse::{Place, ReverseChange};
+use super::{NamespaceNode, Published, Zone};
 use crate::names::reverse::ReverseZones;
 use crate::names::{ServiceKey, service_key};
 use crate::records::{ApexRecords, Contribution, PodAddresses, PtrName, ServiceRecords};
@@ -100,12 +101,20 @@ impl Zone {
         }
         let (existed, exists) = (old.as_ref().is_some_and(|old| old.records.exists()), records.exists());
         let namespace: Box<[u8]> = ServiceKey(&key).namespace().into();
-        let new = Arc::new(self.index(records));
+        let number = old.as_ref().and_then(|old| old.number);
+        let number = number.or_else(|| records.reverse().next().and_then(|_| self.names_of.number()));
+        let new = Arc::new(Published { number, ..self.index(records) });
         reverse.replace(self, old.as_deref(), Some(&new));
         if exists && !existed {
             self.change_namespace(&namespace, |node| node.services += 1);
         }
-        self.services.insert(key, new);
+        self.services.insert(key, Arc::clone(&new));
+        if let Some(number) = number {
+            if old.is_some() {
+                self.names_of.pin(number, &reverse.last);
+            }
+            self.names_of.show(number, Some(&new));
+        }
         if existed && !exists {
             self.change_namespace(&namespace, |node| node.services -= 1);
         }
@@ -114,6 +123,9 @@ impl Zone {
 
     fn remove_service(&self, key: &[u8]) -> bool {
         let Some((_, old)) = self.services.remove(key) else { return false };
+        if let Some(number) = old.number {
+            self.names_of.show(number, None);
+        }
         if old.records.exists() {
             self.change_namespace(ServiceKey(key).namespace(), |node| node.services -= 1);
         }
@@ -126,7 +138,7 @@ impl Zone {
         for endpoint in 0..records.endpoint_names().len() as u32 {
             index.insert_unique(hash(endpoint), endpoint, |endpoint| hash(*endpoint));
         }
-        Published { records, index }
+        Published { records, index, number: None }
     }
 
     /// Returns whether the namespace's own name came or went.
@@ -144,22 +156,15 @@ impl Zone {
     }
 
     fn publish_reverse(&self, address: IpAddr, change: ReverseChange) {
-        let order = || self.order.write().unwrap_or_else(PoisonError::into_inner);
-        // A name is in the order as long as it is in the map, so that a name above it never seems to be empty.
-        match address {
-            IpAddr::V4(v4) => {
-                order().v4.insert(v4.into());
-                if !change.apply(&self.names_of_v4, v4.into()) {
-                    order().v4.remove(&v4.into());
-                }
-            }
-            IpAddr::V6(v6) => {
-                order().v6.insert(v6.into());
-                if !change.apply(&self.names_of_v6, v6.into()) {
-                    order().v6.remove(&v6.into());
-                }
-            }
-        }
+        self.names_of.apply(address, change, |name, address| {
+            let published = self.services.get(name.service.key().0)?;
+            let endpoint = match name.pointer().own_name(address) {
+                Some(label) => published.find(self, label.write(&mut [0; 63]))?,
+                None => 0,
+            };
+            let leads = published.leads_to(self, address, name);
+            published.number.filter(|_| leads).map(|service| Place { service, endpoint })
+        });
     }
 }
 
@@ -167,12 +172,8 @@ impl Zone {
 #[derive(Default)]
 struct ReverseChanges {
     changes: HashMap<IpAddr, ReverseChange, RandomState>,
-}
-
-#[derive(Default)]
-struct ReverseChange {
-    gone: Vec<PtrName>,
-    new: Vec<PtrName>,
+    /// Of the last Service that was replaced.
+    last: Vec<IpAddr>,
 }
 
 impl ReverseChanges {
@@ -180,15 +181,22 @@ impl ReverseChanges {
     fn replace(&mut self, zone: &Zone, old: Option<&Published>, new: Option<&Published>) {
         let missing_in = |other: Option<&Published>, published: &Published| {
             let names = published.records.reverse();
-            let missing = names.filter(|(address, label)| {
+            let missing = names.filter(|(address, label, _)| {
                 !other.is_some_and(|other| other.leads_to(zone, *address, &published.records.ptr_name(*label)))
             });
-            missing.map(|(address, label)| (address, published.records.ptr_name(label))).collect::<Vec<_>>()
+            let name = |(address, label, endpoint)| {
+                let place = published.number.map(|service| Place { service, endpoint });
+                (address, (published.records.ptr_name(label), place))
+            };
+            missing.map(name).collect::<Vec<_>>()
         };
-        for (address, name) in old.map(|old| missing_in(new, old)).into_iter().flatten() {
+        self.last.clear();
+        for (address, (name, _)) in old.map(|old| missing_in(new, old)).into_iter().flatten() {
+            self.last.push(address);
             self.changes.entry(address).or_default().gone.push(name);
         }
         for (address, name) in new.map(|new| missing_in(old, new)).into_iter().flatten() {
+            self.last.push(address);
             self.changes.entry(address).or_default().new.push(name);
         }
     }
@@ -197,7 +205,7 @@ impl ReverseChanges {
 impl Published {
     /// Whether `address` leads back to this Service under `name`.
     fn leads_to(&self, zone: &Zone, address: IpAddr, name: &PtrName) -> bool {
-        match name.own_name(address) {
+        match name.pointer().own_name(address) {
             Some(label) => self
                 .find(zone, label.write(&mut [0; 63]))
                 .is_some_and(|endpoint| self.records.leads_to(endpoint, address)),
@@ -205,46 +213,6 @@ impl Published {
                 ((v4, _), IpAddr::V4(address)) => v4.contains(&address.into()),
                 ((_, v6), IpAddr::V6(address)) => v6.contains(&address.into()),
             },
-        }
-    }
-}
-
-impl ReverseChange {
-    /// Changes the names of `address` in one step, and returns whether it has any left.
-    fn apply<K: Eq + std::hash::Hash + Copy>(self, names: &Map<K, PtrSet>, address: K) -> bool {
-        use dashmap::Entry;
-        let same = |a: &PtrName, b: &PtrName| a.rank(b).is_eq();
-        match names.entry(address) {
-            Entry::Vacant(entry) => match PtrSet::from_names(self.new) {
-                Some(set) => !entry.insert(set).names().is_empty(),
-                None => false,
-            },
-            Entry::Occupied(mut entry) => {
-                let mut left = entry.get().names().to_vec();
-                left.retain(|name| !self.gone.iter().any(|gone| same(gone, name)));
-                left.extend(self.new);
-                match PtrSet::from_names(left) {
-                    Some(set) => {
-                        entry.insert(set);
-                        true
-                    }
-                    None => {
-                        entry.remove();
-                        false
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl PtrSet {
-    fn from_names(mut names: Vec<PtrName>) -> Option<Self> {
-        names.sort_by(PtrName::rank);
-        names.dedup_by(|a, b| a.rank(b).is_eq());
-        match names.len() {
-            0 | 1 => names.pop().map(Self::One),
-            _ => Some(Self::Many(Box::new(names))),
         }
     }
 }
