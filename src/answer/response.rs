@@ -3,7 +3,7 @@
 use super::{Names, Step};
 use crate::metrics::CountedZone;
 use crate::names::{HOSTMASTER, MAX_NAME, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
-use crate::records::{Addresses, OwnName, PtrName, RRset, Server, Servers};
+use crate::records::{Addresses, OwnName, Pointers, RRset, Server, Servers};
 use crate::rtype;
 use crate::wire::{self, NameRef, Section, Writer, rcode};
 use crate::zone::{SOA_TIMERS, Site, VERSION_TTL, Zone};
@@ -134,11 +134,11 @@ impl Response<'_> {
     }
 
     /// R2: in their order, never rotated: clients take the first.
-    fn pointers(&mut self, owner: u16, site: Site<'_>, names: &[PtrName]) {
+    fn pointers(&mut self, owner: u16, site: Site<'_>, names: Pointers<'_>) {
         let Some(address) = site.address else { return };
         // The first name is written in full; those behind it share its `svc` and its zone (RFC 1035 section 4.1.4).
         let mut shared: Option<u16> = None;
-        for name in names {
+        for name in names.iter() {
             let mut buffer = [0; 64];
             let label = own_label(name.own_name(address), &mut buffer);
             let ServiceKey(service) = name.service.key();

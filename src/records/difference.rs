@@ -174,7 +174,7 @@ mod tests {
     fn reverse(records: &ServiceRecords) -> BTreeSet<(IpAddr, String)> {
         let text =
             |label: PackedLabel| if label.is_none() { String::new() } else { records.name.label(label).to_string() };
-        records.reverse().map(|(address, label)| (address, text(label))).collect()
+        records.reverse().map(|(address, label, _)| (address, text(label))).collect()
     }
 
     #[test]

@@ -306,7 +306,7 @@ pub enum RRset<'z> {
     /// Servers.
     Srv(Servers<'z>),
     /// Names of an address.
-    Ptr(&'z [PtrName]),
+    Ptr(Pointers<'z>),
     /// One text.
     Txt(&'static [u8]),
     /// The zone's start of authority.
@@ -458,16 +458,16 @@ impl OwnName<'_> {
 }
 
 /// One name that an address has: a Service, and the label in front of it.
-#[derive(Clone, Debug)]
-pub struct PtrName {
+#[derive(Clone, Copy, Debug)]
+pub struct Pointer<'z> {
     /// The Service.
-    pub service: Arc<ServiceName>,
+    pub service: &'z ServiceName,
     label: PackedLabel,
 }
 
-impl PtrName {
+impl<'z> Pointer<'z> {
     /// The label in front of the Service's name for `address`; `None` where the name is the Service's own.
-    pub fn own_name(&self, address: IpAddr) -> Option<OwnName<'_>> {
+    pub fn own_name(&self, address: IpAddr) -> Option<OwnName<'z>> {
         match self.label {
             PackedLabel::SERVICE => None,
             PackedLabel::NONE => Some(OwnName::Dashed(address)),
@@ -492,10 +492,63 @@ impl PtrName {
             _ => std::cmp::Ordering::Equal,
         };
         let keys = || {
-            let key = |name: &Self| (name.service.key().service().to_vec(), name.service.key().namespace().to_vec());
+            let key = |name: &Self| (name.service.key().service(), name.service.key().namespace());
             key(self).cmp(&key(other))
         };
         class(self).cmp(&class(other)).then_with(labels).then_with(keys)
+    }
+}
+
+/// The same, for who keeps it.
+#[derive(Clone, Debug)]
+pub struct PtrName {
+    /// The Service.
+    pub service: Arc<ServiceName>,
+    label: PackedLabel,
+}
+
+impl PtrName {
+    /// To look at.
+    pub fn pointer(&self) -> Pointer<'_> {
+        Pointer { service: &self.service, label: self.label }
+    }
+
+    /// The order of [`Pointer::rank`].
+    pub fn rank(&self, other: &Self) -> std::cmp::Ordering {
+        self.pointer().rank(&other.pointer())
+    }
+}
+
+/// The names of one address, in the order in which they are answered: never none.
+#[derive(Clone, Copy, Debug)]
+pub enum Pointers<'z> {
+    /// Nearly always.
+    One(Pointer<'z>),
+    /// Each of them.
+    Several(&'z [PtrName]),
+}
+
+impl<'z> Pointers<'z> {
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)] // never none
+    pub fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Several(names) => names.len(),
+        }
+    }
+
+    /// Name number `index`.
+    pub fn get(&self, index: usize) -> Pointer<'z> {
+        match self {
+            Self::One(name) => *name,
+            Self::Several(names) => names[index].pointer(),
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Pointer<'z>> {
+        (0..self.len()).map(|index| self.get(index))
     }
 }
 
@@ -598,14 +651,15 @@ impl ServiceRecords {
         }
     }
 
-    /// Every address that leads back here, with the label that it leads to.
-    pub fn reverse(&self) -> impl Iterator<Item = (IpAddr, PackedLabel)> {
+    /// Every address that leads back here, with the label that it leads to and the number of its endpoint, which for
+    /// the Service's own is 0.
+    pub fn reverse(&self) -> impl Iterator<Item = (IpAddr, PackedLabel, u32)> {
         let (own_v4, own_v6) = self.own_addresses();
-        let own = addresses(own_v4, own_v6).map(|address| (address, PackedLabel::SERVICE));
+        let own = addresses(own_v4, own_v6).map(|address| (address, PackedLabel::SERVICE, 0));
         let endpoints = (0..self.endpoints.in_service).flat_map(|endpoint| {
             let label = self.endpoints.names[endpoint as usize];
             let (v4, v6) = (self.endpoints.v4.of(endpoint), self.endpoints.v6.of(endpoint));
-            addresses(v4, v6).map(move |address| (address, label))
+            addresses(v4, v6).map(move |address| (address, label, endpoint))
         });
         own.chain(endpoints)
     }
@@ -613,6 +667,31 @@ impl ServiceRecords {
     /// The PTR record of an address that [`Self::reverse`] gave.
     pub fn ptr_name(&self, label: PackedLabel) -> PtrName {
         PtrName { service: Arc::clone(&self.name), label }
+    }
+
+    /// The same to look at.
+    pub fn ptr(&self, label: PackedLabel) -> Pointer<'_> {
+        Pointer { service: &self.name, label }
+    }
+
+    /// The label that `address` leads to; `None` where it does not lead here. `near` is the number that its endpoint had:
+    /// it is sought from there on, to both sides.
+    pub fn label_of(&self, address: IpAddr, near: u32) -> Option<PackedLabel> {
+        let endpoints = &self.endpoints;
+        let is = |endpoint: &u32| self.leads_to(*endpoint, address);
+        if is(&near) {
+            return Some(endpoints.names[near as usize]);
+        }
+        let own = match (self.own_addresses(), address) {
+            ((v4, _), IpAddr::V4(address)) => v4.contains(&address.into()),
+            ((_, v6), IpAddr::V6(address)) => v6.contains(&address.into()),
+        };
+        if own {
+            return Some(PackedLabel::SERVICE);
+        }
+        let farthest = near.max(endpoints.in_service);
+        let both = (1..=farthest).flat_map(|far| [near.checked_sub(far), near.checked_add(far)]).flatten();
+        both.into_iter().find(is).map(|endpoint| endpoints.names[endpoint as usize])
     }
 
     /// Whether `address` leads back to endpoint number `endpoint`.

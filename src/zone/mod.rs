@@ -6,17 +6,18 @@
 //! because the value that makes it exist is known. Reverse names are found by address. The maps and their locks are
 //! in this folder only; no guard leaves it, and the closure that looks at what was found must not call the zone again.
 //!
-//! Here: the look-up. Beside it: `publish.rs` replaces what contributors gave, `records.rs` iterates.
+//! Here: the look-up. Beside it: `reverse.rs` finds addresses, `publish.rs` replaces what contributors gave,
+//! `records.rs` iterates.
 
 mod publish;
 mod records;
+mod reverse;
 mod services;
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -25,9 +26,9 @@ use hashbrown::HashTable;
 
 use crate::explain::{Absence, Outcome};
 use crate::names::labels::Label;
-use crate::names::reverse::{AddressRange, ReverseOwner, ReverseZones};
+use crate::names::reverse::{ReverseOwner, ReverseZones};
 use crate::names::{NAME_SERVER, Owner, QueryName, ServiceKey, WireName, dashed, owner};
-use crate::records::{Addresses, ApexRecords, PodAddresses, PtrName, RRset, ServiceNode, ServiceRecords};
+use crate::records::{Addresses, ApexRecords, PodAddresses, Pointers, RRset, ServiceNode, ServiceRecords};
 use crate::rtype;
 use crate::rules::{PodRecords, Rules};
 
@@ -35,6 +36,8 @@ pub use records::{Record, RecordData};
 pub use services::View;
 
 use services::{Index, Services};
+
+use reverse::ReverseIndex;
 
 /// What a zone is made with. Nothing of it changes but the TTLs ([`Zone::set_ttls`]).
 #[derive(Clone, Debug)]
@@ -122,10 +125,7 @@ pub struct Zone {
     services: Index,
     namespaces: Map<Box<[u8]>, NamespaceNode>,
     pods: Map<Box<[u8]>, PodAddresses>,
-    names_of_v4: Map<u32, PtrSet>,
-    names_of_v6: Map<u128, PtrSet>,
-    /// The addresses of the two maps above, in order: to tell whether one is in a range.
-    order: RwLock<Order>,
+    names_of: ReverseIndex,
     reverse: ArcSwap<ReverseZones>,
     apex: ArcSwap<ApexRecords>,
     serial: AtomicU32,
@@ -140,6 +140,8 @@ type Map<K, V> = DashMap<K, V, RandomState>;
 struct Published {
     records: ServiceRecords,
     index: HashTable<u32>,
+    /// In the index of addresses, where any leads back to it.
+    number: Option<u32>,
 }
 
 #[derive(Default)]
@@ -148,29 +150,6 @@ struct NamespaceNode {
     declared: bool,
     /// Services whose names exist in it.
     services: u32,
-}
-
-/// The names of one address, in the order in which they are answered.
-enum PtrSet {
-    One(PtrName),
-    // Boxed, so that a set is 16 octets: nearly every address has one name.
-    #[allow(clippy::box_collection)]
-    Many(Box<Vec<PtrName>>),
-}
-
-impl PtrSet {
-    fn names(&self) -> &[PtrName] {
-        match self {
-            Self::One(name) => std::slice::from_ref(name),
-            Self::Many(names) => names,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Order {
-    v4: BTreeSet<u32>,
-    v6: BTreeSet<u128>,
 }
 
 impl Zone {
@@ -184,9 +163,7 @@ impl Zone {
             services: Index::default(),
             namespaces: DashMap::with_hasher(hasher.clone()),
             pods: DashMap::with_hasher(hasher.clone()),
-            names_of_v4: DashMap::with_hasher(hasher.clone()),
-            names_of_v6: DashMap::with_hasher(hasher.clone()),
-            order: RwLock::default(),
+            names_of: ReverseIndex::new(hasher.clone()),
             reverse: ArcSwap::from_pointee(reverse),
             apex: ArcSwap::default(),
             serial: AtomicU32::new(0),
@@ -239,7 +216,7 @@ impl Zone {
     /// How many Services have a name that exists, and how many addresses have one.
     pub fn size(&self) -> (usize, usize) {
         let services = self.namespaces.iter().map(|namespace| namespace.services as usize).sum();
-        (services, self.names_of_v4.len() + self.names_of_v6.len())
+        (services, self.names_of.len())
     }
 
     /// How many endpoints have a name that is answered, over all Services.
@@ -385,26 +362,21 @@ impl Zone {
     ) -> R {
         match owner {
             ReverseOwner::Apex(_) => see(found(site, apex_rrset(qtype))),
-            ReverseOwner::Between(range) if self.any_in(&range) => see(Lookup::NoData(site)),
-            ReverseOwner::Address(IpAddr::V4(v4)) => {
-                let names = self.names_of_v4.get(&v4.into());
-                see(self.ptr(site, v4.into(), names.as_deref(), qtype))
-            }
-            ReverseOwner::Address(IpAddr::V6(v6)) => {
-                let names = self.names_of_v6.get(&v6.into());
-                see(self.ptr(site, v6.into(), names.as_deref(), qtype))
+            ReverseOwner::Between(range) if self.names_of.any_in(&range) => see(Lookup::NoData(site)),
+            ReverseOwner::Address(address) => {
+                self.names_of.look_up(address, |names| see(self.ptr(site, address, names, qtype)))
             }
             ReverseOwner::Between(_) if self.only.is_some() => see(Lookup::NotInZone),
             ReverseOwner::Between(_) | ReverseOwner::Nothing => see(Lookup::NxDomain(site, None)),
         }
     }
 
-    fn ptr<'z>(&self, site: Site<'z>, address: IpAddr, names: Option<&'z PtrSet>, qtype: u16) -> Lookup<'z> {
+    fn ptr<'z>(&self, site: Site<'z>, address: IpAddr, names: Option<Pointers<'z>>, qtype: u16) -> Lookup<'z> {
         let Some(names) = names else {
             // It may belong to a namespace that is not known.
             return if self.only.is_some() { Lookup::NotInZone } else { Lookup::NxDomain(site, None) };
         };
-        let names = answered_names(names.names(), self.settings.rules.ptr);
+        let names = answered_names(names, self.settings.rules.ptr);
         let rrset = typed(qtype, &[rtype::PTR], |_| Some(RRset::Ptr(names)));
         found(Site { address: Some(address), ..site }, rrset)
     }
@@ -433,14 +405,6 @@ impl Zone {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(octets);
         hasher.finish()
-    }
-
-    fn any_in(&self, range: &AddressRange) -> bool {
-        let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        match range {
-            AddressRange::V4(range) => order.v4.range(range.clone()).next().is_some(),
-            AddressRange::V6(range) => order.v6.range(range.clone()).next().is_some(),
-        }
     }
 }
 
@@ -520,17 +484,8 @@ fn found<'z>(site: Site<'z>, rrset: Option<RRset<'z>>) -> Lookup<'z> {
 }
 
 /// The names that an address is answered with: all, or those that say more than the address.
-fn answered_names(names: &[PtrName], rule: crate::rules::Ptr) -> &[PtrName] {
-    let telling = names.iter().take_while(|name| !name.is_dashed()).count();
-    if rule == crate::rules::Ptr::HostnameOnly && telling > 0 { &names[..telling] } else { names }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_costs_what_it_should() {
-        assert_eq!(size_of::<PtrSet>(), 16, "nearly every address has one name, and there are millions");
-    }
+fn answered_names(names: Pointers<'_>, rule: crate::rules::Ptr) -> Pointers<'_> {
+    let Pointers::Several(several) = names else { return names };
+    let telling = several.iter().take_while(|name| !name.pointer().is_dashed()).count();
+    if rule == crate::rules::Ptr::HostnameOnly && telling > 0 { Pointers::Several(&several[..telling]) } else { names }
 }

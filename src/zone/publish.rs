@@ -5,14 +5,15 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::{Map, NamespaceNode, PtrSet, Published, Zone};
+use super::reverse::{Place, ReverseChange};
+use super::{NamespaceNode, Published, Zone};
 use crate::names::reverse::ReverseZones;
 use crate::names::{ServiceKey, service_key};
 use crate::records::{ApexRecords, Contribution, Difference, PodAddresses, PtrName, ServiceRecords};
@@ -93,13 +94,13 @@ impl Zone {
         old.is_none_or(|old| old != *pods)
     }
 
-    /// What a Service is published as, if that is new.
+    /// What a Service is published as, if that is new, and the addresses whose names that changes.
     fn published(
         &self,
         key: &[u8],
         mut records: ServiceRecords,
         reverse: &mut ReverseChanges,
-    ) -> Option<Arc<Published>> {
+    ) -> Option<(Arc<Published>, Vec<IpAddr>)> {
         let services = self.services.load();
         let old = services.get(self.hash(key), key);
         if let Some(old) = old {
@@ -110,26 +111,30 @@ impl Zone {
                 records.name = Arc::clone(&old.records.name);
             }
         }
+        let number = old.and_then(|old| old.number);
+        let number = number.or_else(|| records.reverse().next().and_then(|_| self.names_of.number()));
         let difference = old.and_then(|old| records.since(&old.records));
         let patched = old.zip(difference.as_ref());
         let patched = patched.and_then(|(old, difference)| self.patched_index(old, &records, difference));
         let index = patched.unwrap_or_else(|| self.index(&records));
-        let new = Arc::new(Published { records, index });
-        match (old, difference) {
+        let new = Arc::new(Published { records, index, number });
+        let addresses = match (old, difference) {
             (Some(old), Some(difference)) => reverse.add(&old.records, &new.records, difference),
             _ => reverse.replace(self, old.map(|old| &**old), Some(&new)),
-        }
-        Some(new)
+        };
+        // Of one that is new nothing is read back yet.
+        Some((new, if old.is_some() { addresses } else { Vec::new() }))
     }
 
-    /// A namespace exists before its first Service does, and as long as its last.
-    fn publish_services(&self, new: Vec<Arc<Published>>) {
+    /// Each with the addresses whose names it changes. A namespace exists before its first Service does, and as long as
+    /// its last.
+    fn publish_services(&self, new: Vec<(Arc<Published>, Vec<IpAddr>)>) {
         if new.is_empty() {
             return;
         }
         let mut ended = Vec::new();
         let services = self.services.load();
-        for published in &new {
+        for (published, _) in &new {
             let (key, exists) = (published.key(), published.records.exists());
             let existed = services.get(self.hash(key), key).is_some_and(|old| old.records.exists());
             if exists && !existed {
@@ -140,10 +145,16 @@ impl Zone {
         }
         drop(services);
         self.services.change(|services| {
-            for published in new {
-                services.insert(self.hash(published.key()), published);
+            for (published, _) in &new {
+                services.insert(self.hash(published.key()), Arc::clone(published));
             }
         });
+        for (published, addresses) in new {
+            if let Some(number) = published.number {
+                self.names_of.pin(number, &addresses);
+                self.names_of.show(number, Some(&published));
+            }
+        }
         for published in ended {
             self.change_namespace(ServiceKey(published.key()).namespace(), |node| node.services -= 1);
         }
@@ -157,6 +168,9 @@ impl Zone {
         let removed: Vec<Arc<Published>> = self
             .services
             .change(|services| keys.iter().filter_map(|key| services.remove(self.hash(key), key)).collect());
+        for number in removed.iter().filter_map(|old| old.number) {
+            self.names_of.show(number, None);
+        }
         for old in removed.iter().filter(|old| old.records.exists()) {
             self.change_namespace(ServiceKey(old.key()).namespace(), |node| node.services -= 1);
         }
@@ -225,22 +239,17 @@ impl Zone {
     }
 
     fn publish_reverse(&self, address: IpAddr, change: ReverseChange) {
-        let order = || self.order.write().unwrap_or_else(PoisonError::into_inner);
-        // A name is in the order as long as it is in the map, so that a name above it never seems to be empty.
-        match address {
-            IpAddr::V4(v4) => {
-                order().v4.insert(v4.into());
-                if !change.apply(&self.names_of_v4, v4.into()) {
-                    order().v4.remove(&v4.into());
-                }
-            }
-            IpAddr::V6(v6) => {
-                order().v6.insert(v6.into());
-                if !change.apply(&self.names_of_v6, v6.into()) {
-                    order().v6.remove(&v6.into());
-                }
-            }
-        }
+        self.names_of.apply(address, change, |name, address| {
+            let services = self.services.load();
+            let key = name.service.key().0;
+            let published = services.get(self.hash(key), key)?;
+            let endpoint = match name.pointer().own_name(address) {
+                Some(label) => published.find(self, label.write(&mut [0; 63]))?,
+                None => 0,
+            };
+            let leads = published.leads_to(self, address, name);
+            published.number.filter(|_| leads).map(|service| Place { service, endpoint })
+        });
     }
 }
 
@@ -250,45 +259,51 @@ struct ReverseChanges {
     changes: HashMap<IpAddr, ReverseChange, RandomState>,
 }
 
-#[derive(Default)]
-struct ReverseChange {
-    gone: Vec<PtrName>,
-    new: Vec<PtrName>,
-}
-
 impl ReverseChanges {
-    /// What two states of one Service say of addresses, where that is known already.
-    fn add(&mut self, old: &ServiceRecords, new: &ServiceRecords, difference: Difference) {
+    /// What two states of one Service say of addresses, where that is known already. Returns the addresses.
+    fn add(&mut self, old: &ServiceRecords, new: &ServiceRecords, difference: Difference) -> Vec<IpAddr> {
+        let mut addresses = Vec::with_capacity(difference.gone_addresses.len() + difference.new_addresses.len());
         for (address, label) in difference.gone_addresses {
+            addresses.push(address);
             self.changes.entry(address).or_default().gone.push(old.ptr_name(label));
         }
         for (address, label) in difference.new_addresses {
-            self.changes.entry(address).or_default().new.push(new.ptr_name(label));
+            addresses.push(address);
+            self.changes.entry(address).or_default().new.push((new.ptr_name(label), None));
         }
+        addresses
     }
 
-    /// The difference between what two states of one Service say of addresses.
-    fn replace(&mut self, zone: &Zone, old: Option<&Published>, new: Option<&Published>) {
+    /// The difference between what two states of one Service say of addresses. Returns the addresses.
+    fn replace(&mut self, zone: &Zone, old: Option<&Published>, new: Option<&Published>) -> Vec<IpAddr> {
         let missing_in = |other: Option<&Published>, published: &Published| {
             let names = published.records.reverse();
-            let missing = names.filter(|(address, label)| {
+            let missing = names.filter(|(address, label, _)| {
                 !other.is_some_and(|other| other.leads_to(zone, *address, &published.records.ptr_name(*label)))
             });
-            missing.map(|(address, label)| (address, published.records.ptr_name(label))).collect::<Vec<_>>()
+            let name = |(address, label, endpoint)| {
+                let place = published.number.map(|service| Place { service, endpoint });
+                (address, (published.records.ptr_name(label), place))
+            };
+            missing.map(name).collect::<Vec<_>>()
         };
-        for (address, name) in old.map(|old| missing_in(new, old)).into_iter().flatten() {
+        let mut addresses = Vec::new();
+        for (address, (name, _)) in old.map(|old| missing_in(new, old)).into_iter().flatten() {
+            addresses.push(address);
             self.changes.entry(address).or_default().gone.push(name);
         }
         for (address, name) in new.map(|new| missing_in(old, new)).into_iter().flatten() {
+            addresses.push(address);
             self.changes.entry(address).or_default().new.push(name);
         }
+        addresses
     }
 }
 
 impl Published {
     /// Whether `address` leads back to this Service under `name`.
     fn leads_to(&self, zone: &Zone, address: IpAddr, name: &PtrName) -> bool {
-        match name.own_name(address) {
+        match name.pointer().own_name(address) {
             Some(label) => self
                 .find(zone, label.write(&mut [0; 63]))
                 .is_some_and(|endpoint| self.records.leads_to(endpoint, address)),
@@ -296,46 +311,6 @@ impl Published {
                 ((v4, _), IpAddr::V4(address)) => v4.contains(&address.into()),
                 ((_, v6), IpAddr::V6(address)) => v6.contains(&address.into()),
             },
-        }
-    }
-}
-
-impl ReverseChange {
-    /// Changes the names of `address` in one step, and returns whether it has any left.
-    fn apply<K: Eq + std::hash::Hash + Copy>(self, names: &Map<K, PtrSet>, address: K) -> bool {
-        use dashmap::Entry;
-        let same = |a: &PtrName, b: &PtrName| a.rank(b).is_eq();
-        match names.entry(address) {
-            Entry::Vacant(entry) => match PtrSet::from_names(self.new) {
-                Some(set) => !entry.insert(set).names().is_empty(),
-                None => false,
-            },
-            Entry::Occupied(mut entry) => {
-                let mut left = entry.get().names().to_vec();
-                left.retain(|name| !self.gone.iter().any(|gone| same(gone, name)));
-                left.extend(self.new);
-                match PtrSet::from_names(left) {
-                    Some(set) => {
-                        entry.insert(set);
-                        true
-                    }
-                    None => {
-                        entry.remove();
-                        false
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl PtrSet {
-    fn from_names(mut names: Vec<PtrName>) -> Option<Self> {
-        names.sort_by(PtrName::rank);
-        names.dedup_by(|a, b| a.rank(b).is_eq());
-        match names.len() {
-            0 | 1 => names.pop().map(Self::One),
-            _ => Some(Self::Many(Box::new(names))),
         }
     }
 }

@@ -1,12 +1,11 @@
 //! Iterating: all records of a zone, as a zone file has them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::PoisonError;
 
-use super::{PtrSet, VERSION, VERSION_TTL, Zone, address_rrset, answered_names};
+use super::{VERSION, VERSION_TTL, Zone, address_rrset, answered_names};
 use crate::names::reverse::{AddressRange, reverse_name};
 use crate::names::{self, HOSTMASTER, NAME_SERVER, ServiceKey, WireName, dashed};
-use crate::records::{OwnName, RRset, ServiceNode, ServiceRecords};
+use crate::records::{OwnName, Pointers, RRset, ServiceNode, ServiceRecords};
 use crate::rtype;
 
 /// One record of the zone, as a zone file has it.
@@ -74,11 +73,7 @@ impl Zone {
 
     /// How many addresses with names a reverse zone has; `None` for one that is not served.
     pub fn addresses_of(&self, origin: &WireName) -> Option<usize> {
-        let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
-        Some(match self.reverse.load().range_of(origin)? {
-            AddressRange::V4(range) => order.v4.range(range).count(),
-            AddressRange::V6(range) => order.v6.range(range).count(),
-        })
+        Some(self.names_of.count_in(&self.reverse.load().range_of(origin)?))
     }
 
     fn part(&self, origin: &WireName, forward: bool, part: &Part) -> Vec<Record> {
@@ -143,40 +138,35 @@ impl Zone {
     /// The names that `address` points back to, in the order of a zone file.
     fn address_part(&self, out: &mut Out<'_>, address: IpAddr) {
         let before = out.records.len();
-        let mut point = |names: &PtrSet| {
-            for name in answered_names(names.names(), self.settings.rules.ptr) {
+        self.names_of.look_up(address, |names| {
+            let names = names.map(|names| answered_names(names, self.settings.rules.ptr));
+            for name in names.iter().flat_map(Pointers::iter) {
                 let target = endpoint_name(&self.settings.apexes[0], name.service.key(), name.own_name(address));
                 if let Some(target) = target {
                     out.record(Some(reverse_name(address)), RecordData::Ptr(target));
                 }
             }
-        };
-        match address {
-            IpAddr::V4(v4) => self.names_of_v4.get(&v4.into()).iter().for_each(|names| point(names)),
-            IpAddr::V6(v6) => self.names_of_v6.get(&v6.into()).iter().for_each(|names| point(names)),
-        }
+        });
         out.records[before..].sort();
         out.records.dedup();
     }
 
     /// The addresses with names in `range`, in the canonical order of their reverse names.
     fn addresses_in(&self, range: &AddressRange) -> Vec<IpAddr> {
-        match range {
-            AddressRange::V4(range) => {
-                let names = self.names_of_v4.iter().filter(|names| range.contains(names.key()));
-                let mut addresses: Vec<Ipv4Addr> = names.map(|names| (*names.key()).into()).collect();
-                // Labels are compared as text: 10 stands before 2.
-                addresses.sort_by_cached_key(|address| address.octets().map(|octet| octet.to_string()));
-                addresses.into_iter().map(IpAddr::V4).collect()
-            }
-            // Of hexadecimal digits the order is that of the number.
-            AddressRange::V6(range) => {
-                let names = self.names_of_v6.iter().filter(|names| range.contains(names.key()));
-                let mut addresses: Vec<Ipv6Addr> = names.map(|names| (*names.key()).into()).collect();
-                addresses.sort();
-                addresses.into_iter().map(IpAddr::V6).collect()
-            }
+        let mut addresses = self.names_of.addresses();
+        addresses.retain(|address| match (range, address) {
+            (AddressRange::V4(range), IpAddr::V4(v4)) => range.contains(&(*v4).into()),
+            (AddressRange::V6(range), IpAddr::V6(v6)) => range.contains(&(*v6).into()),
+            _ => false,
+        });
+        // Labels of IPv4 are compared as text: 10 stands before 2. Of hexadecimal digits the order is that of the number.
+        if let AddressRange::V4(_) = range {
+            addresses.sort_by_cached_key(|address| match address {
+                IpAddr::V4(v4) => v4.octets().map(|octet| octet.to_string()),
+                IpAddr::V6(_) => Default::default(),
+            });
         }
+        addresses
     }
 }
 

@@ -1,0 +1,537 @@
+//! Reverse names: which Services an address leads back to.
+//!
+//! Nearly every address has one name, and costs eight octets: a hash, the number of its Service, and where it stands in
+//! that Service's columns. Neither address nor name is kept: both are read back from the columns. An address with
+//! several names has them spelled out under it. A shard's lock is held for one address at a time, and never while a
+//! table grows. Not here: what changed (`publish.rs`), and which of the names are answered (`zone/mod.rs`).
+//!
+//! Invariant: a name above an address that has one never seems empty, and an address that has a name before a
+//! publication and after it has one all along. So it is counted before it comes and after it is gone, and before a
+//! Service's columns are replaced, the names that this would change are spelled out ([`ReverseIndex::pin`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use arc_swap::ArcSwapOption;
+use foldhash::fast::RandomState;
+
+use super::Published;
+use crate::names::reverse::AddressRange;
+use crate::records::{Pointers, PtrName};
+
+/// The names of all addresses.
+pub(super) struct ReverseIndex {
+    shards: Box<[RwLock<Shard>]>,
+    services: Services,
+    order: RwLock<Order>,
+    addresses: AtomicUsize,
+    hasher: RandomState,
+}
+
+/// Lookups of one shard wait for a change of another address in it, and only for that.
+const SHARDS: usize = 64;
+
+#[derive(Default)]
+struct Shard {
+    /// Addresses with one name.
+    one: Table,
+    /// Addresses with several, in the order in which they are answered; for a moment also such with one.
+    spelled: HashMap<IpAddr, Box<[PtrName]>, RandomState>,
+}
+
+/// Which addresses have names, to answer for the names above them.
+#[derive(Default)]
+struct Order {
+    /// How many there are in each /24 that has any: every name above an address of IPv4 is of a /24 or wider.
+    v4: BTreeMap<u32, u32>,
+    v6: BTreeSet<u128>,
+}
+
+/// What becomes of the names of one address.
+#[derive(Default)]
+pub(super) struct ReverseChange {
+    /// Names that it loses.
+    pub(super) gone: Vec<PtrName>,
+    /// Names that it gets, each with its place, if that has a number.
+    pub(super) new: Vec<(PtrName, Option<Place>)>,
+}
+
+/// Where a name can be read back: the number of a Service, and that of an endpoint of it.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) service: u32,
+    /// Of an address of the Service itself any.
+    pub(super) endpoint: u32,
+}
+
+impl ReverseIndex {
+    pub(super) fn new(hasher: RandomState) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            services: Services::default(),
+            order: RwLock::default(),
+            addresses: AtomicUsize::new(0),
+            hasher,
+        }
+    }
+
+    /// Shows `see` the names of `address` in the order in which they are answered. `see` must not call the zone.
+    pub(super) fn look_up<R>(&self, address: IpAddr, see: impl FnOnce(Option<Pointers<'_>>) -> R) -> R {
+        let (shard, hash) = self.place(address);
+        let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+        for entry in shard.one.find(hash) {
+            let published = self.services.get(entry.service());
+            if let Some(published) = published.as_deref()
+                && let Some(label) = published.records.label_of(address, entry.endpoint())
+            {
+                return see(Some(Pointers::One(published.records.ptr(label))));
+            }
+        }
+        see(shard.spelled.get(&address).map(|names| Pointers::Several(names)))
+    }
+
+    /// How many addresses have a name.
+    pub(super) fn len(&self) -> usize {
+        self.addresses.load(Ordering::Relaxed)
+    }
+
+    /// Whether an address in `range` has a name.
+    pub(super) fn any_in(&self, range: &AddressRange) -> bool {
+        let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        match range {
+            AddressRange::V4(range) => order.v4.range(prefixes(range)).next().is_some(),
+            AddressRange::V6(range) => order.v6.range(range.clone()).next().is_some(),
+        }
+    }
+
+    /// How many addresses in `range` have a name. It is that of a whole name: of IPv4 a /24 and wider, or one address.
+    pub(super) fn count_in(&self, range: &AddressRange) -> usize {
+        match range {
+            AddressRange::V4(range) if range.start() == range.end() => {
+                self.look_up(IpAddr::V4((*range.start()).into()), |names| usize::from(names.is_some()))
+            }
+            AddressRange::V4(range) => {
+                let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+                order.v4.range(prefixes(range)).map(|(_, count)| *count as usize).sum()
+            }
+            AddressRange::V6(range) => {
+                let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+                order.v6.range(range.clone()).count()
+            }
+        }
+    }
+
+    /// Every address that has a name, in no order.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        let mut all = Vec::new();
+        for published in self.services.all() {
+            all.extend(published.records.reverse().map(|(address, ..)| address));
+        }
+        for shard in self.shards.iter() {
+            all.extend(shard.read().unwrap_or_else(PoisonError::into_inner).spelled.keys());
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// A number for a Service whose addresses lead back to it; `None` where there are too many. What it publishes is
+    /// not seen before [`Self::show`].
+    pub(super) fn number(&self) -> Option<u32> {
+        self.services.take()
+    }
+
+    /// From now on the names of a Service's addresses are read back from `published`.
+    pub(super) fn show(&self, service: u32, published: Option<&Arc<Published>>) {
+        self.services.set(service, published.map(Arc::clone));
+        if published.is_none() {
+            self.services.give_back(service);
+        }
+    }
+
+    /// Spells out the names of `addresses`, as far as they are read back from a Service that is about to change.
+    pub(super) fn pin(&self, service: u32, addresses: &[IpAddr]) {
+        for address in addresses.iter().copied() {
+            let (shard, hash) = self.place(address);
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let Some((entry, name)) = self.one_name(&shard, hash, address) else { continue };
+            if entry.service() == service {
+                shard.one.remove(entry);
+                shard.spelled.insert(address, Box::new([name]));
+            }
+        }
+    }
+
+    /// Changes the names of `address` in one step. `place` says where a name that it keeps can be read back.
+    pub(super) fn apply(
+        &self,
+        address: IpAddr,
+        change: ReverseChange,
+        place: impl Fn(&PtrName, IpAddr) -> Option<Place>,
+    ) {
+        let (lock, hash) = self.place(address);
+        let (held, mut names) = {
+            let shard = lock.read().unwrap_or_else(PoisonError::into_inner);
+            match self.one_name(&shard, hash, address) {
+                Some((entry, name)) => (Some(entry), vec![(name, None)]),
+                None => {
+                    let spelled = shard.spelled.get(&address).into_iter().flatten();
+                    (None, spelled.map(|name| (name.clone(), None)).collect())
+                }
+            }
+        };
+        let had = !names.is_empty();
+        let same = |a: &PtrName, b: &PtrName| a.rank(b).is_eq();
+        names.retain(|(name, _)| !change.gone.iter().any(|gone| same(gone, name)));
+        names.extend(change.new);
+        names.sort_by(|(a, _), (b, _)| a.rank(b));
+        names.dedup_by(|(a, _), (b, _)| same(a, b));
+        let new = match &names[..] {
+            [(name, at)] => at.or_else(|| place(name, address)).map(|place| Entry::new(hash, place)),
+            _ => None,
+        };
+        let has = !names.is_empty();
+        if has && !had {
+            self.count(address, true);
+        }
+        // One thread publishes: between the locks nobody else changes a shard.
+        let grown = new.and_then(|_| lock.read().unwrap_or_else(PoisonError::into_inner).one.grown());
+        let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(grown) = grown {
+            shard.one = grown;
+        }
+        if let Some(held) = held {
+            shard.one.remove(held);
+        }
+        match new {
+            Some(new) => {
+                shard.one.insert(new);
+                shard.spelled.remove(&address);
+            }
+            None if has => _ = shard.spelled.insert(address, names.into_iter().map(|(name, _)| name).collect()),
+            None => _ = shard.spelled.remove(&address),
+        }
+        drop(shard);
+        if had && !has {
+            self.count(address, false);
+        }
+    }
+
+    /// The one name of an address, and the entry that leads to it.
+    fn one_name(&self, shard: &Shard, hash: u32, address: IpAddr) -> Option<(Entry, PtrName)> {
+        shard.one.find(hash).find_map(|entry| {
+            let published = self.services.get(entry.service());
+            let records = &published.as_deref()?.records;
+            Some((entry, records.ptr_name(records.label_of(address, entry.endpoint())?)))
+        })
+    }
+
+    fn place(&self, address: IpAddr) -> (&RwLock<Shard>, u32) {
+        use std::hash::BuildHasher;
+        let hash = match address {
+            IpAddr::V4(v4) => self.hasher.hash_one(u32::from(v4)),
+            IpAddr::V6(v6) => self.hasher.hash_one(u128::from(v6)),
+        };
+        (&self.shards[hash as usize % SHARDS], (hash >> 32) as u32 >> (32 - Entry::HASH))
+    }
+
+    fn count(&self, address: IpAddr, comes: bool) {
+        let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        match address {
+            IpAddr::V4(v4) => {
+                let prefix = u32::from(v4) >> 8;
+                let count = order.v4.entry(prefix).or_default();
+                *count = if comes { *count + 1 } else { *count - 1 };
+                if *count == 0 {
+                    order.v4.remove(&prefix);
+                }
+            }
+            IpAddr::V6(v6) if comes => _ = order.v6.insert(v6.into()),
+            IpAddr::V6(v6) => _ = order.v6.remove(&v6.into()),
+        }
+        let _ = if comes {
+            self.addresses.fetch_add(1, Ordering::Relaxed)
+        } else {
+            self.addresses.fetch_sub(1, Ordering::Relaxed)
+        };
+    }
+}
+
+/// The /24s of a range of addresses.
+fn prefixes(range: &RangeInclusive<u32>) -> RangeInclusive<u32> {
+    range.start() >> 8..=range.end() >> 8
+}
+
+/// One address with one name: from the left 26 bits of its hash, 24 of its Service's number plus 1, so that no entry is
+/// 0, and 14 of the endpoint's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry(u64);
+
+impl Entry {
+    const HASH: u32 = 26;
+    const SERVICE: u32 = 24;
+    const ENDPOINT: u32 = 14;
+
+    fn new(hash: u32, place: Place) -> Self {
+        let endpoint = u64::from(place.endpoint) & ((1 << Self::ENDPOINT) - 1);
+        let service = u64::from(place.service) + 1;
+        Self(u64::from(hash) << (Self::SERVICE + Self::ENDPOINT) | service << Self::ENDPOINT | endpoint)
+    }
+
+    fn hash(self) -> u32 {
+        (self.0 >> (Self::SERVICE + Self::ENDPOINT)) as u32
+    }
+
+    fn service(self) -> u32 {
+        (self.0 >> Self::ENDPOINT & ((1 << Self::SERVICE) - 1)) as u32 - 1
+    }
+
+    /// Where the endpoint stood, as far as it fits: it may stand elsewhere by now.
+    fn endpoint(self) -> u32 {
+        (self.0 & ((1 << Self::ENDPOINT) - 1)) as u32
+    }
+}
+
+/// Entries where their hashes say, or behind that with no gap between; 0 is a gap. It grows by a quarter.
+#[derive(Default)]
+struct Table {
+    slots: Box<[u64]>,
+    used: usize,
+}
+
+impl Table {
+    /// Where an entry of this hash stands at the earliest.
+    fn home(&self, hash: u32) -> usize {
+        (self.slots.len() as u64 * u64::from(hash) >> Entry::HASH) as usize
+    }
+
+    fn next(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
+    }
+
+    /// The entries of this hash: nearly always none, or one.
+    fn find(&self, hash: u32) -> impl Iterator<Item = Entry> + '_ {
+        let mut at = self.home(hash);
+        std::iter::from_fn(move || {
+            loop {
+                let entry = Entry(*self.slots.get(at)?);
+                if entry.0 == 0 {
+                    return None;
+                }
+                at = self.next(at);
+                if entry.hash() == hash {
+                    return Some(entry);
+                }
+            }
+        })
+    }
+
+    /// A larger table with the same entries, if there is no room for one more.
+    fn grown(&self) -> Option<Self> {
+        // A sixth of gaps at least: so that what is not there is soon known not to be.
+        if (self.used + 1) * 6 <= self.slots.len() * 5 {
+            return None;
+        }
+        let mut grown = Self { slots: vec![0; (self.used * 3 / 2).max(8)].into(), used: 0 };
+        self.slots.iter().filter(|slot| **slot != 0).for_each(|slot| grown.insert(Entry(*slot)));
+        Some(grown)
+    }
+
+    /// There must be room.
+    fn insert(&mut self, entry: Entry) {
+        let mut at = self.home(entry.hash());
+        while self.slots[at] != 0 {
+            at = self.next(at);
+        }
+        self.slots[at] = entry.0;
+        self.used += 1;
+    }
+
+    /// Takes an entry out, and moves those behind it that would not be found any more.
+    fn remove(&mut self, entry: Entry) {
+        let mut gap = self.home(entry.hash());
+        loop {
+            match self.slots.get(gap) {
+                None | Some(0) => return,
+                Some(slot) if *slot == entry.0 => break,
+                Some(_) => gap = self.next(gap),
+            }
+        }
+        self.used -= 1;
+        let mut at = gap;
+        loop {
+            self.slots[gap] = 0;
+            loop {
+                at = self.next(at);
+                if self.slots[at] == 0 {
+                    return;
+                }
+                // It may move to the gap if its home does not stand behind the gap, on the way round to it.
+                let home = self.home(Entry(self.slots[at]).hash());
+                let behind = if gap <= at { gap < home && home <= at } else { gap < home || home <= at };
+                if !behind {
+                    break;
+                }
+            }
+            self.slots[gap] = self.slots[at];
+            gap = at;
+        }
+    }
+}
+
+/// The Services that addresses lead back to, by number. Read without a lock.
+struct Services {
+    /// Each twice as long as the one before: what stands in one never moves.
+    parts: [OnceLock<Box<[ArcSwapOption<Published>]>>; PARTS],
+    numbers: Mutex<Numbers>,
+}
+
+/// How long the first part is.
+const FIRST: usize = 64;
+/// So many that an [`Entry`] can say every number.
+const PARTS: usize = (Entry::SERVICE - 6) as usize;
+
+/// Which numbers are in use: those under `end` that are not free.
+#[derive(Default)]
+struct Numbers {
+    end: u32,
+    free: Vec<u32>,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self { parts: [const { OnceLock::new() }; PARTS], numbers: Mutex::default() }
+    }
+}
+
+impl Services {
+    /// Which part, and where in it.
+    fn at(number: u32) -> (usize, usize) {
+        let from_first = number as usize + FIRST;
+        let part = (from_first / FIRST).ilog2() as usize;
+        (part, from_first - (FIRST << part))
+    }
+
+    fn get(&self, number: u32) -> arc_swap::Guard<Option<Arc<Published>>> {
+        let (part, at) = Self::at(number);
+        match self.parts[part].get() {
+            Some(part) => part[at].load(),
+            None => arc_swap::Guard::from_inner(None),
+        }
+    }
+
+    fn set(&self, number: u32, published: Option<Arc<Published>>) {
+        let (part, at) = Self::at(number);
+        let new = || (0..FIRST << part).map(|_| ArcSwapOption::empty()).collect();
+        self.parts[part].get_or_init(new)[at].store(published);
+    }
+
+    fn take(&self) -> Option<u32> {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(number) = numbers.free.pop() {
+            return Some(number);
+        }
+        let number = numbers.end;
+        (Self::at(number).0 < PARTS).then(|| {
+            numbers.end += 1;
+            number
+        })
+    }
+
+    fn give_back(&self, number: u32) {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).free.push(number);
+    }
+
+    fn all(&self) -> impl Iterator<Item = Arc<Published>> + '_ {
+        let end = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).end;
+        (0..end).filter_map(|number| self.get(number).as_ref().map(Arc::clone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn an_address_costs_what_it_should() {
+        let mut table = Table::default();
+        for number in 0..100_000_u32 {
+            if let Some(grown) = table.grown() {
+                table = grown;
+            }
+            let hash = number.wrapping_mul(0x9e37_79b9) >> (32 - Entry::HASH);
+            table.insert(Entry::new(hash, Place { service: number / 100, endpoint: number % 100 }));
+            let octets = table.slots.len() * 8;
+            assert!(number < 100 || octets <= 12 * (number as usize + 1), "{octets} octets for {}", number + 1);
+        }
+    }
+
+    #[test]
+    fn entries_say_what_they_were_made_of() {
+        for service in [0, 1, 12_345, (1 << Entry::SERVICE) - 2] {
+            let entry = Entry::new((1 << Entry::HASH) - 1, Place { service, endpoint: 0x7fff });
+            assert_eq!((entry.service(), entry.endpoint()), (service, 0x3fff));
+            assert_eq!(entry.hash(), (1 << Entry::HASH) - 1);
+            assert_ne!(Entry::new(0, Place { service, endpoint: 0 }).0, 0);
+        }
+    }
+
+    #[test]
+    fn a_table_holds_what_was_put_in_and_not_taken_out() {
+        let (mut table, mut held) = (Table::default(), BTreeSet::new());
+        let mut random = 1_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            ((random >> 33) % below) as u32
+        };
+        for turn in 0..50_000 {
+            // Few hashes, at both ends: entries stand far from home, and around the end.
+            let hash = [next(8), (1 << Entry::HASH) - 1 - next(8), next(1 << Entry::HASH)][next(3) as usize];
+            let entry = Entry::new(hash, Place { service: next(9), endpoint: next(9) });
+            if held.contains(&entry.0) {
+                table.remove(entry);
+                held.remove(&entry.0);
+            } else if turn % 3 > 0 || held.len() < 40 {
+                if let Some(grown) = table.grown() {
+                    table = grown;
+                }
+                table.insert(entry);
+                held.insert(entry.0);
+            } else if let Some(first) = held.iter().nth(next(40) as usize).copied() {
+                table.remove(Entry(first));
+                held.remove(&first);
+            }
+            // What is not in it is not taken out.
+            table.remove(Entry::new(hash, Place { service: 77, endpoint: 0 }));
+            assert_eq!(table.used, held.len());
+            for other in [entry.0, held.first().copied().unwrap_or(entry.0), held.last().copied().unwrap_or(entry.0)] {
+                let found = table.find(Entry(other).hash()).any(|entry| entry.0 == other);
+                assert_eq!(found, held.contains(&other), "turn {turn}");
+            }
+        }
+        assert!(held.iter().all(|entry| table.find(Entry(*entry).hash()).any(|found| found.0 == *entry)));
+    }
+
+    #[test]
+    fn numbers_have_their_places() {
+        let mut last = (0, 0);
+        for number in 1..10_000 {
+            let (part, at) = Services::at(number);
+            assert!((part, at) == (last.0, last.1 + 1) || (part, at) == (last.0 + 1, 0));
+            last = (part, at);
+        }
+        let services = Services::default();
+        assert_eq!((services.take(), services.take()), (Some(0), Some(1)));
+        services.give_back(0);
+        assert_eq!(services.take(), Some(0));
+        services.numbers.lock().unwrap().end = FIRST as u32 * ((1 << PARTS) - 1) - 1;
+        let last = services.take().unwrap();
+        assert_eq!(Entry::new(0, Place { service: last, endpoint: 0 }).service(), last);
+        assert_eq!(services.take(), None, "an entry cannot say more");
+    }
+}
