@@ -94,11 +94,15 @@ fn asked() -> (Responder, Worker) {
     let mut objects = service("web", 5000, 1);
     objects.extend(service("hundred", 100, 2));
     objects.extend((0..1000u32).flat_map(|number| service(&format!("small-{number}"), 3, (number % 200) as u8 + 10)));
-    publisher(&zone).replace(objects);
+    let mut publisher = publisher(&zone);
+    publisher.replace(objects);
     let status = Arc::new(Status::default());
     status.set_synced();
     let metrics = Metrics::new(&["cluster.local.".to_owned()]);
-    (Responder::new(zone, status, Access::default()), Worker::new(metrics.worker()))
+    // As the server is by default: some are told why, and what is asked here has nothing to be told.
+    let responder = Responder::new(zone, status, Access::default());
+    let responder = responder.explaining(publisher.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
+    (responder, Worker::new(metrics.worker()))
 }
 
 fn question((_, name, qtype): (&str, &str, u16)) -> Vec<u8> {
