@@ -152,7 +152,7 @@ impl Server {
         let of = |thread: std::io::Result<std::fs::DirEntry>| {
             // One that ends meanwhile has none.
             let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse().ok()
+            text.split_whitespace().next()?.parse::<u64>().ok()
         };
         Duration::from_nanos(threads.filter_map(of).sum())
     }
