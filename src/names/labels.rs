@@ -190,9 +190,12 @@ impl TextsBuilder {
         PackedLabel::new(self.text(text), number)
     }
 
-    /// Packs a label that another [`Texts`] holds.
-    pub fn repack(&mut self, label: Label<'_>) -> PackedLabel {
-        PackedLabel::new(self.text(label.text), label.number)
+    /// Packs the labels of a column: each of its texts is looked for once.
+    pub fn repack<'c>(&mut self, column: &'c LabelColumn) -> Repacked<'c> {
+        let texts = &column.texts;
+        let text = |number| texts.label(PackedLabel::new(number, None)).text;
+        let numbers = (0..texts.ends.len() as u32).map(|number| self.text(text(number))).collect();
+        Repacked { packed: &column.packed, numbers }
     }
 
     /// The finished texts; the labels packed so far belong to it.
@@ -246,6 +249,22 @@ impl LabelColumn {
     /// Label number `index`, or `None` if it is missing.
     pub fn get(&self, index: usize) -> Option<Label<'_>> {
         self.packed.get(index).filter(|label| !label.is_none()).map(|label| self.texts.label(*label))
+    }
+}
+
+/// A column's labels as another [`Texts`] writes them.
+pub struct Repacked<'c> {
+    packed: &'c [PackedLabel],
+    numbers: Vec<u32>,
+}
+
+impl Repacked<'_> {
+    /// Label number `index`; [`PackedLabel::NONE`] if it is missing.
+    pub fn get(&self, index: usize) -> PackedLabel {
+        match self.packed.get(index) {
+            Some(label) if !label.is_none() => PackedLabel::new(self.numbers[label.text()], label.number()),
+            _ => PackedLabel::NONE,
+        }
     }
 }
 

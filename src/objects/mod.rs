@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::names::labels::{Label, LabelColumn};
+use crate::names::labels::{Label, LabelColumn, Repacked, TextsBuilder};
 
 pub use raw::{decode, decode_text};
 pub use write::encode;
@@ -351,19 +351,38 @@ impl EndpointSlice {
 
     /// The addresses, in the order of the object.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.endpoints().map(|endpoint| endpoint.address)
+        self.states().map(|(address, _)| address)
+    }
+
+    /// The address and the conditions of each row, in the order of the object.
+    pub fn states(&self) -> impl Iterator<Item = (IpAddr, Conditions)> {
+        (0..self.len()).map(|row| (self.address(row), self.conditions[row]))
+    }
+
+    /// The hostnames of the rows, as `texts` writes them.
+    pub fn hostnames(&self, texts: &mut TextsBuilder) -> Repacked<'_> {
+        texts.repack(&self.hostnames)
+    }
+
+    /// The name of a row's Pod: [`Endpoint::pod`].
+    pub fn pod(&self, row: usize) -> Option<Label<'_>> {
+        self.pods.get(row).or_else(|| self.hostnames.get(row))
+    }
+
+    fn address(&self, row: usize) -> IpAddr {
+        match &self.addresses {
+            Addresses::V4(column) => Ipv4Addr::from(column[row]).into(),
+            Addresses::V6(column) => Ipv6Addr::from(column[row]).into(),
+        }
     }
 
     /// The rows, in the order of the object.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint<'_>> {
         (0..self.len()).map(|row| Endpoint {
-            address: match &self.addresses {
-                Addresses::V4(column) => Ipv4Addr::from(column[row]).into(),
-                Addresses::V6(column) => Ipv6Addr::from(column[row]).into(),
-            },
+            address: self.address(row),
             conditions: self.conditions[row],
             hostname: self.hostnames.get(row),
-            pod: self.pods.get(row).or_else(|| self.hostnames.get(row)),
+            pod: self.pod(row),
         })
     }
 }

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::cluster::ServiceView;
 use crate::explain::{self, Absence, ExpectedOrdinals};
-use crate::names::labels::{PackedLabel, TextsBuilder};
+use crate::names::labels::{Label, PackedLabel, TextsBuilder};
 use crate::names::{WireName, dashed, is_label, service_key};
-use crate::objects::{Endpoint, EndpointPort, EndpointSlice, Protocol, Reason, Service, ServiceKind, Skipped};
+use crate::objects::{Conditions, EndpointPort, EndpointSlice, Protocol, Reason, Service, ServiceKind, Skipped};
 use crate::rules::Rules;
 
 /// The records of everything that bears one Service's name, and what could not be served of it.
@@ -166,18 +166,25 @@ impl<'s> Builder<'s> {
                 }
             };
             self.rows.reserve(slice.len());
-            for endpoint in slice.endpoints() {
-                self.read_endpoint(endpoint, ports as u32);
+            let hostnames = slice.hostnames(&mut self.texts);
+            for (number, (address, conditions)) in slice.states().enumerate() {
+                let label = hostnames.get(number);
+                let pod = || slice.pod(number);
+                self.read_endpoint(label, address, conditions, ports as u32, pod);
             }
         }
     }
 
-    fn read_endpoint(&mut self, endpoint: Endpoint<'_>, ports: u32) {
-        let conditions = endpoint.conditions;
+    fn read_endpoint(
+        &mut self,
+        label: PackedLabel,
+        address: IpAddr,
+        conditions: Conditions,
+        ports: u32,
+        pod: impl Fn() -> Option<Label<'s>>,
+    ) {
         let in_service = self.service.answers_with(conditions);
         let served = in_service || self.rules.ordinals.keeps(conditions.serving());
-        let label = endpoint.hostname.map_or(PackedLabel::NONE, |label| self.texts.repack(label));
-        let address = endpoint.address;
         if !served {
             let absence = if conditions.terminating() { Absence::Terminating } else { Absence::NotReady };
             let name = self.spelled(label, address);
@@ -185,7 +192,10 @@ impl<'s> Builder<'s> {
             return;
         }
         self.rows.push(Row { label, address, ports, in_service, alias: false });
-        if let Some(pod) = endpoint.pod.filter(|_| self.rules.endpoint_pod_names && label.is_none()) {
+        if self.rules.endpoint_pod_names
+            && label.is_none()
+            && let Some(pod) = pod()
+        {
             let pod = pod.to_string();
             if is_label(&pod) {
                 let label = self.texts.pack(&pod.to_ascii_lowercase());
@@ -401,8 +411,12 @@ impl<T: Copy + Ord + Hash> ColumnBuilder<T> {
         places.extend(rows.filter(|row| row.v6 == v6).map(|row| row.place));
         places.dedup();
         let address = |place: u32| self.addresses[place as usize];
-        if !places.is_sorted_by(|a, b| address(*a) < address(*b)) {
-            let mut seen = Distinct::with_capacity_and_hasher(places.len(), Default::default());
+        let mut sorted: Vec<T> = places.iter().map(|place| address(*place)).collect();
+        // In runs, mostly: a stable sort only joins them.
+        sorted.sort();
+        // Two endpoints rarely have one address.
+        if !sorted.is_sorted_by(|a, b| a < b) {
+            let mut seen = Distinct::default();
             places.retain(|place| seen.insert(address(*place)));
         }
         if places.iter().copied().eq(0..places.len() as u32) {

@@ -95,7 +95,7 @@ impl Found<'_> {
             self.difference.numbers.get_or_insert_with(|| (0..count).collect())[at as usize] = to;
         }
         let (was, is) = (&self.old.endpoints, &self.new.endpoints);
-        if in_service && (was.v4.of(at) != is.v4.of(to) || was.v6.of(at) != is.v6.of(to)) {
+        if in_service && !(was.v4.is_same(at, &is.v4, to) && was.v6.is_same(at, &is.v6, to)) {
             self.addresses(&leading(was, at).collect::<Vec<_>>(), &leading(is, to).collect::<Vec<_>>());
         }
     }

@@ -218,6 +218,17 @@ impl<T> Default for Column<T> {
     }
 }
 
+impl<T: PartialEq> Column<T> {
+    /// Whether endpoint `one` has the addresses here that endpoint `two` has in `other`.
+    fn is_same(&self, one: u32, other: &Self, two: u32) -> bool {
+        match (&self.spans, &other.spans) {
+            (Spans::None, Spans::None) => true,
+            (Spans::OneEach, Spans::OneEach) => self.addresses[one as usize] == other.addresses[two as usize],
+            _ => self.of(one) == other.of(two),
+        }
+    }
+}
+
 impl<T> Column<T> {
     #[inline]
     fn of(&self, endpoint: u32) -> &[T] {
