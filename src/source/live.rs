@@ -396,6 +396,8 @@ impl Live {
         let dirty = self.changed();
         dirty.chunks(AT_ONCE).for_each(|part| self.publish(part.to_vec()));
         self.publisher.refresh_reverse_zones();
+        // Never again as much at once.
+        self.dirty = HashSet::new();
         self.synced = true;
         self.status.set_synced();
         let (services, addresses) = self.publisher.zone.size();
