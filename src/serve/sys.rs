@@ -21,6 +21,16 @@ pub(super) const BATCH: usize = 64;
 /// Room for one datagram and for the response that is written over it, in octets.
 pub(super) const SLOT: usize = 2048;
 
+/// From now on large blocks of memory go back to the system when they are freed.
+///
+/// glibc by itself keeps the sizes that it has seen freed (mallopt(3), `M_MMAP_THRESHOLD`): each table that grows would
+/// leave a hole of its former size for as long as the process lives.
+pub fn give_back_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: two numbers. What was allocated before is freed as it was.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10) };
+}
+
 /// Datagrams that were received together, and their replies, which are sent together.
 ///
 /// All memory is set up once and used again; a datagram allocates nothing.
