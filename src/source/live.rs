@@ -387,7 +387,7 @@ impl Live {
     fn sync(&mut self) {
         /// How many are one publication. Nothing is answered yet, so that it need not be all; and all of a large
         /// cluster would stand in memory twice.
-        const AT_ONCE: usize = 1024;
+        const AT_ONCE: usize = 64;
         self.dirty.insert(Contributor::Apex);
         if self.resumed {
             // What the other had not published any more is known to nobody.
