@@ -215,7 +215,7 @@ fn zone() -> Zone {
 fn publish(cluster: &Cluster, zone: &Arc<Zone>) {
     let name_server = NameServer::default();
     let contributors: Vec<Contributor> = cluster.contributors();
-    for some in contributors.chunks(1024) {
+    for some in contributors.chunks(64) {
         let contributions = some.iter().map(|one| contribution(cluster, one, Rules::default(), &name_server).0);
         zone.publish(contributions.collect(), 1);
     }

@@ -88,10 +88,12 @@ pub struct Cluster {
     namespaces_exist: Namespaces,
     /// The Service in front of this server, whose addresses are those of `ns.dns.Z`.
     apex_service: Option<ObjectRef>,
-    /// Objects of kinds that are kept by name alone carry no value here but the mark of the last relist.
+    /// All objects but Services and EndpointSlices, of which there are many: those stand once, with their marks.
     known: [Map<ObjectRef, Mark>; 7],
-    services: Map<ObjectRef, ServiceState>,
-    slices: Map<ObjectRef, Arc<EndpointSlice>>,
+    services: Map<ObjectRef, Box<ServiceState>>,
+    /// How many of them hold a Service.
+    service_count: usize,
+    slices: Map<ObjectRef, Seen<Arc<EndpointSlice>>>,
     pods: Map<Box<str>, BTreeMap<Box<str>, PodState>>,
     stateful_sets: Map<ObjectRef, StatefulSet>,
     namespaces: Map<Box<str>, NamespaceState>,
@@ -102,6 +104,12 @@ pub struct Cluster {
 
 /// The number of the relist that an object was last seen in.
 type Mark = u32;
+
+/// An object, and when it was seen.
+struct Seen<T> {
+    object: T,
+    mark: Mark,
+}
 
 /// What is known of a Pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +124,8 @@ pub struct PodState {
 #[derive(Default)]
 struct ServiceState {
     service: Option<Service>,
+    /// Of the Service, if there is one.
+    mark: Mark,
     /// In the order of their names, Endpoints before EndpointSlices.
     slices: Vec<Arc<EndpointSlice>>,
     endpoints: Vec<Arc<EndpointSlice>>,
@@ -210,6 +220,7 @@ impl Cluster {
             apex_service,
             known: Default::default(),
             services: Map::default(),
+            service_count: 0,
             slices: Map::default(),
             pods: Map::default(),
             stateful_sets: Map::default(),
@@ -224,9 +235,7 @@ impl Cluster {
         let mut dirty = Vec::new();
         let resource = Resource::of(&object);
         let key = ObjectRef::new(object.namespace(), object.name());
-        if self.known[resource as usize].insert(key, self.marks[resource as usize]).is_none()
-            && resource != Resource::Namespaces
-        {
+        if !self.see(resource, key) && resource != Resource::Namespaces {
             self.count_in_namespace(object.namespace(), 1, &mut dirty);
         }
         match object {
@@ -246,8 +255,11 @@ impl Cluster {
     /// Forgets one object, and returns whom that touches. For a Namespace both parts of `key` are its name.
     pub fn delete(&mut self, resource: Resource, key: &ObjectRef) -> Vec<Contributor> {
         let mut dirty = Vec::new();
-        if self.known[resource as usize].remove(key).is_none() {
-            return dirty;
+        match resource {
+            Resource::Services | Resource::EndpointSlices if !self.holds(resource, key) => return dirty,
+            Resource::Services | Resource::EndpointSlices => {}
+            _ if self.known[resource as usize].remove(key).is_none() => return dirty,
+            _ => {}
         }
         match resource {
             Resource::Namespaces => self.declare_namespace(&key.name, false, &mut dirty),
@@ -271,22 +283,65 @@ impl Cluster {
 
     /// How many objects of `resource` are known.
     pub fn count(&self, resource: Resource) -> usize {
-        self.known[resource as usize].len()
+        match resource {
+            Resource::Services => self.service_count,
+            Resource::EndpointSlices => self.slices.len(),
+            _ => self.known[resource as usize].len(),
+        }
     }
 
     /// How many objects of `resource` are known, and how many of them the relist has not seen: what
     /// [`Self::sweep`] would forget.
     pub fn unseen(&self, resource: Resource) -> (usize, usize) {
-        let (known, mark) = (&self.known[resource as usize], self.marks[resource as usize]);
-        (known.len(), known.values().filter(|seen| **seen != mark).count())
+        (self.count(resource), self.not_seen(resource).count())
     }
 
     /// Ends a relist of `resource`: forgets its objects that were not applied since [`Self::begin`].
     pub fn sweep(&mut self, resource: Resource) -> Vec<Contributor> {
-        let mark = self.marks[resource as usize];
-        let unseen = self.known[resource as usize].iter().filter(|(_, seen)| **seen != mark);
-        let unseen: Vec<ObjectRef> = unseen.map(|(key, _)| key.clone()).collect();
+        let unseen: Vec<ObjectRef> = self.not_seen(resource).cloned().collect();
         unseen.iter().flat_map(|key| self.delete(resource, key)).collect()
+    }
+
+    fn not_seen(&self, resource: Resource) -> impl Iterator<Item = &ObjectRef> {
+        let now = self.marks[resource as usize];
+        let not_now = move |(key, mark): (_, Mark)| (mark != now).then_some(key);
+        let services =
+            self.services.iter().filter(move |(_, state)| resource == Resource::Services && state.service.is_some());
+        let slices = self.slices.iter().filter(move |_| resource == Resource::EndpointSlices);
+        let others = self.known[resource as usize].iter().map(|(key, mark)| (key, *mark));
+        let services = services.map(|(key, state)| (key, state.mark));
+        services.chain(slices.map(|(key, seen)| (key, seen.mark))).chain(others).filter_map(not_now)
+    }
+
+    /// Whether a Service or an EndpointSlice is known.
+    fn holds(&self, resource: Resource, key: &ObjectRef) -> bool {
+        match resource {
+            Resource::Services => self.services.get(key).is_some_and(|state| state.service.is_some()),
+            _ => self.slices.contains_key(key),
+        }
+    }
+
+    /// Marks an object as seen, and returns whether it was known before. A new Service or EndpointSlice gets its mark
+    /// where it is put.
+    fn see(&mut self, resource: Resource, key: ObjectRef) -> bool {
+        let mark = self.marks[resource as usize];
+        match resource {
+            Resource::Services => match self.services.get_mut(&key) {
+                Some(state) if state.service.is_some() => {
+                    state.mark = mark;
+                    true
+                }
+                _ => false,
+            },
+            Resource::EndpointSlices => match self.slices.get_mut(&key) {
+                Some(seen) => {
+                    seen.mark = mark;
+                    true
+                }
+                None => false,
+            },
+            _ => self.known[resource as usize].insert(key, mark).is_some(),
+        }
     }
 
     /// What bears the Service's name `key`.
@@ -354,7 +409,7 @@ impl Cluster {
 
     /// Every EndpointSlice, in no order, also those that belong to no Service.
     pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices.values().map(AsRef::as_ref)
+        self.slices.values().map(|seen| &*seen.object)
     }
 
     /// Whether Namespaces are objects here like others: if not, one that holds nothing is not known.
@@ -407,10 +462,12 @@ impl Cluster {
     fn apply_service(&mut self, service: Service, dirty: &mut Vec<Contributor>) {
         let key = service.key.clone();
         let state = self.services.entry(key.clone()).or_default();
+        state.mark = self.marks[Resource::Services as usize];
         if state.service.as_ref() != Some(&service) {
             self.networks.add(service.own_addresses());
-            if let Some(old) = state.service.replace(service) {
-                self.networks.remove(old.own_addresses());
+            match state.service.replace(service) {
+                Some(old) => self.networks.remove(old.own_addresses()),
+                None => self.service_count += 1,
             }
             self.touch_service(key, dirty);
         }
@@ -419,6 +476,7 @@ impl Cluster {
     fn delete_service(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
         let mut gone = None;
         self.change(key, |state| gone = state.service.take());
+        self.service_count -= usize::from(gone.is_some());
         gone.iter().for_each(|service| self.networks.remove(service.own_addresses()));
         self.touch_service(key.clone(), dirty);
     }
@@ -431,7 +489,7 @@ impl Cluster {
     }
 
     fn apply_slice(&mut self, slice: EndpointSlice, dirty: &mut Vec<Contributor>) {
-        if self.slices.get(&slice.key).is_some_and(|old| **old == slice) {
+        if self.slices.get(&slice.key).is_some_and(|old| *old.object == slice) {
             return;
         }
         let key = slice.key.clone();
@@ -448,7 +506,8 @@ impl Cluster {
                 dirty.push(Contributor::Service(owner));
             }
         }
-        self.slices.insert(key, slice);
+        let mark = self.marks[Resource::EndpointSlices as usize];
+        self.slices.insert(key, Seen { object: slice, mark });
     }
 
     fn delete_slice(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
@@ -457,10 +516,10 @@ impl Cluster {
     }
 
     fn detach_slice(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
-        if let Some(slice) = self.slices.get(key)
-            && let Some(owner) = owner_of(slice)
+        if let Some(seen) = self.slices.get(key)
+            && let Some(owner) = owner_of(&seen.object)
         {
-            self.networks.remove(slice.addresses());
+            self.networks.remove(seen.object.addresses());
             self.change(&owner, |state| state.slices.retain(|slice| slice.key != *key));
             dirty.push(Contributor::Service(owner));
         }

@@ -26,19 +26,27 @@ use hickory_proto::rr::RData;
 const ENDPOINTS: u8 = 40;
 
 /// State 0 or 1: endpoints 10.STATE.0.n, port 8000 + STATE. The Pod at 10.9.0.1 is `pod-STATE` in both Services.
+/// That at 10.7.0.1 moves from `zero` to `one`, and that at 10.6.0.9 is called by its address, behind others or not.
 fn objects(state: u8) -> Vec<Object> {
-    let mut objects = Vec::new();
-    for name in ["web", "other"] {
-        objects.push(common::service(name, ServiceKind::Headless));
-        let row = |address: [u8; 4], host: String| EndpointRow {
-            address: address.into(),
-            conditions: Conditions::READY,
-            hostname: Some(host.into()),
-            pod: None,
-        };
+    let row = |address: [u8; 4], host: Option<String>| EndpointRow {
+        address: address.into(),
+        conditions: Conditions::READY,
+        hostname: host.map(Into::into),
+        pod: None,
+    };
+    let both = || {
         let mut rows: Vec<_> =
-            (0..ENDPOINTS).map(|number| row([10, state, 0, number], format!("web-{number}"))).collect();
-        rows.push(row([10, 9, 0, 1], format!("pod-{state}")));
+            (0..ENDPOINTS).map(|number| row([10, state, 0, number], Some(format!("web-{number}")))).collect();
+        rows.push(row([10, 9, 0, 1], Some(format!("pod-{state}"))));
+        rows
+    };
+    let mut of_zero = vec![row([10, 6, 0, 9], None)];
+    let mut of_one = Vec::new();
+    if state == 0 { &mut of_zero } else { &mut of_one }.push(row([10, 7, 0, 1], Some("moving".into())));
+    of_zero.extend((0..5 * state).map(|number| row([10, 6, 0, number], None)));
+    let mut objects = Vec::new();
+    for (name, rows) in [("web", both()), ("other", both()), ("zero", of_zero), ("one", of_one)] {
+        objects.push(common::service(name, ServiceKind::Headless));
         let port = EndpointPort { name: "http".into(), protocol: Protocol::Tcp, number: 8000 + u16::from(state) };
         let key = ObjectRef::new("default", name);
         objects.push(Object::EndpointSlice(EndpointSlice::new(key, Some(name.into()), Family::V4, vec![port], &rows)));
@@ -52,7 +60,10 @@ fn states(message: &Message) -> BTreeSet<u16> {
     let state = |data: &RData| match data {
         RData::A(address) if address.octets()[1] != 9 => Some(u16::from(address.octets()[1])),
         RData::SRV(server) => Some(server.port - 8000),
-        RData::PTR(name) => Some(u16::from(name.to_string().starts_with("pod-1."))),
+        RData::PTR(name) if name.to_string().starts_with("10-6-0-9.zero.") => None,
+        RData::PTR(name) => {
+            Some(u16::from(["pod-1.", "moving.one."].iter().any(|one| name.to_string().starts_with(one))))
+        }
         _ => None,
     };
     records.filter_map(|record| state(&record.data)).collect()
@@ -80,22 +91,27 @@ fn no_answer_is_half_of_an_update() {
 
 fn read(zone: &Arc<Zone>, done: &AtomicBool) -> BTreeSet<u16> {
     let name = |text: &str| WireName::parse(text).unwrap();
+    // The name, the type, how many records there are in every state, and whether they show which state it is.
     let questions = [
-        (name("web.default.svc.cluster.local"), 1, usize::from(ENDPOINTS) + 1),
-        (name("web.default.svc.cluster.local"), 33, usize::from(ENDPOINTS) + 1),
-        (name("_http._tcp.web.default.svc.cluster.local"), 33, usize::from(ENDPOINTS) + 1),
-        (name("web-3.web.default.svc.cluster.local"), 1, 1),
-        (reverse_name([10, 9, 0, 1].into()), 12, 2),
+        (name("web.default.svc.cluster.local"), 1, usize::from(ENDPOINTS) + 1, true),
+        (name("web.default.svc.cluster.local"), 33, usize::from(ENDPOINTS) + 1, true),
+        (name("_http._tcp.web.default.svc.cluster.local"), 33, usize::from(ENDPOINTS) + 1, true),
+        (name("web-3.web.default.svc.cluster.local"), 1, 1, true),
+        (reverse_name([10, 9, 0, 1].into()), 12, 2, true),
+        (reverse_name([10, 7, 0, 1].into()), 12, 1, true),
+        (reverse_name([10, 6, 0, 9].into()), 12, 1, false),
+        (name("0.7.10.in-addr.arpa"), 12, 0, false),
     ];
     let mut engine = Engine::new(Arc::clone(zone));
     let mut seen = BTreeSet::new();
     while !done.load(Ordering::Relaxed) {
-        for (name, qtype, count) in &questions {
+        for (name, qtype, count, shows) in &questions {
             let response = engine.ask(Transport::Tcp, &query(1, name.octets(), *qtype, Some(1232))).unwrap();
             let message = Message::from_vec(&response).unwrap();
             assert_eq!(message.answers.len(), *count, "{name} is always whole");
+            assert_eq!(u16::from(message.metadata.response_code), 0, "{name} exists all along");
             let states = states(&message);
-            assert_eq!(states.len(), 1, "{name} shows one state, not {states:?}");
+            assert_eq!(states.len(), usize::from(*shows), "{name} shows one state, not {states:?}");
             seen.extend(states);
         }
     }

@@ -194,7 +194,7 @@ fn headless(key: &ObjectRef, selector: &crate::objects::Labels, ports: &[(Box<st
         scalar(&key.name),
         scalar(&key.namespace)
     );
-    for (label, value) in selector {
+    for (label, value) in selector.iter() {
         let _ = writeln!(yaml, "    {}: {}", scalar(label), scalar(value));
     }
     if !ports.is_empty() {

@@ -227,11 +227,27 @@ impl TextsBuilder {
 }
 
 /// A column of labels, some of them missing: one per endpoint of a slice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelColumn {
     texts: Texts,
-    /// Empty where every label is missing.
-    packed: Box<[PackedLabel]>,
+    labels: Packed,
+}
+
+/// Labels of some [`Texts`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Packed {
+    /// Every label is missing.
+    None,
+    /// Every label has the first text, and a number: the Pods of one StatefulSet.
+    Numbers(Box<[u32]>),
+    /// Whatever they are.
+    Each(Box<[PackedLabel]>),
+}
+
+impl Default for LabelColumn {
+    fn default() -> Self {
+        Self { texts: Texts::default(), labels: Packed::None }
+    }
 }
 
 impl LabelColumn {
@@ -243,12 +259,22 @@ impl LabelColumn {
         if packed.iter().all(|label| label.is_none()) {
             return Self::default();
         }
-        Self { texts: texts.finish(), packed: packed.into() }
+        let number = |label: &PackedLabel| label.number().filter(|_| label.text() == 0 && !label.is_none());
+        let labels = match packed.iter().map(number).collect() {
+            Some(numbers) => Packed::Numbers(numbers),
+            None => Packed::Each(packed.into()),
+        };
+        Self { texts: texts.finish(), labels }
     }
 
     /// Label number `index`, or `None` if it is missing.
     pub fn get(&self, index: usize) -> Option<Label<'_>> {
-        self.packed.get(index).filter(|label| !label.is_none()).map(|label| self.texts.label(*label))
+        let label = match &self.labels {
+            Packed::None => None,
+            Packed::Numbers(numbers) => numbers.get(index).map(|number| PackedLabel::new(0, Some(*number))),
+            Packed::Each(packed) => packed.get(index).copied().filter(|label| !label.is_none()),
+        };
+        label.map(|label| self.texts.label(label))
     }
 }
 
@@ -283,7 +309,7 @@ mod tests {
             assert_eq!(unpacked.write(&mut [0; 63]), label.as_bytes());
             assert_eq!(unpacked, Label::of(label));
         }
-        assert_eq!(LabelColumn::new([None, None]).packed.len(), 0);
+        assert_eq!(LabelColumn::new([None, None]), LabelColumn::default());
         assert_eq!(LabelColumn::new([None, Some("b")]).get(0), None);
     }
 
@@ -302,5 +328,10 @@ mod tests {
         let names: Vec<String> = (0..1000).map(|number| format!("web-{number}")).collect();
         let column = LabelColumn::new(names.iter().map(|name| Some(name.as_str())));
         assert_eq!(column.texts.heap_size(), "web-".len() + 4);
+        assert!(matches!(&column.labels, Packed::Numbers(numbers) if numbers[..] == Vec::from_iter(0..1000)));
+        assert_eq!(column.get(1000), None);
+        for (index, name) in names.iter().enumerate() {
+            assert_eq!(column.get(index).unwrap().to_string(), *name);
+        }
     }
 }

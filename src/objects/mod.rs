@@ -20,8 +20,44 @@ pub use write::encode;
 /// The label that says which Service an EndpointSlice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// Labels of an object, or the pairs that a selector asks for.
-pub type Labels = BTreeMap<Box<str>, Box<str>>;
+/// Labels of an object, or the pairs that a selector asks for, by key. Most have one or two: no tree is worth it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keys and values, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&Box<str>, &Box<str>)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    /// The keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &Box<str>> {
+        self.0.iter().map(|(key, _)| key)
+    }
+
+    /// Sets the value of a key.
+    pub fn insert(&mut self, key: Box<str>, value: Box<str>) {
+        *self = std::mem::take(self).0.into_iter().chain([(key, value)]).collect();
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Box<str>> {
+        let at = self.0.binary_search_by(|(other, _)| (**other).cmp(key)).ok()?;
+        Some(&self.0[at].1)
+    }
+}
+
+impl FromIterator<(Box<str>, Box<str>)> for Labels {
+    /// Of one key the last value counts.
+    fn from_iter<I: IntoIterator<Item = (Box<str>, Box<str>)>>(pairs: I) -> Self {
+        Self(BTreeMap::from_iter(pairs).into_iter().collect())
+    }
+}
 
 /// Which object: its namespace and its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

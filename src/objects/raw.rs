@@ -160,7 +160,8 @@ impl Trim<'_> {
             kind,
             publish_not_ready: spec.publish_not_ready_addresses,
             selector: labels(spec.selector),
-            ports: spec.ports.into_iter().filter_map(|port| self.service_port(port)).collect(),
+            // Not collected where the raw ones stand: they are several times as large.
+            ports: Vec::from(spec.ports.into_iter().filter_map(|port| self.service_port(port)).collect::<Box<[_]>>()),
             families: spec.ip_families.iter().filter_map(|family| family_of(family)).collect(),
             key: self.key.clone(),
         })

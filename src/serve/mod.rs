@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 
 pub use bind::{Inherited, Listeners};
 pub use query_log::{Choice, Format, LogWriter, QueryLog};
+pub use sys::give_back_large_blocks;
 
 use bind::Bound;
 use forward::{Forwarder, Lane};

@@ -23,6 +23,16 @@ pub(super) const BATCH: usize = 64;
 /// Not a power of two: the begins of all slots would fall into few sets of the processor's caches.
 pub(super) const SLOT: usize = 2048 + 64;
 
+/// From now on large blocks of memory go back to the system when they are freed.
+///
+/// glibc by itself keeps the sizes that it has seen freed (mallopt(3), `M_MMAP_THRESHOLD`): each table that grows would
+/// leave a hole of its former size for as long as the process lives.
+pub fn give_back_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: two numbers. What was allocated before is freed as it was.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10) };
+}
+
 /// Datagrams that were received together, and their replies, which are sent together.
 ///
 /// A reply leaves with the header that its datagram came with: only lengths change. The headers of replies stand first,

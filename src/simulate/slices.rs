@@ -52,7 +52,7 @@ impl<'o> PodIndex<'o> {
         let mut index: HashMap<_, Vec<&Pod>> = HashMap::new();
         for object in objects {
             if let Object::Pod(pod) = object {
-                for (key, value) in &pod.labels {
+                for (key, value) in pod.labels.iter() {
                     index.entry((&*pod.key.namespace, &**key, &**value)).or_default().push(pod);
                 }
             }

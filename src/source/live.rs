@@ -387,7 +387,7 @@ impl Live {
     fn sync(&mut self) {
         /// How many are one publication. Nothing is answered yet, so that it need not be all; and all of a large
         /// cluster would stand in memory twice.
-        const AT_ONCE: usize = 1024;
+        const AT_ONCE: usize = 64;
         self.dirty.insert(Contributor::Apex);
         if self.resumed {
             // What the other had not published any more is known to nobody.
@@ -396,6 +396,8 @@ impl Live {
         let dirty = self.changed();
         dirty.chunks(AT_ONCE).for_each(|part| self.publish(part.to_vec()));
         self.publisher.refresh_reverse_zones();
+        // Never again as much at once.
+        self.dirty = HashSet::new();
         self.synced = true;
         self.status.set_synced();
         let (services, addresses) = self.publisher.zone.size();

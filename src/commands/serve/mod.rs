@@ -34,7 +34,9 @@ use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
 use crate::serve::takeover::{self, Handout, Offer, Predecessor};
-use crate::serve::{Choice, Format, Inherited, Limits, Listeners, LogWriter, QueryLog, Server, Stop};
+use crate::serve::{
+    Choice, Format, Inherited, Limits, Listeners, LogWriter, QueryLog, Server, Stop, give_back_large_blocks,
+};
 use crate::source::manifests::Watcher;
 use crate::source::snapshot::{Restored, Snapshot};
 use crate::source::{ManifestSource, Publisher};
@@ -52,6 +54,7 @@ use supervise::supervise;
 ///
 /// If an address cannot be bound, or the server cannot go on.
 pub fn run(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
+    give_back_large_blocks();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers.get())
         .enable_all()
