@@ -72,8 +72,10 @@ For instance, CPU per query on the mix beside the limit, in a minute:
 The cluster has 1,000 headless Services with 3 Pods each, one with 100, and a StatefulSet with 5,000. headless-dns and
 CoreDNS watch it at an API server (the fake one of the tests, over HTTP); the others load the zone files that
 `headless-dns records` writes of it. Each has one worker on CPU 0, no log and no rate limit; NSD, Knot and BIND also
-minimal responses, and Knot and ours receive in batches. The generator has CPU 1. All queries have EDNS and offer 1232
-octets.
+minimal responses. Knot and ours receive in batches. The generator has CPU 1. All queries have EDNS and offer 1232 octets.
+Where the answers differ in what they need not have in common, the octets of a response say so: NSD leaves out the
+addresses of SRV targets (W3), and NSD and Knot leave a truncated answer empty (W2). BIND loads no RRset of more than
+64 kB, so its zone lacks those of the Service with 5,000 Pods, for which nobody asks it; the Pods' names are there.
 
 * **CPU-us per query** is the CPU time of all threads of the server (`/proc/PID/task/*/schedstat`) for each answer, in a
   closed loop with 256 queries in flight. It holds when the machine is busy; queries per second do not.
