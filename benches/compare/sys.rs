@@ -1,5 +1,5 @@
 //! The system calls of the generator and of the echo that the standard library does not have: `recvmmsg` and
-//! `sendmmsg`, `epoll`, the CPU time of another process, the CPUs of a thread.
+//! `sendmmsg`, `poll` and `epoll`, the CPU time of another process, the CPUs of a thread.
 //!
 //! The one module of the benchmark with `unsafe`; its doors are safe. Not here: what is sent, and when. Read next:
 //! `load/udp.rs`, which has the loop.
@@ -9,6 +9,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::mem::size_of;
+use std::net::UdpSocket;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
@@ -146,7 +147,7 @@ impl<const SLOT: usize> Drop for Batch<SLOT> {
     }
 }
 
-/// Which of many sockets have something (epoll, level-triggered). A socket that is closed is forgotten.
+/// Which of many sockets have something (`epoll`, level-triggered). A socket that is closed is forgotten.
 pub(crate) struct Ready {
     epoll: OwnedFd,
     events: Vec<epoll_event>,
@@ -212,6 +213,33 @@ impl Ready {
         let ended = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
         let has = |what: c_int| events & (what as u32 | ended) != 0;
         Event { token: token as usize, readable: has(libc::EPOLLIN), writable: has(libc::EPOLLOUT) }
+    }
+}
+
+/// Which of a few sockets have something (`poll`). With epoll the sender of each datagram, which is the server, would
+/// pay for telling it.
+pub(crate) struct Few(Vec<libc::pollfd>);
+
+impl Few {
+    /// The sockets have to stay open.
+    pub(crate) fn new<'s>(sockets: impl Iterator<Item = &'s UdpSocket>) -> Self {
+        let entry = |socket: &UdpSocket| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        Self(sockets.map(entry).collect())
+    }
+
+    /// Waits for up to so many milliseconds.
+    pub(crate) fn wait(&mut self, milliseconds: c_int) -> io::Result<()> {
+        // SAFETY: the kernel reads and writes as many entries as there are.
+        let count = unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, milliseconds) };
+        match io::Error::last_os_error() {
+            error if count < 0 && error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the socket at `index` has something, or an error.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.0[index].revents != 0
     }
 }
 

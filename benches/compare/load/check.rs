@@ -203,24 +203,101 @@ fn hexadecimal(octets: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn question(expect: Expect) -> Question {
-        Question {
-            message: [&[0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"\x03web\x01x\0\0\x21\0\x01"].concat(),
-            expect,
+    const QUESTION: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x03web\x01x\0\0\x21\0\x01";
+    /// Two SRV records: the second target is under a pointer, and in upper case.
+    const ANSWERS: &[u8] = b"\xc0\x0c\0\x21\0\x01\0\0\0\x05\0\x0b\0\x01\0\x02\0\x50\x01a\x01x\0\
+        \xc0\x0c\0\x21\0\x01\0\0\0\x05\0\x0a\0\x01\0\x02\0\x50\x01B\xc0\x10";
+
+    fn answer(change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let mut message = [QUESTION, ANSWERS].concat();
+        (message[2], message[7]) = (0x85, 2);
+        change(&mut message);
+        message
+    }
+
+    fn found(expect: Expect, message: &[u8]) -> String {
+        let sentence = mistake(&Question { message: QUESTION.to_vec(), expect }, message).unwrap_or_default();
+        sentence.strip_prefix("web.x type 33: ").unwrap_or(&sentence).to_owned()
+    }
+
+    fn records(truncated: bool, data: &[&[u8]]) -> Expect {
+        let data = data.iter().map(|data| data.to_vec()).collect();
+        Expect::Records { rcode: 0, answers: 2, truncated, qtype: 33, data }
+    }
+
+    const A: &[u8] = b"\0\x01\0\x02\0\x50\x01a\x01x\0";
+    const B: &[u8] = b"\0\x01\0\x02\0\x50\x01b\x01x\0";
+    const C: &[u8] = b"\0\x01\0\x02\0\x50\x01c\x01x\0";
+
+    #[test]
+    fn records_are_compared() {
+        let right = answer(|_| {});
+        for expect in [records(false, &[A, B]), records(false, &[]), Expect::Anything] {
+            assert_eq!(found(expect, &right), "");
+        }
+        assert_eq!(found(records(true, &[A, B, C]), &answer(|message| message[2] |= 2)), "", "some of it");
+        for (expect, message, sentence) in [
+            (records(false, &[A, C]), right.clone(), "the rdata 0001000200500162017800 came, which was not expected"),
+            (records(false, &[A, B, C]), right.clone(), "the rdata 0001000200500163017800 is missing"),
+            (records(false, &[A]), right.clone(), "the rdata 0001000200500162017800 came, which was not expected"),
+            (
+                records(false, &[A]),
+                answer(|message| message.splice(QUESTION.len() + 23.., ANSWERS[..23].iter().copied()).for_each(drop)),
+                "some rdata came twice",
+            ),
+            (records(false, &[A, B]), answer(|message| _ = message.pop()), "the answer section cannot be read"),
+            (
+                records(false, &[]),
+                answer(|message| message[7] = 1),
+                "the number of answers is 1, expected 2 (rcode 0, 1 answers)",
+            ),
+            (records(true, &[]), right.clone(), "the TC is false, expected true (rcode 0, 2 answers)"),
+            (records(false, &[]), answer(|message| message[3] = 3), "the rcode is 3, expected 0 (rcode 3, 2 answers)"),
+        ] {
+            assert_eq!(found(expect, &message), sentence);
         }
     }
 
     #[test]
-    fn names_are_expanded() {
-        let mut message = question(Expect::Anything).message;
-        let owner = message.len();
-        message.extend_from_slice(b"\x01B\xc0\x10");
+    fn denials_are_compared() {
+        let denied = |rcode, authorities| {
+            answer(|message| {
+                message.truncate(QUESTION.len());
+                (message[3], message[7], message[9]) = (rcode, 0, authorities);
+            })
+        };
+        for (rcode, authorities) in [(0, 1), (3, 1), (5, 0)] {
+            assert_eq!(found(Expect::Denied { rcode }, &denied(rcode, authorities)), "");
+        }
+        for (rcode, message, sentence) in [
+            (3, denied(3, 0), "there is no SOA in the authority section"),
+            (3, denied(0, 1), "the rcode is 0, expected 3 (rcode 0, 0 answers)"),
+            (0, answer(|_| {}), "the number of answers is 2, expected 0 (rcode 0, 2 answers)"),
+        ] {
+            assert_eq!(found(Expect::Denied { rcode }, &message), sentence);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_to_the_question() {
+        for (message, sentence) in [
+            (vec![0; 11], "11 octets came, which is less than a header"),
+            (answer(|message| message[2] = 1), "what came is a query: QR is not set"),
+            (answer(|message| message[13] = b'v'), "another question came back: veb.x type 33"),
+            (answer(|message| message[5] = 0), "another question came back: web.x type 33"),
+            (answer(|message| message.truncate(14)), "another question came back: no question"),
+        ] {
+            assert_eq!(found(Expect::Anything, &message), sentence);
+        }
+    }
+
+    #[test]
+    fn names_are_read_to_their_end() {
+        let message = [QUESTION, b"\x01B\xc0\x10\xc0\x1b"].concat();
         let mut read = Vec::new();
-        assert_eq!(name(&message, owner, &mut read), Some(owner + 4));
+        assert_eq!(name(&message, 23, &mut read), Some(27));
         assert_eq!(read, b"\x01b\x01x\0");
-        let at = message.len();
-        message.extend_from_slice(&[0xc0, at as u8]);
-        assert_eq!(name(&message, at, &mut read), None, "a loop ends");
+        assert_eq!(name(&message, 27, &mut read), None, "a pointer to itself");
         assert_eq!(name(&message, message.len(), &mut read), None);
     }
 }

@@ -177,3 +177,58 @@ fn rtype(name: &str) -> Result<u16, String> {
         .or_else(|| name.parse().ok())
         .ok_or_else(|| format!("`{name}` is no type that is known here: give its number"))
 }
+
+#[cfg(test)]
+#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/load.rs` runs these")]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Command, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "web.x A\n\n. 65\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let words: Vec<_> = line.split_whitespace().map(|word| word.replace("FILE", path)).collect();
+        Command::read(&words).map_err(|error| error.replace(path, "FILE"))
+    }
+
+    #[test]
+    fn options_are_read() {
+        let command = read("[::1]:53 FILE 0.5 --sockets 4 --rate 1000 --pid 7 8 --cpu 1").unwrap();
+        assert_eq!((command.over, command.pace), (Over::Udp { sockets: 4 }, Pace::Open { per_second: 1000 }));
+        assert_eq!((command.server, command.cpu, command.time), (vec![7, 8], Some(1), Duration::from_millis(500)));
+        let web = b"\0\0\0\0\0\x01\0\0\0\0\0\x01\x03web\x01x\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0";
+        assert_eq!(command.questions[0].message, web);
+        let command = read("127.0.0.1:53 FILE 2 --tcp 1000 2 --window 9 --no-edns --rd").unwrap();
+        let over = Over::Tcp { connections: 1000, depth: 2 };
+        assert_eq!((command.over, command.pace), (over, Pace::Closed { window: 9 }));
+        assert_eq!(command.questions[1].message, b"\0\0\x01\0\0\x01\0\0\0\0\0\0\0\0\x41\0\x01");
+        let command = read("127.0.0.1:53 FILE 2 --tcp-per-query 3").unwrap();
+        assert_eq!(command.over, Over::TcpPerQuery { at_once: 3 });
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        for (line, sentence) in [
+            ("localhost:53 FILE 1", "`localhost:53` is not ADDRESS:PORT, like 127.0.0.1:53 or [::1]:53"),
+            ("127.0.0.1:53 FILE 0", "SECONDS is 0, and should be more than 0"),
+            ("127.0.0.1:53 FILE x", "SECONDS: `x` is not a number"),
+            ("127.0.0.1:53 FILE 1 --window", "a number is missing behind --window"),
+            ("127.0.0.1:53 FILE 1 --sockets 0", "--sockets is 0, and should be at least 1"),
+            ("127.0.0.1:53 FILE 1 --tcp 3 --rd", "--tcp: `--rd` is not a number"),
+            ("127.0.0.1:53 missing.file 1", "missing.file: No such file or directory (os error 2)"),
+            ("127.0.0.1:53", USAGE),
+        ] {
+            assert_eq!(read(line).err().as_deref(), Some(sentence), "{line}");
+        }
+        assert!(read("127.0.0.1:53 FILE 1 --fast").err().unwrap().starts_with("there is no option `--fast`\nusage: "));
+        let long = "a.".repeat(130);
+        for (line, sentence) in [
+            ("web.x", "`web.x` is not `NAME TYPE`".to_owned()),
+            ("web.x A IN", "`web.x A IN` is not `NAME TYPE`".to_owned()),
+            ("web.x AA", "`AA` is no type that is known here: give its number".to_owned()),
+            (&format!("{long} A"), format!("`{long}` has more than 255 octets")),
+        ] {
+            assert_eq!(query(line, true, false).unwrap_err(), sentence);
+        }
+    }
+}

@@ -120,13 +120,13 @@ impl Run<'_, '_> {
                 // All are full: it waits for an answer, and that is in its latency.
                 let Some(index) = free else { break };
                 self.ask(index, schedule.due(0))?;
-                self.tally.figures.behind.record(self.tally.now() - schedule.due(0));
-                asked.push(index);
+                asked.push((index, schedule.due(0)));
                 schedule.next += 1;
                 next = index + 1;
             }
-            for index in asked.drain(..) {
+            for (index, due) in asked.drain(..) {
                 self.flush(index)?;
+                self.tally.figures.behind.record(self.tally.now() - due);
             }
             self.receive(0, false)?;
             let left = schedule.left(time);

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::flight::Flight;
 use super::{LOOK, Load, Pace, Schedule, Tally, UDP_PATIENCE};
-use crate::sys::{BATCH, Batch, QUERY, RESPONSE, Ready};
+use crate::sys::{BATCH, Batch, Few, QUERY, RESPONSE};
 
 struct Lane {
     socket: UdpSocket,
@@ -16,7 +16,7 @@ struct Lane {
 
 struct Run<'r, 'q> {
     lanes: Vec<Lane>,
-    ready: Ready,
+    ready: Few,
     queries: Batch<QUERY>,
     answers: Batch<RESPONSE>,
     tally: &'r mut Tally<'q>,
@@ -25,14 +25,13 @@ struct Run<'r, 'q> {
 }
 
 pub(super) fn run(load: &Load<'_>, sockets: usize, tally: &mut Tally<'_>) -> io::Result<()> {
-    let ready = Ready::new()?;
     let mut lanes = Vec::with_capacity(sockets);
     for index in 0..sockets {
         let socket = connected(load.to)?;
-        ready.add(&socket, index, false)?;
         let first = index * load.questions.len() / sockets;
         lanes.push(Lane { socket, flight: Flight::new(1 << 16), first });
     }
+    let ready = Few::new(lanes.iter().map(|lane| &lane.socket));
     let mut run = Run { lanes, ready, queries: Batch::new(), answers: Batch::new(), tally, look: LOOK };
     run.tally.begin();
     let done = match load.pace {
@@ -142,8 +141,11 @@ impl Run<'_, '_> {
 
     /// Takes what is there, up to a batch of each socket; waits for up to so many milliseconds.
     fn receive(&mut self, milliseconds: i32) -> io::Result<()> {
-        for index in 0..self.ready.wait(milliseconds)? {
-            let lane = &mut self.lanes[self.ready.event(index).token];
+        self.ready.wait(milliseconds)?;
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if !self.ready.has(index) {
+                continue;
+            }
             let count = match self.answers.receive(&lane.socket, false) {
                 Ok(count) => count,
                 Err(error) if is_full(&error) => continue,
