@@ -100,6 +100,9 @@ pub fn page(sheet: &Sheet, plots: &[(&str, &str)]) -> String {
 /// The machine, the command and the versions.
 fn about(sheet: &Sheet) -> String {
     let is = |item: &str| sheet.text("about", item, "", "is").unwrap_or(NOTHING);
+    if sheet.text("about", "cpu", "", "is").is_none() {
+        return "## This run\n\nNothing was measured yet: the command above writes the figures here.\n".to_owned();
+    }
     let mut text = String::from("## This run\n\n| | |\n|---|---|\n");
     let _ = writeln!(text, "| command | `{}` |", is("command"));
     let _ = writeln!(text, "| rounds | {} of {} s |", is("rounds"), is("seconds"));
