@@ -2,6 +2,7 @@
 //! that come from the figures.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the generator's command prints")]
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "the benchmark uses the rest")]
 
 #[path = "../benches/compare/cluster.rs"]

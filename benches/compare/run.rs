@@ -358,7 +358,7 @@ impl Run<'_> {
             let moved = std::thread::scope(|scope| {
                 scope.spawn(|| move_endpoints(&fakes, &cluster, &of, &changes, &done));
                 let name = |server: &Running| {
-                    server.name.clone_into(&mut of.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+                    server.name.clone_into(&mut of.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
                 };
                 let moved = self.rounds(rounds, &servers, &turn, &name);
                 done.store(true, Ordering::Relaxed);
