@@ -2,7 +2,7 @@
 //! by size of a Service.
 //!
 //! `cargo bench --bench engine`. Figures are medians of nine rounds on one thread; compare them with each other, in one
-//! run, and not with those of another machine. The kinds are those of `benches/w8`.
+//! run, and not with those of another machine. The kinds are those of `benches/compare`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic, and prints")]
 
@@ -35,8 +35,11 @@ fn main() {
     if let (Some(kind), Some(count)) = (arguments.next(), arguments.next()) {
         return only(&kind, count.parse().unwrap());
     }
-    answers();
-    explanations();
+    // `-- publications` runs that part alone.
+    if !std::env::args().any(|argument| argument == "publications") {
+        answers();
+        explanations();
+    }
     publications();
 }
 

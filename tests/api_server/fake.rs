@@ -324,7 +324,7 @@ impl Fake {
             Some(Fault::Refused) => Err(io::ErrorKind::ConnectionRefused.into()),
             Some(Fault::Empty) if asked.kind == Kind::Stream => {
                 let (sender, lines) = mpsc::unbounded_channel();
-                let _ = sender.send(Ok(bookmark(self.state().version, true).into()));
+                let _ = sender.send(Ok(bookmark(&asked.resource, self.state().version, true).into()));
                 Ok(Response::new(Either::Right(Lines::of(lines))))
             }
             Some(Fault::Empty) => Ok(json_of(&json!({
@@ -370,11 +370,15 @@ impl Fake {
         let items: Vec<String> = (begin..end).map(item).collect();
         let more = if end < count { end.to_string() } else { String::new() };
         let metadata = json!({"resourceVersion": state.version.to_string(), "continue": more});
-        let page = format!("{{\"kind\":\"List\",\"metadata\":{metadata},\"items\":[{}]}}", items.join(","));
+        let (version, kind) = kind_of(&asked.resource);
+        let page = format!(
+            "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"items\":[{}]}}",
+            items.join(",")
+        );
         if asked.kind == Kind::List && end == count {
             *state.listed.entry(asked.resource.clone()).or_default() += 1;
         }
-        Response::new(Either::Left(Full::new(page.into())))
+        as_json(Response::new(Either::Left(Full::new(page.into()))))
     }
 
     fn watch(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
@@ -391,7 +395,7 @@ impl Fake {
                     send(event("ADDED", object).into());
                 }
             }
-            send(bookmark(state.version, true).into());
+            send(bookmark(&asked.resource, state.version, true).into());
             lines.listed = Some((self.clone(), asked.resource.clone()));
         } else {
             let from: u64 = asked.query["resourceVersion"].parse().unwrap_or(0);
@@ -400,13 +404,13 @@ impl Fake {
         }
         let lasts = asked.query.get("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(300);
         state.watches.push((asked.clone(), sender.clone()));
-        self.end_later(sender, Duration::from_secs(lasts));
-        Response::new(Either::Right(lines))
+        self.end_later(asked.resource.clone(), sender, Duration::from_secs(lasts));
+        as_json(Response::new(Either::Right(lines)))
     }
 
     /// A bookmark and the end, when the time of a watch is over.
     #[allow(clippy::disallowed_methods, reason = "it ends with the watch, or with the test")]
-    fn end_later(&self, sender: Sender, lasts: Duration) {
+    fn end_later(&self, resource: String, sender: Sender, lasts: Duration) {
         let fake = self.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -416,7 +420,7 @@ impl Fake {
                     if state.frozen {
                         return std::mem::forget(sender);
                     }
-                    let _ = sender.send(Ok(bookmark(state.version, false).into()));
+                    let _ = sender.send(Ok(bookmark(&resource, state.version, false).into()));
                     state.watches.retain(|(_, watch)| !watch.same_channel(&sender));
                 }
             }
@@ -563,7 +567,23 @@ fn read<B>(request: &Request<B>) -> Asked {
 }
 
 fn json_of(value: &Value) -> Response<Either<Full<Bytes>, Lines>> {
-    Response::new(Either::Left(Full::new(value.to_string().into())))
+    as_json(Response::new(Either::Left(Full::new(value.to_string().into()))))
+}
+
+/// Clients that can read something else, as CoreDNS, are told what it is.
+fn as_json<B>(mut response: Response<B>) -> Response<B> {
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// `apiVersion` and `kind` of the objects of a resource.
+fn kind_of(resource: &str) -> (&'static str, &'static str) {
+    match resource {
+        "services" => ("v1", "Service"),
+        "endpointslices" => ("discovery.k8s.io/v1", "EndpointSlice"),
+        "namespaces" => ("v1", "Namespace"),
+        _ => ("v1", ""),
+    }
 }
 
 fn status(code: u16, retry_after: Option<u64>) -> Response<Either<Full<Bytes>, Lines>> {
@@ -580,8 +600,9 @@ pub fn event(kind: &str, object: &Value) -> String {
     format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
-fn bookmark(version: u64, end_of_list: bool) -> String {
-    let mut object = json!({"kind": "Any", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()}});
+fn bookmark(resource: &str, version: u64, end_of_list: bool) -> String {
+    let (api, kind) = kind_of(resource);
+    let mut object = json!({"kind": kind, "apiVersion": api, "metadata": {"resourceVersion": version.to_string()}});
     if end_of_list {
         object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
