@@ -84,8 +84,11 @@ impl Names {
     }
 }
 
+/// Looks up, and returns the first octet of what it found.
+type Reader<'m> = Box<dyn FnMut(&[u8]) -> u8 + 'm>;
+
 trait Map: Sync {
-    fn reader<'m>(&'m self, names: &'m Names) -> Box<dyn FnMut(&[u8]) -> u8 + 'm>;
+    fn reader<'m>(&'m self, names: &'m Names) -> Reader<'m>;
     fn replace(&self, names: &Names, key: &[u8]);
 }
 
@@ -100,7 +103,7 @@ impl Dash {
 }
 
 impl Map for Dash {
-    fn reader<'m>(&'m self, _: &'m Names) -> Box<dyn FnMut(&[u8]) -> u8 + 'm> {
+    fn reader<'m>(&'m self, _: &'m Names) -> Reader<'m> {
         Box::new(|key| self.0.get(key).unwrap().0[0])
     }
 
@@ -124,7 +127,7 @@ impl Tree {
 }
 
 impl Map for Tree {
-    fn reader<'m>(&'m self, names: &'m Names) -> Box<dyn FnMut(&[u8]) -> u8 + 'm> {
+    fn reader<'m>(&'m self, names: &'m Names) -> Reader<'m> {
         let mut view = View::default();
         Box::new(move |key| self.0.seen_by(&mut view).get(names.hash(key), key).unwrap().0[0])
     }

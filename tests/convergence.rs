@@ -36,6 +36,7 @@ const PODS: [&str; 3] = ["a-0", "p-x1", "q"];
 type Key = (Resource, ObjectRef);
 
 /// One event of a history.
+#[allow(clippy::large_enum_variant, reason = "a history is short")]
 #[derive(Clone, Debug)]
 enum Event {
     Apply(Object),

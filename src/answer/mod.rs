@@ -382,14 +382,7 @@ impl Responder {
         }
     }
 
-    fn refuse(
-        &self,
-        message: &mut [u8],
-        query: Query,
-        zone: CountedZone,
-        rcode: u16,
-        error: (u16, &str),
-    ) -> Made {
+    fn refuse(&self, message: &mut [u8], query: Query, zone: CountedZone, rcode: u16, error: (u16, &str)) -> Made {
         let refusal = Refusal { rcode, question_end: query.question_end, edns: query.edns };
         let length = wire::refuse(message, refusal, self.remarks(Some(error)));
         Made::Response(Written::to(query, length, rcode, zone))

@@ -172,7 +172,7 @@ fn may_be_meant(zone: &Zone, name: &QueryName, apex_at: usize) -> bool {
         Owner::Nothing => meant(name, apex_at).is_some_and(|service| zone.knows(service)),
         _ => false,
     };
-    by_shape || (0..apex_at).any(|label| name.label(label) == b"*")
+    by_shape || name.has_asterisk(apex_at)
 }
 
 /// What stands at a name, whatever the type.

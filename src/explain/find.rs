@@ -771,7 +771,7 @@ pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
     let has = |key: &str| set.template.labels.get(key);
     let mut labels = Vec::new();
     for (key, selected) in service.selector.iter().filter(|(key, value)| has(key) != Some(value)) {
-        labels.push(Difference { key: key.clone(), selected: selected.clone(), has: has(key).cloned() });
+        labels.push(Difference { key: key.clone(), selected: selected.clone(), has: has(key).map(Into::into) });
     }
     let entirely = service.selector.keys().all(|key| has(key).is_none());
     (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, entirely })
@@ -784,7 +784,7 @@ pub(super) fn mismatch(service: &Service, view: &ServiceView<'_>) -> Option<Diff
 }
 
 fn satisfies(labels: &Labels, selector: &Labels) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    selector.iter().all(|(key, value)| labels.get(key) == Some(&**value))
 }
 
 /// What a Service has to select to get the Pods of `set`.

@@ -195,7 +195,7 @@ impl TextsBuilder {
         let texts = &column.texts;
         let text = |number| texts.label(PackedLabel::new(number, None)).text;
         let numbers = (0..texts.ends.len() as u32).map(|number| self.text(text(number))).collect();
-        Repacked { packed: &column.packed, numbers }
+        Repacked { labels: &column.labels, numbers }
     }
 
     /// The finished texts; the labels packed so far belong to it.
@@ -269,28 +269,31 @@ impl LabelColumn {
 
     /// Label number `index`, or `None` if it is missing.
     pub fn get(&self, index: usize) -> Option<Label<'_>> {
-        let label = match &self.labels {
-            Packed::None => None,
-            Packed::Numbers(numbers) => numbers.get(index).map(|number| PackedLabel::new(0, Some(*number))),
-            Packed::Each(packed) => packed.get(index).copied().filter(|label| !label.is_none()),
-        };
-        label.map(|label| self.texts.label(label))
+        self.labels.get(index).map(|label| self.texts.label(label))
+    }
+}
+
+impl Packed {
+    fn get(&self, index: usize) -> Option<PackedLabel> {
+        match self {
+            Self::None => None,
+            Self::Numbers(numbers) => numbers.get(index).map(|number| PackedLabel::new(0, Some(*number))),
+            Self::Each(packed) => packed.get(index).copied().filter(|label| !label.is_none()),
+        }
     }
 }
 
 /// A column's labels as another [`Texts`] writes them.
 pub struct Repacked<'c> {
-    packed: &'c [PackedLabel],
+    labels: &'c Packed,
     numbers: Vec<u32>,
 }
 
 impl Repacked<'_> {
     /// Label number `index`; [`PackedLabel::NONE`] if it is missing.
     pub fn get(&self, index: usize) -> PackedLabel {
-        match self.packed.get(index) {
-            Some(label) if !label.is_none() => PackedLabel::new(self.numbers[label.text()], label.number()),
-            _ => PackedLabel::NONE,
-        }
+        let label = self.labels.get(index);
+        label.map_or(PackedLabel::NONE, |label| PackedLabel::new(self.numbers[label.text()], label.number()))
     }
 }
 

@@ -156,7 +156,13 @@ pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
 /// By the name's shape alone: only a Service that exists was meant.
 pub fn meant(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
     let apex = name.labels() - apex_at;
-    let is_apex = |at: &usize| name.between(*at, at + apex) == name.between(apex_at, apex_at + apex);
+    // The first label alone says it of nearly all.
+    let first = name.offset(apex_at);
+    let first = &name.octets()[first..=first + usize::from(name.octets()[first])];
+    let is_apex = |at: &usize| {
+        name.octets()[name.offset(*at)..].starts_with(first)
+            && name.between(*at, at + apex) == name.between(apex_at, apex_at + apex)
+    };
     let second = (1..=apex_at.saturating_sub(apex)).find(is_apex);
     if let Some(at) = second.filter(|at| *at >= 3 && name.label(at - 1) == b"svc") {
         return Some(ServiceKey(name.between(at - 3, at - 1)));
@@ -182,11 +188,13 @@ pub struct QueryName {
     starts: [u8; 128],
     length: u8,
     labels: u8,
+    /// Whether a label is one octet long: the only ones that can be `*`.
+    short: bool,
 }
 
 impl Default for QueryName {
     fn default() -> Self {
-        Self { octets: [0; MAX_NAME.next_multiple_of(STEP)], starts: [0; 128], length: 1, labels: 0 }
+        Self { octets: [0; MAX_NAME.next_multiple_of(STEP)], starts: [0; 128], length: 1, labels: 0, short: false }
     }
 }
 
@@ -196,8 +204,7 @@ impl QueryName {
     /// (RFC 1035 sections 2.3.4 and 3.1; a question's name comes first, so a pointer could only point at the header).
     pub fn read(&mut self, wire: &[u8]) -> Option<usize> {
         let name = &wire[..wire.len().min(MAX_NAME)];
-        let mut at = 0;
-        let mut labels = 0;
+        let (mut at, mut labels, mut short) = (0, 0, false);
         loop {
             let length = usize::from(*name.get(at)?);
             if length == 0 {
@@ -209,6 +216,7 @@ impl QueryName {
             *self.starts.get_mut(labels)? = at as u8;
             labels += 1;
             at += length + 1;
+            short |= length == 1;
         }
         let end = at + 1;
         // Length octets are at most 63, below 'A': lower-casing the whole touches letters only. In steps of a fixed
@@ -225,6 +233,7 @@ impl QueryName {
         }
         self.length = end as u8;
         self.labels = labels as u8;
+        self.short = short;
         Some(end)
     }
 
@@ -291,6 +300,12 @@ impl QueryName {
     fn between(&self, from: usize, to: usize) -> &[u8] {
         let end = if to == self.labels() { usize::from(self.length) - 1 } else { usize::from(self.starts[to]) };
         &self.octets[usize::from(self.starts[from])..end]
+    }
+
+    /// Whether one of the first `count` labels is `*`.
+    #[inline]
+    pub fn has_asterisk(&self, count: usize) -> bool {
+        self.short && (0..count).any(|index| self.label(index) == b"*")
     }
 
     /// Where the wire form of label `index` begins, in octets from the start of the name.

@@ -46,7 +46,7 @@ impl Labels {
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &str) -> Option<&Box<str>> {
+    pub fn get(&self, key: &str) -> Option<&str> {
         let at = self.0.binary_search_by(|(other, _)| (**other).cmp(key)).ok()?;
         Some(&self.0[at].1)
     }

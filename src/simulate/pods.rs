@@ -25,7 +25,7 @@ pub(super) fn occupied(objects: &[Object]) -> Occupied<'_> {
                     occupied.insert((&owner.kind, &pod.key.namespace, &owner.name));
                     // The ReplicaSet between a Pod and its Deployment need not be in the files: its name tells.
                     if let Some(hash) = pod.labels.get("pod-template-hash")
-                        && let Some(deployment) = owner.name.strip_suffix(&**hash)
+                        && let Some(deployment) = owner.name.strip_suffix(hash)
                     {
                         occupied.insert(("Deployment", &pod.key.namespace, deployment.trim_end_matches('-')));
                     }

@@ -69,7 +69,7 @@ impl<'o> PodIndex<'o> {
         let pairs = service.selector.iter().map(|(key, value)| self.with(&service.key.namespace, key, value));
         let rarest = pairs.min_by_key(|pods| pods.len()).unwrap_or_default();
         let matches = |pod: &&&Pod| {
-            service.selector.iter().all(|(key, value)| pod.labels.get(key).is_some_and(|has| has == value))
+            service.selector.iter().all(|(key, value)| pod.labels.get(key).is_some_and(|has| *has == **value))
         };
         rarest.iter().filter(matches).copied().collect()
     }

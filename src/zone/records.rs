@@ -57,7 +57,8 @@ impl Zone {
             let mut namespaces: Vec<Box<[u8]>> = self.pods.iter().map(|pods| pods.key().clone()).collect();
             namespaces.sort();
             parts.extend(namespaces.into_iter().map(Part::Pods));
-            let mut services: Vec<Box<[u8]>> = self.services.load().iter().map(|service| service.key().into()).collect();
+            let mut services: Vec<Box<[u8]>> =
+                self.services.load().iter().map(|service| service.key().into()).collect();
             services.sort_by(|one, other| {
                 let (one, other) = (ServiceKey(one), ServiceKey(other));
                 (one.namespace(), one.service()).cmp(&(other.namespace(), other.service()))

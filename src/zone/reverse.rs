@@ -305,7 +305,7 @@ struct Table {
 impl Table {
     /// Where an entry of this hash stands at the earliest.
     fn home(&self, hash: u32) -> usize {
-        (self.slots.len() as u64 * u64::from(hash) >> Entry::HASH) as usize
+        ((self.slots.len() as u64 * u64::from(hash)) >> Entry::HASH) as usize
     }
 
     fn next(&self, at: usize) -> usize {
