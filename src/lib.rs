@@ -37,7 +37,8 @@
 //! 2. The pure files ([`names`], [`rtype`], [`objects`], [`rules`], [`cluster`], [`records`], [`simulate`], [`zone`], [`wire`],
 //!    [`answer`], [`explain`], [`status`]) hold no `async`, no clock, no socket, no file and no logging. They do not
 //!    fail: they return a value and a list of what was skipped.
-//! 3. The maps and their locks are in [`zone`] only, and no guard leaves it. One thread publishes. The cluster has one
+//! 3. The index, its maps and their locks are in [`zone`] only, and no guard leaves it. Services are read without a lock.
+//!    One thread publishes. The cluster has one
 //!    lock and one writer, which holds it for an object at a time; who answers tries it, and never waits.
 //! 4. One answer shows one state of a Service, and of a PTR RRset. Across Services there is no common instant: a chased
 //!    CNAME can show an older Service behind a newer one.
@@ -62,10 +63,10 @@
 //! | hickory-proto | reads the messages that the fast parser declines (`wire`); the oracle for every response in the tests |
 //! | hickory-server | its resolver asks for names of others (`serve/forward/resolver.rs`) |
 //! | rustls, rustls-native-certs | the certificate authorities that it judges an upstream by |
-//! | dashmap | the maps of the record index (`zone`) |
-//! | hashbrown | the tables of numbers inside a Service's records (`zone`) |
-//! | foldhash | seeded hashes for both |
-//! | arc-swap | values that are read without a lock and swapped whole: apex addresses, reverse zones, a sentence |
+//! | dashmap | namespaces and their Pods in the record index (`zone`); Services were in one until `benches/index` showed what a hot name costs on two cores |
+//! | hashbrown | the tables of Services, and those of numbers inside a Service's records (`zone`) |
+//! | foldhash | seeded hashes for all of them |
+//! | arc-swap | values that are read without a lock and swapped whole: the tree of Services, apex addresses, reverse zones, a sentence |
 //! | tokio | TCP, signals; UDP has its own threads |
 //! | libc, socket2 | `recvmmsg` and `sendmmsg`; socket options |
 //! | serde, serde_json, serde-saphyr | manifests: JSON, YAML |

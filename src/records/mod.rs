@@ -680,18 +680,18 @@ impl ServiceRecords {
         PtrName { service: Arc::clone(&self.name), label }
     }
 
-    /// The same to look at.
+    /// The same, to be written and not kept.
     pub fn ptr(&self, label: PackedLabel) -> Pointer<'_> {
         Pointer { service: &self.name, label }
     }
 
-    /// The label that `address` leads to; `None` where it does not lead here. `near` is the number that its endpoint had:
-    /// it is sought from there on, to both sides.
-    pub fn label_of(&self, address: IpAddr, near: u32) -> Option<PackedLabel> {
+    /// The label that `address` leads to; `None` where it does not lead here. The number that its endpoint had is `near`
+    /// plus some times `apart`: there it is sought first, and then from `near` on to both sides.
+    pub fn label_of(&self, address: IpAddr, near: u32, apart: usize) -> Option<PackedLabel> {
         let endpoints = &self.endpoints;
         let is = |endpoint: &u32| self.leads_to(*endpoint, address);
-        if is(&near) {
-            return Some(endpoints.names[near as usize]);
+        if let Some(endpoint) = (near..endpoints.in_service).step_by(apart).find(is) {
+            return Some(endpoints.names[endpoint as usize]);
         }
         let own = match (self.own_addresses(), address) {
             ((v4, _), IpAddr::V4(address)) => v4.contains(&address.into()),

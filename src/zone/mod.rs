@@ -6,8 +6,8 @@
 //! because the value that makes it exist is known. Reverse names are found by address. The maps and their locks are
 //! in this folder only; no guard leaves it, and the closure that looks at what was found must not call the zone again.
 //!
-//! Here: the look-up. Beside it: `reverse.rs` finds addresses, `publish.rs` replaces what contributors gave,
-//! `records.rs` iterates.
+//! Here: the look-up. Beside it: `services.rs` finds Services, `reverse.rs` addresses, `publish.rs` replaces what
+//! contributors gave, `records.rs` iterates.
 
 mod publish;
 mod records;

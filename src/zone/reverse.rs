@@ -85,7 +85,7 @@ impl ReverseIndex {
         for entry in shard.one.find(hash) {
             let published = self.services.get(entry.service());
             if let Some(published) = published.as_deref()
-                && let Some(label) = published.records.label_of(address, entry.endpoint())
+                && let Some(label) = published.records.label_of(address, entry.endpoint(), Entry::APART)
             {
                 return see(Some(Pointers::One(published.records.ptr(label))));
             }
@@ -225,7 +225,7 @@ impl ReverseIndex {
         shard.one.find(hash).find_map(|entry| {
             let published = self.services.get(entry.service());
             let records = &published.as_deref()?.records;
-            Some((entry, records.ptr_name(records.label_of(address, entry.endpoint())?)))
+            Some((entry, records.ptr_name(records.label_of(address, entry.endpoint(), Entry::APART)?)))
         })
     }
 
@@ -274,6 +274,8 @@ impl Entry {
     const HASH: u32 = 26;
     const SERVICE: u32 = 24;
     const ENDPOINT: u32 = 14;
+    /// Endpoints of one Service that look the same.
+    const APART: usize = 1 << Self::ENDPOINT;
 
     fn new(hash: u32, place: Place) -> Self {
         let endpoint = u64::from(place.endpoint) & ((1 << Self::ENDPOINT) - 1);
