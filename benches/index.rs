@@ -58,9 +58,13 @@ fn main() {
 }
 
 /// What is found; of the real one only what the tree asks for.
-struct Published(Box<[u8]>);
+struct Published(Box<[u8]>, u64);
 
 impl Published {
+    fn hash(&self) -> u64 {
+        self.1
+    }
+
     fn key(&self) -> &[u8] {
         &self.0
     }
@@ -75,6 +79,10 @@ impl Names {
     fn new(size: usize) -> Self {
         let key = |number| format!("{}service-{number:07}\x07default", '\x0f').into_bytes().into();
         Self { keys: (0..size).map(key).collect(), hasher: RandomState::default() }
+    }
+
+    fn published(&self, key: &[u8]) -> Published {
+        Published(key.into(), self.hash(key))
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
@@ -97,7 +105,7 @@ struct Dash(DashMap<Box<[u8]>, Arc<Published>, RandomState>);
 impl Dash {
     fn new(names: &Names) -> Self {
         let map = DashMap::with_hasher(names.hasher.clone());
-        names.keys.iter().for_each(|key| _ = map.insert(key.clone(), Arc::new(Published(key.clone()))));
+        names.keys.iter().for_each(|key| _ = map.insert(key.clone(), Arc::new(names.published(key))));
         Self(map)
     }
 }
@@ -107,8 +115,8 @@ impl Map for Dash {
         Box::new(|key| self.0.get(key).unwrap().0[0])
     }
 
-    fn replace(&self, _: &Names, key: &[u8]) {
-        self.0.insert(key.into(), Arc::new(Published(key.into())));
+    fn replace(&self, names: &Names, key: &[u8]) {
+        self.0.insert(key.into(), Arc::new(names.published(key)));
     }
 }
 
@@ -119,7 +127,7 @@ impl Tree {
         let index = Index::default();
         index.change(|services| {
             for key in &names.keys {
-                services.insert(names.hash(key), Arc::new(Published(key.clone())));
+                services.insert(Arc::new(names.published(key)));
             }
         });
         Self(index)
@@ -133,7 +141,7 @@ impl Map for Tree {
     }
 
     fn replace(&self, names: &Names, key: &[u8]) {
-        self.0.change(|services| services.insert(names.hash(key), Arc::new(Published(key.into()))));
+        self.0.change(|services| services.insert(Arc::new(names.published(key))));
     }
 }
 

@@ -138,6 +138,8 @@ type Map<K, V> = DashMap<K, V, RandomState>;
 
 /// One Service's records with the numbers of its endpoints by their labels.
 struct Published {
+    /// Of its labels.
+    hash: u64,
     records: ServiceRecords,
     index: HashTable<u32>,
     /// In the index of addresses, where any leads back to it.
@@ -409,6 +411,12 @@ impl Zone {
 }
 
 impl Published {
+    /// The hash of [`Self::key`].
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
     /// The Service's two labels.
     #[inline]
     fn key(&self) -> &[u8] {

@@ -117,7 +117,7 @@ impl Zone {
         let patched = old.zip(difference.as_ref());
         let patched = patched.and_then(|(old, difference)| self.patched_index(old, &records, difference));
         let index = patched.unwrap_or_else(|| self.index(&records));
-        let new = Arc::new(Published { records, index, number });
+        let new = Arc::new(Published { hash: self.hash(key), records, index, number });
         let addresses = match (old, difference) {
             (Some(old), Some(difference)) => reverse.add(&old.records, &new.records, difference),
             _ => reverse.replace(self, old.map(|old| &**old), Some(&new)),
@@ -146,7 +146,7 @@ impl Zone {
         drop(services);
         self.services.change(|services| {
             for (published, _) in &new {
-                services.insert(self.hash(published.key()), Arc::clone(published));
+                services.insert(Arc::clone(published));
             }
         });
         for (published, addresses) in new {
