@@ -37,9 +37,9 @@ impl Zone {
                 Contribution::Service(service, records) => {
                     match (service_key(&service.namespace, &service.name), records) {
                         (Some(key), Some(records)) => {
-                            let published = self.published(&key, *records, &mut reverse);
-                            let changed = published.is_some();
-                            new.extend(published);
+                            let replacement = self.replacement(&key, *records, &mut reverse);
+                            let changed = replacement.is_some();
+                            new.extend(replacement);
                             changed
                         }
                         (Some(key), None) => {
@@ -52,12 +52,12 @@ impl Zone {
                 }
             };
         }
-        for key in &removals {
-            if let Some(old) = self.services.load().get(self.hash(key), key) {
-                reverse.replace(self, Some(old), None);
-            }
+        let services = self.services.load();
+        for old in removals.iter().filter_map(|key| services.get(self.hash(key), key)) {
+            reverse.replace(self, Some(old), None);
         }
-        self.publish_services(new);
+        drop(services);
+        self.publish_services(&new);
         for (address, change) in reverse.changes {
             self.publish_reverse(address, change);
         }
@@ -94,15 +94,16 @@ impl Zone {
         old.is_none_or(|old| old != *pods)
     }
 
-    /// What a Service is published as, if that is new, and the addresses whose names that changes.
-    fn published(
+    /// What takes the place of what a Service is published as, if that is new.
+    fn replacement(
         &self,
         key: &[u8],
         mut records: ServiceRecords,
         reverse: &mut ReverseChanges,
-    ) -> Option<(Arc<Published>, Vec<IpAddr>)> {
+    ) -> Option<Replacement> {
         let services = self.services.load();
-        let old = services.get(self.hash(key), key);
+        let hash = self.hash(key);
+        let old = services.get(hash, key);
         if let Some(old) = old {
             if old.records == records {
                 return None;
@@ -117,46 +118,37 @@ impl Zone {
         let patched = old.zip(difference.as_ref());
         let patched = patched.and_then(|(old, difference)| self.patched_index(old, &records, difference));
         let index = patched.unwrap_or_else(|| self.index(&records));
-        let new = Arc::new(Published { hash: self.hash(key), records, index, number });
+        let new = Arc::new(Published { hash, records, index, number });
         let addresses = match (old, difference) {
             (Some(old), Some(difference)) => reverse.add(&old.records, &new.records, difference),
             _ => reverse.replace(self, old.map(|old| &**old), Some(&new)),
         };
+        let existed = old.is_some_and(|old| old.records.exists());
         // Of one that is new nothing is read back yet.
-        Some((new, if old.is_some() { addresses } else { Vec::new() }))
+        Some(Replacement { new, existed, addresses: if old.is_some() { addresses } else { Vec::new() } })
     }
 
-    /// Each with the addresses whose names it changes. A namespace exists before its first Service does, and as long as
-    /// its last.
-    fn publish_services(&self, new: Vec<(Arc<Published>, Vec<IpAddr>)>) {
-        if new.is_empty() {
+    /// A namespace exists before its first Service does, and as long as its last.
+    fn publish_services(&self, replacements: &[Replacement]) {
+        if replacements.is_empty() {
             return;
         }
-        let mut ended = Vec::new();
-        let services = self.services.load();
-        for (published, _) in &new {
-            let (key, exists) = (published.key(), published.records.exists());
-            let existed = services.get(self.hash(key), key).is_some_and(|old| old.records.exists());
-            if exists && !existed {
-                self.change_namespace(ServiceKey(key).namespace(), |node| node.services += 1);
-            } else if existed && !exists {
-                ended.push(Arc::clone(published));
-            }
+        for begun in replacements.iter().filter(|one| !one.existed && one.new.records.exists()) {
+            self.change_namespace(begun.namespace(), |node| node.services += 1);
         }
-        drop(services);
         self.services.change(|services| {
-            for (published, _) in &new {
-                services.insert(Arc::clone(published));
+            for replacement in replacements {
+                services.insert(Arc::clone(&replacement.new));
             }
         });
-        for (published, addresses) in new {
-            if let Some(number) = published.number {
-                self.names_of.pin(number, &addresses);
-                self.names_of.show(number, Some(&published));
+        for Replacement { new, addresses, .. } in replacements {
+            if let Some(number) = new.number {
+                self.names_of.pin(number, addresses);
+                self.names_of.show(number, Some(new));
             }
         }
-        for published in ended {
-            self.change_namespace(ServiceKey(published.key()).namespace(), |node| node.services -= 1);
+        for ended in replacements.iter().filter(|one| one.existed && !one.new.records.exists()) {
+            self.change_namespace(ended.namespace(), |node| node.services -= 1);
         }
     }
 
@@ -250,6 +242,21 @@ impl Zone {
             let leads = published.leads_to(self, address, name);
             published.number.filter(|_| leads).map(|service| Place { service, endpoint })
         });
+    }
+}
+
+/// What takes the place of a Service.
+struct Replacement {
+    new: Arc<Published>,
+    /// Its name existed before.
+    existed: bool,
+    /// The addresses whose names this changes, of a Service that was there before.
+    addresses: Vec<IpAddr>,
+}
+
+impl Replacement {
+    fn namespace(&self) -> &[u8] {
+        ServiceKey(self.new.key()).namespace()
     }
 }
 
