@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fake::{Fake, Fault, Kind};
+use fake::Fake;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::reverse_name;
 use headless_dns::rtype;
@@ -333,19 +333,7 @@ fn large(shape: Shape) {
 fn relist(server: &Server, fake: &Fake) -> Duration {
     server.forget_peak();
     let begun = Instant::now();
-    let before = [SERVICES, SLICES].map(|resource| fake.listed(resource));
-    for resource in [SERVICES, SLICES] {
-        let mut left = 1;
-        fake.fault(move |asked| {
-            let gone = left > 0 && asked.resource == resource && asked.kind == Kind::Watch;
-            left -= usize::from(gone);
-            gone.then_some(Fault::Status(410))
-        });
-    }
-    fake.cut();
-    let listed = until(|| {
-        [SERVICES, SLICES].map(|resource| fake.listed(resource)).iter().zip(before).all(|(now, then)| *now > then)
-    });
+    let listed = until(fake.relist([SERVICES, SLICES]));
     fake.heal();
     // What was sent is read and compared.
     std::thread::sleep(Duration::from_secs(3));

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
 mod common;
+#[path = "common/server.rs"]
+mod server;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 
 use assert_cmd::Command;
 use headless_dns::commands::open_manifests;
@@ -17,6 +18,7 @@ use headless_dns::names::{QueryName, WireName};
 use headless_dns::rtype;
 use headless_dns::zone::Lookup;
 use serde_json::Value;
+use server::Server;
 
 const SEED_3: &str = "tests/scenarios/seed-3.yaml";
 const SEED_3_NAME: &str = "myapp-0.myapp-svc.default.svc.cluster.local";
@@ -394,29 +396,6 @@ fn the_lint_claims_nothing_of_what_it_could_not_read() {
     let (status, output) = lint(bad_part);
     assert!(status == 1 && output.contains("the address \"nowhere\", which is no address"), "{output}");
     assert_eq!(run("check --demo").status, 0);
-}
-
-/// The server of this repository, and its address.
-struct Server(Child, SocketAddr);
-
-impl Server {
-    fn start(options: &str) -> Self {
-        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
-        let words = ["serve", "--listen", "127.0.0.1:0", "--log", "off"].into_iter().chain(options.split_whitespace());
-        command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(words);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let listen = lines.find_map(|line| Some(line.unwrap().strip_prefix("listen  ")?.to_owned())).unwrap();
-        let address = listen.split([' ', ',']).next().unwrap().parse().unwrap();
-        Self(child, address)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -13,17 +13,18 @@ mod cpu;
 mod echo;
 #[path = "../benches/compare/load/mod.rs"]
 mod load;
+#[path = "common/server.rs"]
+mod server;
 #[path = "../benches/compare/sys.rs"]
 mod sys;
 
-use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use headless_dns::rtype;
 use load::{Expect, Figures, Load, Over, Pace, Question};
+use server::Server;
 
 const CLOSED: Pace = Pace::Closed { window: 32 };
 const TRANSPORTS: [Over; 4] = [
@@ -83,28 +84,6 @@ fn the_echo_is_asked() {
     assert_eq!(figures.wrong[0], sentence);
 }
 
-/// The built server with its example.
-struct Server(Child, SocketAddr);
-
-impl Server {
-    fn start() -> Self {
-        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
-        command.env_clear().args(["serve", "--demo", "--listen", "127.0.0.1:0", "--log", "off"]);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let listen = lines.find_map(|line| Some(line.unwrap().strip_prefix("listen  ")?.to_owned())).unwrap();
-        let address = listen.split([' ', ',']).next().unwrap().parse().unwrap();
-        Self(child, address)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// What the example has, as `headless-dns records --demo` shows it.
 fn example() -> Vec<Question> {
     let records = |qtype, data: Vec<Vec<u8>>| Expect::Records {
@@ -130,7 +109,7 @@ fn example() -> Vec<Question> {
 
 #[test]
 fn the_server_is_asked() {
-    let server = Server::start();
+    let server = Server::start("--demo");
     let process = [server.0.id()];
     let mut rcodes = [0; 3];
     for over in TRANSPORTS {

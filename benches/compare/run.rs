@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::Options;
 use crate::cluster::{Cluster, SERVICES, SLICES};
-use crate::fake::{Fake, Fault, Kind};
+use crate::fake::Fake;
 use crate::load::{Figures, Load, Over, Pace, Question, run as load};
 use crate::peers::{ONE, OURS, Peer, Running, Seat, Site, Tools};
 use crate::sheet::Sheet;
@@ -422,20 +422,8 @@ impl Run<'_> {
     fn relist(&mut self, fake: &Fake, ours: &Running, size: &str) -> Result<()> {
         let steady = ours.memory()?;
         ours.forget_peak()?;
-        let before = [SERVICES, SLICES].map(|resource| fake.listed(resource));
-        for resource in [SERVICES, SLICES] {
-            let mut left = 1;
-            fake.fault(move |asked| {
-                let gone = left > 0 && asked.resource == resource && asked.kind == Kind::Watch;
-                left -= usize::from(gone);
-                gone.then_some(Fault::Status(410))
-            });
-        }
-        fake.cut();
         let until = Instant::now() + PATIENCE_LARGE;
-        let again = || {
-            [SERVICES, SLICES].map(|resource| fake.listed(resource)).iter().zip(before).all(|(now, then)| *now > then)
-        };
+        let again = fake.relist([SERVICES, SLICES]);
         while !again() {
             ensure!(Instant::now() < until, "it does not list again");
             std::thread::sleep(Duration::from_millis(10));

@@ -247,6 +247,22 @@ impl Fake {
         }
     }
 
+    /// Has everything of these resources listed again: the next watch of each is told 410, and those that are open are
+    /// cut. What comes back says whether all of it was read.
+    pub fn relist(&self, resources: [&'static str; 2]) -> impl Fn() -> bool + '_ {
+        let before = resources.map(|resource| self.listed(resource));
+        for resource in resources {
+            let mut left = 1;
+            self.fault(move |asked| {
+                let gone = left > 0 && asked.resource == resource && asked.kind == Kind::Watch;
+                left -= usize::from(gone);
+                gone.then_some(Fault::Status(410))
+            });
+        }
+        self.cut();
+        move || resources.map(|resource| self.listed(resource)).iter().zip(before).all(|(now, then)| *now > then)
+    }
+
     /// It stands still: its connections stay open, and nothing comes over them.
     pub fn freeze(&self) {
         self.state().frozen = true;
