@@ -27,7 +27,7 @@ use crate::names::{MAX_CHAIN, QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
 use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Remarks, Section, Writer, ede, rcode};
-use crate::zone::{EXPECTED_TTL, Lookup, Site, View, Zone};
+use crate::zone::{EXPECTED_TTL, Lookup, Site, Spot, View, Zone};
 
 use outside::{Marks, Own};
 use response::Response;
@@ -73,7 +73,14 @@ pub struct Worker {
     /// Its counters.
     pub counters: Arc<Counters>,
     answers: Arc<Answers>,
-    name: QueryName,
+    /// What was read of messages: of one that has its turn, or of a whole batch before it has.
+    reads: Vec<Read>,
+    /// Which of them is that of the message that has its turn.
+    at: usize,
+    /// How many were read before their turn.
+    ahead: usize,
+    /// This one was.
+    is_ahead: bool,
     alias: QueryName,
     view: View,
     turn: u16,
@@ -88,7 +95,10 @@ impl Worker {
         Self {
             answers: counters.answers(),
             counters,
-            name: QueryName::default(),
+            reads: vec![Read::default()],
+            at: 0,
+            ahead: 0,
+            is_ahead: false,
             alias: QueryName::default(),
             view: View::default(),
             turn: 0,
@@ -101,6 +111,16 @@ impl Worker {
     pub fn begin_batch(&mut self, now: Instant) {
         self.causes.refill(now);
         self.begun = Some(now);
+    }
+
+    /// The next message is number `index` of those that [`Responder::look_ahead`] was shown.
+    #[inline]
+    pub fn turn_to(&mut self, index: usize) {
+        (self.at, self.is_ahead) = (index, index < self.ahead);
+    }
+
+    fn name(&self) -> &QueryName {
+        &self.reads[self.at].name
     }
 
     /// Counts the response in `message`.
@@ -117,6 +137,31 @@ impl Worker {
     pub fn end_batch(&mut self, now: Instant) {
         if let Some(begun) = self.begun.take() {
             self.answers.took(now.saturating_duration_since(begun));
+        }
+    }
+}
+
+/// What was read of a message: the question's name, and where it stands.
+struct Read {
+    name: QueryName,
+    spot: Spot,
+    query: Result<Query, Refusal>,
+}
+
+impl Default for Read {
+    fn default() -> Self {
+        let query = Err(Refusal::header_only(rcode::FORMERR));
+        Self { name: QueryName::default(), spot: Spot::default(), query }
+    }
+}
+
+impl Read {
+    /// Of a message that passed the gate.
+    #[inline]
+    fn read(&mut self, message: &[u8], zone: &Zone) {
+        self.query = wire::read(message, &mut self.name);
+        if self.query.is_ok() {
+            self.spot = zone.spot(&self.name);
         }
     }
 }
@@ -189,6 +234,33 @@ impl Responder {
         Self { outside: Some(outside), ..self }
     }
 
+    /// Reads all messages of a batch, and has the memory that their answers will need fetched together: one by one each
+    /// answer would wait for its own. Then each has its turn: [`Worker::turn_to`] and [`Self::respond`]. It decides nothing.
+    ///
+    /// Never panics: after a panic inside each message is read in its turn, where it costs one.
+    pub fn look_ahead<'m>(&self, worker: &mut Worker, messages: impl ExactSizeIterator<Item = &'m [u8]>) {
+        worker.ahead = 0;
+        let ahead = catch_unwind(AssertUnwindSafe(|| self.read_ahead(worker, messages)));
+        worker.ahead = ahead.unwrap_or(0);
+    }
+
+    /// Returns how many were read.
+    fn read_ahead<'m>(&self, worker: &mut Worker, messages: impl ExactSizeIterator<Item = &'m [u8]>) -> usize {
+        let count = messages.len();
+        if worker.reads.len() < count {
+            worker.reads.resize_with(count, Read::default);
+        }
+        for (message, read) in messages.zip(&mut worker.reads) {
+            match wire::gate(message) {
+                Ok(()) => read.read(message, &self.zone),
+                Err(_) => read.spot = Spot::default(),
+            }
+        }
+        let reads = worker.reads[..count].iter();
+        self.zone.look_ahead(&mut worker.view, reads.map(|read| (&read.name, read.spot)));
+        count
+    }
+
     /// Reads the query in `message[..length]` and writes the response over it, from the start of `message`.
     ///
     /// Never panics: a panic inside is caught and answered with SERVFAIL. `message` is at least 1232 octets long for
@@ -233,7 +305,11 @@ impl Responder {
             Admission::Refused => false,
             Admission::Dropped => return drop(worker, Event::DroppedNotAllowed),
         };
-        match wire::read(&message[..length], &mut worker.name) {
+        if !std::mem::take(&mut worker.is_ahead) {
+            worker.at = 0;
+            worker.reads[0].read(&message[..length], &self.zone);
+        }
+        match worker.reads[worker.at].query {
             Ok(query) if allowed => {
                 let made = self.resolve(worker, received, message, query);
                 if self.serves(peer) {
@@ -294,7 +370,7 @@ impl Responder {
         // What nearly every query comes to: there is nothing to add.
         if state == DataState::Current
             && let Step::Done(rcode) | Step::Denied(rcode, _) = first
-            && !matches!(&first, Step::Denied(_, open) if self.may_have_cause(&worker.name, query, *open))
+            && !matches!(&first, Step::Denied(_, open) if self.may_have_cause(worker.name(), query, *open))
         {
             let zone = response.zone;
             let length = response.writer.finish(rcode, true, query.edns, self.remarks(None));
@@ -363,19 +439,19 @@ impl Responder {
             return self.refuse(message, query, CountedZone::OUTSIDE, rcode::REFUSED, error);
         };
         // Which reverse names are ours is known with the addresses.
-        if state == DataState::NotSynced && is_reverse(&worker.name) {
+        if state == DataState::NotSynced && is_reverse(worker.name()) {
             let error = (ede::NOT_READY, &*self.not_synced);
             return self.refuse(message, query, CountedZone::OUTSIDE, rcode::SERVFAIL, error);
         }
         let zone = CountedZone::FORWARDED;
-        match outside.special(&worker.name) {
+        match outside.special(worker.name()) {
             Some(special) => {
                 let limit = limit(received.transport, query);
                 let (length, rcode) = outside::write_special(special, message, query, (limit, self.remarks(None)));
                 Made::Response(Written::to(query, length, rcode, zone))
             }
             None => {
-                let asked = (worker.name.to_wire(), &message[..query.question_end]);
+                let asked = (worker.name().to_wire(), &message[..query.question_end]);
                 let marks = Marks { served: true, nsid: Arc::clone(&self.nsid), zone };
                 Made::Pending(Pending::new(*received, query, asked, Own::Nothing, marks))
             }
@@ -395,10 +471,11 @@ impl Responder {
     /// Why there is no answer: only for those who are told, where it goes out, and where it is likely to be known.
     fn cause(&self, worker: &mut Worker, peer: &Peer, query: Query, open: Open) -> Option<Finding> {
         let explainer = self.explainer.as_ref()?;
-        if !self.may_have_cause(&worker.name, query, open) || !explainer.tells(peer) {
+        if !self.may_have_cause(worker.name(), query, open) || !explainer.tells(peer) {
             return None;
         }
-        let looked = if worker.causes.take() { explainer.cause(&worker.name, query.qtype, open) } else { Err(Busy) };
+        let may_look = worker.causes.take();
+        let looked = if may_look { explainer.cause(worker.name(), query.qtype, open) } else { Err(Busy) };
         match &looked {
             Ok(Some(cause)) => worker.counters.count_told(cause.identity().1),
             Ok(None) => {}
@@ -428,8 +505,8 @@ impl Responder {
         let not_ready = state == DataState::NotSynced;
         // A snapshot may be from before a name: what it does not know is not denied.
         let restored = state == DataState::Restored;
-        let name = &worker.name;
-        self.zone.look_up_with(&mut worker.view, name, query.qtype, |lookup| {
+        let Read { name, spot, .. } = &worker.reads[worker.at];
+        self.zone.look_up_with(&mut worker.view, name, *spot, query.qtype, |lookup| {
             let Some(site) = lookup.site() else { return Step::NotInZone };
             response.zone = CountedZone::ours(site.number);
             if not_ready || restored && matches!(lookup, Lookup::NxDomain(..)) {
@@ -495,7 +572,7 @@ impl Responder {
 
     /// The text for the name of these labels before the question's apex.
     fn why(&self, worker: &mut Worker, labels: Range<usize>, apex_at: usize, state: DataState) -> String {
-        worker.alias.set_subject(&worker.name, labels, apex_at);
+        worker.alias.set_subject(&worker.reads[worker.at].name, labels, apex_at);
         let mut text = match &self.explainer {
             Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.alias, &worker.counters),
             _ => why::busy(&worker.counters),
@@ -523,12 +600,13 @@ impl Responder {
         owner: u16,
         response: &mut Response<'_>,
     ) -> End {
-        let mut visited = vec![worker.name.to_wire(), target];
+        let mut visited = vec![worker.name().to_wire(), target];
         let mut owner = owner;
         while let Some(target) = visited.last() {
             worker.alias.set(target);
             let names = Names { owner, apex: None };
-            let step = self.zone.look_up_with(&mut worker.view, &worker.alias, query.qtype, |lookup| {
+            let spot = self.zone.spot(&worker.alias);
+            let step = self.zone.look_up_with(&mut worker.view, &worker.alias, spot, query.qtype, |lookup| {
                 self.write_lookup(&worker.alias, names, query, lookup, response)
             });
             match step {

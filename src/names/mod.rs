@@ -150,6 +150,18 @@ pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
     }
 }
 
+/// The Service at or below which a name stands by its form: that of [`owner`]'s.
+#[inline]
+pub fn service_of(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
+    let has_form = match apex_at {
+        3 | 4 => true,
+        5 => name.label(0)[0] == b'_',
+        _ => false,
+    };
+    let is_service = has_form && name.label(apex_at - 1) == b"svc";
+    is_service.then(|| ServiceKey(name.between(apex_at - 3, apex_at - 1)))
+}
+
 /// The Service that is meant by a name of no form: `web.default.Z` and `web-0.web.default.Z` (no `svc`),
 /// `web.default.svc.Z.default.svc.Z` (a search list behind a whole name), `_http._tcp.web-0.web.default.svc.Z`.
 ///
@@ -181,15 +193,18 @@ const STEP: usize = 16;
 
 /// The question's name in lower case, with the place of each label. Made once per worker and filled again for each
 /// query, so that a query allocates nothing.
+///
+/// In this order, so that what most names need stands side by side.
 #[derive(Clone)]
+#[repr(C)]
 pub struct QueryName {
-    /// Whole steps.
-    octets: [u8; MAX_NAME.next_multiple_of(STEP)],
-    starts: [u8; 128],
     length: u8,
     labels: u8,
     /// Whether a label is one octet long: the only ones that can be `*`.
     short: bool,
+    starts: [u8; 128],
+    /// Whole steps.
+    octets: [u8; MAX_NAME.next_multiple_of(STEP)],
 }
 
 impl Default for QueryName {

@@ -575,6 +575,20 @@ pub enum ServiceNode {
 }
 
 impl ServiceRecords {
+    /// Reads a little of what every look-up reads; the value means nothing.
+    #[inline]
+    pub fn touch(&self) -> u64 {
+        u64::from(self.exists()) ^ self.endpoints.v4.addresses.len() as u64 ^ self.expected.len() as u64
+    }
+
+    /// The same of what the pointers lead to, for an endpoint.
+    #[inline]
+    pub fn touch_endpoint(&self, endpoint: u32) -> u64 {
+        let endpoint = endpoint as usize;
+        let label = self.endpoints.names.get(endpoint).map_or(0, |label| label.order());
+        label ^ self.endpoints.v4.addresses.get(endpoint).map_or(0, |address| u64::from(*address))
+    }
+
     /// Whether the Service's own name exists: something is answered at it or below it (N3).
     pub fn exists(&self) -> bool {
         match &self.front {

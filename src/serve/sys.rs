@@ -149,6 +149,19 @@ impl Batch {
         self.replies = 0;
     }
 
+    /// What was received, in its order: for who only looks, before anything is answered.
+    pub(super) fn messages(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        (0..self.received).map(|index| {
+            // SAFETY: `memory` is valid and ours; indexing checks the bounds; `iov_base` points to one of its slots, of
+            // which no reference is handed out while `self` is borrowed, and which is `SLOT` octets long.
+            unsafe {
+                let header = &raw const (*self.memory.as_ptr()).headers[index];
+                let slot = (*(*header).msg_hdr.msg_iov).iov_base.cast::<u8>().cast_const();
+                std::slice::from_raw_parts(slot, ((*header).msg_len as usize).min(SLOT))
+            }
+        })
+    }
+
     /// The datagram at `index`, which is below what [`Batch::receive`] returned. `None` if its sender has no address
     /// of the internet, which cannot be.
     pub(super) fn datagram(&mut self, index: usize) -> Option<Datagram<'_>> {

@@ -198,8 +198,14 @@ impl Loop<'_> {
     fn answer(&mut self, batch: &mut Batch, received: usize) {
         self.worker.counters.add(Event::UdpReceived, received as u64);
         self.worker.begin_batch(Instant::now());
+        if received > 1 {
+            self.responder.look_ahead(&mut self.worker, batch.messages());
+        }
         for index in 0..received {
             let Some(datagram) = batch.datagram(index) else { continue };
+            if received > 1 {
+                self.worker.turn_to(index);
+            }
             let to = datagram.asked.map_or(self.address, |ip| SocketAddr::new(ip, self.address.port()));
             let peer = Peer { from: datagram.from, to };
             let length = datagram.length;

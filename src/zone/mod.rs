@@ -27,7 +27,7 @@ use hashbrown::HashTable;
 use crate::explain::{Absence, Outcome};
 use crate::names::labels::Label;
 use crate::names::reverse::{ReverseOwner, ReverseZones};
-use crate::names::{NAME_SERVER, Owner, QueryName, ServiceKey, WireName, dashed, owner};
+use crate::names::{NAME_SERVER, Owner, QueryName, ServiceKey, WireName, dashed, owner, service_of};
 use crate::records::{Addresses, ApexRecords, PodAddresses, Pointers, RRset, ServiceNode, ServiceRecords};
 use crate::rtype;
 use crate::rules::{PodRecords, Rules};
@@ -100,6 +100,17 @@ impl Lookup<'_> {
             Self::NotInZone => (Outcome::NotInZone, None),
         }
     }
+}
+
+/// Where a look-up of a name begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spot {
+    /// The number of the forward zone plus 1; 0 for a name that is in none.
+    apex: u32,
+    /// The number of the label at which its apex begins.
+    apex_at: u32,
+    /// Of the labels of the Service at or below which the name would stand, if there is one.
+    hash: u64,
 }
 
 /// Where in a zone a name stands.
@@ -263,19 +274,55 @@ impl Zone {
     ///
     /// `qtype` may be ANY: then one RRset is found (RFC 8482 section 4.1). `see` must not call the zone again.
     pub fn look_up<R>(&self, name: &QueryName, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
-        self.look_up_among(&self.services.load(), name, qtype, see)
+        self.look_up_among(&self.services.load(), name, self.spot(name), qtype, see)
     }
 
-    /// The same for one who looks up again and again, and keeps a `view`.
+    /// The same for one who looks up again and again, keeps a `view`, and has asked for the name's [`Self::spot`].
     #[inline]
     pub fn look_up_with<R>(
         &self,
         view: &mut View,
         name: &QueryName,
+        spot: Spot,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        self.look_up_among(self.services.seen_by(view), name, qtype, see)
+        self.look_up_among(self.services.seen_by(view), name, spot, qtype, see)
+    }
+
+    /// Which zone a name is in, and of which Service, by its octets alone.
+    #[inline]
+    pub fn spot(&self, name: &QueryName) -> Spot {
+        for (number, apex) in self.settings.apexes.iter().enumerate() {
+            if let Some(apex_at) = name.apex_at(apex) {
+                let hash = service_of(name, apex_at).map_or(0, |key| self.hash(key.0));
+                return Spot { apex: number as u32 + 1, apex_at: apex_at as u32, hash };
+            }
+        }
+        Spot::default()
+    }
+
+    /// Touches what the look-ups of these names will read, level by level for all of them: what one waits for the others
+    /// wait for too.
+    pub fn look_ahead<'n>(&self, view: &mut View, names: impl Iterator<Item = (&'n QueryName, Spot)>) {
+        const MOST: usize = 64;
+        let services = self.services.seen_by(view);
+        let mut found = [None; MOST];
+        let mut count = 0;
+        for ((name, spot), place) in names.zip(&mut found) {
+            count += 1;
+            if spot.hash != 0 {
+                *place = services.likely(spot.hash).map(|published| (name, spot, published));
+            }
+        }
+        let mut touched = 0;
+        for (_, _, published) in found[..count].iter().flatten() {
+            touched ^= published.touch();
+        }
+        for (name, spot, published) in found[..count].iter().flatten() {
+            touched ^= published.touch_below(self, name, *spot);
+        }
+        std::hint::black_box(touched);
     }
 
     #[inline]
@@ -283,14 +330,15 @@ impl Zone {
         &self,
         services: &Services,
         name: &QueryName,
+        spot: Spot,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        for (number, apex) in self.settings.apexes.iter().enumerate() {
-            if let Some(apex_at) = name.apex_at(apex) {
-                let site = Site { apex, apex_at, forward: apex, address: None, number: 2 + number };
-                return self.look_up_forward(services, site, owner(name, apex_at), qtype, see);
-            }
+        if let Some(number) = spot.apex.checked_sub(1) {
+            let (number, apex_at) = (number as usize, spot.apex_at as usize);
+            let apex = &self.settings.apexes[number];
+            let site = Site { apex, apex_at, forward: apex, address: None, number: 2 + number };
+            return self.look_up_forward((services, spot.hash), site, owner(name, apex_at), qtype, see);
         }
         let zones = self.reverse.load();
         match zones.find(name) {
@@ -306,7 +354,7 @@ impl Zone {
     #[inline]
     fn look_up_forward<R>(
         &self,
-        services: &Services,
+        (services, hash): (&Services, u64),
         site: Site<'_>,
         owner: Owner<'_>,
         qtype: u16,
@@ -324,7 +372,7 @@ impl Zone {
         // One call of `see`, so that it becomes a part of this function.
         see(match owner {
             Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Protocol(key, _) | Owner::Port(key, ..) => {
-                match services.get(self.hash(key.0), key.0) {
+                match services.get(hash, key.0) {
                     Some(published) => published.look_up(self, site, owner, qtype),
                     None => Lookup::NxDomain(site, None),
                 }
@@ -449,6 +497,26 @@ impl Published {
             },
             _ => absent(Some(Absence::Unlisted)),
         }
+    }
+
+    /// Reads a little of each part that every look-up reads.
+    #[inline]
+    fn touch(&self) -> u64 {
+        self.hash ^ u64::from(self.index.len() as u32) ^ self.records.touch()
+    }
+
+    /// The same one pointer further.
+    #[inline]
+    fn touch_below(&self, zone: &Zone, name: &QueryName, spot: Spot) -> u64 {
+        let below = match spot.apex_at.checked_sub(4) {
+            // One endpoint: where its number stands.
+            Some(label) if self.index.len() > 8 => {
+                let hash = zone.hash(name.label(label as usize));
+                self.index.find(hash, |_| true).map_or(0, |endpoint| self.records.touch_endpoint(*endpoint))
+            }
+            _ => self.records.touch_endpoint(0),
+        };
+        below ^ u64::from(self.key()[0])
     }
 
     /// The number of the endpoint with this label, also of one that is absent.

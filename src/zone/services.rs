@@ -65,6 +65,15 @@ impl Services {
         }
     }
 
+    /// The Service with this hash: nearly always the one that [`Self::get`] finds.
+    #[inline]
+    pub(super) fn likely(&self, hash: u64) -> Option<&Published> {
+        match self.branches.0[branch(hash, FIRST)].as_ref()?.0[branch(hash, SECOND)].as_ref()? {
+            Leaf::One(published) => Some(published),
+            Leaf::Several(table) => table.find(hash, |(other, _)| *other == hash).map(|(_, found)| &**found),
+        }
+    }
+
     /// All of them, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Published>> {
         let leaves = self.branches.0.iter().flatten().flat_map(|level| level.0.iter().flatten());
