@@ -578,7 +578,13 @@ impl ServiceRecords {
     /// Reads a little of what every look-up reads; the value means nothing.
     #[inline]
     pub fn touch(&self) -> u64 {
-        u64::from(self.exists()) ^ self.endpoints.v4.addresses.len() as u64 ^ self.expected.len() as u64
+        let Endpoints { names, v4, v6, served, .. } = &self.endpoints;
+        let set = match &self.front {
+            Front::Headless { service: Set { v4: Select::First(v4), v6: Select::First(v6), .. }, .. } => v4 ^ v6,
+            _ => 0,
+        };
+        let lengths = names.len() ^ v4.addresses.len() ^ v6.addresses.len() ^ self.expected.len();
+        u64::from(set ^ served) ^ lengths as u64
     }
 
     /// The same of what the pointers lead to, for an endpoint.
