@@ -71,8 +71,8 @@ impl Options {
 
     fn parse(arguments: &[String]) -> Result<Self> {
         let mut options = Self {
-            rounds: 5,
-            seconds: 2.0,
+            rounds: 9,
+            seconds: 0.5,
             only: Vec::new(),
             peers: Peer::ALL.to_vec(),
             echo: true,
