@@ -142,14 +142,18 @@ fn only_answers(kind: &str, count: usize) {
     let (responder, mut worker) = asked();
     let question = question(*KINDS.iter().find(|(what, ..)| what.starts_with(kind)).unwrap());
     let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
-    let (mut message, now) = ([0; 2048], Instant::now());
-    for number in 0..count {
-        if number % 32 == 0 {
-            worker.end_batch(now);
-            worker.begin_batch(now);
+    let (mut slots, now) = (vec![[0; 2048]; 32], Instant::now());
+    for _ in 0..count / slots.len() {
+        worker.begin_batch(now);
+        for slot in &mut slots {
+            slot[..question.len()].copy_from_slice(black_box(&question));
         }
-        message[..question.len()].copy_from_slice(black_box(&question));
-        black_box(responder.respond(&mut worker, peer, Transport::Udp, &mut message, question.len()));
+        responder.look_ahead(&mut worker, slots.iter().map(|slot| &slot[..question.len()]));
+        for (index, slot) in slots.iter_mut().enumerate() {
+            worker.turn_to(index);
+            black_box(responder.respond(&mut worker, peer, Transport::Udp, slot, question.len()));
+        }
+        worker.end_batch(now);
     }
 }
 
