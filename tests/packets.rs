@@ -189,6 +189,27 @@ fn mutants_at_the_engine() {
     }
 }
 
+/// What is read ahead of a message is of this message: also behind one that gets no response, and where what comes next
+/// comes alone.
+#[test]
+fn a_batch_is_answered_as_its_messages_are() {
+    let mut engines = [Engine::with(responder()), Engine::with(responder())];
+    let [together, alone] = &mut engines;
+    let (seeds, mut numbers) = (seeds(), Numbers(0xba7c4));
+    let mut unanswered_last = 0;
+    for _ in 0..common::scaled(100_000) {
+        let batch: Vec<_> = (0..numbers.below(65)).map(|_| mutate(&seeds, &mut numbers)).collect();
+        let responses = together.ask_together(&batch);
+        unanswered_last += u64::from(responses.last().is_some_and(Option::is_none));
+        for (packet, response) in batch.iter().zip(responses) {
+            assert_eq!(response, alone.ask(Transport::Udp, packet), "{packet:02x?}");
+        }
+        let single = mutate(&seeds, &mut numbers);
+        assert_eq!(together.ask(Transport::Udp, &single), alone.ask(Transport::Udp, &single), "{single:02x?}");
+    }
+    assert!(unanswered_last > 0);
+}
+
 #[test]
 fn mutants_at_real_sockets() {
     let metrics = Arc::new(Metrics::default());

@@ -79,8 +79,8 @@ pub struct Worker {
     at: usize,
     /// How many were read before their turn.
     ahead: usize,
-    /// This one was.
-    is_ahead: bool,
+    /// Which of these is that of the message that comes next.
+    next: Option<usize>,
     alias: QueryName,
     view: View,
     turn: u16,
@@ -98,7 +98,7 @@ impl Worker {
             reads: vec![Read::default()],
             at: 0,
             ahead: 0,
-            is_ahead: false,
+            next: None,
             alias: QueryName::default(),
             view: View::default(),
             turn: 0,
@@ -116,7 +116,7 @@ impl Worker {
     /// The next message is number `index` of those that [`Responder::look_ahead`] was shown.
     #[inline]
     pub fn turn_to(&mut self, index: usize) {
-        (self.at, self.is_ahead) = (index, index < self.ahead);
+        self.next = (index < self.ahead).then_some(index);
     }
 
     fn name(&self) -> &QueryName {
@@ -273,7 +273,7 @@ impl Responder {
         message: &mut [u8],
         length: usize,
     ) -> Reply {
-        let received = Received { peer: &peer, transport, length };
+        let received = Received { peer: &peer, transport, length, read: worker.next.take() };
         let made = guarded(message, |message| self.answer(worker, &received, message));
         let written = match made {
             Ok(Made::Response(written)) => written,
@@ -305,10 +305,10 @@ impl Responder {
             Admission::Refused => false,
             Admission::Dropped => return drop(worker, Event::DroppedNotAllowed),
         };
-        if !std::mem::take(&mut worker.is_ahead) {
-            worker.at = 0;
+        worker.at = received.read.unwrap_or_else(|| {
             worker.reads[0].read(&message[..length], &self.zone);
-        }
+            0
+        });
         match worker.reads[worker.at].query {
             Ok(query) if allowed => {
                 let made = self.resolve(worker, received, message, query);
@@ -750,6 +750,8 @@ struct Received<'r> {
     transport: Transport,
     /// In octets.
     length: usize,
+    /// Which of the worker's reads is this message's, if it was read before its turn.
+    read: Option<usize>,
 }
 
 /// What became of a message.

@@ -140,7 +140,7 @@ impl Pending {
         own: Own,
         marks: Marks,
     ) -> Box<Self> {
-        let Received { peer, transport, length } = received;
+        let Received { peer, transport, length, .. } = received;
         let peer = *peer;
         Box::new(Self { peer, transport, name, query, begun: begun.into(), own, length, marks })
     }

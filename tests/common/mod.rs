@@ -123,6 +123,16 @@ impl Engine {
         buffer.truncate(length);
         Some(buffer)
     }
+
+    /// The responses to datagrams that came in together.
+    pub fn ask_together(&mut self, messages: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
+        self.responder.look_ahead(&mut self.worker, messages.iter().map(Vec::as_slice));
+        let turn = |(index, message): (usize, &Vec<u8>)| {
+            self.worker.turn_to(index);
+            self.ask(Transport::Udp, message)
+        };
+        messages.iter().enumerate().map(turn).collect()
+    }
 }
 
 pub fn scenarios_folder() -> PathBuf {
