@@ -54,7 +54,7 @@ run builds for a quarter of an hour; the measurement itself takes less than 25 m
 
 | option | what it does |
 |---|---|
-| `--rounds N` | how often each server has its turn (9) |
+| `--rounds N` | how often each workload is measured of each server (9) |
 | `--seconds S` | how long a turn is (0.5) |
 | `--only W1,W8` | only these parts: `W1` to `W10`, `latency`, `workers`, `sizes`, `publish` |
 | `--servers echo,headless-dns` | only these: `echo`, `headless-dns`, `nsd`, `knot`, `bind`, `coredns`, `coredns-cache`, `hickory` |
@@ -83,11 +83,12 @@ addresses of SRV targets (W3), and NSD and Knot leave a truncated answer empty (
   fuller batches than a fast one, and looks better than it is.)
 * **Ratio** is the echo's CPU time over the server's: 1.00 is the limit. The echo's replies are as long as ours are on
   average.
-* Each turn of a server follows one of the echo, and the ratio is the median of those of such pairs: a machine that is
-  shared has fast seconds and slow ones. Other figures are medians over the rounds.
-* **Latency** is measured in an open loop, with the generator on CPU 1: from the time at which a query was due, at 50,000 per second.
-* A sample of the answers is compared with our zone's records: the first 1,000 and each 64th. A wrong one of ours ends
-  the run, and one of another server is a note below.
+* In each round a server and the echo take ten short turns each, one after the other, and the ratio is of these: a
+  machine that is shared has fast seconds and slow ones. All figures are medians over the rounds.
+* **Latency** is measured in an open loop, with the generator on CPU 1: from the time at which a query was due, at
+  50,000 per second.
+* A sample of the answers is compared with our zone's records: in each turn the first 100 and each 64th. A wrong one of
+  ours ends the run, and one of another server is a note below.
 
 ";
 

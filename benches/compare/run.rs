@@ -78,7 +78,11 @@ struct Run<'o> {
     runtime: Runtime,
 }
 
+/// So many times a server and the echo take turns in a round: in slices of it.
+const TIMES: u32 = 10;
+
 /// One thing to measure.
+#[derive(Clone, Copy)]
 struct Turn<'a> {
     group: &'a str,
     item: &'a str,
@@ -159,24 +163,33 @@ impl Run<'_> {
             }
             _ => None,
         };
+        // A machine that is shared has fast seconds and slow ones: the echo goes in turn with each server, in short
+        // slices. Connections are opened once in a round.
+        let slices = if matches!(turn.over, Over::Udp { .. }) { TIMES } else { 1 };
+        let slice = Turn { seconds: turn.seconds / f64::from(slices), ..*turn };
         for round in 1..=rounds {
             for server in servers {
-                // Right before it: a machine that is shared has fast seconds and slow ones.
-                let limit = echo.as_ref().map(|echo| self.one(round, echo, turn)).transpose()?;
-                before(server);
-                let figures = self.one(round, server, turn)?;
-                if let Some(limit) = limit {
+                let (mut limit, mut figures) = (Figures::default(), Figures::default());
+                for _ in 0..slices {
+                    if let Some(echo) = &echo {
+                        limit.add(self.load(echo, &slice)?);
+                    }
+                    before(server);
+                    figures.add(self.load(server, &slice)?);
+                }
+                if let Some(echo) = &echo {
+                    self.report(round, turn, echo, &limit);
                     let ratio = format!("{:.4}", limit.cpu_ns_per_query / figures.cpu_ns_per_query);
                     self.sheet.add(turn.group, turn.item, server.name, "ratio", &ratio);
                 }
+                self.report(round, turn, server, &figures);
             }
         }
         Ok(())
     }
 
-    fn one(&mut self, round: usize, server: &Running, turn: &Turn<'_>) -> Result<Figures> {
-        let figures = self.load(server, turn)?;
-        self.record(turn, server, &figures);
+    fn report(&mut self, round: usize, turn: &Turn<'_>, server: &Running, figures: &Figures) {
+        self.record(turn, server, figures);
         println!(
             "{} {} round {round}: {} {:.3} CPU-us per query, {:.0} per second",
             turn.group,
@@ -185,7 +198,6 @@ impl Run<'_> {
             figures.cpu_ns_per_query / 1e3,
             figures.answered as f64 / figures.seconds
         );
-        Ok(figures)
     }
 
     fn load(&mut self, server: &Running, turn: &Turn<'_>) -> Result<Figures> {

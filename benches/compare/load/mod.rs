@@ -2,7 +2,7 @@
 //! what came, how soon, how right, and at what CPU time of the server.
 //!
 //! One thread, which should have a CPU for itself: it has to cost less than any server. Nothing is allocated per
-//! query, and a sample of the answers is checked: the first 1,000 and every 64th. Not here: which questions, and which
+//! query, and a sample of the answers is checked: the first 100 and every 64th. Not here: which questions, and which
 //! servers. Read next: [`run`], `udp.rs`; `flight.rs` (which query an answer belongs to), `check.rs`.
 
 mod check;
@@ -123,14 +123,50 @@ pub(crate) struct Figures {
     pub(crate) connections: u64,
 }
 
+impl Figures {
+    /// Takes in those of another run: they are then those of both.
+    pub(crate) fn add(&mut self, other: Self) {
+        let sum = |ours: f64, theirs: f64| self.answered as f64 * ours + other.answered as f64 * theirs;
+        let answered = self.answered + other.answered;
+        let each = |sum: f64| if answered == 0 { 0.0 } else { sum / answered as f64 };
+        self.cpu_ns_per_query = each(sum(self.cpu_ns_per_query, other.cpu_ns_per_query));
+        self.batches = each(sum(self.batches, other.batches));
+        self.answered = answered;
+        self.seconds += other.seconds;
+        self.latency.add(&other.latency);
+        self.behind.add(&other.behind);
+        for (ours, theirs) in [
+            (&mut self.sent, other.sent),
+            (&mut self.lost, other.lost),
+            (&mut self.late, other.late),
+            (&mut self.unsent, other.unsent),
+            (&mut self.octets, other.octets),
+            (&mut self.records, other.records),
+            (&mut self.noerror, other.noerror),
+            (&mut self.nxdomain, other.nxdomain),
+            (&mut self.other, other.other),
+            (&mut self.truncated, other.truncated),
+            (&mut self.checked, other.checked),
+            (&mut self.mistakes, other.mistakes),
+            (&mut self.connections, other.connections),
+        ] {
+            *ours += theirs;
+        }
+        self.wrong.extend(other.wrong);
+        self.wrong.truncate(WRONG);
+    }
+}
+
 /// After how long a query over UDP is lost, in nanoseconds.
 const UDP_PATIENCE: u64 = 1_000_000_000;
 /// And over TCP: a server that is slow has not lost it.
 const TCP_PATIENCE: u64 = 5_000_000_000;
 /// How often what is lost is looked for.
 const LOOK: u64 = 10_000_000;
-const ALL_CHECKED: u64 = 1000;
+const ALL_CHECKED: u64 = 100;
 const CHECKED_EACH: u64 = 64;
+/// So many mistakes are told in words.
+const WRONG: usize = 10;
 
 /// Asks, and returns when all is answered or lost. Fails where nothing can be asked: nobody listens, a process of
 /// `server` has ended.
@@ -238,7 +274,7 @@ impl<'a> Tally<'a> {
 
     fn mistake(&mut self, sentence: String) {
         self.figures.mistakes += 1;
-        if self.figures.wrong.len() < 10 {
+        if self.figures.wrong.len() < WRONG {
             self.figures.wrong.push(sentence);
         }
     }
