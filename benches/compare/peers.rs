@@ -150,11 +150,24 @@ fn locked(package: &str) -> Result<String, String> {
 fn release() -> Result<PathBuf> {
     println!("building the release binary, which takes minutes; --server PATH names one that is built already");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo).args(["build", "--release", "--locked"]).current_dir(root).status()?;
+    let status = cargo().args(["build", "--release", "--locked"]).status()?;
     ensure!(status.success(), "cargo build --release: {status}");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     Ok(target.join("release/headless-dns"))
+}
+
+/// Cargo in this package. What the one that runs us has said of the package in the environment would make it build
+/// much of what is built already once more.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// Runs a script of the tree, with its errors on ours, and gives the last line that it wrote.

@@ -6,7 +6,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use crate::Options;
 use crate::cluster::{Cluster, SERVICES, SLICES};
 use crate::fake::Fake;
 use crate::load::{Figures, Load, Over, Pace, Question, run as load};
-use crate::peers::{ONE, OURS, Peer, Running, Seat, Site, Tools};
+use crate::peers::{ONE, OURS, Peer, Running, Seat, Site, Tools, cargo};
 use crate::sheet::Sheet;
 use crate::workload::{self, Asked, Zones, mix, moving, ordinals, outcomes};
 
@@ -467,12 +466,10 @@ impl Run<'_> {
         if !self.options.wants("publish") {
             return Ok(());
         }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         println!("cargo bench --bench engine -- publications");
-        let mut command = Command::new(cargo);
-        command.args(["bench", "--locked", "--bench", "engine", "--", "publications"]).current_dir(root);
-        let output = command.stderr(std::process::Stdio::inherit()).output()?;
+        let mut engine = cargo();
+        engine.args(["bench", "--locked", "--bench", "engine", "--", "publications"]);
+        let output = engine.stderr(std::process::Stdio::inherit()).output()?;
         ensure!(output.status.success(), "cargo bench --bench engine: {}", output.status);
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             if let [size, "endpoints", us] = line.split_whitespace().collect::<Vec<_>>()[..] {
