@@ -83,8 +83,8 @@ addresses of SRV targets (W3), and NSD and Knot leave a truncated answer empty (
   fuller batches than a fast one, and looks better than it is.)
 * **Ratio** is the echo's CPU time over the server's: 1.00 is the limit. The echo's replies are as long as ours are on
   average.
-* In each round a server and the echo take ten short turns each, one after the other, and the ratio is of these: a
-  machine that is shared has fast seconds and slow ones. All figures are medians over the rounds.
+* In each round a server and the echo take turns, ours in ten short ones, and the ratio is of these: a machine that is
+  shared has fast seconds and slow ones. All figures are medians over the rounds.
 * **Latency** is measured in an open loop, with the generator on CPU 1: from the time at which a query was due, at
   50,000 per second.
 * A sample of the answers is compared with our zone's records: in each turn the first 100 and each 64th. A wrong one of
