@@ -25,9 +25,10 @@
 //!
 //! [`serve`] reads a datagram or a framed message and calls [`answer::Responder::respond`]: [`wire`] says whether it is
 //! a query and reads the question, [`zone::Zone::look_up`] finds the Service by its two labels and, inside its records,
-//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. What others
-//! have to answer waits in [`serve::forward`], where nobody waits for it. Where there is no answer, [`explain::Asker`] may
-//! say why: it looks at the cluster, and never waits for who changes it.
+//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. Datagrams that
+//! come together are all read first, and what their answers will need is touched ([`answer::Responder::look_ahead`]), so
+//! that they wait for memory together. What others have to answer waits in [`serve::forward`], where nobody waits for it.
+//! Where there is no answer, [`explain::Asker`] may say why: it looks at the cluster, and never waits for who changes it.
 //!
 //! # Invariants
 //!
@@ -38,8 +39,8 @@
 //!    [`answer`], [`explain`], [`status`]) hold no `async`, no clock, no socket, no file and no logging. They do not
 //!    fail: they return a value and a list of what was skipped.
 //! 3. The index, its maps and their locks are in [`zone`] only, and no guard leaves it. Services are read without a lock.
-//!    One thread publishes. The cluster has one
-//!    lock and one writer, which holds it for an object at a time; who answers tries it, and never waits.
+//!    One thread publishes. The cluster has one lock and one writer, which holds it for an object at a time; who answers
+//!    tries it, and never waits.
 //! 4. One answer shows one state of a Service, and of a PTR RRset. Across Services there is no common instant: a chased
 //!    CNAME can show an older Service behind a newer one.
 //! 5. A bad object makes a report and no record; it never stops anything.
