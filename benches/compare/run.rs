@@ -101,7 +101,8 @@ impl Run<'_> {
         );
         say("cpu", line_of("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()));
         say("cpus", std::thread::available_parallelism()?.to_string());
-        say("kernel", std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        say("kernel", kernel.trim().split('-').next().unwrap_or_default().to_owned());
         say("load", std::fs::read_to_string("/proc/loadavg").unwrap_or_default());
         say("rounds", self.options.rounds.to_string());
         say("seconds", self.options.seconds.to_string());
