@@ -98,9 +98,9 @@ families! {
         "Time from the receipt of a query to the sending of its response, in seconds. What came together is answered \
          together, and each query counts with the time of all: the clock is read twice for up to 64 queries";
     REQUEST_SIZE: Histogram(SIZES), CoreDns, "coredns_dns_request_size_bytes" ["server" "zone" "view" "proto"],
-        "Size of the query, in octets, without the two of its length over TCP";
+        "Size of the query, in octets, without the two of its length over streams";
     RESPONSE_SIZE: Histogram(SIZES), CoreDns, "coredns_dns_response_size_bytes" ["server" "zone" "view" "proto"],
-        "Size of the response, in octets, without the two of its length over TCP";
+        "Size of the response, in octets, without the two of its length over streams";
     DO_REQUESTS: Counter, CoreDns, "coredns_dns_do_requests_total" ["server" "zone" "view"],
         "Queries with the DO bit set";
     PROGRAMMING: Histogram(PROGRAMMING_TIMES), CoreDnsKubernetes,
@@ -168,8 +168,8 @@ families! {
     SOCKET_ERRORS: Counter, Own, "headless_dns_socket_errors_total" ["call"],
         "Calls to receive, send or accept that failed";
     TRUNCATED: Counter, Own, "headless_dns_truncated_responses_total" ["proto"],
-        "Responses with TC set: over UDP the client asks again over TCP; over TCP it has a part of an RRset over 65,535 \
-         octets";
+        "Responses with TC set: over UDP the client asks again over TCP; over the others it has a part of an RRset over \
+         65,535 octets";
     TCP_CONNECTIONS: Gauge, Own, "headless_dns_tcp_connections" [],
         "TCP connections that are open";
     TCP_ACCEPTED: Counter, Own, "headless_dns_tcp_accepted_total" [],
