@@ -177,6 +177,9 @@ families! {
     TCP_CUT: Counter, Own, "headless_dns_tcp_cut_total" ["reason"],
         "TCP connections that the server closed: over_limit (too many: a new one, or the longest idle in its place), \
          idle, slow (in sending a query or taking responses)";
+    HANDSHAKE_FAILURES: Counter, Own, "headless_dns_handshake_failures_total" ["proto" "reason"],
+        "TLS and QUIC connections that did not come about, by why: closed (the client went away), certificate (it does not \
+         trust ours), no_tls (it speaks something else), refused (nothing in common, or another error), late";
     CAUSES_TOLD: Counter, Own, "headless_dns_causes_told_total" ["finding"],
         "Causes that clients were told, by the token that is told (tests/causes.md)";
     CAUSES_NOT_LOOKED_FOR: Counter, Own, "headless_dns_causes_not_looked_for_total" [],

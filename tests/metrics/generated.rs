@@ -196,6 +196,14 @@ const ROWS: &[(&str, &[Panel])] = &[
                 ],
             ),
             (
+                "Handshakes that failed",
+                "ops",
+                &[(
+                    "sum by (proto, reason) (rate(headless_dns_handshake_failures_total{$i}[$r]))",
+                    "{{proto}} {{reason}}",
+                )],
+            ),
+            (
                 "Query log lines not written",
                 "ops",
                 &[("sum(rate(headless_dns_query_log_dropped_total{$i}[$r]))", "dropped")],
