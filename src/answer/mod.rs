@@ -187,10 +187,10 @@ impl Default for Read {
 }
 
 impl Read {
-    /// Of a message that passed the gate.
+    /// Of a message that passed the gate, and came encrypted or not.
     #[inline]
-    fn read(&mut self, message: &[u8], zone: &Zone) {
-        self.query = wire::read(message, &mut self.name);
+    fn read(&mut self, message: &[u8], zone: &Zone, encrypted: bool) {
+        self.query = wire::read(message, &mut self.name, encrypted);
         if self.query.is_ok() {
             self.spot = zone.spot(&self.name);
         }
@@ -265,8 +265,9 @@ impl Responder {
         Self { outside: Some(outside), ..self }
     }
 
-    /// Reads all messages of a batch, and has the memory that their answers will need fetched together: one by one each
-    /// answer would wait for its own. Then each has its turn: [`Worker::turn_to`] and [`Self::respond`]. It decides nothing.
+    /// Reads all messages of a batch of datagrams, and has the memory that their answers will need fetched together: one
+    /// by one each answer would wait for its own. Then each has its turn: [`Worker::turn_to`] and [`Self::respond`]. It
+    /// decides nothing.
     ///
     /// Never panics: after a panic inside each message is read in its turn, where it costs one.
     pub fn look_ahead<'m>(&self, worker: &mut Worker, messages: impl ExactSizeIterator<Item = &'m [u8]>) {
@@ -283,7 +284,7 @@ impl Responder {
         }
         for (message, read) in messages.zip(&mut worker.reads) {
             match wire::gate(message) {
-                Ok(()) => read.read(message, &self.zone),
+                Ok(()) => read.read(message, &self.zone, false),
                 Err(_) => read.spot = Spot::default(),
             }
         }
@@ -320,7 +321,7 @@ impl Responder {
     }
 
     fn answer(&self, worker: &mut Worker, received: &Received<'_>, message: &mut [u8]) -> Made {
-        let Received { peer, length, .. } = *received;
+        let Received { peer, transport, length, .. } = *received;
         let drop = |worker: &Worker, event| {
             worker.counters.count(event);
             Made::Nothing
@@ -337,7 +338,7 @@ impl Responder {
             Admission::Dropped => return drop(worker, Event::DroppedNotAllowed),
         };
         worker.at = received.read.unwrap_or_else(|| {
-            worker.reads[0].read(&message[..length], &self.zone);
+            worker.reads[0].read(&message[..length], &self.zone, transport.is_encrypted());
             0
         });
         match worker.reads[worker.at].query {
