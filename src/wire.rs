@@ -42,9 +42,14 @@ const CLASS_IN: u16 = 1;
 /// A pointer to the question's name, right behind the header (RFC 1035 section 4.1.4).
 pub const QUESTION: u16 = 0xc000 | HEADER as u16;
 const OPT_LENGTH: usize = 11;
-/// Option codes (RFC 5001 section 2.3, RFC 8914 section 2).
+/// Option codes (RFC 5001 section 2.3, RFC 7830 section 3, RFC 8914 section 2).
 const NSID: u16 = 3;
+const PADDING: u16 = 12;
 const EXTENDED_ERROR: u16 = 15;
+/// The code of the option edns-tcp-keepalive (RFC 7828 section 3.1). It is ignored, but by QUIC, which forbids it.
+pub const TCP_KEEPALIVE: u16 = 11;
+/// A padded response is so many octets long, or a multiple (RFC 8467 section 4.1).
+pub const PADDING_BLOCK: usize = 468;
 
 /// A query that deserves an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub struct Edns {
     pub dnssec_ok: bool,
     /// The requestor wants to know which server answers (RFC 5001 section 2.1, which has what it sent with it ignored).
     pub asks_nsid: bool,
+    /// The response is to be padded, as the query was (RFC 7830 section 4).
+    pub padded: bool,
     version: u8,
 }
 
@@ -104,13 +111,14 @@ pub fn gate(message: &[u8]) -> Result<(), Event> {
     }
 }
 
-/// Steps 6 to 10 but for zones: reads a message that passed [`gate`]; the question's name goes into `name`.
+/// Steps 6 to 10 but for zones: reads a message that passed [`gate`]; the question's name goes into `name`. Padding has a
+/// sense only where the message came `encrypted` (RFC 7830 section 6), and is ignored elsewhere.
 ///
 /// # Errors
 ///
 /// The response that it deserves instead of an answer.
 #[inline]
-pub fn read(message: &[u8], name: &mut QueryName) -> Result<Query, Refusal> {
+pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Query, Refusal> {
     let formerr = Refusal::header_only(rcode::FORMERR);
     let (header, body) = message.split_first_chunk::<HEADER>().ok_or(formerr)?;
     // 6.
@@ -136,11 +144,11 @@ pub fn read(message: &[u8], name: &mut QueryName) -> Result<Query, Refusal> {
     let edns = match (authorities, additionals) {
         (0, 0) if behind.is_empty() => None,
         (0, 0) => return Err(formerr),
-        (0, 1) => match read_opt(behind) {
+        (0, 1) => match read_opt(behind, encrypted) {
             Some(edns) => Some(edns),
-            None => read_unusual(message, question_end, false)?,
+            None => read_unusual(message, question_end, false, encrypted)?,
         },
-        _ => read_unusual(message, question_end, authorities > 0)?,
+        _ => read_unusual(message, question_end, authorities > 0, encrypted)?,
     };
     // 10.
     if edns.is_some_and(|edns| edns.version > 0) {
@@ -154,27 +162,63 @@ pub fn read(message: &[u8], name: &mut QueryName) -> Result<Query, Refusal> {
 
 /// An OPT record with the root as owner that ends where the message does (RFC 6891 section 6.1.2).
 #[inline]
-fn read_opt(record: &[u8]) -> Option<Edns> {
-    let &[0, 0, 41, size_high, size_low, _rcode, version, flags, _, length_high, length_low, ref options @ ..] = record
-    else {
-        return None;
-    };
-    let (mut rest, mut asks_nsid) = (options, false);
-    if rest.len() != usize::from(u16::from_be_bytes([length_high, length_low])) {
-        return None;
-    }
-    while !rest.is_empty() {
-        let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
-        asks_nsid |= rest[..2] == NSID.to_be_bytes();
-        rest = rest.get(4 + length..)?;
+fn read_opt(record: &[u8], encrypted: bool) -> Option<Edns> {
+    let (&[_, _, _, size_high, size_low, _rcode, version, flags, ..], mut options) = split_opt(record)?;
+    let (mut asks_nsid, mut padded) = (false, false);
+    while !options.is_empty() {
+        let (code, rest) = split_option(options)?;
+        asks_nsid |= code == NSID;
+        padded |= code == PADDING && encrypted;
+        options = rest;
     }
     let size = u16::from_be_bytes([size_high, size_low]);
-    Some(Edns { size, dnssec_ok: flags & 0x80 != 0, asks_nsid, version })
+    Some(Edns { size, dnssec_ok: flags & 0x80 != 0, asks_nsid, padded, version })
+}
+
+/// What is fixed of such a record, and its options.
+#[inline]
+fn split_opt(record: &[u8]) -> Option<(&[u8; OPT_LENGTH], &[u8])> {
+    let (fixed, options) = record.split_first_chunk::<OPT_LENGTH>()?;
+    let length = u16::from_be_bytes([fixed[9], fixed[10]]);
+    (fixed[..3] == [0, 0, rtype::OPT as u8] && options.len() == usize::from(length)).then_some((fixed, options))
+}
+
+/// The code of the first option, and what stands behind that option.
+#[inline]
+fn split_option(options: &[u8]) -> Option<(u16, &[u8])> {
+    let (&[code_high, code_low, length_high, length_low], rest) = options.split_first_chunk()?;
+    let length = usize::from(u16::from_be_bytes([length_high, length_low]));
+    Some((u16::from_be_bytes([code_high, code_low]), rest.get(length..)?))
+}
+
+/// Whether the query in `message` has an EDNS option with this code.
+pub fn has_option(message: &[u8], code: u16) -> bool {
+    let body = message.get(HEADER..).unwrap_or_default();
+    let behind = QueryName::default().read(body).and_then(|length| body.get(length + 4..)).unwrap_or_default();
+    if let Some((_, mut options)) = split_opt(behind) {
+        while let Some((found, rest)) = split_option(options) {
+            if found == code {
+                return true;
+            }
+            options = rest;
+        }
+        return false;
+    }
+    !behind.is_empty()
+        && Message::from_vec(message)
+            .ok()
+            .and_then(|parsed| parsed.edns)
+            .is_some_and(|edns| edns.option(code.into()).is_some())
 }
 
 /// Reads what is behind the question of a message with more than an OPT there.
 #[cold]
-fn read_unusual(message: &[u8], question_end: usize, authority: bool) -> Result<Option<Edns>, Refusal> {
+fn read_unusual(
+    message: &[u8],
+    question_end: usize,
+    authority: bool,
+    encrypted: bool,
+) -> Result<Option<Edns>, Refusal> {
     let formerr = Refusal::header_only(rcode::FORMERR);
     let mut decoder = BinDecoder::new(message);
     let parsed = Message::read(&mut decoder).map_err(|_| formerr)?;
@@ -182,6 +226,7 @@ fn read_unusual(message: &[u8], question_end: usize, authority: bool) -> Result<
         size: edns.max_payload(),
         dnssec_ok: edns.flags().dnssec_ok,
         asks_nsid: edns.option(EdnsCode::NSID).is_some(),
+        padded: encrypted && edns.option(EdnsCode::Padding).is_some(),
         version: edns.version(),
     });
     let opt_first = message[question_end..].starts_with(&[0, 0, rtype::OPT as u8]);
@@ -379,7 +424,7 @@ impl<'m> Writer<'m> {
             let [size_high, size_low] = (MAX_UDP as u16).to_be_bytes();
             let flags = u8::from(edns.dnssec_ok) << 7;
             self.put([0, 0, rtype::OPT as u8, size_high, size_low, (rcode >> 4) as u8, 0, flags, 0, 0, 0]);
-            if edns.asks_nsid || remarks.error.is_some() {
+            if edns.asks_nsid || edns.padded || remarks.error.is_some() {
                 self.options(edns, remarks, length_at);
             }
             self.counts[Section::Additional as usize] += 1;
@@ -402,8 +447,25 @@ impl<'m> Writer<'m> {
         if let Some((code, text)) = remarks.error {
             self.option(EXTENDED_ERROR, &[&code.to_be_bytes(), text.as_bytes()]);
         }
+        if edns.padded {
+            self.pad();
+        }
         let length = (self.at - length_at - 2) as u16;
         self.message[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// RFC 8467 section 4.1: up to a whole number of blocks, or where there is no room for that, as far as there is. It
+    /// takes room from nothing else, and is the last of all.
+    fn pad(&mut self) {
+        // What a client says that it can receive is about datagrams (RFC 6891 section 6.2.3), and none is padded.
+        let most = self.message.len().min(MAX_TCP);
+        let data = self.at + 4;
+        let end = data.next_multiple_of(PADDING_BLOCK).min(most);
+        let Some(length) = end.checked_sub(data) else { return };
+        self.put(PADDING.to_be_bytes());
+        self.put((length as u16).to_be_bytes());
+        self.message[data..end].fill(0);
+        self.at = end;
     }
 
     /// RFC 8914 section 3: an option that does not fit is left out, and never sets TC.

@@ -92,7 +92,7 @@ fn a_plain_query_allocates_nothing() {
         let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
         let mut worker = Worker::new(Metrics::new(&zones).worker());
         let mut message = vec![0; 65_535];
-        for transport in [Transport::Udp, Transport::Tcp] {
+        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
             for (name, qtype, rcode) in PLAIN {
                 for edns in [None, Some(1232)] {
                     let query = query(7, &wire(name), *qtype, edns);

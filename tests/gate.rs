@@ -77,7 +77,7 @@ impl Gate {
     }
 
     fn check(&self, what: &str, packet: &[u8], from: &str, expected: Gets) {
-        for transport in [Transport::Udp, Transport::Tcp] {
+        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic] {
             let (response, moved) = self.ask(packet, from, transport);
             let gets = match &response {
                 None => Nothing(moved[0]),

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cluster::Resource;
 use crate::config::AskedName;
 use crate::explain::{self, Asker, Checked, Known, Seen};
-use crate::metrics::{Event, Metrics};
+use crate::metrics::{Event, Metrics, Proto};
 use crate::names::WireName;
 use crate::show::explained::Explained;
 use crate::show::explaining::{self, Sought};
@@ -134,7 +134,7 @@ impl Shown {
 
     /// Queries since the beginning.
     pub(super) fn queries(&self) -> u64 {
-        [Event::UdpReceived, Event::TcpReceived].map(|event| self.view.metrics.total(event)).iter().sum()
+        Proto::ALL.map(|proto| self.view.metrics.total(Event::received(proto))).iter().sum()
     }
 
     /// What is to be said of a name. Blocks for as long as a search takes.

@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use crate::explain::{Absence, Asker, Busy, Finding};
-use crate::metrics::{Answered, Answers, CountedZone, Counters, Event};
+use crate::metrics::{Answered, Answers, CountedZone, Counters, Event, Proto};
 use crate::names::reverse::is_reverse;
 use crate::names::why::subject;
 use crate::names::{MAX_CHAIN, QueryName, WireName};
@@ -35,13 +35,44 @@ use why::{Budget, Explainer, Open};
 
 pub use outside::{Failure, ForeignRecord, Outside, Pending, Said};
 
-/// How a message came, and so how large a response may be.
+/// How a message came, and so how large a response may be, and whether it can be padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A datagram: at most 1232 octets back.
     Udp,
-    /// A stream: at most 65,535 octets back.
+    /// A stream, as all that follow: at most 65,535 octets back.
     Tcp,
+    /// TLS (RFC 7858).
+    Tls,
+    /// HTTPS (RFC 8484).
+    Https,
+    /// QUIC (RFC 9250).
+    Quic,
+}
+
+impl Transport {
+    /// Whether a response has to fit into a datagram.
+    #[inline]
+    pub fn is_datagram(self) -> bool {
+        self == Self::Udp
+    }
+
+    /// Whether others on the way see no more than how long a message is.
+    #[inline]
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::Https | Self::Quic)
+    }
+
+    /// What its messages are counted under.
+    pub fn proto(self) -> Proto {
+        match self {
+            Self::Udp => Proto::Udp,
+            Self::Tcp => Proto::Tcp,
+            Self::Tls => Proto::Tls,
+            Self::Https => Proto::Https,
+            Self::Quic => Proto::Quic,
+        }
+    }
 }
 
 /// Where a message came from, and which of our addresses it came to.
@@ -156,10 +187,10 @@ impl Default for Read {
 }
 
 impl Read {
-    /// Of a message that passed the gate.
+    /// Of a message that passed the gate, and came encrypted or not.
     #[inline]
-    fn read(&mut self, message: &[u8], zone: &Zone) {
-        self.query = wire::read(message, &mut self.name);
+    fn read(&mut self, message: &[u8], zone: &Zone, encrypted: bool) {
+        self.query = wire::read(message, &mut self.name, encrypted);
         if self.query.is_ok() {
             self.spot = zone.spot(&self.name);
         }
@@ -234,8 +265,9 @@ impl Responder {
         Self { outside: Some(outside), ..self }
     }
 
-    /// Reads all messages of a batch, and has the memory that their answers will need fetched together: one by one each
-    /// answer would wait for its own. Then each has its turn: [`Worker::turn_to`] and [`Self::respond`]. It decides nothing.
+    /// Reads all messages of a batch of datagrams, and has the memory that their answers will need fetched together: one
+    /// by one each answer would wait for its own. Then each has its turn: [`Worker::turn_to`] and [`Self::respond`]. It
+    /// decides nothing.
     ///
     /// Never panics: after a panic inside each message is read in its turn, where it costs one.
     pub fn look_ahead<'m>(&self, worker: &mut Worker, messages: impl ExactSizeIterator<Item = &'m [u8]>) {
@@ -252,7 +284,7 @@ impl Responder {
         }
         for (message, read) in messages.zip(&mut worker.reads) {
             match wire::gate(message) {
-                Ok(()) => read.read(message, &self.zone),
+                Ok(()) => read.read(message, &self.zone, false),
                 Err(_) => read.spot = Spot::default(),
             }
         }
@@ -264,7 +296,7 @@ impl Responder {
     /// Reads the query in `message[..length]` and writes the response over it, from the start of `message`.
     ///
     /// Never panics: a panic inside is caught and answered with SERVFAIL. `message` is at least 1232 octets long for
-    /// UDP (the whole slot of the datagram), 65,535 for TCP. A response that is pending is not counted.
+    /// UDP (the whole slot of the datagram), 65,535 for the others. A response that is pending is not counted.
     pub fn respond(
         &self,
         worker: &mut Worker,
@@ -289,7 +321,7 @@ impl Responder {
     }
 
     fn answer(&self, worker: &mut Worker, received: &Received<'_>, message: &mut [u8]) -> Made {
-        let Received { peer, length, .. } = *received;
+        let Received { peer, transport, length, .. } = *received;
         let drop = |worker: &Worker, event| {
             worker.counters.count(event);
             Made::Nothing
@@ -306,7 +338,7 @@ impl Responder {
             Admission::Dropped => return drop(worker, Event::DroppedNotAllowed),
         };
         worker.at = received.read.unwrap_or_else(|| {
-            worker.reads[0].read(&message[..length], &self.zone);
+            worker.reads[0].read(&message[..length], &self.zone, transport.is_encrypted());
             0
         });
         match worker.reads[worker.at].query {
@@ -680,7 +712,7 @@ fn guarded<T>(message: &mut [u8], answer: impl FnOnce(&mut [u8]) -> T) -> Result
 /// How long the response may become, in octets.
 #[inline]
 fn limit(transport: Transport, query: Query) -> usize {
-    if transport == Transport::Udp { wire::udp_limit(query.edns) } else { MAX_TCP }
+    if transport.is_datagram() { wire::udp_limit(query.edns) } else { MAX_TCP }
 }
 
 /// What becomes of a client's messages.
@@ -713,7 +745,7 @@ pub fn count_response(
 ) {
     answers.count(answered);
     if message[2] & 0x02 != 0 {
-        counters.count(if transport == Transport::Udp { Event::TruncatedUdp } else { Event::TruncatedTcp });
+        counters.count(Event::truncated(transport.proto()));
     }
 }
 

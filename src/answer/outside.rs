@@ -192,7 +192,7 @@ impl Pending {
     }
 
     fn resume<'m>(&self, message: &'m mut [u8]) -> Writer<'m> {
-        let limit = if self.transport == Transport::Udp { wire::udp_limit(self.query.edns) } else { MAX_TCP };
+        let limit = if self.transport.is_datagram() { wire::udp_limit(self.query.edns) } else { MAX_TCP };
         message[..self.begun.len()].copy_from_slice(&self.begun);
         let answers = if let Own::Alias { answers, .. } = self.own { answers } else { 0 };
         Writer::resume(message, self.begun.len(), answers, limit, self.query.edns.is_some())

@@ -115,14 +115,32 @@ pub enum Proto {
     Udp,
     /// Streams.
     Tcp,
+    /// Streams inside TLS.
+    Tls,
+    /// Requests of HTTP, inside TLS.
+    Https,
+    /// Streams of QUIC.
+    Quic,
 }
 
 impl Proto {
-    pub(super) fn word(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
+
+    /// Its name in labels and logs.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Https => "https",
+            Self::Quic => "quic",
         }
+    }
+
+    /// What CoreDNS calls who listens for it.
+    fn scheme(self) -> &'static str {
+        if matches!(self, Self::Udp | Self::Tcp) { "dns" } else { self.label() }
     }
 }
 
@@ -136,9 +154,11 @@ pub(super) struct Place {
 impl Place {
     /// As CoreDNS writes it: without the address where it listens on all.
     fn server(&self) -> String {
-        match self.address {
-            address if address.ip().is_unspecified() => format!("dns://:{}", address.port()),
-            address => format!("dns://{address}"),
+        let (scheme, address) = (self.proto.scheme(), self.address);
+        if address.ip().is_unspecified() {
+            format!("{scheme}://:{}", address.port())
+        } else {
+            format!("{scheme}://{address}")
         }
     }
 
@@ -214,7 +234,7 @@ impl Answers {
 
     /// Adds all of it to what is shown.
     pub(super) fn collect(&self, place: Place, names: &[String], families: &mut Families) {
-        let (server, proto, family) = (&*place.server(), place.proto.word(), place.family());
+        let (server, proto, family) = (&*place.server(), place.proto.label(), place.family());
         for (number, (zone, name)) in self.zones.iter().zip(names).enumerate() {
             let mut count = |shown, labels: &[&str], number: u64| {
                 if number > 0 {
@@ -372,13 +392,16 @@ mod tests {
 
     #[test]
     fn servers_are_written_as_coredns_writes_them() {
-        for (address, server, family) in [
-            ("0.0.0.0:53", "dns://:53", "1"),
-            ("[::]:53", "dns://:53", "2"),
-            ("127.0.0.1:1053", "dns://127.0.0.1:1053", "1"),
-            ("[::1]:1053", "dns://[::1]:1053", "2"),
+        for (address, proto, server, family) in [
+            ("0.0.0.0:53", Proto::Udp, "dns://:53", "1"),
+            ("[::]:53", Proto::Tcp, "dns://:53", "2"),
+            ("127.0.0.1:1053", Proto::Udp, "dns://127.0.0.1:1053", "1"),
+            ("[::1]:1053", Proto::Tcp, "dns://[::1]:1053", "2"),
+            ("0.0.0.0:853", Proto::Tls, "tls://:853", "1"),
+            ("[::1]:443", Proto::Https, "https://[::1]:443", "2"),
+            ("127.0.0.1:853", Proto::Quic, "quic://127.0.0.1:853", "1"),
         ] {
-            let place = Place { address: address.parse().unwrap(), proto: Proto::Udp };
+            let place = Place { address: address.parse().unwrap(), proto };
             assert_eq!((&*place.server(), place.family()), (server, family));
         }
     }

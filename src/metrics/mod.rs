@@ -51,6 +51,12 @@ events! {
     UdpReceived = "udp received",
     /// Messages read from a TCP connection.
     TcpReceived = "tcp received",
+    /// Messages read from a TLS connection.
+    TlsReceived = "tls received",
+    /// Messages read from an HTTPS connection: requests that carry one.
+    HttpsReceived = "https received",
+    /// Messages read from a QUIC connection.
+    QuicReceived = "quic received",
     /// Responses with NOERROR.
     NoError = "noerror",
     /// Responses with FORMERR.
@@ -69,6 +75,12 @@ events! {
     TruncatedUdp = "truncated over udp",
     /// Responses over TCP that hold only a window of an RRset over 65,535 octets.
     TruncatedTcp = "truncated over tcp",
+    /// The same over TLS.
+    TruncatedTls = "truncated over tls",
+    /// The same over HTTPS.
+    TruncatedHttps = "truncated over https",
+    /// The same over QUIC.
+    TruncatedQuic = "truncated over quic",
     /// Answers from data that is stale, which say so.
     StaleAnswers = "stale answers",
     /// Names that something is to be said about, whose cause was not looked for: too many at once, or the objects were
@@ -128,6 +140,28 @@ events! {
 }
 
 impl Event {
+    /// A message was read.
+    pub fn received(proto: Proto) -> Self {
+        match proto {
+            Proto::Udp => Self::UdpReceived,
+            Proto::Tcp => Self::TcpReceived,
+            Proto::Tls => Self::TlsReceived,
+            Proto::Https => Self::HttpsReceived,
+            Proto::Quic => Self::QuicReceived,
+        }
+    }
+
+    /// A response was cut.
+    pub fn truncated(proto: Proto) -> Self {
+        match proto {
+            Proto::Udp => Self::TruncatedUdp,
+            Proto::Tcp => Self::TruncatedTcp,
+            Proto::Tls => Self::TruncatedTls,
+            Proto::Https => Self::TruncatedHttps,
+            Proto::Quic => Self::TruncatedQuic,
+        }
+    }
+
     /// The code of a response that is counted with its type (`answers.rs`), and not by itself.
     fn rcodes(self) -> &'static [u16] {
         match self {
@@ -319,8 +353,6 @@ impl Metrics {
     fn collect_events(&self, families: &mut Families) {
         let shown: &[(Event, &'static Family, &[&str])] = &[
             (Event::Panics, &table::PANICS, &[]),
-            (Event::UdpReceived, &table::RECEIVED, &["udp"]),
-            (Event::TcpReceived, &table::RECEIVED, &["tcp"]),
             (Event::DroppedShort, &table::DROPPED, &["short"]),
             (Event::DroppedResponse, &table::DROPPED, &["response"]),
             (Event::DroppedSource, &table::DROPPED, &["source"]),
@@ -329,8 +361,6 @@ impl Metrics {
             (Event::ReceiveErrors, &table::SOCKET_ERRORS, &["receive"]),
             (Event::SendErrors, &table::SOCKET_ERRORS, &["send"]),
             (Event::TcpAcceptErrors, &table::SOCKET_ERRORS, &["accept"]),
-            (Event::TruncatedUdp, &table::TRUNCATED, &["udp"]),
-            (Event::TruncatedTcp, &table::TRUNCATED, &["tcp"]),
             (Event::StaleAnswers, &table::STALE_ANSWERS, &[]),
             (Event::TcpAccepted, &table::TCP_ACCEPTED, &[]),
             (Event::TcpOverLimit, &table::TCP_CUT, &["over_limit"]),
@@ -345,6 +375,12 @@ impl Metrics {
         ];
         for (event, family, labels) in shown {
             families.add(family, labels, Value::Counter(self.total(*event) as f64));
+        }
+        for proto in Proto::ALL {
+            let by_proto = [(Event::received(proto), &table::RECEIVED), (Event::truncated(proto), &table::TRUNCATED)];
+            for (event, family) in by_proto {
+                families.add(family, &[proto.label()], Value::Counter(self.total(event) as f64));
+            }
         }
         // In this order: a connection that ends in between is not counted as less than none.
         let closed = self.total(Event::TcpClosed);

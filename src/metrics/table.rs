@@ -98,9 +98,9 @@ families! {
         "Time from the receipt of a query to the sending of its response, in seconds. What came together is answered \
          together, and each query counts with the time of all: the clock is read twice for up to 64 queries";
     REQUEST_SIZE: Histogram(SIZES), CoreDns, "coredns_dns_request_size_bytes" ["server" "zone" "view" "proto"],
-        "Size of the query, in octets, without the two of its length over TCP";
+        "Size of the query, in octets, without the two of its length over streams";
     RESPONSE_SIZE: Histogram(SIZES), CoreDns, "coredns_dns_response_size_bytes" ["server" "zone" "view" "proto"],
-        "Size of the response, in octets, without the two of its length over TCP";
+        "Size of the response, in octets, without the two of its length over streams";
     DO_REQUESTS: Counter, CoreDns, "coredns_dns_do_requests_total" ["server" "zone" "view"],
         "Queries with the DO bit set";
     PROGRAMMING: Histogram(PROGRAMMING_TIMES), CoreDnsKubernetes,
@@ -168,8 +168,8 @@ families! {
     SOCKET_ERRORS: Counter, Own, "headless_dns_socket_errors_total" ["call"],
         "Calls to receive, send or accept that failed";
     TRUNCATED: Counter, Own, "headless_dns_truncated_responses_total" ["proto"],
-        "Responses with TC set: over UDP the client asks again over TCP; over TCP it has a part of an RRset over 65,535 \
-         octets";
+        "Responses with TC set: over UDP the client asks again over TCP; over the others it has a part of an RRset over \
+         65,535 octets";
     TCP_CONNECTIONS: Gauge, Own, "headless_dns_tcp_connections" [],
         "TCP connections that are open";
     TCP_ACCEPTED: Counter, Own, "headless_dns_tcp_accepted_total" [],
@@ -177,6 +177,14 @@ families! {
     TCP_CUT: Counter, Own, "headless_dns_tcp_cut_total" ["reason"],
         "TCP connections that the server closed: over_limit (too many: a new one, or the longest idle in its place), \
          idle, slow (in sending a query or taking responses)";
+    HANDSHAKE_FAILURES: Counter, Own, "headless_dns_handshake_failures_total" ["proto" "reason"],
+        "TLS and QUIC connections that did not come about, by why: closed (the client went away), certificate (it does not \
+         trust ours), no_tls (it speaks something else), refused (nothing in common, or another error), late";
+    CERTIFICATE_EXPIRATION: Gauge, Own, "headless_dns_tls_certificate_expiration_timestamp_seconds" [],
+        "When the certificate of --tls-cert that is shown to clients expires, in seconds of Unix time";
+    CERTIFICATE_RELOADS: Counter, Own, "headless_dns_tls_certificate_reloads_total" ["result"],
+        "Readings of --tls-cert and --tls-key that found something new: taken, or refused (the pair before stays; while \
+         the files are so, they are read and counted once a minute)";
     CAUSES_TOLD: Counter, Own, "headless_dns_causes_told_total" ["finding"],
         "Causes that clients were told, by the token that is told (tests/causes.md)";
     CAUSES_NOT_LOOKED_FOR: Counter, Own, "headless_dns_causes_not_looked_for_total" [],

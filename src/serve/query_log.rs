@@ -243,10 +243,7 @@ impl Line {
         let (code, errors) = rcode_and_errors(&self.response);
         let Asked { name, qtype, qclass, dnssec_ok, size } = asked;
         let id = u16::from_be_bytes([self.response[0], self.response[1]]);
-        let protocol = match self.transport {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-        };
+        let protocol = self.transport.proto().label();
         let (from, port) = (self.from.ip().to_canonical(), self.from.port());
         let seconds = self.duration.as_secs_f64();
         // Writing to a String does not fail.
@@ -332,6 +329,18 @@ mod tests {
             "[INFO] 10.1.2.3:4711 - 4660 \"AAAA IN we\\\"b\\010.test. udp 39 true 1232\" NXDOMAIN qr,aa,rd 53 \
              0.000012345s\n"
         );
+    }
+
+    #[test]
+    fn every_transport_has_its_word() {
+        for (transport, word) in
+            [(Transport::Tcp, "tcp"), (Transport::Tls, "tls"), (Transport::Https, "https"), (Transport::Quic, "quic")]
+        {
+            let line = Line { transport, ..line(QUERY, RESPONSE) };
+            assert!(text(&line, Format::Common).contains(&format!(".test. {word} 39 true")), "{word}");
+            let json: serde_json::Value = serde_json::from_str(&text(&line, Format::Json)).unwrap();
+            assert_eq!(json["protocol"], word);
+        }
     }
 
     #[test]

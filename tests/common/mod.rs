@@ -114,7 +114,7 @@ impl Engine {
         buffer[..message.len()].copy_from_slice(message);
         let peer = Peer { from: "127.0.0.1:40000".parse().unwrap(), to: "127.0.0.1:53".parse().unwrap() };
         // A slot for datagrams is 2 KiB long.
-        let room = if transport == Transport::Udp { 2048.max(message.len()) } else { 65_535 };
+        let room = if transport.is_datagram() { 2048.max(message.len()) } else { 65_535 };
         // Long after whatever was asked before.
         self.now += std::time::Duration::from_secs(1);
         self.worker.begin_batch(self.now);

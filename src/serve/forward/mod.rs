@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::query_log::Ticket;
 use super::{Stop, sys};
-use crate::answer::{Failure, Pending, Said, Transport, Worker, count_response};
+use crate::answer::{Failure, Pending, Said, Worker, count_response};
 use crate::metrics::{Counters, Event, Metrics, Proto};
 use crate::names::WireName;
 use crate::wire::{MAX_TCP, MAX_UDP};
@@ -295,10 +295,7 @@ impl Shared {
     /// Counts a response. Only the lane's thread does.
     fn count(&self, asked: &Asked, message: &[u8], length: usize, rcode: u16) {
         let Asked { question: Question { pending, listen, ticket }, since, .. } = asked;
-        let proto = match pending.transport {
-            Transport::Udp => Proto::Udp,
-            Transport::Tcp => Proto::Tcp,
-        };
+        let proto = pending.transport.proto();
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry((*listen, proto));
         let counters = place.or_insert_with(|| self.metrics.worker_at(*listen, proto));
@@ -352,7 +349,7 @@ async fn answer(lane: Arc<Shared>, asked: Asked) {
         () = lane.hurry.wait() => Err(Unanswered::ours("the server stops")),
     };
     lane.note(&answer);
-    let mut message = vec![0; if pending.transport == Transport::Udp { MAX_UDP } else { MAX_TCP }];
+    let mut message = vec![0; if pending.transport.is_datagram() { MAX_UDP } else { MAX_TCP }];
     let (length, rcode) = match answer {
         Ok(said) => pending.write(&said, &mut message),
         Err(unanswered) => {
