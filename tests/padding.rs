@@ -203,10 +203,10 @@ fn only_the_length_changes() {
     ];
     for (state, server) in &mut servers {
         for name in names.map(question_name) {
-            for qtype in [rtype::A, rtype::AAAA, rtype::SOA, rtype::TXT, rtype::ANY, rtype::AXFR] {
+            for qtype in [rtype::A, rtype::SOA, rtype::TXT, rtype::AXFR] {
                 for [before, behind] in [[&[][..], &[]], [NSID, &[]], [&[], NSID], [COOKIE, NSID]] {
                     let plain = asking(&name, qtype, &[before, behind].concat());
-                    for length in [0, 1, 200] {
+                    for length in [0, 200] {
                         let padded = asking(&name, qtype, &[before, &padding(length), behind].concat());
                         server.check(state, &plain, &padded);
                     }

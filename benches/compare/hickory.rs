@@ -1,7 +1,8 @@
 //! The obvious combination, as a peer: hickory-server with a `RequestHandler` over a dashmap of prepared records.
 //!
-//! It serves zone files as `headless-dns records` writes them, on one thread, over UDP and TCP, and says the same as the
-//! others: SRV with the addresses of its targets, negative answers with the SOA record. Read next: `peers.rs`.
+//! It serves zone files as `headless-dns records` writes them, on one thread, over UDP and TCP (with a certificate also
+//! over TLS, HTTPS and QUIC), and says the same as the others: SRV with the addresses of its targets, negative answers
+//! with the SOA record. Read next: `peers.rs`.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -20,26 +21,75 @@ use hickory_server::proto::rr::rdata::{A, PTR, SOA, SRV};
 use hickory_server::proto::rr::{LowerName, Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// `hickory-peer PORT FILE...`: serves the zones of these files until it is ended.
+/// `hickory-peer PORT [--encrypted TLS HTTPS QUIC CERT KEY] FILE...`: serves the zones of these files until it is ended;
+/// with the option also over TLS, HTTPS and QUIC, at these ports.
 ///
 /// # Errors
 ///
 /// A file that cannot be read or a line that is no record, by name and number; a port that is taken.
 pub fn serve(arguments: &[String]) -> Result<()> {
-    let [port, files @ ..] = arguments else { bail!("usage: compare hickory-peer PORT FILE...") };
-    let port: u16 = port.parse().with_context(|| format!("{port} is no port"))?;
+    let [port, files @ ..] = arguments else { bail!("usage: hickory-peer PORT [--encrypted ...] FILE...") };
+    let number = |port: &str| port.parse::<u16>().with_context(|| format!("{port} is no port"));
+    let port = number(port)?;
+    let (encrypted, files) = match files {
+        [flag, tls, https, quic, chain, key, files @ ..] if flag == "--encrypted" => {
+            let ports = [number(tls)?, number(https)?, number(quic)?];
+            (Some((ports, Pair::read(chain, key)?)), files)
+        }
+        files => (None, files),
+    };
     let zones = Zones::read(files)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut server = Server::new(zones);
         server.register_socket(tokio::net::UdpSocket::from_std(socket(port)?)?);
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-        listener.set_nonblocking(true)?;
-        server.register_listener(tokio::net::TcpListener::from_std(listener)?, Duration::from_secs(30), 1024);
+        server.register_listener(listener(port)?, TIMEOUT, 1024);
+        if let Some(([tls, https, quic], pair)) = encrypted {
+            server.register_tls_listener_with_tls_config(listener(tls)?, TIMEOUT, pair.config(b"dot")?)?;
+            let (config, path) = (pair.config(b"h2")?, "/dns-query".to_owned());
+            server.register_https_listener_with_tls_config(listener(https)?, TIMEOUT, config, None, path)?;
+            let socket = tokio::net::UdpSocket::from_std(socket(quic)?)?;
+            server.register_quic_listener_and_tls_config(socket, TIMEOUT, pair.config(b"doq")?)?;
+        }
         server.block_until_done().await.context("hickory-server")
     })
+}
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+fn listener(port: u16) -> Result<tokio::net::TcpListener> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    listener.set_nonblocking(true)?;
+    Ok(tokio::net::TcpListener::from_std(listener)?)
+}
+
+/// A certificate, and its key.
+struct Pair {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Pair {
+    fn read(chain: &str, key: &str) -> Result<Self> {
+        let all = CertificateDer::pem_file_iter(chain).with_context(|| chain.to_owned())?;
+        Ok(Self {
+            chain: all.collect::<Result<_, _>>().with_context(|| chain.to_owned())?,
+            key: PrivateKeyDer::from_pem_file(key).with_context(|| key.to_owned())?,
+        })
+    }
+
+    fn config(&self, protocol: &[u8]) -> Result<Arc<ServerConfig>> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
+        let mut config = builder.with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Ok(Arc::new(config))
+    }
 }
 
 /// With a receive buffer as large as the others ask for.

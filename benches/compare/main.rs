@@ -24,6 +24,7 @@ mod hickory;
 #[allow(dead_code, reason = "scripts use more of it")]
 mod load;
 mod page;
+#[allow(dead_code, reason = "benches/encrypted uses the rest")]
 mod peers;
 mod plot;
 mod run;

@@ -188,7 +188,14 @@ pub struct Site {
     pub origins: Vec<(&'static str, PathBuf)>,
     kubeconfig: PathBuf,
     url: String,
+    certificate: Option<Certificate>,
     _folder: TempDir,
+}
+
+/// Who has it listens over TLS, HTTPS and QUIC too: files in PEM.
+pub struct Certificate {
+    pub chain: PathBuf,
+    pub key: PathBuf,
 }
 
 /// The zone, and the zone of all reverse names.
@@ -219,7 +226,12 @@ impl Site {
             ensure!(status.success(), "{} records --origin {origin}: {status}", tools.ours.display());
             origins.push((origin, path));
         }
-        Ok(Self { origins, kubeconfig, url: url.to_owned(), _folder: folder })
+        Ok(Self { origins, kubeconfig, url: url.to_owned(), certificate: None, _folder: folder })
+    }
+
+    /// Ours, CoreDNS and hickory-server also listen for what is encrypted.
+    pub fn encrypted(self, certificate: Certificate) -> Self {
+        Self { certificate: Some(certificate), ..self }
     }
 
     pub fn files(&self) -> Vec<&Path> {
@@ -231,10 +243,27 @@ impl Site {
 pub struct Running {
     pub name: &'static str,
     pub address: SocketAddr,
+    /// Of what is encrypted, where the site has a certificate.
+    pub encrypted: Option<Encrypted>,
     /// From its start to the first right answer.
     pub ready: Duration,
     child: Child,
     _folder: Option<TempDir>,
+}
+
+/// The addresses of what is encrypted.
+#[derive(Clone, Copy)]
+pub struct Encrypted {
+    pub tls: SocketAddr,
+    pub https: SocketAddr,
+    pub quic: SocketAddr,
+}
+
+impl Encrypted {
+    fn free() -> Result<Self> {
+        let free = || anyhow::Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)));
+        Ok(Self { tls: free()?, https: free()?, quic: free()? })
+    }
 }
 
 /// Which CPUs a server may use, and with how many workers.
@@ -283,10 +312,11 @@ impl Running {
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let (path, port) = (folder.path(), free_port()?);
+        let encrypted = site.certificate.as_ref().map(|_| Encrypted::free()).transpose()?;
         let log = path.join("log");
         let output = File::create(&log)?;
         let mut command = Command::new("taskset");
-        command.args(["-c", seat.cpus]).args(program).args(arguments(peer, site, seat, path, port)?);
+        command.args(["-c", seat.cpus]).args(program).args(arguments(peer, site, seat, path, (port, encrypted))?);
         if peer == Peer::CoreDns || peer == Peer::CachingCoreDns {
             command.env("GOMAXPROCS", seat.workers.to_string());
         }
@@ -294,7 +324,8 @@ impl Running {
         let begun = Instant::now();
         let child = command.spawn().context("taskset, of util-linux")?;
         let address = (Ipv4Addr::LOCALHOST, port).into();
-        let mut running = Self { name: peer.name(), address, ready: Duration::ZERO, child, _folder: Some(folder) };
+        let mut running =
+            Self { name: peer.name(), address, encrypted, ready: Duration::ZERO, child, _folder: Some(folder) };
         for probe in probes {
             running.wait_for(probe, begun + patience, &log)?;
         }
@@ -316,7 +347,7 @@ impl Running {
         let output = child.stdout.take().context("the echo has a standard output")?;
         BufReader::new(output).read_line(&mut line)?;
         let address = line.trim().parse().with_context(|| format!("the echo said {line:?}"))?;
-        Ok(Self { name: ECHO, address, ready: Duration::ZERO, child, _folder: None })
+        Ok(Self { name: ECHO, address, encrypted: None, ready: Duration::ZERO, child, _folder: None })
     }
 
     fn wait_for(&mut self, probe: &[u8], until: Instant, log: &Path) -> Result<()> {
@@ -431,35 +462,71 @@ fn free_port() -> Result<u16> {
 }
 
 /// Writes the configuration into `folder`, and says what stands behind the program's name.
-fn arguments(peer: Peer, site: &Site, seat: Seat, folder: &Path, port: u16) -> Result<Vec<String>> {
+fn arguments(
+    peer: Peer,
+    site: &Site,
+    seat: Seat,
+    folder: &Path,
+    (port, encrypted): (u16, Option<Encrypted>),
+) -> Result<Vec<String>> {
     let written = |text: String| -> Result<String> {
         let path = folder.join("conf");
         fs::write(&path, text)?;
         Ok(path.to_string_lossy().into_owned())
     };
     let strings = |parts: &[&str]| parts.iter().map(ToString::to_string).collect();
+    let encrypted = site.certificate.as_ref().zip(encrypted);
     Ok(match peer {
-        Peer::Ours => strings(&[
-            "serve",
-            "--workers",
-            &seat.workers.to_string(),
-            "--listen",
-            &format!("127.0.0.1:{port}"),
-            "--admin",
-            "none",
-            "--reverse",
-            REVERSE,
-            "--kubeconfig",
-            &site.kubeconfig.to_string_lossy(),
-        ]),
+        Peer::Ours => {
+            let mut all: Vec<String> = strings(&[
+                "serve",
+                "--workers",
+                &seat.workers.to_string(),
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--admin",
+                "none",
+                "--reverse",
+                REVERSE,
+                "--kubeconfig",
+                &site.kubeconfig.to_string_lossy(),
+            ]);
+            if let Some((Certificate { chain, key }, Encrypted { tls, https, quic })) = encrypted {
+                // The client is one address, and is to keep what it does not use.
+                all.extend(strings(&["--tcp-connections-per-client", "16384", "--tcp-idle", "600"]));
+                for (flag, value) in [("listen-tls", tls), ("listen-https", https), ("listen-quic", quic)] {
+                    all.extend([format!("--{flag}"), value.to_string()]);
+                }
+                for (flag, value) in [("tls-cert", chain), ("tls-key", key)] {
+                    all.extend([format!("--{flag}"), value.to_string_lossy().into_owned()]);
+                }
+            }
+            all
+        }
         Peer::Nsd => strings(&["-d", "-c", &written(nsd(site, seat, folder, port))?]),
         Peer::Knot => strings(&["-c", &written(knot(site, seat, folder, port))?]),
         Peer::Bind => strings(&["-f", "-n", &seat.workers.to_string(), "-c", &written(bind(site, folder, port)?)?]),
-        Peer::CoreDns => strings(&["-conf", &written(coredns(site, port, ""))?]),
-        Peer::CachingCoreDns => strings(&["-conf", &written(coredns(site, port, "    cache\n"))?]),
+        Peer::CoreDns | Peer::CachingCoreDns => {
+            let more = if peer == Peer::CoreDns { "" } else { "    cache\n" };
+            let mut text = coredns(site, &format!(".:{port}"), more);
+            if let Some((Certificate { chain, key }, Encrypted { tls, https, quic })) = encrypted {
+                let tls_plugin = format!("{more}    tls {} {}\n", chain.display(), key.display());
+                for (scheme, address) in [("tls", tls), ("https", https), ("quic", quic)] {
+                    text += &coredns(site, &format!("{scheme}://.:{}", address.port()), &tls_plugin);
+                }
+            }
+            strings(&["-conf", &written(text)?])
+        }
         Peer::Hickory => {
-            let files = site.files().into_iter().map(|path| path.to_string_lossy().into_owned());
-            std::iter::once(port.to_string()).chain(files).collect()
+            let mut all = vec![port.to_string()];
+            if let Some((Certificate { chain, key }, Encrypted { tls, https, quic })) = encrypted {
+                let ports = [tls, https, quic].map(|address| address.port().to_string());
+                all.push("--encrypted".to_owned());
+                all.extend(ports);
+                all.extend([chain, key].map(|path| path.to_string_lossy().into_owned()));
+            }
+            all.extend(site.files().into_iter().map(|path| path.to_string_lossy().into_owned()));
+            all
         }
     })
 }
@@ -543,8 +610,8 @@ fn without_large_sets(zone: &Path, to: &Path) -> Result<()> {
     end(&mut set)
 }
 
-fn coredns(site: &Site, port: u16, more: &str) -> String {
+fn coredns(site: &Site, listens: &str, more: &str) -> String {
     let zones = ORIGINS.join(" ");
     let url = &site.url;
-    format!(".:{port} {{\n    bind 127.0.0.1\n{more}    kubernetes {zones} {{\n        endpoint {url}\n    }}\n}}\n")
+    format!("{listens} {{\n    bind 127.0.0.1\n{more}    kubernetes {zones} {{\n        endpoint {url}\n    }}\n}}\n")
 }

@@ -10,7 +10,7 @@ const CNAME: u16 = 5;
 const HEADER: usize = 12;
 
 /// `None` if `message` is a right answer to the question, apart from its ID; else what is wrong with it.
-pub(super) fn mistake(question: &Question, message: &[u8]) -> Option<String> {
+pub(crate) fn mistake(question: &Question, message: &[u8]) -> Option<String> {
     let difference = difference(question, message).err()?;
     Some(format!("{}: {difference}", asked(&question.message)))
 }

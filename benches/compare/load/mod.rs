@@ -5,7 +5,7 @@
 //! query, and a sample of the answers is checked: the first 100 and every 64th. Not here: which questions, and which
 //! servers. Read next: [`run`], `udp.rs`; `flight.rs` (which query an answer belongs to), `check.rs`.
 
-mod check;
+pub(crate) mod check;
 pub(crate) mod command;
 mod flight;
 mod histogram;

@@ -1,0 +1,364 @@
+//! The run: starts the servers, lets them take turns, and fills the sheet.
+//!
+//! Not here: how questions travel (`client.rs`), and the table (`main.rs`).
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use headless_dns::answer::Transport;
+use rustls::pki_types::CertificateDer;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::client::{self, NAME, Spent, Target, Width};
+use crate::cluster::Cluster;
+use crate::load::{Figures, Histogram, Load, Over, Pace, Question, run as load};
+use crate::peers::{Certificate, ONE, OURS, Peer, Running, Site, Tools};
+use crate::sheet::Sheet;
+use crate::workload::{self, Asked, Zones, mix};
+use crate::{Options, sys};
+
+/// The CPU of the servers, and that of who asks in an open loop; in a closed one both have the first
+/// (`../compare/run.rs` says why).
+const SERVER: usize = 0;
+const CLIENT: usize = 1;
+/// In flight over kept connections: as many as over UDP.
+const WIDTH: Width = Width { connections: 8, depth: 16 };
+/// Connections at once where each asks once.
+const AT_ONCE: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Queries per second over UDP beside a crowd.
+const STEADY: u64 = 10_000;
+/// How far apart the handshakes are that are timed.
+const APART: Duration = Duration::from_millis(4);
+
+/// What is kept over the transports, in the order of the tables.
+pub const TRANSPORTS: [Transport; 5] =
+    [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic];
+
+/// How connections are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Kept,
+    Fresh,
+    Resumed,
+}
+
+impl Use {
+    pub const ALL: [Self; 3] = [Self::Kept, Self::Fresh, Self::Resumed];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Kept => "connections that are kept",
+            Self::Fresh => "a connection for each query",
+            Self::Resumed => "the same, resumed",
+        }
+    }
+
+    fn is_of(self, over: Transport) -> bool {
+        match self {
+            Self::Kept => true,
+            Self::Fresh => !over.is_datagram(),
+            Self::Resumed => over.is_encrypted(),
+        }
+    }
+}
+
+/// The item of the sheet.
+pub fn item(over: Transport, usage: Use) -> String {
+    format!("{} {usage:?}", over.proto().label())
+}
+
+/// Measures what the options want.
+///
+/// # Errors
+///
+/// What keeps all from being measured: our server does not build, start, or answer rightly.
+pub fn run(options: &Options) -> Result<Sheet> {
+    // Servers inherit the limit.
+    sys::allow_files(4 * options.idle as u64 + 8 * options.slow as u64 + 1000)?;
+    let tools = Tools::prepare(options.server.as_deref(), &options.peers)?;
+    // Threads that begin from here on are where the client is.
+    let _pinned = sys::Pinned::to(CLIENT).context("two CPUs are needed")?;
+    let keeper = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let cluster = Cluster::of_workloads();
+    let fake = cluster.serve();
+    let url = keeper.block_on(fake.listen());
+    let pair = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
+    let folder = tempfile::tempdir()?;
+    let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    fs::write(&chain, pair.cert.pem())?;
+    fs::write(&key, pair.signing_key.serialize_pem())?;
+    let site = Site::new(&tools, &url)?.encrypted(Certificate { chain, key });
+    let asked = mix(cluster.small(), workload::MIX);
+    let zones = Zones::read(&site.files(), &asked)?;
+    let mut run = Run {
+        options,
+        over_udp: zones.over_udp(&asked).map_err(anyhow::Error::msg)?,
+        over_streams: zones.over_tcp(&asked).map_err(anyhow::Error::msg)?.into(),
+        probes: probes(&asked, &zones)?,
+        certificate: pair.cert.der().clone(),
+        tools,
+        site,
+        sheet: Sheet::default(),
+    };
+    run.about()?;
+    if options.wants("cpu") {
+        run.cpu()?;
+    }
+    if options.wants("idle") {
+        run.idle()?;
+    }
+    if options.wants("crowd") {
+        run.crowd()?;
+    }
+    Ok(run.sheet)
+}
+
+/// A name and an address that every server knows once it has both zones.
+fn probes(asked: &[Asked], zones: &Zones) -> Result<Vec<Question>> {
+    let first = |qtype| asked.iter().find(|(name, of)| *of == qtype && !name.contains(".example.com."));
+    let both = [headless_dns::rtype::A, headless_dns::rtype::PTR].into_iter().filter_map(first);
+    both.map(|asked| zones.question(asked, 1232).map_err(anyhow::Error::msg)).collect()
+}
+
+/// On the thread that asks for it, and no other.
+fn runtime() -> Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+struct Run<'o> {
+    options: &'o Options,
+    tools: Tools,
+    site: Site,
+    over_udp: Vec<Question>,
+    over_streams: Arc<[Question]>,
+    probes: Vec<Question>,
+    certificate: CertificateDer<'static>,
+    sheet: Sheet,
+}
+
+impl Run<'_> {
+    fn about(&mut self) -> Result<()> {
+        let mut say = |what: &str, value: String| self.sheet.add("about", what, "", "is", &value);
+        say("cpus", std::thread::available_parallelism()?.to_string());
+        say("kernel", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
+        say("load", fs::read_to_string("/proc/loadavg").unwrap_or_default());
+        for peer in &self.options.peers {
+            let version = self.tools.version(*peer).unwrap_or_else(|error| format!("not to be had: {error}"));
+            self.sheet.add("about", "version", peer.name(), "is", &version);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, server: &str, what: &str) {
+        eprintln!("encrypted: {server}: {what}");
+        self.sheet.add("about", "note", server, "is", what);
+    }
+
+    fn start(&self, peer: Peer) -> Result<Running> {
+        let probes: Vec<&[u8]> = self.probes.iter().map(|question| &question.message[..]).collect();
+        Running::start(peer, &self.tools, &self.site, ONE, &probes, PATIENCE)
+    }
+
+    fn target(&self, server: &Running, over: Transport, resumes: bool) -> Result<Target> {
+        let encrypted = server.encrypted.context("it listens for nothing that is encrypted")?;
+        let to = match over {
+            Transport::Udp | Transport::Tcp => server.address,
+            Transport::Tls => encrypted.tls,
+            Transport::Https => encrypted.https,
+            Transport::Quic => encrypted.quic,
+        };
+        Target::new(over, to, &self.certificate, resumes)
+    }
+
+    /// CPU time of each query, of every server over every transport, in turns.
+    fn cpu(&mut self) -> Result<()> {
+        let mut servers = Vec::new();
+        for peer in self.options.peers.clone() {
+            match self.start(peer) {
+                Ok(running) => servers.push(running),
+                Err(error) if peer == Peer::Ours => return Err(error),
+                Err(error) => self.note(peer.name(), &format!("{error:#}")),
+            }
+        }
+        let mut failed = Vec::new();
+        for round in 1..=self.options.rounds {
+            for server in &servers {
+                for usage in Use::ALL {
+                    for over in TRANSPORTS.into_iter().filter(|over| usage.is_of(*over)) {
+                        let what = (server.name, item(over, usage));
+                        if failed.contains(&what) {
+                            continue;
+                        }
+                        match self.turn(server, over, usage) {
+                            Ok(us) => println!("round {round}: {} {}: {us:.2} CPU-us per query", what.0, what.1),
+                            Err(error) if server.name == OURS => return Err(error.context(what.1)),
+                            Err(error) => {
+                                self.note(server.name, &format!("{}: {error:#}", what.1));
+                                failed.push(what);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, server: &Running, over: Transport, usage: Use) -> Result<f64> {
+        let (cpu, answered, wrong) = if over.is_datagram() {
+            let pace = Pace::Closed { window: WIDTH.connections * WIDTH.depth };
+            let figures = self.udp(server, pace, SERVER)?;
+            (figures.cpu_ns_per_query, figures.answered, figures.wrong.first().cloned())
+        } else {
+            let Spent { asked, cpu } = self.stream(server, over, usage)?;
+            if usage == Use::Resumed && over != Transport::Quic {
+                let share = asked.resumed as f64 / asked.answered as f64;
+                self.sheet.add("cpu", &item(over, usage), server.name, "resumed", &format!("{share:.3}"));
+            }
+            (cpu, asked.answered, asked.wrong)
+        };
+        ensure!(answered > 0, "nothing was answered");
+        if let Some(wrong) = wrong {
+            bail!("a wrong answer: {wrong}");
+        }
+        let us = cpu / 1e3;
+        self.sheet.add("cpu", &item(over, usage), server.name, "us", &format!("{us:.4}"));
+        self.sheet.add("cpu", &item(over, usage), server.name, "answered", &answered.to_string());
+        Ok(us)
+    }
+
+    fn udp(&self, server: &Running, pace: Pace, cpu: usize) -> Result<Figures> {
+        Ok(load(&Load {
+            to: server.address,
+            over: Over::Udp { sockets: 4 },
+            pace,
+            time: self.options.time(),
+            questions: &self.over_udp,
+            server: &server.pids(),
+            cpu: Some(cpu),
+        })?)
+    }
+
+    fn stream(&self, server: &Running, over: Transport, usage: Use) -> Result<Spent> {
+        let (time, pids, questions) = (self.options.time(), server.pids(), &self.over_streams);
+        let _pinned = sys::Pinned::to(SERVER)?;
+        runtime()?.block_on(async {
+            let target = Arc::new(self.target(server, over, usage == Use::Resumed)?);
+            match usage {
+                Use::Kept => client::kept(&target, questions, WIDTH, time, &pids).await,
+                Use::Fresh | Use::Resumed => client::fresh(&target, questions, AT_ONCE, time, &pids).await,
+            }
+        })
+    }
+
+    /// Memory of connections that are open and ask nothing: of a new server for each transport.
+    fn idle(&mut self) -> Result<()> {
+        let count = self.options.idle;
+        for over in TRANSPORTS.into_iter().filter(|over| !over.is_datagram()) {
+            let server = self.start(Peer::Ours)?;
+            // What is made once is there before the first figure.
+            self.stream(&server, over, Use::Kept)?;
+            std::thread::sleep(Duration::from_secs(1));
+            let before = server.memory()?;
+            let after = runtime()?.block_on(async {
+                let target = Arc::new(self.target(&server, over, false)?);
+                let open = client::idle(&target, &self.over_streams, count).await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let after = server.memory();
+                ensure!(open.len() == count, "{} connections are open", open.len());
+                after
+            });
+            let each = (after? - before) * 1e6 / count as f64;
+            println!("{count} idle connections over {}: {each:.0} octets each", over.proto().label());
+            self.sheet.add("idle", over.proto().label(), OURS, "octets", &format!("{each:.0}"));
+        }
+        Ok(())
+    }
+
+    /// How long others wait: at a server that has only them, and at one with a crowd that wants nothing or never ends.
+    fn crowd(&mut self) -> Result<()> {
+        let [alone, crowded] = [self.start(Peer::Ours)?, self.start(Peer::Ours)?];
+        let (paused, ended) = (Arc::new(AtomicBool::new(true)), AtomicBool::new(false));
+        let (say, there) = std::sync::mpsc::channel();
+        let done = std::thread::scope(|scope| {
+            let (this, crowd, paused, ended) = (&*self, &crowded, &paused, &ended);
+            // Where it fails, nobody says that it is there.
+            let held = scope.spawn(move || this.hold(crowd, paused, ended, &say));
+            let rounds = there.recv().map_err(anyhow::Error::from).and_then(|()| this.beside(&alone, crowd, paused));
+            ended.store(true, Ordering::Relaxed);
+            let held = held.join().map_err(|_| anyhow::anyhow!("the crowd's thread panicked"))?;
+            held.and(rounds)
+        });
+        for (item, measure, value) in done? {
+            self.sheet.add("crowd", item, OURS, measure, &value);
+        }
+        Ok(())
+    }
+
+    /// The crowd: idle connections over TLS, and handshakes that do not end.
+    fn hold(
+        &self,
+        server: &Running,
+        paused: &Arc<AtomicBool>,
+        ended: &AtomicBool,
+        say: &std::sync::mpsc::Sender<()>,
+    ) -> Result<()> {
+        runtime()?.block_on(async {
+            let target = Arc::new(self.target(server, Transport::Tls, false)?);
+            let to = server.encrypted.context("it listens for nothing that is encrypted")?.tls;
+            let _open = client::idle(&target, &self.over_streams, self.options.idle).await?;
+            let mut tasks = JoinSet::new();
+            for _ in 0..self.options.slow {
+                tasks.spawn(client::slow(to, Arc::clone(paused)));
+            }
+            say.send(())?;
+            while !ended.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Ok(())
+        })
+    }
+
+    fn beside(&self, alone: &Running, crowded: &Running, paused: &AtomicBool) -> Result<Vec<Waited>> {
+        let mut all = Vec::new();
+        for round in 1..=self.options.rounds {
+            for (measure, server) in [("alone", alone), ("crowd", crowded)] {
+                paused.store(measure == "alone", Ordering::Relaxed);
+                // Until all of them have begun, or none is left.
+                std::thread::sleep(Duration::from_millis(1500));
+                let figures = self.udp(server, Pace::Open { per_second: STEADY }, CLIENT)?;
+                let handshakes = self.handshakes(server)?;
+                let us = |times: &Histogram| format!("{:.1}", times.percentile(0.99) as f64 / 1e3);
+                let (udp, shaken) = (us(&figures.latency), us(&handshakes));
+                println!(
+                    "round {round}, {measure}: p99 of UDP {udp} us ({} lost, {} us behind), of {} handshakes {shaken} us",
+                    figures.lost,
+                    us(&figures.behind),
+                    handshakes.count()
+                );
+                all.extend([("UDP", measure, udp), ("TLS handshakes", measure, shaken)]);
+            }
+        }
+        Ok(all)
+    }
+
+    fn handshakes(&self, server: &Running) -> Result<Histogram> {
+        runtime()?.block_on(async {
+            let target = self.target(server, Transport::Tls, false)?;
+            let (mut times, until) = (Histogram::default(), Instant::now() + self.options.time());
+            while Instant::now() < until {
+                times.record(client::handshake(&target).await?.as_nanos() as u64);
+                tokio::time::sleep(APART).await;
+            }
+            Ok(times)
+        })
+    }
+}
+
+/// Item, measure and value of the sheet.
+type Waited = (&'static str, &'static str, String);
