@@ -126,7 +126,9 @@ fn reason(error: &io::Error) -> &'static str {
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA,
+            | AlertDescription::UnknownCA
+            // The authority has the name of one that the client trusts, and another key.
+            | AlertDescription::DecryptError,
         )) => "certificate",
         Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }) => "no_tls",
         Some(_) => "refused",
