@@ -229,6 +229,7 @@ fn adopt(
     };
     if let Some(tcp) = &tcp {
         tcp.set_nonblocking(true).map_err(failed("TCP"))?;
+        SockRef::from(tcp).set_tcp_nodelay(true).map_err(failed("TCP"))?;
     }
     Ok(Bound { listen, udp, tcp, kept })
 }
@@ -281,6 +282,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address, Type::STREAM, Protocol::TCP)?;
     // Bind although connections of an earlier process still linger.
     socket.set_reuse_address(true)?;
+    // Responses leave at once: accepted connections take this from the listener (tcp(7) of Linux).
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;
     socket.set_nonblocking(true)?;

@@ -190,10 +190,11 @@ impl Host<'_> {
                 return self.counters.count(Event::TcpClosed);
             }
         };
-        // Fails only where the connection has already failed, which its first read tells.
-        let _ = stream.set_nodelay(true);
-        // For a wildcard address: which of ours was asked.
-        let to = stream.local_addr().unwrap_or(self.shared.listen.address);
+        let mut to = self.shared.listen.address;
+        if to.ip().is_unspecified() {
+            // Which of ours was asked. Fails only where the connection has already failed, which its first read tells.
+            to = stream.local_addr().unwrap_or(to);
+        }
         let (closer, peer, shared) = (seat.closer(), Peer { from: client, to }, Arc::clone(self.shared));
         closer.set(match &self.handshakes {
             None => self.tasks.spawn(Connection::new(stream, peer, seat, shared).run()),
