@@ -12,6 +12,8 @@
 //! Read next: `certificates.rs`, `tls.rs`.
 
 pub mod certificates;
+#[cfg(feature = "https")]
+pub mod doh;
 #[cfg(feature = "tls")]
 mod records;
 #[cfg(feature = "tls")]
