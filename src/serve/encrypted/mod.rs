@@ -2,16 +2,22 @@
 //!
 //! ```text
 //!   tcp.rs accepts ──▶ tls.rs: the handshake ──┬─▶ tcp.rs again: the same loop as over TCP
-//!                                              └─▶ HTTPS
+//!                                              └─▶ https.rs ──▶ doh.rs
 //!   QUIC has a socket, and a loop, of its own
 //! ```
 //!
 //! Encryption begins and ends here: the messages go to the one [`crate::answer::Responder`], as all do, and whoever
 //! speaks has a seat among those over TCP. What is not compiled in is refused in one sentence, before anything runs.
 //! Here: what is there, and what is not. Not here: which addresses (`bind.rs`), and how many may connect (`seats.rs`).
-//! Read next: `certificates.rs`, `tls.rs`.
+//! Read next: `certificates.rs`, `tls.rs`, `https.rs`.
 
 pub mod certificates;
+#[cfg(feature = "https")]
+pub mod doh;
+#[cfg(feature = "https")]
+mod https;
+#[cfg(feature = "https")]
+mod link;
 #[cfg(feature = "tls")]
 mod records;
 #[cfg(feature = "tls")]
