@@ -5,7 +5,7 @@
 //! ```text
 //!    objects                                                                     questions
 //!       │                                                                            │
-//!   source ─▶ simulate                                                         serve (UDP, TCP)
+//!   source ─▶ simulate                                              serve (UDP, TCP, TLS, HTTPS, QUIC)
 //!       │  one owner of                                                              │ a message, in its buffer
 //!       ▼                                                                            ▼
 //!    cluster ──▶ dirty contributors ──▶ records ──▶ zone.publish     zone.look_up ◀── answer ◀──▶ wire
@@ -62,7 +62,10 @@
 //! |---|---|
 //! | hickory-proto | reads the messages that the fast parser declines (`wire`); the oracle for every response in the tests |
 //! | hickory-server | its resolver asks for names of others (`serve/forward/resolver.rs`) |
-//! | rustls, rustls-native-certs | the certificate authorities that it judges an upstream by |
+//! | rustls, rustls-native-certs | the certificate authorities that it judges an upstream by; our own certificate (`serve/encrypted/certificates.rs`) |
+//! | tokio-rustls | DNS over TLS, and under HTTPS: the handshake, then a stream like any other (feature `tls`) |
+//! | h2 | DNS over HTTPS: frames and header fields, and nothing of what they mean (feature `https`) |
+//! | quinn | DNS over QUIC: packets, streams, loss (feature `quic`) |
 //! | dashmap | namespaces and their Pods in the record index (`zone`); Services were in one until `benches/index` showed what a hot name costs on two cores |
 //! | hashbrown | the tables of Services, and those of numbers inside a Service's records (`zone`) |
 //! | foldhash | seeded hashes for all of them |
@@ -84,7 +87,10 @@
 //! | anyhow | errors for people, with the thing they are about |
 //!
 //! hickory-server is not used for our zones: its request path costs three times what the sockets cost, and it has no
-//! door for prepared octets. kube's watcher and stores are not used: `source/kubernetes/mod.rs` says why.
+//! door for prepared octets. Nor are its listeners (0.26.3) for what is encrypted: a response goes through its encoder,
+//! which compresses 120 names at the most, so that 4,090 addresses do not fit; HTTPS has no GET; QUIC does one handshake
+//! after the other, and a packet that was sent again held the next client for 4.8 s; nothing bounds connections, and
+//! without file descriptors the loops spin. kube's watcher and stores are not used: `source/kubernetes/mod.rs` says why.
 
 pub mod admin;
 pub mod answer;

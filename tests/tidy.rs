@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 /// Which files (a name ending in `/` is a folder) may name these crates, keywords or types.
 const WALLS: &[(&[&str], &[&str])] = &[
     (&["kube"], &["source/kubernetes/"]),
-    (&["hickory_server", "rustls", "rustls_native_certs"], &["serve/forward/resolver.rs"]),
+    (&["hickory_server", "rustls_native_certs"], &["serve/forward/resolver.rs"]),
+    (&["rustls"], &["serve/forward/resolver.rs", "serve/encrypted/"]),
     (&["hickory_proto"], &["wire.rs", "wire/"]),
-    (&["quinn", "h2", "tokio_rustls"], &["serve/encrypted.rs"]),
+    (&["quinn", "h2", "tokio_rustls"], &["serve/encrypted/"]),
     (&["dashmap", "DashMap"], &["zone.rs", "zone/"]),
     // System calls, and at most one more small file.
     (&["unsafe"], &["serve/sys.rs", "serve/fds.rs"]),

@@ -355,6 +355,72 @@ mod tests {
     }
 
     #[test]
+    #[cfg(all(feature = "tls", feature = "https", feature = "quic"))]
+    fn what_is_encrypted_and_wrong() {
+        for (line, part) in [
+            (
+                "serve --demo --listen-tls 127.0.0.1",
+                "--listen-tls needs a certificate: name its files with --tls-cert and",
+            ),
+            ("serve --demo --listen-quic ::1 --tls-key k", "--tls-key is set without --tls-cert, the file of its cert"),
+            ("serve --demo --tls-cert c", "--tls-cert is set without --tls-key, the file of its private key"),
+            (
+                "serve --demo --tls-cert c --tls-key k",
+                "--tls-cert and --tls-key are for --listen-tls, --listen-https and --listen-quic, of which none is set",
+            ),
+            (
+                "serve --demo --tls-cert c --tls-key k --listen-tls ::1,[::1]:853",
+                "--listen-tls [::1]:853 is given twice",
+            ),
+            (
+                "serve --demo --tls-cert c --tls-key k --listen-tls 127.0.0.1:443 --listen-https 0.0.0.0",
+                "--listen-https 0.0.0.0:443 and --listen-tls 127.0.0.1:443 are one port: choose another for --listen-https",
+            ),
+            (
+                "serve --demo --tls-cert c --tls-key k --listen ::1 --listen-quic [::1]:53",
+                "--listen-quic [::1]:53 and --listen [::1]:53 are one port: choose another for --listen-quic",
+            ),
+            (
+                "serve --demo --tls-cert c --tls-key k --listen-https ::1 --admin [::1]:443",
+                "--admin [::1]:443 and --listen-https [::1]:443 are one port: choose another for --admin",
+            ),
+            (
+                "serve --demo --listen-https doh",
+                "\"doh\" is no address to listen on: write 127.0.0.1:443, [::1]:443, or",
+            ),
+        ] {
+            let sentence = run(line).unwrap_err();
+            assert!(sentence.contains(part) && !sentence.contains('\n'), "{line}: {sentence}");
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "quic"))]
+    fn what_this_build_has_not() {
+        let sentence = run("serve --demo --listen-quic ::1 --tls-cert c --tls-key k").unwrap_err();
+        assert_eq!(sentence, "--listen-quic: this build has none of it: build with the cargo feature quic");
+    }
+
+    #[test]
+    #[cfg(all(feature = "tls", feature = "https", feature = "quic"))]
+    fn where_it_is_encrypted() {
+        let encrypted = config(
+            "serve --demo --tls-cert tls.crt --tls-key tls.key --listen-tls 127.0.0.1,[::1]:8853 --listen-https ::1 \
+             --listen-quic 127.0.0.1 --listen-quic 127.0.0.1:0,127.0.0.1:0",
+        )
+        .encrypted;
+        let text = |addresses: &[std::net::SocketAddr]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(text(&encrypted.tls), "127.0.0.1:853 [::1]:8853");
+        assert_eq!(text(&encrypted.https), "[::1]:443");
+        // Over QUIC it is another port than over TLS.
+        assert_eq!(text(&encrypted.quic), "127.0.0.1:853 127.0.0.1:0 127.0.0.1:0");
+        assert_eq!(encrypted.pair(), Some(("tls.crt".as_ref(), "tls.key".as_ref())));
+        assert_eq!(config("serve --demo").encrypted, crate::config::Encrypted::default());
+    }
+
+    #[test]
     fn what_is_asked_of_explain_and_check() {
         let question = |line: &str| match run(line) {
             Ok(Invocation::Explain(config, question)) => {

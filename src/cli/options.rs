@@ -15,9 +15,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
-    Admin, AskedName, AskedServer, Clients, Config, Doctor, Export, Form, Forward, Listen, Log, LogFilter, LogFormat,
-    ManifestPath, NotAllowed, Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source, Strictness, Tcp,
-    Upstream, default_lame_duck, default_workers,
+    Admin, AskedName, AskedServer, Clients, Config, Doctor, Encrypted, Export, Form, Forward, Listen, Log, LogFilter,
+    LogFormat, ManifestPath, NotAllowed, Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source,
+    Strictness, Tcp, Upstream, default_lame_duck, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
@@ -202,6 +202,31 @@ struct ListeningOptions {
         default_values = ["127.0.0.1:1053", "[::1]:1053"], value_parser = values::listen
     )]
     listen: Vec<SocketAddr>,
+    /// Answer here over TLS (RFC 7858); an address alone means port 853; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_LISTEN_TLS", value_name = "ADDR:PORT", value_delimiter = ',',
+        value_parser = values::listen_tls
+    )]
+    listen_tls: Vec<SocketAddr>,
+    /// Answer here over HTTPS (RFC 8484), at /dns-query; an address alone means port 443; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_LISTEN_HTTPS", value_name = "ADDR:PORT", value_delimiter = ',',
+        value_parser = values::listen_https
+    )]
+    listen_https: Vec<SocketAddr>,
+    /// Answer here over QUIC (RFC 9250); an address alone means port 853; may be repeated.
+    #[arg(
+        long, env = "HEADLESS_DNS_LISTEN_QUIC", value_name = "ADDR:PORT", value_delimiter = ',',
+        value_parser = values::listen_quic
+    )]
+    listen_quic: Vec<SocketAddr>,
+    /// The certificate for these three, and behind it those that lead to its authority (PEM); read again when it
+    /// changes.
+    #[arg(long, env = "HEADLESS_DNS_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key (PEM, not encrypted).
+    #[arg(long, env = "HEADLESS_DNS_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Threads that answer, 1 to 1024 [default: the CPUs that affinity and the CPU quota leave].
     #[arg(long, env = "HEADLESS_DNS_WORKERS", value_name = "N", value_parser = whole("workers", 1, 1024))]
     workers: Option<u32>,
@@ -224,19 +249,19 @@ struct ListeningOptions {
         default_values = NEAR
     )]
     explain_to: Vec<ExplainTo>,
-    /// TCP connections at the same time.
+    /// TCP connections at the same time, encrypted ones and those over QUIC too.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_CONNECTIONS", value_name = "N", default_value = "16384",
         value_parser = whole("connections", 1, 1_000_000)
     )]
     tcp_connections: u32,
-    /// TCP connections of one client address at the same time.
+    /// Of these, those of one client address.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_CONNECTIONS_PER_CLIENT", value_name = "N", default_value = "1024",
         value_parser = whole("connections", 1, 1_000_000)
     )]
     tcp_connections_per_client: u32,
-    /// How long a TCP connection may stay open with nothing asked, in seconds, 1 to 3600.
+    /// How long such a connection may stay open with nothing asked, in seconds, 1 to 3600.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_IDLE", value_name = "SECONDS", default_value = "30",
         value_parser = seconds(1, 3600)
@@ -386,6 +411,13 @@ impl Options {
             service: naming.service,
             nsid: naming.nsid,
             listen: Listen { addresses: listening.listen, is_default: !origins.contains_key("listen") },
+            encrypted: Encrypted {
+                tls: listening.listen_tls,
+                https: listening.listen_https,
+                quic: listening.listen_quic,
+                certificate: listening.tls_cert,
+                key: listening.tls_key,
+            },
             workers: listening.workers.and_then(|n| NonZeroUsize::new(n as usize)).unwrap_or_else(default_workers),
             clients: Clients { allow: listening.allow, not_allowed: listening.not_allowed },
             explain_to: ExplainTo::networks(&listening.explain_to)?,

@@ -12,23 +12,27 @@ use crate::config::{self, Forward};
 use crate::names::special::SpecialNames;
 use crate::serve::forward::{Forwarder, Protocol, Upstream};
 
-/// What is left to others, and who asks them; `None` where nothing is. This server listens on `own`.
+/// What is left to others, and who asks them; `None` where nothing is. This server listens on `own`, over TLS on `own_tls`.
 ///
 /// # Errors
 ///
 /// One sentence: an upstream is this server, `/etc/resolv.conf` cannot be read, TLS cannot be had.
-pub(super) fn forwarding(forward: &Forward, own: &[SocketAddr]) -> anyhow::Result<Option<(Outside, Forwarder)>> {
+pub(super) fn forwarding(
+    forward: &Forward,
+    own: &[SocketAddr],
+    own_tls: &[SocketAddr],
+) -> anyhow::Result<Option<(Outside, Forwarder)>> {
     if forward.to.is_empty() && forward.aliases.is_empty() {
         return Ok(None);
     }
-    let (names, aliases) = (upstreams(&forward.to, own)?, upstreams(&forward.aliases, own)?);
+    let (names, aliases) = (upstreams(&forward.to, own, own_tls)?, upstreams(&forward.aliases, own, own_tls)?);
     let special = SpecialNames::new(names.iter().all(|upstream| is_private(upstream.address.ip())));
     let names_for = if names.is_empty() { Vec::new() } else { forward.clients.clone() };
     let forwarder = Forwarder::new(&names, &aliases)?;
     Ok(Some((Outside { names_for, aliases: !aliases.is_empty(), special }, forwarder)))
 }
 
-fn upstreams(named: &[config::Upstream], own: &[SocketAddr]) -> anyhow::Result<Vec<Upstream>> {
+fn upstreams(named: &[config::Upstream], own: &[SocketAddr], own_tls: &[SocketAddr]) -> anyhow::Result<Vec<Upstream>> {
     let mut upstreams = Vec::new();
     for one in named {
         let (addresses, protocol) = match one {
@@ -41,6 +45,7 @@ fn upstreams(named: &[config::Upstream], own: &[SocketAddr]) -> anyhow::Result<V
             config::Upstream::Plain(address) => (vec![*address], Protocol::Plain),
             config::Upstream::Tls(address, name) => (vec![*address], Protocol::Tls(name.clone())),
         };
+        let own = if let Protocol::Tls(_) = protocol { own_tls } else { own };
         if let Some(address) = addresses.iter().find(|address| is_one_of(**address, own)) {
             match one {
                 config::Upstream::System => bail!(
@@ -95,8 +100,12 @@ mod tests {
             assert_eq!(is_one_of(upstream, &own), expected, "{upstream} {own:?}");
         }
         let named = [config::Upstream::Plain("127.0.0.1:53".parse().unwrap())];
-        let error = upstreams(&named, &["0.0.0.0:53".parse().unwrap()]).unwrap_err();
+        let plain = ["0.0.0.0:53".parse().unwrap()];
+        let error = upstreams(&named, &plain, &[]).unwrap_err();
         assert_eq!(error.to_string(), "the upstream 127.0.0.1:53 is this server: it would ask itself. Name another");
+        let named = [config::Upstream::Tls("127.0.0.1:853".parse().unwrap(), None)];
+        let error = upstreams(&named, &plain, &["127.0.0.1:853".parse().unwrap()]).unwrap_err();
+        assert!(error.to_string().contains(" is this server: it would ask itself."), "{error}");
     }
 
     #[test]

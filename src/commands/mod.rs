@@ -25,12 +25,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::cli::{Invocation, NAME, WRONG_USE};
 use crate::cluster::Resource;
-use crate::config::{Config, DEMO, ManifestPath, Source};
+use crate::config::{Config, DEMO, Encrypted, ManifestPath, Source};
 use crate::explain::{Asker, Extent, Known};
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
 use crate::rules::PodRecords;
+use crate::serve::{Kind, ListenAddress};
 use crate::show::said::Paint;
 use crate::source::kubernetes::{self, Access, Scope, Timing};
 use crate::source::manifests::Manifests;
@@ -249,6 +250,18 @@ fn options(config: &Config, listen: &[SocketAddr]) -> Options {
         endpoints_source: config.endpoints_source,
         extent: Extent { namespace, selected: selector.is_some() },
     }
+}
+
+/// All addresses that `config` names, and what is spoken there. Of the default those that this machine has: not every one
+/// has an IPv6 loopback.
+fn listen_addresses(config: &Config) -> Vec<ListenAddress> {
+    let has = |address: &&SocketAddr| UdpSocket::bind((address.ip(), 0)).is_ok();
+    let plain = config.listen.addresses.iter().filter(|address| !config.listen.is_default || has(address));
+    let Encrypted { tls, https, quic, .. } = &config.encrypted;
+    let encrypted = [(Kind::Tls, tls), (Kind::Https, https), (Kind::Quic, quic)];
+    let encrypted =
+        encrypted.into_iter().flat_map(|(kind, all)| all.iter().map(move |at| ListenAddress { kind, address: *at }));
+    plain.copied().map(ListenAddress::plain).chain(encrypted).collect()
 }
 
 fn paths(written: &[ManifestPath]) -> Vec<PathBuf> {

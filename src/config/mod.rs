@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -71,6 +71,8 @@ pub struct Config {
     pub max_manifest_size: u64,
     /// Where questions are taken.
     pub listen: Listen,
+    /// Where they are taken encrypted.
+    pub encrypted: Encrypted,
     /// How many threads answer.
     pub workers: NonZeroUsize,
     /// Who may ask.
@@ -127,6 +129,33 @@ pub struct Listen {
     /// Nobody asked for these addresses: one that the machine does not have (no IPv6 loopback, mostly) is left out,
     /// where one that somebody asked for is an error.
     pub is_default: bool,
+}
+
+/// Where questions are taken encrypted, and how the server proves who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encrypted {
+    /// Over TLS.
+    pub tls: Vec<SocketAddr>,
+    /// Over HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// Over QUIC.
+    pub quic: Vec<SocketAddr>,
+    /// The certificate and what leads to its authority (PEM).
+    pub certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key: Option<PathBuf>,
+}
+
+impl Encrypted {
+    /// Each option that says where, and what it says.
+    fn listeners(&self) -> [(&'static str, &[SocketAddr]); 3] {
+        [("listen-tls", &self.tls), ("listen-https", &self.https), ("listen-quic", &self.quic)]
+    }
+
+    /// The files of the certificate and of its key; both, where anything is encrypted.
+    pub fn pair(&self) -> Option<(&Path, &Path)> {
+        Some((self.certificate.as_deref()?, self.key.as_deref()?))
+    }
 }
 
 /// Who may ask, and what the others get.
@@ -343,7 +372,8 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         self.check_zones()?;
         self.check_listen()?;
-        self.check_admin()?;
+        self.check_encrypted()?;
+        self.check_ports()?;
         self.check_forward()?;
         self.check_service()?;
         self.check_manifests()
@@ -366,24 +396,56 @@ impl Config {
 
     fn check_listen(&self) -> Result<(), String> {
         let fixed = |address: &&SocketAddr| address.port() != 0;
-        match duplicate(self.listen.addresses.iter().filter(fixed).map(|to| (to.ip().to_canonical(), to.port()))) {
-            Some((ip, port)) => Err(format!("--listen {} is given twice", SocketAddr::new(ip, port))),
-            None => Ok(()),
+        let plain = ("listen", self.listen.addresses.as_slice());
+        for (option, addresses) in [plain].into_iter().chain(self.encrypted.listeners()) {
+            let twice = duplicate(addresses.iter().filter(fixed).map(|to| (to.ip().to_canonical(), to.port())));
+            if let Some((ip, port)) = twice {
+                return Err(format!("--{option} {} is given twice", SocketAddr::new(ip, port)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is encrypted needs a certificate, and a certificate somebody to see it.
+    fn check_encrypted(&self) -> Result<(), String> {
+        let Encrypted { certificate, key, .. } = &self.encrypted;
+        let wanted = self.encrypted.listeners().into_iter().find(|(_, addresses)| !addresses.is_empty());
+        if let Some((option, _)) = wanted
+            && let Some(feature) = left_out(option)
+        {
+            return Err(format!("--{option}: this build has none of it: build with the cargo feature {feature}"));
+        }
+        match (wanted, certificate, key) {
+            (Some((option, _)), None, None) => {
+                Err(format!("--{option} needs a certificate: name its files with --tls-cert and --tls-key"))
+            }
+            (_, Some(_), None) => Err("--tls-cert is set without --tls-key, the file of its private key".into()),
+            (_, None, Some(_)) => Err("--tls-key is set without --tls-cert, the file of its certificate".into()),
+            (None, Some(_), Some(_)) => Err("--tls-cert and --tls-key are for --listen-tls, --listen-https and \
+                                             --listen-quic, of which none is set"
+                .into()),
+            _ => Ok(()),
         }
     }
 
-    /// The sockets of both kinds share their ports with other processes, and so would share it with each other.
-    fn check_admin(&self) -> Result<(), String> {
-        let clash = |one: &SocketAddr, other: &SocketAddr| {
-            let (ip, all) = (one.ip() == other.ip(), one.ip().is_unspecified() || other.ip().is_unspecified());
-            one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4() && (ip || all)
-        };
-        for (option, address) in [("admin", self.admin.address), ("admin-api", self.admin.api)] {
-            let clashing = address.and_then(|to| Some((to, self.listen.addresses.iter().find(|one| clash(one, &to))?)));
-            if let Some((to, listen)) = clashing {
+    /// Two listeners for one port: those that share theirs with other processes would share it with each other. What the
+    /// two admin listeners mean for each other is theirs.
+    fn check_ports(&self) -> Result<(), String> {
+        let mut known: Vec<(&str, SocketAddr)> = Vec::new();
+        let plain = self.listen.addresses.iter().map(|address| ("listen", *address));
+        let encrypted = self.encrypted.listeners().into_iter();
+        let encrypted = encrypted.flat_map(|(option, addresses)| addresses.iter().map(move |at| (option, *at)));
+        let admin = [("admin", self.admin.address), ("admin-api", self.admin.api)];
+        let admin = admin.into_iter().filter_map(|(option, address)| Some((option, address?)));
+        for (option, address) in plain.chain(encrypted).chain(admin) {
+            let clashing = |known: &&(&str, SocketAddr)| known.0 != option && clash(known, &(option, address));
+            if let Some((other, taken)) = known.iter().find(clashing) {
                 return Err(format!(
-                    "--{option} {to} and --listen {listen} are one port: choose another for --{option}"
+                    "--{option} {address} and --{other} {taken} are one port: choose another for --{option}"
                 ));
+            }
+            if !option.starts_with("admin") {
+                known.push((option, address));
             }
         }
         Ok(())
@@ -416,6 +478,25 @@ impl Config {
             None => Ok(()),
         }
     }
+}
+
+/// Whether what two options listen on is one port: of the same protocol, at an address of both.
+fn clash((option, one): &(&str, SocketAddr), (other_option, other): &(&str, SocketAddr)) -> bool {
+    let over_tcp = |option: &str| option != "listen-quic";
+    let over_udp = |option: &str| matches!(option, "listen" | "listen-quic");
+    let same = over_tcp(option) && over_tcp(other_option) || over_udp(option) && over_udp(other_option);
+    let (ip, all) = (one.ip() == other.ip(), one.ip().is_unspecified() || other.ip().is_unspecified());
+    same && one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4() && (ip || all)
+}
+
+/// The cargo feature that an option needs, if it was left out of this build.
+fn left_out(option: &str) -> Option<&'static str> {
+    let (feature, is_there) = match option {
+        "listen-tls" => ("tls", cfg!(feature = "tls")),
+        "listen-https" => ("https", cfg!(feature = "https")),
+        _ => ("quic", cfg!(feature = "quic")),
+    };
+    (!is_there).then_some(feature)
 }
 
 /// Whether one of two names, written with the final dot, is the other or stands below it.

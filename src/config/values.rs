@@ -24,6 +24,10 @@ const DNS_PORT: u16 = 53;
 const ADMIN_PORT: u16 = 9153;
 /// That of DNS over TLS (RFC 7858 section 3.1).
 const TLS_PORT: u16 = 853;
+/// That of HTTPS (RFC 8484 section 5 says no other).
+const HTTPS_PORT: u16 = 443;
+/// That of DNS over QUIC (RFC 9250 section 4.1.1).
+const QUIC_PORT: u16 = 853;
 
 /// A zone's apex: a name, not the root, with room below it for every name that a Service's endpoint can have.
 pub fn apex(text: &str) -> Result<WireName, String> {
@@ -41,6 +45,29 @@ pub fn apex(text: &str) -> Result<WireName, String> {
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
     with_port(text, DNS_PORT).ok_or_else(|| {
         format!("{text:?} is no address to listen on: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
+    })
+}
+
+/// The same for TLS, port 853.
+pub fn listen_tls(text: &str) -> Result<SocketAddr, String> {
+    listen_encrypted(text, TLS_PORT)
+}
+
+/// The same for HTTPS, port 443.
+pub fn listen_https(text: &str) -> Result<SocketAddr, String> {
+    listen_encrypted(text, HTTPS_PORT)
+}
+
+/// The same for QUIC, port 853.
+pub fn listen_quic(text: &str) -> Result<SocketAddr, String> {
+    listen_encrypted(text, QUIC_PORT)
+}
+
+fn listen_encrypted(text: &str, port: u16) -> Result<SocketAddr, String> {
+    with_port(text, port).ok_or_else(|| {
+        format!(
+            "{text:?} is no address to listen on: write 127.0.0.1:{port}, [::1]:{port}, or an address for port {port}"
+        )
     })
 }
 

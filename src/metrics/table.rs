@@ -180,6 +180,11 @@ families! {
     HANDSHAKE_FAILURES: Counter, Own, "headless_dns_handshake_failures_total" ["proto" "reason"],
         "TLS and QUIC connections that did not come about, by why: closed (the client went away), certificate (it does not \
          trust ours), no_tls (it speaks something else), refused (nothing in common, or another error), late";
+    CERTIFICATE_EXPIRATION: Gauge, Own, "headless_dns_tls_certificate_expiration_timestamp_seconds" [],
+        "When the certificate of --tls-cert that is shown to clients expires, in seconds of Unix time";
+    CERTIFICATE_RELOADS: Counter, Own, "headless_dns_tls_certificate_reloads_total" ["result"],
+        "Readings of --tls-cert and --tls-key that found something new: taken, or refused (the pair before stays; while \
+         the files are so, they are read and counted once a minute)";
     CAUSES_TOLD: Counter, Own, "headless_dns_causes_told_total" ["finding"],
         "Causes that clients were told, by the token that is told (tests/causes.md)";
     CAUSES_NOT_LOOKED_FOR: Counter, Own, "headless_dns_causes_not_looked_for_total" [],

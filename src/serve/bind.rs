@@ -1,8 +1,8 @@
 //! Sockets before anybody serves them: bound here, or inherited from another process that has them already.
 //!
 //! What comes to them is queued by the kernel. An inherited one is never bound again, and never connected: whoever has
-//! it too goes on with it. Not here: how sockets pass from one process to another (`takeover.rs`, `fds.rs`), and who
-//! reads them (`udp.rs`, `tcp.rs`).
+//! it too goes on with it. DNS has UDP and TCP on one port; what is encrypted has one of them. Not here: how sockets
+//! pass from one process to another (`takeover.rs`, `fds.rs`), and who reads them (`udp.rs`, `tcp.rs`, `encrypted/`).
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -11,22 +11,27 @@ use std::os::fd::OwnedFd;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{fds, sys, udp};
+use super::encrypted::certificates::Certificates;
+use super::{Kind, ListenAddress, fds, sys, udp};
 
 /// Sockets that are bound, and serve nobody yet: what comes is queued by the kernel.
 #[derive(Debug)]
 pub struct Listeners {
     bound: Vec<Bound>,
     receive_buffer: usize,
+    certificates: Option<Certificates>,
 }
 
 /// The sockets of one listen address.
 #[derive(Debug)]
 pub(super) struct Bound {
-    pub(super) address: SocketAddr,
-    /// One per worker. The kernel gives each client to one of them (SO_REUSEPORT).
+    /// With the port that the kernel chose.
+    pub(super) listen: ListenAddress,
+    /// One per worker: the kernel gives each client to one of them (SO_REUSEPORT). For QUIC one, for what is over TCP
+    /// alone none.
     pub(super) udp: Vec<UdpSocket>,
-    pub(super) tcp: TcpListener,
+    /// None for QUIC.
+    pub(super) tcp: Option<TcpListener>,
     /// Somebody keeps these sockets when this process ends, and what is queued in them.
     pub(super) kept: bool,
 }
@@ -71,8 +76,18 @@ impl Inherited {
 
     /// Where they are bound, each address once.
     pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses_but_for(&[])
+    }
+
+    /// Where they are bound, each address once, but for those that `taken` has a use for.
+    pub fn addresses_but_for(&self, taken: &[ListenAddress]) -> Vec<SocketAddr> {
+        let free = |address: &SocketAddr, over: fn(Kind) -> bool| {
+            !taken.iter().any(|taken| taken.address == *address && over(taken.kind))
+        };
+        let udp = self.udp.iter().map(|(address, _)| address).filter(|address| free(address, Kind::is_over_udp));
+        let tcp = self.tcp.iter().map(|(address, _)| address).filter(|address| free(address, Kind::is_over_tcp));
         let mut addresses = Vec::new();
-        for address in self.udp.iter().map(|(address, _)| address).chain(self.tcp.iter().map(|(address, _)| address)) {
+        for address in udp.chain(tcp) {
             if !addresses.contains(address) {
                 addresses.push(*address);
             }
@@ -85,9 +100,11 @@ impl Inherited {
         self.udp.len() + self.tcp.len()
     }
 
-    fn take(&mut self, address: SocketAddr) -> (Vec<UdpSocket>, Option<TcpListener>) {
-        let udp = self.udp.extract_if(.., |(bound, _)| *bound == address).map(|(_, socket)| socket).collect();
-        let tcp = self.tcp.iter().position(|(bound, _)| *bound == address);
+    fn take(&mut self, listen: ListenAddress) -> (Vec<UdpSocket>, Option<TcpListener>) {
+        let ListenAddress { kind, address } = listen;
+        let wanted = |bound: &mut (SocketAddr, UdpSocket)| kind.is_over_udp() && bound.0 == address;
+        let udp = self.udp.extract_if(.., wanted).map(|(_, socket)| socket).collect();
+        let tcp = self.tcp.iter().position(|(bound, _)| kind.is_over_tcp() && *bound == address);
         (udp, tcp.map(|at| self.tcp.swap_remove(at).1))
     }
 }
@@ -102,24 +119,25 @@ impl Listeners {
     ///
     /// One sentence that names the address and says what to do.
     pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Self> {
-        Self::inherit(Inherited::default(), addresses, workers)
+        let listen: Vec<_> = addresses.iter().copied().map(ListenAddress::plain).collect();
+        Self::inherit(Inherited::default(), &listen, workers)
     }
 
-    /// The same, but for addresses where there is an inherited socket: that one is taken. Inherited sockets of other
-    /// addresses are closed.
+    /// The same with whatever is spoken at each address, and but for addresses where there is an inherited socket: that
+    /// one is taken. Inherited sockets of other addresses are closed.
     ///
     /// # Errors
     ///
     /// As [`Listeners::bind`].
-    pub fn inherit(mut inherited: Inherited, addresses: &[SocketAddr], workers: usize) -> Result<Self> {
-        ensure!(!addresses.is_empty(), "no address to listen on: give at least one, such as 0.0.0.0:53");
+    pub fn inherit(mut inherited: Inherited, listen: &[ListenAddress], workers: usize) -> Result<Self> {
+        ensure!(!listen.is_empty(), "no address to listen on: give at least one, such as 0.0.0.0:53");
         let workers = workers.max(1);
         let mut receive_buffer = usize::MAX;
         let mut bound = Vec::new();
-        for &address in addresses {
-            let one = match inherited.take(address) {
-                (udp, None) if udp.is_empty() => bind(address, workers)?,
-                (udp, tcp) => adopt(address, udp, tcp, workers, inherited.kept)?,
+        for &listen in listen {
+            let one = match inherited.take(listen) {
+                (udp, None) if udp.is_empty() => bind(listen, workers)?,
+                (udp, tcp) => adopt(listen, udp, tcp, workers, inherited.kept)?,
             };
             for socket in &one.udp {
                 let given = sys::ask_receive_buffer(socket, udp::RECEIVE_BUFFER);
@@ -127,22 +145,32 @@ impl Listeners {
             }
             bound.push(one);
         }
-        Ok(Self { bound, receive_buffer })
+        Ok(Self { bound, receive_buffer, certificates: None })
+    }
+
+    /// The same, and where it is encrypted, the server shows this certificate.
+    pub fn certified(self, certificates: Option<Certificates>) -> Self {
+        Self { certificates, ..self }
     }
 
     /// The addresses bound, in the order asked for, with the ports that the kernel chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.bound.iter().map(|bound| bound.address).collect()
+        self.bound.iter().map(|bound| bound.listen.address).collect()
+    }
+
+    /// The same, with what is spoken there.
+    pub fn listen_addresses(&self) -> Vec<ListenAddress> {
+        self.bound.iter().map(|bound| bound.listen).collect()
     }
 
     /// The receive buffer that the kernel gave each UDP socket, in octets; 4 MiB were asked for. A small one loses
-    /// queries when many come at once.
+    /// queries when many come at once. [`usize::MAX`] where there is no UDP socket.
     pub fn receive_buffer(&self) -> usize {
         self.receive_buffer
     }
 
-    pub(super) fn into_bound(self) -> Vec<Bound> {
-        self.bound
+    pub(super) fn into_parts(self) -> (Vec<Bound>, Option<Certificates>) {
+        (self.bound, self.certificates)
     }
 }
 
@@ -150,12 +178,14 @@ impl Bound {
     /// As many UDP sockets as `workers`: at the moment in which they are read, and not before. Where others read the
     /// inherited ones still, a new one in their group would take its share of the datagrams at once.
     pub(super) fn fill(&mut self, workers: usize) {
+        let ListenAddress { kind, address } = self.listen;
+        let workers = if kind == Kind::Plain { workers } else { 1 };
         while let Some(first) = self.udp.first()
             && self.udp.len() < workers
         {
             // Bound by others without SO_REUSEPORT, it is one for all threads.
             let shares_port = SockRef::from(first).reuse_port().unwrap_or(false);
-            let another = if shares_port { bind_udp(self.address) } else { first.try_clone() };
+            let another = if shares_port { bind_udp(address) } else { first.try_clone() };
             match another {
                 Ok(socket) => {
                     // Less than was asked for is no failure: `receive_buffer` has told of the others.
@@ -164,7 +194,7 @@ impl Bound {
                 }
                 Err(error) => {
                     let sockets = self.udp.len();
-                    tracing::warn!("{} has {sockets} UDP sockets and not {workers}: {error}", self.address);
+                    tracing::warn!("{address} has {sockets} UDP sockets and not {workers}: {error}");
                     return;
                 }
             }
@@ -174,31 +204,41 @@ impl Bound {
 
 /// Makes inherited sockets fit, and binds what was not inherited.
 fn adopt(
-    address: SocketAddr,
-    udp: Vec<UdpSocket>,
+    listen: ListenAddress,
+    mut udp: Vec<UdpSocket>,
     tcp: Option<TcpListener>,
     workers: usize,
     kept: bool,
 ) -> Result<Bound> {
-    for socket in &udp {
-        prepare(socket, address).with_context(|| format!("cannot use the inherited UDP socket of {address}"))?;
+    let ListenAddress { kind, address } = listen;
+    if kind == Kind::Quic {
+        // Who had it before may have had one for each thread.
+        udp.truncate(1);
     }
-    let failed = |protocol| move |error| explain(address, protocol, error).1;
-    let udp = match udp.is_empty() {
-        true => (0..workers).map(|_| bind_udp(address)).collect::<io::Result<_>>().map_err(failed("UDP"))?,
-        false => udp,
+    for socket in &udp {
+        let fits = if kind == Kind::Quic { socket.set_nonblocking(true) } else { prepare(socket, address) };
+        fits.with_context(|| format!("cannot use the inherited UDP socket of {listen}"))?;
+    }
+    let failed = |protocol| move |error| explain(listen, protocol, error).1;
+    if udp.is_empty() && kind.is_over_udp() {
+        udp = bind_datagrams(listen, workers).map_err(failed("UDP"))?;
+    }
+    let tcp = match tcp {
+        None if kind.is_over_tcp() => Some(bind_tcp(address).map_err(failed("TCP"))?),
+        tcp => tcp,
     };
-    let tcp = tcp.map_or_else(|| bind_tcp(address), Ok).map_err(failed("TCP"))?;
-    tcp.set_nonblocking(true).map_err(failed("TCP"))?;
-    Ok(Bound { address, udp, tcp, kept })
+    if let Some(tcp) = &tcp {
+        tcp.set_nonblocking(true).map_err(failed("TCP"))?;
+    }
+    Ok(Bound { listen, udp, tcp, kept })
 }
 
-fn bind(address: SocketAddr, workers: usize) -> Result<Bound> {
+fn bind(listen: ListenAddress, workers: usize) -> Result<Bound> {
     // A port that is free for TCP can be taken for UDP; then the kernel chooses again.
-    let mut tries = if address.port() == 0 { 32 } else { 1 };
+    let mut tries = if listen.address.port() == 0 { 32 } else { 1 };
     loop {
         tries -= 1;
-        match bind_once(address, workers) {
+        match bind_once(listen, workers) {
             Err((ErrorKind::AddrInUse, _)) if tries > 0 => {}
             result => return result.map_err(|(_, error)| error),
         }
@@ -207,11 +247,34 @@ fn bind(address: SocketAddr, workers: usize) -> Result<Bound> {
 
 /// TCP first: two of our own UDP sockets can share a port without a word (SO_REUSEPORT), TCP listeners cannot. So a
 /// second server on the same address is told, and no two get one port from the kernel.
-fn bind_once(address: SocketAddr, workers: usize) -> Result<Bound, (ErrorKind, anyhow::Error)> {
-    let tcp = bind_tcp(address).map_err(|error| explain(address, "TCP", error))?;
-    let address = tcp.local_addr().map_err(|error| explain(address, "TCP", error))?;
-    let udp = (0..workers).map(|_| bind_udp(address)).collect::<io::Result<Vec<_>>>();
-    Ok(Bound { address, udp: udp.map_err(|error| explain(address, "UDP", error))?, tcp, kept: false })
+fn bind_once(listen: ListenAddress, workers: usize) -> Result<Bound, (ErrorKind, anyhow::Error)> {
+    let ListenAddress { kind, mut address } = listen;
+    let failed = |protocol| move |error| explain(listen, protocol, error);
+    let tcp = kind.is_over_tcp().then(|| bind_tcp(address)).transpose().map_err(failed("TCP"))?;
+    if let Some(tcp) = &tcp {
+        address = tcp.local_addr().map_err(failed("TCP"))?;
+    }
+    let udp = bind_datagrams(ListenAddress { kind, address }, workers).map_err(failed("UDP"))?;
+    if let (None, Some(udp)) = (&tcp, udp.first()) {
+        address = udp.local_addr().map_err(failed("UDP"))?;
+    }
+    Ok(Bound { listen: ListenAddress { kind, address }, udp, tcp, kept: false })
+}
+
+fn bind_datagrams(listen: ListenAddress, workers: usize) -> io::Result<Vec<UdpSocket>> {
+    match listen.kind {
+        Kind::Plain => (0..workers).map(|_| bind_udp(listen.address)).collect(),
+        Kind::Quic => bind_quic(listen.address).map(|socket| vec![socket]),
+        Kind::Tls | Kind::Https => Ok(Vec::new()),
+    }
+}
+
+/// One alone, so that its port is nobody else's: a connection must not change from one socket to another.
+fn bind_quic(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
@@ -255,10 +318,10 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
 }
 
 /// The kind of the error, for us, and the sentence, for people.
-fn explain(address: SocketAddr, protocol: &str, error: io::Error) -> (ErrorKind, anyhow::Error) {
+fn explain(listen: ListenAddress, protocol: &str, error: io::Error) -> (ErrorKind, anyhow::Error) {
     let kind = error.kind();
-    let what = cannot_listen(address, protocol);
-    let port = address.port();
+    let what = cannot_listen(listen, protocol);
+    let port = listen.address.port();
     let advice = match kind {
         ErrorKind::AddrInUse => format!(
             "another program has {protocol} port {port} there; `ss -lnp sport = :{port}` shows which. \
@@ -276,6 +339,9 @@ fn explain(address: SocketAddr, protocol: &str, error: io::Error) -> (ErrorKind,
     (kind, anyhow!("{what}: {advice}"))
 }
 
-pub(super) fn cannot_listen(address: SocketAddr, protocol: &str) -> String {
-    format!("cannot listen on {address} over {protocol}")
+pub(super) fn cannot_listen(listen: ListenAddress, protocol: &str) -> String {
+    match listen.kind {
+        Kind::Plain => format!("cannot listen on {} over {protocol}", listen.address),
+        Kind::Tls | Kind::Https | Kind::Quic => format!("cannot listen on {listen}"),
+    }
 }

@@ -1,9 +1,11 @@
 //! Where questions come from: the sockets, and the loops that read from them and write to them.
 //!
 //! ```text
-//!   bind, inherit ──▶ Listeners ──▶ Server ──┬─▶ udp.rs   one thread per worker and address ──▶ sys.rs
-//!   (bind.rs, takeover.rs, fds.rs)           ├─▶ tcp.rs   one task per connection ──▶ seats.rs
-//!                                            └─▶ forward/ one thread for what others have to answer
+//!   bind, inherit ──▶ Listeners ──▶ Server ──┬─▶ udp.rs     one thread per worker and address ──▶ sys.rs
+//!   (bind.rs, takeover.rs, fds.rs)           ├─▶ tcp.rs     one task per connection ──▶ seats.rs
+//!                                            │    └─▶ encrypted/ TLS and HTTPS, on the same connections
+//!                                            ├─▶ encrypted/ QUIC
+//!                                            └─▶ forward/   one thread for what others have to answer
 //! ```
 //!
 //! Every message goes to the one [`Responder`], and what comes back is sent: nothing here knows what a query is. Here:
@@ -11,6 +13,7 @@
 //! to listen on (`config.rs`). Read next: `bind.rs`, `udp.rs`.
 
 mod bind;
+pub mod encrypted;
 mod fds;
 pub mod forward;
 mod query_log;
@@ -21,7 +24,8 @@ mod tcp;
 mod udp;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -30,7 +34,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
-use crate::answer::Responder;
+use crate::answer::{Responder, Transport};
 use crate::metrics::Metrics;
 
 pub use bind::{Inherited, Listeners};
@@ -38,11 +42,80 @@ pub use query_log::{Choice, Format, LogWriter, QueryLog};
 pub use sys::give_back_large_blocks;
 
 use bind::Bound;
+use encrypted::Handshakes;
+use encrypted::certificates::Certificates;
 use forward::{Forwarder, Lane};
 use query_log::Tap;
 use takeover::Handout;
 
-/// What a client may take of the server over TCP (RFC 7766 sections 6.2 and 10, RFC 9210 section 4).
+/// What is spoken at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// DNS over UDP and TCP.
+    Plain,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484).
+    Https,
+    /// DNS over QUIC (RFC 9250).
+    Quic,
+}
+
+impl Kind {
+    fn is_over_tcp(self) -> bool {
+        self != Self::Quic
+    }
+
+    fn is_over_udp(self) -> bool {
+        matches!(self, Self::Plain | Self::Quic)
+    }
+
+    /// How messages come over its streams.
+    fn transport(self) -> Transport {
+        match self {
+            Self::Plain => Transport::Tcp,
+            Self::Tls => Transport::Tls,
+            Self::Https => Transport::Https,
+            Self::Quic => Transport::Quic,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "UDP and TCP",
+            Self::Tls => "TLS",
+            Self::Https => "HTTPS",
+            Self::Quic => "QUIC",
+        })
+    }
+}
+
+/// Where questions are taken, and what is spoken there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenAddress {
+    /// What is spoken.
+    pub kind: Kind,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+impl ListenAddress {
+    /// For DNS over UDP and TCP.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { kind: Kind::Plain, address }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} over {}", self.address, self.kind)
+    }
+}
+
+/// What a client may take of the server over TCP, and what is over TCP or like it (RFC 7766 sections 6.2 and 10, RFC 9210
+/// section 4).
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at a time, over all addresses. Above it, the one that has not asked for longest is closed in favour
@@ -51,6 +124,8 @@ pub struct Limits {
     /// Connections at a time from one client address; above it, the new one is closed. An IPv6 client too counts by
     /// its whole address: by default a Kubernetes Node has one /64 for all of its Pods. Default: 1,024.
     pub per_client: usize,
+    /// How long the handshake of an encrypted connection may take. Default: 3 s.
+    pub handshake: Duration,
     /// How long a connection is kept that asks nothing. Default: 30 s, which is longer than a CoreDNS keeps its own.
     pub idle: Duration,
     /// How long a message may take from its first octet to its last. Default: 3 s.
@@ -69,6 +144,7 @@ impl Default for Limits {
         Self {
             connections: 16_384,
             per_client: 1_024,
+            handshake: Duration::from_secs(3),
             idle: Duration::from_secs(30),
             unfinished: Duration::from_secs(3),
             unread: Duration::from_secs(5),
@@ -200,7 +276,14 @@ pub struct Change {
     /// What is served from now on.
     pub start: Option<Listeners>,
     /// The addresses that are left; everything that was received there is answered.
-    pub stop: Vec<SocketAddr>,
+    pub stop: Vec<ListenAddress>,
+}
+
+impl Change {
+    /// The same, and where it is encrypted, the server shows this certificate.
+    pub fn certified(self, certificates: Option<Certificates>) -> Self {
+        Self { start: self.start.map(|start| start.certified(certificates)), ..self }
+    }
 }
 
 /// What runs: the threads and tasks of every address.
@@ -211,8 +294,8 @@ pub struct Server {
     handout: Option<Handout>,
     lane: Option<Lane>,
     /// One task for each address, which is the parent of all that serves it.
-    places: JoinSet<(SocketAddr, Result<()>)>,
-    stops: HashMap<SocketAddr, Stop>,
+    places: JoinSet<(ListenAddress, Result<()>)>,
+    stops: HashMap<ListenAddress, Stop>,
     workers: usize,
 }
 
@@ -257,44 +340,48 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// A thread could not be started. What was started before then goes on.
+    /// A thread could not be started, or there is no certificate for an address that is encrypted. What was started before
+    /// then goes on.
     pub fn start(&mut self, listeners: Listeners) -> Result<()> {
-        listeners.into_bound().into_iter().try_for_each(|bound| self.start_one(bound))
+        let (bound, certificates) = listeners.into_parts();
+        bound.into_iter().try_for_each(|bound| self.start_one(bound, certificates.as_ref()))
     }
 
-    fn start_one(&mut self, mut bound: Bound) -> Result<()> {
+    fn start_one(&mut self, mut bound: Bound, certificates: Option<&Certificates>) -> Result<()> {
         bound.fill(self.workers);
-        let Bound { address, udp, tcp, kept } = bound;
+        let Bound { listen, udp, tcp, kept } = bound;
         let stop = self.stop.child();
-        let mut threads = udp::Threads::new(self.udp.clone(), stop.clone(), address, kept);
-        let registered = self.handout.as_ref().map(|handout| handout.register(&udp, &tcp)).transpose();
-        let registered = registered.with_context(|| format!("cannot keep {address} ready for another process"))?;
-        for socket in udp {
+        let registered = self.handout.as_ref().map(|handout| handout.register(&udp, tcp.as_ref())).transpose();
+        let registered = registered.with_context(|| format!("cannot keep {listen} ready for another process"))?;
+        let handshakes = Handshakes::of(listen.kind, certificates)?;
+        let shared = Arc::new(self.tcp.for_place(listen, stop.clone()));
+        let place = tcp::Place { kept, shared, handshakes, registered };
+        let mut parts = Parts::new();
+        match tcp {
+            Some(tcp) => {
+                let listener = tcp::listener(tcp).with_context(|| bind::cannot_listen(listen, "TCP"))?;
+                parts.spawn(async move {
+                    tcp::listen(listener, place).await;
+                    Ok(())
+                });
+                if !udp.is_empty() {
+                    parts.spawn(self.threads(listen, udp, kept, &stop)?.ended());
+                }
+            }
+            None => encrypted::start_quic(&mut parts, udp, certificates, place)?,
+        }
+        self.stops.insert(listen, stop.clone());
+        self.places.spawn(async move { (listen, all_parts(parts, listen, &stop).await) });
+        Ok(())
+    }
+
+    fn threads(&self, listen: ListenAddress, sockets: Vec<UdpSocket>, kept: bool, stop: &Stop) -> Result<udp::Threads> {
+        let mut threads = udp::Threads::new(self.udp.clone(), stop.clone(), listen.address, kept);
+        for socket in sockets {
             // Those that were started end with this stop.
             threads.start(socket).inspect_err(|_| stop.tell())?;
         }
-        let listener = tcp::listener(tcp).with_context(|| bind::cannot_listen(address, "TCP"))?;
-        let place = tcp::Place { kept, shared: Arc::new(self.tcp.for_place(address, stop.clone())), registered };
-        self.stops.insert(address, stop.clone());
-        self.places.spawn(async move {
-            let mut parts = JoinSet::new();
-            parts.spawn(async move {
-                tcp::listen(listener, place).await;
-                Ok(())
-            });
-            parts.spawn(threads.ended());
-            let mut result = Ok(());
-            while let Some(ended) = parts.join_next().await {
-                // However one part ends, the other ends too.
-                if !stop.told() {
-                    result = Err(anyhow!("stopped answering on {address}, and so altogether"));
-                    stop.tell();
-                }
-                result = result.and(ended.context("answering failed").flatten());
-            }
-            (address, result)
-        });
-        Ok(())
+        Ok(threads)
     }
 
     /// Answers until told to stop, and takes changes. Returns when everything that was received before is answered, and
@@ -340,10 +427,10 @@ impl Server {
         result
     }
 
-    fn ended(&mut self, ended: Result<(SocketAddr, Result<()>), tokio::task::JoinError>) -> Result<()> {
+    fn ended(&mut self, ended: Result<(ListenAddress, Result<()>), tokio::task::JoinError>) -> Result<()> {
         let result = match ended {
-            Ok((address, result)) => {
-                self.stops.remove(&address);
+            Ok((listen, result)) => {
+                self.stops.remove(&listen);
                 result
             }
             Err(error) => Err(error).context("answering failed"),
@@ -353,6 +440,22 @@ impl Server {
         }
         result
     }
+}
+
+/// What serves one address.
+type Parts = JoinSet<Result<()>>;
+
+/// Returns when all parts have ended. However one of them ends, the others end too.
+async fn all_parts(mut parts: Parts, listen: ListenAddress, stop: &Stop) -> Result<()> {
+    let mut result = Ok(());
+    while let Some(ended) = parts.join_next().await {
+        if !stop.told() {
+            result = Err(anyhow!("stopped answering on {listen}, and so altogether"));
+            stop.tell();
+        }
+        result = result.and(ended.context("answering failed").flatten());
+    }
+    result
 }
 
 impl Listeners {

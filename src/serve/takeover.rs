@@ -56,8 +56,11 @@ pub(super) struct Registered {
 }
 
 impl Handout {
-    pub(super) fn register(&self, udp: &[UdpSocket], tcp: &TcpListener) -> io::Result<Registered> {
-        let mut copies = vec![OwnedFd::from(tcp.try_clone()?)];
+    pub(super) fn register(&self, udp: &[UdpSocket], tcp: Option<&TcpListener>) -> io::Result<Registered> {
+        let mut copies: Vec<OwnedFd> = Vec::new();
+        if let Some(listener) = tcp {
+            copies.push(listener.try_clone()?.into());
+        }
         for socket in udp {
             copies.push(socket.try_clone()?.into());
         }

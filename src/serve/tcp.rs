@@ -1,10 +1,12 @@
 //! Streams: one task per connection, which reads what is there, has every complete query in it answered, and writes
 //! all the responses at once (RFC 7766 sections 6.2.1.1 and 7, RFC 9210).
 //!
-//! The loop works over any stream, so that encryption is only a wrapper. The large buffers belong to whoever is at
+//! The loop works over any [`Stream`], so that encryption is only a wrapper: a connection that is encrypted begins with
+//! its handshake, in its own task, and its seat is taken before. The large buffers belong to whoever is at
 //! work and not to connections: an idle one holds its task and nothing else. A message that is not complete, and
 //! responses that the client does not take, are held in the smallest room that fits, for a limited time; as long as
-//! responses wait, nothing more is read. Not here: how many may connect (`seats.rs`). Read next: `answer.rs`.
+//! responses wait, nothing more is read. Not here: how many may connect (`seats.rs`), and what is said before the first
+//! query (`encrypted/`). Read next: `answer.rs`.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -19,16 +21,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::encrypted::Handshakes;
 use super::forward::{self, Door, Mailbox, Question, Way};
 use super::query_log::{Tap, Ticket};
 use super::seats::{Admission, Seat, Seats};
 use super::takeover::Registered;
-use super::{Limits, Phase, Stop};
-use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
-use crate::metrics::{Counters, Event, Metrics, Proto};
+use super::{Kind, Limits, ListenAddress, Phase, Stop};
+use crate::answer::{Peer, Pending, Reply, Responder, Worker};
+use crate::metrics::{Counters, Event, Metrics};
 
 /// The largest message: its length is two octets (RFC 1035 section 4.2.2).
-const MESSAGE: usize = 65_535;
+pub(super) const MESSAGE: usize = 65_535;
 /// How much one read asks for.
 const READ: usize = 16 << 10;
 /// Responses are written when there are so many octets of them.
@@ -36,28 +39,28 @@ const FULL: usize = 16 << 10;
 /// How many reads, or writes of [`FULL`] octets, before the others have their turn.
 const TURNS: usize = 4;
 /// Once we are about to stop, how long a connection stays open after its last reply.
-const LEAVING_IDLE: Duration = Duration::from_millis(500);
+pub(super) const LEAVING_IDLE: Duration = Duration::from_millis(500);
 /// When we stop, how long a quiet connection stays open for a query that is on its way.
-const LAST_WORD: Duration = Duration::from_millis(100);
+pub(super) const LAST_WORD: Duration = Duration::from_millis(100);
 /// After our last octet, how long the client has to take it. Closed with a query unread, the kernel throws away
 /// responses that are on their way.
-const LINGER: Duration = Duration::from_millis(250);
+pub(super) const LINGER: Duration = Duration::from_millis(250);
 /// How long a connection is kept, whatever else, that waits for what others say: longer than that takes.
-const LATE: Duration = forward::PATIENCE.saturating_mul(2);
+pub(super) const LATE: Duration = forward::PATIENCE.saturating_mul(2);
 /// The shortest and longest pause after a failed accept.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// What all connections of an address share; all but `address`, `stop` and `desks` with those of the other addresses.
+/// What all connections of an address share; all but `listen`, `stop` and `desks` with those of the other addresses.
 pub(super) struct Shared {
     /// What is listened on; figures are told apart by it.
-    address: SocketAddr,
-    responder: Arc<Responder>,
-    metrics: Arc<Metrics>,
-    limits: Limits,
-    stop: Stop,
+    pub(super) listen: ListenAddress,
+    pub(super) responder: Arc<Responder>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) limits: Limits,
+    pub(super) stop: Stop,
     /// Where questions for others are handed over.
     pub(super) door: Option<Door>,
-    seats: Arc<Seats>,
+    pub(super) seats: Arc<Seats>,
     pub(super) tap: Tap,
     /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
     #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
@@ -67,15 +70,15 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
         let seats = Arc::new(Seats::new(limits));
-        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let listen = ListenAddress::plain(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
         let (tap, desks) = (Tap::default(), Mutex::default());
-        Self { address, responder, metrics, limits, stop, door: None, seats, tap, desks }
+        Self { listen, responder, metrics, limits, stop, door: None, seats, tap, desks }
     }
 
     /// The same for one address, which can be told to stop alone.
-    pub(super) fn for_place(&self, address: SocketAddr, stop: Stop) -> Self {
+    pub(super) fn for_place(&self, listen: ListenAddress, stop: Stop) -> Self {
         Self {
-            address,
+            listen,
             responder: Arc::clone(&self.responder),
             metrics: Arc::clone(&self.metrics),
             limits: self.limits,
@@ -89,7 +92,7 @@ impl Shared {
 
     /// Hands a question over; what comes of it will be in the mailbox, which is made for the first.
     #[cold]
-    fn hand_over(&self, question: Question, mailbox: &mut Option<Arc<Mailbox>>) -> Result<(), Question> {
+    pub(super) fn hand_over(&self, question: Question, mailbox: &mut Option<Arc<Mailbox>>) -> Result<(), Question> {
         let Some(door) = &self.door else { return Err(question) };
         let mailbox = mailbox.get_or_insert_default();
         mailbox.expect();
@@ -97,16 +100,16 @@ impl Shared {
     }
 
     /// A desk for the length of one turn.
-    fn take_desk(&self) -> Box<Desk> {
+    pub(super) fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
         free.unwrap_or_else(|| {
-            let counters = self.metrics.worker_at(self.address, Proto::Tcp);
-            Box::new(Desk::new(counters, self.tap.clone()))
+            let counters = self.metrics.worker_at(self.listen.address, self.listen.kind.transport().proto());
+            Box::new(Desk::new(counters, self.tap.clone(), self.listen.kind))
         })
     }
 
     /// One that a panic kept from being given back is not missed: its counters are in the metrics.
-    fn give_back(&self, desk: Box<Desk>) {
+    pub(super) fn give_back(&self, desk: Box<Desk>) {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner).push(desk);
     }
 }
@@ -121,17 +124,19 @@ pub(super) struct Place {
     /// Somebody keeps the listening socket, and the connections that wait in it.
     pub(super) kept: bool,
     pub(super) shared: Arc<Shared>,
+    /// What its connections begin with; `None` where they are plain.
+    pub(super) handshakes: Option<Handshakes>,
     /// As long as it lives, another process can have the sockets.
     pub(super) registered: Option<Registered>,
 }
 
 /// Accepts connections until told to stop, and then until the last of them has ended.
 pub(super) async fn listen(listener: TcpListener, place: Place) {
-    let Place { kept, shared, registered } = place;
+    let Place { kept, shared, handshakes, registered } = place;
     let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
     let mut told_to_leave = false;
     let counters = shared.metrics.worker();
-    let mut host = Host { counters, tasks: JoinSet::new(), shared: &shared };
+    let mut host = Host { counters, tasks: JoinSet::new(), shared: &shared, handshakes };
     let mut pause = Pause::default();
     loop {
         tokio::select! {
@@ -168,6 +173,7 @@ struct Host<'h> {
     counters: Arc<Counters>,
     tasks: JoinSet<End>,
     shared: &'h Arc<Shared>,
+    handshakes: Option<Handshakes>,
 }
 
 impl Host<'_> {
@@ -187,10 +193,12 @@ impl Host<'_> {
         // Fails only where the connection has already failed, which its first read tells.
         let _ = stream.set_nodelay(true);
         // For a wildcard address: which of ours was asked.
-        let to = stream.local_addr().unwrap_or(self.shared.address);
-        let closer = seat.closer();
-        let connection = Connection::new(stream, Peer { from: client, to }, seat, Arc::clone(self.shared));
-        closer.set(self.tasks.spawn(connection.run()));
+        let to = stream.local_addr().unwrap_or(self.shared.listen.address);
+        let (closer, peer, shared) = (seat.closer(), Peer { from: client, to }, Arc::clone(self.shared));
+        closer.set(match &self.handshakes {
+            None => self.tasks.spawn(Connection::new(stream, peer, seat, shared).run()),
+            Some(handshakes) => handshakes.spawn(&mut self.tasks, stream, peer, seat, shared),
+        });
     }
 
     /// Those who had connected before we stopped listening. The kernel resets connections that nobody accepted.
@@ -263,7 +271,7 @@ impl Pause {
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// The client closed it, or it broke.
     Closed,
     /// The client sent what deserves no response.
@@ -276,8 +284,28 @@ enum End {
     Stopped,
 }
 
+/// What a connection is over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// How many octets it may have taken and not passed on.
+    const HOLDS: usize;
+    /// It says that it ends: without that, the client would have to think that something was cut off.
+    const SAYS_ITS_END: bool;
+
+    /// What it has read and cannot give yet, where that is so: since when, and how many octets.
+    fn part(&self) -> Option<(Instant, usize)>;
+}
+
+impl Stream for TcpStream {
+    const HOLDS: usize = 0;
+    const SAYS_ITS_END: bool = false;
+
+    fn part(&self) -> Option<(Instant, usize)> {
+        None
+    }
+}
+
 /// A client's connection.
-struct Connection<S> {
+pub(super) struct Connection<S> {
     stream: S,
     peer: Peer,
     seat: Seat,
@@ -302,8 +330,8 @@ struct Unsent {
     taken: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(stream: S, peer: Peer, seat: Seat, shared: Arc<Shared>) -> Self {
+impl<S: Stream> Connection<S> {
+    pub(super) fn new(stream: S, peer: Peer, seat: Seat, shared: Arc<Shared>) -> Self {
         let since = Instant::now();
         let (unread, unsent, mailbox, ending, stopping) = (Vec::new(), None, None, None, None);
         Self { stream, peer, seat, shared, unread, unsent, since, mailbox, ending, stopping }
@@ -311,15 +339,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Answers until there is a reason not to.
     #[allow(clippy::manual_async_fn, reason = "an async fn holds its arguments twice: half as much memory again")]
-    fn run(mut self) -> impl Future<Output = End> {
+    pub(super) fn run(mut self) -> impl Future<Output = End> {
         async move {
             let end = {
                 let mut timer = pin!(sleep_until(self.deadline()));
                 poll_fn(|context| self.poll_end(context, timer.as_mut())).await
             };
-            if matches!(end, End::Refused | End::Stopped) {
+            match end {
                 // The client takes what was sent to it, or does not.
-                let _ = timeout(LINGER, self.finish()).await;
+                End::Refused | End::Stopped => _ = timeout(LINGER, self.finish()).await,
+                End::Closed | End::Idle if S::SAYS_ITS_END => _ = timeout(LINGER, self.stream.shutdown()).await,
+                End::Closed | End::Idle | End::Slow => {}
             }
             end
         }
@@ -345,14 +375,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// When the client has been too slow, or we have waited long enough.
     fn deadline(&self) -> Instant {
         let limits = self.seat.limits();
-        match self.stopping {
+        match (self.stopping, self.begun()) {
             _ if self.unsent.is_some() => self.since + limits.unread,
-            _ if !self.unread.is_empty() => self.since + limits.unfinished,
+            (_, Some(begun)) => begun + limits.unfinished,
             _ if self.awaits() => self.since + limits.idle.max(LATE),
-            Some(stopping) => stopping + LAST_WORD,
-            None if self.shared.stop.is_leaving() => self.since + limits.idle.min(LEAVING_IDLE),
-            None => self.since + limits.idle,
+            (Some(stopping), None) => stopping + LAST_WORD,
+            (None, None) if self.shared.stop.is_leaving() => self.since + limits.idle.min(LEAVING_IDLE),
+            (None, None) => self.since + limits.idle,
         }
+    }
+
+    /// Since when a message has been coming.
+    fn begun(&self) -> Option<Instant> {
+        if self.unread.is_empty() { self.stream.part().map(|(since, _)| since) } else { Some(self.since) }
     }
 
     /// The timer is moved when it fires and when it would fire too late: not with each query.
@@ -372,7 +407,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn at_deadline(&self) -> End {
         match self.stopping {
-            _ if self.unsent.is_some() || !self.unread.is_empty() => End::Slow,
+            _ if self.unsent.is_some() || self.begun().is_some() => End::Slow,
             Some(_) => End::Stopped,
             None if self.shared.stop.is_leaving() => End::Stopped,
             None => End::Idle,
@@ -413,7 +448,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let (shared, mailbox) = (&self.shared, &mut self.mailbox);
         let hand_over = |pending, ticket| {
-            let question = Question { pending, listen: shared.address, ticket };
+            let question = Question { pending, listen: shared.listen.address, ticket };
             shared.hand_over(question, mailbox)
         };
         let answered = desk.answer(&shared.responder, self.peer, filled, hand_over);
@@ -433,9 +468,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(Ok(kept));
         }
         let mut room = ReadBuf::new(&mut desk.input[kept..][..READ]);
-        match ready!(Pin::new(&mut self.stream).poll_read(context, &mut room)) {
-            Ok(()) if !room.filled().is_empty() => {}
-            _ => return Poll::Ready(Err(End::Closed)),
+        match Pin::new(&mut self.stream).poll_read(context, &mut room) {
+            Poll::Ready(Ok(())) if !room.filled().is_empty() => {}
+            Poll::Ready(_) => return Poll::Ready(Err(End::Closed)),
+            Poll::Pending => return self.hold().map_or_else(|end| Poll::Ready(Err(end)), |()| Poll::Pending),
         }
         let filled = kept + room.filled().len();
         desk.input[..kept].copy_from_slice(&self.unread);
@@ -493,8 +529,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Accounts for what is held.
     fn hold(&mut self) -> Result<(), End> {
-        let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.octets.len());
-        if self.seat.hold(self.unread.len() + unsent) { Ok(()) } else { Err(End::Slow) }
+        let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.octets.len() + S::HOLDS);
+        let part = self.stream.part().map_or(0, |(_, octets)| octets);
+        if self.seat.hold(self.unread.len() + unsent + part) { Ok(()) } else { Err(End::Slow) }
     }
 
     /// Says that nothing more will come, and waits until the client says so too.
@@ -529,13 +566,15 @@ fn whole_message(octets: &[u8]) -> Option<&[u8]> {
 }
 
 /// Where messages are answered: the large buffers, and what the responder needs. For one connection at a time.
-struct Desk {
-    worker: Worker,
-    tap: Tap,
+pub(super) struct Desk {
+    pub(super) worker: Worker,
+    pub(super) tap: Tap,
+    /// What is spoken where it stands.
+    kind: Kind,
     /// Room for a message of the largest size that is nearly complete, and for one more read.
     input: Box<[u8]>,
     /// Room for one response of the largest size when it is nearly full.
-    output: Box<[u8]>,
+    pub(super) output: Box<[u8]>,
 }
 
 /// What became of the octets on the desk.
@@ -549,10 +588,10 @@ struct Answered {
 }
 
 impl Desk {
-    fn new(counters: Arc<Counters>, tap: Tap) -> Self {
+    fn new(counters: Arc<Counters>, tap: Tap, kind: Kind) -> Self {
         let input = vec![0; 2 + MESSAGE + READ].into();
         let output = vec![0; FULL + 2 + MESSAGE].into();
-        Self { worker: Worker::new(counters), tap, input, output }
+        Self { worker: Worker::new(counters), tap, kind, input, output }
     }
 
     /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written. What
@@ -565,11 +604,13 @@ impl Desk {
         mut hand_over: impl FnMut(Box<Pending>, Option<Box<Ticket>>) -> Result<(), Question>,
     ) -> Answered {
         let mut answered = Answered { read: 0, written: 0, refused: false };
+        let transport = self.kind.transport();
+        let received = Event::received(transport.proto());
         self.worker.begin_batch(Instant::now().into_std());
         while answered.written < FULL
             && let Some(query) = whole_message(&self.input[answered.read..filled])
         {
-            self.worker.counters.count(Event::TcpReceived);
+            self.worker.counters.count(received);
             answered.read += 2 + query.len();
             let room = &mut self.output[answered.written..][..2 + MESSAGE];
             let (length_field, message) = room.split_at_mut(2);
@@ -577,7 +618,7 @@ impl Desk {
             // An empty message is shorter than a header, like others that the responder does not answer.
             let response = match query.len() {
                 0 => Reply::None,
-                length => self.tap.respond(responder, &mut self.worker, peer, Transport::Tcp, message, length),
+                length => self.tap.respond(responder, &mut self.worker, peer, transport, message, length),
             };
             let length = match response {
                 Reply::Here(length) => length,

@@ -413,7 +413,7 @@ fn the_chart_installs_the_same() {
         settings.tcp-connections=1000000,networkPolicy.enabled=false,imagePullSecrets[0].name=ours,apart=true,\
         nodeSelector.disk=fast,podLabels.team=dns,podAnnotations.a=b,service.annotations.c=d,\
         serviceMonitor.enabled=true,serviceMonitor.labels.release=prometheus,image.tag=main,\
-        tolerations[0].operator=Exists,addresses={[::]}";
+        tolerations[0].operator=Exists,addresses={[::]},tls.secretName=web-tls,tls.over={tls,https,quic}";
     let chart = templated(&plane, NAMESPACE, &["--set", more]);
     accepted(&plane, NAMESPACE, &chart, "with more values");
     assert!(!chart.contains_key("NetworkPolicy headless-dns"));
@@ -424,12 +424,22 @@ fn the_chart_installs_the_same() {
         ("TCP_CONNECTIONS", "1000000"),
         ("LISTEN", "[::]:1053"),
         ("ADMIN", "[::]:9153"),
+        ("LISTEN_TLS", "[::]:8853"),
+        ("LISTEN_HTTPS", "[::]:8443"),
+        ("LISTEN_QUIC", "[::]:8853"),
+        ("TLS_CERT", "/etc/headless-dns/tls/tls.crt"),
     ] {
         let expected = json!({"name": format!("HEADLESS_DNS_{name}"), "value": value});
         assert!(variables.as_array().unwrap().contains(&expected), "{variables:#}");
     }
     assert!(chart["ClusterRole headless-dns"].to_string().contains("\"pods\""), "verified needs the right");
-    for wrong in ["replica=3", "settings.Zone=x", "settings.listen=x", "service.clusterIP=ours", "settings.ttl.is=5"] {
+    let ports = &chart["Service headless-dns"]["spec"]["ports"];
+    for (name, port, protocol) in [("dns-tls", 853, "TCP"), ("dns-https", 443, "TCP"), ("dns-quic", 853, "UDP")] {
+        let expected = json!({"name": name, "port": port, "targetPort": name, "protocol": protocol});
+        assert!(ports.as_array().unwrap().contains(&expected), "{ports:#}");
+    }
+    let wrong = ["replica=3", "settings.Zone=x", "settings.listen=x", "service.clusterIP=ours", "settings.ttl.is=5"];
+    for wrong in wrong.into_iter().chain(["tls.over={tcp}", "settings.tls-cert=x"]) {
         let said = helm(&["template", "headless-dns", "charts/headless-dns", "--set", wrong]);
         assert!(!said.status.success() && words(&said).contains("schema"), "{wrong}: {}", words(&said));
     }

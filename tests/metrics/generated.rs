@@ -211,6 +211,21 @@ const ROWS: &[(&str, &[Panel])] = &[
         ],
     ),
     (
+        "The certificate",
+        &[
+            (
+                "The certificate expires in",
+                "s",
+                &[("headless_dns_tls_certificate_expiration_timestamp_seconds{$i} - time()", "{{instance}}")],
+            ),
+            (
+                "Certificates that were read again",
+                "short",
+                &[("sum by (result) (increase(headless_dns_tls_certificate_reloads_total{$i}[$r]))", "{{result}}")],
+            ),
+        ],
+    ),
+    (
         "Why names do not resolve",
         &[
             (
@@ -348,6 +363,24 @@ const ALERTS: &[Alert] = &[
         severity: "warning",
         summary: "{{ $labels.instance }} closes TCP connections because there are too many.",
         what_to_do: "Raise the limits on connections, or find who opens so many.",
+    },
+    Alert {
+        name: "HeadlessDnsCertificateExpires",
+        query: "headless_dns_tls_certificate_expiration_timestamp_seconds - time() < 7 * 86400",
+        lasts: "1h",
+        severity: "warning",
+        summary: "The certificate of {{ $labels.instance }} expires in {{ $value | humanizeDuration }}.",
+        what_to_do: "Renew it: the files of --tls-cert and --tls-key are read again when they change. If they are renewed \
+                     already, its log says why they are not taken.",
+    },
+    Alert {
+        name: "HeadlessDnsCertificateRefused",
+        query: "increase(headless_dns_tls_certificate_reloads_total{result=\"refused\"}[10m]) > 0",
+        lasts: "5m",
+        severity: "warning",
+        summary: "{{ $labels.instance }} cannot use the files of --tls-cert and --tls-key, and shows the certificate that \
+                  it read before.",
+        what_to_do: "Its log says what is wrong with them.",
     },
     Alert {
         name: "HeadlessDnsObjectsRejected",

@@ -7,6 +7,21 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Where it listens encrypted: a list of what has a name, its Pods' port, the Service's port and the protocol of both. */}}
+{{- define "headless-dns.encrypted" -}}
+{{- $known := dict
+  "tls" (dict "pod" 8853 "service" 853 "protocol" "TCP")
+  "https" (dict "pod" 8443 "service" 443 "protocol" "TCP")
+  "quic" (dict "pod" 8853 "service" 853 "protocol" "UDP") -}}
+{{- $listeners := list -}}
+{{- if .Values.tls.secretName -}}
+{{- range .Values.tls.over -}}
+{{- $listeners = append $listeners (merge (dict "over" .) (get $known .)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $listeners -}}
+{{- end -}}
+
 {{/* What the Pods of this release are known by. It never changes: a Deployment's selector cannot. */}}
 {{- define "headless-dns.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}

@@ -6,10 +6,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::commands::Opened;
 use crate::config::{Config, Forward, ManifestPath, Source};
 use crate::metrics::{Event, Metrics};
+use crate::serve::{Kind, ListenAddress};
 use crate::zone::Zone;
 
 /// What is served, from where, at which addresses, and a line to try.
-pub(super) fn text(config: &Config, addresses: &[SocketAddr], admin: &[SocketAddr], zone: &Zone, from: &str) -> String {
+pub(super) fn text(
+    config: &Config,
+    listening: &[ListenAddress],
+    admin: &[SocketAddr],
+    zone: &Zone,
+    from: &str,
+) -> String {
+    let of_kind = |kind| listening.iter().filter(move |listen| listen.kind == kind).map(|listen| listen.address);
+    let addresses: Vec<SocketAddr> = of_kind(Kind::Plain).collect();
+    let encrypted: String = [Kind::Tls, Kind::Https, Kind::Quic]
+        .into_iter()
+        .filter(|kind| of_kind(*kind).next().is_some())
+        .map(|kind| format!("listen  {} over {kind}\n", list(of_kind(kind))))
+        .collect();
     let (services, names) = zone.size();
     let mut source = from.to_owned();
     if let Some(range) = config.simulate {
@@ -29,7 +43,7 @@ pub(super) fn text(config: &Config, addresses: &[SocketAddr], admin: &[SocketAdd
         "headless-dns {}\n\
          zone    {} with {services} Services; {names} addresses in reverse, in {}\n\
          source  {source}\n\
-         listen  {listen} over UDP and TCP, {} workers\n{others}{admin}\
+         listen  {listen} over UDP and TCP, {} workers\n{encrypted}{others}{admin}\
          try     dig @{ip} -p {} +short {}\n",
         env!("CARGO_PKG_VERSION"),
         list(config.zones()),

@@ -6,8 +6,9 @@
 use std::fmt::Write as _;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 
 use super::manager::Manager;
@@ -38,6 +39,8 @@ pub(super) struct Life<'l> {
     pub(super) manager: &'l Manager,
     pub(super) status: &'l Status,
     pub(super) stop: &'l Stop,
+    /// Has the certificate read again.
+    pub(super) look_again: Arc<Notify>,
     /// Where the objects come from, for people.
     pub(super) from: String,
     /// Where it can be looked at.
@@ -66,6 +69,7 @@ impl Life<'_> {
                         tracing::info!("reading again: SIGHUP");
                         self.manager.reloading();
                         self.reload().await;
+                        self.look_again.notify_one();
                         let (done, is_done) = oneshot::channel();
                         // Gone only where the server ends.
                         let _ = again.send(done);

@@ -1,10 +1,11 @@
 //! `serve`: binds, reads, says what it serves, and answers until it is told to stop.
 //!
 //! Here: what runs side by side, and in which order it begins and ends. Beside it: `life.rs` (signals, reload, lame
-//! duck), `reload.rs` (which options change while it runs), `manager.rs` (systemd), `banner.rs` (what it says of
-//! itself), `supervise.rs` (what must not end). The whole is told in `docs/life-cycle.md`.
+//! duck), `reload.rs` (which options change while it runs), `certificates.rs` (which files do), `manager.rs` (systemd),
+//! `banner.rs` (what it says of itself), `supervise.rs` (what must not end). The whole is told in `docs/life-cycle.md`.
 
 mod banner;
+mod certificates;
 mod life;
 mod manager;
 mod reload;
@@ -13,7 +14,7 @@ mod supervise;
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -27,21 +28,24 @@ use tokio::sync::{mpsc, oneshot, watch as watching};
 use tokio::time::timeout;
 
 use super::forward::forwarding;
-use super::{Opened, cluster, open};
+use super::{Opened, cluster, listen_addresses, open};
 use crate::admin::{self, About, View};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
+use crate::serve::encrypted::certificates::Certificates;
 use crate::serve::takeover::{self, Handout, Offer, Predecessor};
 use crate::serve::{
-    Choice, Format, Inherited, Limits, Listeners, LogWriter, QueryLog, Server, Stop, give_back_large_blocks,
+    Choice, Format, Inherited, Kind, Limits, ListenAddress, Listeners, LogWriter, QueryLog, Server, Stop,
+    give_back_large_blocks,
 };
 use crate::source::manifests::Watcher;
 use crate::source::snapshot::{Restored, Snapshot};
 use crate::source::{ManifestSource, Publisher};
 use crate::status::Status;
 
+use certificates::Renewal;
 use life::{End, Life};
 use manager::Manager;
 use reload::Running;
@@ -70,10 +74,12 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     // From here on a signal is an event, and no longer the end of the process.
     let signals = Signals::new()?;
     let manager = Manager::new();
+    let certificates = config.encrypted.pair().map(|(cert, key)| Certificates::load(cert, key)).transpose()?;
     let Sockets { listeners, activated, listening, predecessor } = sockets(&config).await?;
+    let listeners = listeners.certified(certificates.clone());
     let admin = admin::Listeners::bind(config.admin.address, config.admin.api)?;
     let receive_buffer = listeners.receive_buffer();
-    let addresses = listeners.addresses();
+    let addresses = of_kind(&listening, Kind::Plain);
     // Before the first reading, so that no change falls between.
     let watcher = watch(&config);
     let mut source = open(&config, &addresses).await?;
@@ -84,7 +90,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(&config));
     let responder = responder.named(config.nsid.as_deref().unwrap_or_default());
     let responder = responder.explaining(source.asker(), config.explain_to.clone());
-    let (outside, forwarder) = forwarding(&config.forward, &addresses)?.unzip();
+    let (outside, forwarder) = forwarding(&config.forward, &addresses, &of_kind(&listening, Kind::Tls))?.unzip();
     let responder = Arc::new(match outside {
         Some(outside) => responder.asking(outside),
         None => responder,
@@ -137,13 +143,17 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         Place { predecessor, activated, synced: is_synced.clone(), begin, answering, path, handout: handout.clone() };
     let reading = Reading { source, config: config.clone(), watcher, again: asked_again, synced };
     let reading = reading.read(Arc::clone(&status), Arc::clone(&metrics));
-    let running = Running { config, listening, shown, responder, zone, filter, changes };
+    let (certificates, shown_certificates) = watching::channel(certificates);
+    let renewal = Renewal { certificates: shown_certificates, asked: Arc::default(), metrics: Arc::clone(&metrics) };
+    let look_again = Arc::clone(&renewal.asked);
+    let running = Running { config, listening, shown, responder, zone, filter, changes, certificates };
     let mut life = Life {
         running,
         signals,
         manager: &manager,
         status: &status,
         stop: &stop,
+        look_again,
         from,
         admin: admin_addresses,
         receive_buffer,
@@ -158,6 +168,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         lived = life.live(is_synced, again) => lived,
         looked_at = &mut looked_at => looked_at.and_then(|()| bail!("stopped answering over HTTP")),
         never = keep(snapshot, &status) => match never {},
+        never = renewal.follow() => match never {},
         never = manager.keep_watch(&liveness) => match never {},
     };
     status.set_leaving();
@@ -180,28 +191,39 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
 /// Then it is better answered with SERVFAIL than not at all.
 const QUEUED: Duration = Duration::from_secs(1);
 
+/// What was asked for, and what was bound for it.
+type Listening = Vec<(ListenAddress, ListenAddress)>;
+
+/// What is bound of one kind.
+fn of_kind(listening: &[(ListenAddress, ListenAddress)], kind: Kind) -> Vec<SocketAddr> {
+    let bound = listening.iter().map(|(_, bound)| bound);
+    bound.filter(|bound| bound.kind == kind).map(|bound| bound.address).collect()
+}
+
 /// The sockets, and who has them too.
 struct Sockets {
     listeners: Listeners,
     /// They are of the service manager.
     activated: bool,
     /// What was asked for, and what it became.
-    listening: Vec<(SocketAddr, SocketAddr)>,
+    listening: Listening,
     predecessor: Option<Predecessor>,
 }
 
 /// Takes the sockets of another process or of the service manager where there is one, and binds the rest.
 async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
-    // Of the default addresses those that this machine has: not every one has an IPv6 loopback.
-    let wanted = config.listen.addresses.iter().filter(|address| !config.listen.is_default || has(address));
-    let mut wanted: Vec<SocketAddr> = wanted.copied().collect();
+    let mut wanted = listen_addresses(config);
     let given = Inherited::from_service_manager()?;
     let activated = given.count() > 0;
     if activated {
-        if config.listen.is_default {
-            wanted.clear();
+        // What no option names is for DNS over UDP and TCP, and in the place of the default.
+        let encrypted: Vec<_> = wanted.iter().copied().filter(|listen| listen.kind != Kind::Plain).collect();
+        let plain = given.addresses_but_for(&encrypted).into_iter().map(ListenAddress::plain);
+        let plain: Vec<_> = plain.filter(|listen| config.listen.is_default || !wanted.contains(listen)).collect();
+        if config.listen.is_default && !plain.is_empty() {
+            wanted = encrypted;
         }
-        wanted.extend(given.addresses().into_iter().filter(|address| !wanted.contains(address)).collect::<Vec<_>>());
+        wanted.extend(plain);
         tracing::info!(sockets = given.count(), addresses = ?given.addresses(), "sockets of the service manager");
     }
     let asked = match &config.takeover {
@@ -217,13 +239,8 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
         );
     }
     let listeners = Listeners::inherit(inherited, &wanted, config.workers.get())?;
-    let listening = wanted.into_iter().zip(listeners.addresses()).collect();
+    let listening = wanted.into_iter().zip(listeners.listen_addresses()).collect();
     Ok(Sockets { listeners, activated, listening, predecessor })
-}
-
-/// Whether this machine has an address.
-fn has(address: &SocketAddr) -> bool {
-    UdpSocket::bind((address.ip(), 0)).is_ok()
 }
 
 /// A snapshot, and who knows what is to be in it.

@@ -7,25 +7,42 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::{access, has};
+use super::{Listening, access, of_kind};
 use crate::answer::Responder;
+use crate::commands::listen_addresses;
 use crate::config::{Config, print};
 use crate::log::Filter;
-use crate::serve::{Change, Listeners};
+use crate::serve::encrypted::certificates::Certificates;
+use crate::serve::{Change, Inherited, Kind, ListenAddress, Listeners};
 use crate::zone::Zone;
 
 /// The keys that are taken while the server runs.
-pub(super) const TAKEN: [&str; 8] =
-    ["ttl", "negative-ttl", "listen", "allow", "not-allowed", "explain-to", "lame-duck", "log"];
+pub(super) const TAKEN: [&str; 13] = [
+    "ttl",
+    "negative-ttl",
+    "listen",
+    "listen-tls",
+    "listen-https",
+    "listen-quic",
+    "tls-cert",
+    "tls-key",
+    "allow",
+    "not-allowed",
+    "explain-to",
+    "lame-duck",
+    "log",
+];
 
 /// What a running server has of its configuration.
 pub(super) struct Running {
     /// As it runs.
     pub(super) config: Config,
     /// What was asked for, and what was bound for it.
-    pub(super) listening: Vec<(SocketAddr, SocketAddr)>,
+    pub(super) listening: Listening,
+    /// What clients are shown where it is encrypted.
+    pub(super) certificates: watch::Sender<Option<Certificates>>,
     /// What is told of that to who looks at it.
     pub(super) shown: Arc<ArcSwap<Vec<SocketAddr>>>,
     pub(super) responder: Arc<Responder>,
@@ -42,46 +59,65 @@ impl Running {
     /// One sentence; then nothing has changed.
     pub(super) fn take(&mut self, new: Config) -> Result<Changes, String> {
         let changed = changed(&self.config, &new);
-        let change = self.listen(&new)?;
-        let (Config { ttl, negative_ttl, listen, clients, explain_to, lame_duck, log, .. }, old) =
+        let (change, listening) = self.listen(&new)?;
+        // The last that may fail: what was bound closes again then.
+        let change = change.certified(self.certify(&new)?);
+        self.listening = listening;
+        self.shown.store(Arc::new(of_kind(&self.listening, Kind::Plain)));
+        let (Config { ttl, negative_ttl, listen, encrypted, clients, explain_to, lame_duck, log, .. }, old) =
             (new, &mut self.config);
+        old.encrypted = encrypted;
         (old.ttl, old.negative_ttl, old.lame_duck) = (ttl, negative_ttl, lame_duck);
         (old.listen, old.clients, old.explain_to) = (listen, clients, explain_to);
         old.log.filter = log.filter;
         self.zone.set_ttls(ttl.as_secs() as u32, negative_ttl.as_secs() as u32);
         self.responder.change_clients(access(old), old.explain_to.clone());
         self.filter.change(&old.log.filter);
-        if let Some(Change { start, stop }) = change {
-            let started = start.iter().flat_map(Listeners::addresses);
-            tracing::info!(started = ?started.collect::<Vec<_>>(), stopped = ?stop, "the addresses that are listened on change");
+        let Change { start, stop } = &change;
+        if start.is_some() || !stop.is_empty() {
+            let text = |listen: &ListenAddress| listen.to_string();
+            let started: Vec<_> = start.iter().flat_map(Listeners::listen_addresses).map(|one| text(&one)).collect();
+            let stopped: Vec<_> = stop.iter().map(text).collect();
+            tracing::info!(?started, ?stopped, "the addresses that are listened on change");
             // It is taken at once, or the server is ending.
-            let _ = self.changes.send(Change { start, stop });
+            let _ = self.changes.send(change);
         }
         let (taken, left) = changed.into_iter().partition(|key| TAKEN.contains(key));
         Ok(Changes { taken, left })
     }
 
-    /// Binds what is new, and then tells what is to be left.
-    fn listen(&mut self, new: &Config) -> Result<Option<Change>, String> {
-        let wanted: Vec<SocketAddr> =
-            new.listen.addresses.iter().filter(|address| !new.listen.is_default || has(address)).copied().collect();
-        let known = |address: &&SocketAddr| self.listening.iter().any(|(asked, _)| asked == *address);
-        let added: Vec<SocketAddr> = wanted.iter().filter(|address| !known(address)).copied().collect();
-        let (stays, gone): (Vec<_>, Vec<_>) =
+    /// Binds what is new, and tells what is to be left, and what is listened on then.
+    fn listen(&self, new: &Config) -> Result<(Change, Listening), String> {
+        let wanted = listen_addresses(new);
+        let known = |listen: &&ListenAddress| self.listening.iter().any(|(asked, _)| asked == *listen);
+        let added: Vec<ListenAddress> = wanted.iter().filter(|listen| !known(listen)).copied().collect();
+        let (mut listening, gone): (Listening, Listening) =
             self.listening.iter().copied().partition(|(asked, _)| wanted.contains(asked));
-        if added.is_empty() && gone.is_empty() {
-            return Ok(None);
+        let stop = gone.into_iter().map(|(_, bound)| bound).collect();
+        if added.is_empty() {
+            return Ok((Change { start: None, stop }, listening));
         }
-        let start = match added.is_empty() {
-            true => None,
-            false => Some(Listeners::bind(&added, self.config.workers.get()).map_err(|error| format!("{error:#}"))?),
+        let start = Listeners::inherit(Inherited::default(), &added, self.config.workers.get());
+        let start = start.map_err(|error| format!("{error:#}"))?;
+        listening.extend(added.into_iter().zip(start.listen_addresses()));
+        Ok((Change { start: Some(start), stop }, listening))
+    }
+
+    /// Reads the certificate, where it is another file's or the first.
+    fn certify(&self, new: &Config) -> Result<Option<Certificates>, String> {
+        let old = self.certificates.borrow().clone();
+        if new.encrypted.pair() == self.config.encrypted.pair() {
+            return Ok(old);
+        }
+        let read = match (new.encrypted.pair(), &old) {
+            (None, _) => Ok(None),
+            // Listeners that stay have this one.
+            (Some((certificate, key)), Some(old)) => old.change(certificate, key).map(|_| Some(old.clone())),
+            (Some((certificate, key)), None) => Certificates::load(certificate, key).map(Some),
         };
-        self.listening = stays;
-        if let Some(start) = &start {
-            self.listening.extend(added.into_iter().zip(start.addresses()));
-        }
-        self.shown.store(Arc::new(self.listening.iter().map(|(_, bound)| *bound).collect()));
-        Ok(Some(Change { start, stop: gone.into_iter().map(|(_, bound)| bound).collect() }))
+        let read = read.map_err(|error| format!("{error:#}"))?;
+        self.certificates.send_replace(read.clone());
+        Ok(read)
     }
 }
 

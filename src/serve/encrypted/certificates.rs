@@ -1,0 +1,482 @@
+//! The server's certificate and its private key: two PEM files, which change while the server runs.
+//!
+//! Listeners get one [`ServerConfig`] each, which looks at the pair for every handshake: whoever listens knows nothing of
+//! a change, and connections that are there stay. A pair that cannot be used changes nothing. Not here: when the files
+//! are looked at again (`commands/serve/certificates.rs`). Read next: `tls.rs`.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use arc_swap::ArcSwap;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{Error, InconsistentKeys};
+
+/// The largest file that is read, in octets: chains have some thousands.
+const LARGEST: u64 = 1 << 20;
+
+/// A certificate with what leads to its authority, and its private key. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Certificates(Arc<Held>);
+
+struct Held {
+    /// Held while they are read: one reading at a time.
+    files: Mutex<Files>,
+    pair: ArcSwap<CertifiedKey>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificates {
+    /// Reads a chain of certificates, the server's own first, and its private key (PKCS #8, SEC 1 or PKCS #1).
+    ///
+    /// # Errors
+    ///
+    /// One sentence that names the file and says what to do.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self> {
+        let files = Files { certificate: certificate.into(), key: key.into() };
+        let pair = ArcSwap::from_pointee(files.read()?);
+        Ok(Self(Arc::new(Held { files: Mutex::new(files), pair })))
+    }
+
+    /// Reads the files again. False if they hold the same as before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Certificates::load`]; then the pair that was read before stays.
+    pub fn reload(&self) -> Result<bool> {
+        let files = self.files();
+        Ok(self.take(files.read()?))
+    }
+
+    /// Reads other files, now and from now on. False if they hold the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Certificates::load`]; then nothing has changed.
+    pub fn change(&self, certificate: &Path, key: &Path) -> Result<bool> {
+        let mut files = self.files();
+        let others = Files { certificate: certificate.into(), key: key.into() };
+        let pair = others.read()?;
+        *files = others;
+        Ok(self.take(pair))
+    }
+
+    fn take(&self, pair: CertifiedKey) -> bool {
+        // A certificate is for one key: where it is the same, so is the key.
+        let is_new = self.0.pair.load().cert != pair.cert;
+        if is_new {
+            self.0.pair.store(Arc::new(pair));
+        }
+        is_new
+    }
+
+    /// The files that are read.
+    pub fn paths(&self) -> [PathBuf; 2] {
+        let Files { certificate, key } = self.files().clone();
+        [certificate, key]
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For one listener: it speaks the protocols `alpn` (RFC 7301), TLS 1.2 and 1.3, and shows whatever certificate is
+    /// the current one. Sessions are resumed by tickets, so that nothing is kept for clients that have gone.
+    pub fn server_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().expect("ring has ciphers for both versions");
+        let resolver: Arc<Held> = Arc::clone(&self.0);
+        let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        // Without random numbers no handshake succeeds either, and each says so.
+        if let Ok(ticketer) = ring::Ticketer::new() {
+            config.ticketer = ticketer;
+        }
+        Arc::new(config)
+    }
+
+    /// When the server's certificate expires; `None` where that cannot be read from it.
+    pub fn expires(&self) -> Option<SystemTime> {
+        Some(self.validity()?.1)
+    }
+
+    /// What clients will not like about the certificate at `now`, in a sentence: it is too early for it, or too late.
+    pub fn complaint(&self, now: SystemTime) -> Option<String> {
+        let (begins, ends) = self.validity()?;
+        let path = self.files().certificate.display().to_string();
+        if let Ok(late) = now.duration_since(ends) {
+            return Some(format!("the certificate in {path} expired {} ago: clients refuse it", roughly(late)));
+        }
+        let early = begins.duration_since(now).ok().filter(|early| !early.is_zero())?;
+        let early = roughly(early);
+        Some(format!("the certificate in {path} is good in {early} only: clients refuse it until then"))
+    }
+
+    fn validity(&self) -> Option<(SystemTime, SystemTime)> {
+        validity(self.0.pair.load().cert.first()?)
+    }
+}
+
+impl ResolvesServerCert for Held {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.pair.load_full())
+    }
+}
+
+impl fmt::Debug for Held {
+    /// Nothing of the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+fn roughly(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 86_400, seconds / 3_600) {
+        (0, 0) => format!("{seconds} s"),
+        (0, hours) => format!("{hours} h"),
+        (days, _) => format!("{days} d"),
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<CertifiedKey> {
+        let chain = chain(&self.certificate)?;
+        let key = key(&self.key)?;
+        let pair = CertifiedKey::new(chain, key);
+        match pair.keys_match() {
+            // Only a key that is kept elsewhere cannot say which it is.
+            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
+            Err(Error::InconsistentKeys(_)) => Err(self.mismatch(&pair)),
+            Err(error) => {
+                let path = self.certificate.display();
+                Err(anyhow!("the first certificate in {path} cannot be read: {error}"))
+            }
+        }
+    }
+
+    fn mismatch(&self, pair: &CertifiedKey) -> anyhow::Error {
+        let (certificate, key) = (self.certificate.display(), self.key.display());
+        let fits = |other: &CertificateDer<'static>| {
+            CertifiedKey::new(vec![other.clone()], Arc::clone(&pair.key)).keys_match().is_ok()
+        };
+        match pair.cert.iter().position(fits) {
+            Some(at) => anyhow!(
+                "the private key in {key} is that of certificate {} in {certificate}: the server's own comes first, then \
+                 those that lead to its authority",
+                at + 1
+            ),
+            None => anyhow!(
+                "the private key in {key} is not that of the certificate in {certificate}: both must come from one \
+                 request"
+            ),
+        }
+    }
+}
+
+/// The certificates of a file, at least one.
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let text = read(path, "certificate")?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let chain = chain.map_err(|error| broken(path, &error))?;
+    if chain.is_empty() {
+        let shown = path.display();
+        if PrivateKeyDer::from_pem_slice(&text).is_ok() {
+            bail!("{shown} holds a private key and no certificate: are --tls-cert and --tls-key exchanged?");
+        }
+        bail!("{shown} holds no certificate{}", in_pem(&text, "x509", "CERTIFICATE"));
+    }
+    Ok(chain)
+}
+
+/// The first private key of a file.
+fn key(path: &Path) -> Result<Arc<dyn SigningKey>> {
+    let text = read(path, "private key")?;
+    let shown = path.display();
+    // RFC 5958 section 3; and RFC 1421 section 4.6.1.1, as OpenSSL writes the older forms.
+    let is_encrypted = [&b"-----BEGIN ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"];
+    ensure!(
+        !is_encrypted.iter().any(|mark| text.windows(mark.len()).any(|part| part == *mark)),
+        "the private key in {shown} is encrypted, and nobody is there to say its password: write it without one, as \
+         `openssl pkey -in {shown} -out NEW` does, for the server's user alone to read"
+    );
+    let der = match PrivateKeyDer::from_pem_slice(&text) {
+        Ok(der) => der,
+        Err(PemError::NoItemsFound) if CertificateDer::from_pem_slice(&text).is_ok() => {
+            bail!("{shown} holds a certificate and no private key: are --tls-cert and --tls-key exchanged?")
+        }
+        Err(PemError::NoItemsFound) => bail!("{shown} holds no private key{}", in_pem(&text, "pkey", "PRIVATE KEY")),
+        Err(error) => return Err(broken(path, &error)),
+    };
+    ring::sign::any_supported_type(&der).map_err(|error| {
+        anyhow!(
+            "the private key in {shown} cannot be used ({error}): take ECDSA with P-256 or P-384, Ed25519, or RSA with \
+             2048 to 8192 bits"
+        )
+    })
+}
+
+fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text));
+    read.with_context(|| format!("cannot read the {what} in {}", path.display()))?;
+    ensure!(text.len() as u64 <= LARGEST, "{} is larger than {} KiB, and so no {what}", path.display(), LARGEST >> 10);
+    Ok(text)
+}
+
+/// What to do about a file in which nothing was found.
+fn in_pem(text: &[u8], command: &str, label: &str) -> String {
+    match text.first() {
+        None => ": it is empty".into(),
+        // DER begins with a SEQUENCE.
+        Some(0x30) => format!(": it seems to be DER, and PEM is meant: `openssl {command} -inform der` writes it"),
+        Some(_) => format!(": PEM is meant, with a line -----BEGIN {label}-----"),
+    }
+}
+
+fn broken(path: &Path, error: &PemError) -> anyhow::Error {
+    let shown = path.display();
+    match error {
+        PemError::MissingSectionEnd { .. } => anyhow!("{shown} is cut off: a line -----END is missing"),
+        PemError::IllegalSectionStart { .. } => anyhow!("{shown} is broken: a line -----BEGIN does not end in -----"),
+        PemError::Base64Decode(_) => anyhow!("{shown} is broken: what stands between BEGIN and END is no base64"),
+        error => anyhow!("{shown} is broken: {error}"),
+    }
+}
+
+/// From when to when a certificate is good (RFC 5280 section 4.1.2.5), as far as it can be read.
+fn validity(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
+    let (certificate, _) = element(certificate, 0x30)?;
+    let (mut fields, _) = element(certificate, 0x30)?;
+    // Version, which may be left out.
+    if let Some((_, rest)) = element(fields, 0xa0) {
+        fields = rest;
+    }
+    // Serial number, signature, issuer.
+    for tag in [0x02, 0x30, 0x30] {
+        (_, fields) = element(fields, tag)?;
+    }
+    let (validity, _) = element(fields, 0x30)?;
+    let (begins, rest) = time(validity)?;
+    Some((begins, time(rest)?.0))
+}
+
+/// The content of the element that DER begins with, and what is behind it (X.690 section 8.1); `None` if it has another
+/// tag.
+fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (&[found, first], rest) = der.split_first_chunk()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x83 => {
+            let (octets, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (octets.iter().fold(0, |length, octet| length << 8 | usize::from(*octet)), rest)
+        }
+        _ => return None,
+    };
+    (found == tag).then(|| rest.split_at_checked(length)).flatten()
+}
+
+/// A time in UTC to the second, and what is behind it.
+fn time(der: &[u8]) -> Option<(SystemTime, &[u8])> {
+    let (century, (text, rest)) = match element(der, 0x17) {
+        Some(utc) => (None, utc),
+        None => (Some(()), element(der, 0x18)?),
+    };
+    let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
+    let (year, text) = text.split_at_checked(if century.is_some() { 4 } else { 2 })?;
+    let year: u64 = year.parse().ok()?;
+    // RFC 5280 section 4.1.2.5.1: two digits are of 1950 to 2049.
+    let year = if century.is_some() { year } else { year + if year >= 50 { 1900 } else { 2000 } };
+    let mut parts = [0; 5];
+    for (at, part) in parts.iter_mut().enumerate() {
+        *part = text.get(2 * at..2 * at + 2)?.parse().ok()?;
+    }
+    let seconds = unix_time(year, parts)?;
+    Some((UNIX_EPOCH + Duration::from_secs(seconds), rest))
+}
+
+/// Seconds since 1970, before which none of our certificates was made; `parts` are month, day, hour, minute, second.
+fn unix_time(year: u64, [month, day, hour, minute, second]: [u64; 5]) -> Option<u64> {
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let months = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let length = *months.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    if !(1970..=9999).contains(&year) || !(1..=length).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let years: u64 = (1970..year).map(|year| 365 + u64::from(is_leap(year))).sum();
+    let months: u64 = months.iter().take(month as usize - 1).sum();
+    Some((((years + months + day - 1) * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// A folder with files, each a name and a text.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn pair() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["dns.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn load(folder: &tempfile::TempDir) -> Result<Certificates> {
+        Certificates::load(&folder.path().join("tls.crt"), &folder.path().join("tls.key"))
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_a_sentence() {
+        let ((certificate, key), (other, other_key)) = (pair(), pair());
+        let authority =
+            CertifiedIssuer::self_signed(CertificateParams::default(), KeyPair::generate().unwrap()).unwrap();
+        let behind = format!("{}{certificate}", authority.pem());
+        let broken = certificate.replace("-----END", "-----ENDE");
+        let no_base64 = key.replacen('\n', "\n!!", 1);
+        let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
+        let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+        let (no_certificate, no_key) = (
+            "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n-----END CERTIFICATE-----\n",
+            "-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n",
+        );
+        for (certificate, key, sentence) in [
+            ("", &key[..], "tls.crt holds no certificate: it is empty"),
+            (
+                "certificate",
+                &key,
+                "tls.crt holds no certificate: PEM is meant, with a line -----BEGIN CERTIFICATE-----",
+            ),
+            ("0\u{3}", &key, "tls.crt holds no certificate: it seems to be DER, and PEM is meant: `openssl x509"),
+            (
+                &key,
+                &certificate,
+                "tls.crt holds a private key and no certificate: are --tls-cert and --tls-key exchanged?",
+            ),
+            (&certificate, &certificate, "tls.key holds a certificate and no private key: are --tls-cert and"),
+            (&certificate, "", "tls.key holds no private key: it is empty"),
+            (
+                &certificate,
+                "0\u{3}",
+                "tls.key holds no private key: it seems to be DER, and PEM is meant: `openssl pkey",
+            ),
+            (&broken, &key, "tls.crt is cut off: a line -----END is missing"),
+            (&certificate, &no_base64, "tls.key is broken: what stands between BEGIN and END is no base64"),
+            (
+                &certificate,
+                &encrypted,
+                "tls.key is encrypted, and nobody is there to say its password: write it without",
+            ),
+            (&certificate, older, "tls.key is encrypted, and nobody is there"),
+            (&other, &key, "tls.crt: both must come from one request"),
+            (&certificate, &other_key, "tls.crt: both must come from one request"),
+            (&behind, &key, "tls.key is that of certificate 2 in "),
+            (no_certificate, &key, "the first certificate in "),
+            (&certificate, no_key, "take ECDSA with P-256 or P-384, Ed25519, or RSA with 2048 to 8192 bits"),
+        ] {
+            let said = load(&folder(&[("tls.crt", certificate), ("tls.key", key)])).unwrap_err();
+            let said = format!("{said:#}");
+            assert!(said.contains(sentence) && !said.contains('\n'), "{said}");
+        }
+        let folder = folder(&[("tls.crt", &certificate)]);
+        let said = format!("{:#}", load(&folder).unwrap_err());
+        assert!(
+            said.starts_with("cannot read the private key in /") && said.contains("tls.key: No such file"),
+            "{said}"
+        );
+        fs::write(folder.path().join("tls.key"), vec![b'\n'; LARGEST as usize + 1]).unwrap();
+        let said = load(&folder).unwrap_err().to_string();
+        assert!(said.ends_with("tls.key is larger than 1024 KiB, and so no private key"), "{said}");
+    }
+
+    #[test]
+    fn a_pair_that_cannot_be_used_changes_nothing() {
+        let ((certificate, key), (other, other_key)) = (pair(), pair());
+        let folder = folder(&[("tls.crt", &certificate), ("tls.key", &key)]);
+        let certificates = load(&folder).unwrap();
+        let shown = || certificates.0.pair.load().cert[0].clone();
+        let first = shown();
+        assert!(!certificates.reload().unwrap());
+        fs::write(folder.path().join("tls.crt"), &other).unwrap();
+        assert!(certificates.reload().is_err());
+        assert_eq!(shown(), first);
+        fs::write(folder.path().join("tls.key"), &other_key).unwrap();
+        assert!(certificates.reload().unwrap());
+        assert_ne!(shown(), first);
+        assert!(certificates.change(&folder.path().join("tls.crt"), Path::new("/nowhere")).is_err());
+        assert!(!certificates.reload().unwrap(), "it is still of the same files");
+        let third = self::folder(&[("a", &certificate), ("b", &key)]);
+        assert!(certificates.change(&third.path().join("a"), &third.path().join("b")).unwrap());
+        assert_eq!((shown(), certificates.paths()[0].clone()), (first, third.path().join("a")));
+        assert!(!format!("{certificates:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn the_time_for_which_it_is_good() {
+        let key = KeyPair::generate().unwrap();
+        let day = |year, month, day| UNIX_EPOCH + Duration::from_secs(unix_time(year, [month, day, 0, 0, 0]).unwrap());
+        let certificates = |begin: (i32, u8, u8), end: (i32, u8, u8)| {
+            let mut params = CertificateParams::new(["dns.example".to_owned()]).unwrap();
+            (params.not_before, params.not_after) =
+                (date_time_ymd(begin.0, begin.1, begin.2), date_time_ymd(end.0, end.1, end.2));
+            let pem = params.self_signed(&key).unwrap().pem();
+            load(&folder(&[("tls.crt", &pem), ("tls.key", &key.serialize_pem())])).unwrap()
+        };
+        // Years up to 2049 are written with two digits, later ones with four.
+        let long = certificates((1999, 12, 31), (2050, 2, 28));
+        assert_eq!(long.validity().unwrap(), (day(1999, 12, 31), day(2050, 2, 28)));
+        assert_eq!(long.complaint(day(2026, 1, 1)), None);
+        let short = certificates((2024, 2, 29), (2024, 3, 1));
+        assert_eq!(short.expires(), Some(day(2024, 3, 1)));
+        let said = short.complaint(day(2024, 3, 4)).unwrap();
+        assert!(said.ends_with("tls.crt expired 3 d ago: clients refuse it"), "{said}");
+        let said = short.complaint(day(2024, 2, 29) - Duration::from_secs(7200)).unwrap();
+        assert!(said.ends_with("tls.crt is good in 2 h only: clients refuse it until then"), "{said}");
+    }
+
+    #[test]
+    fn days_are_counted() {
+        for (year, parts, expected) in [
+            (1970, [1, 1, 0, 0, 0], Some(0)),
+            (2000, [3, 1, 0, 0, 0], Some(951_868_800)),
+            (2026, [11, 21, 12, 34, 56], Some(1_795_264_496)),
+            (2100, [2, 28, 23, 59, 59], Some(4_107_542_399)),
+            (2100, [2, 29, 0, 0, 0], None),
+            (2026, [0, 1, 0, 0, 0], None),
+            (2026, [13, 1, 0, 0, 0], None),
+            (2026, [4, 31, 0, 0, 0], None),
+            (2026, [4, 30, 24, 0, 0], None),
+            (1969, [12, 31, 0, 0, 0], None),
+        ] {
+            assert_eq!(unix_time(year, parts), expected, "{year} {parts:?}");
+        }
+        for der in [&b""[..], b"\x30", b"\x30\x05\x01", b"\x30\x80\x00", b"\x30\x84\x00\x00\x00\x01\x00"] {
+            assert_eq!(element(der, 0x30), None);
+            assert_eq!(validity(der), None);
+        }
+        assert_eq!(element(b"\x30\x81\x01ab", 0x30), Some((&b"a"[..], &b"b"[..])));
+    }
+}

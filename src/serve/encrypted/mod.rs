@@ -1,0 +1,75 @@
+//! Questions that come encrypted: over TLS (RFC 7858), HTTPS (RFC 8484) and QUIC (RFC 9250).
+//!
+//! ```text
+//!   tcp.rs accepts ──▶ tls.rs: the handshake ──┬─▶ tcp.rs again: the same loop as over TCP
+//!                                              └─▶ HTTPS
+//!   QUIC has a socket, and a loop, of its own
+//! ```
+//!
+//! Encryption begins and ends here: the messages go to the one [`crate::answer::Responder`], as all do, and whoever
+//! speaks has a seat among those over TCP. What is not compiled in is refused in one sentence, before anything runs.
+//! Here: what is there, and what is not. Not here: which addresses (`bind.rs`), and how many may connect (`seats.rs`).
+//! Read next: `certificates.rs`, `tls.rs`.
+
+pub mod certificates;
+#[cfg(feature = "tls")]
+mod records;
+#[cfg(feature = "tls")]
+mod tls;
+
+use std::net::UdpSocket;
+
+use anyhow::{Result, bail};
+
+use super::{Parts, tcp};
+use certificates::Certificates;
+
+#[cfg(feature = "tls")]
+pub(super) use tls::Handshakes;
+
+/// Starts what answers over QUIC on the one socket, as a part of its address.
+pub(super) fn start_quic(
+    _parts: &mut Parts,
+    _sockets: Vec<UdpSocket>,
+    _certificates: Option<&Certificates>,
+    place: tcp::Place,
+) -> Result<()> {
+    let tcp::Place { shared, .. } = place;
+    bail!("{} cannot be served: this build has no QUIC (cargo feature quic)", shared.listen)
+}
+
+/// How a connection begins that is encrypted: here there are none.
+#[cfg(not(feature = "tls"))]
+pub(super) enum Handshakes {}
+
+#[cfg(not(feature = "tls"))]
+mod none {
+    use anyhow::{Result, ensure};
+    use tokio::net::TcpStream;
+    use tokio::task::{AbortHandle, JoinSet};
+
+    use super::{Certificates, Handshakes};
+    use crate::answer::Peer;
+    use crate::serve::Kind;
+    use crate::serve::seats::Seat;
+    use crate::serve::tcp::{End, Shared};
+
+    impl Handshakes {
+        /// None for what is plain. What is encrypted is refused.
+        pub(in crate::serve) fn of(kind: Kind, _: Option<&Certificates>) -> Result<Option<Self>> {
+            ensure!(matches!(kind, Kind::Plain | Kind::Quic), "this build has no {kind} (cargo feature tls)");
+            Ok(None)
+        }
+
+        pub(in crate::serve) fn spawn(
+            &self,
+            _: &mut JoinSet<End>,
+            _: TcpStream,
+            _: Peer,
+            _: Seat,
+            _: std::sync::Arc<Shared>,
+        ) -> AbortHandle {
+            match *self {}
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! TLS over a TCP connection: its handshake, and then what is spoken over it.
+//!
+//! The handshake runs in the connection's own task, with its seat taken, and has a time limit: one that is slow keeps
+//! nobody else waiting. What it needed is given back when it is over; then DNS over TLS (RFC 7858) is the loop of
+//! `tcp.rs`. Not here: the certificate (`certificates.rs`), and HTTP (`https.rs`).
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustls::{AlertDescription, Error};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::{Accept, TlsStream};
+
+use super::certificates::Certificates;
+use super::records::Records;
+use crate::answer::Peer;
+use crate::metrics::table;
+use crate::serve::Kind;
+use crate::serve::seats::Seat;
+use crate::serve::tcp::{Connection, End, Shared, Stream};
+
+/// What one connection may hold that is encrypted and not passed on, in octets: a record of the largest size.
+const UNSENT: usize = 16 << 10;
+/// When the server stops, how long a handshake that has begun may still take.
+const LAST_HANDSHAKE: Duration = Duration::from_millis(500);
+
+impl Stream for TlsStream<Records> {
+    const HOLDS: usize = UNSENT;
+    // RFC 7858 section 3.4 and RFC 8446 section 6.1: close_notify.
+    const SAYS_ITS_END: bool = true;
+
+    fn part(&self) -> Option<(Instant, usize)> {
+        let under = self.get_ref().0;
+        under.begun().map(|since| (since, under.held()))
+    }
+}
+
+/// How the connections of one address begin.
+pub(in crate::serve) struct Handshakes {
+    acceptor: TlsAcceptor,
+    kind: Kind,
+}
+
+/// What a connection does after its handshake, until its end.
+type Conversation = Pin<Box<dyn Future<Output = End> + Send>>;
+
+impl Handshakes {
+    /// Those of what is spoken over TCP and encrypted, else none.
+    pub(in crate::serve) fn of(kind: Kind, certificates: Option<&Certificates>) -> Result<Option<Self>> {
+        let protocol: &[u8] = match kind {
+            Kind::Plain | Kind::Quic => return Ok(None),
+            Kind::Tls => b"dot",
+            Kind::Https => bail!("this build has no HTTPS (cargo feature https)"),
+        };
+        let certificates = certificates.with_context(|| format!("there is no certificate for {kind}"))?;
+        Ok(Some(Self { acceptor: certificates.server_config(&[protocol]).into(), kind }))
+    }
+
+    /// Starts the task of a connection.
+    pub(in crate::serve) fn spawn(
+        &self,
+        tasks: &mut JoinSet<End>,
+        stream: TcpStream,
+        peer: Peer,
+        seat: Seat,
+        shared: Arc<Shared>,
+    ) -> AbortHandle {
+        let accept = self.acceptor.accept_with(Records::new(stream), |session| session.set_buffer_limit(Some(UNSENT)));
+        // Boxed, one after the other: a task is as large all its life as it is in its largest moment.
+        let beginning = Box::pin(begin(accept, self.kind, peer, seat, shared));
+        tasks.spawn(async move {
+            match beginning.await {
+                Ok(conversation) => conversation.await,
+                Err(end) => end,
+            }
+        })
+    }
+}
+
+async fn begin(
+    accept: Accept<Records>,
+    kind: Kind,
+    peer: Peer,
+    seat: Seat,
+    shared: Arc<Shared>,
+) -> Result<Conversation, End> {
+    let stream = handshake(accept, kind, &shared).await?;
+    Ok(Box::pin(Connection::new(stream, peer, seat, shared).run()))
+}
+
+async fn handshake<S>(accept: Accept<S>, kind: Kind, shared: &Shared) -> Result<TlsStream<S>, End>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let fail = |reason, end| {
+        shared.metrics.count(&table::HANDSHAKE_FAILURES, &[kind.transport().proto().label(), reason]);
+        Err(end)
+    };
+    let stopping = async {
+        shared.stop.wait().await;
+        sleep(LAST_HANDSHAKE).await;
+    };
+    tokio::select! {
+        biased;
+        shaken = accept => shaken.or_else(|error| fail(reason(&error), End::Closed)),
+        () = sleep(shared.limits.handshake) => fail("late", End::Slow),
+        () = stopping => Err(End::Stopped),
+    }
+}
+
+/// Why a handshake failed, in a word.
+fn reason(error: &io::Error) -> &'static str {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        )) => "certificate",
+        Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }) => "no_tls",
+        Some(_) => "refused",
+        // Whoever only looks whether somebody listens does this too.
+        None if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => "closed",
+        None => "refused",
+    }
+}
