@@ -18,6 +18,8 @@ pub mod doh;
 mod https;
 #[cfg(feature = "https")]
 mod link;
+#[cfg(feature = "quic")]
+mod quic;
 #[cfg(feature = "tls")]
 mod records;
 #[cfg(feature = "tls")]
@@ -25,7 +27,11 @@ mod tls;
 
 use std::net::UdpSocket;
 
-use anyhow::{Result, bail};
+#[cfg(feature = "quic")]
+use anyhow::Context as _;
+use anyhow::Result;
+#[cfg(not(feature = "quic"))]
+use anyhow::bail;
 
 use super::{Parts, tcp};
 use certificates::Certificates;
@@ -34,6 +40,22 @@ use certificates::Certificates;
 pub(super) use tls::Handshakes;
 
 /// Starts what answers over QUIC on the one socket, as a part of its address.
+#[cfg(feature = "quic")]
+pub(super) fn start_quic(
+    parts: &mut Parts,
+    sockets: Vec<UdpSocket>,
+    certificates: Option<&Certificates>,
+    place: tcp::Place,
+) -> Result<()> {
+    let listen = place.shared.listen;
+    let socket = sockets.into_iter().next().with_context(|| format!("there is no socket for {listen}"))?;
+    let certificates = certificates.with_context(|| format!("there is no certificate for {listen}"))?;
+    parts.spawn(quic::listen(socket, certificates.server_config(&[b"doq"]), place));
+    Ok(())
+}
+
+/// There is nobody who could.
+#[cfg(not(feature = "quic"))]
 pub(super) fn start_quic(
     _parts: &mut Parts,
     _sockets: Vec<UdpSocket>,
