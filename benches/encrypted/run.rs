@@ -81,6 +81,7 @@ pub fn run(options: &Options) -> Result<Sheet> {
     // Servers inherit the limit.
     sys::allow_files(4 * options.idle as u64 + 8 * options.slow as u64 + 1000)?;
     let tools = Tools::prepare(options.server.as_deref(), &options.peers)?;
+    let cpus = std::thread::available_parallelism()?;
     // Threads that begin from here on are where the client is.
     let _pinned = sys::Pinned::to(CLIENT).context("two CPUs are needed")?;
     let keeper = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -105,7 +106,7 @@ pub fn run(options: &Options) -> Result<Sheet> {
         site,
         sheet: Sheet::default(),
     };
-    run.about()?;
+    run.about(cpus.get())?;
     if options.wants("cpu") {
         run.cpu()?;
     }
@@ -142,9 +143,9 @@ struct Run<'o> {
 }
 
 impl Run<'_> {
-    fn about(&mut self) -> Result<()> {
+    fn about(&mut self, cpus: usize) -> Result<()> {
         let mut say = |what: &str, value: String| self.sheet.add("about", what, "", "is", &value);
-        say("cpus", std::thread::available_parallelism()?.to_string());
+        say("cpus", cpus.to_string());
         say("kernel", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
         say("load", fs::read_to_string("/proc/loadavg").unwrap_or_default());
         for peer in &self.options.peers {
@@ -195,7 +196,7 @@ impl Run<'_> {
                             continue;
                         }
                         match self.turn(server, over, usage) {
-                            Ok(us) => println!("round {round}: {} {}: {us:.2} CPU-us per query", what.0, what.1),
+                            Ok(said) => println!("round {round}: {} {}: {said}", what.0, what.1),
                             Err(error) if server.name == OURS => return Err(error.context(what.1)),
                             Err(error) => {
                                 self.note(server.name, &format!("{}: {error:#}", what.1));
@@ -209,7 +210,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn turn(&mut self, server: &Running, over: Transport, usage: Use) -> Result<f64> {
+    /// What was measured, in a few words.
+    fn turn(&mut self, server: &Running, over: Transport, usage: Use) -> Result<String> {
+        let mut also = String::new();
         let (cpu, answered, wrong) = if over.is_datagram() {
             let pace = Pace::Closed { window: WIDTH.connections * WIDTH.depth };
             let figures = self.udp(server, pace, SERVER)?;
@@ -219,6 +222,7 @@ impl Run<'_> {
             if usage == Use::Resumed && over != Transport::Quic {
                 let share = asked.resumed as f64 / asked.answered as f64;
                 self.sheet.add("cpu", &item(over, usage), server.name, "resumed", &format!("{share:.3}"));
+                also = format!(", {:.0} % of the connections resumed", share * 100.0);
             }
             (cpu, asked.answered, asked.wrong)
         };
@@ -229,7 +233,7 @@ impl Run<'_> {
         let us = cpu / 1e3;
         self.sheet.add("cpu", &item(over, usage), server.name, "us", &format!("{us:.4}"));
         self.sheet.add("cpu", &item(over, usage), server.name, "answered", &answered.to_string());
-        Ok(us)
+        Ok(format!("{us:.2} CPU-us per query{also}"))
     }
 
     fn udp(&self, server: &Running, pace: Pace, cpu: usize) -> Result<Figures> {

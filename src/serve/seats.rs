@@ -79,6 +79,12 @@ impl Seats {
         Seat { seats: Arc::clone(self), number, taken, held: 0 }
     }
 
+    /// Whether one more is seated only in place of another.
+    #[cfg(feature = "quic")]
+    pub(super) fn are_full(&self) -> bool {
+        self.table().taken.len() >= self.limits.connections
+    }
+
     /// Closes the longest idle connection; false if there is none.
     pub(super) fn evict(&self) -> bool {
         self.table().evict()

@@ -99,6 +99,25 @@ impl Shared {
         door.hand(question, Way::Stream(Arc::clone(mailbox))).inspect_err(|_| mailbox.forget())
     }
 
+    /// Answers one message that came whole, behind its length, as it would come over TCP.
+    #[cfg(feature = "quic")]
+    pub(super) fn answer(&self, peer: Peer, framed: &[u8]) -> Answer {
+        let (mut desk, mut mailbox) = (self.take_desk(), None);
+        desk.input[..framed.len()].copy_from_slice(framed);
+        let answered = desk.answer(&self.responder, peer, framed.len(), |pending, ticket| {
+            self.hand_over(Question { pending, listen: self.listen.address, ticket }, &mut mailbox)
+        });
+        let answer = match mailbox {
+            _ if answered.written > 0 => Answer::Here(desk.output[..answered.written].to_vec()),
+            Some(mailbox) => Answer::Later(mailbox),
+            None => Answer::Nothing,
+        };
+        desk.worker.end_batch(Instant::now().into_std());
+        desk.worker.rest();
+        self.give_back(desk);
+        answer
+    }
+
     /// A desk for the length of one turn.
     pub(super) fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -112,6 +131,17 @@ impl Shared {
     pub(super) fn give_back(&self, desk: Box<Desk>) {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner).push(desk);
     }
+}
+
+/// What becomes of one message.
+#[cfg(feature = "quic")]
+pub(super) enum Answer {
+    /// The response, behind its length.
+    Here(Vec<u8>),
+    /// The same will be in the mailbox.
+    Later(Arc<Mailbox>),
+    /// It deserves none.
+    Nothing,
 }
 
 /// The listening socket, in this runtime.

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+pub mod mutants;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,16 +2,24 @@
 //!
 //! ```text
 //!   tcp.rs accepts ──▶ tls.rs: the handshake ──┬─▶ tcp.rs again: the same loop as over TCP
-//!                                              └─▶ HTTPS
+//!                                              └─▶ https.rs ──▶ doh.rs
 //!   QUIC has a socket, and a loop, of its own
 //! ```
 //!
 //! Encryption begins and ends here: the messages go to the one [`crate::answer::Responder`], as all do, and whoever
 //! speaks has a seat among those over TCP. What is not compiled in is refused in one sentence, before anything runs.
 //! Here: what is there, and what is not. Not here: which addresses (`bind.rs`), and how many may connect (`seats.rs`).
-//! Read next: `certificates.rs`, `tls.rs`.
+//! Read next: `certificates.rs`, `tls.rs`, `https.rs`.
 
 pub mod certificates;
+#[cfg(feature = "https")]
+pub mod doh;
+#[cfg(feature = "https")]
+mod https;
+#[cfg(feature = "https")]
+mod link;
+#[cfg(feature = "quic")]
+mod quic;
 #[cfg(feature = "tls")]
 mod records;
 #[cfg(feature = "tls")]
@@ -19,7 +27,11 @@ mod tls;
 
 use std::net::UdpSocket;
 
-use anyhow::{Result, bail};
+#[cfg(feature = "quic")]
+use anyhow::Context as _;
+use anyhow::Result;
+#[cfg(not(feature = "quic"))]
+use anyhow::bail;
 
 use super::{Parts, tcp};
 use certificates::Certificates;
@@ -28,6 +40,22 @@ use certificates::Certificates;
 pub(super) use tls::Handshakes;
 
 /// Starts what answers over QUIC on the one socket, as a part of its address.
+#[cfg(feature = "quic")]
+pub(super) fn start_quic(
+    parts: &mut Parts,
+    sockets: Vec<UdpSocket>,
+    certificates: Option<&Certificates>,
+    place: tcp::Place,
+) -> Result<()> {
+    let listen = place.shared.listen;
+    let socket = sockets.into_iter().next().with_context(|| format!("there is no socket for {listen}"))?;
+    let certificates = certificates.with_context(|| format!("there is no certificate for {listen}"))?;
+    parts.spawn(quic::listen(socket, certificates.server_config(&[b"doq"]), place));
+    Ok(())
+}
+
+/// There is nobody who could.
+#[cfg(not(feature = "quic"))]
 pub(super) fn start_quic(
     _parts: &mut Parts,
     _sockets: Vec<UdpSocket>,

@@ -58,6 +58,7 @@ impl Handshakes {
         let protocol: &[u8] = match kind {
             Kind::Plain | Kind::Quic => return Ok(None),
             Kind::Tls => b"dot",
+            Kind::Https if cfg!(feature = "https") => b"h2",
             Kind::Https => bail!("this build has no HTTPS (cargo feature https)"),
         };
         let certificates = certificates.with_context(|| format!("there is no certificate for {kind}"))?;
@@ -93,6 +94,10 @@ async fn begin(
     shared: Arc<Shared>,
 ) -> Result<Conversation, End> {
     let stream = handshake(accept, kind, &shared).await?;
+    #[cfg(feature = "https")]
+    if kind == Kind::Https {
+        return Ok(Box::pin(super::https::serve(stream, peer, seat, shared)));
+    }
     Ok(Box::pin(Connection::new(stream, peer, seat, shared).run()))
 }
 

@@ -1,0 +1,476 @@
+//! DNS over HTTPS (RFC 8484), as far as it is a decision: what the head of a request asks for, or the status that it
+//! gets instead; what the head of a response says, and for how long others may keep it.
+//!
+//! Pure: no sockets, no clock. HTTP/2, and bodies as they come, are `https.rs`; what a query gets is `answer`.
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+
+use crate::rtype;
+use crate::wire::{HEADER, MAX_TCP, rcode};
+
+/// Where questions are asked, as the URI templates of RFC 8484 section 4.1 have it.
+pub const PATH: &str = "/dns-query";
+/// What queries and responses are (RFC 8484 section 6).
+pub const MEDIA_TYPE: &str = "application/dns-message";
+/// The largest query, in octets.
+pub const LONGEST_BODY: usize = MAX_TCP;
+/// The longest `dns=`, in characters: a query of 4,096 octets. Longer ones have their place in a body.
+pub const LONGEST_PARAMETER: usize = (4096_usize * 8).div_ceil(6);
+
+/// Where a query is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It was in the URI: at least one octet, whatever they are worth.
+    Here(Vec<u8>),
+    /// It is the body.
+    Body,
+}
+
+/// Why a request gets no DNS message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing is there.
+    Path,
+    /// Nothing is done there by this method.
+    Method,
+    /// What a body is, it does not say, or it is something else.
+    MediaType,
+    /// There is no parameter `dns`, or several.
+    NoParameter,
+    /// The parameter is not base64url.
+    Encoding,
+    /// The parameter is too long.
+    LongParameter,
+    /// The body is too long.
+    LongBody,
+    /// The body came too slowly.
+    Slow,
+    /// It is empty, shorter than a header, or a response.
+    NoQuery,
+}
+
+impl Refusal {
+    /// The status of the response.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Path => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NoParameter | Self::Encoding | Self::NoQuery => StatusCode::BAD_REQUEST,
+            Self::LongParameter => StatusCode::URI_TOO_LONG,
+            Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// What the response says to people: one line.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Path => "DNS over HTTPS is at /dns-query\n",
+            Self::Method => "ask with GET and the parameter dns, or with POST (RFC 8484 section 4.1)\n",
+            Self::MediaType => "the body of a POST is application/dns-message, not encoded further\n",
+            Self::NoParameter => "a GET has its query in the parameter dns, once (RFC 8484 section 4.1)\n",
+            Self::Encoding => "the parameter dns is base64url without padding (RFC 4648 section 5)\n",
+            Self::LongParameter => "the parameter dns has at most 5462 characters: ask with POST\n",
+            Self::LongBody => "a DNS message has at most 65535 octets\n",
+            Self::Slow => "the body took too long\n",
+            Self::NoQuery => "that is no DNS query\n",
+        }
+    }
+}
+
+/// Reads the head of a request: where its query is.
+///
+/// # Errors
+///
+/// Why it gets no DNS message, whatever its body is.
+pub fn read(head: &Parts) -> Result<Place, Refusal> {
+    if head.uri.path() != PATH {
+        return Err(Refusal::Path);
+    }
+    match head.method {
+        Method::GET | Method::HEAD => parameter(&head.uri).map(Place::Here),
+        Method::POST => check_body(&head.headers).map(|()| Place::Body),
+        _ => Err(Refusal::Method),
+    }
+}
+
+/// The query in the parameter `dns`; others are nobody's.
+fn parameter(uri: &Uri) -> Result<Vec<u8>, Refusal> {
+    let parameters = uri.query().unwrap_or_default().split('&');
+    let mut values = parameters.filter_map(|parameter| parameter.strip_prefix("dns="));
+    // With two of them, who looks on the way and who answers could see different questions.
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(Refusal::NoParameter) };
+    if value.len() > LONGEST_PARAMETER {
+        return Err(Refusal::LongParameter);
+    }
+    let query = base64url(value.as_bytes()).ok_or(Refusal::Encoding)?;
+    if query.is_empty() { Err(Refusal::NoQuery) } else { Ok(query) }
+}
+
+/// RFC 4648 section 5, without padding (RFC 8484 section 6). What is left over of the last character is zero: there is
+/// one text for a query, as there is one entry in a cache.
+fn base64url(text: &[u8]) -> Option<Vec<u8>> {
+    let mut octets = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut held, mut bits) = (0_u16, 0);
+    for &character in text {
+        held = held << 6 | u16::from(sextet(character)?);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            octets.push((held >> bits) as u8);
+            held &= (1 << bits) - 1;
+        }
+    }
+    (bits < 6 && held == 0).then_some(octets)
+}
+
+fn sextet(character: u8) -> Option<u8> {
+    match character {
+        b'A'..=b'Z' => Some(character - b'A'),
+        b'a'..=b'z' => Some(character - b'a' + 26),
+        b'0'..=b'9' => Some(character - b'0' + 52),
+        b'-' => Some(62),
+        b'_' => Some(63),
+        _ => None,
+    }
+}
+
+/// Whether a body can be a query, as far as the head says.
+fn check_body(headers: &HeaderMap) -> Result<(), Refusal> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
+    // RFC 9110 section 8.3.1: parameters may follow, and case does not matter.
+    let media_type = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
+    let plain = text(CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
+    if !media_type.trim_end().eq_ignore_ascii_case(MEDIA_TYPE) || !plain {
+        return Err(Refusal::MediaType);
+    }
+    let length = text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if length.is_some_and(|length| length > LONGEST_BODY as u64) { Err(Refusal::LongBody) } else { Ok(()) }
+}
+
+/// The head that goes before `response`, a DNS message of any code (RFC 8484 section 4.2.1). `date` is now.
+pub fn head(response: &[u8], date: &HeaderValue) -> Response<()> {
+    let kept = freshness(response).and_then(|seconds| HeaderValue::try_from(format!("max-age={seconds}")).ok());
+    let kept = kept.unwrap_or(NO_STORE);
+    with_fields(StatusCode::OK, HeaderValue::from_static(MEDIA_TYPE), response.len(), kept, date)
+}
+
+/// The head that goes before a refusal's text. `date` is now.
+pub fn refusal_head(refusal: Refusal, date: &HeaderValue) -> Response<()> {
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    let mut head = with_fields(refusal.status(), text, refusal.text().len(), NO_STORE, date);
+    if refusal == Refusal::Method {
+        // RFC 9110 section 15.5.6: a 405 comes with what is allowed.
+        head.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+    }
+    head
+}
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+fn with_fields(
+    status: StatusCode,
+    media_type: HeaderValue,
+    length: usize,
+    kept: HeaderValue,
+    date: &HeaderValue,
+) -> Response<()> {
+    let mut head = Response::new(());
+    *head.status_mut() = status;
+    let fields = [
+        (CONTENT_TYPE, media_type),
+        (CONTENT_LENGTH, HeaderValue::from(length)),
+        (CACHE_CONTROL, kept),
+        // RFC 9110 section 6.6.1: who has a clock says what it shows; caches reckon from it.
+        (DATE, date.clone()),
+    ];
+    head.headers_mut().extend(fields);
+    head
+}
+
+/// For how long a response may be kept, in seconds (RFC 8484 section 5.1): the smallest TTL of its answer section and,
+/// where something is said not to be, of that (RFC 2308 section 5). `None`: it is not to be kept.
+pub fn freshness(response: &[u8]) -> Option<u32> {
+    let header = response.first_chunk::<HEADER>()?;
+    if !matches!(u16::from(header[3] & 0x0f), rcode::NOERROR | rcode::NXDOMAIN) {
+        return None;
+    }
+    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let mut rest = Rest(&response[HEADER..]);
+    for _ in 0..count(4) {
+        rest.name()?;
+        rest.take(4)?;
+    }
+    let mut least = None;
+    let mut keep = |seconds: u32| least = Some(least.map_or(seconds, |least: u32| least.min(seconds)));
+    for _ in 0..count(6) {
+        keep(rest.record()?.ttl);
+    }
+    for _ in 0..count(8) {
+        let record = rest.record()?;
+        if record.rtype == rtype::SOA {
+            // Its last field is MINIMUM (RFC 1035 section 3.3.13).
+            keep(record.ttl.min(u32::from_be_bytes(*record.data.last_chunk()?)));
+        }
+    }
+    least
+}
+
+/// What was not read yet of a message.
+struct Rest<'m>(&'m [u8]);
+
+struct Record<'m> {
+    rtype: u16,
+    ttl: u32,
+    data: &'m [u8],
+}
+
+impl<'m> Rest<'m> {
+    fn take(&mut self, length: usize) -> Option<&'m [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    /// Goes past a name, which ends with the root or where it points elsewhere (RFC 1035 section 4.1.4).
+    fn name(&mut self) -> Option<()> {
+        loop {
+            match *self.take(1)?.first()? {
+                0 => return Some(()),
+                length @ 1..=63 => _ = self.take(usize::from(length))?,
+                192.. => return self.take(1).map(|_| ()),
+                _ => return None,
+            }
+        }
+    }
+
+    fn record(&mut self) -> Option<Record<'m>> {
+        self.name()?;
+        let &[type_high, type_low, _, _, t0, t1, t2, t3, length_high, length_low] = self.take(10)?.first_chunk()?;
+        let ttl = u32::from_be_bytes([t0, t1, t2, t3]);
+        Some(Record {
+            rtype: u16::from_be_bytes([type_high, type_low]),
+            // RFC 2181 section 8: one with the first bit set is none.
+            ttl: if ttl >> 31 == 0 { ttl } else { 0 },
+            data: self.take(usize::from(u16::from_be_bytes([length_high, length_low])))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    /// `example.test A`, ID 0.
+    const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x07example\x04test\0\0\x01\0\x01";
+
+    /// As a client writes it.
+    fn encoded(octets: &[u8]) -> String {
+        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut text = String::new();
+        for chunk in octets.chunks(3) {
+            let bits = chunk.iter().fold(0_u32, |bits, octet| bits << 8 | u32::from(*octet)) << (8 * (3 - chunk.len()));
+            for character in 0..=chunk.len() {
+                text.push(char::from(ALPHABET[(bits >> (18 - 6 * character)) as usize & 63]));
+            }
+        }
+        text
+    }
+
+    fn ask(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<Place, Refusal> {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        read(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn requests_and_their_status() {
+        let get = format!("/dns-query?dns={}", encoded(QUERY));
+        let here = || Ok(Place::Here(QUERY.into()));
+        let (dns, long) = (("content-type", MEDIA_TYPE), "A".repeat(LONGEST_PARAMETER));
+        let cases: &[(&str, &str, &[(&str, &str)], Result<Place, Refusal>)] = &[
+            ("GET", &get, &[], here()),
+            ("GET", &format!("https://dns.test:8443{get}"), &[("accept", "text/html")], here()),
+            ("GET", &format!("{get}&x=y"), &[dns], here()),
+            ("GET", &get.replace("dns=", "ct=x&dns="), &[], here()),
+            ("HEAD", &get, &[], here()),
+            ("POST", "/dns-query", &[dns], Ok(Place::Body)),
+            ("POST", "/dns-query?dns=%", &[dns, ("content-length", "65535")], Ok(Place::Body)),
+            ("POST", "/dns-query", &[("content-type", "Application/DNS-Message ; x=y")], Ok(Place::Body)),
+            ("POST", "/dns-query", &[dns, ("content-encoding", "identity")], Ok(Place::Body)),
+            // 400.
+            ("GET", "/dns-query", &[], Err(Refusal::NoParameter)),
+            ("GET", "/dns-query?", &[], Err(Refusal::NoParameter)),
+            ("GET", "/dns-query?dns", &[], Err(Refusal::NoParameter)),
+            ("GET", "/dns-query?DNS=AAAA", &[], Err(Refusal::NoParameter)),
+            ("GET", "/dns-query?xdns=AAAA", &[], Err(Refusal::NoParameter)),
+            ("GET", "/dns-query?dns=AAAA&dns=AAAA", &[], Err(Refusal::NoParameter)),
+            ("GET", "/dns-query?dns=", &[], Err(Refusal::NoQuery)),
+            ("HEAD", "/dns-query?dns=", &[], Err(Refusal::NoQuery)),
+            ("GET", "/dns-query?dns=A", &[], Err(Refusal::Encoding)),
+            ("GET", "/dns-query?dns=AAA=", &[], Err(Refusal::Encoding)),
+            ("GET", "/dns-query?dns=AB", &[], Err(Refusal::Encoding)),
+            ("GET", "/dns-query?dns=AA+A", &[], Err(Refusal::Encoding)),
+            ("GET", "/dns-query?dns=AA/A", &[], Err(Refusal::Encoding)),
+            ("GET", "/dns-query?dns=AA%41A", &[], Err(Refusal::Encoding)),
+            // 404.
+            ("GET", "/", &[], Err(Refusal::Path)),
+            ("GET", "*", &[], Err(Refusal::Path)),
+            ("GET", &get.replace("query", "query/"), &[], Err(Refusal::Path)),
+            ("GET", &get.replace("dns-query", "DNS-query"), &[], Err(Refusal::Path)),
+            ("POST", "/resolve", &[dns], Err(Refusal::Path)),
+            ("DELETE", "/elsewhere", &[], Err(Refusal::Path)),
+            ("CONNECT", "dns.test:443", &[], Err(Refusal::Path)),
+            // 405.
+            ("PUT", "/dns-query", &[dns], Err(Refusal::Method)),
+            ("OPTIONS", &get, &[], Err(Refusal::Method)),
+            ("get", &get, &[], Err(Refusal::Method)),
+            // 413.
+            ("POST", "/dns-query", &[dns, ("content-length", "65536")], Err(Refusal::LongBody)),
+            ("POST", "/dns-query", &[dns, ("content-length", "18446744073709551615")], Err(Refusal::LongBody)),
+            // 414.
+            ("GET", &format!("/dns-query?dns={long}A"), &[], Err(Refusal::LongParameter)),
+            // 415.
+            ("POST", "/dns-query", &[], Err(Refusal::MediaType)),
+            ("POST", "/dns-query", &[("content-type", "application/dns-json")], Err(Refusal::MediaType)),
+            ("POST", "/dns-query", &[("content-type", "application/dns-messages")], Err(Refusal::MediaType)),
+            ("POST", "/dns-query", &[dns, ("content-encoding", "gzip")], Err(Refusal::MediaType)),
+        ];
+        for (method, uri, fields, expected) in cases {
+            assert_eq!(ask(method, uri, fields), *expected, "{method} {uri} {fields:?}");
+        }
+        assert!(ask("GET", &format!("/dns-query?dns={long}"), &[]).is_ok(), "the longest");
+    }
+
+    #[test]
+    fn every_refusal_has_its_status_and_one_line() {
+        let date = HeaderValue::from_static("Sat, 01 Jan 2022 00:00:00 GMT");
+        for (refusal, status) in [
+            (Refusal::Path, 404),
+            (Refusal::Method, 405),
+            (Refusal::MediaType, 415),
+            (Refusal::NoParameter, 400),
+            (Refusal::Encoding, 400),
+            (Refusal::LongParameter, 414),
+            (Refusal::LongBody, 413),
+            (Refusal::Slow, 408),
+            (Refusal::NoQuery, 400),
+        ] {
+            let head = refusal_head(refusal, &date);
+            assert_eq!(head.status(), status, "{refusal:?}");
+            assert_eq!(head.headers()["cache-control"], "no-store");
+            assert_eq!(head.headers().contains_key("allow"), status == 405);
+            assert_eq!(refusal.text().matches('\n').count(), 1);
+            assert!(refusal.text().ends_with('\n'));
+        }
+        assert!(Refusal::LongParameter.text().contains(&LONGEST_PARAMETER.to_string()));
+    }
+
+    #[test]
+    fn base64url_goes_there_and_back() {
+        // RFC 4648 section 10, and the example of RFC 8484 section 4.1.1.
+        for (octets, text) in [
+            (&b""[..], ""),
+            (b"f", "Zg"),
+            (b"fo", "Zm8"),
+            (b"foo", "Zm9v"),
+            (b"foob", "Zm9vYg"),
+            (b"fooba", "Zm9vYmE"),
+            (b"foobar", "Zm9vYmFy"),
+            (b"\xfb\xff\xbf", "-_-_"),
+            (
+                b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03com\0\0\x01\0\x01",
+                "AAABAAABAAAAAAAAA3d3dwdleGFtcGxlA2NvbQAAAQAB",
+            ),
+        ] {
+            assert_eq!(base64url(text.as_bytes()).as_deref(), Some(octets), "{text}");
+            assert_eq!(encoded(octets), text);
+        }
+        // One text for each query: of all texts of two and three characters, those that are read are written so.
+        let characters: Vec<u8> = (0..=255).collect();
+        let mut read = 0;
+        for &one in &characters {
+            for &two in &characters {
+                if let Some(octets) = base64url(&[one, two]) {
+                    assert_eq!(encoded(&octets).as_bytes(), [one, two]);
+                    read += 1;
+                }
+                if let Some(octets) = base64url(&[b'A', one, two]) {
+                    assert_eq!(encoded(&octets).as_bytes(), [b'A', one, two]);
+                }
+            }
+        }
+        assert_eq!(read, 256, "as many as there are octets");
+    }
+
+    /// A response: the code, and the records of both sections: type, TTL, data.
+    fn response(rcode: u8, answer: &[(u16, u32, &[u8])], authority: &[(u16, u32, &[u8])]) -> Vec<u8> {
+        let mut message = QUERY.to_vec();
+        (message[2], message[3]) = (0x85, rcode);
+        (message[7], message[9]) = (answer.len() as u8, authority.len() as u8);
+        for (rtype, ttl, data) in answer.iter().chain(authority) {
+            message.extend_from_slice(if *rtype == 6 { b"\x07example\xc0\x14" } else { b"\xc0\x0c" });
+            message.extend_from_slice(&rtype.to_be_bytes());
+            message.extend_from_slice(&[0, 1]);
+            message.extend_from_slice(&ttl.to_be_bytes());
+            message.extend_from_slice(&(data.len() as u16).to_be_bytes());
+            message.extend_from_slice(data);
+        }
+        message
+    }
+
+    #[test]
+    fn how_long_a_response_may_be_kept() {
+        let soa: &[u8] = &[&[0; 18][..], &30_u32.to_be_bytes()].concat();
+        let a = |ttl| (1, ttl, &[10, 0, 0, 1][..]);
+        for (what, message, expected) in [
+            ("one record", response(0, &[a(5)], &[]), Some(5)),
+            ("the smallest of several", response(0, &[a(60), a(5), a(30)], &[]), Some(5)),
+            ("none at all", response(0, &[a(0)], &[]), Some(0)),
+            ("a TTL with the first bit set", response(0, &[a(1 << 31)], &[]), Some(0)),
+            ("NXDOMAIN, the SOA's TTL", response(3, &[], &[(6, 5, soa)]), Some(5)),
+            ("NXDOMAIN, MINIMUM", response(3, &[], &[(6, 3600, soa)]), Some(30)),
+            ("NODATA", response(0, &[], &[(6, 5, soa)]), Some(5)),
+            ("an alias to nothing", response(3, &[a(60)], &[(6, 5, soa)]), Some(5)),
+            ("an alias to nothing, the other way", response(3, &[a(2)], &[(6, 5, soa)]), Some(2)),
+            ("other authorities do not count", response(0, &[a(60)], &[(2, 5, b"\0")]), Some(60)),
+            ("NODATA without an SOA", response(0, &[], &[]), None),
+            ("a referral", response(0, &[], &[(2, 5, b"\0")]), None),
+            ("SERVFAIL", response(2, &[a(5)], &[(6, 5, soa)]), None),
+            ("REFUSED", response(5, &[], &[]), None),
+            ("an SOA that is too short", response(0, &[], &[(6, 5, b"\0\0")]), None),
+            ("a lone header", response(0, &[], &[])[..12].to_vec(), None),
+            ("no header", Vec::new(), None),
+        ] {
+            assert_eq!(freshness(&message), expected, "{what}");
+        }
+        // Cut anywhere, it is not to be kept.
+        let whole = response(3, &[a(60), a(5)], &[(6, 5, soa)]);
+        for length in 0..whole.len() {
+            assert_eq!(freshness(&whole[..length]), None, "{length} octets");
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_response() {
+        let date = HeaderValue::from_static("Sat, 01 Jan 2022 00:00:00 GMT");
+        let kept = response(0, &[(1, 7, &[10, 0, 0, 1])], &[]);
+        let length = kept.len().to_string();
+        let shown = |head: &Response<()>| {
+            let fields = head.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+            (head.status().as_u16(), fields.collect::<Vec<_>>())
+        };
+        let common = ["content-type: application/dns-message".to_owned(), format!("content-length: {length}")];
+        let expected = [&common[..], &["cache-control: max-age=7".into(), format!("date: {}", date.to_str().unwrap())]];
+        assert_eq!(shown(&head(&kept, &date)), (200, expected.concat()));
+        let failed = head(&response(2, &[], &[]), &date);
+        assert_eq!((failed.status().as_u16(), &failed.headers()["cache-control"]), (200, &NO_STORE));
+    }
+}

@@ -1,0 +1,796 @@
+//! DNS over QUIC (RFC 9250): one task for each connection, from its handshake to its end, and one stream for each question.
+//!
+//! ```text
+//!   listen ──▶ Host ──▶ a task for each: handshake ──▶ Session ──▶ Exchange, where the whole query is here already
+//!     │         │ Retry, refusal                          └──────▶ a task for each Exchange that has to wait
+//!     ▼         ▼
+//!   quinn: packets, encryption, loss, flow control. Its tasks are ours too (Children).
+//! ```
+//!
+//! Nobody waits for another's handshake, and no stream for another. Connections share their seats, and what they may hold,
+//! with those over TCP, and messages are answered at the same desks. Not here: how a message is answered (`tcp.rs`,
+//! `answer.rs`), the certificate (`certificates.rs`), which addresses are listened on. Read next: `seats.rs`.
+
+use std::future::{Future, IntoFuture as _, poll_fn};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{
+    AsyncTimer, AsyncUdpSocket, ConnectionError, Endpoint, EndpointConfig, Incoming, ReadError, RecvStream, Runtime,
+    SendStream, ServerConfig, StoppedError, TokioRuntime, TransportConfig, VarInt, WriteError,
+};
+use tokio::task::{JoinError, JoinSet, coop};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use crate::answer::Peer;
+use crate::metrics::{Counters, Event, Proto, table};
+use crate::serve::seats::{Admission, Seat};
+use crate::serve::tcp::{Answer, End, LAST_WORD, LATE, LEAVING_IDLE, LINGER, MESSAGE, Place, Shared};
+use crate::serve::{Limits, Phase, Stop};
+use crate::wire;
+
+/// RFC 9000 section 15. No draft of it.
+const VERSION: u32 = 1;
+/// How many questions of one connection are answered at a time.
+const STREAMS: u32 = 100;
+/// How many octets a client may send on one stream: a message of the largest size, behind its length.
+const STREAM_WINDOW: u32 = 2 + MESSAGE as u32;
+/// How many octets of one connection may wait to be read. What comes is read at once: only what comes in the wrong order
+/// waits, and that is not counted among what is held. So it is little.
+const RECEIVE_WINDOW: u32 = 32 << 10;
+/// How many octets of responses may be on their way on one connection. They are counted among what is held.
+const SEND_WINDOW: u64 = 128 << 10;
+/// How many handshakes are begun with clients that may not be where they seem to be, before the next ones have to show
+/// that they are (RFC 9000 section 8.1.2). It costs them a round trip, and us nothing that stays.
+const UNPROVEN: usize = 128;
+/// What a stream that waits counts for, beside its octets: its task.
+const WAITING_STREAM: usize = 2 << 10;
+/// How many new connections may wait for the turn of their host.
+const WAITING: usize = 4096;
+/// What a new connection may send before that, in octets, and all of them together.
+const EARLY: (u64, u64) = (16 << 10, 1 << 20);
+/// When the server stops, how long a handshake that has begun may still take.
+const LAST_HANDSHAKE: Duration = Duration::from_millis(500);
+/// How many responses may be unconfirmed before it is looked which of them are.
+const UNCONFIRMED: usize = 32;
+/// The same in octets.
+const UNCONFIRMED_OCTETS: usize = 64 << 10;
+
+// RFC 9250 section 4.3.
+const NO_ERROR: VarInt = VarInt::from_u32(0);
+const INTERNAL_ERROR: VarInt = VarInt::from_u32(1);
+const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
+const REQUEST_CANCELLED: VarInt = VarInt::from_u32(3);
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
+
+/// Answers on `socket` until told to stop, and then until the last connection has ended.
+///
+/// # Errors
+///
+/// One sentence: QUIC cannot be spoken with these settings of TLS, or there, or the socket failed.
+pub(super) async fn listen(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, place: Place) -> Result<()> {
+    let Place { kept, shared, registered, .. } = place;
+    let address = shared.listen.address;
+    let children = Arc::new(Children::default());
+    let config = config(&tls, &shared.limits)?;
+    let runtime = Arc::clone(&children) as Arc<dyn Runtime>;
+    let mut versions = EndpointConfig::default();
+    versions.supported_versions(vec![VERSION]);
+    let endpoint = Endpoint::new(versions, Some(config), socket, runtime)
+        .with_context(|| format!("cannot speak QUIC on {address}"))?;
+    let mut host = Host::new(&shared);
+    let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
+    let mut told_to_leave = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.wait() => break,
+            () = &mut leaving, if !told_to_leave => {
+                told_to_leave = true;
+                shared.seats.wake_all();
+            }
+            Some(ended) = host.tasks.join_next() => host.count_end(&ended),
+            ended = children.next_end() => host.count_child(&ended),
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => host.welcome(incoming),
+                None => return Err(anyhow!("the QUIC socket of {address} failed")),
+            },
+        }
+    }
+    // Its copies of the socket are closed with ours.
+    drop(registered);
+    shared.seats.wake_all();
+    host.see_all_off(&endpoint, kept || shared.stop.is_handed_over()).await;
+    endpoint.close(NO_ERROR, b"");
+    // Until the clients have heard of it.
+    let _ = timeout(LINGER, endpoint.wait_idle()).await;
+    drop(endpoint);
+    children.ended().await;
+    Ok(())
+}
+
+fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<ServerConfig> {
+    let mut tls = tls.clone();
+    // RFC 9250 sections 4.5 and 9.2: no 0-RTT. What comes before the handshake can be sent again by others, who learn from
+    // what follows, and it would save a round trip of connections that are few.
+    tls.max_early_data_size = 0;
+    let crypto =
+        QuicServerConfig::try_from(tls).context("the TLS settings are of no use for QUIC: it needs TLS 1.3")?;
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(STREAMS.into())
+        // RFC 9250 section 4.3.3: none is to be opened. Who does it anyway breaks QUIC, and is told so by it.
+        .max_concurrent_uni_streams(0_u32.into())
+        // Later than ours, which says why: after this one nobody says anything.
+        .max_idle_timeout(limits.idle.saturating_add(LINGER).try_into().ok())
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(RECEIVE_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None);
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(WAITING)
+        .incoming_buffer_size(EARLY.0)
+        .incoming_buffer_size_total(EARLY.1);
+    Ok(config)
+}
+
+/// The parent of one address's connections.
+struct Host<'h> {
+    shared: &'h Arc<Shared>,
+    counters: Arc<Counters>,
+    tasks: JoinSet<End>,
+    /// Handshakes with clients that have not shown yet where they are.
+    unproven: Arc<AtomicUsize>,
+}
+
+impl<'h> Host<'h> {
+    fn new(shared: &'h Arc<Shared>) -> Self {
+        Self { shared, counters: shared.metrics.worker(), tasks: JoinSet::new(), unproven: Arc::default() }
+    }
+
+    fn welcome(&mut self, incoming: Incoming) {
+        let unproven = (!incoming.remote_address_validated()).then(|| Unproven::begin(&self.unproven));
+        // Whoever goes for a new one's sake goes for one that is there.
+        if unproven.as_ref().is_some_and(|unproven| unproven.number > UNPROVEN || self.shared.seats.are_full()) {
+            // Cannot fail: it has not shown where it is.
+            return drop(incoming.retry());
+        }
+        self.counters.count(Event::TcpAccepted);
+        let client = incoming.remote_address();
+        let seat = match self.shared.seats.admit(client.ip()) {
+            Admission::Seated(seat) => seat,
+            Admission::SeatedForAnother(seat) => {
+                self.counters.count(Event::TcpOverLimit);
+                seat
+            }
+            Admission::Refused => {
+                self.counters.count(Event::TcpOverLimit);
+                self.counters.count(Event::TcpClosed);
+                return incoming.refuse();
+            }
+        };
+        let address = self.shared.listen.address;
+        // For a wildcard address: which of ours was asked.
+        let to = SocketAddr::new(incoming.local_ip().unwrap_or(address.ip()), address.port());
+        let closer = seat.closer();
+        let connection = Newcomer { incoming, unproven, to, seat, counters: Arc::clone(&self.counters) };
+        closer.set(self.tasks.spawn(connection.run(Arc::clone(self.shared))));
+    }
+
+    /// All have heard that we stop, and end by themselves, unless their client keeps them. Who comes now is for the
+    /// others who have the socket, if there are any, and asks them in a moment.
+    async fn see_all_off(&mut self, endpoint: &Endpoint, others: bool) {
+        let deadline = Instant::now() + self.shared.limits.drain;
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(deadline) => break,
+                ended = self.tasks.join_next() => match ended {
+                    Some(ended) => self.count_end(&ended),
+                    None => return,
+                },
+                Some(incoming) = endpoint.accept() => if others { incoming.ignore() } else { incoming.refuse() },
+            }
+        }
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            self.count_end(&ended);
+        }
+    }
+
+    fn count_end(&self, ended: &Result<End, JoinError>) {
+        self.counters.count(Event::TcpClosed);
+        match ended {
+            Ok(End::Idle) => self.counters.count(Event::TcpIdle),
+            Ok(End::Slow) => self.counters.count(Event::TcpSlow),
+            Ok(End::Closed | End::Refused | End::Stopped) => {}
+            Err(error) if error.is_panic() => self.counters.count(Event::Panics),
+            // Closed in favour of another, which is counted.
+            Err(_) => {}
+        }
+    }
+
+    fn count_child(&self, ended: &Result<(), JoinError>) {
+        if ended.as_ref().is_err_and(JoinError::is_panic) {
+            self.counters.count(Event::Panics);
+        }
+    }
+}
+
+/// One of those that have not shown where they are, as long as this lives.
+struct Unproven {
+    all: Arc<AtomicUsize>,
+    /// How many there were when it came, with it.
+    number: usize,
+}
+
+impl Unproven {
+    fn begin(all: &Arc<AtomicUsize>) -> Self {
+        let number = all.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { all: Arc::clone(all), number }
+    }
+}
+
+impl Drop for Unproven {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection before its handshake.
+struct Newcomer {
+    incoming: Incoming,
+    unproven: Option<Unproven>,
+    /// Which of our addresses it came to.
+    to: SocketAddr,
+    seat: Seat,
+    counters: Arc<Counters>,
+}
+
+impl Newcomer {
+    async fn run(self, shared: Arc<Shared>) -> End {
+        let Self { incoming, unproven, to, seat, counters } = self;
+        match shake_hands(incoming, &shared).await {
+            Ok(connection) => {
+                // The handshake has shown it.
+                drop(unproven);
+                Session::new(connection, to, seat, counters, shared).run().await
+            }
+            Err(end) => end,
+        }
+    }
+}
+
+async fn shake_hands(incoming: Incoming, shared: &Shared) -> Result<quinn::Connection, End> {
+    let fail = |reason, end| {
+        shared.metrics.count(&table::HANDSHAKE_FAILURES, &[Proto::Quic.label(), reason]);
+        Err(end)
+    };
+    let stopping = async {
+        shared.stop.wait().await;
+        sleep(LAST_HANDSHAKE).await;
+    };
+    tokio::select! {
+        biased;
+        shaken = incoming.into_future() => shaken.or_else(|error| fail(reason(&error), End::Closed)),
+        () = sleep(shared.limits.handshake) => fail("late", End::Slow),
+        () = stopping => Err(End::Stopped),
+    }
+}
+
+/// Why a handshake failed, in a word.
+fn reason(error: &ConnectionError) -> &'static str {
+    match error {
+        // RFC 9001 section 4.8: an alert of TLS; those that RFC 8446 section 6 has about certificates.
+        ConnectionError::ConnectionClosed(close) => match u64::from(close.error_code) {
+            0x12a..=0x12e | 0x130 | 0x133 => "certificate",
+            0x100..=0x1ff => "refused",
+            _ => "closed",
+        },
+        ConnectionError::ApplicationClosed(_) | ConnectionError::Reset | ConnectionError::TimedOut => "closed",
+        ConnectionError::TransportError(_)
+        | ConnectionError::VersionMismatch
+        | ConnectionError::CidsExhausted
+        | ConnectionError::LocallyClosed => "refused",
+    }
+}
+
+/// Why a connection, or a stream, cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// The client wants no response on this stream; all others go on.
+    Cancelled,
+    /// The connection is gone.
+    Gone,
+    /// So is it, because nobody said anything.
+    Silent,
+    /// The client did what RFC 9250 forbids: what that is.
+    Forbidden(&'static str),
+    /// The client is too slow, or needs too much: which.
+    Burden(&'static str),
+    /// A mistake of ours.
+    Mistake,
+}
+
+impl Fault {
+    /// What the client is told.
+    fn code(self) -> VarInt {
+        match self {
+            Self::Cancelled => REQUEST_CANCELLED,
+            Self::Gone | Self::Silent => NO_ERROR,
+            Self::Forbidden(_) => PROTOCOL_ERROR,
+            Self::Burden(_) => EXCESSIVE_LOAD,
+            Self::Mistake => INTERNAL_ERROR,
+        }
+    }
+}
+
+impl From<ConnectionError> for Fault {
+    fn from(error: ConnectionError) -> Self {
+        if error == ConnectionError::TimedOut { Self::Silent } else { Self::Gone }
+    }
+}
+
+impl From<ReadError> for Fault {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Reset(_) => Self::Cancelled,
+            ReadError::ConnectionLost(error) => error.into(),
+            ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => Self::Mistake,
+        }
+    }
+}
+
+impl From<WriteError> for Fault {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Stopped(_) => Self::Cancelled,
+            WriteError::ConnectionLost(error) => error.into(),
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => Self::Mistake,
+        }
+    }
+}
+
+impl From<StoppedError> for Fault {
+    fn from(error: StoppedError) -> Self {
+        match error {
+            StoppedError::ConnectionLost(error) => error.into(),
+            StoppedError::ZeroRttRejected => Self::Mistake,
+        }
+    }
+}
+
+/// A client's connection.
+struct Session {
+    connection: quinn::Connection,
+    to: SocketAddr,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    holdings: Arc<Holdings>,
+    /// What has to wait: for the rest of a query, for others, or for the client to take a response.
+    late: JoinSet<Result<Option<Unconfirmed>, Fault>>,
+    /// Responses that the client may not have, in the order in which they were sent.
+    unconfirmed: Vec<Unconfirmed>,
+    /// When something was last asked, or answered.
+    since: Instant,
+    /// When it heard that we stop.
+    stopping: Option<Instant>,
+}
+
+impl Session {
+    fn new(
+        connection: quinn::Connection,
+        to: SocketAddr,
+        seat: Seat,
+        counters: Arc<Counters>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let (holdings, since) = (Arc::new(Holdings::new(seat)), Instant::now());
+        let (late, unconfirmed, stopping) = (JoinSet::new(), Vec::new(), None);
+        Self { connection, to, shared, counters, holdings, late, unconfirmed, since, stopping }
+    }
+
+    /// Answers until there is a reason not to.
+    async fn run(mut self) -> End {
+        let ended = self.serve().await;
+        if ended.is_ok() {
+            // The client takes what was sent to it, or does not: closed, it would never get it.
+            let _ = timeout(LINGER, self.confirmed()).await;
+        }
+        let (end, reason) = match ended {
+            Ok(end) => (end, ""),
+            Err(Fault::Forbidden(what)) => (End::Refused, what),
+            Err(Fault::Burden(what)) => (End::Slow, what),
+            Err(Fault::Silent) => (End::Idle, ""),
+            Err(Fault::Gone | Fault::Cancelled | Fault::Mistake) => (End::Closed, ""),
+        };
+        self.connection.close(ended.map_or_else(Fault::code, |_| NO_ERROR), reason.as_bytes());
+        end
+    }
+
+    async fn serve(&mut self) -> Result<End, Fault> {
+        let stop = self.shared.stop.clone();
+        poll_fn(|context| {
+            self.holdings.lock().seat.wake_at_stop(context.waker());
+            Poll::Ready(())
+        })
+        .await;
+        let mut leaving = stop.is_leaving();
+        let mut timer = pin!(sleep_until(self.deadline(leaving)));
+        loop {
+            tokio::select! {
+                biased;
+                () = heard(&stop, Phase::Draining), if self.stopping.is_none() => self.stopping = Some(Instant::now()),
+                () = heard(&stop, Phase::Leaving), if !leaving => leaving = true,
+                Some(ended) = self.late.join_next() => {
+                    let ended = ended.unwrap_or_else(|_| {
+                        self.counters.count(Event::Panics);
+                        Err(Fault::Mistake)
+                    });
+                    self.note(ended)?;
+                }
+                streams = self.connection.accept_bi() => {
+                    let (send, receive) = streams?;
+                    self.begin(send, receive).await?;
+                }
+                () = timer.as_mut() => if let Some(end) = self.at_deadline(leaving)? {
+                    return Ok(end);
+                },
+            }
+            // The timer is moved when it fires and when it would fire too late: not with each query.
+            let deadline = self.deadline(leaving);
+            if deadline < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(deadline);
+            }
+        }
+    }
+
+    /// Answers at once what is here already; the rest has its own task.
+    async fn begin(&mut self, send: SendStream, receive: RecvStream) -> Result<(), Fault> {
+        // Each time: the client may have moved (RFC 9000 section 9).
+        let peer = Peer { from: self.connection.remote_address(), to: self.to };
+        self.since = Instant::now();
+        self.holdings.lock().seat.asked(self.since.into_std());
+        let share = Share { holdings: Arc::clone(&self.holdings), octets: 0 };
+        let exchange = Exchange { send, receive, peer, share, shared: Arc::clone(&self.shared), opened: self.since };
+        let mut exchange = Box::pin(exchange.run());
+        match poll_fn(|context| Poll::Ready(exchange.as_mut().poll(context))).await {
+            Poll::Ready(ended) => self.note(ended)?,
+            Poll::Pending => {
+                let mut place = Share { holdings: Arc::clone(&self.holdings), octets: 0 };
+                place.hold(WAITING_STREAM)?;
+                self.late.spawn(async move {
+                    let _place = place;
+                    exchange.await
+                });
+            }
+        }
+        // The others too want to be served.
+        coop::consume_budget().await;
+        Ok(())
+    }
+
+    fn note(&mut self, ended: Result<Option<Unconfirmed>, Fault>) -> Result<(), Fault> {
+        self.since = Instant::now();
+        self.unconfirmed.extend(ended?);
+        let is_much = || self.holdings.lock().octets >= UNCONFIRMED_OCTETS;
+        if self.unconfirmed.len() >= UNCONFIRMED || !self.unconfirmed.is_empty() && is_much() {
+            self.look_what_is_confirmed();
+        }
+        Ok(())
+    }
+
+    fn look_what_is_confirmed(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        self.unconfirmed.retain_mut(|response| pin!(response.send.stopped()).poll(&mut context).is_pending());
+    }
+
+    /// Returns once the client has all responses, or wants them no more.
+    async fn confirmed(&mut self) {
+        for response in &mut self.unconfirmed {
+            let _ = response.send.stopped().await;
+        }
+    }
+
+    /// When the client has been too slow, or we have waited long enough.
+    fn deadline(&self, leaving: bool) -> Instant {
+        let limits = &self.shared.limits;
+        let quiet = match self.stopping {
+            // Each of these has its own, and none is later than this.
+            _ if !self.late.is_empty() => self.since + limits.unfinished + LATE + limits.idle.max(limits.unread),
+            // What comes from now on is read by others too.
+            Some(stopping) if self.shared.stop.is_handed_over() => stopping,
+            Some(stopping) => stopping + LAST_WORD,
+            None if leaving => self.since + limits.idle.min(LEAVING_IDLE),
+            None => self.since + limits.idle,
+        };
+        self.unconfirmed.first().map_or(quiet, |first| quiet.min(first.since + limits.unread))
+    }
+
+    fn at_deadline(&mut self, leaving: bool) -> Result<Option<End>, Fault> {
+        self.look_what_is_confirmed();
+        let now = Instant::now();
+        if self.unconfirmed.first().is_some_and(|first| first.since + self.shared.limits.unread <= now) {
+            return Err(Fault::Burden("the responses are not taken"));
+        }
+        let over = self.deadline(leaving) <= now;
+        let end = if self.stopping.is_some() || leaving { End::Stopped } else { End::Idle };
+        Ok(over.then_some(end))
+    }
+}
+
+impl Drop for Session {
+    /// Where it was not closed before: it ends with us, or in favour of another. Closed once, this says nothing more.
+    fn drop(&mut self) {
+        let code = match self.shared.stop.told() {
+            _ if std::thread::panicking() => INTERNAL_ERROR,
+            true => NO_ERROR,
+            false => EXCESSIVE_LOAD,
+        };
+        self.connection.close(code, b"");
+    }
+}
+
+/// Returns once this phase is reached. The seat has the task woken that looks.
+async fn heard(stop: &Stop, phase: Phase) {
+    poll_fn(|_| if stop.is_in(phase) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// A response that was sent, and that the client may not have.
+struct Unconfirmed {
+    send: SendStream,
+    since: Instant,
+    _share: Share,
+}
+
+/// What all streams of a connection hold together.
+struct Holdings(Mutex<Held>);
+
+struct Held {
+    seat: Seat,
+    octets: usize,
+    /// When the client last took octets of a response that had to wait.
+    moved: Instant,
+}
+
+impl Holdings {
+    fn new(seat: Seat) -> Self {
+        Self(Mutex::new(Held { seat, octets: 0, moved: Instant::now() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one stream holds of it.
+struct Share {
+    holdings: Arc<Holdings>,
+    octets: usize,
+}
+
+impl Share {
+    /// It now holds so many octets.
+    fn hold(&mut self, octets: usize) -> Result<(), Fault> {
+        let mut held = self.holdings.lock();
+        held.octets = held.octets - self.octets + octets;
+        self.octets = octets;
+        let all = held.octets;
+        if held.seat.hold(all) { Ok(()) } else { Err(Fault::Burden("too much is held for slow clients")) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let _ = self.hold(0);
+    }
+}
+
+/// One question and its response, on a stream of their own (RFC 9250 section 4.2).
+struct Exchange {
+    send: SendStream,
+    receive: RecvStream,
+    peer: Peer,
+    share: Share,
+    shared: Arc<Shared>,
+    opened: Instant,
+}
+
+impl Exchange {
+    /// Returns the response that is on its way; none where the client wants none.
+    async fn run(mut self) -> Result<Option<Unconfirmed>, Fault> {
+        let Err(fault) = self.answer().await else {
+            return Ok(Some(Unconfirmed { send: self.send, since: Instant::now(), _share: self.share }));
+        };
+        // RFC 9250 section 4.3.1. Without it, the stream would end as if nothing was the answer.
+        let _ = self.send.reset(fault.code());
+        if fault == Fault::Cancelled { Ok(None) } else { Err(fault) }
+    }
+
+    async fn answer(&mut self) -> Result<(), Fault> {
+        let query = self.read().await?;
+        let response = match self.shared.answer(self.peer, &query) {
+            Answer::Here(response) => response,
+            Answer::Later(mailbox) => self.wait(|waker| mailbox.take(waker)).await?,
+            Answer::Nothing => return Err(Fault::Forbidden("this deserves no response")),
+        };
+        self.write(response).await
+    }
+
+    /// The stream's content: a message behind its length.
+    async fn read(&mut self) -> Result<Vec<u8>, Fault> {
+        let (mut octets, deadline) = (Vec::new(), self.opened + self.shared.limits.unfinished);
+        loop {
+            match timeout_at(deadline, self.receive.read_chunk(usize::MAX, true)).await {
+                Ok(Ok(Some(chunk))) => octets.extend_from_slice(&chunk.bytes),
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) if is_whole(&octets) => {
+                    return Err(Fault::Forbidden("the stream does not end behind the query"));
+                }
+                Err(_) => return Err(Fault::Burden("the query does not come")),
+            }
+            if octets.len() > expected(&octets) {
+                return Err(Fault::Forbidden("more than one query on a stream"));
+            }
+            self.share.hold(octets.len())?;
+        }
+        check(&octets).map(|()| octets)
+    }
+
+    /// For what others say; the client may lose its patience before.
+    async fn wait(&mut self, mut take: impl FnMut(&Waker) -> Option<Vec<u8>>) -> Result<Vec<u8>, Fault> {
+        self.share.hold(0)?;
+        let said = poll_fn(|context| take(context.waker()).map_or(Poll::Pending, Poll::Ready));
+        tokio::select! {
+            biased;
+            response = said => Ok(response),
+            stopped = self.send.stopped() => Err(stopped.map_or_else(Fault::from, |_| Fault::Cancelled)),
+            () = sleep(LATE) => Err(Fault::Mistake),
+        }
+    }
+
+    async fn write(&mut self, response: Vec<u8>) -> Result<(), Fault> {
+        self.share.hold(response.len())?;
+        let (limits, begun) = (self.shared.limits, Instant::now());
+        let mut rest = [response.into()];
+        loop {
+            // As long as the client takes anything at all of what it asked for, and not for ever.
+            let moved = self.share.holdings.lock().moved.max(begun);
+            let deadline = (moved + limits.unread).min(begun + limits.idle.max(limits.unread));
+            match timeout_at(deadline, self.send.write_chunks(&mut rest)).await {
+                Ok(Ok(_)) if rest[0].is_empty() => break,
+                Ok(Ok(_)) => self.share.holdings.lock().moved = Instant::now(),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) if self.share.holdings.lock().moved > moved => {}
+                Err(_) => return Err(Fault::Burden("the response is not taken")),
+            }
+        }
+        self.send.finish().map_err(|_| Fault::Mistake)
+    }
+}
+
+/// How many octets a stream has that begins with these: those of the length, and of the message.
+fn expected(octets: &[u8]) -> usize {
+    octets.first_chunk().map_or(2, |length| 2 + usize::from(u16::from_be_bytes(*length)))
+}
+
+fn is_whole(octets: &[u8]) -> bool {
+    octets.len() >= 2 && octets.len() == expected(octets)
+}
+
+/// What is forbidden of a query over QUIC, and nowhere else (RFC 9250 section 4.3.3).
+fn check(octets: &[u8]) -> Result<(), Fault> {
+    if !is_whole(octets) {
+        return Err(Fault::Forbidden("the stream ends before the query"));
+    }
+    let message = &octets[2..];
+    if message.iter().take(2).any(|octet| *octet != 0) {
+        return Err(Fault::Forbidden("the message ID is not 0"));
+    }
+    if wire::has_option(message, wire::TCP_KEEPALIVE) {
+        return Err(Fault::Forbidden("edns-tcp-keepalive is for TCP"));
+    }
+    Ok(())
+}
+
+/// The tasks that quinn starts: one for the socket, and one for each connection, which outlives it by a moment.
+#[derive(Debug, Default)]
+struct Children(Mutex<JoinSet<()>>);
+
+impl Children {
+    fn lock(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next one that ends. It never returns where there is none.
+    async fn next_end(&self) -> Result<(), JoinError> {
+        poll_fn(|context| match self.lock().poll_join_next(context) {
+            Poll::Ready(Some(ended)) => Poll::Ready(ended),
+            // It is asked again with each new connection.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Returns once all have ended, which nobody needs any longer.
+    async fn ended(&self) {
+        self.lock().abort_all();
+        poll_fn(|context| {
+            let mut children = self.lock();
+            while let Poll::Ready(ended) = children.poll_join_next(context) {
+                if ended.is_none() {
+                    return Poll::Ready(());
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Runtime for Children {
+    fn new_timer(&self, at: std::time::Instant) -> Pin<Box<dyn AsyncTimer>> {
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, child: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.lock().spawn(child);
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        TokioRuntime.wrap_udp_socket(socket)
+    }
+
+    fn now(&self) -> std::time::Instant {
+        TokioRuntime.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_of_streams() {
+        // A header without a question; what the engine says of it is not decided here.
+        let header = [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let framed = |message: &[u8]| [&(message.len() as u16).to_be_bytes(), message].concat();
+        let mut named = header;
+        named[1] = 1;
+        let mut keeps_alive = header.to_vec();
+        (keeps_alive[5], keeps_alive[11]) = (1, 1);
+        keeps_alive.extend([0, 0, 1, 0, 1]);
+        keeps_alive.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 4, 0, 11, 0, 0]);
+        for (octets, fault) in [
+            (framed(&header), None),
+            (framed(&[]), None),
+            (vec![], Some("the stream ends before the query")),
+            (vec![0], Some("the stream ends before the query")),
+            (framed(&header)[..13].to_vec(), Some("the stream ends before the query")),
+            (framed(&named), Some("the message ID is not 0")),
+            (framed(&[1]), Some("the message ID is not 0")),
+            (framed(&keeps_alive), Some("edns-tcp-keepalive is for TCP")),
+        ] {
+            assert_eq!(check(&octets), fault.map_or(Ok(()), |what| Err(Fault::Forbidden(what))), "{octets:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_streams() {
+        for (octets, length, whole) in
+            [(&[][..], 2, false), (&[0], 2, false), (&[0, 0], 2, true), (&[1, 0], 258, false), (&[0, 1, 7], 3, true)]
+        {
+            assert_eq!((expected(octets), is_whole(octets)), (length, whole), "{octets:?}");
+        }
+    }
+}
