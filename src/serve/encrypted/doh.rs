@@ -290,12 +290,15 @@ mod tests {
         read(&request.body(()).unwrap().into_parts().0)
     }
 
+    /// Method, URI, fields, and what comes of it.
+    type Case<'c> = (&'c str, &'c str, &'c [(&'c str, &'c str)], Result<Place, Refusal>);
+
     #[test]
     fn requests_and_their_status() {
         let get = format!("/dns-query?dns={}", encoded(QUERY));
         let here = || Ok(Place::Here(QUERY.into()));
         let (dns, long) = (("content-type", MEDIA_TYPE), "A".repeat(LONGEST_PARAMETER));
-        let cases: &[(&str, &str, &[(&str, &str)], Result<Place, Refusal>)] = &[
+        let cases: &[Case<'_>] = &[
             ("GET", &get, &[], here()),
             ("GET", &format!("https://dns.test:8443{get}"), &[("accept", "text/html")], here()),
             ("GET", &format!("{get}&x=y"), &[dns], here()),
