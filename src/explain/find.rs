@@ -663,6 +663,10 @@ impl<'k> Finder<'k> {
         if let Some((_, _, number)) = ports.iter().find(|(name, ..)| name.is_empty()) {
             self.add(Finding::PortUnnamed { service: key.clone(), number: *number });
         }
+        // It has the port, of endpoints of which none is ready; others are.
+        if ports_of_slices(service, view, |slice| slice.len() > 0).iter().any(|(name, ..)| **name == *port) {
+            return;
+        }
         let named = ports.iter().filter(|(name, ..)| !name.is_empty());
         let known = few(named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()), NAMES);
         self.add(Finding::NoPort { service: key, port: port.into(), known });
