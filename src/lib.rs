@@ -65,6 +65,7 @@
 //! | rustls, rustls-native-certs | the certificate authorities that it judges an upstream by; our own certificate (`serve/encrypted/certificates.rs`) |
 //! | tokio-rustls | DNS over TLS, and under HTTPS: the handshake, then a stream like any other (feature `tls`) |
 //! | h2 | DNS over HTTPS: frames and header fields, and nothing of what they mean (feature `https`) |
+//! | bytes, httpdate | beside it: how h2 takes a body, and how a date is written (feature `https`) |
 //! | quinn | DNS over QUIC: packets, streams, loss (feature `quic`) |
 //! | dashmap | namespaces and their Pods in the record index (`zone`); Services were in one until `benches/index` showed what a hot name costs on two cores |
 //! | hashbrown | the tables of Services, and those of numbers inside a Service's records (`zone`) |
