@@ -636,7 +636,10 @@ async fn garbage_at_the_socket_costs_nobody_else() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let initial = initials(&server, 1).remove(0);
     let mut numbers = Numbers(0x9a5ba9e);
-    for _ in 0..common::scaled(1_000_000) {
+    for sent in 0..common::scaled(1_000_000) {
+        if sent % 1000 == 0 {
+            ask_web(&connection).await;
+        }
         let mut datagram: Vec<u8> = match numbers.below(4) {
             0 => (0..numbers.below(1400)).map(|_| numbers.next() as u8).collect(),
             1 => initial[..numbers.below(initial.len())].to_vec(),

@@ -385,8 +385,10 @@ pub async fn fresh(
     time: Duration,
     server: &[u32],
 ) -> Result<Spent> {
-    // The first has nothing to resume from.
-    one(target, questions, 0).await?;
+    // These have nothing to resume from, and leave something to those that begin at once.
+    for number in 0..at_once {
+        one(target, questions, number).await?;
+    }
     let (before, until) = (cpu::nanoseconds(server)?, Instant::now() + time);
     let mut tasks = JoinSet::new();
     for place in 0..at_once {

@@ -282,7 +282,9 @@ mod tests {
         text
     }
 
-    fn ask(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<Place, Refusal> {
+    type Fields<'f> = &'f [(&'f str, &'f str)];
+
+    fn ask(method: &str, uri: &str, fields: Fields<'_>) -> Result<Place, Refusal> {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in fields {
             request = request.header(*name, *value);
@@ -298,7 +300,11 @@ mod tests {
         let get = format!("/dns-query?dns={}", encoded(QUERY));
         let here = || Ok(Place::Here(QUERY.into()));
         let (dns, long) = (("content-type", MEDIA_TYPE), "A".repeat(LONGEST_PARAMETER));
+<<<<<<< HEAD
         let cases: &[Case<'_>] = &[
+=======
+        let cases: &[(&str, &str, Fields<'_>, Result<Place, Refusal>)] = &[
+>>>>>>> padding
             ("GET", &get, &[], here()),
             ("GET", &format!("https://dns.test:8443{get}"), &[("accept", "text/html")], here()),
             ("GET", &format!("{get}&x=y"), &[dns], here()),

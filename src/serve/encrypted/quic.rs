@@ -58,6 +58,8 @@ const WAITING: usize = 4096;
 const EARLY: (u64, u64) = (16 << 10, 1 << 20);
 /// When the server stops, how long a handshake that has begun may still take.
 const LAST_HANDSHAKE: Duration = Duration::from_millis(500);
+/// When another process has the socket, how long the last packets may take that say so.
+const LAST_PACKETS: Duration = Duration::from_millis(20);
 /// How many responses may be unconfirmed before it is looked which of them are.
 const UNCONFIRMED: usize = 32;
 /// The same in octets.
@@ -109,8 +111,9 @@ pub(super) async fn listen(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, pl
     shared.seats.wake_all();
     host.see_all_off(&endpoint, kept || shared.stop.is_handed_over()).await;
     endpoint.close(NO_ERROR, b"");
-    // Until the clients have heard of it.
-    let _ = timeout(LINGER, endpoint.wait_idle()).await;
+    // Until the clients have heard of it. As long as two read one socket, each loses what is for the other.
+    let linger = if shared.stop.is_handed_over() { LAST_PACKETS } else { LINGER };
+    let _ = timeout(linger, endpoint.wait_idle()).await;
     drop(endpoint);
     children.ended().await;
     Ok(())
