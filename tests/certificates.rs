@@ -34,6 +34,12 @@ use tokio_rustls::client::TlsStream;
 const PATIENCE: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(10);
 
+/// The binary: the one that `HEADLESS_DNS_BIN` names, or what cargo built for this test.
+fn binary() -> Command {
+    let built = assert_cmd::cargo::cargo_bin!("headless-dns");
+    Command::new(std::env::var_os("HEADLESS_DNS_BIN").unwrap_or_else(|| built.into()))
+}
+
 /// A running server. It ends with the value, by kill -9.
 struct Server {
     child: Child,
@@ -50,7 +56,7 @@ impl Server {
     async fn start(options: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [out, log] = ["out", "log"].map(|name| File::create(folder.path().join(name)).unwrap());
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+        let mut command = binary();
         command.env_clear().args(["serve", "--demo", "--log-format", "text", "--admin", "127.0.0.1:0"]);
         let child = command.args(options.split_whitespace()).stdout(out).stderr(log).spawn().unwrap();
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -192,7 +198,7 @@ async fn a_pair_that_cannot_be_used_keeps_it_from_starting() {
     let authority = Authority::new();
     let [certificate, key] = authority.paths();
     fs::write(&key, authority.pair().key).unwrap();
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    let mut command = binary();
     let options = format!("serve --demo {LISTEN} {}", authority.options());
     let output = command.env_clear().args(options.split_whitespace()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -410,8 +416,8 @@ async fn another_process_takes_the_sockets() {
 
 /// What connections cost the server: memory of those that are idle, CPU of handshakes.
 ///
-/// `cargo test --release --test certificates -- --ignored --nocapture`, with 12,000 file descriptors (`ulimit -n`). The keys
-/// are ECDSA P-256, or RSA with 2048 bits where openssl(1) makes one.
+/// `HEADLESS_DNS_BIN=target/release/headless-dns cargo test --test certificates -- --ignored --nocapture`, with 12,000 file
+/// descriptors (`ulimit -n`). The keys are ECDSA P-256, and RSA with 2048 bits, which openssl(1) makes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, of a release build"]
 async fn what_connections_cost() {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use assert_cmd::Command;
 use headless_dns::config::DEMO;
@@ -178,7 +178,7 @@ fn errors_name_the_file_or_the_variable() {
 #[cfg(all(feature = "tls", feature = "https", feature = "quic"))]
 #[test]
 fn the_example_file_has_every_key_at_its_default() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/headless-dns.toml");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/headless-dns.toml");
     let commented = fs::read_to_string(path).unwrap();
     let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(|first: char| first.is_ascii_lowercase());
     let keys: Vec<_> = commented.lines().filter(is_key).map(|line| &line[1..]).collect();

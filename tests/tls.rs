@@ -237,7 +237,8 @@ async fn both_versions_and_a_client_that_names_no_protocol() {
     }
     let other = Arc::new(server.authority.client(&[b"h2"]));
     assert!(tls::connect(&other, server.tls).await.is_err(), "another protocol is not spoken here");
-    assert_eq!(failures(&server.stopped().await, "refused"), 1);
+    let metrics = server.stopped().await;
+    assert_eq!(failures(&metrics, "refused"), 1);
 }
 
 #[tokio::test]

@@ -92,11 +92,11 @@ async fn begin(
     seat: Seat,
     shared: Arc<Shared>,
 ) -> Result<Conversation, End> {
-    let stream = handshake(accept, kind, &shared).await?;
+    let stream = handshake(accept, kind, peer, &shared).await?;
     Ok(Box::pin(Connection::new(stream, peer, seat, shared).run()))
 }
 
-async fn handshake<S>(accept: Accept<S>, kind: Kind, shared: &Shared) -> Result<TlsStream<S>, End>
+async fn handshake<S>(accept: Accept<S>, kind: Kind, peer: Peer, shared: &Shared) -> Result<TlsStream<S>, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -110,7 +110,10 @@ where
     };
     tokio::select! {
         biased;
-        shaken = accept => shaken.or_else(|error| fail(reason(&error), End::Closed)),
+        shaken = accept => shaken.or_else(|error| {
+            tracing::debug!(client = %peer.from, "the handshake failed: {error}");
+            fail(reason(&error), End::Closed)
+        }),
         () = sleep(shared.limits.handshake) => fail("late", End::Slow),
         () = stopping => Err(End::Stopped),
     }
@@ -126,8 +129,12 @@ fn reason(error: &io::Error) -> &'static str {
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA,
+            | AlertDescription::UnknownCA
+            // The authority has the name of one that the client trusts, and another key.
+            | AlertDescription::DecryptError,
         )) => "certificate",
+        // knot and others say no more than this where they do not like the certificate.
+        Some(Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled)) => "closed",
         Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }) => "no_tls",
         Some(_) => "refused",
         // Whoever only looks whether somebody listens does this too.
