@@ -274,6 +274,7 @@ impl Newcomer {
 }
 
 async fn shake_hands(incoming: Incoming, shared: &Shared) -> Result<quinn::Connection, End> {
+    let client = incoming.remote_address();
     let fail = |reason, end| {
         shared.metrics.count(&table::HANDSHAKE_FAILURES, &[Proto::Quic.label(), reason]);
         Err(end)
@@ -284,7 +285,10 @@ async fn shake_hands(incoming: Incoming, shared: &Shared) -> Result<quinn::Conne
     };
     tokio::select! {
         biased;
-        shaken = incoming.into_future() => shaken.or_else(|error| fail(reason(&error), End::Closed)),
+        shaken = incoming.into_future() => shaken.or_else(|error| {
+            tracing::debug!(%client, "the handshake failed: {error}");
+            fail(reason(&error), End::Closed)
+        }),
         () = sleep(shared.limits.handshake) => fail("late", End::Slow),
         () = stopping => Err(End::Stopped),
     }
