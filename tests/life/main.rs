@@ -400,6 +400,11 @@ fn sockets_of_the_service_manager_outlive_a_restart() {
         // Nobody reads now: what is asked waits in the sockets.
         server = Server::activated(&udp, &tcp, "--demo --workers 2");
     }
+    // They stay, whatever is read again.
+    let said = server.log().len();
+    server.signal("HUP");
+    server.wait_for_log(said, "the configuration was read again");
+    assert!(!server.log().contains("listened on change"), "{}", server.log());
     loads.0.wait_for(500);
     let reports = (loads.0.stop(), loads.1.stop());
     check("restarts on the service manager's sockets", &reports.0, &reports.1, false);

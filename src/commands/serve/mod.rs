@@ -75,7 +75,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let signals = Signals::new()?;
     let manager = Manager::new();
     let certificates = config.encrypted.pair().map(|(cert, key)| Certificates::load(cert, key)).transpose()?;
-    let Sockets { listeners, activated, listening, predecessor } = sockets(&config).await?;
+    let Sockets { listeners, activated, given, listening, predecessor } = sockets(&config).await?;
     let listeners = listeners.certified(certificates.clone());
     let admin = admin::Listeners::bind(config.admin.address, config.admin.api)?;
     let receive_buffer = listeners.receive_buffer();
@@ -146,7 +146,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let (certificates, shown_certificates) = watching::channel(certificates);
     let renewal = Renewal { certificates: shown_certificates, asked: Arc::default(), metrics: Arc::clone(&metrics) };
     let look_again = Arc::clone(&renewal.asked);
-    let running = Running { config, listening, shown, responder, zone, filter, changes, certificates };
+    let running = Running { config, given, listening, shown, responder, zone, filter, changes, certificates };
     let mut life = Life {
         running,
         signals,
@@ -205,6 +205,8 @@ struct Sockets {
     listeners: Listeners,
     /// They are of the service manager.
     activated: bool,
+    /// Where they are, but for those of what is encrypted.
+    given: Vec<ListenAddress>,
     /// What was asked for, and what it became.
     listening: Listening,
     predecessor: Option<Predecessor>,
@@ -212,25 +214,20 @@ struct Sockets {
 
 /// Takes the sockets of another process or of the service manager where there is one, and binds the rest.
 async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
-    let mut wanted = listen_addresses(config);
-    let given = Inherited::from_service_manager()?;
-    let activated = given.count() > 0;
+    let sockets = Inherited::from_service_manager()?;
+    let activated = sockets.count() > 0;
+    let encrypted: Vec<_> = listen_addresses(config).into_iter().filter(|one| one.kind != Kind::Plain).collect();
+    // What no option names is for DNS over UDP and TCP.
+    let given: Vec<_> = sockets.addresses_but_for(&encrypted).into_iter().map(ListenAddress::plain).collect();
+    let wanted = wanted(config, &given);
     if activated {
-        // What no option names is for DNS over UDP and TCP, and in the place of the default.
-        let encrypted: Vec<_> = wanted.iter().copied().filter(|listen| listen.kind != Kind::Plain).collect();
-        let plain = given.addresses_but_for(&encrypted).into_iter().map(ListenAddress::plain);
-        let plain: Vec<_> = plain.filter(|listen| config.listen.is_default || !wanted.contains(listen)).collect();
-        if config.listen.is_default && !plain.is_empty() {
-            wanted = encrypted;
-        }
-        wanted.extend(plain);
-        tracing::info!(sockets = given.count(), addresses = ?given.addresses(), "sockets of the service manager");
+        tracing::info!(sockets = sockets.count(), addresses = ?sockets.addresses(), "sockets of the service manager");
     }
     let asked = match &config.takeover {
         Some(path) if !activated => takeover::ask(path).await?,
         _ => None,
     };
-    let (predecessor, inherited) = asked.map_or((None, given), |(predecessor, sockets)| (Some(predecessor), sockets));
+    let (predecessor, inherited) = asked.map_or((None, sockets), |(predecessor, sockets)| (Some(predecessor), sockets));
     if predecessor.is_some() {
         tracing::info!(
             sockets = inherited.count(),
@@ -240,7 +237,18 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
     }
     let listeners = Listeners::inherit(inherited, &wanted, config.workers.get())?;
     let listening = wanted.into_iter().zip(listeners.listen_addresses()).collect();
-    Ok(Sockets { listeners, activated, listening, predecessor })
+    Ok(Sockets { listeners, activated, given, listening, predecessor })
+}
+
+/// All that is to be listened on: what the service manager has given is in the place of the default.
+fn wanted(config: &Config, given: &[ListenAddress]) -> Vec<ListenAddress> {
+    let mut wanted = listen_addresses(config);
+    if config.listen.is_default && !given.is_empty() {
+        wanted.retain(|listen| listen.kind != Kind::Plain);
+    }
+    let more: Vec<_> = given.iter().filter(|listen| !wanted.contains(listen)).copied().collect();
+    wanted.extend(more);
+    wanted
 }
 
 /// A snapshot, and who knows what is to be in it.

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
-use super::{Listening, access, of_kind};
+use super::{Listening, access, of_kind, wanted};
 use crate::answer::Responder;
-use crate::commands::listen_addresses;
 use crate::config::{Config, print};
 use crate::log::Filter;
 use crate::serve::encrypted::certificates::Certificates;
@@ -39,6 +38,8 @@ pub(super) const TAKEN: [&str; 13] = [
 pub(super) struct Running {
     /// As it runs.
     pub(super) config: Config,
+    /// Where the sockets of the service manager are: they stay.
+    pub(super) given: Vec<ListenAddress>,
     /// What was asked for, and what was bound for it.
     pub(super) listening: Listening,
     /// What clients are shown where it is encrypted.
@@ -88,7 +89,7 @@ impl Running {
 
     /// Binds what is new, and tells what is to be left, and what is listened on then.
     fn listen(&self, new: &Config) -> Result<(Change, Listening), String> {
-        let wanted = listen_addresses(new);
+        let wanted = wanted(new, &self.given);
         let known = |listen: &&ListenAddress| self.listening.iter().any(|(asked, _)| asked == *listen);
         let added: Vec<ListenAddress> = wanted.iter().filter(|listen| !known(listen)).copied().collect();
         let (mut listening, gone): (Listening, Listening) =
