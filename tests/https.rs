@@ -1000,7 +1000,7 @@ impl Numbers {
 #[test]
 fn mutants_of_requests_are_decided() {
     let (mut numbers, mut here) = (Numbers(7), 0);
-    for _ in 0..scaled(3_000_000) {
+    for _ in 0..scaled(1_000_000) {
         let mut path = format!("/dns-query?dns={}", base64url(&ask_for(0, WEB))).into_bytes();
         let mut media_type = MEDIA_TYPE.as_bytes().to_vec();
         if numbers.below(4) > 0 {
@@ -1036,7 +1036,7 @@ fn mutants_of_responses_are_kept_no_longer_than_they_say() {
         .map(|name| engine.ask(headless_dns::answer::Transport::Https, &ask_for(0, name)).unwrap())
         .collect();
     let (mut numbers, mut compared) = (Numbers(11), 0);
-    for _ in 0..scaled(3_000_000) {
+    for _ in 0..scaled(1_000_000) {
         let mut response = seeds[numbers.below(seeds.len())].clone();
         numbers.mutate(&mut response);
         let kept = doh::freshness(&response);
