@@ -664,7 +664,7 @@ impl<'k> Finder<'k> {
             self.add(Finding::PortUnnamed { service: key.clone(), number: *number });
         }
         // It has the port, of endpoints of which none is ready; others are.
-        if ports_of_slices(service, view, |slice| slice.len() > 0).iter().any(|(name, ..)| **name == *port) {
+        if ports_of_slices(service, view, |slice| !slice.is_empty()).iter().any(|(name, ..)| **name == *port) {
             return;
         }
         let named = ports.iter().filter(|(name, ..)| !name.is_empty());

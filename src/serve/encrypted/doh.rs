@@ -292,19 +292,12 @@ mod tests {
         read(&request.body(()).unwrap().into_parts().0)
     }
 
-    /// Method, URI, fields, and what comes of it.
-    type Case<'c> = (&'c str, &'c str, &'c [(&'c str, &'c str)], Result<Place, Refusal>);
-
     #[test]
     fn requests_and_their_status() {
         let get = format!("/dns-query?dns={}", encoded(QUERY));
         let here = || Ok(Place::Here(QUERY.into()));
         let (dns, long) = (("content-type", MEDIA_TYPE), "A".repeat(LONGEST_PARAMETER));
-<<<<<<< HEAD
-        let cases: &[Case<'_>] = &[
-=======
         let cases: &[(&str, &str, Fields<'_>, Result<Place, Refusal>)] = &[
->>>>>>> padding
             ("GET", &get, &[], here()),
             ("GET", &format!("https://dns.test:8443{get}"), &[("accept", "text/html")], here()),
             ("GET", &format!("{get}&x=y"), &[dns], here()),
