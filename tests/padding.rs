@@ -253,9 +253,9 @@ fn errors_are_padded_too() {
 #[test]
 fn blocks_and_the_largest_message() {
     let names: Vec<String> = (1..=16).map(|length| "s".repeat(length)).collect();
-    let sizes = (4_080..4_100).step_by(3).chain([25, 26]);
+    let sizes = [25, 26, 4_089, 4_092];
     let services: Vec<(String, u16)> =
-        sizes.flat_map(|size| names.iter().map(move |name| (format!("{name}{size:04}"), size))).collect();
+        sizes.into_iter().flat_map(|size| names.iter().map(move |name| (format!("{name}{size:04}"), size))).collect();
     let (zone, _) = zone(&services);
     let mut server = Server::new(|| Responder::new(Arc::clone(&zone), synced(), Access::default()));
     let (mut one, mut two, mut most, mut none) = (0, 0, 0, 0);
