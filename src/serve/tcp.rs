@@ -10,7 +10,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -87,6 +87,23 @@ impl Shared {
             seats: Arc::clone(&self.seats),
             tap: self.tap.clone(),
             desks: Mutex::default(),
+        }
+    }
+
+    /// A seat for a connection that was accepted; none where its client has too many. Both are counted.
+    pub(super) fn admit(&self, counters: &Counters, client: IpAddr) -> Option<Seat> {
+        counters.count(Event::TcpAccepted);
+        match self.seats.admit(client) {
+            Admission::Seated(seat) => Some(seat),
+            Admission::SeatedForAnother(seat) => {
+                counters.count(Event::TcpOverLimit);
+                Some(seat)
+            }
+            Admission::Refused => {
+                counters.count(Event::TcpOverLimit);
+                counters.count(Event::TcpClosed);
+                None
+            }
         }
     }
 
@@ -176,7 +193,7 @@ pub(super) async fn listen(listener: TcpListener, place: Place) {
                 told_to_leave = true;
                 shared.seats.wake_all();
             }
-            Some(ended) = host.tasks.join_next() => host.count_end(ended),
+            Some(ended) = host.tasks.join_next() => count_end(&host.counters, &ended),
             accepted = pause.then_accept(&listener) => match accepted {
                 Ok((stream, client)) => host.welcome(stream, client),
                 Err(error) => {
@@ -208,18 +225,7 @@ struct Host<'h> {
 
 impl Host<'_> {
     fn welcome(&mut self, stream: TcpStream, client: SocketAddr) {
-        self.counters.count(Event::TcpAccepted);
-        let seat = match self.shared.seats.admit(client.ip()) {
-            Admission::Seated(seat) => seat,
-            Admission::SeatedForAnother(seat) => {
-                self.counters.count(Event::TcpOverLimit);
-                seat
-            }
-            Admission::Refused => {
-                self.counters.count(Event::TcpOverLimit);
-                return self.counters.count(Event::TcpClosed);
-            }
-        };
+        let Some(seat) = self.shared.admit(&self.counters, client.ip()) else { return };
         let mut to = self.shared.listen.address;
         if to.ip().is_unspecified() {
             // Which of ours was asked. Fails only where the connection has already failed, which its first read tells.
@@ -248,23 +254,11 @@ impl Host<'_> {
     async fn see_all_off(&mut self) {
         let deadline = Instant::now() + self.shared.limits.drain;
         while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, self.tasks.join_next()).await {
-            self.count_end(ended);
+            count_end(&self.counters, &ended);
         }
         self.tasks.abort_all();
         while let Some(ended) = self.tasks.join_next().await {
-            self.count_end(ended);
-        }
-    }
-
-    fn count_end(&self, ended: Result<End, JoinError>) {
-        self.counters.count(Event::TcpClosed);
-        match ended {
-            Ok(End::Idle) => self.counters.count(Event::TcpIdle),
-            Ok(End::Slow) => self.counters.count(Event::TcpSlow),
-            Ok(End::Closed | End::Refused | End::Stopped) => {}
-            Err(error) if error.is_panic() => self.counters.count(Event::Panics),
-            // Closed in favour of another, which is counted.
-            Err(_) => {}
+            count_end(&self.counters, &ended);
         }
     }
 
@@ -274,6 +268,19 @@ impl Host<'_> {
         if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && self.shared.seats.evict() {
             self.counters.count(Event::TcpOverLimit);
         }
+    }
+}
+
+/// Counts how the task of a connection ended.
+pub(super) fn count_end(counters: &Counters, ended: &Result<End, JoinError>) {
+    counters.count(Event::TcpClosed);
+    match ended {
+        Ok(End::Idle) => counters.count(Event::TcpIdle),
+        Ok(End::Slow) => counters.count(Event::TcpSlow),
+        Ok(End::Closed | End::Refused | End::Stopped) => {}
+        Err(error) if error.is_panic() => counters.count(Event::Panics),
+        // Closed in favour of another, which is counted.
+        Err(_) => {}
     }
 }
 

@@ -14,6 +14,8 @@
 pub mod certificates;
 #[cfg(feature = "https")]
 pub mod doh;
+#[cfg(any(feature = "tls", feature = "quic"))]
+mod handshake;
 #[cfg(feature = "https")]
 mod https;
 #[cfg(feature = "https")]

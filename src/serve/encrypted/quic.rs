@@ -29,10 +29,11 @@ use quinn::{
 use tokio::task::{JoinError, JoinSet, coop};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::handshake;
 use crate::answer::Peer;
-use crate::metrics::{Counters, Event, Proto, table};
-use crate::serve::seats::{Admission, Seat};
-use crate::serve::tcp::{Answer, End, LAST_WORD, LATE, LEAVING_IDLE, LINGER, MESSAGE, Place, Shared};
+use crate::metrics::{Counters, Event};
+use crate::serve::seats::Seat;
+use crate::serve::tcp::{self, Answer, End, LAST_WORD, LATE, LEAVING_IDLE, LINGER, MESSAGE, Place, Shared};
 use crate::serve::{Limits, Phase, Stop};
 use crate::wire;
 
@@ -56,8 +57,6 @@ const WAITING_STREAM: usize = 2 << 10;
 const WAITING: usize = 4096;
 /// What a new connection may send before that, in octets, and all of them together.
 const EARLY: (u64, u64) = (16 << 10, 1 << 20);
-/// When the server stops, how long a handshake that has begun may still take.
-const LAST_HANDSHAKE: Duration = Duration::from_millis(500);
 /// When another process has the socket, how long the last packets may take that say so.
 const LAST_PACKETS: Duration = Duration::from_millis(20);
 /// How many responses may be unconfirmed before it is looked which of them are.
@@ -98,7 +97,7 @@ pub(super) async fn listen(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, pl
                 told_to_leave = true;
                 shared.seats.wake_all();
             }
-            Some(ended) = host.tasks.join_next() => host.count_end(&ended),
+            Some(ended) = host.tasks.join_next() => tcp::count_end(&host.counters, &ended),
             ended = children.next_end() => host.count_child(&ended),
             incoming = endpoint.accept() => match incoming {
                 Some(incoming) => host.welcome(incoming),
@@ -167,19 +166,8 @@ impl<'h> Host<'h> {
             // Cannot fail: it has not shown where it is.
             return drop(incoming.retry());
         }
-        self.counters.count(Event::TcpAccepted);
-        let client = incoming.remote_address();
-        let seat = match self.shared.seats.admit(client.ip()) {
-            Admission::Seated(seat) => seat,
-            Admission::SeatedForAnother(seat) => {
-                self.counters.count(Event::TcpOverLimit);
-                seat
-            }
-            Admission::Refused => {
-                self.counters.count(Event::TcpOverLimit);
-                self.counters.count(Event::TcpClosed);
-                return incoming.refuse();
-            }
+        let Some(seat) = self.shared.admit(&self.counters, incoming.remote_address().ip()) else {
+            return incoming.refuse();
         };
         let address = self.shared.listen.address;
         // For a wildcard address: which of ours was asked.
@@ -198,7 +186,7 @@ impl<'h> Host<'h> {
                 biased;
                 () = sleep_until(deadline) => break,
                 ended = self.tasks.join_next() => match ended {
-                    Some(ended) => self.count_end(&ended),
+                    Some(ended) => tcp::count_end(&self.counters, &ended),
                     None => return,
                 },
                 Some(incoming) = endpoint.accept() => if others { incoming.ignore() } else { incoming.refuse() },
@@ -206,19 +194,7 @@ impl<'h> Host<'h> {
         }
         self.tasks.abort_all();
         while let Some(ended) = self.tasks.join_next().await {
-            self.count_end(&ended);
-        }
-    }
-
-    fn count_end(&self, ended: &Result<End, JoinError>) {
-        self.counters.count(Event::TcpClosed);
-        match ended {
-            Ok(End::Idle) => self.counters.count(Event::TcpIdle),
-            Ok(End::Slow) => self.counters.count(Event::TcpSlow),
-            Ok(End::Closed | End::Refused | End::Stopped) => {}
-            Err(error) if error.is_panic() => self.counters.count(Event::Panics),
-            // Closed in favour of another, which is counted.
-            Err(_) => {}
+            tcp::count_end(&self.counters, &ended);
         }
     }
 
@@ -262,7 +238,8 @@ struct Newcomer {
 impl Newcomer {
     async fn run(self, shared: Arc<Shared>) -> End {
         let Self { incoming, unproven, to, seat, counters } = self;
-        match shake_hands(incoming, &shared).await {
+        let client = incoming.remote_address();
+        match handshake::in_time(incoming.into_future(), reason, client, &shared).await {
             Ok(connection) => {
                 // The handshake has shown it.
                 drop(unproven);
@@ -270,27 +247,6 @@ impl Newcomer {
             }
             Err(end) => end,
         }
-    }
-}
-
-async fn shake_hands(incoming: Incoming, shared: &Shared) -> Result<quinn::Connection, End> {
-    let client = incoming.remote_address();
-    let fail = |reason, end| {
-        shared.metrics.count(&table::HANDSHAKE_FAILURES, &[Proto::Quic.label(), reason]);
-        Err(end)
-    };
-    let stopping = async {
-        shared.stop.wait().await;
-        sleep(LAST_HANDSHAKE).await;
-    };
-    tokio::select! {
-        biased;
-        shaken = incoming.into_future() => shaken.or_else(|error| {
-            tracing::debug!(%client, "the handshake failed: {error}");
-            fail(reason(&error), End::Closed)
-        }),
-        () = sleep(shared.limits.handshake) => fail("late", End::Slow),
-        () = stopping => Err(End::Stopped),
     }
 }
 

@@ -8,29 +8,25 @@ use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustls::{AlertDescription, Error};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::{Accept, TlsStream};
 
 use super::certificates::Certificates;
+use super::handshake;
 use super::records::Records;
 use crate::answer::Peer;
-use crate::metrics::table;
 use crate::serve::Kind;
 use crate::serve::seats::Seat;
 use crate::serve::tcp::{Connection, End, Shared, Stream};
 
 /// What one connection may hold that is encrypted and not passed on, in octets: a record of the largest size.
 const UNSENT: usize = 16 << 10;
-/// When the server stops, how long a handshake that has begun may still take.
-const LAST_HANDSHAKE: Duration = Duration::from_millis(500);
 
 impl Stream for TlsStream<Records> {
     const HOLDS: usize = UNSENT;
@@ -93,35 +89,12 @@ async fn begin(
     seat: Seat,
     shared: Arc<Shared>,
 ) -> Result<Conversation, End> {
-    let stream = handshake(accept, kind, peer, &shared).await?;
+    let stream = handshake::in_time(accept, reason, peer.from, &shared).await?;
     #[cfg(feature = "https")]
     if kind == Kind::Https {
         return Ok(Box::pin(super::https::serve(stream, peer, seat, shared)));
     }
     Ok(Box::pin(Connection::new(stream, peer, seat, shared).run()))
-}
-
-async fn handshake<S>(accept: Accept<S>, kind: Kind, peer: Peer, shared: &Shared) -> Result<TlsStream<S>, End>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let fail = |reason, end| {
-        shared.metrics.count(&table::HANDSHAKE_FAILURES, &[kind.transport().proto().label(), reason]);
-        Err(end)
-    };
-    let stopping = async {
-        shared.stop.wait().await;
-        sleep(LAST_HANDSHAKE).await;
-    };
-    tokio::select! {
-        biased;
-        shaken = accept => shaken.or_else(|error| {
-            tracing::debug!(client = %peer.from, "the handshake failed: {error}");
-            fail(reason(&error), End::Closed)
-        }),
-        () = sleep(shared.limits.handshake) => fail("late", End::Slow),
-        () = stopping => Err(End::Stopped),
-    }
 }
 
 /// Why a handshake failed, in a word.
