@@ -23,6 +23,7 @@ mod fake;
 mod hickory;
 #[allow(dead_code, reason = "scripts use more of it")]
 mod load;
+mod options;
 mod page;
 #[allow(dead_code, reason = "benches/encrypted uses the rest")]
 mod peers;
@@ -37,6 +38,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
+use options::one_of;
 use peers::{ECHO, Peer};
 use sheet::Sheet;
 
@@ -118,14 +120,6 @@ impl Options {
         }
         Ok(options)
     }
-}
-
-fn one_of(flag: &str, value: &str, all: &[&str]) -> Result<Vec<String>> {
-    let one = |name: &str| {
-        let known = all.contains(&name);
-        known.then(|| name.to_owned()).with_context(|| format!("{flag} {name}: it is one of {}", all.join(", ")))
-    };
-    value.split(',').map(one).collect()
 }
 
 fn main() -> ExitCode {

@@ -17,6 +17,7 @@ use crate::Options;
 use crate::cluster::{Cluster, SERVICES, SLICES};
 use crate::fake::Fake;
 use crate::load::{Figures, Load, Over, Pace, Question, run as load};
+use crate::options::kernel;
 use crate::peers::{ONE, OURS, Peer, Running, Seat, Site, Tools, cargo};
 use crate::sheet::Sheet;
 use crate::workload::{self, Asked, Zones, mix, moving, ordinals, outcomes};
@@ -101,8 +102,7 @@ impl Run<'_> {
         );
         say("cpu", line_of("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()));
         say("cpus", std::thread::available_parallelism()?.to_string());
-        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        say("kernel", kernel.trim().split('-').next().unwrap_or_default().to_owned());
+        say("kernel", kernel());
         say("load", std::fs::read_to_string("/proc/loadavg").unwrap_or_default());
         say("rounds", self.options.rounds.to_string());
         say("seconds", self.options.seconds.to_string());

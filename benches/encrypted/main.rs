@@ -25,6 +25,8 @@ mod fake;
 mod hickory;
 #[path = "../compare/load/mod.rs"]
 mod load;
+#[path = "../compare/options.rs"]
+mod options;
 #[path = "../compare/peers.rs"]
 mod peers;
 mod run;
@@ -42,6 +44,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use headless_dns::answer::Transport;
 
+use options::one_of;
 use peers::{OURS, Peer};
 use run::{TRANSPORTS, Use, item};
 use sheet::Sheet;
@@ -112,14 +115,6 @@ impl Options {
         }
         Ok(options)
     }
-}
-
-fn one_of(flag: &str, value: &str, all: &[&str]) -> Result<Vec<String>> {
-    let one = |name: &str| {
-        let known = all.contains(&name);
-        known.then(|| name.to_owned()).with_context(|| format!("{flag} {name}: it is one of {}", all.join(", ")))
-    };
-    value.split(',').map(one).collect()
 }
 
 fn main() -> ExitCode {

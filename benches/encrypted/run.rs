@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::client::{self, NAME, Spent, Target, Width};
 use crate::cluster::Cluster;
 use crate::load::{Figures, Histogram, Load, Over, Pace, Question, run as load};
+use crate::options::kernel;
 use crate::peers::{Certificate, ONE, OURS, Peer, Running, Site, Tools};
 use crate::sheet::Sheet;
 use crate::workload::{self, Asked, Zones, mix};
@@ -146,7 +147,7 @@ impl Run<'_> {
     fn about(&mut self, cpus: usize) -> Result<()> {
         let mut say = |what: &str, value: String| self.sheet.add("about", what, "", "is", &value);
         say("cpus", cpus.to_string());
-        say("kernel", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
+        say("kernel", kernel());
         say("load", fs::read_to_string("/proc/loadavg").unwrap_or_default());
         for peer in &self.options.peers {
             let version = self.tools.version(*peer).unwrap_or_else(|error| format!("not to be had: {error}"));
