@@ -305,6 +305,7 @@ impl Zone {
     /// Touches what the look-ups of these names will read, level by level for all of them: what one waits for the others
     /// wait for too.
     pub fn look_ahead<'n>(&self, view: &mut View, names: impl Iterator<Item = (&'n QueryName, Spot)>) {
+        /// Of more names the rest are not touched: so many come together at the most.
         const MOST: usize = 64;
         let services = self.services.seen_by(view);
         let mut found = [None; MOST];
@@ -508,9 +509,11 @@ impl Published {
     /// The same one pointer further.
     #[inline]
     fn touch_below(&self, zone: &Zone, name: &QueryName, spot: Spot) -> u64 {
+        /// The columns of so few endpoints begin and end in one line of the cache.
+        const FEW: usize = 8;
         let below = match spot.apex_at.checked_sub(4) {
             // One endpoint: where its number stands.
-            Some(label) if self.index.len() > 8 => {
+            Some(label) if self.index.len() > FEW => {
                 let hash = zone.hash(name.label(label as usize));
                 self.index.find(hash, |_| true).map_or(0, |endpoint| self.records.touch_endpoint(*endpoint))
             }
