@@ -290,6 +290,14 @@ impl Drop for Pinned {
     }
 }
 
+/// Has this thread run only where its CPU has nothing else to do: whoever else wakes up on it goes on at once.
+pub(crate) fn yield_to_all() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters outlive the call; 0 is this thread.
+    let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Lets this process open so many files, if it may.
 pub(crate) fn allow_files(count: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

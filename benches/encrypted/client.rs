@@ -20,7 +20,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{interval_at, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -31,6 +31,8 @@ use crate::load::{Histogram, Question, check};
 pub const NAME: &str = "dns.example.test";
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How far apart the octets of a slow handshake are.
+pub const SLOW: Duration = Duration::from_millis(500);
 /// Octets of a length (RFC 1035 section 4.2.2).
 const LENGTH: usize = 2;
 
@@ -467,22 +469,21 @@ pub async fn handshake(target: &Target) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Begins handshakes and never ends one, unless it is `paused`: the first octets of a ClientHello, one after the other.
-pub async fn slow(to: SocketAddr, paused: Arc<AtomicBool>) {
-    const EACH: Duration = Duration::from_millis(500);
+/// Begins handshakes and never ends one, unless it is `paused`: the octets of a ClientHello, one each [`SLOW`], the first
+/// after `first`.
+pub async fn slow(to: SocketAddr, first: Duration, paused: Arc<AtomicBool>) {
     // A record of TLS 1.0 with 512 octets of handshake (RFC 8446 section 5.1): a ClientHello of 508.
     let octets = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat(7));
     let paused = || paused.load(Ordering::Relaxed);
+    let mut tick = interval_at(tokio::time::Instant::now() + first, SLOW);
     loop {
-        while paused() {
-            tokio::time::sleep(EACH).await;
-        }
-        let Ok(mut stream) = tcp(to).await else {
-            tokio::time::sleep(EACH).await;
+        tick.tick().await;
+        if paused() {
             continue;
-        };
+        }
+        let Ok(mut stream) = tcp(to).await else { continue };
         for octet in octets.clone() {
-            tokio::time::sleep(EACH).await;
+            tick.tick().await;
             if paused() || stream.write_all(&[octet]).await.is_err() || is_closed(&stream) {
                 break;
             }

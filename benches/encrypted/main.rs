@@ -197,13 +197,13 @@ fn cpu_table(sheet: &Sheet, options: &Options) -> String {
 
 fn crowd_table(sheet: &Sheet, options: &Options) -> String {
     let mut lines = vec![format!(
-        "\n| p99, us | alone | beside {} idle TLS connections and {} handshakes that do not end | ratio |\n|---|---|---|---|",
+        "\n| | alone | beside {} idle TLS connections and {} handshakes that do not end | ratio |\n|---|---|---|---|",
         options.idle, options.slow
     )];
     for what in sheet.items("crowd") {
         let of = |measure| sheet.median("crowd", what, OURS, measure).unwrap_or(f64::NAN);
         let (alone, crowd) = (of("alone"), of("crowd"));
-        lines.push(format!("| {what} | {alone:.1} | {crowd:.1} | {:.2} |", crowd / alone));
+        lines.push(format!("| {what} | {alone:.2} | {crowd:.2} | {:.2} |", crowd / alone));
     }
     lines.join("\n")
 }

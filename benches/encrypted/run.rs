@@ -20,7 +20,7 @@ use crate::options::kernel;
 use crate::peers::{Certificate, ONE, OURS, Peer, Running, Site, Tools};
 use crate::sheet::Sheet;
 use crate::workload::{self, Asked, Zones, mix};
-use crate::{Options, sys};
+use crate::{Options, cpu, sys};
 
 /// The CPU of the servers, and that of who asks in an open loop; in a closed one both have the first
 /// (`../compare/run.rs` says why).
@@ -306,6 +306,8 @@ impl Run<'_> {
     }
 
     /// The crowd: idle connections over TLS, and handshakes that do not end.
+    ///
+    /// It is where the server is, and yields to it: who asks has a CPU of its own, as another machine would.
     fn hold(
         &self,
         server: &Running,
@@ -313,13 +315,17 @@ impl Run<'_> {
         ended: &AtomicBool,
         say: &std::sync::mpsc::Sender<()>,
     ) -> Result<()> {
+        let _pinned = sys::Pinned::to(SERVER)?;
+        sys::yield_to_all()?;
         runtime()?.block_on(async {
             let target = Arc::new(self.target(server, Transport::Tls, false)?);
             let to = server.encrypted.context("it listens for nothing that is encrypted")?.tls;
             let _open = client::idle(&target, &self.over_streams, self.options.idle).await?;
             let mut tasks = JoinSet::new();
-            for _ in 0..self.options.slow {
-                tasks.spawn(client::slow(to, Arc::clone(paused)));
+            for number in 0..self.options.slow {
+                // None begins with another.
+                let first = client::SLOW.mul_f64(number as f64 / self.options.slow as f64);
+                tasks.spawn(client::slow(to, first, Arc::clone(paused)));
             }
             say.send(())?;
             while !ended.load(Ordering::Relaxed) {
@@ -336,22 +342,31 @@ impl Run<'_> {
                 paused.store(measure == "alone", Ordering::Relaxed);
                 // Until all of them have begun, or none is left.
                 std::thread::sleep(Duration::from_millis(1500));
+                let quiet = self.quiet(server)?;
                 let figures = self.udp(server, Pace::Open { per_second: STEADY }, CLIENT)?;
                 let handshakes = self.handshakes(server)?;
                 let us = |times: &Histogram| format!("{:.1}", times.percentile(0.99) as f64 / 1e3);
                 let (udp, behind, shaken) = (us(&figures.latency), us(&figures.behind), us(&handshakes));
                 println!(
-                    "round {round}, {measure}: p99 of UDP {udp} us ({} lost), of {} handshakes {shaken} us",
+                    "round {round}, {measure}: p99 of UDP {udp} us ({} lost), of {} handshakes {shaken} us; {quiet} % of a CPU",
                     figures.lost,
                     handshakes.count()
                 );
-                all.push(("UDP", measure, udp));
-                // In the figure before: the crowd has the CPU of who asks, too.
-                all.push(("UDP: late in asking", measure, behind));
-                all.push(("TLS handshakes", measure, shaken));
+                all.push(("p99 of UDP, us", measure, udp));
+                all.push(("in it: late in asking, us", measure, behind));
+                all.push(("p99 of TLS handshakes, us", measure, shaken));
+                all.push(("CPU of the server while nobody else asks, %", measure, quiet));
             }
         }
         Ok(all)
+    }
+
+    /// What part of a CPU the server takes, in percent, with nothing but the crowd.
+    fn quiet(&self, server: &Running) -> Result<String> {
+        let (before, begun) = (cpu::nanoseconds(&server.pids())?, Instant::now());
+        std::thread::sleep(self.options.time());
+        let spent = cpu::nanoseconds(&server.pids())? - before;
+        Ok(format!("{:.2}", spent as f64 / begun.elapsed().as_nanos() as f64 * 100.0))
     }
 
     fn handshakes(&self, server: &Running) -> Result<Histogram> {
