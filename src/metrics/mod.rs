@@ -302,6 +302,11 @@ impl Metrics {
         lock(&self.rare).set(family, labels, Value::Gauge(value));
     }
 
+    /// A gauge shows nothing any more. It takes a lock.
+    pub fn unset(&self, family: &'static Family, labels: &[&str]) {
+        lock(&self.rare).remove(family, labels);
+    }
+
     /// An event, a bookmark or a list of this resource came.
     pub fn heard(&self, resource: &'static str, at: Instant) {
         lock(&self.heard).insert(resource, at);

@@ -39,7 +39,11 @@ impl Renewal {
             let keep = async {
                 match shown {
                     Some(shown) => Kept::new(shown, &metrics).follow(&asked).await,
-                    None => pending().await,
+                    None => {
+                        // Nobody is shown the one before any more: that it expires is no news.
+                        metrics.unset(&table::CERTIFICATE_EXPIRATION, &[]);
+                        pending().await
+                    }
                 }
             };
             tokio::select! {
@@ -113,9 +117,12 @@ impl<'k> Kept<'k> {
 
     /// Shows until when the certificate is good.
     fn show(&mut self) {
-        if let Some(expires) = self.certificates.expires() {
-            let seconds = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            self.metrics.set(&table::CERTIFICATE_EXPIRATION, &[], seconds);
+        match self.certificates.expires() {
+            Some(expires) => {
+                let seconds = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+                self.metrics.set(&table::CERTIFICATE_EXPIRATION, &[], seconds);
+            }
+            None => self.metrics.unset(&table::CERTIFICATE_EXPIRATION, &[]),
         }
         // How long ago it was differs each time.
         let complaint = self.certificates.complaint(SystemTime::now());
