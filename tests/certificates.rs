@@ -24,6 +24,7 @@ use common::{query, question_name, scaled};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
 use tls::{Authority, Pair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -143,6 +144,27 @@ impl Server {
     /// The same; 0 where it is not shown.
     async fn metric(&self, series: &str) -> f64 {
         self.series(series).await.unwrap_or_default()
+    }
+
+    /// A part of what it tells of itself to programs.
+    async fn status(&self, part: &str) -> Value {
+        let text = self.get("/api/v1/status").await;
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str::<Value>(body).unwrap()[part].take()
+    }
+
+    /// Waits until it is told why the files are not taken, in words that begin so; or that they are.
+    async fn wait_for_refusal(&self, begin: Option<&str>) {
+        let begun = Instant::now();
+        loop {
+            let certificate = self.status("certificate").await;
+            let refused = certificate["refused"].as_str();
+            if refused.is_some() == begin.is_some() && refused.unwrap_or_default().starts_with(begin.unwrap_or_default()) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{begin:?}, in time: {certificate}");
+            sleep(MOMENT).await;
+        }
     }
 
     /// Waits until it is shown when its certificate expires, or until it is not.
@@ -301,6 +323,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     for (refused, (path, text, sentence)) in (1..).zip(broken) {
         fs::write(path, text).unwrap();
         server.wait_for_reloads("refused", refused).await;
+        server.wait_for_refusal(Some(&sentence)).await;
         // The third is the same as the second, and so not said again.
         if refused < 3 {
             from = server.logged(from, &format!("{stays}{sentence}")).await;
@@ -316,6 +339,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     assert_eq!(shown_now(&client, to).await, first);
     authority.write(&other);
     server.wait_for_reloads("taken", 1).await;
+    server.wait_for_refusal(None).await;
     assert_eq!(shown_now(&client, to).await, other.der);
     ask(&mut kept, 2).await;
     // What is on a file system that tells nobody is read on SIGHUP.
@@ -441,12 +465,19 @@ async fn when_it_expires_is_shown_while_somebody_is_shown_it() {
     write(&listen);
     let server = Server::start(&format!("--listen 127.0.0.1:0 --config {}", file.display())).await;
     let expires = server.wait_for_expiry(true).await;
+    let told = server.status("certificate").await;
+    // rcgen's.
+    assert_eq!((&told["notBefore"], &told["notAfter"]), (&json!("1975-01-01T00:00:00Z"), &json!("4096-01-01T00:00:00Z")));
     for _ in 0..2 {
+        let encrypted = server.status("encrypted").await;
+        assert_eq!((encrypted.as_array().unwrap().len(), &encrypted[0]["transport"]), (1, &json!("tls")));
         write("");
         server.wait_for_expiry(false).await;
         assert!(!server.get("/metrics").await.contains("headless_dns_tls_certificate_expiration"), "nor announced");
+        assert_eq!((server.status("certificate").await, server.status("encrypted").await), (Value::Null, json!([])));
         write(&listen);
         assert_eq!(server.wait_for_expiry(true).await, expires);
+        assert_eq!(server.status("certificate").await, told);
     }
 }
 
