@@ -9,14 +9,15 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use headless_dns::admin::{About, Limits, Listeners, View};
+use headless_dns::admin::{About, Addresses, CertificateInUse, Limits, Listeners, View};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
+use headless_dns::metrics::Proto;
 use headless_dns::status::{Status, WatchState, WatchStatus};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -36,6 +37,7 @@ fn limits() -> Limits {
 struct Server {
     address: SocketAddr,
     status: Arc<Status>,
+    about: About,
     running: JoinSet<anyhow::Result<()>>,
 }
 
@@ -61,17 +63,21 @@ impl Server {
             source: "tests & <things>".into(),
             alive: config.simulate.is_some(),
             namespace: "default".into(),
-            listen: Arc::new(ArcSwap::from_pointee(config.listen.addresses.clone())),
+            listen: Arc::new(ArcSwap::from_pointee(Addresses {
+                plain: config.listen.addresses.clone(),
+                encrypted: Vec::new(),
+            })),
+            certificate: Arc::default(),
             workers: 2,
         };
         let status = Arc::<Status>::default();
         let (zone, asker) = (source.zone(), source.asker());
-        let view = View { zone, asker, status: Arc::clone(&status), metrics: Arc::default(), about };
+        let view = View { zone, asker, status: Arc::clone(&status), metrics: Arc::default(), about: about.clone() };
         let listeners = Listeners::bind(Some(address.parse().unwrap()), None).unwrap();
         let address = listeners.addresses()[0];
         let mut running = JoinSet::new();
         running.spawn(listeners.serve(view, limits));
-        Self { address, status, running }
+        Self { address, status, about, running }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -429,6 +435,59 @@ async fn status_for_programs() {
     let reverse = status["zones"].as_array().unwrap().iter().find(|zone| zone["origin"] == "244.10.in-addr.arpa.");
     assert_eq!(reverse.unwrap()["addresses"], 2, "{body}");
     assert_eq!(status["listen"][0], "127.0.0.1:1053", "{body}");
+    assert_eq!((&status["encrypted"], &status["certificate"]), (&json!([]), &Value::Null), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_encrypted_and_by_which_certificate() {
+    let server = Server::reading(SEED_3);
+    let page = || async {
+        let (_, body) = server.get("/").await;
+        let (_, section) = body.split_once("<section id=\"encrypted\"").unwrap();
+        section.split_once("</section>").unwrap().0.to_owned()
+    };
+    assert_eq!(page().await, " hidden>", "nothing is");
+    let encrypted = [(Proto::Tls, "127.0.0.1:8853"), (Proto::Https, "[::1]:8443"), (Proto::Quic, "127.0.0.1:8853")];
+    let encrypted = encrypted.map(|(proto, address)| (proto, address.parse().unwrap())).to_vec();
+    let plain = server.about.listen.load().plain.clone();
+    server.about.listen.store(Arc::new(Addresses { plain, encrypted }));
+    let day = Duration::from_secs(86_400);
+    let hour = day / 24;
+    let year_2100 = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    let now = SystemTime::now();
+    let evil = "the private key in <b>key</b> is \"not\" that of the certificate";
+    for (good, refused, not_after, page_says) in [
+        (Some((UNIX_EPOCH, year_2100)), None, json!("2100-01-01T00:00:00Z"), "pill good\">good</span>"),
+        (Some((UNIX_EPOCH, year_2100)), Some(evil), json!("2100-01-01T00:00:00Z"), "pill error\">refused</span>"),
+        (Some((UNIX_EPOCH, UNIX_EPOCH + day)), None, json!("1970-01-02T00:00:00Z"), "pill error\">expired</span>"),
+        (Some((UNIX_EPOCH, now + 3 * day + hour)), None, Value::Null, "pill warning\">expires soon</span><p>Expires in 3d"),
+        (Some((now + hour, year_2100)), None, json!("2100-01-01T00:00:00Z"), "pill error\">not good yet</span>"),
+        (None, None, Value::Null, "pill warning\">unknown</span>"),
+    ] {
+        let refused = refused.map(ToOwned::to_owned);
+        let in_use = CertificateInUse { good, refused: refused.clone() };
+        server.about.certificate.store(Some(Arc::new(in_use)));
+        let status: Value = serde_json::from_str(&server.get("/api/v1/status").await.1).unwrap();
+        let expected = json!([
+            {"transport": "tls", "address": "127.0.0.1:8853"},
+            {"transport": "https", "address": "[::1]:8443"},
+            {"transport": "quic", "address": "127.0.0.1:8853"},
+        ]);
+        assert_eq!(status["encrypted"], expected, "{status}");
+        assert_eq!(status["listen"][0], "127.0.0.1:1053", "as before: {status}");
+        let certificate = &status["certificate"];
+        assert_eq!(certificate["refused"], json!(refused), "{status}");
+        if !not_after.is_null() || good.is_none() {
+            assert_eq!(certificate["notAfter"], not_after, "{status}");
+        }
+        assert_eq!(certificate["notBefore"].is_null(), good.is_none(), "{status}");
+        let page = page().await;
+        for wanted in [page_says, "127.0.0.1:8853", ">TLS<", "[::1]:8443", ">HTTPS<", ">QUIC<"] {
+            assert!(page.contains(wanted), "{wanted} is not in\n{page}");
+        }
+        assert_eq!(page.contains("&lt;b&gt;key&lt;/b&gt; is &quot;not&quot;"), refused.is_some(), "{page}");
+        assert!(!page.contains("<b>"), "{page}");
+    }
 }
 
 #[tokio::test]
@@ -640,7 +699,8 @@ async fn the_program_says_no_at_once_when_it_is_told_to_end() {
         addresses.next().expect("it says where it is looked at")
     });
     let address = timeout(PATIENCE, address).await.expect("it says it in time").unwrap();
-    let server = Server { address, status: Arc::default(), running: JoinSet::new() };
+    let (status, about) = (Arc::default(), About::default());
+    let server = Server { address, status, about, running: JoinSet::new() };
     assert_eq!(server.get("/readyz").await, (200, "ok\n".into()));
     assert!(server.get("/").await.1.contains("the built-in example"));
     let pid = child.0.id().to_string();

@@ -24,6 +24,7 @@ use common::{query, question_name, scaled};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
 use tls::{Authority, Pair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -122,15 +123,61 @@ impl Server {
         }
     }
 
-    /// The value of one series of /metrics; 0 where it is not shown.
-    async fn metric(&self, series: &str) -> f64 {
+    /// What the admin listener answers.
+    async fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("shown in time").unwrap();
+        text
+    }
+
+    /// The value of one series of /metrics, where it is shown.
+    async fn series(&self, series: &str) -> Option<f64> {
+        let text = self.get("/metrics").await;
         assert!(text.contains("headless_dns_ready 1"), "{text}");
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.trim().parse().unwrap())
+        value.map(|value| value.trim().parse().unwrap())
+    }
+
+    /// The same; 0 where it is not shown.
+    async fn metric(&self, series: &str) -> f64 {
+        self.series(series).await.unwrap_or_default()
+    }
+
+    /// A part of what it tells of itself to programs.
+    async fn status(&self, part: &str) -> Value {
+        let text = self.get("/api/v1/status").await;
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str::<Value>(body).unwrap()[part].take()
+    }
+
+    /// Waits until it is told why the files are not taken, in words that begin so; or that they are.
+    async fn wait_for_refusal(&self, begin: Option<&str>) {
+        let begun = Instant::now();
+        loop {
+            let certificate = self.status("certificate").await;
+            let refused = certificate["refused"].as_str();
+            if refused.is_some() == begin.is_some() && refused.unwrap_or_default().starts_with(begin.unwrap_or_default()) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{begin:?}, in time: {certificate}");
+            sleep(MOMENT).await;
+        }
+    }
+
+    /// Waits until it is shown when its certificate expires, or until it is not.
+    async fn wait_for_expiry(&self, is_shown: bool) -> Option<f64> {
+        let begun = Instant::now();
+        loop {
+            let expires = self.series("headless_dns_tls_certificate_expiration_timestamp_seconds").await;
+            if expires.is_some() == is_shown {
+                return expires;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the gauge is there: {is_shown}, in time: {}", self.log());
+            sleep(MOMENT).await;
+        }
     }
 
     async fn reloads(&self, result: &str) -> u64 {
@@ -264,8 +311,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     let (client, to) = (client(&authority), server.tls());
     let mut kept = connect(&client, to).await;
     let (first, [certificate, key]) = (shown(&kept), authority.paths());
-    let expires = "headless_dns_tls_certificate_expiration_timestamp_seconds";
-    assert!(server.metric(expires).await > 1e9);
+    assert!(server.wait_for_expiry(true).await > Some(1e9));
     let stays = "the certificate stays as it was: ";
     let mut from = 0;
     let other = authority.pair();
@@ -277,6 +323,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     for (refused, (path, text, sentence)) in (1..).zip(broken) {
         fs::write(path, text).unwrap();
         server.wait_for_reloads("refused", refused).await;
+        server.wait_for_refusal(Some(&sentence)).await;
         // The third is the same as the second, and so not said again.
         if refused < 3 {
             from = server.logged(from, &format!("{stays}{sentence}")).await;
@@ -292,6 +339,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     assert_eq!(shown_now(&client, to).await, first);
     authority.write(&other);
     server.wait_for_reloads("taken", 1).await;
+    server.wait_for_refusal(None).await;
     assert_eq!(shown_now(&client, to).await, other.der);
     ask(&mut kept, 2).await;
     // What is on a file system that tells nobody is read on SIGHUP.
@@ -396,6 +444,41 @@ async fn addresses_and_files_change_with_the_configuration() {
         sleep(MOMENT).await;
     }
     assert_eq!(TcpStream::connect(to).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+/// An alert on a certificate that nobody is shown any more would be for nothing.
+#[tokio::test]
+async fn when_it_expires_is_shown_while_somebody_is_shown_it() {
+    let authority = Authority::new();
+    let file = authority.folder.path().join("headless-dns.toml");
+    let [certificate, key] = authority.paths();
+    let listen = format!(
+        "listen-tls = '127.0.0.1:0'\ntls-cert = {:?}\ntls-key = {:?}\n",
+        certificate.display(),
+        key.display()
+    );
+    let write = |text: &str| {
+        let new = file.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &file).unwrap();
+    };
+    write(&listen);
+    let server = Server::start(&format!("--listen 127.0.0.1:0 --config {}", file.display())).await;
+    let expires = server.wait_for_expiry(true).await;
+    let told = server.status("certificate").await;
+    // rcgen's.
+    assert_eq!((&told["notBefore"], &told["notAfter"]), (&json!("1975-01-01T00:00:00Z"), &json!("4096-01-01T00:00:00Z")));
+    for _ in 0..2 {
+        let encrypted = server.status("encrypted").await;
+        assert_eq!((encrypted.as_array().unwrap().len(), &encrypted[0]["transport"]), (1, &json!("tls")));
+        write("");
+        server.wait_for_expiry(false).await;
+        assert!(!server.get("/metrics").await.contains("headless_dns_tls_certificate_expiration"), "nor announced");
+        assert_eq!((server.status("certificate").await, server.status("encrypted").await), (Value::Null, json!([])));
+        write(&listen);
+        assert_eq!(server.wait_for_expiry(true).await, expires);
+        assert_eq!(server.status("certificate").await, told);
+    }
 }
 
 #[tokio::test]

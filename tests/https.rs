@@ -10,6 +10,7 @@ mod common;
 #[path = "common/tls.rs"]
 mod tls;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use common::{query, question_name, scaled, service};
 use h2::client::{Builder, SendRequest};
 use h2::{Reason, RecvStream};
 use headless_dns::answer::{Access, Outside, Responder};
-use headless_dns::metrics::{Event, Metrics};
+use headless_dns::metrics::{Event, Format, Metrics, ZoneFigures};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::special::SpecialNames;
@@ -135,6 +136,16 @@ impl Server {
         };
         timeout(PATIENCE, counted).await.unwrap_or_else(|_| panic!("{event:?} is {number} in time"));
     }
+}
+
+/// What `/metrics` says of requests that got no DNS message: how many there were of each status.
+fn refused(metrics: &Metrics) -> BTreeMap<u16, u64> {
+    let text = metrics.render(&Status::default(), ZoneFigures::default(), Format::Text);
+    let of_line = |line: &str| {
+        let (status, number) = line.strip_prefix("headless_dns_https_refused_total{status=\"")?.split_once("\"} ")?;
+        Some((status.parse().unwrap(), number.parse().unwrap()))
+    };
+    text.lines().filter_map(of_line).collect()
 }
 
 // Good clients.
@@ -421,7 +432,11 @@ async fn requests_that_get_no_message_are_told_why() {
         (of("GET", &format!("/dns-query?dns={}", "A".repeat(6_000))), None, Refusal::LongParameter),
         (typed("text/plain"), Some(&good[..]), Refusal::MediaType),
     ];
+    // Each is shown from the begin.
+    let mut expected = BTreeMap::from([400, 404, 405, 408, 413, 414, 415].map(|status| (status, 0)));
+    assert_eq!(refused(&server.metrics), expected);
     for (head, body, refusal) in cases {
+        *expected.get_mut(&refusal.status().as_u16()).expect("its status is shown") += 1;
         let shown = format!("{head:?}");
         let answer = client.ask(head, body).await;
         assert_eq!(answer.status, refusal.status().as_u16(), "{shown}");
@@ -432,8 +447,10 @@ async fn requests_that_get_no_message_are_told_why() {
     let many = (0..100).fold(request("GET", "/dns-query"), |head, _| head.header("x", "y".repeat(200)));
     assert_eq!(client.ask(many.body(()).unwrap(), None).await.status, 431);
     assert_eq!(client.ask(of("HEAD", "/"), None).await.body, b"", "HEAD has no body, whatever its status");
+    *expected.get_mut(&404).unwrap() += 1;
     assert_eq!(client.post(&good).await.message()[..2], [0, 0], "on the same connection");
     let metrics = server.stopped().await;
+    assert_eq!(refused(&metrics), expected);
     assert_eq!((metrics.total(Event::DroppedShort), metrics.total(Event::DroppedResponse)), (2, 2));
     assert_eq!(metrics.total(Event::HttpsReceived), 5);
 }
@@ -646,6 +663,7 @@ async fn a_slow_body_is_given_up_and_its_connection_goes_on() {
     client.get(&ask_for(1, WEB)).await.message();
     let metrics = server.stopped().await;
     assert_eq!((metrics.total(Event::TcpSlow), metrics.total(Event::HttpsReceived)), (0, 1));
+    assert_eq!(refused(&metrics)[&408], 1);
 }
 
 #[tokio::test]

@@ -3,14 +3,14 @@
 //! Explanations and records are written by `show`, as the commands write them.
 
 use std::io::{self, Write};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::health::watch_text;
-use super::shown::{Shown, View};
+use super::shown::{CertificateInUse, Shown, View};
 use crate::metrics::Event;
 use crate::status::{DataState, WatchState, WatchStatus};
 use crate::zone::Zone;
@@ -50,6 +50,10 @@ pub(super) fn status(shown: &Shown, now: Instant) -> Value {
         Event::OtherCode,
     ];
     let answers = answers.map(|event| (event.label().to_owned(), Value::from(metrics.total(event))));
+    let (listen, certificate) = (about.listen.load(), about.certificate.load());
+    let encrypted = listen.encrypted.iter().map(|(proto, address)| {
+        json!({"transport": proto.label(), "address": address.to_string()})
+    });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptimeSeconds": now.saturating_duration_since(shown.began).as_secs(),
@@ -64,7 +68,9 @@ pub(super) fn status(shown: &Shown, now: Instant) -> Value {
         "endpoints": zone.endpoints(),
         "reverseAddresses": reverse_addresses,
         "serial": zone.serial(),
-        "listen": about.listen.load().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "listen": listen.plain.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "encrypted": encrypted.collect::<Vec<_>>(),
+        "certificate": certificate.as_deref().map(of_certificate),
         "workers": about.workers,
         "queries": {
             "total": shown.queries(),
@@ -83,6 +89,37 @@ fn of_watch(watch: &WatchStatus, now: Instant) -> Value {
         "ageSeconds": watch.since.map(|since| now.saturating_duration_since(since).as_secs()),
         "text": watch_text(watch, now),
     })
+}
+
+fn of_certificate(certificate: &CertificateInUse) -> Value {
+    let CertificateInUse { good, refused } = certificate;
+    json!({
+        "notBefore": good.map(|(begins, _)| rfc_3339(begins)),
+        "notAfter": good.map(|(_, ends)| rfc_3339(ends)),
+        "refused": refused,
+    })
+}
+
+/// A time of 1970 or later as RFC 3339 writes it, in UTC and whole seconds.
+pub(super) fn rfc_3339(at: SystemTime) -> String {
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (mut days, seconds) = (seconds / 86_400, seconds % 86_400);
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for length in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", days + 1)
 }
 
 /// Each zone: its origin, and what is in it.
@@ -127,5 +164,28 @@ impl Write for Sender {
     fn flush(&mut self) -> io::Result<()> {
         let part = std::mem::replace(&mut self.buffer, Vec::with_capacity(PART));
         self.parts.blocking_send(part.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_written() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_795_264_496, "2026-11-21T12:34:56Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc_3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
     }
 }

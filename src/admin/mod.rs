@@ -41,7 +41,7 @@ use route::{Head, Offer, Question, Refusal, Route, Wish};
 use shown::Shown;
 
 pub use clock::Limits;
-pub use shown::{About, View};
+pub use shown::{About, Addresses, CertificateInUse, View};
 
 /// The addresses, bound; nobody is served yet.
 #[derive(Debug)]

@@ -7,12 +7,12 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
-use super::api::watch_name;
+use super::api::{rfc_3339, watch_name};
 use super::health::{age, is_read, watch_text};
 use super::route::Wish;
-use super::shown::{SECONDS, Shown, View};
+use super::shown::{About, CertificateInUse, SECONDS, Shown, View};
 use crate::explain::{Checked, Finding, Fix, Known, Level};
 use crate::names::WireName;
 use crate::objects::{EndpointSlice, ObjectRef, Service, ServiceKind};
@@ -25,6 +25,8 @@ use crate::status::{DataState, WatchState};
 const ROWS: usize = 50;
 /// How many findings are shown; `check` shows all.
 const FINDINGS: usize = 25;
+/// A certificate that is good for less is about to expire, as for the alert of `config/prometheus/alerts.yaml`.
+const SOON: Duration = Duration::from_secs(7 * 86_400);
 const TEMPLATE: &str = include_str!("page.html");
 
 /// The page, and the policy that lets its own script run and no other (Content Security Policy Level 3).
@@ -135,6 +137,7 @@ impl Html {
         self.raw("</div><div class=\"column\">");
         self.watches(shown, now);
         self.zones(&shown.view);
+        self.encrypted(&shown.view.about, SystemTime::now());
         self.raw("</div></main><footer>");
         for (link, name) in [
             ("/api/v1/status", "Status as JSON"),
@@ -259,9 +262,30 @@ impl Html {
                 .raw("</a></span><span class=\"muted\">");
             self.text(size).raw("</span></div>");
         }
-        let listen: Vec<String> = about.listen.load().iter().map(ToString::to_string).collect();
+        let listen: Vec<String> = about.listen.load().plain.iter().map(ToString::to_string).collect();
         self.raw("<div class=\"watch\"><span class=\"muted\">Listens on ").text(listen.join(", "));
         self.raw(", UDP and TCP, ").text(about.workers).raw(" workers</span></div></section>");
+    }
+
+    /// Where it is encrypted, and what clients are shown there; hidden where it is not.
+    fn encrypted(&mut self, about: &About, now: SystemTime) {
+        let (listen, certificate) = (about.listen.load(), about.certificate.load());
+        let is_none = listen.encrypted.is_empty() && certificate.is_none();
+        self.raw("<section id=\"encrypted\"").raw(if is_none { " hidden>" } else { "><h2>Encrypted</h2>" });
+        for (proto, address) in &listen.encrypted {
+            self.raw("<div class=\"watch\"><span class=\"mono\">").text(address);
+            self.raw("</span><span class=\"muted\">").text(proto.label().to_uppercase()).raw("</span></div>");
+        }
+        if let Some(certificate) = certificate.as_deref() {
+            let (word, look, text) = certificate_state(certificate, now);
+            self.raw("<div class=\"watch\"><span>Certificate</span>").pill(look, word);
+            self.raw("<p>").text(text).raw("</p></div>");
+            if let Some(refused) = &certificate.refused {
+                self.raw("<div class=\"watch\"><span>Its files, as they are now</span>").pill("error", "refused");
+                self.raw("<p>").text(refused).raw("</p></div>");
+            }
+        }
+        self.raw("</section>");
     }
 
     // What is wrong.
@@ -449,6 +473,23 @@ impl Html {
     }
 }
 
+/// What a certificate is worth at `now`: a word, how that looks, and until when.
+fn certificate_state(certificate: &CertificateInUse, now: SystemTime) -> (&'static str, &'static str, String) {
+    let Some((begins, ends)) = certificate.good else {
+        return ("unknown", "warning", "It does not say in a known form until when it is good.".into());
+    };
+    let until = rfc_3339(ends);
+    if let Ok(late) = now.duration_since(ends) {
+        return ("expired", "error", format!("{} ago, at {until}: clients refuse it.", age(late.as_secs())));
+    }
+    if begins > now {
+        return ("not good yet", "error", format!("Good from {} only: clients refuse it until then.", rfc_3339(begins)));
+    }
+    let left = ends.duration_since(now).unwrap_or_default();
+    let text = format!("Expires in {}, at {until}.", age(left.as_secs()));
+    if left < SOON { ("expires soon", "warning", text) } else { ("good", "good", text) }
+}
+
 /// A name to try: one that the page shows to be broken would be better, and is shown below with its reason.
 fn example(shown: &Shown) -> String {
     shown.view.zone.example().to_string().trim_end_matches('.').to_owned()
@@ -548,6 +589,24 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn what_a_certificate_is_worth() {
+        let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400);
+        let certificate = CertificateInUse { good: Some((at(10), at(40))), refused: None };
+        for (now, word, look, text) in [
+            (9, "not good yet", "error", "Good from 1970-01-11T00:00:00Z only: clients refuse it until then."),
+            (10, "good", "good", "Expires in 30d, at 1970-02-10T00:00:00Z."),
+            (33, "good", "good", "Expires in 7d, at 1970-02-10T00:00:00Z."),
+            (34, "expires soon", "warning", "Expires in 6d, at 1970-02-10T00:00:00Z."),
+            (40, "expired", "error", "0s ago, at 1970-02-10T00:00:00Z: clients refuse it."),
+            (43, "expired", "error", "3d ago, at 1970-02-10T00:00:00Z: clients refuse it."),
+        ] {
+            assert_eq!(certificate_state(&certificate, at(now)), (word, look, text.to_owned()), "{now}");
+        }
+        let unknown = CertificateInUse::default();
+        assert_eq!(certificate_state(&unknown, at(0)).0, "unknown");
     }
 
     #[test]

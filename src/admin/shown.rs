@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -47,9 +47,29 @@ pub struct About {
     /// The namespace of who asks and names none.
     pub namespace: String,
     /// Where questions are taken; a reload changes it.
-    pub listen: Arc<ArcSwap<Vec<SocketAddr>>>,
+    pub listen: Arc<ArcSwap<Addresses>>,
+    /// What clients are shown where it is encrypted; none where nothing is.
+    pub certificate: Arc<ArcSwapOption<CertificateInUse>>,
     /// Threads that answer.
     pub workers: usize,
+}
+
+/// Where questions are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Over UDP and TCP.
+    pub plain: Vec<SocketAddr>,
+    /// Encrypted, each over one transport.
+    pub encrypted: Vec<(Proto, SocketAddr)>,
+}
+
+/// The certificate that clients are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateInUse {
+    /// From when to when it is good; `None` where that cannot be read from it.
+    pub good: Option<(SystemTime, SystemTime)>,
+    /// Why what its files hold now was not taken: a sentence.
+    pub refused: Option<String>,
 }
 
 /// How many are sent a whole zone at a time, and for how many the cluster is searched. Others are told to come again.

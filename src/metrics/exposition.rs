@@ -84,6 +84,12 @@ impl Families {
         self.of(family).insert(labels, value);
     }
 
+    /// A series is no more; a family without any is not announced either.
+    pub(super) fn remove(&mut self, family: &'static Family, values: &[&str]) {
+        self.of(family).remove(&labels(family, values));
+        self.0.retain(|(_, series)| !series.is_empty());
+    }
+
     /// Adds a series; one with the same labels becomes their sum.
     pub(super) fn add(&mut self, family: &'static Family, values: &[&str], value: Value) {
         match self.of(family).entry(labels(family, values)) {
@@ -209,6 +215,21 @@ mod tests {
         ] {
             assert_eq!(Format::accepted(accept), format, "{accept:?}");
         }
+    }
+
+    #[test]
+    fn what_is_removed_is_not_announced() {
+        let mut families = Families::default();
+        families.set(&SERIAL, &[], Value::Gauge(1.0));
+        families.add(&DROPPED, &["a"], Value::Counter(1.0));
+        families.add(&DROPPED, &["b"], Value::Counter(2.0));
+        for _ in 0..2 {
+            families.remove(&SERIAL, &[]);
+            families.remove(&DROPPED, &["a"]);
+        }
+        let text = families.write(Format::Text);
+        assert!(text.ends_with(" counter\nheadless_dns_dropped_messages_total{reason=\"b\"} 2\n"), "{text}");
+        assert!(!text.contains(SERIAL.name), "{text}");
     }
 
     #[test]

@@ -137,6 +137,20 @@ events! {
     QueryLogLost = "query log lost",
     /// Failures to accept a TCP connection: out of file descriptors, mostly.
     TcpAcceptErrors = "tcp accept errors",
+    /// Requests over HTTPS that got no DNS message: status 400.
+    HttpsBadRequest = "https 400",
+    /// The same: 404.
+    HttpsNotFound = "https 404",
+    /// The same: 405.
+    HttpsMethodNotAllowed = "https 405",
+    /// The same: 408.
+    HttpsTimeout = "https 408",
+    /// The same: 413.
+    HttpsTooLarge = "https 413",
+    /// The same: 414.
+    HttpsUriTooLong = "https 414",
+    /// The same: 415.
+    HttpsMediaType = "https 415",
 }
 
 impl Event {
@@ -288,6 +302,11 @@ impl Metrics {
         lock(&self.rare).set(family, labels, Value::Gauge(value));
     }
 
+    /// A gauge shows nothing any more. It takes a lock.
+    pub fn unset(&self, family: &'static Family, labels: &[&str]) {
+        lock(&self.rare).remove(family, labels);
+    }
+
     /// An event, a bookmark or a list of this resource came.
     pub fn heard(&self, resource: &'static str, at: Instant) {
         lock(&self.heard).insert(resource, at);
@@ -366,6 +385,13 @@ impl Metrics {
             (Event::TcpOverLimit, &table::TCP_CUT, &["over_limit"]),
             (Event::TcpIdle, &table::TCP_CUT, &["idle"]),
             (Event::TcpSlow, &table::TCP_CUT, &["slow"]),
+            (Event::HttpsBadRequest, &table::HTTPS_REFUSED, &["400"]),
+            (Event::HttpsNotFound, &table::HTTPS_REFUSED, &["404"]),
+            (Event::HttpsMethodNotAllowed, &table::HTTPS_REFUSED, &["405"]),
+            (Event::HttpsTimeout, &table::HTTPS_REFUSED, &["408"]),
+            (Event::HttpsTooLarge, &table::HTTPS_REFUSED, &["413"]),
+            (Event::HttpsUriTooLong, &table::HTTPS_REFUSED, &["414"]),
+            (Event::HttpsMediaType, &table::HTTPS_REFUSED, &["415"]),
             (Event::CausesNotLookedFor, &table::CAUSES_NOT_LOOKED_FOR, &[]),
             (Event::QueryLogLost, &table::QUERY_LOG_DROPPED, &[]),
             (Event::WatchRestarts, &table::WATCH_RESTARTS, &[]),

@@ -180,8 +180,12 @@ families! {
     HANDSHAKE_FAILURES: Counter, Own, "headless_dns_handshake_failures_total" ["proto" "reason"],
         "TLS and QUIC connections that did not come about, by why: closed (the client went away), certificate (it does not \
          trust ours), no_tls (it speaks something else), refused (nothing in common, or another error), late";
+    HTTPS_REFUSED: Counter, Own, "headless_dns_https_refused_total" ["status"],
+        "Requests over HTTPS that got no DNS message, by the status of their response: 400, 404, 405, 408, 413, 414, 415. \
+         What HTTP/2 itself refuses, with 431 or by ending a stream, is not among them";
     CERTIFICATE_EXPIRATION: Gauge, Own, "headless_dns_tls_certificate_expiration_timestamp_seconds" [],
-        "When the certificate of --tls-cert that is shown to clients expires, in seconds of Unix time";
+        "When the certificate of --tls-cert that is shown to clients expires, in seconds of Unix time; not there where \
+         nothing is encrypted";
     CERTIFICATE_RELOADS: Counter, Own, "headless_dns_tls_certificate_reloads_total" ["result"],
         "Readings of --tls-cert and --tls-key that found something new: taken, or refused (the pair before stays; while \
          the files are so, they are read and counted once a minute)";

@@ -21,16 +21,18 @@ use super::server::Server;
 use super::{PATIENCE, until};
 
 /// Each overlay, where it goes, and how many replicas it has.
-const OVERLAYS: [(&str, &str, usize); 6] = [
+const OVERLAYS: [(&str, &str, usize); 7] = [
     ("base", NAMESPACE, 2),
     ("pinned", NAMESPACE, 2),
     ("ha", NAMESPACE, 3),
     ("local", NAMESPACE, 1),
     (WITH_COMPONENTS, NAMESPACE, 2),
+    (WITH_TLS, NAMESPACE, 2),
     ("namespaced", "payments", 2),
 ];
-/// A kustomization as a reader of the components would write it.
+/// Kustomizations as a reader of the components would write them.
 const WITH_COMPONENTS: &str = "with-components";
+const WITH_TLS: &str = "with-tls";
 
 /// The part of the operator's definition that is used here, and no field more: what is misspelt is refused.
 const SERVICE_MONITORS: &str = r"
@@ -87,7 +89,8 @@ fn the_installation_is_accepted() {
         }
         let rendered = rendered(&plane, &path);
         is_labelled(&rendered);
-        is_there(&plane, namespace, replicas);
+        let more: &[_] = if overlay == WITH_TLS { &[("TCP", "8853")] } else { &[] };
+        is_there_with(&plane, namespace, replicas, more);
         level_is_enforced(&plane, namespace);
         if overlay == "pinned" {
             let service = get(&plane, namespace, "service/headless-dns");
@@ -111,6 +114,11 @@ fn is_labelled(rendered: &BTreeMap<String, Value>) {
 
 /// The Deployment has its Pods, all as they were written, and the Service has the Pods.
 fn is_there(plane: &ControlPlane, namespace: &str, replicas: usize) {
+    is_there_with(plane, namespace, replicas, &[]);
+}
+
+/// The same, and the Service has these ports of the Pods too.
+fn is_there_with(plane: &ControlPlane, namespace: &str, replicas: usize, more: &[(&str, &str)]) {
     until("the Deployment is available", PATIENCE, || {
         let status = &get(plane, namespace, "deployment/headless-dns")["status"];
         if status["readyReplicas"] == replicas { Ok(()) } else { Err(status.to_string()) }
@@ -140,9 +148,10 @@ fn is_there(plane: &ControlPlane, namespace: &str, replicas: usize) {
             .flatten()
             .map(|port| (port["protocol"].to_string(), port["port"].to_string()))
             .collect();
-        let expected = [("TCP", "1053"), ("UDP", "1053"), ("TCP", "9153")]
-            .map(|(name, port)| (format!("\"{name}\""), port.to_owned()));
-        if found == addresses && ports == BTreeSet::from(expected) { Ok(()) } else { Err(slice.to_string()) }
+        let expected = [("TCP", "1053"), ("UDP", "1053"), ("TCP", "9153")].iter().chain(more);
+        let expected: BTreeSet<_> =
+            expected.map(|(name, port)| (format!("\"{name}\""), (*port).to_owned())).collect();
+        if found == addresses && ports == expected { Ok(()) } else { Err(slice.to_string()) }
     });
 }
 
@@ -389,12 +398,13 @@ fn the_chart_installs_the_same() {
     let ha = folder("charts/headless-dns/ha.yaml");
     let local = "replicas=1,image.pullPolicy=Never,resources.requests.cpu=10m,resources.requests.memory=16Mi,\
         resources.limits.memory=128Mi";
-    let values: [(&str, &str, &[&str]); 6] = [
+    let values: [(&str, &str, &[&str]); 7] = [
         ("base", NAMESPACE, &[]),
         ("pinned", NAMESPACE, &["--set", "service.clusterIP=10.96.0.53"]),
         ("ha", NAMESPACE, &["-f", ha.to_str().unwrap()]),
         ("local", NAMESPACE, &["--set", local]),
         (WITH_COMPONENTS, NAMESPACE, &["--set", "serviceMonitor.enabled=true,priorityQuota=true"]),
+        (WITH_TLS, NAMESPACE, &["--set", "tls.secretName=headless-dns-tls"]),
         ("namespaced", "payments", &["--set", "namespaced=true,priorityClassName="]),
     ];
     for (overlay, namespace, values) in values {
@@ -516,7 +526,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// `config/` in the control plane's folder, and beside its overlays one with all components.
+/// `config/` in the control plane's folder, and beside its overlays those with components.
 fn writable_config(plane: &ControlPlane) -> PathBuf {
     let clone = plane.folder().join("clone");
     fs::create_dir(&clone).unwrap();
@@ -527,6 +537,7 @@ fn writable_config(plane: &ControlPlane) -> PathBuf {
         &config.join(WITH_COMPONENTS),
         "components: [../components/service-monitor, ../components/priority-quota]",
     );
+    write_kustomization(&config.join(WITH_TLS), "components: [../components/tls]");
     config
 }
 

@@ -204,6 +204,11 @@ const ROWS: &[(&str, &[Panel])] = &[
                 )],
             ),
             (
+                "HTTPS requests without an answer",
+                "reqps",
+                &[("sum by (status) (rate(headless_dns_https_refused_total{$i}[$r]))", "{{status}}")],
+            ),
+            (
                 "Query log lines not written",
                 "ops",
                 &[("sum(rate(headless_dns_query_log_dropped_total{$i}[$r]))", "dropped")],

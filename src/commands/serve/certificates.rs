@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use super::{changed, start_watching};
+use crate::admin::CertificateInUse;
 use crate::metrics::{Metrics, table};
 use crate::serve::encrypted::certificates::Certificates;
 
@@ -27,19 +29,53 @@ pub(super) struct Renewal {
     pub(super) certificates: watch::Receiver<Option<Certificates>>,
     /// Asks to look at once.
     pub(super) asked: Arc<Notify>,
+    /// What is told of it to who looks at the server.
+    pub(super) told: Told,
+}
+
+/// Who is told of a certificate.
+pub(super) struct Told {
     pub(super) metrics: Arc<Metrics>,
+    pub(super) in_use: Arc<ArcSwapOption<CertificateInUse>>,
+}
+
+impl Told {
+    /// Nobody is shown one any more: that the last one expires is no news.
+    fn none(&self) {
+        self.in_use.store(None);
+        self.metrics.unset(&table::CERTIFICATE_EXPIRATION, &[]);
+    }
+
+    fn certificate(&self, in_use: CertificateInUse) {
+        let good = in_use.good;
+        self.in_use.store(Some(Arc::new(in_use)));
+        match good {
+            Some((_, expires)) => {
+                let seconds = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+                self.metrics.set(&table::CERTIFICATE_EXPIRATION, &[], seconds);
+            }
+            None => self.metrics.unset(&table::CERTIFICATE_EXPIRATION, &[]),
+        }
+    }
+
+    fn reload(&self, result: &str) {
+        self.metrics.count(&table::CERTIFICATE_RELOADS, &[result]);
+    }
 }
 
 impl Renewal {
     /// Follows the files for ever.
     pub(super) async fn follow(self) -> Infallible {
-        let Self { mut certificates, asked, metrics } = self;
+        let Self { mut certificates, asked, told } = self;
         loop {
             let shown = certificates.borrow_and_update().clone();
             let keep = async {
                 match shown {
-                    Some(shown) => Kept::new(shown, &metrics).follow(&asked).await,
-                    None => pending().await,
+                    Some(shown) => Kept::new(shown, &told).follow(&asked).await,
+                    None => {
+                        told.none();
+                        pending().await
+                    }
                 }
             };
             tokio::select! {
@@ -55,14 +91,14 @@ impl Renewal {
 
 struct Kept<'k> {
     certificates: Certificates,
-    metrics: &'k Metrics,
+    told: &'k Told,
     /// Why the files are not taken, and what clients will not like: each is said once.
     said: [Option<String>; 2],
 }
 
 impl<'k> Kept<'k> {
-    fn new(certificates: Certificates, metrics: &'k Metrics) -> Self {
-        Self { certificates, metrics, said: [None, None] }
+    fn new(certificates: Certificates, told: &'k Told) -> Self {
+        Self { certificates, told, said: [None, None] }
     }
 
     async fn follow(mut self, asked: &Notify) -> Infallible {
@@ -88,18 +124,18 @@ impl<'k> Kept<'k> {
         let refused = match read {
             Ok(is_new) => {
                 if is_new {
-                    self.metrics.count(&table::CERTIFICATE_RELOADS, &["taken"]);
+                    self.told.reload("taken");
                     tracing::info!("the certificate was read again: new connections get it");
                 }
                 None
             }
             Err(error) => {
-                self.metrics.count(&table::CERTIFICATE_RELOADS, &["refused"]);
-                Some(format!("the certificate stays as it was: {error:#}"))
+                self.told.reload("refused");
+                Some(format!("{error:#}"))
             }
         };
         if let Some(refused) = self.say(0, refused) {
-            tracing::error!("{refused}");
+            tracing::error!("the certificate stays as it was: {refused}");
         }
         self.show();
     }
@@ -111,12 +147,10 @@ impl<'k> Kept<'k> {
         read.context("reading the certificate failed").flatten()
     }
 
-    /// Shows until when the certificate is good.
+    /// Shows until when the certificate is good, and why no other has taken its place.
     fn show(&mut self) {
-        if let Some(expires) = self.certificates.expires() {
-            let seconds = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            self.metrics.set(&table::CERTIFICATE_EXPIRATION, &[], seconds);
-        }
+        let [refused, _] = &self.said;
+        self.told.certificate(CertificateInUse { good: self.certificates.validity(), refused: refused.clone() });
         // How long ago it was differs each time.
         let complaint = self.certificates.complaint(SystemTime::now());
         if self.said[1].is_some() && complaint.is_some() {

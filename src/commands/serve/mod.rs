@@ -29,11 +29,11 @@ use tokio::time::timeout;
 
 use super::forward::forwarding;
 use super::{Opened, cluster, listen_addresses, open};
-use crate::admin::{self, About, View};
+use crate::admin::{self, About, Addresses, View};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::log::Filter;
-use crate::metrics::{Event, Metrics};
+use crate::metrics::{Event, Metrics, Proto};
 use crate::serve::encrypted::certificates::Certificates;
 use crate::serve::takeover::{self, Handout, Offer, Predecessor};
 use crate::serve::{
@@ -45,7 +45,7 @@ use crate::source::snapshot::{Restored, Snapshot};
 use crate::source::{ManifestSource, Publisher};
 use crate::status::Status;
 
-use certificates::Renewal;
+use certificates::{Renewal, Told};
 use life::{End, Life};
 use manager::Manager;
 use reload::Running;
@@ -103,9 +103,9 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         asker: source.asker(),
         status: Arc::clone(&status),
         metrics: Arc::clone(&metrics),
-        about: about(&config, &from, &addresses),
+        about: about(&config, &from, &listening),
     };
-    let shown = Arc::clone(&view.about.listen);
+    let (shown, in_use) = (Arc::clone(&view.about.listen), Arc::clone(&view.about.certificate));
     let mut looked_at = pin!(admin.serve(view, admin::Limits::default()));
 
     let (stop, handout) = (Stop::default(), Handout::default());
@@ -144,7 +144,8 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let reading = Reading { source, config: config.clone(), watcher, again: asked_again, synced };
     let reading = reading.read(Arc::clone(&status), Arc::clone(&metrics));
     let (certificates, shown_certificates) = watching::channel(certificates);
-    let renewal = Renewal { certificates: shown_certificates, asked: Arc::default(), metrics: Arc::clone(&metrics) };
+    let told = Told { metrics: Arc::clone(&metrics), in_use };
+    let renewal = Renewal { certificates: shown_certificates, asked: Arc::default(), told };
     let look_again = Arc::clone(&renewal.asked);
     let running = Running { config, given, listening, shown, responder, zone, filter, changes, certificates };
     let mut life = Life {
@@ -198,6 +199,20 @@ type Listening = Vec<(ListenAddress, ListenAddress)>;
 fn of_kind(listening: &[(ListenAddress, ListenAddress)], kind: Kind) -> Vec<SocketAddr> {
     let bound = listening.iter().map(|(_, bound)| bound);
     bound.filter(|bound| bound.kind == kind).map(|bound| bound.address).collect()
+}
+
+/// What is told of it to who looks at the server.
+fn as_shown(listening: &[(ListenAddress, ListenAddress)]) -> Addresses {
+    let encrypted = listening.iter().filter_map(|(_, bound)| {
+        let proto = match bound.kind {
+            Kind::Plain => return None,
+            Kind::Tls => Proto::Tls,
+            Kind::Https => Proto::Https,
+            Kind::Quic => Proto::Quic,
+        };
+        Some((proto, bound.address))
+    });
+    Addresses { plain: of_kind(listening, Kind::Plain), encrypted: encrypted.collect() }
 }
 
 /// The sockets, and who has them too.
@@ -441,12 +456,13 @@ fn start_watching(paths: &[PathBuf]) -> Option<Watcher> {
 }
 
 /// What the admin listener tells of a server.
-fn about(config: &Config, from: &str, listen: &[SocketAddr]) -> About {
+fn about(config: &Config, from: &str, listening: &[(ListenAddress, ListenAddress)]) -> About {
     About {
         source: from.to_owned(),
         alive: matches!(config.source, Source::Cluster { .. }) || config.simulate.is_some(),
         namespace: config.namespace.as_deref().unwrap_or("default").to_owned(),
-        listen: Arc::new(ArcSwap::from_pointee(listen.to_vec())),
+        listen: Arc::new(ArcSwap::from_pointee(as_shown(listening))),
+        certificate: Arc::default(),
         workers: config.workers.get(),
     }
 }

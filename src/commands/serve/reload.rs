@@ -3,18 +3,18 @@
 //! The new configuration is read whole, and the new sockets are bound, before anything changes: where one of that fails,
 //! nothing does. `docs/life-cycle.md` has the same table for people, and a test holds the two together.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
-use super::{Listening, access, of_kind, wanted};
+use super::{Listening, access, as_shown, wanted};
+use crate::admin::Addresses;
 use crate::answer::Responder;
 use crate::config::{Config, print};
 use crate::log::Filter;
 use crate::serve::encrypted::certificates::Certificates;
-use crate::serve::{Change, Inherited, Kind, ListenAddress, Listeners};
+use crate::serve::{Change, Inherited, ListenAddress, Listeners};
 use crate::zone::Zone;
 
 /// The keys that are taken while the server runs.
@@ -45,7 +45,7 @@ pub(super) struct Running {
     /// What clients are shown where it is encrypted.
     pub(super) certificates: watch::Sender<Option<Certificates>>,
     /// What is told of that to who looks at it.
-    pub(super) shown: Arc<ArcSwap<Vec<SocketAddr>>>,
+    pub(super) shown: Arc<ArcSwap<Addresses>>,
     pub(super) responder: Arc<Responder>,
     pub(super) zone: Arc<Zone>,
     pub(super) filter: Filter,
@@ -64,7 +64,7 @@ impl Running {
         // The last that may fail: what was bound closes again then.
         let change = change.certified(self.certify(&new)?);
         self.listening = listening;
-        self.shown.store(Arc::new(of_kind(&self.listening, Kind::Plain)));
+        self.shown.store(Arc::new(as_shown(&self.listening)));
         let (Config { ttl, negative_ttl, listen, encrypted, clients, explain_to, lame_duck, log, .. }, old) =
             (new, &mut self.config);
         old.encrypted = encrypted;

@@ -109,9 +109,9 @@ impl Certificates {
         Arc::new(config)
     }
 
-    /// When the server's certificate expires; `None` where that cannot be read from it.
-    pub fn expires(&self) -> Option<SystemTime> {
-        Some(self.validity()?.1)
+    /// From when to when the server's certificate is good; `None` where that cannot be read from it.
+    pub fn validity(&self) -> Option<(SystemTime, SystemTime)> {
+        validity(self.0.pair.load().cert.first()?)
     }
 
     /// What clients will not like about the certificate at `now`, in a sentence: it is too early for it, or too late.
@@ -124,10 +124,6 @@ impl Certificates {
         let early = begins.duration_since(now).ok().filter(|early| !early.is_zero())?;
         let early = roughly(early);
         Some(format!("the certificate in {path} is good in {early} only: clients refuse it until then"))
-    }
-
-    fn validity(&self) -> Option<(SystemTime, SystemTime)> {
-        validity(self.0.pair.load().cert.first()?)
     }
 }
 
@@ -450,7 +446,6 @@ mod tests {
         assert_eq!(long.validity().unwrap(), (day(1999, 12, 31), day(2050, 2, 28)));
         assert_eq!(long.complaint(day(2026, 1, 1)), None);
         let short = certificates((2024, 2, 29), (2024, 3, 1));
-        assert_eq!(short.expires(), Some(day(2024, 3, 1)));
         let said = short.complaint(day(2024, 3, 4)).unwrap();
         assert!(said.ends_with("tls.crt expired 3 d ago: clients refuse it"), "{said}");
         let said = short.complaint(day(2024, 2, 29) - Duration::from_secs(7200)).unwrap();

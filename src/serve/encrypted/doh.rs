@@ -7,6 +7,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTE
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
+use crate::metrics::Event;
 use crate::rtype;
 use crate::wire::{HEADER, MAX_TCP, rcode};
 
@@ -62,6 +63,19 @@ impl Refusal {
             Self::LongParameter => StatusCode::URI_TOO_LONG,
             Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// What it counts as: its status.
+    pub fn event(self) -> Event {
+        match self {
+            Self::Path => Event::HttpsNotFound,
+            Self::Method => Event::HttpsMethodNotAllowed,
+            Self::MediaType => Event::HttpsMediaType,
+            Self::NoParameter | Self::Encoding | Self::NoQuery => Event::HttpsBadRequest,
+            Self::LongParameter => Event::HttpsUriTooLong,
+            Self::LongBody => Event::HttpsTooLarge,
+            Self::Slow => Event::HttpsTimeout,
         }
     }
 
@@ -367,6 +381,7 @@ mod tests {
         ] {
             let head = refusal_head(refusal, &date);
             assert_eq!(head.status(), status, "{refusal:?}");
+            assert_eq!(refusal.event().label(), format!("https {status}"), "{refusal:?}");
             assert_eq!(head.headers()["cache-control"], "no-store");
             assert_eq!(head.headers().contains_key("allow"), status == 405);
             assert_eq!(refusal.text().matches('\n').count(), 1);

@@ -226,6 +226,7 @@ impl<'c, S: Stream> Connection<'c, S> {
                 self.sending.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
             }
             Stage::Refused(refusal) => {
+                turn.desk.worker.counters.count(refusal.event());
                 let head = doh::refusal_head(refusal, &turn.date);
                 self.sending.extend(requester.send(head, refusal.text().as_bytes(), turn.now));
             }
