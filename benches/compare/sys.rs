@@ -291,6 +291,7 @@ impl Drop for Pinned {
 }
 
 /// Has this thread run only where its CPU has nothing else to do: whoever else wakes up on it goes on at once.
+#[allow(dead_code, reason = "benches/encrypted has a thread of that kind")]
 pub(crate) fn yield_to_all() -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameters outlive the call; 0 is this thread.
