@@ -67,6 +67,7 @@
 //! | tokio-rustls | DNS over TLS, and under HTTPS: the handshake, then a stream like any other (feature `tls`) |
 //! | h2 | DNS over HTTPS: frames and header fields, and nothing of what they mean (feature `https`) |
 //! | bytes, httpdate | beside it: how h2 takes a body, and how a date is written (feature `https`) |
+//! | x509-cert | until when our certificate is good (features `tls` and `quic`) |
 //! | quinn | DNS over QUIC: packets, streams, loss (feature `quic`) |
 //! | dashmap | namespaces and their Pods in the record index (`zone`); Services were in one until `benches/index` showed what a hot name costs on two cores |
 //! | hashbrown | the tables of Services, and those of numbers inside a Service's records (`zone`) |
@@ -80,6 +81,7 @@
 //! | kube | configuration, authentication and TLS of a Kubernetes API server (`source/kubernetes/`) |
 //! | k8s-openapi | kube does not build without a version of it; nothing of it is named |
 //! | http, http-body-util, hyper-util, tower | the requests under kube, without its retry and trace layers; those of commands to a server |
+//! | jiff | times as RFC 3339 writes them |
 //! | fastrand | jitter of pauses and deadlines |
 //! | ipnet | networks in options and reverse zones |
 //! | clap, clap_complete, toml | flags, completions, the configuration file |

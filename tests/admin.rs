@@ -460,7 +460,12 @@ async fn what_is_encrypted_and_by_which_certificate() {
         (Some((UNIX_EPOCH, year_2100)), None, json!("2100-01-01T00:00:00Z"), "pill good\">good</span>"),
         (Some((UNIX_EPOCH, year_2100)), Some(evil), json!("2100-01-01T00:00:00Z"), "pill error\">refused</span>"),
         (Some((UNIX_EPOCH, UNIX_EPOCH + day)), None, json!("1970-01-02T00:00:00Z"), "pill error\">expired</span>"),
-        (Some((UNIX_EPOCH, now + 3 * day + hour)), None, Value::Null, "pill warning\">expires soon</span><p>Expires in 3d"),
+        (
+            Some((UNIX_EPOCH, now + 3 * day + hour)),
+            None,
+            Value::Null,
+            "pill warning\">expires soon</span><p>Expires in 3d",
+        ),
         (Some((now + hour, year_2100)), None, json!("2100-01-01T00:00:00Z"), "pill error\">not good yet</span>"),
         (None, None, Value::Null, "pill warning\">unknown</span>"),
     ] {

@@ -159,7 +159,9 @@ impl Server {
         loop {
             let certificate = self.status("certificate").await;
             let refused = certificate["refused"].as_str();
-            if refused.is_some() == begin.is_some() && refused.unwrap_or_default().starts_with(begin.unwrap_or_default()) {
+            if refused.is_some() == begin.is_some()
+                && refused.unwrap_or_default().starts_with(begin.unwrap_or_default())
+            {
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "{begin:?}, in time: {certificate}");
@@ -452,11 +454,8 @@ async fn when_it_expires_is_shown_while_somebody_is_shown_it() {
     let authority = Authority::new();
     let file = authority.folder.path().join("headless-dns.toml");
     let [certificate, key] = authority.paths();
-    let listen = format!(
-        "listen-tls = '127.0.0.1:0'\ntls-cert = {:?}\ntls-key = {:?}\n",
-        certificate.display(),
-        key.display()
-    );
+    let listen =
+        format!("listen-tls = '127.0.0.1:0'\ntls-cert = {:?}\ntls-key = {:?}\n", certificate.display(), key.display());
     let write = |text: &str| {
         let new = file.with_extension("new");
         fs::write(&new, text).unwrap();
@@ -467,7 +466,10 @@ async fn when_it_expires_is_shown_while_somebody_is_shown_it() {
     let expires = server.wait_for_expiry(true).await;
     let told = server.status("certificate").await;
     // rcgen's.
-    assert_eq!((&told["notBefore"], &told["notAfter"]), (&json!("1975-01-01T00:00:00Z"), &json!("4096-01-01T00:00:00Z")));
+    assert_eq!(
+        (&told["notBefore"], &told["notAfter"]),
+        (&json!("1975-01-01T00:00:00Z"), &json!("4096-01-01T00:00:00Z"))
+    );
     for _ in 0..2 {
         let encrypted = server.status("encrypted").await;
         assert_eq!((encrypted.as_array().unwrap().len(), &encrypted[0]["transport"]), (1, &json!("tls")));

@@ -3,9 +3,10 @@
 //! Explanations and records are written by `show`, as the commands write them.
 
 use std::io::{self, Write};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
+use jiff::civil::DateTime;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -51,9 +52,10 @@ pub(super) fn status(shown: &Shown, now: Instant) -> Value {
     ];
     let answers = answers.map(|event| (event.label().to_owned(), Value::from(metrics.total(event))));
     let (listen, certificate) = (about.listen.load(), about.certificate.load());
-    let encrypted = listen.encrypted.iter().map(|(proto, address)| {
-        json!({"transport": proto.label(), "address": address.to_string()})
-    });
+    let encrypted = listen
+        .encrypted
+        .iter()
+        .map(|(proto, address)| json!({"transport": proto.label(), "address": address.to_string()}));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptimeSeconds": now.saturating_duration_since(shown.began).as_secs(),
@@ -102,24 +104,9 @@ fn of_certificate(certificate: &CertificateInUse) -> Value {
 
 /// A time of 1970 or later as RFC 3339 writes it, in UTC and whole seconds.
 pub(super) fn rfc_3339(at: SystemTime) -> String {
-    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (mut days, seconds) = (seconds / 86_400, seconds % 86_400);
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let mut year = 1970;
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let mut month = 1;
-    for length in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", days + 1)
+    const BEGIN: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+    let since = Duration::from_secs(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    format!("{:.0}Z", BEGIN.saturating_add(since))
 }
 
 /// Each zone: its origin, and what is in it.
@@ -169,23 +156,18 @@ impl Write for Sender {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn times_are_written() {
-        for (seconds, text) in [
+        for (milliseconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (951_868_800, "2000-03-01T00:00:00Z"),
-            (1_795_264_496, "2026-11-21T12:34:56Z"),
-            (4_107_542_399, "2100-02-28T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (1_795_264_496_999, "2026-11-21T12:34:56Z"),
+            // RFC 5280 section 4.1.2.5: a certificate that does not expire.
+            (253_402_300_799_000, "9999-12-31T23:59:59Z"),
+            (300_000_000_000_000, "9999-12-31T23:59:59Z"),
         ] {
-            assert_eq!(rfc_3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+            assert_eq!(rfc_3339(UNIX_EPOCH + Duration::from_millis(milliseconds)), text);
         }
     }
 }

@@ -483,7 +483,11 @@ fn certificate_state(certificate: &CertificateInUse, now: SystemTime) -> (&'stat
         return ("expired", "error", format!("{} ago, at {until}: clients refuse it.", age(late.as_secs())));
     }
     if begins > now {
-        return ("not good yet", "error", format!("Good from {} only: clients refuse it until then.", rfc_3339(begins)));
+        return (
+            "not good yet",
+            "error",
+            format!("Good from {} only: clients refuse it until then.", rfc_3339(begins)),
+        );
     }
     let left = ends.duration_since(now).unwrap_or_default();
     let text = format!("Expires in {}, at {until}.", age(left.as_secs()));

@@ -149,8 +149,7 @@ fn is_there_with(plane: &ControlPlane, namespace: &str, replicas: usize, more: &
             .map(|port| (port["protocol"].to_string(), port["port"].to_string()))
             .collect();
         let expected = [("TCP", "1053"), ("UDP", "1053"), ("TCP", "9153")].iter().chain(more);
-        let expected: BTreeSet<_> =
-            expected.map(|(name, port)| (format!("\"{name}\""), (*port).to_owned())).collect();
+        let expected: BTreeSet<_> = expected.map(|(name, port)| (format!("\"{name}\""), (*port).to_owned())).collect();
         if found == addresses && ports == expected { Ok(()) } else { Err(slice.to_string()) }
     });
 }
