@@ -16,10 +16,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use common::{Engine, header, scenario_config, scenarios, scenarios_folder};
-use headless_dns::answer::Transport;
+use common::{Engine, Question, header, scenario_config, scenarios, scenarios_folder};
 use headless_dns::commands;
-use headless_dns::names::reverse::reverse_name;
 use headless_dns::show::records;
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
@@ -120,35 +118,13 @@ fn compare(path: &Path, actual: &str, wrong: &mut String) {
     }
 }
 
-/// One question, written as for `dig`, and the whole answer.
+/// One question, and the whole answer.
 fn ask(engine: &mut Engine, line: &str) -> String {
-    let mut words = line.strip_prefix("$ dig ").expect("a question is `$ dig ...`").split(' ');
-    let (mut name, mut rtype, mut edns, mut transport, mut count) = (None, None, Some(1232), Transport::Udp, false);
-    while let Some(word) = words.next() {
-        match word {
-            "-x" => {
-                name = Some(reverse_name(words.next().unwrap().parse().unwrap()).octets().to_vec());
-                rtype = Some(RecordType::PTR);
-            }
-            "+tcp" => transport = Transport::Tcp,
-            "+noedns" => edns = None,
-            "+count" => count = true,
-            _ if word.starts_with("+bufsize=") => edns = Some(word["+bufsize=".len()..].parse().unwrap()),
-            _ if name.is_none() => name = Some(common::question_name(word)),
-            _ => rtype = Some(record_type(word)),
-        }
-    }
+    let question = Question::read(line);
     // The worker's first turn and this ID add up to 0: RRsets begin at their first record.
-    let query = common::query(0xffff, &name.unwrap(), rtype.unwrap_or(RecordType::A).into(), edns);
-    let response = engine.ask(transport, &query).expect("a response");
-    render(&query, &response, count)
-}
-
-fn record_type(text: &str) -> RecordType {
-    match text.strip_prefix("TYPE") {
-        Some(number) => RecordType::from(number.parse::<u16>().unwrap()),
-        None => text.parse().unwrap(),
-    }
+    let query = question.query(0xffff);
+    let response = engine.ask(question.transport, &query).expect("a response");
+    render(&query, &response, question.count)
 }
 
 fn render(query: &[u8], response: &[u8], count: bool) -> String {

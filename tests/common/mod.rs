@@ -14,10 +14,12 @@ use headless_dns::config::Config;
 use headless_dns::explain::Asker;
 use headless_dns::metrics::{Counters, Metrics};
 use headless_dns::names::WireName;
+use headless_dns::names::reverse::reverse_name;
 use headless_dns::objects::{Labels, Object, ObjectRef, Service, ServiceKind};
 use headless_dns::status::Status;
 use headless_dns::zone::Zone;
 use hickory_proto::op::Message;
+use hickory_proto::rr::RecordType;
 
 /// How often to repeat: `full` times `HEADLESS_DNS_TEST_SCALE` percent (default 1; CI says 10, a release 100).
 pub fn scaled(full: u64) -> u64 {
@@ -154,6 +156,50 @@ pub fn scenarios() -> Vec<PathBuf> {
 pub fn header<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let comments = text.lines().take_while(|line| line.starts_with('#'));
     comments.filter_map(|line| line.strip_prefix("# ")?.strip_prefix(name)?.strip_prefix(": ")).next()
+}
+
+/// A question of a scenario.
+pub struct Question {
+    name: Vec<u8>,
+    qtype: u16,
+    edns: Option<u16>,
+    pub transport: Transport,
+    /// Of the answer, only how many records there are is of interest.
+    pub count: bool,
+}
+
+impl Question {
+    /// Reads one that is written as for `dig`: `$ dig NAME TYPE`.
+    pub fn read(line: &str) -> Self {
+        let mut words = line.strip_prefix("$ dig ").expect("a question is `$ dig ...`").split(' ');
+        let (mut name, mut qtype, mut edns, mut transport, mut count) = (None, None, Some(1232), Transport::Udp, false);
+        while let Some(word) = words.next() {
+            match word {
+                "-x" => {
+                    name = Some(reverse_name(words.next().unwrap().parse().unwrap()).octets().to_vec());
+                    qtype = Some(RecordType::PTR);
+                }
+                "+tcp" => transport = Transport::Tcp,
+                "+noedns" => edns = None,
+                "+count" => count = true,
+                _ if word.starts_with("+bufsize=") => edns = Some(word["+bufsize=".len()..].parse().unwrap()),
+                _ if name.is_none() => name = Some(question_name(word)),
+                _ => qtype = Some(record_type(word)),
+            }
+        }
+        Self { name: name.unwrap(), qtype: qtype.unwrap_or(RecordType::A).into(), edns, transport, count }
+    }
+
+    pub fn query(&self, id: u16) -> Vec<u8> {
+        query(id, &self.name, self.qtype, self.edns)
+    }
+}
+
+fn record_type(text: &str) -> RecordType {
+    match text.strip_prefix("TYPE") {
+        Some(number) => RecordType::from(number.parse::<u16>().unwrap()),
+        None => text.parse().unwrap(),
+    }
 }
 
 /// The configuration of the scenario at `path`, whose text is `text`.
