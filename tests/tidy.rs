@@ -85,6 +85,21 @@ fn the_tree_is_tidy() {
     assert!(report.is_empty(), "\n{report}");
 }
 
+/// Within these folders too arrows go one way: no file names one that names it, by whatever way round.
+const ONE_WAY: &[&str] = &["serve/"];
+
+#[test]
+fn no_files_name_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for folder in ONE_WAY {
+        let texts = rust_files(&root.join(folder)).into_iter().map(|path| {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+            (name, fs::read_to_string(&path).unwrap())
+        });
+        assert_eq!(circle(&texts.collect::<Vec<_>>()), None, "one of these arrows has to go");
+    }
+}
+
 #[test]
 fn unsafe_stands_in_two_files_at_most() {
     let (_, files) = WALLS.iter().find(|(words, _)| *words == ["unsafe"]).unwrap();
@@ -161,6 +176,52 @@ fn arrows(module: &str, named: &[Named]) -> Vec<String> {
         }
     }
     findings
+}
+
+/// A way from a file through others, all named one by the other, back to it; the names of files, each with its text. What
+/// stands in the module above is everybody's: naming it is no arrow.
+fn circle(texts: &[(String, String)]) -> Option<Vec<&str>> {
+    let modules: Vec<_> = texts.iter().map(|(name, _)| module_of(name)).collect();
+    let arrows: Vec<Vec<usize>> = texts
+        .iter()
+        .zip(&modules)
+        .map(|((_, text), module)| {
+            let named = paths(&without_tests(&without_literals(text)), module);
+            let to = named.iter().filter_map(|name| file_named(&name.path, module, &modules));
+            to.filter(|&to| !module.starts_with(&modules[to])).collect()
+        })
+        .collect();
+    let mut done = vec![false; texts.len()];
+    (0..texts.len())
+        .find_map(|from| follow(&arrows, &mut vec![from], &mut done))
+        .map(|way| way.into_iter().map(|at| texts[at].0.as_str()).collect())
+}
+
+/// Goes on from the last file of the way; returns it once it is closed.
+fn follow(arrows: &[Vec<usize>], way: &mut Vec<usize>, done: &mut [bool]) -> Option<Vec<usize>> {
+    let at = *way.last()?;
+    for &to in &arrows[at] {
+        if let Some(start) = way.iter().position(|&before| before == to) {
+            return Some([&way[start..], &[to]].concat());
+        }
+        way.push(to);
+        if !done[to]
+            && let Some(way) = follow(arrows, way, done)
+        {
+            return Some(way);
+        }
+        way.pop();
+    }
+    done[at] = true;
+    None
+}
+
+/// The file of the innermost module that a path goes through: from the root, or from the module that names it.
+fn file_named(path: &[String], module: &[String], modules: &[Vec<String>]) -> Option<usize> {
+    let below = [module, path].concat();
+    let path = if path[0] == "crate" { &path[1..] } else { &below };
+    let longest = |length: &usize| modules.iter().position(|module| *module == path[..*length]);
+    (1..=path.len()).rev().find_map(|length| longest(&length))
 }
 
 /// `serve/udp.rs` is `serve::udp`, `names/mod.rs` is `names`.
@@ -403,6 +464,27 @@ fn good_texts_pass() {
         ("log.rs", "fn f() -> impl Sized + use<> { if a { b; } }"),
     ] {
         assert_eq!(findings(file, text), Vec::<String>::new(), "{file} {text:?}");
+    }
+}
+
+#[test]
+fn circles_are_found() {
+    let up = ("serve/mod.rs", "mod tcp; mod encrypted; pub struct Limits; fn f() { tcp::listen(); }");
+    let above = ("serve/encrypted/mod.rs", "mod tls; pub use tls::Handshakes;");
+    for (tcp, tls, way) in [
+        ("use super::Limits; use super::encrypted::Handshakes;", "use super::super::Limits;", None),
+        ("use super::Limits;", "use crate::serve::tcp::Stream;", None),
+        (
+            "use super::encrypted::Handshakes;",
+            "use crate::serve::{Limits, tcp::Stream};",
+            Some(
+                ["serve/encrypted/mod.rs", "serve/encrypted/tls.rs", "serve/tcp.rs", "serve/encrypted/mod.rs"].to_vec(),
+            ),
+        ),
+    ] {
+        let texts = [above, ("serve/encrypted/tls.rs", tls), up, ("serve/tcp.rs", tcp)];
+        let texts = texts.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(circle(&texts), way, "{tcp:?} {tls:?}");
     }
 }
 

@@ -2,20 +2,27 @@
 //!
 //! ```text
 //!   bind, inherit ──▶ Listeners ──▶ Server ──┬─▶ udp.rs     one thread per worker and address ──▶ sys.rs
-//!   (bind.rs, takeover.rs, fds.rs)           ├─▶ tcp.rs     one task per connection ──▶ seats.rs
-//!                                            │    └─▶ encrypted/ TLS and HTTPS, on the same connections
+//!   (bind.rs, takeover.rs, fds.rs)           ├─▶ tcp.rs     accepts ──┬───────────────▶ connection.rs
+//!                                            │                        └─▶ encrypted/ TLS ──┘ and HTTPS
 //!                                            ├─▶ encrypted/ QUIC
 //!                                            └─▶ forward/   one thread for what others have to answer
+//!
+//!   connections of all kinds ──▶ guests.rs (their tasks) ──▶ place.rs (their address) ──▶ desk.rs, seats.rs
 //! ```
 //!
+//! Arrows point to the right and down: no file names one that names it, but for what stands here, which all name.
 //! Every message goes to the one [`Responder`], and what comes back is sent: nothing here knows what a query is. Here:
 //! what runs, and how it is told to end ([`Stop`]). Not here: the gate and the answer (`answer.rs`), and which addresses
 //! to listen on (`config.rs`). Read next: `bind.rs`, `udp.rs`.
 
 mod bind;
+mod connection;
+mod desk;
 pub mod encrypted;
 mod fds;
 pub mod forward;
+mod guests;
+mod place;
 mod query_log;
 mod seats;
 mod sys;
@@ -45,6 +52,7 @@ use bind::Bound;
 use encrypted::Handshakes;
 use encrypted::certificates::Certificates;
 use forward::{Forwarder, Lane};
+use place::{Place, Shared};
 use query_log::Tap;
 use takeover::Handout;
 
@@ -290,7 +298,7 @@ impl Change {
 pub struct Server {
     stop: Stop,
     udp: udp::Common,
-    tcp: tcp::Shared,
+    streams: Shared,
     handout: Option<Handout>,
     lane: Option<Lane>,
     /// One task for each address, which is the parent of all that serves it.
@@ -303,14 +311,14 @@ impl Server {
     /// Nothing is served yet. `workers` is how many threads serve each address, at least 1.
     pub fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, workers: usize, stop: Stop) -> Self {
         let udp = udp::Common::new(Arc::clone(&responder), Arc::clone(&metrics));
-        let tcp = tcp::Shared::new(responder, metrics, limits, stop.clone());
-        Self { stop, udp, tcp, handout: None, lane: None, places: JoinSet::new(), stops: HashMap::new(), workers }
+        let streams = Shared::new(responder, metrics, limits, stop.clone());
+        Self { stop, udp, streams, handout: None, lane: None, places: JoinSet::new(), stops: HashMap::new(), workers }
     }
 
     /// The same, and questions have lines in `log`.
     pub fn logging(mut self, log: Arc<QueryLog>) -> Self {
         let tap = Tap::new(log);
-        (self.udp.tap, self.tcp.tap) = (tap.clone(), tap);
+        (self.udp.tap, self.streams.tap) = (tap.clone(), tap);
         self
     }
 
@@ -321,7 +329,7 @@ impl Server {
     /// A thread could not be started.
     pub fn forwarding(mut self, forwarder: Forwarder) -> Result<Self> {
         let lane = forwarder.start(self.udp.metrics(), &self.stop)?;
-        (self.udp.door, self.tcp.door) = (Some(lane.door()), Some(lane.door()));
+        (self.udp.door, self.streams.door) = (Some(lane.door()), Some(lane.door()));
         self.lane = Some(lane);
         Ok(self)
     }
@@ -354,14 +362,14 @@ impl Server {
         let registered = self.handout.as_ref().map(|handout| handout.register(&udp, tcp.as_ref())).transpose();
         let registered = registered.with_context(|| format!("cannot keep {listen} ready for another process"))?;
         let handshakes = Handshakes::of(listen.kind, certificates)?;
-        let shared = Arc::new(self.tcp.for_place(listen, stop.clone()));
-        let place = tcp::Place { kept, shared, handshakes, registered };
+        let shared = Arc::new(self.streams.for_place(listen, stop.clone()));
+        let place = Place { kept, shared, registered };
         let mut parts = Parts::new();
         match tcp {
             Some(tcp) => {
                 let listener = tcp::listener(tcp).with_context(|| bind::cannot_listen(listen, "TCP"))?;
                 parts.spawn(async move {
-                    tcp::listen(listener, place).await;
+                    tcp::listen(listener, place, handshakes).await;
                     Ok(())
                 });
                 if !udp.is_empty() {
@@ -419,8 +427,8 @@ impl Server {
                 None => open = false,
             }
         }
-        let Self { udp, tcp, lane, .. } = self;
-        drop((udp, tcp));
+        let Self { udp, streams, lane, .. } = self;
+        drop((udp, streams));
         if let Some(lane) = lane {
             lane.ended().await;
         }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::metrics::table;
-use crate::serve::tcp::{End, Shared};
+use crate::serve::guests::End;
+use crate::serve::place::Shared;
 
 /// When the server stops, how long a handshake that has begun may still take.
 const LAST: Duration = Duration::from_millis(500);

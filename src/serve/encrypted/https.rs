@@ -28,9 +28,12 @@ use super::doh::{self, LONGEST_BODY, Place, Refusal};
 use super::link::{Gauge, Link};
 use crate::answer::{Peer, Reply, Transport};
 use crate::metrics::Event;
+use crate::serve::connection::Stream;
+use crate::serve::desk::Desk;
 use crate::serve::forward::{self, Mailbox, Question};
+use crate::serve::guests::{End, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
+use crate::serve::place::Shared;
 use crate::serve::seats::Seat;
-use crate::serve::tcp::{Desk, End, LAST_WORD, LATE, LEAVING_IDLE, LINGER, Shared, Stream};
 use crate::wire;
 
 /// Requests at a time. Others are refused, and their client may ask them again (RFC 9113 section 5.1.2).

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
-use crate::serve::tcp::Stream;
+use crate::serve::connection::Stream;
 
 /// How many reads before the others have their turn.
 const READS: usize = 16;

@@ -1,9 +1,9 @@
 //! Questions that come encrypted: over TLS (RFC 7858), HTTPS (RFC 8484) and QUIC (RFC 9250).
 //!
 //! ```text
-//!   tcp.rs accepts ──▶ tls.rs: the handshake ──┬─▶ tcp.rs again: the same loop as over TCP
+//!   tcp.rs accepts ──▶ tls.rs: the handshake ──┬─▶ ../connection.rs: the same loop as over TCP
 //!                                              └─▶ https.rs ──▶ doh.rs
-//!   QUIC has a socket, and a loop, of its own
+//!   quic.rs has a socket, and a loop, of its own
 //! ```
 //!
 //! Encryption begins and ends here: the messages go to the one [`crate::answer::Responder`], as all do, and whoever
@@ -35,7 +35,8 @@ use anyhow::Result;
 #[cfg(not(feature = "quic"))]
 use anyhow::bail;
 
-use super::{Parts, tcp};
+use super::Parts;
+use super::place::Place;
 use certificates::Certificates;
 
 #[cfg(feature = "tls")]
@@ -47,7 +48,7 @@ pub(super) fn start_quic(
     parts: &mut Parts,
     sockets: Vec<UdpSocket>,
     certificates: Option<&Certificates>,
-    place: tcp::Place,
+    place: Place,
 ) -> Result<()> {
     let listen = place.shared.listen;
     let socket = sockets.into_iter().next().with_context(|| format!("there is no socket for {listen}"))?;
@@ -62,9 +63,9 @@ pub(super) fn start_quic(
     _parts: &mut Parts,
     _sockets: Vec<UdpSocket>,
     _certificates: Option<&Certificates>,
-    place: tcp::Place,
+    place: Place,
 ) -> Result<()> {
-    let tcp::Place { shared, .. } = place;
+    let Place { shared, .. } = place;
     bail!("{} cannot be served: this build has no QUIC (cargo feature quic)", shared.listen)
 }
 
@@ -76,13 +77,13 @@ pub(super) enum Handshakes {}
 mod none {
     use anyhow::{Result, ensure};
     use tokio::net::TcpStream;
-    use tokio::task::{AbortHandle, JoinSet};
 
     use super::{Certificates, Handshakes};
     use crate::answer::Peer;
     use crate::serve::Kind;
+    use crate::serve::guests::End;
+    use crate::serve::place::Shared;
     use crate::serve::seats::Seat;
-    use crate::serve::tcp::{End, Shared};
 
     impl Handshakes {
         /// None for what is plain. What is encrypted is refused.
@@ -91,14 +92,13 @@ mod none {
             Ok(None)
         }
 
-        pub(in crate::serve) fn spawn(
+        pub(in crate::serve) fn begin(
             &self,
-            _: &mut JoinSet<End>,
             _: TcpStream,
             _: Peer,
             _: Seat,
             _: std::sync::Arc<Shared>,
-        ) -> AbortHandle {
+        ) -> std::future::Ready<End> {
             match *self {}
         }
     }

@@ -8,10 +8,11 @@
 //! ```
 //!
 //! Nobody waits for another's handshake, and no stream for another. Connections share their seats, and what they may hold,
-//! with those over TCP, and messages are answered at the same desks. Not here: how a message is answered (`tcp.rs`,
+//! with those over TCP, and messages are answered at the same desks. Not here: how a message is answered (`../desk.rs`,
 //! `answer.rs`), the certificate (`certificates.rs`), which addresses are listened on. Read next: `seats.rs`.
 
-use std::future::{Future, IntoFuture as _, poll_fn};
+use std::convert::Infallible;
+use std::future::{Future, IntoFuture as _, pending, poll_fn};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::{Pin, pin};
@@ -32,8 +33,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::handshake;
 use crate::answer::Peer;
 use crate::metrics::{Counters, Event};
+use crate::serve::desk::MESSAGE;
+use crate::serve::guests::{End, Guests, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
+use crate::serve::place::{Answer, Place, Shared};
 use crate::serve::seats::Seat;
-use crate::serve::tcp::{self, Answer, End, LAST_WORD, LATE, LEAVING_IDLE, LINGER, MESSAGE, Place, Shared};
 use crate::serve::{Limits, Phase, Stop};
 use crate::wire;
 
@@ -77,7 +80,7 @@ const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
 ///
 /// One sentence: QUIC cannot be spoken with these settings of TLS, or there, or the socket failed.
 pub(super) async fn listen(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, place: Place) -> Result<()> {
-    let Place { kept, shared, registered, .. } = place;
+    let Place { kept, shared, registered } = place;
     let address = shared.listen.address;
     let children = Arc::new(Children::default());
     let config = config(&tls, &shared.limits)?;
@@ -86,18 +89,11 @@ pub(super) async fn listen(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, pl
     versions.supported_versions(vec![VERSION]);
     let endpoint = Endpoint::new(versions, Some(config), socket, runtime)
         .with_context(|| format!("cannot speak QUIC on {address}"))?;
-    let mut host = Host::new(&shared);
-    let mut leaving = pin!(shared.stop.wait_for(Phase::Leaving));
-    let mut told_to_leave = false;
+    let mut host = Host { guests: Guests::new(shared), unproven: Arc::default() };
     loop {
         tokio::select! {
             biased;
-            () = shared.stop.wait() => break,
-            () = &mut leaving, if !told_to_leave => {
-                told_to_leave = true;
-                shared.seats.wake_all();
-            }
-            Some(ended) = host.tasks.join_next() => tcp::count_end(&host.counters, &ended),
+            () = host.guests.until_stop() => break,
             ended = children.next_end() => host.count_child(&ended),
             incoming = endpoint.accept() => match incoming {
                 Some(incoming) => host.welcome(incoming),
@@ -107,11 +103,14 @@ pub(super) async fn listen(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, pl
     }
     // Its copies of the socket are closed with ours.
     drop(registered);
-    shared.seats.wake_all();
-    host.see_all_off(&endpoint, kept || shared.stop.is_handed_over()).await;
+    let is_handed_over = host.guests.shared.stop.is_handed_over();
+    tokio::select! {
+        () = host.guests.see_all_off() => {}
+        never = turn_away(&endpoint, kept || is_handed_over) => match never {},
+    }
     endpoint.close(NO_ERROR, b"");
     // Until the clients have heard of it. As long as two read one socket, each loses what is for the other.
-    let linger = if shared.stop.is_handed_over() { LAST_PACKETS } else { LINGER };
+    let linger = if is_handed_over { LAST_PACKETS } else { LINGER };
     let _ = timeout(linger, endpoint.wait_idle()).await;
     drop(endpoint);
     children.ended().await;
@@ -145,64 +144,47 @@ fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<ServerConfig> {
     Ok(config)
 }
 
-/// The parent of one address's connections.
-struct Host<'h> {
-    shared: &'h Arc<Shared>,
-    counters: Arc<Counters>,
-    tasks: JoinSet<End>,
+/// Who takes connections.
+struct Host {
+    guests: Guests,
     /// Handshakes with clients that have not shown yet where they are.
     unproven: Arc<AtomicUsize>,
 }
 
-impl<'h> Host<'h> {
-    fn new(shared: &'h Arc<Shared>) -> Self {
-        Self { shared, counters: shared.metrics.worker(), tasks: JoinSet::new(), unproven: Arc::default() }
-    }
-
+impl Host {
     fn welcome(&mut self, incoming: Incoming) {
+        let Guests { shared, counters, .. } = &self.guests;
         let unproven = (!incoming.remote_address_validated()).then(|| Unproven::begin(&self.unproven));
         // Whoever goes for a new one's sake goes for one that is there.
-        if unproven.as_ref().is_some_and(|unproven| unproven.number > UNPROVEN || self.shared.seats.are_full()) {
+        if unproven.as_ref().is_some_and(|unproven| unproven.number > UNPROVEN || shared.seats.are_full()) {
             // Cannot fail: it has not shown where it is.
             return drop(incoming.retry());
         }
-        let Some(seat) = self.shared.admit(&self.counters, incoming.remote_address().ip()) else {
+        let Some(seat) = shared.admit(counters, incoming.remote_address().ip()) else {
             return incoming.refuse();
         };
-        let address = self.shared.listen.address;
+        let address = shared.listen.address;
         // For a wildcard address: which of ours was asked.
         let to = SocketAddr::new(incoming.local_ip().unwrap_or(address.ip()), address.port());
         let closer = seat.closer();
-        let connection = Newcomer { incoming, unproven, to, seat, counters: Arc::clone(&self.counters) };
-        closer.set(self.tasks.spawn(connection.run(Arc::clone(self.shared))));
-    }
-
-    /// All have heard that we stop, and end by themselves, unless their client keeps them. Who comes now is for the
-    /// others who have the socket, if there are any, and asks them in a moment.
-    async fn see_all_off(&mut self, endpoint: &Endpoint, others: bool) {
-        let deadline = Instant::now() + self.shared.limits.drain;
-        loop {
-            tokio::select! {
-                biased;
-                () = sleep_until(deadline) => break,
-                ended = self.tasks.join_next() => match ended {
-                    Some(ended) => tcp::count_end(&self.counters, &ended),
-                    None => return,
-                },
-                Some(incoming) = endpoint.accept() => if others { incoming.ignore() } else { incoming.refuse() },
-            }
-        }
-        self.tasks.abort_all();
-        while let Some(ended) = self.tasks.join_next().await {
-            tcp::count_end(&self.counters, &ended);
-        }
+        let connection = Newcomer { incoming, unproven, to, seat, counters: Arc::clone(counters) };
+        let connection = connection.run(Arc::clone(shared));
+        closer.set(self.guests.spawn(connection));
     }
 
     fn count_child(&self, ended: &Result<(), JoinError>) {
         if ended.as_ref().is_err_and(JoinError::is_panic) {
-            self.counters.count(Event::Panics);
+            self.guests.counters.count(Event::Panics);
         }
     }
+}
+
+/// Who comes while we end is for the others who have the socket, if there are any, and asks them in a moment.
+async fn turn_away(endpoint: &Endpoint, others: bool) -> Infallible {
+    while let Some(incoming) = endpoint.accept().await {
+        if others { incoming.ignore() } else { incoming.refuse() }
+    }
+    pending().await
 }
 
 /// One of those that have not shown where they are, as long as this lives.

@@ -2,7 +2,7 @@
 //!
 //! The handshake runs in the connection's own task, with its seat taken, and has a time limit: one that is slow keeps
 //! nobody else waiting. What it needed is given back when it is over; then DNS over TLS (RFC 7858) is the loop of
-//! `tcp.rs`. Not here: the certificate (`certificates.rs`), and HTTP (`https.rs`).
+//! `connection.rs`. Not here: the certificate (`certificates.rs`), and HTTP (`https.rs`).
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use rustls::{AlertDescription, Error};
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::{Accept, TlsStream};
@@ -22,8 +21,10 @@ use super::handshake;
 use super::records::Records;
 use crate::answer::Peer;
 use crate::serve::Kind;
+use crate::serve::connection::{Connection, Stream};
+use crate::serve::guests::End;
+use crate::serve::place::Shared;
 use crate::serve::seats::Seat;
-use crate::serve::tcp::{Connection, End, Shared, Stream};
 
 /// What one connection may hold that is encrypted and not passed on, in octets: a record of the largest size.
 const UNSENT: usize = 16 << 10;
@@ -61,28 +62,27 @@ impl Handshakes {
         Ok(Some(Self { acceptor: certificates.server_config(&[protocol]).into(), kind }))
     }
 
-    /// Starts the task of a connection.
-    pub(in crate::serve) fn spawn(
+    /// A connection, from its handshake to its end.
+    pub(in crate::serve) fn begin(
         &self,
-        tasks: &mut JoinSet<End>,
         stream: TcpStream,
         peer: Peer,
         seat: Seat,
         shared: Arc<Shared>,
-    ) -> AbortHandle {
+    ) -> impl Future<Output = End> + Send + use<> {
         let accept = self.acceptor.accept_with(Records::new(stream), |session| session.set_buffer_limit(Some(UNSENT)));
         // Boxed, one after the other: a task is as large all its life as it is in its largest moment.
-        let beginning = Box::pin(begin(accept, self.kind, peer, seat, shared));
-        tasks.spawn(async move {
+        let beginning = Box::pin(shake(accept, self.kind, peer, seat, shared));
+        async move {
             match beginning.await {
                 Ok(conversation) => conversation.await,
                 Err(end) => end,
             }
-        })
+        }
     }
 }
 
-async fn begin(
+async fn shake(
     accept: Accept<Records>,
     kind: Kind,
     peer: Peer,
