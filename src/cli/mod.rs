@@ -395,10 +395,18 @@ mod tests {
     }
 
     #[test]
-    #[cfg(not(feature = "quic"))]
+    #[cfg(not(all(feature = "tls", feature = "https", feature = "quic")))]
     fn what_this_build_has_not() {
-        let sentence = run("serve --demo --listen-quic ::1 --tls-cert c --tls-key k").unwrap_err();
-        assert_eq!(sentence, "--listen-quic: this build has none of it: build with the cargo feature quic");
+        for (feature, is_there) in
+            [("tls", cfg!(feature = "tls")), ("https", cfg!(feature = "https")), ("quic", cfg!(feature = "quic"))]
+        {
+            let said = run(&format!("serve --demo --listen-{feature} ::1 --tls-cert c --tls-key k"));
+            let what = feature.to_uppercase();
+            let expected = format!(
+                "--listen-{feature}: this build has no DNS over {what}: build with the cargo feature {feature}"
+            );
+            assert_eq!(said.err(), (!is_there).then_some(expected));
+        }
     }
 
     #[test]

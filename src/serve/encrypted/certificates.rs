@@ -6,12 +6,12 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
@@ -123,7 +123,7 @@ impl Certificates {
         }
         let early = begins.duration_since(now).ok().filter(|early| !early.is_zero())?;
         let early = roughly(early);
-        Some(format!("the certificate in {path} is good in {early} only: clients refuse it until then"))
+        Some(format!("the certificate in {path} is not good yet, and will be in {early}: clients refuse it until then"))
     }
 }
 
@@ -229,9 +229,23 @@ fn key(path: &Path) -> Result<Arc<dyn SigningKey>> {
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text));
-    read.with_context(|| format!("cannot read the {what} in {}", path.display()))?;
+    read.map_err(|error| unreadable(path, what, error))?;
     ensure!(text.len() as u64 <= LARGEST, "{} is larger than {} KiB, and so no {what}", path.display(), LARGEST >> 10);
     Ok(text)
+}
+
+/// What to do about a file that cannot be read.
+fn unreadable(path: &Path, what: &str, error: io::Error) -> anyhow::Error {
+    let kind = error.kind();
+    let what = format!("cannot read the {what} in {}", path.display());
+    match kind {
+        ErrorKind::PermissionDenied => anyhow!(
+            "{what}: the server's user may not. Give the file to a group of that user, which may read it and pass the \
+             folders above it"
+        ),
+        ErrorKind::IsADirectory => anyhow!("{what}: it is a folder. Name the file in it"),
+        _ => anyhow::Error::new(error).context(what),
+    }
 }
 
 /// What to do about a file in which nothing was found.
@@ -356,6 +370,13 @@ mod tests {
             said.starts_with("cannot read the private key in /") && said.contains("tls.key: No such file"),
             "{said}"
         );
+        fs::create_dir(folder.path().join("tls.key")).unwrap();
+        let said = load(&folder).unwrap_err().to_string();
+        assert!(said.ends_with("tls.key: it is a folder. Name the file in it"), "{said}");
+        fs::remove_dir(folder.path().join("tls.key")).unwrap();
+        // Root may read everything.
+        let said = unreadable(Path::new("tls.key"), "private key", ErrorKind::PermissionDenied.into()).to_string();
+        assert!(said.starts_with("cannot read the private key in tls.key: the server's user may not. Give"), "{said}");
         fs::write(folder.path().join("tls.key"), vec![b'\n'; LARGEST as usize + 1]).unwrap();
         let said = load(&folder).unwrap_err().to_string();
         assert!(said.ends_with("tls.key is larger than 1024 KiB, and so no private key"), "{said}");
@@ -402,6 +423,6 @@ mod tests {
         let said = short.complaint(day(2024, 3, 4)).unwrap();
         assert!(said.ends_with("tls.crt expired 3 d ago: clients refuse it"), "{said}");
         let said = short.complaint(day(2024, 2, 29) - Duration::from_secs(7200)).unwrap();
-        assert!(said.ends_with("tls.crt is good in 2 h only: clients refuse it until then"), "{said}");
+        assert!(said.ends_with("tls.crt is not good yet, and will be in 2 h: clients refuse it until then"), "{said}");
     }
 }

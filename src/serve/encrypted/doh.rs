@@ -84,13 +84,15 @@ impl Refusal {
         match self {
             Self::Path => "DNS over HTTPS is at /dns-query\n",
             Self::Method => "ask with GET and the parameter dns, or with POST (RFC 8484 section 4.1)\n",
-            Self::MediaType => "the body of a POST is application/dns-message, not encoded further\n",
+            Self::MediaType => {
+                "a POST has content-type: application/dns-message, and no content-encoding (RFC 8484 section 4.1)\n"
+            }
             Self::NoParameter => "a GET has its query in the parameter dns, once (RFC 8484 section 4.1)\n",
             Self::Encoding => "the parameter dns is base64url without padding (RFC 4648 section 5)\n",
             Self::LongParameter => "the parameter dns has at most 5462 characters: ask with POST\n",
             Self::LongBody => "a DNS message has at most 65535 octets\n",
             Self::Slow => "the body took too long\n",
-            Self::NoQuery => "that is no DNS query\n",
+            Self::NoQuery => "that is no DNS query: it is empty, shorter than the header of a message, or a response\n",
         }
     }
 }
