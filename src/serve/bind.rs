@@ -4,6 +4,7 @@
 //! it too goes on with it. DNS has UDP and TCP on one port; what is encrypted has one of them. Not here: how sockets
 //! pass from one process to another (`takeover.rs`, `fds.rs`), and who reads them (`udp.rs`, `tcp.rs`, `encrypted/`).
 
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -12,6 +13,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::encrypted::certificates::Certificates;
+use super::relay::{self, Inbox, Outlets};
 use super::{Kind, ListenAddress, fds, sys, udp};
 
 /// Sockets that are bound, and serve nobody yet: what comes is queued by the kernel.
@@ -34,6 +36,8 @@ pub(super) struct Bound {
     pub(super) tcp: Option<TcpListener>,
     /// Somebody keeps these sockets when this process ends, and what is queued in them.
     pub(super) kept: bool,
+    /// What another process reads for this one, as long as it does. For QUIC alone.
+    pub(super) inbox: Option<Inbox>,
 }
 
 /// Sockets that another process has bound.
@@ -42,6 +46,7 @@ pub struct Inherited {
     udp: Vec<(SocketAddr, UdpSocket)>,
     tcp: Vec<(SocketAddr, TcpListener)>,
     kept: bool,
+    inboxes: HashMap<SocketAddr, Inbox>,
 }
 
 impl Inherited {
@@ -72,6 +77,18 @@ impl Inherited {
             }
         }
         Ok(sorted)
+    }
+
+    /// Another process goes on reading those of UDP, and passes on what is for this one, where that makes a difference.
+    pub(super) fn await_others(&mut self) -> Outlets {
+        let (outlets, inboxes) = relay::inboxes(self.udp.iter().map(|(address, _)| *address));
+        self.inboxes = inboxes;
+        outlets
+    }
+
+    /// What the other process will have passed on for this address.
+    pub(super) fn inbox(&mut self, address: SocketAddr) -> Option<Inbox> {
+        self.inboxes.remove(&address)
     }
 
     /// Where they are bound, each address once.
@@ -137,7 +154,11 @@ impl Listeners {
         for &listen in listen {
             let one = match inherited.take(listen) {
                 (udp, None) if udp.is_empty() => bind(listen, workers)?,
-                (udp, tcp) => adopt(listen, udp, tcp, workers, inherited.kept)?,
+                (udp, tcp) => Bound {
+                    kept: inherited.kept,
+                    inbox: inherited.inbox(listen.address).filter(|_| listen.kind == Kind::Quic),
+                    ..adopt(listen, udp, tcp, workers)?
+                },
             };
             for socket in &one.udp {
                 let given = sys::ask_receive_buffer(socket, udp::RECEIVE_BUFFER);
@@ -203,13 +224,7 @@ impl Bound {
 }
 
 /// Makes inherited sockets fit, and binds what was not inherited.
-fn adopt(
-    listen: ListenAddress,
-    mut udp: Vec<UdpSocket>,
-    tcp: Option<TcpListener>,
-    workers: usize,
-    kept: bool,
-) -> Result<Bound> {
+fn adopt(listen: ListenAddress, mut udp: Vec<UdpSocket>, tcp: Option<TcpListener>, workers: usize) -> Result<Bound> {
     let ListenAddress { kind, address } = listen;
     if kind == Kind::Quic {
         // Who had it before may have had one for each thread.
@@ -231,7 +246,7 @@ fn adopt(
         tcp.set_nonblocking(true).map_err(failed("TCP"))?;
         SockRef::from(tcp).set_tcp_nodelay(true).map_err(failed("TCP"))?;
     }
-    Ok(Bound { listen, udp, tcp, kept })
+    Ok(Bound { listen, udp, tcp, kept: false, inbox: None })
 }
 
 fn bind(listen: ListenAddress, workers: usize) -> Result<Bound> {
@@ -259,7 +274,7 @@ fn bind_once(listen: ListenAddress, workers: usize) -> Result<Bound, (ErrorKind,
     if let (None, Some(udp)) = (&tcp, udp.first()) {
         address = udp.local_addr().map_err(failed("UDP"))?;
     }
-    Ok(Bound { listen: ListenAddress { kind, address }, udp, tcp, kept: false })
+    Ok(Bound { listen: ListenAddress { kind, address }, udp, tcp, kept: false, inbox: None })
 }
 
 fn bind_datagrams(listen: ListenAddress, workers: usize) -> io::Result<Vec<UdpSocket>> {

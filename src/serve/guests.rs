@@ -75,10 +75,14 @@ impl Guests {
         }
     }
 
-    /// Tells all that we stop, and returns when they have ended: by themselves, unless their client keeps them.
-    pub(super) async fn see_all_off(&mut self) {
+    /// Tells all that we stop, and returns by when they have to have ended.
+    pub(super) fn call_time(&self) -> Instant {
         self.shared.seats.wake_all();
-        let deadline = Instant::now() + self.shared.limits.drain;
+        Instant::now() + self.shared.limits.drain
+    }
+
+    /// Returns when all have ended: by themselves, unless their client keeps them. May be dropped and called again.
+    pub(super) async fn see_all_off(&mut self, deadline: Instant) {
         while let Ok(Some(ended)) = timeout_at(deadline, self.tasks.join_next()).await {
             count_end(&self.counters, &ended);
         }

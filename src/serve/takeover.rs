@@ -5,11 +5,13 @@
 //!   connects to --takeover PATH        ──▶     looks whose process that is
 //!   has all sockets, reads none yet    ◀──     sends every socket that it answers on
 //!   reads its source, then the sockets ──▶     hears so: reads no more, ends its connections, ends
+//!   reads QUIC once that is over       ◀──     as long as it has some: passes on what is not for them
 //! ```
 //!
 //! Both have the same sockets: what is queued in them is read by one or the other, and nothing is bound twice. Should
 //! the new one end before it answers, the old one has noticed nothing; should the old one end meanwhile, the new one
-//! answers at once. Not here: how a socket passes (`fds.rs`), and what is made of it (`bind.rs`).
+//! answers at once. Not here: how a socket passes (`fds.rs`), what is made of it (`bind.rs`), and what is passed on
+//! (`relay.rs`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -29,11 +31,14 @@ use tokio::time::timeout;
 
 use super::bind::Inherited;
 use super::fds;
+use super::relay::{Outlets, Relay, Successor};
 
 /// What who asks says first: what it wants, and in which form.
 const ASK: [u8; 16] = *b"headless-dns/1\r\n";
 /// What it says once it answers.
 const RELIEVED: u8 = b'r';
+/// What it says besides where it takes datagrams from then on. Who does not know of it ends the connection.
+const PASS_ON: u8 = b'q';
 /// How long the other may take for a step that takes no time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -47,6 +52,7 @@ struct Kept {
     /// Copies of the sockets of each address.
     sockets: Mutex<HashMap<u64, Vec<OwnedFd>>>,
     given: AtomicBool,
+    successor: OnceLock<Arc<Successor>>,
 }
 
 /// The sockets of one address can be handed out for as long as this lives.
@@ -81,6 +87,14 @@ impl Handout {
 
     fn copies(&self) -> io::Result<Vec<OwnedFd>> {
         self.sockets().values().flatten().map(OwnedFd::try_clone).collect()
+    }
+}
+
+impl Registered {
+    /// Who has relieved this process, where it takes what this one reads for it.
+    #[cfg(feature = "quic")]
+    pub(super) fn successor(&self) -> Option<Arc<Successor>> {
+        self.handout.0.successor.get().cloned()
     }
 }
 
@@ -148,7 +162,7 @@ impl Offer {
         }
     }
 
-    /// Whether the other process answers by the end of it.
+    /// Whether the other process answers by the end of it. Then it may take more than sockets.
     async fn give(&self, mut stream: UnixStream) -> Result<bool> {
         check_user(&stream)?;
         let mut asked = [0; ASK.len()];
@@ -171,7 +185,13 @@ impl Offer {
         drop(sockets);
         // However long its source takes.
         match stream.read_u8().await {
-            Ok(RELIEVED) => Ok(true),
+            Ok(RELIEVED) => {
+                if let Ok(Ok(PASS_ON)) = timeout(PATIENCE, stream.read_u8()).await {
+                    // Nobody relieves this process twice.
+                    let _ = self.handout.0.successor.set(Arc::new(Successor::new(stream)));
+                }
+                Ok(true)
+            }
             Ok(_) => bail!("what it said is not understood: another version of headless-dns?"),
             Err(_) => Ok(false),
         }
@@ -189,6 +209,7 @@ impl Drop for Offer {
 /// The process that answers until this one does.
 pub struct Predecessor {
     stream: UnixStream,
+    outlets: Outlets,
 }
 
 /// Asks the process at `path` for its sockets; `None` if there is none.
@@ -215,7 +236,9 @@ async fn take(mut stream: UnixStream) -> Result<(Predecessor, Inherited)> {
     while sockets.len() < count {
         sockets.extend(stream.async_io(Interest::READABLE, || fds::receive(&stream)).await?);
     }
-    Ok((Predecessor { stream }, Inherited::sort(sockets)?))
+    let mut inherited = Inherited::sort(sockets)?;
+    let outlets = inherited.await_others();
+    Ok((Predecessor { stream, outlets }, inherited))
 }
 
 impl Predecessor {
@@ -225,13 +248,15 @@ impl Predecessor {
         let _ = self.stream.read_u8().await;
     }
 
-    /// Tells it that this process answers.
+    /// Tells it that this process answers. What it passes on is to be taken from now on.
     ///
     /// # Errors
     ///
     /// It is gone.
-    pub async fn relieve(mut self) -> io::Result<()> {
-        self.stream.write_all(&[RELIEVED]).await
+    pub async fn relieve(self) -> io::Result<Relay> {
+        let Self { mut stream, outlets } = self;
+        stream.write_all(&[RELIEVED, PASS_ON]).await?;
+        Ok(Relay::new(stream, outlets))
     }
 }
 
@@ -240,4 +265,74 @@ fn check_user(stream: &UnixStream) -> Result<()> {
     let (theirs, ours) = (stream.peer_cred()?.uid(), fds::own_user());
     ensure!(theirs == ours || theirs == 0, "the process there is of user {theirs}, this one of {ours}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server's UDP socket, and where it can be asked for.
+    fn offered(folder: &Path) -> (UdpSocket, Registered, Offer) {
+        let (socket, handout) = (UdpSocket::bind("127.0.0.1:0").unwrap(), Handout::default());
+        let registered = handout.register(std::slice::from_ref(&socket), None).unwrap();
+        (socket, registered, Offer::bind(&folder.join("takeover"), handout).unwrap())
+    }
+
+    fn successor(registered: &Registered) -> Option<Arc<Successor>> {
+        registered.handout.0.successor.get().cloned()
+    }
+
+    #[tokio::test]
+    async fn who_takes_the_place_is_the_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, registered, offer) = offered(folder.path());
+        let taking = async {
+            let (predecessor, inherited) = ask(&folder.path().join("takeover")).await.unwrap().unwrap();
+            assert_eq!(inherited.addresses(), [socket.local_addr().unwrap()]);
+            assert!(successor(&registered).is_none(), "not yet");
+            predecessor.relieve().await.unwrap()
+        };
+        let ((), _relay) = tokio::join!(offer.relieved(), taking);
+        assert!(successor(&registered).is_some());
+    }
+
+    /// As before there was a relay: it says that it answers, and goes.
+    #[tokio::test]
+    async fn who_takes_sockets_and_nothing_else_relieves_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_socket, registered, offer) = offered(folder.path());
+        let taking = async {
+            let mut stream = UnixStream::connect(folder.path().join("takeover")).await.unwrap();
+            stream.write_all(&ASK).await.unwrap();
+            assert_eq!(stream.read_u32().await.unwrap(), 1);
+            stream.async_io(Interest::READABLE, || fds::receive(&stream)).await.unwrap();
+            stream.write_all(&[RELIEVED]).await.unwrap();
+        };
+        tokio::join!(offer.relieved(), taking);
+        assert!(successor(&registered).is_none());
+    }
+
+    /// As before there was a relay: it hears that the other one answers, and goes, with an octet unread.
+    #[tokio::test]
+    async fn who_passes_nothing_on_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("takeover");
+        let (listener, socket) = (UnixListener::bind(&path).unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let giving = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = ASK;
+            stream.read_exact(&mut asked).await.unwrap();
+            stream.write_u32(1).await.unwrap();
+            let socket = OwnedFd::from(socket.try_clone().unwrap());
+            stream.async_io(Interest::WRITABLE, || fds::send(&stream, std::slice::from_ref(&socket))).await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), RELIEVED);
+        };
+        let taking = async {
+            let (predecessor, mut inherited) = ask(&path).await.unwrap().unwrap();
+            let mut inbox = inherited.inbox(socket.local_addr().unwrap()).unwrap();
+            timeout(Duration::from_secs(2), predecessor.relieve().await.unwrap().run()).await.expect("at once");
+            assert_eq!(inbox.recv().await, None, "the socket is for one alone");
+        };
+        tokio::join!(giving, taking);
+    }
 }

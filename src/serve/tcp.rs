@@ -53,7 +53,8 @@ pub(super) async fn listen(listener: TcpListener, place: Place, handshakes: Opti
         // Who waits in it is for the others who have it.
         drop(listener);
     }
-    host.guests.see_all_off().await;
+    let deadline = host.guests.call_time();
+    host.guests.see_all_off(deadline).await;
 }
 
 /// Who takes them.

@@ -13,7 +13,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod load;
+#[cfg(feature = "quic")]
+mod quic;
 mod server;
+#[cfg(feature = "quic")]
+#[path = "../common/tls.rs"]
+mod tls;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};

@@ -329,13 +329,21 @@ impl Place {
         let Ok(()) = answering.await else { return pending().await };
         let Some(path) = path else { return pending().await };
         let offer = Offer::bind(&path, handout);
-        if let Some(predecessor) = predecessor {
+        let relaying = async {
+            let Some(predecessor) = predecessor else { return };
             match predecessor.relieve().await {
-                Ok(()) => tracing::info!("took the place of another process"),
+                Ok(relay) => {
+                    tracing::info!("took the place of another process");
+                    relay.run().await;
+                }
                 Err(_) => tracing::warn!("the process that answered before is gone"),
             }
-        }
-        offer?.relieved().await;
+        };
+        let ((), offered) = tokio::join!(relaying, async {
+            offer?.relieved().await;
+            anyhow::Ok(())
+        });
+        offered?;
         tracing::info!("another process has taken this one's place");
         Ok(())
     }

@@ -21,6 +21,8 @@ mod https;
 #[cfg(feature = "https")]
 mod link;
 #[cfg(feature = "quic")]
+mod packets;
+#[cfg(feature = "quic")]
 mod quic;
 #[cfg(feature = "tls")]
 mod records;
@@ -37,23 +39,25 @@ use anyhow::bail;
 
 use super::Parts;
 use super::place::Place;
+use super::relay::Inbox;
 use certificates::Certificates;
 
 #[cfg(feature = "tls")]
 pub(super) use tls::Handshakes;
 
-/// Starts what answers over QUIC on the one socket, as a part of its address.
+/// Starts what answers over QUIC on the one socket, as a part of its address. Another process may read it first, and
+/// leave what is for us in an inbox.
 #[cfg(feature = "quic")]
 pub(super) fn start_quic(
     parts: &mut Parts,
-    sockets: Vec<UdpSocket>,
+    (sockets, inbox): (Vec<UdpSocket>, Option<Inbox>),
     certificates: Option<&Certificates>,
     place: Place,
 ) -> Result<()> {
     let listen = place.shared.listen;
     let socket = sockets.into_iter().next().with_context(|| format!("there is no socket for {listen}"))?;
     let certificates = certificates.with_context(|| format!("there is no certificate for {listen}"))?;
-    parts.spawn(quic::listen(socket, certificates.server_config(&[b"doq"]), place));
+    parts.spawn(quic::listen((socket, inbox), certificates.server_config(&[b"doq"]), place));
     Ok(())
 }
 
@@ -61,7 +65,7 @@ pub(super) fn start_quic(
 #[cfg(not(feature = "quic"))]
 pub(super) fn start_quic(
     _parts: &mut Parts,
-    _sockets: Vec<UdpSocket>,
+    _sockets: (Vec<UdpSocket>, Option<Inbox>),
     _certificates: Option<&Certificates>,
     place: Place,
 ) -> Result<()> {

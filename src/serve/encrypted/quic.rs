@@ -4,15 +4,14 @@
 //!   listen ──▶ Host ──▶ a task for each: handshake ──▶ Session ──▶ Exchange, where the whole query is here already
 //!     │         │ Retry, refusal                          └──────▶ a task for each Exchange that has to wait
 //!     ▼         ▼
-//!   quinn: packets, encryption, loss, flow control. Its tasks are ours too (Children).
+//!   quinn: packets, encryption, loss, flow control. Its tasks are ours too (Children), its socket is in packets.rs.
 //! ```
 //!
 //! Nobody waits for another's handshake, and no stream for another. Connections share their seats, and what they may hold,
 //! with those over TCP, and messages are answered at the same desks. Not here: how a message is answered (`../desk.rs`,
 //! `answer.rs`), the certificate (`certificates.rs`), which addresses are listened on. Read next: `seats.rs`.
 
-use std::convert::Infallible;
-use std::future::{Future, IntoFuture as _, pending, poll_fn};
+use std::future::{Future, IntoFuture as _, poll_fn};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::{Pin, pin};
@@ -31,12 +30,15 @@ use tokio::task::{JoinError, JoinSet, coop};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::handshake;
+use super::packets::{Ids, Packets};
 use crate::answer::Peer;
 use crate::metrics::{Counters, Event};
 use crate::serve::desk::MESSAGE;
 use crate::serve::guests::{End, Guests, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
 use crate::serve::place::{Answer, Place, Shared};
+use crate::serve::relay::Inbox;
 use crate::serve::seats::Seat;
+use crate::serve::takeover::Registered;
 use crate::serve::{Limits, Phase, Stop};
 use crate::wire;
 
@@ -60,7 +62,7 @@ const WAITING_STREAM: usize = 2 << 10;
 const WAITING: usize = 4096;
 /// What a new connection may send before that, in octets, and all of them together.
 const EARLY: (u64, u64) = (16 << 10, 1 << 20);
-/// When another process has the socket, how long the last packets may take that say so.
+/// When another process reads the socket too, how long the last packets may take that say so.
 const LAST_PACKETS: Duration = Duration::from_millis(20);
 /// How many responses may be unconfirmed before it is looked which of them are.
 const UNCONFIRMED: usize = 32;
@@ -79,16 +81,17 @@ const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
 /// # Errors
 ///
 /// One sentence: QUIC cannot be spoken with these settings of TLS, or there, or the socket failed.
-pub(super) async fn listen(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, place: Place) -> Result<()> {
+pub(super) async fn listen(
+    (socket, inbox): (UdpSocket, Option<Inbox>),
+    tls: Arc<rustls::ServerConfig>,
+    place: Place,
+) -> Result<()> {
     let Place { kept, shared, registered } = place;
     let address = shared.listen.address;
     let children = Arc::new(Children::default());
     let config = config(&tls, &shared.limits)?;
-    let runtime = Arc::clone(&children) as Arc<dyn Runtime>;
-    let mut versions = EndpointConfig::default();
-    versions.supported_versions(vec![VERSION]);
-    let endpoint = Endpoint::new(versions, Some(config), socket, runtime)
-        .with_context(|| format!("cannot speak QUIC on {address}"))?;
+    let opened = open(socket, inbox, config, Arc::clone(&children) as Arc<dyn Runtime>);
+    let (endpoint, packets) = opened.with_context(|| format!("cannot speak QUIC on {address}"))?;
     let mut host = Host { guests: Guests::new(shared), unproven: Arc::default() };
     loop {
         tokio::select! {
@@ -101,20 +104,39 @@ pub(super) async fn listen(socket: UdpSocket, tls: Arc<rustls::ServerConfig>, pl
             },
         }
     }
+    let is_handed_over = host.guests.shared.stop.is_handed_over();
+    let successor = registered.as_ref().filter(|_| is_handed_over).and_then(Registered::successor);
     // Its copies of the socket are closed with ours.
     drop(registered);
-    let is_handed_over = host.guests.shared.stop.is_handed_over();
-    tokio::select! {
-        () = host.guests.see_all_off() => {}
-        never = turn_away(&endpoint, kept || is_handed_over) => match never {},
-    }
-    endpoint.close(NO_ERROR, b"");
-    // Until the clients have heard of it. As long as two read one socket, each loses what is for the other.
-    let linger = if is_handed_over { LAST_PACKETS } else { LINGER };
-    let _ = timeout(linger, endpoint.wait_idle()).await;
-    drop(endpoint);
-    children.ended().await;
+    let Some(successor) = successor else {
+        let late = if kept || is_handed_over { Late::Ignored } else { Late::Refused };
+        // As long as two read one socket, each loses what is for the other.
+        host.end(endpoint, late, if is_handed_over { LAST_PACKETS } else { LINGER }).await;
+        children.ended().await;
+        return Ok(());
+    };
+    let (outlet, passing) = successor.pass_on(address);
+    packets.pass_on(outlet);
+    let ending = async {
+        host.end(endpoint, Late::Welcome, LINGER).await;
+        children.ended().await;
+        packets.pass_nothing_on();
+    };
+    tokio::join!(ending, passing);
     Ok(())
+}
+
+fn open(
+    socket: UdpSocket,
+    inbox: Option<Inbox>,
+    config: ServerConfig,
+    runtime: Arc<dyn Runtime>,
+) -> io::Result<(Endpoint, Arc<Packets>)> {
+    let (ids, mut settings) = (Ids::default(), EndpointConfig::default());
+    let packets = Arc::new(Packets::new(runtime.wrap_udp_socket(socket)?, ids.clone(), inbox));
+    settings.supported_versions(vec![VERSION]).cid_generator(move || Box::new(ids.clone()));
+    let socket = Arc::clone(&packets) as Arc<dyn AsyncUdpSocket>;
+    Ok((Endpoint::new_with_abstract_socket(settings, Some(config), socket, runtime)?, packets))
 }
 
 fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<ServerConfig> {
@@ -142,6 +164,17 @@ fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<ServerConfig> {
         .incoming_buffer_size(EARLY.0)
         .incoming_buffer_size_total(EARLY.1);
     Ok(config)
+}
+
+/// What becomes of who comes while we end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Late {
+    /// It was read before others read the socket: nobody else knows of it.
+    Welcome,
+    /// Others have the socket, and it asks them in a moment.
+    Ignored,
+    /// It had better turn to another server.
+    Refused,
 }
 
 /// Who takes connections.
@@ -172,19 +205,27 @@ impl Host {
         closer.set(self.guests.spawn(connection));
     }
 
+    /// Sees all off. Then clients may still have to hear of it, for as long as `linger`.
+    async fn end(&mut self, endpoint: Endpoint, late: Late, linger: Duration) {
+        let deadline = self.guests.call_time();
+        loop {
+            tokio::select! {
+                biased;
+                Some(incoming) = endpoint.accept(), if late == Late::Welcome => self.welcome(incoming),
+                () = self.guests.see_all_off(deadline) => break,
+                Some(incoming) = endpoint.accept(), if late == Late::Ignored => incoming.ignore(),
+                Some(incoming) = endpoint.accept(), if late == Late::Refused => incoming.refuse(),
+            }
+        }
+        endpoint.close(NO_ERROR, b"");
+        let _ = timeout(linger, endpoint.wait_idle()).await;
+    }
+
     fn count_child(&self, ended: &Result<(), JoinError>) {
         if ended.as_ref().is_err_and(JoinError::is_panic) {
             self.guests.counters.count(Event::Panics);
         }
     }
-}
-
-/// Who comes while we end is for the others who have the socket, if there are any, and asks them in a moment.
-async fn turn_away(endpoint: &Endpoint, others: bool) -> Infallible {
-    while let Some(incoming) = endpoint.accept().await {
-        if others { incoming.ignore() } else { incoming.refuse() }
-    }
-    pending().await
 }
 
 /// One of those that have not shown where they are, as long as this lives.
@@ -452,7 +493,7 @@ impl Session {
         let quiet = match self.stopping {
             // Each of these has its own, and none is later than this.
             _ if !self.late.is_empty() => self.since + limits.unfinished + LATE + limits.idle.max(limits.unread),
-            // What comes from now on is read by others too.
+            // What is on its way is asked again, of others who wait for the socket.
             Some(stopping) if self.shared.stop.is_handed_over() => stopping,
             Some(stopping) => stopping + LAST_WORD,
             None if leaving => self.since + limits.idle.min(LEAVING_IDLE),

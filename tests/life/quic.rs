@@ -1,0 +1,281 @@
+//! One UDP port of QUIC that goes from process to process, while clients ask all the time.
+//!
+//! Connections cannot be handed over: a client is told that its own ends (RFC 9250 section 4.3, DOQ_NO_ERROR), connects
+//! again, and asks again what was not answered. That is what these clients do. A question is lost if it is not answered
+//! within [`PATIENCE`], whatever became of its connection, and late if that took longer than a client's first
+//! retransmission (RFC 9002 section 6.2.2: a second), which is how a lost packet shows.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use headless_dns::serve::Kind;
+use hickory_proto::op::Message;
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{RData, Record};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, VarInt, WriteError};
+use tokio::net::UdpSocket;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::server::Server;
+use super::tls::{self, Authority};
+use super::{alone, common, scaled, takes_over, until};
+
+/// How long a question may take, with all that it takes to connect again.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_millis(900);
+/// How many ports the clients have, and how many connections each.
+const CLIENTS: (usize, usize) = (4, 2);
+
+/// What became of the questions.
+#[derive(Debug, Default)]
+struct Report {
+    asked: u64,
+    answered: u64,
+    lost: u64,
+    late: u64,
+    /// Closed in good order with the question on its way, which was asked again.
+    cut: u64,
+    /// Closed in another way; the same.
+    broken: Vec<String>,
+    longest: Duration,
+}
+
+/// Why a question has to be asked again.
+#[derive(Debug)]
+struct Unanswered(ConnectionError);
+
+impl From<ConnectionError> for Unanswered {
+    fn from(error: ConnectionError) -> Self {
+        Self(error)
+    }
+}
+
+struct Client {
+    endpoint: Endpoint,
+    config: ClientConfig,
+    to: SocketAddr,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    async fn run(mut self, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) -> Report {
+        let mut report = Report::default();
+        while !stop.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            report.asked += 1;
+            if timeout(PATIENCE, self.ask_until_answered(&mut report)).await.is_err() {
+                report.lost += 1;
+                self.connection = None;
+                continue;
+            }
+            report.answered += 1;
+            answered.fetch_add(1, Ordering::Relaxed);
+            report.longest = report.longest.max(begun.elapsed());
+            report.late += u64::from(begun.elapsed() > LATE);
+        }
+        if let Some(connection) = &self.connection {
+            connection.close(VarInt::from_u32(0), b"");
+        }
+        report
+    }
+
+    async fn ask_until_answered(&mut self, report: &mut Report) {
+        while let Err(Unanswered(error)) = self.ask().await {
+            self.connection = None;
+            match error {
+                ConnectionError::ApplicationClosed(close) if close.error_code == VarInt::from_u32(0) => report.cut += 1,
+                error => report.broken.push(error.to_string()),
+            }
+        }
+    }
+
+    async fn ask(&mut self) -> Result<(), Unanswered> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.endpoint, &self.config, self.to).await?,
+        };
+        ask(&connection, super::NAME).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+async fn connect(endpoint: &Endpoint, config: &ClientConfig, to: SocketAddr) -> Result<Connection, ConnectionError> {
+    endpoint.connect_with(config.clone(), to, tls::NAME).unwrap().await
+}
+
+/// Asks for addresses, and looks whether there are some.
+async fn ask(connection: &Connection, name: &str) -> Result<(), Unanswered> {
+    let query = common::query(0, &common::wire(name), 1, Some(1232));
+    let (mut send, mut receive) = connection.open_bi().await?;
+    let framed = [&(query.len() as u16).to_be_bytes(), &query[..]].concat();
+    match send.write_all(&framed).await {
+        Ok(()) => {}
+        Err(WriteError::ConnectionLost(error)) => return Err(error.into()),
+        Err(error) => panic!("{error}"),
+    }
+    send.finish().unwrap();
+    let response = match receive.read_to_end(usize::MAX).await {
+        Ok(response) => response,
+        Err(ReadToEndError::Read(ReadError::ConnectionLost(error))) => return Err(error.into()),
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!((&response[2..4], response[5] & 0x0f), (&[0, 0][..], 0), "ID and code, behind the length");
+    assert_ne!(response[9], 0, "addresses");
+    Ok(())
+}
+
+fn config(authority: &Authority) -> ClientConfig {
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(authority.client(&[b"doq"])).unwrap()))
+}
+
+/// Clients that ask until they are told to stop.
+struct Load {
+    runtime: Runtime,
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    clients: JoinSet<Report>,
+}
+
+impl Load {
+    fn start(to: SocketAddr, authority: &Authority) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let mut clients = JoinSet::new();
+        {
+            let _inside = runtime.enter();
+            let config = config(authority);
+            for _ in 0..CLIENTS.0 {
+                let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+                for _ in 0..CLIENTS.1 {
+                    let (endpoint, config) = (endpoint.clone(), config.clone());
+                    let client = Client { endpoint, config, to, connection: None };
+                    clients.spawn(client.run(Arc::clone(&stop), Arc::clone(&answered)));
+                }
+            }
+        }
+        Self { runtime, stop, answered, clients }
+    }
+
+    /// Waits for so many more answers.
+    fn wait_for(&self, answers: u64) {
+        let wanted = self.answered.load(Ordering::Relaxed) + answers;
+        until("answers come", || self.answered.load(Ordering::Relaxed) >= wanted);
+    }
+
+    fn stop(self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sum = Report::default();
+        for one in self.runtime.block_on(self.clients.join_all()) {
+            sum.asked += one.asked;
+            sum.answered += one.answered;
+            sum.lost += one.lost;
+            sum.late += one.late;
+            sum.cut += one.cut;
+            sum.broken.extend(one.broken);
+            sum.longest = sum.longest.max(one.longest);
+        }
+        sum
+    }
+}
+
+/// The address of QUIC in what it says of itself.
+fn quic_address(server: &Server) -> SocketAddr {
+    let (line, out) = (format!(" over {}", Kind::Quic), server.out());
+    let address = out.lines().find_map(|text| text.strip_prefix("listen  ")?.strip_suffix(&line));
+    address.unwrap().parse().unwrap()
+}
+
+/// Starts a server that takes over at `path`; with port 0 the kernel chooses.
+fn start(path: &Path, authority: &Authority, plain: SocketAddr, quic: SocketAddr, more: &str) -> Server {
+    let options = format!("--demo --workers 2 --listen-quic {quic} {}{more}", authority.options());
+    Server::start(takes_over(path, plain, &options.split(' ').collect::<Vec<_>>()))
+}
+
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+#[test]
+fn quic_goes_from_process_to_process() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, authority) = (folder.path().join("takeover"), Authority::new());
+    let mut server = start(&path, &authority, ANY, ANY, "");
+    let (plain, quic) = (server.address, quic_address(&server));
+    let load = Load::start(quic, &authority);
+    let times = scaled(50).max(4);
+    for _ in 0..times {
+        load.wait_for(200);
+        let next = start(&path, &authority, plain, quic, "");
+        server.ended_well();
+        assert!(server.log().contains("another process has taken this one's place"), "{}", server.log());
+        server = next;
+    }
+    load.wait_for(200);
+    let report = load.stop();
+    let Report { asked, answered, lost, late, cut, broken, longest } = &report;
+    println!(
+        "QUIC handed over {times} times: {asked} asked, {answered} answered, {lost} lost, {cut} asked again after an \
+         orderly close, {} after another, {late} late, longest {longest:?}",
+        broken.len()
+    );
+    assert_eq!((asked - answered, *lost, &broken[..]), (0, 0, &[][..]), "{report:?}");
+    // A machine that has much else to do may keep a client waiting too, but not many.
+    assert!(*late <= cut / 10, "{report:?}");
+    server.signal("TERM");
+    server.ended_well();
+    assert!(!server.log().contains("WARN"), "{}", server.log());
+}
+
+/// A question waits for what others say, longer than it takes to take over: the old process goes on until it has answered
+/// it, and reads the socket meanwhile, for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_answered_by_the_old_one_and_others_by_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, authority) = (folder.path().join("takeover"), Authority::new());
+    let upstream = UdpSocket::bind(ANY).await.unwrap();
+    let forward = format!(" --forward {} --forward-for 127.0.0.0/8", upstream.local_addr().unwrap());
+    let mut old = start(&path, &authority, ANY, ANY, &forward);
+    let (plain, quic) = (old.address, quic_address(&old));
+    let (endpoint, config) = (Endpoint::client(ANY).unwrap(), config(&authority));
+    let waiting = connect(&endpoint, &config, quic).await.unwrap();
+    let mut asked = [0; 2048];
+    let asking = ask(&waiting, "www.example.test");
+    let answering = async {
+        let (length, from) = upstream.recv_from(&mut asked).await.unwrap();
+        // Does not come back before it has taken over.
+        let mut new = start(&path, &authority, plain, quic, &forward);
+        old.wait_for_log(0, "another process has taken this one's place");
+        // From the same port too: it is the connection that counts. More than luck could do where both read.
+        let mut others = Vec::new();
+        for _ in 0..20 {
+            let other = connect(&endpoint, &config, quic).await.unwrap();
+            ask(&other, super::NAME).await.unwrap();
+            others.push(other);
+        }
+        old.still_runs();
+        let query = Message::from_vec(&asked[..length]).unwrap();
+        let owner = query.queries[0].name().clone();
+        let mut response = query.into_response();
+        response.add_answers([Record::from_rdata(owner, 60, RData::A(A::new(192, 0, 2, 1)))]);
+        upstream.send_to(&response.to_vec().unwrap(), from).await.unwrap();
+        new.still_runs();
+        (new, others)
+    };
+    let (answered, (new, others)) = timeout(PATIENCE, async { tokio::join!(asking, answering) }).await.unwrap();
+    answered.unwrap();
+    let ConnectionError::ApplicationClosed(close) = waiting.closed().await else { panic!("closed in good order") };
+    assert_eq!(close.error_code, VarInt::from_u32(0));
+    old.ended_well();
+    // They stay where they are, also when the new one has the socket alone.
+    for other in &others {
+        ask(other, super::NAME).await.unwrap();
+    }
+    ask(&connect(&endpoint, &config, quic).await.unwrap(), super::NAME).await.unwrap();
+    assert!(!new.log().contains("WARN"), "{}", new.log());
+}
