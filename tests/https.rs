@@ -737,6 +737,22 @@ async fn who_never_reads_is_cut_and_costs_nobody_else() {
 }
 
 #[tokio::test]
+async fn above_their_part_of_the_connections_the_longest_idle_goes() {
+    let server = Server::start(Limits { large: 1, ..limits() });
+    let mut plain = TcpStream::connect(server.plain).await.unwrap();
+    server.counted(Event::TcpAccepted, 1).await;
+    let mut one = Client::connect(&server).await;
+    one.post(&ask_for(1, "web")).await.message();
+    let two = Client::connect(&server).await;
+    // It is cut: its client notices an error, or just the end.
+    let _ = one.ended().await;
+    two.post(&ask_for(2, "web")).await.message();
+    // It has been idle for longer, and is none of them.
+    ask_tcp(&mut plain, &ask_for(3, "web")).await;
+    assert_eq!(server.stopped().await.total(Event::TcpOverLimit), 1);
+}
+
+#[tokio::test]
 async fn what_slow_clients_hold_has_a_limit() {
     let server = Server::start(Limits { held: 200_000, ..limits() });
     let mut builder = Builder::new();

@@ -819,6 +819,26 @@ async fn above_the_limit_the_longest_idle_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn above_their_part_of_the_limit_the_longest_idle_of_them_goes() {
+    let server = Server::start(Limits { large: 2, ..limits() });
+    let mut tcp = TcpStream::connect(server.plain).await.unwrap();
+    until(|| server.total(Event::TcpAccepted) == 1).await;
+    let (one, two) = (server.connect().await, server.connect().await);
+    ask_web(&one).await;
+    ask_web(&two).await;
+    // Who may not be there has to show it, and nobody goes for its sake.
+    assert_eq!(half_open(server.quic, &initials(&server, 1)), 1);
+    ask_web(&one).await;
+    ask_web(&server.connect().await).await;
+    check_closed(&two, EXCESSIVE_LOAD, "").await;
+    ask_web(&one).await;
+    // It has been idle for longer, and is none of them.
+    tcp.write_all(&framed(&query(7, &wire(WEB), A_TYPE, None))).await.unwrap();
+    timeout(PATIENCE, tcp.read_exact(&mut [0; 2])).await.expect("answered in time").unwrap();
+    assert_eq!(server.stopped().await.total(Event::TcpOverLimit), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn above_the_limit_of_one_client_its_new_connection_goes() {
     let server = Server::start(Limits { per_client: 1, ..limits() });
     let connection = server.connect().await;

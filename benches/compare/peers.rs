@@ -493,7 +493,8 @@ fn arguments(
             ]);
             if let Some((Certificate { chain, key }, Encrypted { tls, https, quic })) = encrypted {
                 // The client is one address, and is to keep what it does not use.
-                all.extend(strings(&["--tcp-connections-per-client", "16384", "--tcp-idle", "600"]));
+                let (all_clients, one) = (["--tcp-connections", "32768"], ["--tcp-connections-per-client", "16384"]);
+                all.extend(strings(&[all_clients, one, ["--tcp-idle", "600"]].concat()));
                 for (flag, value) in [("listen-tls", tls), ("listen-https", https), ("listen-quic", quic)] {
                     all.extend([format!("--{flag}"), value.to_string()]);
                 }

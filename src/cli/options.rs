@@ -249,7 +249,7 @@ struct ListeningOptions {
         default_values = NEAR
     )]
     explain_to: Vec<ExplainTo>,
-    /// TCP connections at the same time, encrypted ones and those over QUIC too.
+    /// TCP connections at the same time, encrypted ones and those over QUIC too; over HTTPS and QUIC, a quarter of them.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_CONNECTIONS", value_name = "N", default_value = "16384",
         value_parser = whole("connections", 1, 1_000_000)

@@ -326,7 +326,7 @@ mod tests {
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
         let shared = Shared::new(responder, Arc::default(), Limits::default(), Stop::default());
-        let Admission::Seated(seat) = shared.seats.admit(client.ip()) else { panic!("there is room") };
+        let Admission::Seated(seat) = shared.seats.admit(client.ip(), false) else { panic!("there is room") };
         let connection = Connection::new(accepted, Peer { from: client, to: address }, seat, Arc::new(shared));
         let size = size_of_val(&connection.run());
         assert!(size <= 384, "{size} octets");

@@ -79,6 +79,11 @@ impl Kind {
         matches!(self, Self::Plain | Self::Quic)
     }
 
+    /// Whether a connection holds much, idle or not: the buffers of HTTP/2 or of QUIC.
+    fn is_large(self) -> bool {
+        matches!(self, Self::Https | Self::Quic)
+    }
+
     /// How messages come over its streams.
     fn transport(self) -> Transport {
         match self {
@@ -130,6 +135,9 @@ pub struct Limits {
     /// Connections at a time, over all addresses. Above it, the one that has not asked for longest is closed in favour
     /// of the new one. Default: 16,384.
     pub connections: usize,
+    /// Of these, those over HTTPS and QUIC, which hold many times as much as others. Above it, the one of them that has
+    /// not asked for longest is closed in favour of a new one of them. Default: 4,096, a quarter.
+    pub large: usize,
     /// Connections at a time from one client address; above it, the new one is closed. An IPv6 client too counts by
     /// its whole address: by default a Kubernetes Node has one /64 for all of its Pods. Default: 1,024.
     pub per_client: usize,
@@ -152,6 +160,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            large: 4_096,
             per_client: 1_024,
             handshake: Duration::from_secs(3),
             idle: Duration::from_secs(30),

@@ -71,7 +71,7 @@ impl Shared {
     /// A seat for a connection that was accepted; none where its client has too many. Both are counted.
     pub(super) fn admit(&self, counters: &Counters, client: IpAddr) -> Option<Seat> {
         counters.count(Event::TcpAccepted);
-        match self.seats.admit(client) {
+        match self.seats.admit(client, self.listen.kind.is_large()) {
             Admission::Seated(seat) => Some(seat),
             Admission::SeatedForAnother(seat) => {
                 counters.count(Event::TcpOverLimit);

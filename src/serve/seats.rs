@@ -1,6 +1,9 @@
-//! Who may be connected: the limits on TCP connections, and who goes when there are too many.
+//! Who may be connected: the limits on connections, and who goes when there are too many.
 //!
-//! A connection has a [`Seat`] for as long as it lives. Not here: what is said over it (`tcp.rs`).
+//! A connection has a [`Seat`] for as long as it lives. Those over HTTPS and QUIC are large: idle ones hold some 30 and
+//! 37 kB, over TLS it is 9 and over TCP 1. So they may have a part of the seats, and compete for it among themselves: whoever
+//! opens many costs others who do, and no client over TCP. Not here: what is said over them (`connection.rs`,
+//! `encrypted/`).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -31,13 +34,20 @@ struct Table {
     next: u64,
     taken: HashMap<u64, Arc<Taken>>,
     clients: HashMap<IpAddr, usize>,
-    /// The longest idle of some time ago, longest first: their number, and when they had last asked.
-    picked: VecDeque<(u64, u64)>,
+    /// How many of them are large.
+    large: usize,
+    picked: Picked,
+    /// The same among those that are large.
+    picked_large: Picked,
 }
+
+/// The longest idle of some time ago, longest first: their number, and when they had last asked.
+type Picked = VecDeque<(u64, u64)>;
 
 /// What is known of a seated connection.
 struct Taken {
     client: IpAddr,
+    is_large: bool,
     /// When it last asked something, or was accepted: nanoseconds since the start.
     asked: AtomicU64,
     abort: OnceLock<AbortHandle>,
@@ -58,31 +68,37 @@ impl Seats {
         Self { limits, start: Instant::now(), table: Mutex::default(), held: AtomicUsize::new(0) }
     }
 
-    pub(super) fn admit(self: &Arc<Self>, client: IpAddr) -> Admission {
+    pub(super) fn admit(self: &Arc<Self>, client: IpAddr, is_large: bool) -> Admission {
         let client = client.to_canonical();
         let mut table = self.table();
         if table.clients.get(&client).is_some_and(|&count| count >= self.limits.per_client) {
             return Admission::Refused;
         }
-        let evicted = table.taken.len() >= self.limits.connections && table.evict();
-        let seat = self.seat(&mut table, client);
+        let evicted = if is_large && table.large >= self.limits.large {
+            table.evict_large()
+        } else {
+            table.taken.len() >= self.limits.connections && table.evict()
+        };
+        let seat = self.seat(&mut table, client, is_large);
         if evicted { Admission::SeatedForAnother(seat) } else { Admission::Seated(seat) }
     }
 
-    fn seat(self: &Arc<Self>, table: &mut Table, client: IpAddr) -> Seat {
+    fn seat(self: &Arc<Self>, table: &mut Table, client: IpAddr, is_large: bool) -> Seat {
         let number = table.next;
         table.next += 1;
         let asked = AtomicU64::new(self.nanoseconds(Instant::now()));
-        let taken = Arc::new(Taken { client, asked, abort: OnceLock::new(), waker: OnceLock::new() });
+        let taken = Arc::new(Taken { client, is_large, asked, abort: OnceLock::new(), waker: OnceLock::new() });
         table.taken.insert(number, Arc::clone(&taken));
+        table.large += usize::from(is_large);
         *table.clients.entry(client).or_default() += 1;
         Seat { seats: Arc::clone(self), number, taken, held: 0 }
     }
 
-    /// Whether one more is seated only in place of another.
+    /// Whether one more that is large is seated only in place of another.
     #[cfg(feature = "quic")]
-    pub(super) fn are_full(&self) -> bool {
-        self.table().taken.len() >= self.limits.connections
+    pub(super) fn are_full_for_large(&self) -> bool {
+        let table = self.table();
+        table.large >= self.limits.large || table.taken.len() >= self.limits.connections
     }
 
     /// Closes the longest idle connection; false if there is none.
@@ -109,14 +125,24 @@ impl Seats {
 }
 
 impl Table {
+    /// Closes the longest idle of all.
     fn evict(&mut self) -> bool {
+        self.evict_among(|_| true, |table| &mut table.picked)
+    }
+
+    /// Closes the longest idle of those that are large.
+    fn evict_large(&mut self) -> bool {
+        self.evict_among(|taken| taken.is_large, |table| &mut table.picked_large)
+    }
+
+    fn evict_among(&mut self, is_among: fn(&Taken) -> bool, picked: fn(&mut Self) -> &mut Picked) -> bool {
         // Those picked may have gone or asked since. Who was not picked had asked later than all who were: the first
         // that is unchanged is still the longest idle.
         for search in [false, true] {
             if search {
-                self.pick();
+                *picked(self) = self.longest_idle(is_among);
             }
-            while let Some((number, asked)) = self.picked.pop_front() {
+            while let Some((number, asked)) = picked(self).pop_front() {
                 let Some(taken) = self.taken.get(&number) else { continue };
                 // A connection that is just being set up cannot be closed yet.
                 let Some(abort) = taken.abort.get() else { continue };
@@ -130,19 +156,20 @@ impl Table {
         false
     }
 
-    fn pick(&mut self) {
-        let mut all: Vec<_> =
-            self.taken.iter().map(|(&number, taken)| (taken.asked.load(Ordering::Relaxed), number)).collect();
+    fn longest_idle(&self, is_among: fn(&Taken) -> bool) -> Picked {
+        let among = self.taken.iter().filter(|(_, taken)| is_among(taken));
+        let mut all: Vec<_> = among.map(|(&number, taken)| (taken.asked.load(Ordering::Relaxed), number)).collect();
         if all.len() > PICKED {
             all.select_nth_unstable(PICKED);
             all.truncate(PICKED);
         }
         all.sort_unstable();
-        self.picked = all.into_iter().map(|(asked, number)| (number, asked)).collect();
+        all.into_iter().map(|(asked, number)| (number, asked)).collect()
     }
 
     fn leave(&mut self, number: u64) {
         let Some(taken) = self.taken.remove(&number) else { return };
+        self.large -= usize::from(taken.is_large);
         if let Some(count) = self.clients.get_mut(&taken.client) {
             *count -= 1;
             if *count == 0 {
@@ -239,7 +266,11 @@ mod tests {
         }
 
         fn admit(&mut self, client: [u8; 4]) -> Option<Seat> {
-            let seat = match self.seats.admit(client.into()) {
+            self.admit_as(client, false)
+        }
+
+        fn admit_as(&mut self, client: [u8; 4], is_large: bool) -> Option<Seat> {
+            let seat = match self.seats.admit(client.into(), is_large) {
                 Admission::Seated(seat) | Admission::SeatedForAnother(seat) => seat,
                 Admission::Refused => return None,
             };
@@ -272,6 +303,38 @@ mod tests {
         assert_eq!(room.taken(), [2, 3, 4, 5]);
         drop(seats);
         assert_eq!(room.taken(), [4, 5]);
+    }
+
+    #[tokio::test]
+    async fn those_that_are_large_have_a_part_of_the_seats() {
+        let mut room = Room::new(Limits { connections: 6, large: 2, ..Limits::default() });
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let mut seats = Vec::new();
+        for (is_large, seconds) in [(false, 1), (true, 3), (false, 2), (true, 2)] {
+            let seat = room.admit_as(HERE, is_large).unwrap();
+            seat.asked(later(seconds));
+            seats.push(seat);
+        }
+        // Although others have been idle for longer, and there is room.
+        for (seat, seconds) in [(room.admit_as(HERE, true).unwrap(), 4), (room.admit_as(HERE, true).unwrap(), 5)] {
+            seat.asked(later(seconds));
+            seats.push(seat);
+        }
+        assert_eq!(room.taken(), [0, 2, 4, 5]);
+        // Of all, the longest idle goes, whatever it is.
+        seats.extend([room.admit(HERE).unwrap(), room.admit(HERE).unwrap()]);
+        seats.iter().skip(6).for_each(|seat| seat.asked(later(9)));
+        seats[0].asked(later(7));
+        seats[2].asked(later(6));
+        seats.push(room.admit(HERE).unwrap());
+        assert_eq!(room.taken(), [0, 2, 5, 6, 7, 8]);
+        // One of those that are large has gone, so one more may come, in place of any.
+        seats[8].asked(later(9));
+        seats[5].asked(later(8));
+        seats.push(room.admit_as(HERE, true).unwrap());
+        assert_eq!(room.taken(), [0, 5, 6, 7, 8, 9]);
+        drop(seats);
+        assert_eq!(room.seats.table().large, 0);
     }
 
     #[tokio::test]

@@ -499,8 +499,29 @@ fn query_log(config: &Config) -> anyhow::Result<Option<(Arc<QueryLog>, LogWriter
 fn limits(config: &Config) -> Limits {
     Limits {
         connections: config.tcp.connections,
+        // `docs/install.md` counts on it.
+        large: (config.tcp.connections / 4).max(1),
         per_client: config.tcp.connections_per_client,
         idle: config.tcp.idle,
         ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{self, Invocation};
+
+    #[test]
+    fn a_quarter_of_the_connections_may_be_large() {
+        for (options, all, large) in
+            [("", 16_384, 4_096), (" --tcp-connections 9", 9, 2), (" --tcp-connections 1", 1, 1)]
+        {
+            let line = format!("headless-dns serve --demo{options}");
+            let Ok(Invocation::Serve(config)) = cli::read(line.split(' ').map(Into::into)) else { panic!("{line}") };
+            let limits = limits(&config);
+            assert_eq!((limits.connections, limits.large), (all, large), "{line}");
+        }
+        assert_eq!(Limits::default().large * 4, Limits::default().connections);
     }
 }

@@ -189,7 +189,7 @@ impl Host {
         let Guests { shared, counters, .. } = &self.guests;
         let unproven = (!incoming.remote_address_validated()).then(|| Unproven::begin(&self.unproven));
         // Whoever goes for a new one's sake goes for one that is there.
-        if unproven.as_ref().is_some_and(|unproven| unproven.number > UNPROVEN || shared.seats.are_full()) {
+        if unproven.as_ref().is_some_and(|unproven| unproven.number > UNPROVEN || shared.seats.are_full_for_large()) {
             // Cannot fail: it has not shown where it is.
             return drop(incoming.retry());
         }
