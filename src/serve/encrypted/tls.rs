@@ -90,11 +90,11 @@ async fn shake(
     shared: Arc<Shared>,
 ) -> Result<Conversation, End> {
     let stream = handshake::in_time(accept, reason, peer.from, &shared).await?;
-    #[cfg(feature = "https")]
-    if kind == Kind::Https {
-        return Ok(Box::pin(super::https::serve(stream, peer, seat, shared)));
-    }
-    Ok(Box::pin(Connection::new(stream, peer, seat, shared).run()))
+    Ok(match kind {
+        #[cfg(feature = "https")]
+        Kind::Https => Box::pin(super::https::serve(stream, peer, seat, shared)),
+        _ => Box::pin(Connection::new(stream, peer, seat, shared).run()),
+    })
 }
 
 /// Why a handshake failed, in a word.
