@@ -275,6 +275,9 @@ pub struct Seat {
 
 /// The servers' CPU; the generator has the other one.
 pub const ONE: Seat = Seat { cpus: "0", workers: 1 };
+/// A server that has what the machine has, as the generator has.
+#[allow(dead_code, reason = "benches/encrypted has such turns")]
+pub const TWO: Seat = Seat { cpus: "0,1", workers: 2 };
 
 impl Running {
     /// Starts a server, and waits until it answers each of `probes` (whole queries) with NOERROR.

@@ -4,8 +4,7 @@
 //! right. Over UDP `../compare/load` asks. Not here: who is asked (`run.rs`).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -20,7 +19,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{interval_at, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -32,7 +31,9 @@ pub const NAME: &str = "dns.example.test";
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How far apart the octets of a slow handshake are.
-pub const SLOW: Duration = Duration::from_millis(500);
+const SLOW: Duration = Duration::from_millis(500);
+/// How long a server lets one go on: ours by default.
+pub const LIFE: Duration = Duration::from_secs(3);
 /// Octets of a length (RFC 1035 section 4.2.2).
 const LENGTH: usize = 2;
 
@@ -469,26 +470,50 @@ pub async fn handshake(target: &Target) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Begins handshakes and never ends one, unless it is `paused`: the octets of a ClientHello, one each [`SLOW`], the first
-/// after `first`.
-pub async fn slow(to: SocketAddr, first: Duration, paused: Arc<AtomicBool>) {
-    // A record of TLS 1.0 with 512 octets of handshake (RFC 8446 section 5.1): a ClientHello of 508.
-    let octets = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat(7));
-    let paused = || paused.load(Ordering::Relaxed);
-    let mut tick = interval_at(tokio::time::Instant::now() + first, SLOW);
+/// Where handshakes are begun that do not end; nowhere for now, if that is `None`. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct Aim(Arc<Mutex<Option<SocketAddr>>>);
+
+impl Aim {
+    pub fn set(&self, to: Option<SocketAddr>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    fn get(&self) -> Option<SocketAddr> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Begins handshakes and never ends one: the octets of a ClientHello, one each [`SLOW`]. The first begins `after` there was
+/// something to aim at.
+pub async fn slow(aim: Aim, after: Duration) {
     loop {
-        tick.tick().await;
-        if paused() {
+        let Some(to) = aim.get() else {
+            sleep(SLOW / 10).await;
             continue;
-        }
-        let Ok(mut stream) = tcp(to).await else { continue };
-        for octet in octets.clone() {
-            tick.tick().await;
-            if paused() || stream.write_all(&[octet]).await.is_err() || is_closed(&stream) {
-                break;
+        };
+        sleep(after).await;
+        while aim.get() == Some(to) {
+            // Refused: the next one is due no earlier than its octets would have been.
+            if begin(to, &aim).await.is_err() {
+                sleep(SLOW).await;
             }
         }
     }
+}
+
+/// Begins one, and goes on until it is closed, or no longer wanted.
+async fn begin(to: SocketAddr, aim: &Aim) -> Result<()> {
+    // A record of TLS 1.0 with 512 octets of handshake (RFC 8446 section 5.1): a ClientHello of 508.
+    let octets = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat(7));
+    let mut stream = tcp(to).await?;
+    for octet in octets {
+        if aim.get() != Some(to) || stream.write_all(&[octet]).await.is_err() || is_closed(&stream) {
+            break;
+        }
+        sleep(SLOW).await;
+    }
+    Ok(())
 }
 
 fn is_closed(stream: &TcpStream) -> bool {

@@ -2,7 +2,9 @@
 //!
 //! Not here: how questions travel (`client.rs`), and the table (`main.rs`).
 
+use std::collections::VecDeque;
 use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,11 +15,11 @@ use rustls::pki_types::CertificateDer;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::client::{self, NAME, Spent, Target, Width};
+use crate::client::{self, Aim, LIFE, NAME, Spent, Target, Width};
 use crate::cluster::Cluster;
 use crate::load::{Figures, Histogram, Load, Over, Pace, Question, run as load};
 use crate::options::kernel;
-use crate::peers::{Certificate, ONE, OURS, Peer, Running, Site, Tools};
+use crate::peers::{Certificate, ONE, OURS, Peer, Running, Seat, Site, TWO, Tools};
 use crate::sheet::Sheet;
 use crate::workload::{self, Asked, Zones, mix};
 use crate::{Options, cpu, sys};
@@ -115,7 +117,8 @@ pub fn run(options: &Options) -> Result<Sheet> {
         run.idle()?;
     }
     if options.wants("crowd") {
-        run.crowd()?;
+        run.crowd(ONE)?;
+        run.crowd(TWO)?;
     }
     Ok(run.sheet)
 }
@@ -162,8 +165,12 @@ impl Run<'_> {
     }
 
     fn start(&self, peer: Peer) -> Result<Running> {
+        self.start_on(ONE, peer)
+    }
+
+    fn start_on(&self, seat: Seat, peer: Peer) -> Result<Running> {
         let probes: Vec<&[u8]> = self.probes.iter().map(|question| &question.message[..]).collect();
-        Running::start(peer, &self.tools, &self.site, ONE, &probes, PATIENCE)
+        Running::start(peer, &self.tools, &self.site, seat, &probes, PATIENCE)
     }
 
     fn target(&self, server: &Running, over: Transport, resumes: bool) -> Result<Target> {
@@ -285,22 +292,31 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// How long others wait: at a server that has only them, and at one with a crowd that wants nothing or never ends.
-    fn crowd(&mut self) -> Result<()> {
-        let [alone, crowded] = [self.start(Peer::Ours)?, self.start(Peer::Ours)?];
-        let (paused, ended) = (Arc::new(AtomicBool::new(true)), AtomicBool::new(false));
+    /// How long others wait: at a server that has only them; at the same while the crowd's handshakes are begun with a sink,
+    /// so that all that differs is what the crowd itself takes of the server's CPU; and at a server that has the crowd.
+    fn crowd(&mut self, seat: Seat) -> Result<()> {
+        let [alone, crowded] = [self.start_on(seat, Peer::Ours)?, self.start_on(seat, Peer::Ours)?];
+        let (sink, aim, ended) = (TcpListener::bind("127.0.0.1:0")?, Aim::default(), AtomicBool::new(false));
+        let at_sink = sink.local_addr()?;
+        let at_server = crowded.encrypted.context("it listens for nothing that is encrypted")?.tls;
         let (say, there) = std::sync::mpsc::channel();
         let done = std::thread::scope(|scope| {
-            let (this, crowd, paused, ended) = (&*self, &crowded, &paused, &ended);
+            let (this, crowd, aim, ended, sink) = (&*self, &crowded, &aim, &ended, &sink);
+            let sunk = scope.spawn(move || keep_open(sink, ended));
             // Where it fails, nobody says that it is there.
-            let held = scope.spawn(move || this.hold(crowd, paused, ended, &say));
-            let rounds = there.recv().map_err(anyhow::Error::from).and_then(|()| this.beside(&alone, crowd, paused));
+            let held = scope.spawn(move || this.hold(crowd, aim, ended, &say));
+            let turns = [("alone", &alone, None), ("sink", &alone, Some(at_sink)), ("crowd", crowd, Some(at_server))];
+            let rounds = there.recv().map_err(anyhow::Error::from).and_then(|()| this.beside(seat, &turns, aim));
             ended.store(true, Ordering::Relaxed);
-            let held = held.join().map_err(|_| anyhow::anyhow!("the crowd's thread panicked"))?;
-            held.and(rounds)
+            // Has it look.
+            let _ = TcpStream::connect(at_sink);
+            for thread in [held, sunk] {
+                thread.join().map_err(|_| anyhow::anyhow!("a thread of the crowd panicked"))??;
+            }
+            rounds
         });
         for (item, measure, value) in done? {
-            self.sheet.add("crowd", item, OURS, measure, &value);
+            self.sheet.add("crowd", &item, OURS, measure, &value);
         }
         Ok(())
     }
@@ -308,24 +324,17 @@ impl Run<'_> {
     /// The crowd: idle connections over TLS, and handshakes that do not end.
     ///
     /// It is where the server is, and yields to it: who asks has a CPU of its own, as another machine would.
-    fn hold(
-        &self,
-        server: &Running,
-        paused: &Arc<AtomicBool>,
-        ended: &AtomicBool,
-        say: &std::sync::mpsc::Sender<()>,
-    ) -> Result<()> {
+    fn hold(&self, server: &Running, aim: &Aim, ended: &AtomicBool, say: &std::sync::mpsc::Sender<()>) -> Result<()> {
         let _pinned = sys::Pinned::to(SERVER)?;
         sys::yield_to_all()?;
         runtime()?.block_on(async {
             let target = Arc::new(self.target(server, Transport::Tls, false)?);
-            let to = server.encrypted.context("it listens for nothing that is encrypted")?.tls;
             let _open = client::idle(&target, &self.over_streams, self.options.idle).await?;
             let mut tasks = JoinSet::new();
             for number in 0..self.options.slow {
                 // None begins with another.
-                let first = client::SLOW.mul_f64(number as f64 / self.options.slow as f64);
-                tasks.spawn(client::slow(to, first, Arc::clone(paused)));
+                let after = LIFE.mul_f64(number as f64 / self.options.slow as f64);
+                tasks.spawn(client::slow(aim.clone(), after));
             }
             say.send(())?;
             while !ended.load(Ordering::Relaxed) {
@@ -335,29 +344,34 @@ impl Run<'_> {
         })
     }
 
-    fn beside(&self, alone: &Running, crowded: &Running, paused: &AtomicBool) -> Result<Vec<Waited>> {
+    fn beside(&self, seat: Seat, turns: &[Turn<'_>], aim: &Aim) -> Result<Vec<Waited>> {
         let mut all = Vec::new();
         for round in 1..=self.options.rounds {
-            for (measure, server) in [("alone", alone), ("crowd", crowded)] {
-                paused.store(measure == "alone", Ordering::Relaxed);
+            for &(measure, server, to) in turns {
+                aim.set(to);
                 // Until all of them have begun, or none is left.
-                std::thread::sleep(Duration::from_millis(1500));
-                let quiet = self.quiet(server)?;
-                let figures = self.udp(server, Pace::Open { per_second: STEADY }, CLIENT)?;
-                let handshakes = self.handshakes(server)?;
-                let us = |times: &Histogram| format!("{:.1}", times.percentile(0.99) as f64 / 1e3);
-                let (udp, behind, shaken) = (us(&figures.latency), us(&figures.behind), us(&handshakes));
-                println!(
-                    "round {round}, {measure}: p99 of UDP {udp} us ({} lost), of {} handshakes {shaken} us; {quiet} % of a CPU",
-                    figures.lost,
-                    handshakes.count()
-                );
-                all.push(("p99 of UDP, us", measure, udp));
-                all.push(("in it: late in asking, us", measure, behind));
-                all.push(("p99 of TLS handshakes, us", measure, shaken));
-                all.push(("CPU of the server while nobody else asks, %", measure, quiet));
+                std::thread::sleep(LIFE + Duration::from_millis(500));
+                for (item, value) in self.round(server, seat)? {
+                    println!("round {round}, CPU {}, {measure}: {item}: {value}", seat.cpus);
+                    all.push((format!("{item}; the server on CPU {}", seat.cpus), measure, value));
+                }
             }
         }
+        Ok(all)
+    }
+
+    /// What is measured, and its value.
+    fn round(&self, server: &Running, seat: Seat) -> Result<Vec<(&'static str, String)>> {
+        let us = |times: &Histogram| format!("{:.1}", times.percentile(0.99) as f64 / 1e3);
+        let mut all = vec![("CPU of the server while nobody else asks, %", self.quiet(server)?)];
+        // Who asks at that rate never sleeps, and so needs a CPU of its own.
+        if seat.workers == 1 {
+            let figures = self.udp(server, Pace::Open { per_second: STEADY }, CLIENT)?;
+            all.push(("p99 of UDP at 10,000 a second, us", us(&figures.latency)));
+            all.push(("in it: late in asking, us", us(&figures.behind)));
+        }
+        all.push(("p99 of UDP, one question each ms, us", us(&self.one_by_one(server)?)));
+        all.push(("p99 of TLS handshakes, us", us(&self.handshakes(server)?)));
         Ok(all)
     }
 
@@ -367,6 +381,25 @@ impl Run<'_> {
         std::thread::sleep(self.options.time());
         let spent = cpu::nanoseconds(&server.pids())? - before;
         Ok(format!("{:.2}", spent as f64 / begun.elapsed().as_nanos() as f64 * 100.0))
+    }
+
+    /// Questions over UDP one after the other, by a client that sleeps between them, as most do.
+    fn one_by_one(&self, server: &Running) -> Result<Histogram> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(server.address)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let (mut times, until, mut response) = (Histogram::default(), Instant::now() + self.options.time(), [0; 4096]);
+        for question in self.over_udp.iter().cycle() {
+            let begun = Instant::now();
+            socket.send(&question.message)?;
+            socket.recv(&mut response)?;
+            times.record(begun.elapsed().as_nanos() as u64);
+            if Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(times)
     }
 
     fn handshakes(&self, server: &Running) -> Result<Histogram> {
@@ -382,5 +415,22 @@ impl Run<'_> {
     }
 }
 
+/// Takes connections, and closes each after [`LIFE`]: what of a server is the kernel's.
+fn keep_open(sink: &TcpListener, ended: &AtomicBool) -> Result<()> {
+    let _pinned = sys::Pinned::to(SERVER)?;
+    let mut open = VecDeque::new();
+    while !ended.load(Ordering::Relaxed) {
+        let (stream, _) = sink.accept()?;
+        open.push_back((Instant::now(), stream));
+        while open.front().is_some_and(|(begun, _)| begun.elapsed() > LIFE) {
+            open.pop_front();
+        }
+    }
+    Ok(())
+}
+
+/// What is measured, where, and where handshakes are begun meanwhile that do not end.
+type Turn<'r> = (&'static str, &'r Running, Option<SocketAddr>);
+
 /// Item, measure and value of the sheet.
-type Waited = (&'static str, &'static str, String);
+type Waited = (String, &'static str, String);
