@@ -18,6 +18,7 @@ use headless_dns::commands::open_manifests;
 use headless_dns::metrics::Proto;
 use headless_dns::status::{Status, WatchState, WatchStatus};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -413,7 +414,10 @@ fn without_serial(text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_be_asked_is_one_sentence() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound and not listening: nobody else gets the port meanwhile.
+    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let free = nobody.local_addr().unwrap().as_socket().unwrap();
     for command in ["records", "explain a"] {
         let (status, said) = run(&format!("{command} --server http://{free}")).await;
         assert!(status != 0 && said.contains(&format!("cannot ask http://{free}")), "{said}");
