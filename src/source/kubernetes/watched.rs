@@ -86,7 +86,8 @@ impl Watched {
 
 /// A time as RFC 3339 writes it, of 1970 or later.
 fn time_of(text: &str) -> Option<SystemTime> {
-    let time: Timestamp = text.parse().ok()?;
+    // jiff would do without the seconds, which RFC 3339 section 5.6 always has here.
+    let time: Timestamp = text.parse().ok().filter(|_| text.as_bytes().get(16) == Some(&b':'))?;
     (time >= Timestamp::UNIX_EPOCH).then(|| time.into())
 }
 
@@ -338,7 +339,7 @@ mod tests {
             ("2000-12-31t00:00:00z", Some(978_220_800_000)),
             ("1969-12-31T23:59:59Z", None),
             ("2024-02-29", None),
-            ("2024-02-29T10:00Z", Some(1_709_200_800_000)),
+            ("2024-02-29T10:00Z", None),
             ("2024-02-29T10:00:00", None),
             ("yesterday", None),
             ("2024-02-+1T10:00:00Z", None),
