@@ -411,8 +411,9 @@ impl Config {
         let Encrypted { certificate, key, .. } = &self.encrypted;
         let wanted = self.encrypted.listeners().into_iter().find(|(_, addresses)| !addresses.is_empty());
         if let Some((option, _)) = wanted
-            && let Some((what, feature)) = left_out(option)
+            && let Some(feature) = left_out(option)
         {
+            let what = feature.to_uppercase();
             return Err(format!(
                 "--{option}: this build has no DNS over {what}: build with the cargo feature {feature}"
             ));
@@ -491,14 +492,14 @@ fn clash((option, one): &(&str, SocketAddr), (other_option, other): &(&str, Sock
     same && one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4() && (ip || all)
 }
 
-/// What an option has DNS spoken over, and the cargo feature for it, if that was left out of this build.
-fn left_out(option: &str) -> Option<(&'static str, &'static str)> {
-    let (what, feature, is_there) = match option {
-        "listen-tls" => ("TLS", "tls", cfg!(feature = "tls")),
-        "listen-https" => ("HTTPS", "https", cfg!(feature = "https")),
-        _ => ("QUIC", "quic", cfg!(feature = "quic")),
+/// The cargo feature that an option needs, if it was left out of this build. It is called as what is spoken.
+fn left_out(option: &str) -> Option<&'static str> {
+    let (feature, is_there) = match option {
+        "listen-tls" => ("tls", cfg!(feature = "tls")),
+        "listen-https" => ("https", cfg!(feature = "https")),
+        _ => ("quic", cfg!(feature = "quic")),
     };
-    (!is_there).then_some((what, feature))
+    (!is_there).then_some(feature)
 }
 
 /// Whether one of two names, written with the final dot, is the other or stands below it.

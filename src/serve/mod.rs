@@ -85,7 +85,7 @@ impl Kind {
     }
 
     /// How messages come over its streams.
-    fn transport(self) -> Transport {
+    pub(crate) fn transport(self) -> Transport {
         match self {
             Self::Plain => Transport::Tcp,
             Self::Tls => Transport::Tls,

@@ -33,7 +33,7 @@ use crate::admin::{self, About, Addresses, View};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::log::Filter;
-use crate::metrics::{Event, Metrics, Proto};
+use crate::metrics::{Event, Metrics};
 use crate::serve::encrypted::certificates::Certificates;
 use crate::serve::takeover::{self, Handout, Offer, Predecessor};
 use crate::serve::{
@@ -203,16 +203,9 @@ fn of_kind(listening: &[(ListenAddress, ListenAddress)], kind: Kind) -> Vec<Sock
 
 /// What is told of it to who looks at the server.
 fn as_shown(listening: &[(ListenAddress, ListenAddress)]) -> Addresses {
-    let encrypted = listening.iter().filter_map(|(_, bound)| {
-        let proto = match bound.kind {
-            Kind::Plain => return None,
-            Kind::Tls => Proto::Tls,
-            Kind::Https => Proto::Https,
-            Kind::Quic => Proto::Quic,
-        };
-        Some((proto, bound.address))
-    });
-    Addresses { plain: of_kind(listening, Kind::Plain), encrypted: encrypted.collect() }
+    let encrypted = listening.iter().map(|(_, bound)| bound).filter(|bound| bound.kind != Kind::Plain);
+    let encrypted = encrypted.map(|bound| (bound.kind.transport().proto(), bound.address)).collect();
+    Addresses { plain: of_kind(listening, Kind::Plain), encrypted }
 }
 
 /// The sockets, and who has them too.
