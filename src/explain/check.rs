@@ -1,36 +1,15 @@
 //! All objects in, findings out, without a question: what will not be answered as it is meant.
 //!
 //! Only what the objects show is claimed. What may be shown by objects that were not read ([`Seen`]) is left out. How
-//! each cause is found out is `find.rs`; which of them matter how much to whoever wrote the objects is [`level`].
+//! each cause is detected is `find.rs`; its level is in its entry (`finding.rs`).
 
+use super::entry::{Level, Needs};
 use super::find::{Finder, differs, mismatch, object_of_pod, ports, ports_without_target};
 use super::{Asked, Effort, Finding, Known, Outcome};
 use crate::cluster::ServiceView;
 use crate::names::QueryName;
 use crate::names::reverse::ReverseZones;
 use crate::objects::{EndpointSlice, ObjectRef, Service, ServiceKind, StatefulSet};
-
-/// How much a finding matters to whoever wrote the objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Names that are meant do not exist.
-    Error,
-    /// It may be meant so, or pass.
-    Warning,
-    /// It is answered; there is something to know.
-    Note,
-}
-
-impl Level {
-    /// As it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Note => "note",
-        }
-    }
-}
 
 /// How much of the cluster the objects show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +40,12 @@ pub fn check(known: &Known<'_>, reverse: &ReverseZones, seen: Seen) -> Vec<Check
     known.cluster.services().for_each(|service| check.service(service));
     known.cluster.slices().for_each(|slice| check.slice(slice));
     let shown = |finding: &Finding| {
-        (seen.whole || !is_of_absence(finding))
-            && (seen.alive || !is_of_state(finding))
-            && !(known.extent.selected && finding.misses_service())
+        (seen.whole || !finding.needs(Needs::EveryObject))
+            && (seen.alive || !finding.needs(Needs::LivePods))
+            && !(known.extent.selected && finding.needs(Needs::EveryService))
     };
-    let mut checked: Vec<Checked> = check.finder.findings.into_iter().filter(shown).filter_map(level).collect();
+    let leveled = |finding: Finding| Some(Checked { level: finding.level()?, finding });
+    let mut checked: Vec<Checked> = check.finder.findings.into_iter().filter(shown).filter_map(leveled).collect();
     let place = |checked: &Checked| {
         let about = checked.finding.about().into_iter().next();
         about.map(|about| (std::cmp::Reverse(about.kind), about.key))
@@ -74,58 +54,6 @@ pub fn check(known: &Known<'_>, reverse: &ReverseZones, seen: Seen) -> Vec<Check
         .sort_by_cached_key(|checked| (place(checked), checked.level, checked.finding.rank(), checked.finding.what()));
     checked.dedup();
     checked
-}
-
-/// `None` for what is in order.
-fn level(finding: Finding) -> Option<Checked> {
-    let level = match &finding {
-        Finding::GoverningMissing { .. }
-        | Finding::GoverningExternal { .. }
-        | Finding::NoEndpoints { differs: Some(_), .. }
-        | Finding::SetNotSelected { .. }
-        | Finding::NoHostname { .. }
-        | Finding::NoTargetPort { .. }
-        | Finding::BadExternalName { .. }
-        | Finding::ExternalNameLoop { .. }
-        | Finding::ExternalNameLong { .. }
-        | Finding::ExternalNameDangling { .. }
-        | Finding::FqdnSlice { .. }
-        | Finding::SliceWithoutService { .. } => Level::Error,
-        Finding::NoSlice { unlabelled, .. } if !unlabelled.is_empty() => Level::Error,
-        // Allowed since Kubernetes 1.33, and meant so by some.
-        Finding::NoServiceName { .. }
-        // The state of the moment.
-        | Finding::NoEndpoints { .. }
-        | Finding::NoneReady { .. }
-        | Finding::NoSlice { .. }
-        | Finding::PortUnnamed { .. }
-        | Finding::ExternalNameOutside { .. }
-        | Finding::SliceOfNobody { .. }
-        | Finding::OutsideReverse { .. } => Level::Warning,
-        Finding::GoverningNotHeadless { .. }
-        | Finding::PublishedNotReady { .. }
-        | Finding::NoPorts { .. }
-        | Finding::NoClusterIp { .. } => Level::Note,
-        _ => return None,
-    };
-    Some(Checked { level, finding })
-}
-
-/// Whether it claims that an object does not exist.
-fn is_of_absence(finding: &Finding) -> bool {
-    matches!(
-        finding,
-        Finding::GoverningMissing { .. }
-            | Finding::ExternalNameDangling { .. }
-            | Finding::SliceWithoutService { .. }
-            | Finding::NoSlice { .. }
-            | Finding::NoEndpoints { differs: None, .. }
-    )
-}
-
-/// Whether it is about endpoints that only running Pods have.
-fn is_of_state(finding: &Finding) -> bool {
-    matches!(finding, Finding::NoSlice { .. } | Finding::NoEndpoints { differs: None, .. })
 }
 
 struct Check<'k> {

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use super::entry::Needs;
 use super::finding::{Difference, Differs, Finding};
 use super::{Absence, Asked, Effort, Known, Outcome};
 use crate::cluster::{Resource, ServiceView};
@@ -34,7 +35,7 @@ pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<
     finder.look();
     let mut findings = finder.findings;
     if known.extent.selected {
-        findings.retain(|finding| !finding.misses_service());
+        findings.retain(|finding| !finding.needs(Needs::EveryService));
     }
     findings.sort_by_key(Finding::rank);
     findings.dedup();

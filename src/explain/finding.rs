@@ -1,12 +1,15 @@
-//! What can be found out about a name: one variant a cause, with what it claims of the objects.
+//! The causes: one variant each, with its claims about the objects, and one entry of a table.
 //!
-//! A finding is a value: it holds names and numbers, never text. [`Finding::what`] says it in one sentence,
-//! [`Finding::brief`] in the few octets of an Extended DNS Error. How it is found is `find.rs`, what helps is `fix.rs`.
-//! The ids are those of the table in `tests/causes.md`.
+//! A finding is a value: it holds names and numbers, never text. Its entry ([`Finding::entry`]) has all that is known of
+//! it: identity, severity, Extended DNS Error code, sentence, fix, objects. To add a cause: a variant and an entry here,
+//! its detection in `find.rs`, a row in `tests/causes.md` and a scenario in `tests/causes/`. The form of an entry is
+//! `entry.rs`, the commands and objects of fixes are `fix.rs`.
 
-use std::fmt::{self, Write as _};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::entry::{About, Entry, Level, Needs, Part, Severity};
+use super::fix::{Fix, ask_for_srv, describe_pod, edit_external_name, headless, patch, publish_not_ready};
 use crate::names::WireName;
 use crate::objects::{Family, Labels, ObjectRef, Protocol};
 
@@ -433,189 +436,47 @@ pub struct Difference {
     pub has: Option<Box<str>>,
 }
 
-/// How much a finding matters to whoever asked for the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// It is the reason, or one of several.
-    Cause,
-    /// It may be what was meant: a guess from names that are near.
-    Guess,
-    /// The name resolves, and there is something to know.
-    Note,
-}
-
-/// An object that a finding speaks of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
-    /// Its kind, as the Kubernetes API writes it.
-    pub kind: &'static str,
-    /// Its namespace and name.
-    pub key: ObjectRef,
-}
-
 impl Finding {
     /// The id of the cause, and its token for scripts: both never change.
     pub fn identity(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::OutsideZones => ("D01", "OUTSIDE-ZONES"),
-            Self::NoSvcLabel { .. } => ("D02", "NO-SVC-LABEL"),
-            Self::SuffixTwice { .. } => ("D03", "SUFFIX-TWICE"),
-            Self::TooManyLabels => ("D04", "TOO-MANY-LABELS"),
-            Self::NoNamespace { .. } => ("D05", "NO-NAMESPACE"),
-            Self::Swapped { .. } => ("D06", "SWAPPED"),
-            Self::NoService { .. } => ("D08", "NO-SERVICE"),
-            Self::PodAsService { .. } => ("D09", "POD-AS-SERVICE"),
-            Self::PodNotAddress { .. } => ("D10", "POD-NOT-ADDRESS"),
-            Self::NoServiceName { .. } => ("D11", "STS-NO-SERVICENAME"),
-            Self::GoverningMissing { .. } => ("D12", "STS-NO-SERVICE"),
-            Self::OtherGoverning { .. } => ("D13", "STS-OTHER-SERVICE"),
-            Self::GoverningNotHeadless { .. } => ("D14", "STS-NOT-HEADLESS"),
-            Self::GoverningExternal { .. } => ("D15", "STS-EXTERNALNAME"),
-            Self::OrdinalOutOfRange { .. } => ("D16", "STS-ORDINAL"),
-            Self::OrdinalNotThere { .. } => ("D17", "STS-NOT-YET"),
-            Self::PodWithoutAddress { .. } => ("D18", "POD-NO-ADDRESS"),
-            Self::NotReady { .. } => ("D19", "NOT-READY"),
-            Self::Terminating { .. } => ("D20", "TERMINATING"),
-            Self::PodFinished { .. } => ("D21", "POD-FINISHED"),
-            Self::NoEndpoints { .. } => ("D22", "NO-ENDPOINTS"),
-            Self::NoSlice { .. } => ("D23", "NO-SLICE"),
-            Self::NoneReady { .. } => ("D24", "NONE-READY"),
-            Self::PublishedNotReady { .. } => ("D25", "PUBLISHED-NOT-READY"),
-            Self::NoHostname { .. } => ("D26", "NO-HOSTNAME"),
-            Self::HasHostname { .. } => ("D27", "HAS-HOSTNAME"),
-            Self::NotAnEndpoint { .. } => ("D28", "NOT-AN-ENDPOINT"),
-            Self::OtherNamespace { .. } => ("D29", "OTHER-NAMESPACE"),
-            Self::NoPort { .. } => ("D30", "NO-PORT"),
-            Self::OtherProtocol { .. } => ("D31", "OTHER-PROTOCOL"),
-            Self::PortUnnamed { .. } => ("D32", "PORT-UNNAMED"),
-            Self::PortNumber { .. } => ("D33", "PORT-NUMBER"),
-            Self::NoTargetPort { .. } => ("D34", "NO-TARGET-PORT"),
-            Self::NoPorts { .. } => ("D35", "NO-PORTS"),
-            Self::BelowExternalName { .. } => ("D36", "BELOW-EXTERNALNAME"),
-            Self::PortOfPod { .. } => ("D37", "PORT-OF-POD"),
-            Self::NoFamily { .. } => ("D38", "NO-FAMILY"),
-            Self::BadExternalName { .. } => ("D39", "BAD-EXTERNALNAME"),
-            Self::ExternalNameLoop { .. } => ("D40", "EXTERNALNAME-LOOP"),
-            Self::ExternalNameLong { .. } => ("D40", "EXTERNALNAME-LONG"),
-            Self::ExternalNameDangling { .. } => ("D40", "EXTERNALNAME-DANGLING"),
-            Self::FqdnSlice { .. } => ("D41", "FQDN-SLICE"),
-            Self::PodRecordsOff => ("D42", "POD-RECORDS-OFF"),
-            Self::PodUnknown { .. } => ("D43", "POD-UNKNOWN"),
-            Self::AddressUnknown { .. } => ("D44", "ADDRESS-UNKNOWN"),
-            Self::Wildcard => ("D45", "WILDCARD"),
-            Self::NotSynced { forbidden: false, .. } => ("D46", "NOT-SYNCED"),
-            Self::NotSynced { forbidden: true, .. } => ("D47", "FORBIDDEN"),
-            Self::Stale { .. } => ("D48", "STALE"),
-            Self::ExternalNameOutside { .. } => ("D52", "EXTERNALNAME-OUTSIDE"),
-            Self::NoClusterIp { .. } => ("D53", "NO-CLUSTER-IP"),
-            Self::NoSuchEndpoint { .. } => ("D54", "NO-SUCH-ENDPOINT"),
-            Self::SetNotSelected { .. } => ("D22", "STS-NOT-SELECTED"),
-            Self::SliceOfNobody { .. } => ("D55", "SLICE-OF-NOBODY"),
-            Self::SliceWithoutService { .. } => ("D56", "SLICE-NO-SERVICE"),
-            Self::OutsideReverse { .. } => ("D57", "OUTSIDE-REVERSE"),
-        }
+        let entry = self.entry(Part::Class);
+        (entry.id, entry.token)
     }
 
-    /// How much it matters.
+    /// Returns how much it matters to the client.
     pub fn severity(&self) -> Severity {
-        match self {
-            Self::GoverningNotHeadless { .. }
-            | Self::PublishedNotReady { .. }
-            | Self::ExternalNameOutside { .. }
-            | Self::SliceOfNobody { .. }
-            | Self::OutsideReverse { .. }
-            | Self::Stale { .. } => Severity::Note,
-            Self::NoNamespace { .. }
-            | Self::Swapped { .. }
-            | Self::NoService { .. }
-            | Self::OtherNamespace { .. }
-            | Self::NotAnEndpoint { .. }
-            | Self::NoSuchEndpoint { .. }
-            | Self::TooManyLabels
-            | Self::AddressUnknown { .. } => Severity::Guess,
-            _ => Severity::Cause,
-        }
+        self.entry(Part::Class).severity
     }
 
-    /// Whether it claims that a Service does not exist.
-    pub fn misses_service(&self) -> bool {
-        matches!(
-            self,
-            Self::GoverningMissing { .. }
-                | Self::NoService { .. }
-                | Self::ExternalNameDangling { .. }
-                | Self::SliceWithoutService { .. }
-        )
+    /// Returns its level in `check`; `None` where it is no finding about an object.
+    pub fn level(&self) -> Option<Level> {
+        self.entry(Part::Class).level
     }
 
-    /// Of several findings the smallest goes into an answer: state, shape, StatefulSet, endpoint, Service, near names.
-    pub fn rank(&self) -> u8 {
-        match self {
-            Self::NotSynced { .. } => 0,
-            Self::OutsideZones | Self::PodNotAddress { .. } | Self::PortOfPod { .. } | Self::Wildcard => 1,
-            Self::SuffixTwice { .. } | Self::NoSvcLabel { .. } | Self::PodRecordsOff | Self::PodUnknown { .. } => 2,
-            Self::GoverningMissing { .. } => 3,
-            Self::NoServiceName { .. } => 4,
-            Self::GoverningExternal { .. } | Self::SetNotSelected { .. } => 5,
-            Self::OrdinalOutOfRange { .. } => 6,
-            Self::OtherGoverning { .. } | Self::PodAsService { .. } => 7,
-            Self::Terminating { .. } => 8,
-            Self::NotReady { .. } => 9,
-            Self::HasHostname { .. } => 10,
-            Self::NoHostname { .. } => 11,
-            Self::PodFinished { .. } | Self::PodWithoutAddress { .. } => 12,
-            Self::OrdinalNotThere { .. } => 13,
-            Self::NoTargetPort { .. } => 14,
-            Self::PortNumber { .. } => 15,
-            Self::OtherProtocol { .. } => 16,
-            Self::PortUnnamed { .. } => 17,
-            Self::NoPort { .. } => 18,
-            Self::FqdnSlice { .. } | Self::SliceWithoutService { .. } => 19,
-            Self::NoEndpoints { .. } | Self::NoSlice { .. } | Self::NoneReady { .. } | Self::NoClusterIp { .. } => 20,
-            Self::NoPorts { .. }
-            | Self::BelowExternalName { .. }
-            | Self::NoFamily { .. }
-            | Self::BadExternalName { .. }
-            | Self::ExternalNameLoop { .. }
-            | Self::ExternalNameLong { .. }
-            | Self::ExternalNameDangling { .. } => 21,
-            Self::NoNamespace { .. } => 30,
-            Self::Swapped { .. } => 31,
-            Self::NoService { .. } => 32,
-            Self::OtherNamespace { .. } => 33,
-            Self::NotAnEndpoint { .. } | Self::NoSuchEndpoint { .. } | Self::AddressUnknown { .. } => 34,
-            Self::TooManyLabels => 35,
-            Self::GoverningNotHeadless { .. }
-            | Self::PublishedNotReady { .. }
-            | Self::ExternalNameOutside { .. }
-            | Self::SliceOfNobody { .. }
-            | Self::OutsideReverse { .. }
-            | Self::Stale { .. } => 40,
-        }
+    /// Returns whether it is true only if `needed` holds of the objects that were read.
+    pub(super) fn needs(&self, needed: Needs) -> bool {
+        self.entry(Part::Class).needs.contains(&needed)
     }
 
-    /// The Extended DNS Error code (RFC 8914): 0 (Other) for what only Kubernetes knows.
+    /// Returns its place among several findings: the lowest goes into an answer.
+    pub(super) fn rank(&self) -> u8 {
+        self.entry(Part::Class).rank
+    }
+
+    /// The Extended DNS Error code (RFC 8914): 0 (Other) for causes that only Kubernetes has.
     pub fn code(&self) -> u16 {
-        match self {
-            Self::NotSynced { .. } => 14,
-            Self::Stale { .. } => 3,
-            Self::OutsideZones => 20,
-            _ => 0,
-        }
+        self.entry(Part::Class).code
     }
 
-    /// What is the matter, in one sentence without a full stop.
+    /// The cause in one sentence without a full stop.
     pub fn what(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = self.write(&mut text);
-        text
+        self.entry(Part::Text).text
     }
 
-    /// The text of an answer: the token, and what is the matter; printable ASCII, at most [`MAX_BRIEF`] octets.
+    /// The text of an answer: token and sentence; printable ASCII, at most [`MAX_BRIEF`] octets.
     pub fn brief(&self) -> String {
-        let mut text = format!("{}: ", self.identity().1);
-        let _ = self.write(&mut text);
+        let entry = self.entry(Part::Text);
+        let mut text = format!("{}: {}", entry.token, entry.text);
         if !text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
             text = text.escape_default().to_string();
         }
@@ -626,291 +487,538 @@ impl Finding {
         text
     }
 
-    fn write(&self, f: &mut String) -> fmt::Result {
-        match self {
-            Self::OutsideZones => write!(f, "the name is in no zone that is served here"),
-            Self::NoSvcLabel { meant, .. } => write!(f, "the label svc is missing: did you mean {}", bare(meant)),
-            Self::SuffixTwice { meant } => {
-                write!(f, "a search list was applied to {}; end the name with a dot", bare(meant))
-            }
-            Self::TooManyLabels => {
-                write!(f, "more labels than any name here has: a search list was applied to a name from elsewhere")
-            }
-            Self::NoNamespace { namespace, declared: true, .. } => write!(f, "namespace {namespace} does not exist"),
-            Self::NoNamespace { namespace, .. } => write!(f, "no object that was read is in namespace {namespace}"),
-            Self::Swapped { meant } => write!(
-                f,
-                "Service {} is in namespace {}: the Service comes first, then the namespace",
-                meant.name, meant.namespace
-            ),
-            Self::NoService { service, near } if near.is_empty() => write!(f, "Service {service} does not exist"),
-            Self::NoService { service, near } => {
-                write!(f, "Service {service} does not exist; there is {}", list(near, " and "))
-            }
-            Self::PodAsService { pod, service } => {
-                write!(f, "{} is a Pod: its name is {}.{service}.{}.svc", pod.name, pod.name, pod.namespace)
-            }
-            Self::PodNotAddress { label } => {
-                write!(f, "{label} is no address with dashes: names of Pods stand below their Service, in svc")
-            }
-            Self::NoServiceName { set } => {
-                write!(f, "StatefulSet {set} names no Service, so its Pods have no names")
-            }
-            Self::GoverningMissing { set, service, selecting, .. } => {
-                write!(f, "StatefulSet {set} names Service {service}, which does not exist")?;
-                match &selecting[..] {
-                    [] => Ok(()),
-                    [one] => write!(f, "; {one} selects its Pods"),
-                    several => write!(f, "; {} select its Pods", list(several, " and ")),
-                }
-            }
-            Self::OtherGoverning { set, pod, governing, .. } => {
-                write!(f, "{pod} has its name below {governing}, the serviceName of StatefulSet {set}")
-            }
-            Self::GoverningNotHeadless { set, service } => write!(
-                f,
-                "Service {service}, which governs StatefulSet {set}, is not headless: other DNS servers may not answer"
-            ),
-            Self::GoverningExternal { set, service } => {
-                write!(f, "Service {service}, which governs StatefulSet {set}, is an ExternalName: nothing is below it")
-            }
-            Self::OrdinalOutOfRange { set, ordinal, start, replicas } => {
-                write!(f, "StatefulSet {set} has replicas={replicas}, ")?;
-                match replicas.checked_sub(1) {
-                    Some(last) => write!(f, "ordinals {start}..{}, no {ordinal}", start.saturating_add(last)),
-                    None => write!(f, "no ordinal at all"),
-                }
-            }
-            Self::OrdinalNotThere { set, service, ordinal, waits_for } => {
-                let name = &set.name;
-                write!(f, "{name}-{ordinal} is in no slice of {service}: no Pod, no address, or not selected")?;
-                match waits_for {
-                    Some(first) if first != ordinal => write!(f, "; {name}-{first} is not ready"),
-                    _ => Ok(()),
-                }
-            }
-            Self::PodWithoutAddress { pod } => write!(f, "Pod {pod} has no address yet"),
-            Self::NotReady { service, label, serving } => {
-                let serves = if *serving == Some(true) { ", though it serves" } else { "" };
-                write!(f, "{label} of Service {service} is not ready{serves}")
-            }
-            Self::Terminating { service, label, serving } => {
-                let serves = match serving {
-                    Some(true) => ", still serving",
-                    Some(false) => ", not serving any more",
-                    None => "",
-                };
-                write!(f, "{label} of Service {service} is terminating{serves}")
-            }
-            Self::PodFinished { pod } => write!(f, "Pod {pod} has run to its end"),
-            Self::NoEndpoints { service, differs: None, .. } => write!(f, "Service {service} has 0 endpoints"),
-            Self::SetNotSelected { set, service, differs } => {
-                let Difference { key, selected, has } = &differs.labels[0];
-                write!(f, "Service {service} governs StatefulSet {set} and selects {key}={selected}, its Pods have ")?;
-                match has {
-                    Some(has) => write!(f, "{key}={has}"),
-                    None => write!(f, "no {key}"),
-                }
-            }
-            Self::NoEndpoints { service, differs: Some(Differs { set, labels, .. }), .. } => {
-                let Difference { key, selected, has } = &labels[0];
-                write!(f, "Service {service} selects {key}={selected}, Pods of StatefulSet {set} have ")?;
-                match has {
-                    Some(has) => write!(f, "{key}={has}"),
-                    None => write!(f, "no {key}"),
-                }
-            }
-            Self::NoSlice { service, .. } => {
-                write!(f, "Service {service} has no selector, and no EndpointSlice has its name")
-            }
-            Self::NoneReady { service, of } => write!(f, "0 of {of} endpoints of Service {service} are ready"),
-            Self::PublishedNotReady { service } => write!(
-                f,
-                "Service {service} publishes endpoints that its slices call not ready: other DNS servers may not answer"
-            ),
-            Self::NoHostname { service, pod, address } => write!(
-                f,
-                "{pod} has no hostname in {} (is the Pod's subdomain {}?); it is {}.{}",
-                service.name,
-                service.name,
-                dashed(*address),
-                service.name
-            ),
-            Self::HasHostname { service, hostname, .. } => {
-                write!(f, "this endpoint of Service {service} has a hostname: use {hostname}")
-            }
-            Self::NotAnEndpoint { service, address, .. } => {
-                write!(f, "{address} is no endpoint of Service {service}")
-            }
-            Self::NoSuchEndpoint { service, label, known } if known.is_empty() => {
-                write!(f, "Service {service} has no endpoint named {label}, and none with a hostname")
-            }
-            Self::NoSuchEndpoint { service, label, known } => {
-                write!(f, "Service {service} has no endpoint named {label}; it has {}", list(known, " and "))
-            }
-            Self::OtherNamespace { service, elsewhere } => {
-                write!(f, "{} exists in {}", service.name, list_namespaces(elsewhere))
-            }
-            Self::NoPort { service, port, known } if known.is_empty() => {
-                write!(f, "Service {service} has no port named {port}, and none with a name")
-            }
-            Self::NoPort { service, port, known } => {
-                write!(f, "Service {service} has no port named {port}; it has {}", list(known, " and "))
-            }
-            Self::OtherProtocol { service, port, protocols } => {
-                let labels: Vec<&str> = protocols.iter().map(|protocol| protocol.label()).collect();
-                write!(f, "port {port} of Service {service} is {}", list(&labels, " and "))
-            }
-            Self::PortUnnamed { service, number } => {
-                write!(f, "port {number} of Service {service} has no name: its SRV record is at the Service's name")
-            }
-            Self::PortNumber { service, name: Some(name), protocol, .. } => {
-                write!(f, "ports are asked for by name: _{name}.{} of Service {service}", protocol.label())
-            }
-            Self::PortNumber { service, number, .. } => write!(
-                f,
-                "ports are asked for by name, and port {number} of Service {service} has none: ask the Service's name"
-            ),
-            Self::NoTargetPort { service, port, target } => {
-                write!(f, "port {port} of Service {service} leads to the port {target}, which no endpoint has")
-            }
-            Self::NoPorts { service } => write!(f, "Service {service} has no ports, so no SRV records"),
-            Self::BelowExternalName { service, target } => {
-                write!(f, "Service {service} is an ExternalName ({target}): nothing is below its name")
-            }
-            Self::PortOfPod { meant } => {
-                write!(f, "ports of one Pod have no names: ask for SRV at {}", bare(meant))
-            }
-            Self::NoFamily { service, family } => {
-                let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
-                write!(f, "Service {service} has no {family} address")
-            }
-            Self::BadExternalName { service, value } => {
-                write!(f, "externalName {value:?} of Service {service} is no domain name")
-            }
-            Self::ExternalNameLoop { service } => {
-                write!(f, "Service {service} leads back to a name that was followed already")
-            }
-            Self::ExternalNameLong { service, most } => {
-                write!(
-                    f,
-                    "externalName of Service {service} leads through more than {most} names: the rest is not followed"
-                )
-            }
-            Self::ExternalNameDangling { service, target } => {
-                write!(f, "externalName of Service {service} leads to a name that does not exist: {}", bare(target))
-            }
-            Self::ExternalNameOutside { service, target } => {
-                write!(f, "Service {service} leads out to {}: a stub resolver does not follow it", bare(target))
-            }
-            Self::FqdnSlice { slice } => {
-                write!(f, "EndpointSlice {slice} has addressType FQDN, which is not answered")
-            }
-            Self::PodRecordsOff => write!(f, "names of Pod addresses are switched off here"),
-            Self::PodUnknown { namespace, address, .. } => write!(f, "no Pod in namespace {namespace} has {address}"),
-            Self::AddressUnknown { address, not_ready, pod } => match (&not_ready[..], pod) {
-                ([first, ..], _) => write!(f, "{address} is an endpoint of Service {first} that is not ready"),
-                ([], Some(pod)) => write!(f, "{address} is Pod {pod}, an endpoint of no Service"),
-                ([], None) => write!(f, "{address} belongs to no Service and no endpoint"),
-            },
-            Self::Wildcard => write!(f, "there are no wildcards"),
-            Self::NoClusterIp { service } => write!(f, "Service {service} has no clusterIP"),
-            Self::SliceOfNobody { slice, endpoints } => write!(
-                f,
-                "EndpointSlice {slice} has no label kubernetes.io/service-name: its {endpoints} endpoints have no names"
-            ),
-            Self::SliceWithoutService { slice, service } => {
-                write!(f, "EndpointSlice {slice} belongs to Service {service}, which does not exist")
-            }
-            Self::OutsideReverse { service, address, of: 1 } => {
-                write!(f, "{address}, an endpoint of Service {service}, is in no reverse zone that is served")
-            }
-            Self::OutsideReverse { service, address, of } => write!(
-                f,
-                "{of} addresses of endpoints of Service {service}, as {address}, are in no reverse zone that is served"
-            ),
-            Self::NotSynced { waiting_for, seconds, .. } => {
-                if *seconds > 0 {
-                    write!(f, "waited for {seconds} s; ")?;
-                }
-                match &waiting_for[..] {
-                    [] => write!(f, "nothing was read yet"),
-                    waiting_for => write!(f, "{}", waiting_for.join("; ")),
-                }
-            }
-            Self::Stale { seconds: 0 } => write!(f, "the API server is out of reach: this is the last that was read"),
-            Self::Stale { seconds } => {
-                write!(f, "the API server has been out of reach for {seconds} s: this is the last that was read")
-            }
-        }
+    /// The fix; `None` where there is nothing to do but wait, or nothing is certain.
+    pub fn fix(&self) -> Option<Fix> {
+        self.entry(Part::Fix).fix
     }
 
-    /// The objects that it speaks of.
+    /// The objects that it is about.
     pub fn about(&self) -> Vec<About> {
-        let service = |key: &ObjectRef| About { kind: "Service", key: key.clone() };
-        let beside = |key: &ObjectRef, name: &str| service(&ObjectRef::new(&key.namespace, name));
-        let set = |key: &ObjectRef| About { kind: "StatefulSet", key: key.clone() };
-        let pod = |key: &ObjectRef| About { kind: "Pod", key: key.clone() };
+        self.entry(Part::About).about
+    }
+
+    /// The table: one entry per finding.
+    fn entry(&self, part: Part) -> Entry {
         match self {
-            Self::OutsideZones
-            | Self::SuffixTwice { .. }
-            | Self::TooManyLabels
-            | Self::PodNotAddress { .. }
-            | Self::PortOfPod { .. }
-            | Self::PodRecordsOff
-            | Self::Wildcard
-            | Self::NotSynced { .. }
-            | Self::Stale { .. } => Vec::new(),
-            Self::NoNamespace { elsewhere, .. } => elsewhere.iter().map(service).collect(),
-            Self::NoService { service: key, near } => near.iter().map(|name| beside(key, name)).collect(),
-            Self::PodAsService { pod: key, service: name } => vec![pod(key), beside(key, name)],
-            Self::NoServiceName { set: key } | Self::OrdinalOutOfRange { set: key, .. } => vec![set(key)],
-            Self::GoverningMissing { set: key, selecting, .. } => {
-                std::iter::once(set(key)).chain(selecting.iter().map(|name| beside(key, name))).collect()
+            // State of the data.
+            Self::NotSynced { waiting_for, forbidden, seconds } => if *forbidden {
+                let grant = "grant `list` and `watch` on services and endpointslices to the server's account";
+                part.cause("D47", "FORBIDDEN", 0).advice(|| grant.into())
+            } else {
+                part.cause("D46", "NOT-SYNCED", 0)
             }
-            Self::OtherGoverning { set: key, governing: name, .. }
-            | Self::GoverningNotHeadless { set: key, service: name }
-            | Self::GoverningExternal { set: key, service: name }
-            | Self::SetNotSelected { set: key, service: name, .. }
-            | Self::OrdinalNotThere { set: key, service: name, .. } => vec![set(key), beside(key, name)],
-            Self::PodWithoutAddress { pod: key } | Self::PodFinished { pod: key } => vec![pod(key)],
-            Self::NotAnEndpoint { service: key, elsewhere, .. } => {
-                std::iter::once(service(key)).chain(elsewhere.iter().map(service)).collect()
-            }
-            Self::OtherNamespace { elsewhere, .. } => elsewhere.iter().map(service).collect(),
-            Self::FqdnSlice { slice } | Self::SliceOfNobody { slice, .. } | Self::SliceWithoutService { slice, .. } => {
-                vec![About { kind: "EndpointSlice", key: slice.clone() }]
-            }
-            Self::PodUnknown { elsewhere, .. } => elsewhere.iter().map(pod).collect(),
-            Self::AddressUnknown { not_ready, pod: key, .. } => {
-                not_ready.iter().map(service).chain(key.iter().map(pod)).collect()
-            }
-            Self::NoSvcLabel { service: key, .. }
-            | Self::Swapped { meant: key }
-            | Self::NotReady { service: key, .. }
-            | Self::Terminating { service: key, .. }
-            | Self::NoEndpoints { service: key, .. }
-            | Self::NoSlice { service: key, .. }
-            | Self::NoneReady { service: key, .. }
-            | Self::PublishedNotReady { service: key }
-            | Self::NoHostname { service: key, .. }
-            | Self::HasHostname { service: key, .. }
-            | Self::NoSuchEndpoint { service: key, .. }
-            | Self::NoPort { service: key, .. }
-            | Self::OtherProtocol { service: key, .. }
-            | Self::PortUnnamed { service: key, .. }
-            | Self::PortNumber { service: key, .. }
-            | Self::NoTargetPort { service: key, .. }
-            | Self::NoPorts { service: key }
-            | Self::BelowExternalName { service: key, .. }
-            | Self::NoFamily { service: key, .. }
-            | Self::BadExternalName { service: key, .. }
-            | Self::ExternalNameLoop { service: key }
-            | Self::ExternalNameLong { service: key, .. }
-            | Self::ExternalNameDangling { service: key, .. }
-            | Self::ExternalNameOutside { service: key, .. }
-            | Self::OutsideReverse { service: key, .. }
-            | Self::NoClusterIp { service: key } => vec![service(key)],
+            .code(14)
+            .text(|| {
+                let waited = if *seconds > 0 { format!("waited for {seconds} s; ") } else { String::new() };
+                match &waiting_for[..] {
+                    [] => waited + "nothing was read yet",
+                    waiting_for => waited + &waiting_for.join("; "),
+                }
+            }),
+            Self::Stale { seconds } => part.note("D48", "STALE").code(3).text(|| match seconds {
+                0 => "the API server is out of reach: this is the last that was read".into(),
+                _ => format!("the API server has been out of reach for {seconds} s: this is the last that was read"),
+            }),
+
+            // Shape of the name.
+            Self::OutsideZones => part
+                .cause("D01", "OUTSIDE-ZONES", 1)
+                .code(20)
+                .text(|| "the name is in no zone that is served here".into()),
+            Self::Wildcard => part.cause("D45", "WILDCARD", 1).text(|| "there are no wildcards".into()),
+            Self::PodNotAddress { label } => part
+                .cause("D10", "POD-NOT-ADDRESS", 1)
+                .text(|| format!("{label} is no address with dashes: names of Pods stand below their Service, in svc"))
+                .advice(|| "ask for POD.SERVICE.NAMESPACE.svc, where SERVICE is the Pod's subdomain".into()),
+            Self::PortOfPod { meant } => part
+                .cause("D37", "PORT-OF-POD", 1)
+                .text(|| format!("ports of one Pod have no names: ask for SRV at {}", bare(meant)))
+                .advice(|| format!("ask for {}", bare(meant))),
+            Self::NoSvcLabel { service, meant } => part
+                .cause("D02", "NO-SVC-LABEL", 2)
+                .text(|| format!("the label svc is missing: did you mean {}", bare(meant)))
+                .advice(|| format!("ask for {}", bare(meant)))
+                .about(|| [About::service(service)]),
+            Self::SuffixTwice { meant } => part
+                .cause("D03", "SUFFIX-TWICE", 2)
+                .text(|| format!("a search list was applied to {}; end the name with a dot", bare(meant)))
+                .advice(|| format!("ask for {} with the final dot", bare(meant))),
+            Self::PodRecordsOff => part
+                .cause("D42", "POD-RECORDS-OFF", 2)
+                .text(|| "names of Pod addresses are switched off here".into())
+                .advice(|| "start the server with --pod-records verified, or insecure".into()),
+            Self::PodUnknown { namespace, address, elsewhere } => part
+                .cause("D43", "POD-UNKNOWN", 2)
+                .text(|| format!("no Pod in namespace {namespace} has {address}"))
+                .fix(|| {
+                    let pod = elsewhere.as_ref()?;
+                    Some(Fix::Advice(format!("ask for {}.{}.pod", dashed(*address), pod.namespace)))
+                })
+                .about(|| elsewhere.iter().map(About::pod)),
+
+            // StatefulSets and their governing Services.
+            Self::GoverningMissing { set, service, selecting, selector, ports } => part
+                .cause("D12", "STS-NO-SERVICE", 3)
+                .level(Level::Error)
+                .needs(&[Needs::EveryService, Needs::EveryObject])
+                .text(|| {
+                    let missing = format!("StatefulSet {set} names Service {service}, which does not exist");
+                    match &selecting[..] {
+                        [] => missing,
+                        [one] => format!("{missing}; {one} selects its Pods"),
+                        several => format!("{missing}; {} select its Pods", list(several, " and ")),
+                    }
+                })
+                .fix(|| {
+                    let key = ObjectRef::new(&set.namespace, service);
+                    (!selector.is_empty()).then(|| Fix::Object(headless(&key, selector, ports)))
+                })
+                .about(|| {
+                    let selecting = selecting.iter().map(|name| About::service_beside(set, name));
+                    std::iter::once(About::stateful_set(set)).chain(selecting)
+                }),
+            Self::NoServiceName { set } => part
+                .cause("D11", "STS-NO-SERVICENAME", 4)
+                // Allowed since Kubernetes 1.33, and meant by some.
+                .level(Level::Warning)
+                .text(|| format!("StatefulSet {set} names no Service, so its Pods have no names"))
+                .advice(|| {
+                    format!("serviceName cannot be changed: delete StatefulSet {set} and create it again with a serviceName")
+                })
+                .about(|| [About::stateful_set(set)]),
+            Self::GoverningExternal { set, service } => part
+                .cause("D15", "STS-EXTERNALNAME", 5)
+                .level(Level::Error)
+                .text(|| {
+                    format!("Service {service}, which governs StatefulSet {set}, is an ExternalName: nothing is below it")
+                })
+                .advice(|| {
+                    format!(
+                        "delete Service {service} and create it again, headless (clusterIP: None), with the labels of \
+                         the Pods of StatefulSet {set} as its selector"
+                    )
+                })
+                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+            Self::SetNotSelected { set, service, differs } => part
+                .cause("D22", "STS-NOT-SELECTED", 5)
+                .level(Level::Error)
+                .text(|| {
+                    let Difference { key, selected, .. } = &differs.labels[0];
+                    let has = differs.has();
+                    format!("Service {service} governs StatefulSet {set} and selects {key}={selected}, its Pods have {has}")
+                })
+                .advice(|| {
+                    format!(
+                        "let Service {service} select labels that the Pods of StatefulSet {set} have, as all that it \
+                         governs"
+                    )
+                })
+                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+            Self::OrdinalOutOfRange { set, ordinal, start, replicas } => part
+                .cause("D16", "STS-ORDINAL", 6)
+                .text(|| {
+                    let range = match replicas.checked_sub(1) {
+                        Some(last) => format!("ordinals {start}..{}, no {ordinal}", start.saturating_add(last)),
+                        None => "no ordinal at all".into(),
+                    };
+                    format!("StatefulSet {set} has replicas={replicas}, {range}")
+                })
+                .fix(|| {
+                    let replicas = ordinal.checked_sub(*start)?.checked_add(1)?;
+                    let (namespace, name) = (&set.namespace, &set.name);
+                    Some(Fix::Command(format!("kubectl -n {namespace} scale statefulset {name} --replicas={replicas}")))
+                })
+                .about(|| [About::stateful_set(set)]),
+            Self::OtherGoverning { set, pod, governing, .. } => part
+                .cause("D13", "STS-OTHER-SERVICE", 7)
+                .text(|| format!("{pod} has its name below {governing}, the serviceName of StatefulSet {set}"))
+                .advice(|| format!("ask for {pod}.{governing}.{}.svc", set.namespace))
+                .about(|| [About::stateful_set(set), About::service_beside(set, governing)]),
+            Self::PodAsService { pod, service } => part
+                .cause("D09", "POD-AS-SERVICE", 7)
+                .text(|| format!("{} is a Pod: its name is {}.{service}.{}.svc", pod.name, pod.name, pod.namespace))
+                .advice(|| format!("ask for {}.{service}.{}.svc", pod.name, pod.namespace))
+                .about(|| [About::pod(pod), About::service_beside(pod, service)]),
+            Self::GoverningNotHeadless { set, service } => part
+                .note("D14", "STS-NOT-HEADLESS")
+                .level(Level::Note)
+                .text(|| {
+                    format!(
+                        "Service {service}, which governs StatefulSet {set}, is not headless: other DNS servers may \
+                         not answer"
+                    )
+                })
+                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+
+            // Endpoints.
+            Self::Terminating { service, label, serving } => part
+                .cause("D20", "TERMINATING", 8)
+                .text(|| {
+                    let serves = match serving {
+                        Some(true) => ", still serving",
+                        Some(false) => ", not serving any more",
+                        None => "",
+                    };
+                    format!("{label} of Service {service} is terminating{serves}")
+                })
+                .about(|| [About::service(service)]),
+            Self::NotReady { service, label, serving } => part
+                .cause("D19", "NOT-READY", 9)
+                .text(|| {
+                    let serves = if *serving == Some(true) { ", though it serves" } else { "" };
+                    format!("{label} of Service {service} is not ready{serves}")
+                })
+                .command(|| publish_not_ready(service))
+                .about(|| [About::service(service)]),
+            Self::HasHostname { service, hostname, .. } => part
+                .cause("D27", "HAS-HOSTNAME", 10)
+                .text(|| format!("this endpoint of Service {service} has a hostname: use {hostname}"))
+                .advice(|| format!("ask for {hostname}.{}.{}.svc", service.name, service.namespace))
+                .about(|| [About::service(service)]),
+            Self::NoHostname { service, pod, address } => part
+                .cause("D26", "NO-HOSTNAME", 11)
+                .level(Level::Error)
+                .text(|| {
+                    let (name, dashed) = (&service.name, dashed(*address));
+                    format!("{pod} has no hostname in {name} (is the Pod's subdomain {name}?); it is {dashed}.{name}")
+                })
+                .advice(|| format!("ask for {}.{}.{}.svc", dashed(*address), service.name, service.namespace))
+                .about(|| [About::service(service)]),
+            Self::PodFinished { pod } => part
+                .cause("D21", "POD-FINISHED", 12)
+                .text(|| format!("Pod {pod} has run to its end"))
+                .command(|| describe_pod(&pod.namespace, &pod.name))
+                .about(|| [About::pod(pod)]),
+            Self::PodWithoutAddress { pod } => part
+                .cause("D18", "POD-NO-ADDRESS", 12)
+                .text(|| format!("Pod {pod} has no address yet"))
+                .command(|| describe_pod(&pod.namespace, &pod.name))
+                .about(|| [About::pod(pod)]),
+            Self::OrdinalNotThere { set, service, ordinal, waits_for } => part
+                .cause("D17", "STS-NOT-YET", 13)
+                .text(|| {
+                    let name = &set.name;
+                    let waits = match waits_for {
+                        Some(first) if first != ordinal => format!("; {name}-{first} is not ready"),
+                        _ => String::new(),
+                    };
+                    format!("{name}-{ordinal} is in no slice of {service}: no Pod, no address, or not selected{waits}")
+                })
+                .command(|| describe_pod(&set.namespace, &format!("{}-{}", set.name, waits_for.unwrap_or(*ordinal))))
+                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+
+            // Ports.
+            Self::NoTargetPort { service, port, target } => part
+                .cause("D34", "NO-TARGET-PORT", 14)
+                .level(Level::Error)
+                .text(|| format!("port {port} of Service {service} leads to the port {target}, which no endpoint has"))
+                .advice(|| {
+                    format!(
+                        "give a container of the Pods a port named {target}, or let port {port} of Service {service} \
+                         lead to one that they have"
+                    )
+                })
+                .about(|| [About::service(service)]),
+            Self::PortNumber { service, number, name, protocol } => part
+                .cause("D33", "PORT-NUMBER", 15)
+                .text(|| match name {
+                    Some(name) => {
+                        format!("ports are asked for by name: _{name}.{} of Service {service}", protocol.label())
+                    }
+                    None => format!(
+                        "ports are asked for by name, and port {number} of Service {service} has none: ask the \
+                         Service's name"
+                    ),
+                })
+                .advice(|| match name {
+                    Some(name) => {
+                        format!("ask for _{name}.{}.{}.{}.svc", protocol.label(), service.name, service.namespace)
+                    }
+                    None => ask_for_srv(service),
+                })
+                .about(|| [About::service(service)]),
+            Self::OtherProtocol { service, port, protocols } => part
+                .cause("D31", "OTHER-PROTOCOL", 16)
+                .text(|| {
+                    let labels: Vec<&str> = protocols.iter().map(|protocol| protocol.label()).collect();
+                    format!("port {port} of Service {service} is {}", list(&labels, " and "))
+                })
+                .fix(|| {
+                    let label = protocols.first()?.label();
+                    Some(Fix::Advice(format!("ask for _{port}.{label}.{}.{}.svc", service.name, service.namespace)))
+                })
+                .about(|| [About::service(service)]),
+            Self::PortUnnamed { service, number } => part
+                .cause("D32", "PORT-UNNAMED", 17)
+                .level(Level::Warning)
+                .text(|| format!("port {number} of Service {service} has no name: its SRV record is at the Service's name"))
+                .advice(|| ask_for_srv(service))
+                .about(|| [About::service(service)]),
+            Self::NoPort { service, port, known } => part
+                .cause("D30", "NO-PORT", 18)
+                .text(|| {
+                    let others = match &known[..] {
+                        [] => ", and none with a name".into(),
+                        known => format!("; it has {}", list(known, " and ")),
+                    };
+                    format!("Service {service} has no port named {port}{others}")
+                })
+                .fix(|| {
+                    let first = known.first()?;
+                    Some(Fix::Advice(format!("ask for {first}.{}.{}.svc", service.name, service.namespace)))
+                })
+                .about(|| [About::service(service)]),
+
+            // Services and their slices.
+            Self::FqdnSlice { slice } => part
+                .cause("D41", "FQDN-SLICE", 19)
+                .level(Level::Error)
+                .text(|| format!("EndpointSlice {slice} has addressType FQDN, which is not answered"))
+                .advice(|| format!("write EndpointSlice {slice} with addresses (addressType IPv4 or IPv6)"))
+                .about(|| [About::slice(slice)]),
+            Self::SliceWithoutService { slice, service } => part
+                .cause("D56", "SLICE-NO-SERVICE", 19)
+                .level(Level::Error)
+                .needs(&[Needs::EveryService, Needs::EveryObject])
+                .text(|| format!("EndpointSlice {slice} belongs to Service {service}, which does not exist"))
+                .advice(|| {
+                    format!(
+                        "create Service {service} in namespace {}, or correct the label kubernetes.io/service-name of {}",
+                        slice.namespace, slice.name
+                    )
+                })
+                .about(|| [About::slice(slice)]),
+            Self::SliceOfNobody { slice, endpoints } => part
+                .note("D55", "SLICE-OF-NOBODY")
+                .level(Level::Warning)
+                .text(|| {
+                    format!(
+                        "EndpointSlice {slice} has no label kubernetes.io/service-name: its {endpoints} endpoints \
+                         have no names"
+                    )
+                })
+                .advice(|| {
+                    let (namespace, name) = (&slice.namespace, &slice.name);
+                    format!(
+                        "if it is a Service's: kubectl -n {namespace} label endpointslice {name} \
+                         kubernetes.io/service-name=SERVICE"
+                    )
+                })
+                .about(|| [About::slice(slice)]),
+            Self::NoEndpoints { service, selects, differs } => part
+                .cause("D22", "NO-ENDPOINTS", 20)
+                .level(if differs.is_some() { Level::Error } else { Level::Warning })
+                .needs(if differs.is_some() { &[] } else { &[Needs::EveryObject, Needs::LivePods] })
+                .text(|| match differs {
+                    Some(differs) => {
+                        let Difference { key, selected, .. } = &differs.labels[0];
+                        let (set, has) = (&differs.set, differs.has());
+                        format!("Service {service} selects {key}={selected}, Pods of StatefulSet {set} have {has}")
+                    }
+                    None => format!("Service {service} has 0 endpoints"),
+                })
+                .fix(|| match differs {
+                    // A selector without any label would select nothing at all.
+                    Some(Differs { entirely: true, .. }) => None,
+                    Some(differs) => {
+                        let labels: BTreeMap<&str, _> =
+                            differs.labels.iter().map(|label| (&*label.key, &label.has)).collect();
+                        Some(Fix::Command(patch(service, &serde_json::json!({ "selector": labels }))))
+                    }
+                    None if !selects => Some(Fix::Advice(format!(
+                        "write endpoints into the EndpointSlices of Service {service}, or give it a selector"
+                    ))),
+                    None => Some(Fix::Command(format!("kubectl -n {} get pods --show-labels", service.namespace))),
+                })
+                .about(|| [About::service(service)]),
+            Self::NoSlice { service, unlabelled } => part
+                .cause("D23", "NO-SLICE", 20)
+                .level(if unlabelled.is_empty() { Level::Warning } else { Level::Error })
+                .needs(&[Needs::EveryObject, Needs::LivePods])
+                .text(|| format!("Service {service} has no selector, and no EndpointSlice has its name"))
+                .fix(|| {
+                    let (namespace, name) = (&service.namespace, &service.name);
+                    let label = format!("kubernetes.io/service-name={name}");
+                    Some(match unlabelled.first() {
+                        Some(slice) => Fix::Command(format!("kubectl -n {namespace} label endpointslice {slice} {label}")),
+                        None => Fix::Advice(format!(
+                            "give Service {service} a selector, or write an EndpointSlice with the label {label}"
+                        )),
+                    })
+                })
+                .about(|| [About::service(service)]),
+            Self::NoneReady { service, of } => part
+                .cause("D24", "NONE-READY", 20)
+                .level(Level::Warning)
+                .text(|| format!("0 of {of} endpoints of Service {service} are ready"))
+                .command(|| publish_not_ready(service))
+                .about(|| [About::service(service)]),
+            Self::NoClusterIp { service } => part
+                .cause("D53", "NO-CLUSTER-IP", 20)
+                .level(Level::Note)
+                .text(|| format!("Service {service} has no clusterIP"))
+                .advice(|| "give it one, or let --simulate do so; in a cluster the API server does".into())
+                .about(|| [About::service(service)]),
+            Self::NoPorts { service } => part
+                .cause("D35", "NO-PORTS", 21)
+                .level(Level::Note)
+                .text(|| format!("Service {service} has no ports, so no SRV records"))
+                .advice(|| format!("give Service {service} a port"))
+                .about(|| [About::service(service)]),
+            Self::NoFamily { service, family } => part
+                .cause("D38", "NO-FAMILY", 21)
+                .text(|| {
+                    let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
+                    format!("Service {service} has no {family} address")
+                })
+                .about(|| [About::service(service)]),
+            Self::PublishedNotReady { service } => part
+                .note("D25", "PUBLISHED-NOT-READY")
+                .level(Level::Note)
+                .text(|| {
+                    format!(
+                        "Service {service} publishes endpoints that its slices call not ready: other DNS servers may \
+                         not answer"
+                    )
+                })
+                .about(|| [About::service(service)]),
+            Self::OutsideReverse { service, address, of } => part
+                .note("D57", "OUTSIDE-REVERSE")
+                .level(Level::Warning)
+                .text(|| match of {
+                    1 => format!("{address}, an endpoint of Service {service}, is in no reverse zone that is served"),
+                    _ => format!(
+                        "{of} addresses of endpoints of Service {service}, as {address}, are in no reverse zone that \
+                         is served"
+                    ),
+                })
+                .advice(|| "start the server with --reverse CIDR for each network of Pods and Services".into())
+                .about(|| [About::service(service)]),
+
+            // ExternalNames.
+            Self::BelowExternalName { service, target } => part
+                .cause("D36", "BELOW-EXTERNALNAME", 21)
+                .text(|| format!("Service {service} is an ExternalName ({target}): nothing is below its name"))
+                .about(|| [About::service(service)]),
+            Self::BadExternalName { service, value } => part
+                .cause("D39", "BAD-EXTERNALNAME", 21)
+                .level(Level::Error)
+                .text(|| format!("externalName {value:?} of Service {service} is no domain name"))
+                .advice(|| {
+                    let instead = if value.parse::<IpAddr>().is_ok() {
+                        "use a headless Service without a selector, and an EndpointSlice with that address"
+                    } else {
+                        "set externalName to a domain name"
+                    };
+                    format!("Service {service}: {instead}")
+                })
+                .about(|| [About::service(service)]),
+            Self::ExternalNameLoop { service } => part
+                .cause("D40", "EXTERNALNAME-LOOP", 21)
+                .level(Level::Error)
+                .text(|| format!("Service {service} leads back to a name that was followed already"))
+                .advice(|| edit_external_name(service, "a name that exists"))
+                .about(|| [About::service(service)]),
+            Self::ExternalNameLong { service, most } => part
+                .cause("D40", "EXTERNALNAME-LONG", 21)
+                .level(Level::Error)
+                .text(|| {
+                    format!("externalName of Service {service} leads through more than {most} names: the rest is not followed")
+                })
+                .advice(|| edit_external_name(service, "the last name of the chain"))
+                .about(|| [About::service(service)]),
+            Self::ExternalNameDangling { service, target } => part
+                .cause("D40", "EXTERNALNAME-DANGLING", 21)
+                .level(Level::Error)
+                .needs(&[Needs::EveryService, Needs::EveryObject])
+                .text(|| {
+                    format!("externalName of Service {service} leads to a name that does not exist: {}", bare(target))
+                })
+                .advice(|| edit_external_name(service, "a name that exists"))
+                .about(|| [About::service(service)]),
+            Self::ExternalNameOutside { service, target } => part
+                .note("D52", "EXTERNALNAME-OUTSIDE")
+                .level(Level::Warning)
+                .text(|| format!("Service {service} leads out to {}: a stub resolver does not follow it", bare(target)))
+                .about(|| [About::service(service)]),
+
+            // Names that are near, and names that are not there.
+            Self::NoNamespace { namespace, declared, elsewhere } => part
+                .guess("D05", "NO-NAMESPACE", 30)
+                .text(|| match declared {
+                    true => format!("namespace {namespace} does not exist"),
+                    false => format!("no object that was read is in namespace {namespace}"),
+                })
+                .fix(|| {
+                    let first = elsewhere.first()?;
+                    Some(Fix::Advice(format!("ask for {}.{}.svc", first.name, first.namespace)))
+                })
+                .about(|| elsewhere.iter().map(About::service)),
+            Self::Swapped { meant } => part
+                .guess("D06", "SWAPPED", 31)
+                .text(|| {
+                    let (name, namespace) = (&meant.name, &meant.namespace);
+                    format!("Service {name} is in namespace {namespace}: the Service comes first, then the namespace")
+                })
+                .advice(|| format!("ask for {}.{}.svc", meant.name, meant.namespace))
+                .about(|| [About::service(meant)]),
+            Self::NoService { service, near } => part
+                .guess("D08", "NO-SERVICE", 32)
+                .needs(&[Needs::EveryService])
+                .text(|| match &near[..] {
+                    [] => format!("Service {service} does not exist"),
+                    near => format!("Service {service} does not exist; there is {}", list(near, " and ")),
+                })
+                .fix(|| Some(Fix::Advice(format!("ask for {}.{}.svc", near.first()?, service.namespace))))
+                .about(|| near.iter().map(|name| About::service_beside(service, name))),
+            Self::OtherNamespace { service, elsewhere } => part
+                .guess("D29", "OTHER-NAMESPACE", 33)
+                .text(|| format!("{} exists in {}", service.name, list_namespaces(elsewhere)))
+                .fix(|| {
+                    let first = elsewhere.first()?;
+                    Some(Fix::Advice(format!("ask for {}.{}.svc", first.name, first.namespace)))
+                })
+                .about(|| elsewhere.iter().map(About::service)),
+            Self::NotAnEndpoint { service, address, elsewhere } => part
+                .guess("D28", "NOT-AN-ENDPOINT", 34)
+                .text(|| format!("{address} is no endpoint of Service {service}"))
+                .fix(|| {
+                    let first = elsewhere.first()?;
+                    Some(Fix::Advice(format!("ask for {}.{}.{}.svc", dashed(*address), first.name, first.namespace)))
+                })
+                .about(|| std::iter::once(About::service(service)).chain(elsewhere.iter().map(About::service))),
+            Self::NoSuchEndpoint { service, label, known } => part
+                .guess("D54", "NO-SUCH-ENDPOINT", 34)
+                .text(|| {
+                    let others = match &known[..] {
+                        [] => ", and none with a hostname".into(),
+                        known => format!("; it has {}", list(known, " and ")),
+                    };
+                    format!("Service {service} has no endpoint named {label}{others}")
+                })
+                .about(|| [About::service(service)]),
+            Self::AddressUnknown { address, not_ready, pod } => part
+                .guess("D44", "ADDRESS-UNKNOWN", 34)
+                .text(|| match (&not_ready[..], pod) {
+                    ([first, ..], _) => format!("{address} is an endpoint of Service {first} that is not ready"),
+                    ([], Some(pod)) => format!("{address} is Pod {pod}, an endpoint of no Service"),
+                    ([], None) => format!("{address} belongs to no Service and no endpoint"),
+                })
+                .about(|| not_ready.iter().map(About::service).chain(pod.iter().map(About::pod))),
+            Self::TooManyLabels => part.guess("D04", "TOO-MANY-LABELS", 35).text(|| {
+                "more labels than any name here has: a search list was applied to a name from elsewhere".into()
+            }),
+        }
+    }
+}
+
+impl Differs {
+    /// The label that the Pods have instead of the first one that is selected.
+    fn has(&self) -> String {
+        let Difference { key, has, .. } = &self.labels[0];
+        match has {
+            Some(has) => format!("{key}={has}"),
+            None => format!("no {key}"),
         }
     }
 }

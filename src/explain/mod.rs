@@ -2,7 +2,7 @@
 //!
 //! One function, [`explain`], for all faces: the command `explain`, the Extended DNS Error of an answer, the TXT record
 //! at `_why.NAME`, the API. It is pure; who holds the cluster, and who may ask, is not decided here. `finding.rs` has
-//! the causes and their sentences, `find.rs` how each is detected, `fix.rs` what helps; `absence.rs` is what is known
+//! the causes, one entry each, `find.rs` how each is detected; `absence.rs` is what is known
 //! beforehand and published with a Service's records, so that most answers need no search. [`Asker`] is the door for
 //! threads that answer and must not wait. For people there are [`steps()`], the decision on one name, and [`check()`],
 //! the findings about all objects without a question.
@@ -10,6 +10,7 @@
 mod absence;
 mod asker;
 mod check;
+mod entry;
 mod find;
 mod finding;
 mod fix;
@@ -21,9 +22,10 @@ use crate::rules::Rules;
 
 pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
 pub use asker::{Asker, Busy};
-pub use check::{Checked, Level, Seen, check};
+pub use check::{Checked, Seen, check};
+pub use entry::{About, Level, Severity};
 pub use find::{ROWS, object};
-pub use finding::{About, Difference, Differs, Finding, MAX_BRIEF, Severity};
+pub use finding::{Difference, Differs, Finding, MAX_BRIEF};
 pub use fix::Fix;
 pub use steps::{Step, steps};
 
