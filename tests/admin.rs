@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+#[path = "common/ports.rs"]
+mod ports;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -17,8 +20,8 @@ use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
 use headless_dns::metrics::Proto;
 use headless_dns::status::{Status, WatchState, WatchStatus};
+use ports::ReservedPort;
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -270,8 +273,11 @@ async fn a_head_that_takes_long_is_cut() {
 async fn a_connection_that_asks_nothing_is_closed() {
     let server = Server::start(Limits { idle: SHORT, ..limits() });
     assert_eq!(read_all(&mut server.connect().await).await, "");
-    let mut stream = server.connect().await;
-    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    // The request is there when the connection is accepted: this thread runs the server too.
+    let stream = std::net::TcpStream::connect(server.address).unwrap();
+    std::io::Write::write_all(&mut &stream, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut stream = TcpStream::from_std(stream).unwrap();
     assert!(read_all(&mut stream).await.ends_with("\r\n\r\nok\n"), "also after a question");
 }
 
@@ -414,10 +420,8 @@ fn without_serial(text: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_be_asked_is_one_sentence() {
-    // Bound and not listening: nobody else gets the port meanwhile.
-    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let free = nobody.local_addr().unwrap().as_socket().unwrap();
+    let reserved = ReservedPort::new();
+    let free = reserved.address();
     for command in ["records", "explain a"] {
         let (status, said) = run(&format!("{command} --server http://{free}")).await;
         assert!(status != 0 && said.contains(&format!("cannot ask http://{free}")), "{said}");

@@ -7,19 +7,22 @@
 #![cfg(feature = "tls")]
 
 mod common;
+#[path = "common/server.rs"]
+mod server;
 #[path = "common/tls.rs"]
 mod tls;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use common::ports::ReservedPort;
 use common::{query, question_name, scaled};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
@@ -35,56 +38,32 @@ use tokio_rustls::client::TlsStream;
 const PATIENCE: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// The binary: the one that `HEADLESS_DNS_BIN` names, or what cargo built for this test.
-fn binary() -> Command {
-    let built = assert_cmd::cargo::cargo_bin!("headless-dns");
-    Command::new(std::env::var_os("HEADLESS_DNS_BIN").unwrap_or_else(|| built.into()))
-}
-
-/// A running server. It ends with the value, by kill -9.
+/// A running server, and its addresses.
 struct Server {
-    child: Child,
-    folder: tempfile::TempDir,
-    /// Where it answers over TLS.
+    process: server::Server,
+    /// Address for TLS.
     tls: Option<SocketAddr>,
-    /// Where it answers over UDP and TCP.
+    /// Address for UDP and TCP.
     plain: SocketAddr,
     admin: SocketAddr,
 }
 
 impl Server {
-    /// Starts it, and waits until it says what it serves.
+    /// Starts it, and waits for its banner.
     async fn start(options: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let [out, log] = ["out", "log"].map(|name| File::create(folder.path().join(name)).unwrap());
-        let mut command = binary();
-        command.env_clear().args(["serve", "--demo", "--log-format", "text", "--admin", "127.0.0.1:0"]);
-        let child = command.args(options.split_whitespace()).stdout(out).stderr(log).spawn().unwrap();
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Self { child, folder, tls: None, plain: nowhere, admin: nowhere };
-        server.wait("it says what it serves", Server::out, |out| out.contains("\ntry ")).await;
-        let out = server.out();
-        let line = |begin: &str, over: &str| {
-            let line = out.lines().find(|line| line.starts_with(begin) && line.contains(over))?;
-            let address = line[begin.len()..].split([' ', ',']).next()?;
-            Some(address.trim_start_matches("http://").parse().unwrap())
-        };
-        server.tls = line("listen  ", " over TLS");
-        server.plain = line("listen  ", " over UDP and TCP").unwrap();
-        server.admin = line("admin   ", "").unwrap();
-        server
+        let mut command = server::serve();
+        command.args(["--demo", "--admin", "127.0.0.1:0"]).args(options.split_whitespace());
+        let process = server::Server::start(command);
+        let (tls, plain, admin) = (process.listens("TLS"), process.listens("UDP and TCP"), process.admin());
+        Self { process, tls, plain: plain.unwrap(), admin: admin.unwrap() }
     }
 
     fn tls(&self) -> SocketAddr {
         self.tls.expect("it listens over TLS")
     }
 
-    fn out(&self) -> String {
-        fs::read_to_string(self.folder.path().join("out")).unwrap()
-    }
-
     fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
+        self.process.log()
     }
 
     async fn wait(&mut self, what: &str, read: fn(&Self) -> String, is_so: impl Fn(&str) -> bool) -> String {
@@ -94,9 +73,7 @@ impl Server {
             if is_so(&text) {
                 return text;
             }
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the server ended, {status}: {}", self.log());
-            }
+            self.process.still_runs();
             assert!(begun.elapsed() < PATIENCE, "{what}, in time: {text}\n{}", self.log());
             sleep(MOMENT).await;
         }
@@ -107,15 +84,10 @@ impl Server {
         self.wait(text, Server::log, |log| log.get(from..).is_some_and(|log| log.contains(text))).await.len()
     }
 
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success(), "it can be signalled");
-    }
-
     async fn ended(&mut self) -> ExitStatus {
         let begun = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.process.child.try_wait().unwrap() {
                 return status;
             }
             assert!(begun.elapsed() < PATIENCE, "it ends in time: {}", self.log());
@@ -196,13 +168,6 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// A client to which the server shows its certificate each time.
 fn client(authority: &Authority) -> Arc<ClientConfig> {
     let mut config = authority.client(&[b"dot"]);
@@ -247,9 +212,8 @@ async fn a_pair_that_cannot_be_used_keeps_it_from_starting() {
     let authority = Authority::new();
     let [certificate, key] = authority.paths();
     fs::write(&key, authority.pair().key).unwrap();
-    let mut command = binary();
-    let options = format!("serve --demo {LISTEN} {}", authority.options());
-    let output = command.env_clear().args(options.split_whitespace()).output().unwrap();
+    let options = format!("--demo {LISTEN} {}", authority.options());
+    let output = server::serve().args(options.split_whitespace()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     let expected = format!(
         "headless-dns: the private key in {} is not that of the certificate in {}: both must come from one request\n",
@@ -345,7 +309,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     assert_eq!(shown_now(&client, to).await, other.der);
     ask(&mut kept, 2).await;
     // What is on a file system that tells nobody is read on SIGHUP.
-    server.signal("HUP");
+    server.process.signal("HUP");
     server.logged(0, "reading again: SIGHUP").await;
     assert_eq!(server.log().matches(stays).count(), 3, "{}", server.log());
 }
@@ -391,7 +355,7 @@ async fn connections_that_are_open_at_the_end_are_told() {
         let client = client(&authority);
         let (mut idle, mut asker) = (connect(&client, server.tls()).await, connect(&client, server.tls()).await);
         ask(&mut asker, 1).await;
-        server.signal("TERM");
+        server.process.signal("TERM");
         check_ended(&mut idle).await;
         check_ended(&mut asker).await;
         let status = server.ended().await;
@@ -414,19 +378,19 @@ async fn addresses_and_files_change_with_the_configuration() {
     write("");
     let mut server = Server::start(&format!("--listen 127.0.0.1:0 --config {}", file.display())).await;
     assert_eq!(server.tls, None);
-    write(&format!("listen-tls = '127.0.0.1:0'\n{pair}"));
+    let port = ReservedPort::new();
+    let to = port.address();
+    write(&format!("listen-tls = '{to}'\n{pair}"));
     let from = server.logged(0, "has changed: listen-tls, tls-cert, tls-key").await;
-    let log = server.log();
-    let to = log.split("started=[\"").nth(1).unwrap().split(" over TLS").next().unwrap().parse().unwrap();
     ask(&mut connect(&client, to).await, 1).await;
     // Of other files, one of which is missing.
     let other = Authority::new();
-    write(&format!("listen-tls = '127.0.0.1:0'\ntls-cert = '/nowhere/tls.crt'\ntls-key = {:?}\n", key.display()));
+    write(&format!("listen-tls = '{to}'\ntls-cert = '/nowhere/tls.crt'\ntls-key = {:?}\n", key.display()));
     let from = server.logged(from, "stays as it was: cannot read the certificate in /nowhere/tls.crt: No such").await;
     ask(&mut connect(&client, to).await, 2).await;
     let [certificate, key] = other.paths();
     let pair = format!("tls-cert = {:?}\ntls-key = {:?}\n", certificate.display(), key.display());
-    write(&format!("listen-tls = '127.0.0.1:0'\n{pair}"));
+    write(&format!("listen-tls = '{to}'\n{pair}"));
     let from = server.logged(from, "has changed: tls-cert, tls-key").await;
     let trusts_other = self::client(&other);
     let mut kept = connect(&trusts_other, to).await;
@@ -544,7 +508,7 @@ async fn what_connections_cost() {
         certificate.display(),
         name = tls::NAME
     );
-    let made = Command::new("openssl").args(rsa.split_whitespace()).output().unwrap();
+    let made = std::process::Command::new("openssl").args(rsa.split_whitespace()).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     server.wait_for_reloads("taken", 1).await;
     let trusting = tls::trusting(&fs::read(&certificate).unwrap());

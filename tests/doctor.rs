@@ -4,40 +4,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
-use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+#[path = "common/ports.rs"]
+mod ports;
+#[path = "common/server.rs"]
+mod server;
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use ports::ReservedPort;
+use server::Server;
 use tempfile::TempDir;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_headless-dns");
 const NAME: &str = "web-0.web.default.svc.cluster.local";
-
-/// A running server, ended with this value.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(options: &str) -> Self {
-        let mut command = Command::new(BINARY);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--log", "off"]).args(options.split_whitespace());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let try_it = lines.find_map(|line| line.unwrap().strip_prefix("try").map(ToOwned::to_owned)).unwrap();
-        let port = try_it.split_whitespace().skip_while(|word| *word != "-p").nth(1).unwrap();
-        Self { child, port: port.parse().unwrap() }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// A machine's files: paths and texts.
 fn machine(files: &[(&str, &str)]) -> TempDir {
@@ -51,9 +31,9 @@ fn machine(files: &[(&str, &str)]) -> TempDir {
 }
 
 /// The exit status and the lines.
-fn doctor(server: u16, resolver: u16, root: &Path, options: &str) -> (i32, String) {
-    let mut command = Command::new(BINARY);
-    command.args(["local", "doctor", "--server", &format!("127.0.0.1:{server}")]);
+fn doctor(at: u16, resolver: u16, root: &Path, options: &str) -> (i32, String) {
+    let mut command = Command::new(server::binary());
+    command.args(["local", "doctor", "--server", &format!("127.0.0.1:{at}")]);
     command.args(["--resolver-port", &resolver.to_string()]).arg("--root").arg(root);
     let output = command.args(options.split_whitespace()).env_remove("HEADLESS_DNS_ZONE").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -73,12 +53,12 @@ fn check((status, text): &(i32, String), expected: i32, lines: &[&str]) {
 
 #[test]
 fn a_way_that_is_right() {
-    let server = Server::start("--demo");
-    let resolver = Server::start(&format!("--demo --zone other.test --forward 127.0.0.1:{}", server.port));
+    let server = Server::with("--demo");
+    let resolver = Server::with(&format!("--demo --zone other.test --forward 127.0.0.1:{}", server.address.port()));
     let root = machine(&[RESOLV, ("etc/nsswitch.conf", "hosts: files mdns4_minimal [NOTFOUND=return] dns\n")]);
-    let seen = doctor(server.port, resolver.port, root.path(), &format!("--name {NAME}"));
+    let seen = doctor(server.address.port(), resolver.address.port(), root.path(), &format!("--name {NAME}"));
     let expected = [
-        &format!("✓ the server at 127.0.0.1:{} answers over UDP: {NAME} is 10.244.", server.port),
+        &format!("✓ the server at 127.0.0.1:{} answers over UDP: {NAME} is 10.244.", server.address.port()),
         "✓ and over TCP",
         "✓ the server says why a name does not resolve: with extended errors, and as TXT at _why",
         "· nsswitch.conf has mdns4_minimal before dns",
@@ -90,44 +70,53 @@ fn a_way_that_is_right() {
     ];
     check(&seen, 0, &expected);
     // Without a name: every server has one.
-    check(&doctor(server.port, resolver.port, root.path(), ""), 0, &["knows ns.dns.cluster.local"]);
+    check(&doctor(server.address.port(), resolver.address.port(), root.path(), ""), 0, &["knows ns.dns.cluster.local"]);
     // The server in resolv.conf itself, and a Pod's search list.
     let search = "search default.svc.cluster.local svc.cluster.local\noptions ndots:5\n";
     let root = machine(&[("etc/resolv.conf", &format!("nameserver 127.0.0.1\n{search}"))]);
-    let seen = doctor(server.port, server.port, root.path(), "");
+    let seen = doctor(server.address.port(), server.address.port(), root.path(), "");
     check(&seen, 0, &["names the server itself", "✓ short names are looked for in default.svc.cluster.local"]);
 }
 
 #[test]
 fn what_is_wrong_is_said_with_what_to_do() {
-    let server = Server::start("--demo --zone-alias cluster.internal");
-    let to = format!("127.0.0.1 port {}", server.port);
+    let server = Server::with("--demo --zone-alias cluster.internal");
+    let to = format!("127.0.0.1 port {}", server.address.port());
     // It knows nothing of the zone.
-    let resolver = Server::start("--demo --zone other.test");
+    let resolver = Server::with("--demo --zone other.test");
     let root = machine(&[RESOLV]);
-    let seen = doctor(server.port, resolver.port, root.path(), "--zone cluster.internal");
+    let seen = doctor(server.address.port(), resolver.address.port(), root.path(), "--zone cluster.internal");
     check(&seen, 1, &["says REFUSED to ns.dns.cluster.internal", &format!("send cluster.internal to {to}")]);
     // It has another cluster's zone.
-    let resolver = Server::start("--demo --simulate=10.99.0.0/16");
-    let seen = doctor(server.port, resolver.port, root.path(), &format!("--name {NAME}"));
+    let resolver = Server::with("--demo --simulate=10.99.0.0/16");
+    let seen = doctor(server.address.port(), resolver.address.port(), root.path(), &format!("--name {NAME}"));
     check(&seen, 1, &["says that web-0.web.default.svc.cluster.local is 10.99.", "it asks another server"]);
     // It knows the name, without addresses.
-    let resolver = Server::start("--manifests tests/scenarios/seed-1.yaml --simulate --ns-address ::1");
-    let seen = doctor(server.port, resolver.port, root.path(), "--name dns-version.cluster.local");
+    let resolver = Server::with("--manifests tests/scenarios/seed-1.yaml --simulate --ns-address ::1");
+    let seen = doctor(server.address.port(), resolver.address.port(), root.path(), "--name dns-version.cluster.local");
     check(&seen, 1, &["dns-version.cluster.local has no address at the server: name one that has with --name"]);
     drop(resolver);
     // Nobody is there.
-    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let seen = doctor(server.port, free, root.path(), "");
+    let reserved = ReservedPort::new();
+    let free = reserved.port();
+    let seen = doctor(server.address.port(), free, root.path(), "");
     check(&seen, 1, &["which does not answer: start it, or take its line out"]);
-    check(&doctor(free, server.port, root.path(), ""), 1, &["nobody answers at", "or name the server with --server"]);
-    let seen = doctor(server.port, server.port, root.path(), "--zone cluster.example");
+    check(
+        &doctor(free, server.address.port(), root.path(), ""),
+        1,
+        &["nobody answers at", "or name the server with --server"],
+    );
+    let seen = doctor(server.address.port(), server.address.port(), root.path(), "--zone cluster.example");
     check(&seen, 1, &["says REFUSED to ns.dns.cluster.example", "see its --zone and --allow"]);
     // No file says who is asked.
     let empty = machine(&[]);
-    check(&doctor(server.port, server.port, empty.path(), ""), 1, &["/etc/resolv.conf cannot be read"]);
+    check(
+        &doctor(server.address.port(), server.address.port(), empty.path(), ""),
+        1,
+        &["/etc/resolv.conf cannot be read"],
+    );
     // macOS.
-    let good = format!("nameserver 127.0.0.1\nport {}\n", server.port);
+    let good = format!("nameserver 127.0.0.1\nport {}\n", server.address.port());
     for (text, status, line) in [
         (good.as_str(), 0, "✓ /etc/resolver/cluster.internal sends macOS programs to 127.0.0.1"),
         (
@@ -137,17 +126,21 @@ fn what_is_wrong_is_said_with_what_to_do() {
         ),
     ] {
         let root = machine(&[RESOLV, ("etc/resolver/cluster.internal", text)]);
-        check(&doctor(server.port, server.port, root.path(), "--zone cluster.internal"), status, &[line]);
+        check(
+            &doctor(server.address.port(), server.address.port(), root.path(), "--zone cluster.internal"),
+            status,
+            &[line],
+        );
     }
 }
 
 /// A resolver that keeps longer than it was told that there is nothing.
 #[test]
 fn negative_answers_that_are_kept_too_long() {
-    let server = Server::start("--demo --negative-ttl 1");
-    let resolver = Server::start("--demo --negative-ttl 900");
+    let server = Server::with("--demo --negative-ttl 1");
+    let resolver = Server::with("--demo --negative-ttl 900");
     let root = machine(&[RESOLV]);
-    let seen = doctor(server.port, resolver.port, root.path(), &format!("--name {NAME}"));
+    let seen = doctor(server.address.port(), resolver.address.port(), root.path(), &format!("--name {NAME}"));
     check(
         &seen,
         1,

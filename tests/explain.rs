@@ -8,10 +8,11 @@ mod server;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use common::ports;
 use headless_dns::commands::open_manifests;
 use headless_dns::explain::{Asked, Outcome, steps};
 use headless_dns::names::{QueryName, WireName};
@@ -400,8 +401,8 @@ fn the_lint_claims_nothing_of_what_it_could_not_read() {
 
 #[test]
 fn a_running_server_is_asked() {
-    let server = Server::start("--demo");
-    let to = server.1;
+    let server = Server::with("--demo");
+    let to = server.address;
     let found = run(&format!("explain web-0.web --server {to}"));
     assert_eq!(found.status, 0, "{}{}", found.output, found.errors);
     let record = "  web-0.web.default.svc.cluster.local. 5 IN A 10.";
@@ -415,17 +416,16 @@ fn a_running_server_is_asked() {
     assert!(out_of_range.output.contains(told), "{}", out_of_range.output);
     let unknown = run(&format!("explain nothing.shop.svc.cluster.local. --server {to}"));
     assert!(unknown.output.contains("server UNKNOWN\n    no cause is known for certain"), "{}", unknown.output);
-    let silent = Server::start("--demo --explain-to none");
-    let nothing = run(&format!("explain nothing.shop.svc.cluster.local. --server {}", silent.1));
+    let silent = Server::with("--demo --explain-to none");
+    let nothing = run(&format!("explain nothing.shop.svc.cluster.local. --server {}", silent.address));
     assert_eq!(nothing.status, 1);
     assert!(nothing.output.contains("note: the server says nothing about why"), "{}", nothing.output);
 }
 
 /// A server that cuts each response over UDP, and explains over TCP: in an extended error, and at `_why`.
 fn explaining_server() -> SocketAddr {
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (tcp, udp) = ports::bind_both();
     let address = tcp.local_addr().unwrap();
-    let udp = UdpSocket::bind(address).unwrap();
     // Both end with the test's process: a detached thread in a test harms nobody.
     std::thread::spawn(move || {
         let mut buffer = [0; 512];

@@ -47,7 +47,7 @@ use tokio_rustls::client::TlsStream;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A limit that the test waits for.
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(1);
 /// A limit that no test reaches.
 const LONG: Duration = Duration::from_secs(3600);
 const A_TYPE: u16 = 1;

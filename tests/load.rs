@@ -22,6 +22,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use common::ports::ReservedPort;
 use headless_dns::rtype;
 use load::{Expect, Figures, Load, Over, Pace, Question};
 use server::Server;
@@ -109,11 +110,11 @@ fn example() -> Vec<Question> {
 
 #[test]
 fn the_server_is_asked() {
-    let server = Server::start("--demo");
-    let process = [server.0.id()];
+    let server = Server::with("--demo");
+    let process = [server.child.id()];
     let mut rcodes = [0; 3];
     for over in TRANSPORTS {
-        let figures = run(server.1, over, CLOSED, &example(), &process);
+        let figures = run(server.address, over, CLOSED, &example(), &process);
         all_right(&figures);
         assert!(figures.cpu_ns_per_query > 100.0, "an answer is not for nothing: {figures:?}");
         rcodes = [rcodes[0] + figures.noerror, rcodes[1] + figures.nxdomain, rcodes[2] + figures.other];
@@ -123,7 +124,7 @@ fn the_server_is_asked() {
     let mut others = example();
     let Expect::Records { data, .. } = &mut others[0].expect else { panic!("the first has records") };
     data[0][3] += 1;
-    let figures = run(server.1, TRANSPORTS[0], CLOSED, &others[..1], &process);
+    let figures = run(server.address, TRANSPORTS[0], CLOSED, &others[..1], &process);
     assert_eq!(figures.mistakes, figures.checked);
     let sentence = "web.default.svc.cluster.local type 1: the rdata 0af41296 came, which was not expected";
     assert_eq!(figures.wrong[0], sentence);
@@ -201,7 +202,8 @@ fn connections_that_end_lose_what_they_had() {
 #[test]
 fn what_cannot_be_asked_is_said() {
     let questions = [question("web.example", rtype::A, Expect::Anything)];
-    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let reserved = ReservedPort::new();
+    let closed = reserved.address();
     let error = |over, questions: &[Question], server: &[u32]| {
         let time = Duration::from_millis(100);
         load::run(&Load { to: closed, over, pace: CLOSED, time, questions, server, cpu: None }).unwrap_err().to_string()

@@ -975,22 +975,35 @@ async fn handshakes_fail_and_it_is_counted_why() {
 
 // The end.
 
+/// The inode of the UDP socket that is bound to this IPv4 address and not connected.
+fn udp_inode(address: SocketAddr) -> Option<u64> {
+    let SocketAddr::V4(v4) = address else { panic!("{address} is not of IPv4") };
+    let local = format!("{:08X}:{:04X}", u32::from_le_bytes(v4.ip().octets()), v4.port());
+    // proc(5): local_address is the second column, rem_address the third, the inode the tenth.
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        (columns[1] == local && columns[2] == "00000000:0000").then(|| columns[9].parse().unwrap())
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_received_before_the_stop_is_answered() {
     let server = Server::start(limits());
     let (busy, idle) = (server.connect().await, server.connect().await);
     let mut streams = gorge(&busy, 50).await;
     until(|| server.total(Event::QuicReceived) == 50).await;
+    let (quic, socket) = (server.quic, udp_inode(server.quic));
+    assert!(socket.is_some());
     server.stop.tell();
     for stream in &mut streams {
         check(&receive(stream).await.unwrap()[2..], 4090);
     }
     check_closed(&busy, NO_ERROR, "").await;
     check_closed(&idle, NO_ERROR, "").await;
-    let quic = server.quic;
     server.stopped().await;
-    // The socket is free.
-    UdpSocket::bind(quic).unwrap();
+    // The socket is closed; its port may be another process's by now.
+    assert_ne!(udp_inode(quic), socket);
 }
 
 #[tokio::test(flavor = "multi_thread")]

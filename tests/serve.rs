@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+#[path = "common/ports.rs"]
+mod ports;
+
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -22,6 +25,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use ports::ReservedPort;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A limit that the test waits for.
@@ -158,20 +163,23 @@ async fn a_wildcard_replies_from_the_address_that_was_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn udp_received_before_the_stop_is_answered() {
     for wildcard in [false, true] {
-        let server = Server::start(&[if wildcard { "0.0.0.0:0" } else { "127.0.0.1:0" }], 2, limits());
-        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.address().port());
+        let port = ReservedPort::new();
+        let to = port.address();
+        let listen = if wildcard { SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), to.port()) } else { to };
+        let server = Server::start(&[&listen.to_string()], 2, limits());
         let clients: Vec<_> = (0..8).map(|_| udp_client("127.0.0.1:0", to)).collect();
-        for id in 0..100 {
+        // No more than the smallest receive buffer holds, should all clients fall to one worker.
+        for id in 0..40 {
             for client in &clients {
                 client.send(&query(id)).unwrap();
             }
         }
         let metrics = server.stopped().await;
         for client in &clients {
-            check_udp(client, 0..100);
+            check_udp(client, 0..40);
         }
-        assert_eq!(metrics.total(Event::UdpReceived), 800);
-        // And later ones hear that nobody listens.
+        assert_eq!(metrics.total(Event::UdpReceived), 320);
+        // Later queries are refused by the kernel.
         let error = clients[0].send(&query(0)).and_then(|_| clients[0].recv(&mut [0; 512])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     }
@@ -296,8 +304,12 @@ async fn a_client_that_half_closes_gets_its_responses() {
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
     let server = Server::start(&LOOPBACKS, 1, Limits { idle: SHORT, ..limits() });
-    let (mut silent, mut asker) = (connect(&server).await, connect(&server).await);
-    ask_tcp(&mut asker, 1).await;
+    // The query is there when the connection is accepted: this thread runs the server too.
+    let asker = std::net::TcpStream::connect(server.address()).unwrap();
+    std::io::Write::write_all(&mut &asker, &framed(&query(1))).unwrap();
+    asker.set_nonblocking(true).unwrap();
+    let (mut silent, mut asker) = (connect(&server).await, TcpStream::from_std(asker).unwrap());
+    check_tcp(&mut asker, 1).await;
     check_closed(&mut silent).await;
     check_closed(&mut asker).await;
     assert_eq!(server.stopped().await.total(Event::TcpIdle), 2);
@@ -358,9 +370,10 @@ async fn a_client_that_reads_late_gets_everything() {
     socket.set_recv_buffer_size(4096).unwrap();
     let mut client = socket.connect(server.address()).await.unwrap();
     let queries = pipelined(0..1000);
+    timeout(PATIENCE, client.write_all(&queries)).await.expect("the buffers hold as many").unwrap();
+    // Then as many as fit until the server, whose responses are not read, reads no more.
     let stuck = async { while client.write_all(&queries).await.is_ok() {} };
-    // Long enough for the buffers to fill on a fast machine; on a slow one the test asks less of the server.
-    assert!(timeout(SHORT, stuck).await.is_err());
+    assert!(timeout(SHORT, stuck).await.is_err(), "the connection stays open");
     for id in 0..1000 {
         check_tcp(&mut client, id).await;
     }
@@ -403,7 +416,8 @@ async fn above_the_limit_of_one_client_its_new_connection_goes() {
 
 #[tokio::test]
 async fn tcp_received_before_the_stop_is_answered() {
-    let server = Server::start(&LOOPBACKS, 1, limits());
+    let port = ReservedPort::new();
+    let server = Server::start(&[&port.address().to_string()], 1, limits());
     let mut idle = connect(&server).await;
     ask_tcp(&mut idle, 1).await;
     // None of these has been accepted when the stop is told: this thread runs the server too.
@@ -431,9 +445,9 @@ async fn tcp_received_before_the_stop_is_answered() {
 
 #[test]
 fn an_address_in_use_is_named() {
-    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = ReservedPort::with_udp_in_use();
     let first = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 2).unwrap();
-    for (address, protocol) in [(taken.local_addr().unwrap(), "UDP"), (first.addresses()[0], "TCP")] {
+    for (address, protocol) in [(taken.address(), "UDP"), (first.addresses()[0], "TCP")] {
         let error = format!("{:#}", Listeners::bind(&[address], 1).unwrap_err());
         let begin = format!("cannot listen on {address} over {protocol}: another program has ");
         assert!(error.starts_with(&begin), "{error}");

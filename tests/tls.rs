@@ -11,10 +11,11 @@ mod common;
 mod tls;
 
 use std::io::{ErrorKind, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::ports::ReservedPort;
 use common::{query, question_name, service};
 use headless_dns::answer::{Access, Responder};
 use headless_dns::metrics::table::HANDSHAKE_FAILURES;
@@ -88,13 +89,18 @@ struct Server {
 }
 
 impl Server {
-    #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
     fn start(limits: Limits) -> Self {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), limits)
+    }
+
+    /// Starts a server that listens over TLS at this address.
+    #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
+    fn start_at(tls: SocketAddr, limits: Limits) -> Self {
         let authority = Authority::new();
         let [certificate, key] = authority.paths();
         let certificates = Certificates::load(&certificate, &key).unwrap();
-        let address = "127.0.0.1:0".parse().unwrap();
-        let listen = [Kind::Plain, Kind::Tls].map(|kind| ListenAddress { kind, address });
+        let plain = ListenAddress::plain((Ipv4Addr::LOCALHOST, 0).into());
+        let listen = [plain, ListenAddress { kind: Kind::Tls, address: tls }];
         let listeners = Listeners::inherit(Inherited::default(), &listen, 1).unwrap().certified(Some(certificates));
         let [tcp, tls] = listeners.addresses()[..] else { panic!("there are two") };
         let status = Arc::new(Status::default());
@@ -279,21 +285,33 @@ async fn a_client_that_ends_gets_its_answers_and_is_told() {
 }
 
 #[tokio::test]
-async fn a_slow_handshake_is_cut_and_keeps_nobody_waiting() {
+async fn a_slow_handshake_is_cut() {
     let server = Server::start(Limits { handshake: SHORT, ..limits() });
-    let mut slow = Vec::new();
-    // Silence, and the begin of a ClientHello.
-    for begin in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
-        let mut stream = TcpStream::connect(server.tls).await.unwrap();
-        stream.write_all(begin).await.unwrap();
-        slow.push(stream);
-    }
-    ask(&mut server.connect().await, 1).await;
-    for stream in &mut slow {
+    for stream in &mut begin_handshakes(&server).await {
         check_closed(stream).await;
     }
     let metrics = server.stopped().await;
     assert_eq!((failures(&metrics, "late"), metrics.total(Event::TcpSlow)), (3, 3));
+}
+
+/// Connections with silence, and with the begin of a ClientHello.
+async fn begin_handshakes(server: &Server) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    for begin in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream = TcpStream::connect(server.tls).await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        streams.push(stream);
+    }
+    streams
+}
+
+/// None of the slow handshakes ends during this test, so a client that waited for one would wait for ever.
+#[tokio::test]
+async fn a_slow_handshake_delays_no_other_client() {
+    let server = Server::start(Limits { drain: SHORT, ..limits() });
+    let _slow = begin_handshakes(&server).await;
+    ask(&mut server.connect().await, 1).await;
+    server.stopped().await;
 }
 
 #[tokio::test]
@@ -395,7 +413,8 @@ async fn a_handshake_has_a_seat_and_can_lose_it() {
 
 #[tokio::test]
 async fn at_the_end_everybody_is_told_and_handshakes_have_a_moment() {
-    let server = Server::start(limits());
+    let port = ReservedPort::new();
+    let server = Server::start_at(port.address(), limits());
     let mut stuck = TcpStream::connect(server.tls).await.unwrap();
     stuck.write_all(b"\x16").await.unwrap();
     let (mut idle, mut asker) = (server.connect().await, server.connect().await);

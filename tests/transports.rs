@@ -7,14 +7,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod common;
+#[path = "common/server.rs"]
+mod server;
 #[path = "common/tls.rs"]
 mod tls;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A response that is cut off is longer than this, in octets: no record of the scenarios has more than the rest.
 const FULL: usize = 65_535 - 128;
 
-/// A running server. It ends with the value.
+/// A running server, and its addresses.
 struct Server {
-    child: Child,
+    _process: server::Server,
     plain: SocketAddr,
     tls: SocketAddr,
     https: SocketAddr,
@@ -46,23 +47,16 @@ struct Server {
 
 impl Server {
     fn start(scenario: &Path, options: &str, authority: &Authority) -> Self {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
-        command.env_clear().args(["serve", "--log", "off", "--manifests"]).arg(scenario);
+        let mut command = server::serve();
+        command.args(["--log", "off", "--manifests"]).arg(scenario);
         for option in ["--listen", "--listen-tls", "--listen-https", "--listen-quic"] {
             command.args([option, "127.0.0.1:0"]);
         }
         command.args(authority.options().split_whitespace()).args(options.split_whitespace());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let out: Vec<String> = lines.take_while(|line| !line.starts_with("try ")).collect();
-        let over = |transport: &str| {
-            let line = out.iter().filter_map(|line| line.strip_prefix("listen "));
-            let line = line.map(str::trim).find(|line| line.contains(&format!(" over {transport}")));
-            let address = line.and_then(|line| line.split([' ', ',']).next());
-            address.unwrap_or_else(|| panic!("it listens over {transport}: {out:?}")).parse().unwrap()
-        };
+        let process = server::Server::start(command);
+        let over = |transport| process.listens(transport).unwrap_or_else(|| panic!("{transport}: {}", process.out()));
         let (plain, tls, https, quic) = (over("UDP and TCP"), over("TLS"), over("HTTPS"), over("QUIC"));
-        Self { child, plain, tls, https, quic }
+        Self { _process: process, plain, tls, https, quic }
     }
 
     /// What it answers over TCP, without any library.
@@ -75,13 +69,6 @@ impl Server {
         let mut response = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut response).unwrap();
         Message::from_vec(&response).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

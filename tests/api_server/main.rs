@@ -1000,10 +1000,10 @@ impl Drop for Running {
     }
 }
 
-/// Code and extended error of the answer for a Service of the namespace `default`; none if nothing comes soon.
+/// Code and extended error of the answer for a Service of the namespace `default`; none if no server has the port.
 fn ask_at(port: u16, name: &str) -> Option<(u8, Option<u16>)> {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.set_read_timeout(Some(seconds(20))).unwrap();
     socket.connect(("127.0.0.1", port)).unwrap();
     let name = common::wire(&format!("{name}.default.svc.cluster.local"));
     socket.send(&common::query(9, &name, 1, Some(1232))).ok()?;
@@ -1023,7 +1023,9 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(path("config"), kubeconfig(&url, &json!({})).to_string()).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Its servers come one after the other, and say where they listen only when all was read.
+    let reserved = common::ports::ReservedPort::new();
+    let port = reserved.port();
     let start = || {
         let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_headless-dns"));
         serve.env_clear().args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--kubeconfig", &path("config")]);
@@ -1040,17 +1042,14 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
     fake.delete(SLICES, slice("gone", "gone", "10.1.0.9"));
     fake.delete(SERVICES, service("gone"));
     add(&fake, "new", "10.1.0.10");
-    let begun = std::time::Instant::now();
     let second = start();
+    // The API server fails until later: the answer does not wait for it.
     until(seconds(20), || ask_at(port, "web").is_some()).await;
-    println!("answers from a snapshot after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < seconds(2), "it does not wait for the API server");
     for _ in 0..5 {
         assert_eq!(ask_at(port, "web"), Some((NOERROR, STALE)), "{}", log());
         assert_eq!(ask_at(port, "gone"), Some((NOERROR, STALE)));
         assert_eq!(ask_at(port, "new"), Some((SERVFAIL, NOT_READY)));
         assert_eq!(ask_at(port, "never"), Some((SERVFAIL, NOT_READY)));
-        sleep(Duration::from_millis(300)).await;
     }
     assert!(log().contains("answers from a snapshot that was true "), "{}", log());
     fake.heal();

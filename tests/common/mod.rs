@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 pub mod mutants;
+pub mod ports;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ pub const RATE: u64 = 20_000;
 /// How many questions over UDP wait for an answer at the most: what one socket's default buffer holds, and less.
 const OUT: usize = 200;
 /// How long an answer may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How many sockets ask over UDP, and connections over TCP.
 const CLIENTS: usize = 4;
 
@@ -73,44 +73,57 @@ impl Report {
     }
 }
 
+/// What a load counts while it runs.
+#[derive(Default)]
+struct Counts {
+    answered: AtomicU64,
+    refused: AtomicU64,
+}
+
 /// A load that goes on until it is stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     threads: Vec<JoinHandle<Report>>,
 }
 
 impl Load {
     /// Over UDP. Where the kernel says that nobody listens, that socket asks no more.
     pub fn udp(to: SocketAddr, name: &str) -> Self {
-        Self::start(1, |_, stop, answered| {
+        Self::start(1, |_, stop, counts| {
             let name = common::wire(name);
-            move || Udp::new(to, &name, answered).run(&stop)
+            move || Udp::new(to, &name, counts).run(&stop)
         })
     }
 
     /// Over TCP: connections that are kept, each with one question at a time. Where nobody listens, one ends.
     pub fn tcp(to: SocketAddr, name: &str) -> Self {
-        Self::start(CLIENTS, |number, stop, answered| {
+        Self::start(CLIENTS, |number, stop, counts| {
             let name = common::wire(name);
-            move || Tcp { to, name, answered, report: Report::default() }.run(number, &stop)
+            move || Tcp { to, name, counts, report: Report::default() }.run(number, &stop)
         })
     }
 
     fn start<R: FnOnce() -> Report + Send + 'static>(
         threads: usize,
-        run: impl Fn(usize, Arc<AtomicBool>, Arc<AtomicU64>) -> R,
+        run: impl Fn(usize, Arc<AtomicBool>, Arc<Counts>) -> R,
     ) -> Self {
-        let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let threads = (0..threads).map(|number| thread::spawn(run(number, Arc::clone(&stop), Arc::clone(&answered))));
+        let (stop, counts) = (Arc::<AtomicBool>::default(), Arc::<Counts>::default());
+        let threads = (0..threads).map(|number| thread::spawn(run(number, Arc::clone(&stop), Arc::clone(&counts))));
         let threads = threads.collect();
-        Self { stop, answered, threads }
+        Self { stop, counts, threads }
     }
 
     /// Waits for so many more answers.
     pub fn wait_for(&self, answers: u64) {
-        let wanted = self.answered.load(Ordering::Relaxed) + answers;
-        super::until("answers come", || self.answered.load(Ordering::Relaxed) >= wanted);
+        let answered = || self.counts.answered.load(Ordering::Relaxed);
+        let wanted = answered() + answers;
+        super::until("answers come", || answered() >= wanted);
+    }
+
+    /// Waits until the kernel has refused a question.
+    pub fn wait_for_refusal(&self) {
+        super::until("a question is refused", || self.counts.refused.load(Ordering::Relaxed) > 0);
     }
 
     /// Asks no more, waits for what is out, and says what became of it all.
@@ -132,12 +145,12 @@ struct Client {
 struct Udp {
     clients: Vec<Client>,
     query: Vec<u8>,
-    answered: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     report: Report,
 }
 
 impl Udp {
-    fn new(to: SocketAddr, name: &[u8], answered: Arc<AtomicU64>) -> Self {
+    fn new(to: SocketAddr, name: &[u8], counts: Arc<Counts>) -> Self {
         let client = |_| {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(to).unwrap();
@@ -147,7 +160,7 @@ impl Udp {
             Client { socket, next: 0, out: HashMap::new(), refused: false }
         };
         let clients = (0..CLIENTS).map(client).collect();
-        Self { clients, query: common::query(0, name, 1, Some(1232)), answered, report: Report::default() }
+        Self { clients, query: common::query(0, name, 1, Some(1232)), counts, report: Report::default() }
     }
 
     fn run(mut self, stop: &AtomicBool) -> Report {
@@ -222,7 +235,7 @@ impl Udp {
                         let sent = client.out.remove(&id).expect("each answer is to a question, and comes once");
                         self.report.longest = self.report.longest.max(sent.elapsed());
                         self.report.answered += 1;
-                        self.answered.fetch_add(1, Ordering::Relaxed);
+                        self.counts.answered.fetch_add(1, Ordering::Relaxed);
                         look(&mut self.report, &buffer[..length]);
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -234,6 +247,7 @@ impl Udp {
                 assert!(client.out.remove(&id).is_some(), "what is refused was asked");
                 client.refused = true;
                 self.report.refused += 1;
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
                 moved = true;
             }
         }
@@ -256,7 +270,7 @@ fn look(report: &mut Report, answer: &[u8]) {
 struct Tcp {
     to: SocketAddr,
     name: Vec<u8>,
-    answered: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     report: Report,
 }
 
@@ -296,7 +310,7 @@ impl Tcp {
                     waits = false;
                     self.report.longest = self.report.longest.max(asked.elapsed());
                     self.report.answered += 1;
-                    self.answered.fetch_add(1, Ordering::Relaxed);
+                    self.counts.answered.fetch_add(1, Ordering::Relaxed);
                     look(&mut self.report, &answer);
                     stream = Some(connected);
                     thread::sleep(Duration::from_millis(2));

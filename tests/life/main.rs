@@ -13,6 +13,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod load;
+#[path = "../common/server.rs"]
+mod process;
 #[cfg(feature = "quic")]
 mod quic;
 mod server;
@@ -21,29 +23,20 @@ mod server;
 mod tls;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::ports::{self, ReservedPort};
 use common::scaled;
 use load::{Load, Report};
-use server::{Answer, Server, ask, manifest, replace, serve};
+use server::{Answer, PATIENCE, Server, ask_briefly, manifest, replace, serve, until};
 
-/// No passing test uses it up.
-const PATIENCE: Duration = Duration::from_secs(60);
 const NAME: &str = "web.default.svc.cluster.local";
 const SERVFAIL: u8 = 2;
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "in time: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 /// One load at a time: each is as much as a small machine has.
 fn alone() -> MutexGuard<'static, ()> {
@@ -99,15 +92,18 @@ fn what_was_received_before_the_end_is_answered() {
     let runs = scaled(100);
     for run in 0..runs {
         let lame_duck = if run % 10 == 9 { "1" } else { "0" };
-        let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", lame_duck]));
+        // Nothing else listens at the port behind the end.
+        let port = ReservedPort::new();
+        let listen = port.address().to_string();
+        let mut server = Server::start(demo(&["--listen", &listen, "--lame-duck", lame_duck]));
         let loads = (Load::udp(server.address, NAME), Load::tcp(server.address, NAME));
         loads.0.wait_for(2_000);
         loads.1.wait_for(10);
         server.signal("TERM");
         server.ended_well();
+        loads.0.wait_for_refusal();
         let reports = (loads.0.stop(), loads.1.stop());
         check(&format!("end {run}"), &reports.0, &reports.1, true);
-        assert!(reports.0.refused > 0, "the load went on until nobody listened");
         (udp, tcp) = (udp.and(&reports.0), tcp.and(&reports.1));
     }
     check(&format!("SIGTERM under load, {runs} times"), &udp, &tcp, true);
@@ -115,18 +111,21 @@ fn what_was_received_before_the_end_is_answered() {
 
 #[test]
 fn a_lame_duck_answers_and_lets_go() {
-    let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "2"]));
-    let mut quiet = std::net::TcpStream::connect(server.address).unwrap();
-    quiet.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "1"]));
     let begun = Instant::now();
     server.signal("TERM");
-    server.wait_for_log(0, "asked to end: answers for another 2 s");
+    server.ended_well();
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+
+    let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "3600"]));
+    let mut quiet = std::net::TcpStream::connect(server.address).unwrap();
+    quiet.set_read_timeout(Some(PATIENCE)).unwrap();
+    server.signal("TERM");
+    server.wait_for_log(0, "asked to end: answers for another 3600 s");
     // A connection that asks nothing is closed, in good order, long before the end.
     assert_eq!(std::io::Read::read(&mut quiet, &mut [0; 1]).unwrap(), 0);
     assert_eq!(server.ask(NAME).unwrap().rcode, 0);
     server.still_runs();
-    server.ended_well();
-    assert!(begun.elapsed() >= Duration::from_secs(2));
 
     // Somebody at a keyboard does not wait for it, and a second signal ends it in any case.
     for signals in [&["INT"][..], &["TERM", "TERM"]] {
@@ -148,7 +147,7 @@ fn a_lame_duck_answers_and_lets_go() {
 struct Reloaded {
     server: Server,
     folder: tempfile::TempDir,
-    other: SocketAddr,
+    other: ReservedPort,
     ttl: u32,
     address: [u8; 4],
     listens_twice: bool,
@@ -158,8 +157,7 @@ impl Reloaded {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("manifests")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let other: SocketAddr = (Ipv4Addr::new(127, 0, 0, 2), port).into();
+        let other = ReservedPort::at(Ipv4Addr::new(127, 0, 0, 2).into());
         let mut new = Self {
             server: Server::begin(Command::new("true")),
             folder,
@@ -184,7 +182,7 @@ impl Reloaded {
 
     fn config(&self) -> String {
         let manifests = self.folder.path().join("manifests");
-        let second = if self.listens_twice { format!(", '{}'", self.other) } else { String::new() };
+        let second = if self.listens_twice { format!(", '{}'", self.other.address()) } else { String::new() };
         format!(
             "manifests = ['{}']\nlisten = ['127.0.0.1:0'{second}]\nttl = {}\nworkers = 2\n",
             manifests.display(),
@@ -201,7 +199,7 @@ impl Reloaded {
         let server = &mut self.server;
         until("the new state is answered", || {
             server.still_runs();
-            ask(address, NAME) == expected
+            ask_briefly(address, NAME) == expected
         });
     }
 
@@ -227,8 +225,8 @@ impl Reloaded {
                 self.listens_twice = !self.listens_twice;
                 replace(&self.config_path(), &self.config());
                 self.server.signal("HUP");
-                let (other, wanted) = (self.other, self.listens_twice);
-                until("the second address follows", || ask(other, NAME).is_some() == wanted);
+                let (other, wanted) = (self.other.address(), self.listens_twice);
+                until("the second address follows", || ask_briefly(other, NAME).is_some() == wanted);
             }
             even if even % 2 == 0 => {
                 self.address[3] = (number % 250) as u8 + 1;
@@ -280,9 +278,9 @@ fn what_changes_at_once_and_what_needs_a_restart() {
     assert_eq!(server.ask(NAME).unwrap().rcode, 5);
     write("allow = ['192.0.2.0/24']\nnot-allowed = 'drop'\n");
     log("and has changed: not-allowed");
-    assert_eq!(server.ask(NAME), None);
+    assert_eq!(ask_briefly(server.address, NAME), None);
     write("ttl = 9\nnegative-ttl = 8\nlog = 'warn'\nlame-duck = 1\nexplain-to = 'none'\n");
-    until("it answers again", || server.ask(NAME).is_some_and(|answer| answer.first.unwrap().0 == 9));
+    until("it answers again", || ask_briefly(server.address, NAME).is_some_and(|answer| answer.first.unwrap().0 == 9));
     assert!(!server.ask(missing).unwrap().explained);
     // What is logged is at once warnings only: the restart that is needed is one.
     write("ttl = 9\nzone = 'other.example'\nworkers = 3\n");
@@ -365,7 +363,7 @@ fn a_successor_that_never_reads_its_source_changes_nothing() {
     old.signal("TERM");
     old.ended_well();
     new.wait_for_log(0, "the process that answered has ended before everything was read here: this one answers now");
-    until("the new one answers", || ask(address, NAME).is_some_and(|answer| answer.rcode == SERVFAIL));
+    until("the new one answers", || ask_briefly(address, NAME).is_some_and(|answer| answer.rcode == SERVFAIL));
 }
 
 #[test]
@@ -391,9 +389,8 @@ fn nobody_else_gets_the_sockets() {
 #[test]
 fn sockets_of_the_service_manager_outlive_a_restart() {
     let _alone = alone();
-    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (tcp, udp) = ports::bind_both();
     let address = tcp.local_addr().unwrap();
-    let udp = UdpSocket::bind(address).unwrap();
     let mut server = Server::activated(&udp, &tcp, "--demo --workers 2");
     assert!(server.log().contains("sockets of the service manager"), "{}", server.log());
     let loads = (Load::udp(address, NAME), Load::tcp(address, NAME));

@@ -9,6 +9,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod generated;
+#[path = "../common/server.rs"]
+mod process;
 mod prometheus;
 mod scrape;
 mod server;

@@ -3,8 +3,8 @@
 //! `tests/with_prometheus` runs it: it installs Prometheus and says where it is in `HEADLESS_DNS_PROMETHEUS`.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use std::{env, fs, thread};
 use headless_dns::metrics::Format;
 use serde_json::Value;
 
-use super::cases;
+use super::common::ports::ReservedPort;
 use super::scrape::Scrape;
 use super::server::{MANIFEST, Tcp, Udp};
+use super::{cases, process};
 
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -28,9 +29,10 @@ const LOAD: [(&str, u64); 2] = [("udp", 20), ("tcp", 5)];
 #[ignore = "needs Prometheus: run tests/with_prometheus"]
 fn a_coredns_dashboard_gives_sensible_numbers() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Binary::start(folder.path());
-    let prometheus = Prometheus::start(folder.path(), server.admin);
-    let load = Load::start(server.dns);
+    let server = start(folder.path());
+    let admin = server.admin().unwrap();
+    let prometheus = Prometheus::start(folder.path(), admin);
+    let load = Load::start(server.address);
     let queries = cases().len() as f64;
     let everything = [
         // Each is a panel of the dashboards for CoreDNS that people have.
@@ -107,7 +109,7 @@ fn a_coredns_dashboard_gives_sensible_numbers() {
         ("text/plain", Format::Text, "HEADLESS_DNS_METRICS_TEXT"),
         ("application/openmetrics-text; version=1.0.0", Format::OpenMetrics, "HEADLESS_DNS_METRICS_OPEN"),
     ] {
-        let text = get(server.admin, "/metrics", accept).unwrap();
+        let text = get(admin, "/metrics", accept).unwrap();
         Scrape::read(&text, format);
         if let Some(path) = env::var_os(file) {
             fs::write(path, text).unwrap();
@@ -119,51 +121,17 @@ fn expected(of: impl Fn((&'static str, u64)) -> (&'static str, f64)) -> BTreeMap
     LOAD.into_iter().map(of).map(|(label, rate)| (label.to_owned(), rate)).collect()
 }
 
-/// The program, as its users start it.
-struct Binary {
-    process: Child,
-    /// Where it answers DNS, and where HTTP.
-    dns: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Drop for Binary {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Binary {
-    fn start(folder: &Path) -> Self {
-        let manifest = folder.join("manifest.yaml");
-        fs::write(&manifest, MANIFEST).unwrap();
-        let binary = env::var_os("HEADLESS_DNS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_headless-dns").into());
-        let mut process = Command::new(binary)
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"])
-            .args(["--zone-alias", "cluster.internal", "--reverse", "10.0.0.0/16", "--reverse", "fd00::/16"])
-            .arg("--manifests")
-            .arg(manifest)
-            .env_clear()
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(folder.join("server.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let banner = BufReader::new(process.stdout.take().unwrap());
-        let (mut dns, mut admin) = (None, None);
-        for line in banner.lines().map(Result::unwrap) {
-            if let Some(rest) = line.strip_prefix("listen  ") {
-                dns = rest.split(' ').next().unwrap().parse().ok();
-            }
-            if let Some(rest) = line.strip_prefix("admin   http://") {
-                admin = rest.parse().ok();
-            }
-            if line.starts_with("try ") {
-                break;
-            }
-        }
-        Self { process, dns: dns.expect("where it listens"), admin: admin.expect("where it shows itself") }
-    }
+/// The built server with two zones, an admin listener and [`MANIFEST`].
+fn start(folder: &Path) -> process::Server {
+    let manifest = folder.join("manifest.yaml");
+    fs::write(&manifest, MANIFEST).unwrap();
+    let mut command = process::serve();
+    command
+        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"])
+        .args(["--zone-alias", "cluster.internal", "--reverse", "10.0.0.0/16", "--reverse", "fd00::/16"])
+        .arg("--manifests")
+        .arg(manifest);
+    process::Server::start(command)
 }
 
 /// What is behind `path` of a server that speaks HTTP; `None` where there is nothing yet.
@@ -232,6 +200,7 @@ struct Prometheus {
     process: Child,
     address: SocketAddr,
     log: PathBuf,
+    _port: ReservedPort,
 }
 
 impl Drop for Prometheus {
@@ -250,8 +219,9 @@ impl Prometheus {
              scrape_configs: [{{ job_name: dns, static_configs: [{{ targets: [\"{target}\"] }}] }}]\n"
         );
         fs::write(folder.join("prometheus.yml"), config).unwrap();
-        // Free a moment ago: Prometheus cannot say which port the kernel chose.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Prometheus does not report a port that the kernel chooses.
+        let port = ReservedPort::new();
+        let address = port.address();
         let log = folder.join("log");
         let process = Command::new(binary)
             .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
@@ -261,7 +231,7 @@ impl Prometheus {
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
             .expect("HEADLESS_DNS_PROMETHEUS names Prometheus");
-        Self { process, address, log }
+        Self { process, address, log, _port: port }
     }
 
     /// The value of each series by its first label, once that is as it should be.
