@@ -55,7 +55,7 @@
 //! goes out); then [`cluster`] and [`source`] (where it comes from), [`explain`] (why not), [`serve`] (sockets); [`admin`] (who
 //! looks at it), [`show`] (what is shown).
 //! `tests/rows.md` is the table of rules whose ids the code cites, `tests/scenarios/` shows each; `tests/causes.md` and
-//! `tests/causes/` are the same for reasons.
+//! `tests/causes/` are the same for reasons; `tests/shapes/` holds manifests in the shape of popular charts and operators.
 //!
 //! # Libraries, and what each is for
 //!
