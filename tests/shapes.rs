@@ -41,7 +41,6 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use common::{extended, query, wire};
 use headless_dns::names::reverse::reverse_name;
@@ -166,7 +165,7 @@ impl Set {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+        let mut command = Command::new(server::binary());
         command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR"));
         command.args([name, "--log", "error"]).args(self.options.split_whitespace());
         command
@@ -189,7 +188,7 @@ struct Observed {
 impl Observed {
     fn new(set: Set) -> Self {
         let check = report(set.command("check").args(["-o", "json"]));
-        let server = Server::start(&set.options);
+        let server = Server::with(&set.options);
         Self { set, check, server }
     }
 
@@ -282,8 +281,8 @@ impl Observed {
             Err(_) => wire(absolute(name).trim_end_matches('.')),
         };
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        socket.connect(self.server.1).unwrap();
+        socket.set_read_timeout(Some(server::PATIENCE)).unwrap();
+        socket.connect(self.server.address).unwrap();
         socket.send(&query(7, &owner, number(qtype), Some(1232))).unwrap();
         let mut buffer = [0; 1500];
         let length = socket.recv(&mut buffer).expect("the server answers");
