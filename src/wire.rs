@@ -251,6 +251,7 @@ pub fn udp_limit(edns: Option<Edns>) -> usize {
 /// Extended DNS Error codes (RFC 8914 section 5.2).
 pub mod ede {
     #![allow(missing_docs)] // the names are the documentation
+    pub const OTHER: u16 = 0;
     pub const STALE_ANSWER: u16 = 3;
     pub const NOT_READY: u16 = 14;
     pub const PROHIBITED: u16 = 18;

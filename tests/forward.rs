@@ -28,8 +28,8 @@ use headless_dns::source::{Options, Publisher};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::rdata::{A, CNAME, MX, NS, NULL, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -39,6 +39,12 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(20);
 const A_TYPE: u16 = 1;
 const CNAME_TYPE: u16 = 5;
+const SOA_TYPE: u16 = 6;
+const PTR_TYPE: u16 = 12;
+const MX_TYPE: u16 = 15;
+const AAAA_TYPE: u16 = 28;
+const SRV_TYPE: u16 = 33;
+const ANY_TYPE: u16 = 255;
 const TXT_TYPE: u16 = 16;
 
 /// How a query reached the upstream.
@@ -182,6 +188,7 @@ fn failing(query: &Message, code: ResponseCode, soa: bool) -> Vec<u8> {
 struct Server {
     address: SocketAddr,
     metrics: Arc<Metrics>,
+    status: Arc<Status>,
     stop: Stop,
     running: JoinHandle<anyhow::Result<()>>,
 }
@@ -197,7 +204,6 @@ impl Server {
         Self::with(listen, asks, "127.0.0.1/32")
     }
 
-    #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
     fn with(listen: &str, asks: Asks<'_>, names_for: &str) -> Self {
         let to = |played: Option<&Played>| {
             played.map(|played| Upstream { address: played.address, protocol: Protocol::Plain }).into_iter().collect()
@@ -208,7 +214,16 @@ impl Server {
         let outside = Outside { names_for, aliases: !aliases.is_empty(), special };
         let status = Arc::new(Status::default());
         status.set_synced();
-        let responder = Responder::new(zone(), status, Access::default()).asking(outside);
+        Self::with_status(listen, (names, aliases, outside), status)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
+    fn with_status(
+        listen: &str,
+        (names, aliases, outside): (Vec<Upstream>, Vec<Upstream>, Outside),
+        status: Arc<Status>,
+    ) -> Self {
+        let responder = Responder::new(zone(), Arc::clone(&status), Access::default()).asking(outside);
         let listeners = Listeners::bind(&[listen.parse().unwrap()], 1).unwrap();
         let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Stop::default());
         let limits = Limits { drain: PATIENCE, ..Limits::default() };
@@ -217,7 +232,7 @@ impl Server {
         server.start(listeners).unwrap();
         let (_, none) = mpsc::unbounded_channel();
         let running = tokio::spawn(server.run(none));
-        Self { address, metrics, stop, running }
+        Self { address, metrics, status, stop, running }
     }
 
     async fn stopped(self) -> Arc<Metrics> {
@@ -229,13 +244,16 @@ impl Server {
 
 fn zone() -> Arc<Zone> {
     let settings = Settings {
-        apexes: vec![WireName::parse("cluster.local").unwrap()],
+        apexes: ["cluster.local", "cluster.internal"].map(|apex| WireName::parse(apex).unwrap()).to_vec(),
         ttl: 5,
         negative_ttl: 5,
         rules: Rules::default(),
     };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-    let options = Options { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
+    let options = Options {
+        reverse: ["10.0.0.0/8", "192.168.1.128/25"].map(|network| network.parse().unwrap()).to_vec(),
+        ..Options::default()
+    };
     let external = |one: &str, target: &str| service(one, ServiceKind::ExternalName(target.into()));
     let objects: Vec<Object> = vec![
         service("web", ServiceKind::ClusterIp(vec![[10, 0, 0, 1].into()])),
@@ -243,6 +261,11 @@ fn zone() -> Arc<Zone> {
         external("twice", "out.default.svc.cluster.local"),
         external("gone", "gone.example.test"),
         external("dead", "dead.example.test"),
+        external("back", "into.example.test"),
+        external("there", "back-again.example.test"),
+        external("circle", "circle.example.test"),
+        external("long", "n0.example.test"),
+        external("local", "localhost"),
     ];
     Publisher::new(Arc::clone(&zone), options).replace(objects);
     zone
@@ -667,5 +690,374 @@ async fn an_upstream_that_is_not_there_is_a_failure() {
     let (code, text) = extended(&response).unwrap();
     assert!(matches!(code, 22 | 23) && text.contains("no upstream answered"), "{code} {text}");
     assert_eq!(Message::from_vec(&response).unwrap().metadata.response_code, ResponseCode::ServFail);
+    server.stopped().await;
+}
+
+/// Adds to every section of a response, after its records, what an upstream may not say: records of our zones.
+fn forged(query: &Message, records: impl IntoIterator<Item = Record>) -> Vec<u8> {
+    let mut response = query.clone().into_response();
+    response.metadata.recursion_available = true;
+    response.add_answers(records);
+    let hosts =
+        ["wEb.default.svc.cluster.local.", "web.default.svc.cluster.internal.", "nope.default.svc.cluster.local."];
+    let zone = || {
+        let soa = SOA::new(name("ns.test."), name("mail.test."), 1, 2, 3, 4, 600_000);
+        let soa = Record::from_rdata(name("cluster.local."), 600_000, RData::SOA(soa));
+        let ns = Record::from_rdata(name("cluster.local."), 600_000, RData::NS(NS(name("ns.example.test."))));
+        let pointer = RData::PTR(PTR(name("forged.example.test.")));
+        let pointer = Record::from_rdata(name("1.0.0.10.in-addr.arpa."), 600_000, pointer);
+        let away = alias("out.default.svc.cluster.local.", "forged.example.test.");
+        hosts.map(|host| a(host, 66)).into_iter().chain([soa, ns, pointer, away, a("forged.example.test.", 66)])
+    };
+    response.add_answers(zone());
+    response.add_authorities(zone());
+    response.add_additionals(zone());
+    response.to_vec().unwrap()
+}
+
+/// The response of an upstream that forges.
+fn forge(query: &Message) -> Vec<u8> {
+    let question = &query.queries[0];
+    let (asked, qtype) = (question.name().to_string().to_lowercase(), question.query_type());
+    let cname = |target: &str| forged(query, [alias(&asked, target)]);
+    let data = |data: RData| forged(query, [Record::from_rdata(question.name().clone(), 300, data)]);
+    let web = "web.default.svc.cluster.local.";
+    match asked.strip_suffix(".example.test.").unwrap_or(&asked) {
+        "into" => cname("WEB.Default.SVC.cluster.LOCAL."),
+        "via" => forged(query, [alias(&asked, "into.example.test."), alias("into.example.test.", web)]),
+        "internal" => cname("web.default.svc.cluster.internal."),
+        "nope" => cname("nope.default.svc.cluster.local."),
+        "reverse" => cname("1.0.0.10.in-addr.arpa."),
+        "no-reverse" => cname("9.9.9.10.in-addr.arpa."),
+        "apex" => cname("cluster.local."),
+        "above" => cname("local."),
+        "local." | "none.local." => {
+            let mut response = query.clone().into_response();
+            response.metadata.response_code = ResponseCode::NXDomain;
+            let root = SOA::new(name("a.root."), name("b.root."), 1, 2, 3, 4, 86_400);
+            response.add_authority(Record::from_rdata(Name::root(), 86_400, RData::SOA(root)));
+            response.to_vec().unwrap()
+        }
+        "away" => cname("out.default.svc.cluster.local."),
+        "back-again" => cname("twice.default.svc.cluster.local."),
+        "db" => cname(web),
+        "circle" => cname("circle.default.svc.cluster.local."),
+        "outer-circle" => forged(query, [alias(&asked, "x.example.test."), alias("x.example.test.", &asked)]),
+        "local" => forged(query, [alias(&asked, "localhost."), a("localhost.", 66)]),
+        "private" => cname("1.1.168.192.in-addr.arpa."),
+        // It answers what is true outside: our names do not exist there.
+        "true" => {
+            let mut response = query.clone().into_response();
+            response.metadata.response_code = ResponseCode::NXDomain;
+            response.add_answer(alias(&asked, web));
+            let root = SOA::new(name("a.root."), name("b.root."), 1, 2, 3, 4, 86_400);
+            response.add_authority(Record::from_rdata(Name::root(), 86_400, RData::SOA(root)));
+            response.to_vec().unwrap()
+        }
+        // It does not follow CNAMEs itself.
+        "lazy" => response(query, [alias(&asked, "host.example.test.")]),
+        "host" => forged(query, [a(&asked, 1)]),
+        "dangling" => {
+            let mut response = Message::from_vec(&failing(query, ResponseCode::NXDomain, true)).unwrap();
+            response.add_answer(alias(&asked, "none.example.test."));
+            response.to_vec().unwrap()
+        }
+        "denied" => {
+            let mut response = Message::from_vec(&forged(query, [])).unwrap();
+            response.metadata.response_code = ResponseCode::NXDomain;
+            response.to_vec().unwrap()
+        }
+        "many" if qtype == RecordType::ANY => forged(query, [a(&asked, 1), alias(&asked, web)]),
+        "mail" => data(RData::MX(MX::new(10, name(web)))),
+        "srv" => data(RData::SRV(SRV::new(0, 1, 80, name(web)))),
+        "ptr" => data(RData::PTR(PTR(name(web)))),
+        // HTTPS: priority 1, the target.
+        "https" => {
+            let rdata = [&[0, 1][..], &question_name(web)].concat();
+            data(RData::Unknown { code: RecordType::from(65), rdata: NULL::with(rdata) })
+        }
+        "dname" => {
+            let target = question_name("default.svc.cluster.local");
+            let dname = RData::Unknown { code: RecordType::from(39), rdata: NULL::with(target) };
+            forged(query, [Record::from_rdata(name("example.test."), 300, dname), alias(&asked, web)])
+        }
+        number if number.starts_with('n') && number[1..].parse::<u8>().is_ok() => {
+            cname(&format!("n{}.example.test.", number[1..].parse::<u8>().unwrap() + 1))
+        }
+        "eternal" => {
+            let soa = SOA::new(name("ns.test."), name("mail.test."), 1, 2, 3, 4, u32::MAX);
+            let mut response = query.clone().into_response();
+            response.metadata.response_code = ResponseCode::NXDomain;
+            response.add_authority(Record::from_rdata(name("test."), i32::MAX as u32, RData::SOA(soa)));
+            response.to_vec().unwrap()
+        }
+        "old" => response(query, [Record::from_rdata(name(&asked), i32::MAX as u32, RData::A(A::new(192, 0, 2, 1)))]),
+        "negative" => response(query, [Record::from_rdata(name(&asked), u32::MAX, RData::A(A::new(192, 0, 2, 1)))]),
+        _ => failing(query, ResponseCode::NXDomain, true),
+    }
+}
+
+/// Each chain is answered alike over UDP and TCP, at first and from what is kept, asked for directly and behind a CNAME.
+#[tokio::test(flavor = "multi_thread")]
+async fn takes_no_record_of_its_zones_from_an_upstream() {
+    let upstream = Played::start(|query, _| at_once(forge(query))).await;
+    let both = Asks { names: Some(&upstream), aliases: Some(&upstream) };
+    let server = Server::start("127.0.0.1:0", both);
+    let web = format!("[{WEB}. 10.0.0.1]");
+    let out = "[out.default.svc.cluster.local. db.example.test.]";
+    let twice = "[twice.default.svc.cluster.local. out.default.svc.cluster.local.]";
+    for (asked, qtype, expected) in [
+        ("into.example.test", A_TYPE, format!("rd ra No Error [into.example.test. {WEB}.] {web}")),
+        (
+            "VIA.example.test",
+            A_TYPE,
+            format!("rd ra No Error [VIA.example.test. into.example.test.] [into.example.test. {WEB}.] {web}"),
+        ),
+        (
+            "internal.example.test",
+            A_TYPE,
+            "rd ra No Error [internal.example.test. web.default.svc.cluster.internal.] \
+             [web.default.svc.cluster.internal. 10.0.0.1]"
+                .to_owned(),
+        ),
+        (
+            "nope.example.test",
+            A_TYPE,
+            "rd ra Non-Existent Domain [nope.example.test. nope.default.svc.cluster.local.] (cluster.local. 5)"
+                .to_owned(),
+        ),
+        ("into.example.test", AAAA_TYPE, format!("rd ra No Error [into.example.test. {WEB}.] (cluster.local. 5)")),
+        (
+            "reverse.example.test",
+            PTR_TYPE,
+            format!("rd ra No Error [reverse.example.test. 1.0.0.10.in-addr.arpa.] [1.0.0.10.in-addr.arpa. {WEB}.]"),
+        ),
+        (
+            "no-reverse.example.test",
+            PTR_TYPE,
+            "rd ra Non-Existent Domain [no-reverse.example.test. 9.9.9.10.in-addr.arpa.] (10.in-addr.arpa. 5)"
+                .to_owned(),
+        ),
+        (
+            "apex.example.test",
+            A_TYPE,
+            "rd ra No Error [apex.example.test. cluster.local.] (cluster.local. 5)".to_owned(),
+        ),
+        // Foreign, ours, foreign, ours.
+        (
+            "away.example.test",
+            A_TYPE,
+            format!(
+                "rd ra No Error [away.example.test. out.default.svc.cluster.local.] {out} [db.example.test. {WEB}.] {web}"
+            ),
+        ),
+        (
+            "back-again.example.test",
+            A_TYPE,
+            format!(
+                "rd ra No Error [back-again.example.test. twice.default.svc.cluster.local.] {twice} {out} \
+                 [db.example.test. {WEB}.] {web}"
+            ),
+        ),
+        // The first name is ours: so is the authority.
+        (
+            "back.default.svc.cluster.local",
+            A_TYPE,
+            format!(
+                "aa rd ra No Error [back.default.svc.cluster.local. into.example.test.] [into.example.test. {WEB}.] {web}"
+            ),
+        ),
+        (
+            "there.default.svc.cluster.internal",
+            A_TYPE,
+            format!(
+                "aa rd ra No Error [there.default.svc.cluster.internal. back-again.example.test.] \
+                 [back-again.example.test. twice.default.svc.cluster.local.] {twice} {out} [db.example.test. {WEB}.] {web}"
+            ),
+        ),
+        // Loops on both sides, on theirs, and a chain without an end.
+        (
+            "circle.default.svc.cluster.local",
+            A_TYPE,
+            "aa rd ra Server Failure [circle.default.svc.cluster.local. circle.example.test.] \
+             [circle.example.test. circle.default.svc.cluster.local.] EDE 0"
+                .to_owned(),
+        ),
+        (
+            "outer-circle.example.test",
+            A_TYPE,
+            "rd ra Server Failure [outer-circle.example.test. x.example.test.] \
+             [x.example.test. outer-circle.example.test.] EDE 0"
+                .to_owned(),
+        ),
+        // The special names are not taken from upstreams either.
+        (
+            "local.example.test",
+            A_TYPE,
+            "rd ra No Error [local.example.test. localhost.] [localhost. 127.0.0.1]".to_owned(),
+        ),
+        (
+            "local.default.svc.cluster.local",
+            A_TYPE,
+            "aa rd ra No Error [local.default.svc.cluster.local. localhost.] [localhost. 127.0.0.1]".to_owned(),
+        ),
+        (
+            "private.example.test",
+            PTR_TYPE,
+            "rd ra Non-Existent Domain [private.example.test. 1.1.168.192.in-addr.arpa.] (168.192.in-addr.arpa. 10800)"
+                .to_owned(),
+        ),
+        ("true.example.test", A_TYPE, format!("rd ra No Error [true.example.test. {WEB}.] {web}")),
+        (
+            "lazy.example.test",
+            A_TYPE,
+            "rd ra No Error [lazy.example.test. host.example.test.] [host.example.test. 192.0.2.1]".to_owned(),
+        ),
+        (
+            "dangling.example.test",
+            A_TYPE,
+            "rd ra Non-Existent Domain [dangling.example.test. none.example.test.] (test. 60)".to_owned(),
+        ),
+        // The SOA of our zone is none for the name.
+        ("denied.example.test", A_TYPE, "rd ra Non-Existent Domain".to_owned()),
+        // A name above a zone exists; an upstream does not know that, nor that it is a private network's.
+        ("local", A_TYPE, "rd ra No Error (. 10800)".to_owned()),
+        ("none.local", A_TYPE, "rd ra Non-Existent Domain (. 10800)".to_owned()),
+        ("above.example.test", A_TYPE, "rd ra No Error [above.example.test. local.] (. 10800)".to_owned()),
+        ("168.192.in-addr.arpa", PTR_TYPE, "rd ra No Error (168.192.in-addr.arpa. 10800)".to_owned()),
+        ("1.168.192.in-addr.arpa", PTR_TYPE, "rd ra No Error (168.192.in-addr.arpa. 10800)".to_owned()),
+        ("2.168.192.in-addr.arpa", PTR_TYPE, "rd ra Non-Existent Domain (168.192.in-addr.arpa. 10800)".to_owned()),
+        // A target may be one of our names; it is not followed, and nothing comes with it.
+        (
+            "many.example.test",
+            ANY_TYPE,
+            format!("rd ra No Error [many.example.test. 192.0.2.1] [many.example.test. {WEB}.]"),
+        ),
+        (
+            "into.example.test",
+            CNAME_TYPE,
+            format!("rd ra No Error [into.example.test. {WEB}.]")
+                .replace(WEB, "WEB.Default.SVC.cluster.LOCAL")
+                .to_lowercase(),
+        ),
+        ("mail.example.test", MX_TYPE, format!("rd ra No Error [mail.example.test. 10 {WEB}.]")),
+        ("srv.example.test", SRV_TYPE, format!("rd ra No Error [srv.example.test. 0 1 80 {WEB}.]")),
+        ("ptr.example.test", PTR_TYPE, format!("rd ra No Error [ptr.example.test. {WEB}.]")),
+        ("web.dname.example.test", SOA_TYPE, "rd ra Non-Existent Domain (test. 60)".to_owned()),
+        ("dname.example.test", A_TYPE, format!("rd ra No Error [dname.example.test. {WEB}.] {web}")),
+    ] {
+        // The case of names from outside is not kept, and TTLs of outside run down.
+        let is_running =
+            |word: &&str| word.strip_suffix(')').is_some_and(|ttl| ttl.parse().is_ok_and(|ttl: u32| ttl > 5));
+        let lower = |text: &str| {
+            let text = text.to_lowercase();
+            text.split(' ').filter(|word| !is_running(word)).collect::<Vec<_>>().join(" ")
+        };
+        for round in ["first", "kept"] {
+            assert_eq!(lower(&shown(&ask(&server, asked, qtype))), lower(&expected), "{asked}, {round}");
+        }
+        let mut stream = ask_tcp(&server, &[query(2, &question_name(asked), qtype, Some(1232))]).await;
+        assert_eq!(lower(&shown(&receive_tcp(&mut stream).await)), lower(&expected), "{asked} over TCP");
+        let response = Message::from_vec(&ask(&server, asked, qtype)).unwrap();
+        assert_eq!(response.additionals, [], "{asked}");
+    }
+    let https = Message::from_vec(&ask(&server, "https.example.test", 65)).unwrap();
+    assert_eq!((https.answers.len(), https.authorities.len(), https.additionals.len()), (1, 0, 0));
+    // No more than 16 CNAMEs, those of ours among them, and no more queries.
+    let long = Message::from_vec(&ask(&server, "long.default.svc.cluster.local", A_TYPE)).unwrap();
+    assert_eq!((long.metadata.response_code, long.answers.len()), (ResponseCode::ServFail, 17));
+    let asked: Vec<String> = upstream.asked().into_iter().map(|(name, _)| name).collect();
+    let is_theirs = |name: &String| name.ends_with(".example.test.") || name.ends_with("local.") && name.len() < 12;
+    assert!(asked.iter().all(is_theirs), "no name of ours is asked for: {asked:?}");
+    assert_eq!(asked.iter().filter(|name| name[1..].starts_with(char::is_numeric)).count(), 16, "{asked:?}");
+    server.stopped().await;
+}
+
+/// A datagram of 512 octets ends in the middle of a mixed chain: at a CNAME of the upstream's, or at our own records.
+#[tokio::test(flavor = "multi_thread")]
+async fn cuts_a_mixed_chain_where_it_does_not_fit() {
+    let labels = ["a", "b", "c"].map(|letter| letter.repeat(61)).join(".");
+    let hosts = ["x", "y", "z"].map(|first| format!("{first}.{labels}.example.test."));
+    let known = hosts.clone();
+    let upstream = Played::start(move |query, _| {
+        let asked = query.queries[0].name().to_string().to_lowercase();
+        let next = known.iter().position(|host| *host == asked).map_or(usize::from(asked == "mid.test."), |at| at + 1);
+        at_once(response(query, [alias(&asked, known.get(next).map_or(&format!("{WEB}."), |host| host))]))
+    })
+    .await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let [x, y, z] = hosts;
+    let end = format!("[{y} {z}] [{z} {WEB}.] [{WEB}. 10.0.0.1]");
+    check(&ask(&server, "mid.test", A_TYPE), &format!("rd ra No Error [mid.test. {y}] {end}"));
+    check(&ask(&server, "big.test", A_TYPE), &format!("rd ra No Error [big.test. {x}] [{x} {y}] {end}"));
+    for (name, answers) in [("mid.test", 3), ("big.test", 2)] {
+        let response = ask_from("127.0.0.1:0", server.address, &query(1, &question_name(name), A_TYPE, None));
+        assert!(response.len() <= 512 && shown(&response).starts_with("tc rd ra No Error"), "{}", shown(&response));
+        assert_eq!(Message::from_vec(&response).unwrap().answers.len(), answers, "{name}");
+    }
+    server.stopped().await;
+}
+
+/// A chain that enters our zones there ends as the state of the data demands.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_is_not_current_is_marked_in_mixed_chains() {
+    let upstream = Played::start(|query, _| at_once(forge(query))).await;
+    let to = || vec![Upstream { address: upstream.address, protocol: Protocol::Plain }];
+    let start = |status| {
+        let names_for = vec!["127.0.0.1/32".parse().unwrap()];
+        let outside = Outside { names_for, aliases: true, special: SpecialNames::new(false) };
+        Server::with_status("127.0.0.1:0", (to(), to(), outside), status)
+    };
+    let into = format!("[into.example.test. {WEB}.]");
+    let nope = "[nope.example.test. nope.default.svc.cluster.local.]";
+    let reverse = "[reverse.example.test. 1.0.0.10.in-addr.arpa.]";
+    // The case of names from outside is not kept.
+    let current = |qtype, name: &str, server: &Server| {
+        shown(&ask(server, name, qtype)).replace("WEB.Default.SVC.cluster.LOCAL", WEB)
+    };
+    // Nothing was read: not even which reverse names are ours is known.
+    let server = start(Arc::default());
+    assert_eq!(current(A_TYPE, "into.example.test", &server), format!("rd ra Server Failure {into} EDE 14"));
+    assert_eq!(current(PTR_TYPE, "reverse.example.test", &server), format!("rd ra Server Failure {reverse} EDE 14"));
+    assert_eq!(current(A_TYPE, "host.example.test", &server), "rd ra No Error [host.example.test. 192.0.2.1]");
+    // A snapshot: what it does not know is not denied.
+    server.status.set_restored();
+    assert_eq!(current(A_TYPE, "into.example.test", &server), format!("rd ra No Error {into} [{WEB}. 10.0.0.1] EDE 3"));
+    assert_eq!(current(A_TYPE, "nope.example.test", &server), format!("rd ra Server Failure {nope} EDE 14"));
+    server.status.set_synced();
+    server.status.set_cut_off(true);
+    assert_eq!(current(A_TYPE, "into.example.test", &server), format!("rd ra No Error {into} [{WEB}. 10.0.0.1] EDE 3"));
+    let denied = format!("rd ra Non-Existent Domain {nope} (cluster.local. 5) EDE 19");
+    assert_eq!(current(A_TYPE, "nope.example.test", &server), denied);
+    let back = "[back.default.svc.cluster.local. into.example.test.]";
+    let marked = format!("aa rd ra No Error {back} {into} [{WEB}. 10.0.0.1] EDE 3");
+    assert_eq!(current(A_TYPE, "back.default.svc.cluster.local", &server), marked);
+    assert_eq!(current(A_TYPE, "host.example.test", &server), "rd ra No Error [host.example.test. 192.0.2.1]");
+    server.status.set_cut_off(false);
+    assert_eq!(current(A_TYPE, "into.example.test", &server), format!("rd ra No Error {into} [{WEB}. 10.0.0.1]"));
+    let metrics = server.stopped().await;
+    assert_eq!(metrics.total(Event::StaleAnswers), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ttls_of_an_upstream_have_a_ceiling() {
+    let upstream = Played::start(|query, _| at_once(forge(query))).await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let ttls = |name: &str| {
+        let message = Message::from_vec(&ask(&server, name, A_TYPE)).unwrap();
+        message.answers.iter().chain(&message.authorities).map(|record| record.ttl).collect::<Vec<_>>()
+    };
+    // One second may have passed.
+    for (name, least, most) in [
+        ("old.example.test", 86_398, 86_400),
+        ("eternal.example.test", 10_798, 10_800),
+        // With the sign bit it is none (RFC 2181 section 8).
+        ("negative.example.test", 0, 0),
+    ] {
+        for round in ["first", "kept"] {
+            let ttls = ttls(name);
+            assert!(ttls.len() == 1 && (least..=most).contains(&ttls[0]), "{name}, {round}: {ttls:?}");
+        }
+    }
     server.stopped().await;
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Engine, query, question_name, service, wire};
-use headless_dns::answer::{Access, Failure, ForeignRecord, Outside, Peer, Reply, Responder, Said, Transport};
+use headless_dns::answer::{
+    Access, Failure, ForeignAnswer, ForeignRecord, Outside, Peer, Pending, Reply, Responder, Resumed, Transport,
+};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::special::SpecialNames;
@@ -81,8 +83,8 @@ fn synced() -> Arc<Status> {
 /// alike.
 struct Server {
     engines: Vec<(Transport, bool, Engine)>,
-    /// What is said of names that somebody else is asked for.
-    said: Result<Said, Failure>,
+    /// The records of an upstream, for any name.
+    upstream: Answer,
     now: Instant,
 }
 
@@ -90,19 +92,19 @@ impl Server {
     fn new(responder: impl Fn() -> Responder) -> Self {
         let pairs = TRANSPORTS.iter().flat_map(|transport| [(*transport, false), (*transport, true)]);
         let engines = pairs.map(|(transport, padded)| (transport, padded, Engine::with(responder()))).collect();
-        Self { engines, said: Ok(Said::default()), now: Instant::now() }
+        Self { engines, upstream: Ok(Vec::new()), now: Instant::now() }
     }
 
     /// Asks over every transport, and returns how long the response is where nothing is padded, and where it is.
     fn check(&mut self, what: &str, plain: &[u8], padded: &[u8]) -> (usize, usize) {
         // Long enough for another cause to be looked for.
         self.now += Duration::from_secs(1);
-        let Self { engines, said, now } = self;
+        let Self { engines, upstream, now } = self;
         let responses: Vec<_> = engines
             .iter_mut()
             .map(|(transport, with, engine)| {
                 engine.worker.begin_batch(*now);
-                let response = ask(engine, *transport, if *with { padded } else { plain }, said);
+                let response = ask(engine, *transport, if *with { padded } else { plain }, upstream);
                 (*transport, *with, response)
             })
             .collect();
@@ -123,17 +125,35 @@ impl Server {
     }
 }
 
-fn ask(engine: &mut Engine, transport: Transport, message: &[u8], said: &Result<Said, Failure>) -> Vec<u8> {
+type Answer = Result<Vec<ForeignRecord>, Failure>;
+
+fn complete(responder: &Responder, pending: &mut Pending, upstream: &Answer, buffer: &mut [u8]) -> usize {
+    let mut answer = None;
+    loop {
+        if let Resumed::Complete { length, .. } = responder.resume(pending, answer.as_ref(), buffer) {
+            return length;
+        }
+        match upstream {
+            Ok(records) => {
+                let owned = |record: &ForeignRecord| ForeignRecord { owner: pending.name().clone(), ..record.clone() };
+                let records = records.iter().map(owned).collect();
+                answer = Some(ForeignAnswer::new((pending.name(), rtype::TXT, 0), records, Vec::new()));
+            }
+            Err(failure) => return pending.fail(failure, buffer).0,
+        }
+    }
+}
+
+fn ask(engine: &mut Engine, transport: Transport, message: &[u8], upstream: &Answer) -> Vec<u8> {
     // What was in it before must not go out.
     let mut buffer = vec![0xa5; if transport.is_datagram() { 2048 } else { MOST }];
     buffer[..message.len()].copy_from_slice(message);
     let peer = Peer { from: "127.0.0.1:40000".parse().unwrap(), to: "127.0.0.1:53".parse().unwrap() };
     let reply = engine.responder.respond(&mut engine.worker, peer, transport, &mut buffer, message.len());
-    let length = match (reply, said) {
-        (Reply::Here(length), _) => length,
-        (Reply::Pending(pending), Ok(said)) => pending.write(said, &mut buffer).0,
-        (Reply::Pending(pending), Err(failure)) => pending.fail(failure, &mut buffer).0,
-        (Reply::None, _) => panic!("a response to {message:02x?}"),
+    let length = match reply {
+        Reply::Here(length) => length,
+        Reply::Pending(mut pending) => complete(&engine.responder, &mut pending, upstream, &mut buffer),
+        Reply::None => panic!("a response to {message:02x?}"),
     };
     buffer.truncate(length);
     buffer
@@ -187,8 +207,8 @@ fn only_the_length_changes() {
         ttl: 60,
         data: [&[200][..], &[number; 200]].concat().into(),
     };
-    servers[6].1.said = Ok(Said { rcode: 0, answer: (0..20).map(record).collect(), authority: Vec::new() });
-    servers[7].1.said = Err(Failure::Unreachable("no upstream answers".repeat(30)));
+    servers[6].1.upstream = Ok((0..20).map(record).collect());
+    servers[7].1.upstream = Err(Failure::Unreachable("no upstream answers".repeat(30)));
     let names = [
         "one.default.svc.cluster.local",
         "web.default.svc.cluster.local",

@@ -1,10 +1,11 @@
 //! Request and zone in, response out: the one engine, whatever brought the request.
 //!
 //! [`Responder::respond`] is the door: the gate, then one `match` over what the zone says. A response is written in
-//! the buffer of the query, in `response.rs`; why a name does not resolve is added by `why.rs`; what a resolver is
-//! asked for, if anything, is in `outside.rs`. Row ids (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`,
+//! the buffer of the query, in `response.rs`; why a name does not resolve is added by `why.rs`; responses that need an
+//! upstream's answer are in `outside.rs`, and the records taken from it in `foreign.rs`. Row ids (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`,
 //! what exists is `zone.rs`.
 
+mod foreign;
 mod outside;
 mod response;
 mod why;
@@ -23,17 +24,18 @@ use crate::explain::{Absence, Asker, Busy, Finding};
 use crate::metrics::{Answered, Answers, CountedZone, Counters, Event, Proto};
 use crate::names::reverse::is_reverse;
 use crate::names::why::subject;
-use crate::names::{MAX_CHAIN, QueryName, WireName};
+use crate::names::{QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
 use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Remarks, Section, Writer, ede, rcode};
 use crate::zone::{EXPECTED_TTL, Lookup, Site, Spot, View, Zone};
 
-use outside::{Marks, Own};
+use outside::{Chain, Marks};
 use response::Response;
 use why::{Budget, Explainer, Open};
 
-pub use outside::{Failure, ForeignRecord, Outside, Pending, Said};
+pub use foreign::{ForeignAnswer, ForeignRecord, MAX_FOREIGN_NEGATIVE_TTL, MAX_FOREIGN_TTL};
+pub use outside::{Failure, Outside, Pending, Resumed};
 
 /// How a message came, and so how large a response may be, and whether it can be padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -438,15 +440,12 @@ impl Responder {
                 let error = cause.map(|cause| (cause.code(), cause.brief()));
                 finish(writer, rcode, error.as_ref().map(|(code, text)| (*code, text.as_str())))
             }
-            Outcome::LeavesZones => {
-                let (at, answers) = writer.so_far();
-                let stale = state.is_old().then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
-                let own = Own::Alias { answers, note: stale };
-                let asked = (worker.alias.to_wire(), &writer.into_message()[..at]);
-                let marks = Marks { served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone };
-                Made::Pending(Pending::new(*received, query, asked, own, marks))
+            Outcome::LeavesZones(chain) => {
+                let note = state.is_old().then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
+                let marks = self.marks(peer, true, zone);
+                Made::Pending(Pending::new(*received, query, writer, chain, marks).with_note(note))
             }
-            Outcome::NotInZone => self.resolve_outside(worker, received, writer.into_message(), query, state),
+            Outcome::NotInZone => self.resolve_outside(worker, received, writer, query, state),
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
                 let told = !sentence.is_empty() && state == DataState::NotSynced && self.tells(peer);
@@ -456,38 +455,43 @@ impl Responder {
         }
     }
 
-    /// A name of others.
+    /// Answers for a name outside the zones.
     fn resolve_outside(
         &self,
         worker: &Worker,
         received: &Received<'_>,
-        message: &mut [u8],
+        mut writer: Writer<'_>,
         query: Query,
         state: DataState,
     ) -> Made {
         let serving = self.outside.as_ref().filter(|outside| outside.serves(received.peer));
-        let Some(outside) = serving.filter(|_| wire::is_recursion_desired(message)) else {
+        let Some(outside) = serving.filter(|_| writer.is_recursion_desired()) else {
             let error = (ede::NOT_AUTHORITATIVE, "");
-            return self.refuse(message, query, CountedZone::OUTSIDE, rcode::REFUSED, error);
+            return self.refuse(writer.into_message(), query, CountedZone::OUTSIDE, rcode::REFUSED, error);
         };
         // Which reverse names are ours is known with the addresses.
         if state == DataState::NotSynced && is_reverse(worker.name()) {
             let error = (ede::NOT_READY, &*self.not_synced);
-            return self.refuse(message, query, CountedZone::OUTSIDE, rcode::SERVFAIL, error);
+            return self.refuse(writer.into_message(), query, CountedZone::OUTSIDE, rcode::SERVFAIL, error);
         }
         let zone = CountedZone::FORWARDED;
         match outside.special(worker.name()) {
             Some(special) => {
-                let limit = limit(received.transport, query);
-                let (length, rcode) = outside::write_special(special, message, query, (limit, self.remarks(None)));
+                let rcode = outside::write_special(&mut writer, QUESTION, special, query.qtype);
+                let rcode = self.outside_rcode(worker.name(), rcode);
+                let writer = writer.recursion_available(true);
+                let length = writer.finish(rcode, false, query.edns, self.remarks(None));
                 Made::Response(Written::to(query, length, rcode, zone))
             }
             None => {
-                let asked = (worker.name().to_wire(), &message[..query.question_end]);
-                let marks = Marks { served: true, nsid: Arc::clone(&self.nsid), zone };
-                Made::Pending(Pending::new(*received, query, asked, Own::Nothing, marks))
+                let chain = Chain::new(worker.name().to_wire());
+                Made::Pending(Pending::new(*received, query, writer, chain, self.marks(received.peer, false, zone)))
             }
         }
+    }
+
+    fn marks(&self, peer: &Peer, authoritative: bool, zone: CountedZone) -> Marks {
+        Marks { authoritative, served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone }
     }
 
     fn refuse(&self, message: &mut [u8], query: Query, zone: CountedZone, rcode: u16, error: (u16, &str)) -> Made {
@@ -546,7 +550,7 @@ impl Responder {
             }
             let names = Names::of_question(site, name);
             match self.asks_why(name, peer, &lookup) {
-                None => self.write_lookup(name, names, query, lookup, response),
+                None => self.write_lookup(name, names, query.qtype, lookup, response),
                 // A name that exists, and has nothing but a text.
                 Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
                     self.deny(names, site, false, response);
@@ -576,16 +580,21 @@ impl Responder {
             Step::NotInZone => Outcome::NotInZone,
             Step::NotReady => Outcome::NotReady,
             Step::Circle => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
-            Step::Follow(target, owner) => match self.follow(worker, query, target, owner, response) {
-                End::At(rcode::NXDOMAIN) if state == DataState::Restored => Outcome::NotReady,
-                End::At(rcode) => Outcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Open::Chain)),
-                End::Never => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
-                // Who does not want recursion follows the rest itself.
-                End::Outside if self.follows_outside(peer) && response.writer.is_recursion_desired() => {
-                    Outcome::LeavesZones
+            Step::Follow(target, owner) => {
+                let mut chain = Chain::new(worker.name().to_wire());
+                // The first target is another name than the question's.
+                let _ = chain.extend(target, owner);
+                match self.follow(&mut worker.view, query.qtype, state, &mut chain, response) {
+                    End::NotReady => Outcome::NotReady,
+                    End::At(rcode) => Outcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Open::Chain)),
+                    End::Never => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
+                    // Without RD the client follows the rest itself.
+                    End::Outside if self.follows_outside(peer) && response.writer.is_recursion_desired() => {
+                        Outcome::LeavesZones(chain)
+                    }
+                    End::Outside => Outcome::Answered(rcode::NOERROR, None),
                 }
-                End::Outside => Outcome::Answered(rcode::NOERROR, None),
-            },
+            }
             Step::Why(labels, apex_at) => {
                 response.text(&self.why(worker, labels, apex_at, state));
                 Outcome::Answered(rcode::NOERROR, None)
@@ -623,36 +632,41 @@ impl Responder {
         self.outside.as_ref().is_some_and(|outside| outside.serves(peer))
     }
 
-    /// Follows a chain of CNAMEs. Where it leaves the zones, the name there is the worker's alias.
+    /// Returns whether the name is in a zone of ours.
+    fn is_in_zones(&self, view: &mut View, name: &QueryName) -> bool {
+        let spot = self.zone.spot(name);
+        self.zone.look_up_with(view, name, spot, rtype::ANY, |lookup| lookup.site().is_some())
+    }
+
+    /// Writes the records of our zones from the last name of `chain` on, which is the target of a CNAME.
     fn follow(
         &self,
-        worker: &mut Worker,
-        query: Query,
-        target: WireName,
-        owner: u16,
+        view: &mut View,
+        qtype: u16,
+        state: DataState,
+        chain: &mut Chain,
         response: &mut Response<'_>,
     ) -> End {
-        let mut visited = vec![worker.name().to_wire(), target];
-        let mut owner = owner;
-        while let Some(target) = visited.last() {
-            worker.alias.set(target);
-            let names = Names { owner, apex: None };
-            let spot = self.zone.spot(&worker.alias);
-            let step = self.zone.look_up_with(&mut worker.view, &worker.alias, spot, query.qtype, |lookup| {
-                self.write_lookup(&worker.alias, names, query, lookup, response)
+        let mut name = QueryName::default();
+        loop {
+            name.set(chain.last());
+            let names = Names { owner: chain.owner, apex: None };
+            let spot = self.zone.spot(&name);
+            let step = self.zone.look_up_with(view, &name, spot, qtype, |lookup| match (state, &lookup) {
+                (_, Lookup::NotInZone) => Step::NotInZone,
+                // A snapshot may be older than the name.
+                (DataState::NotSynced, _) | (DataState::Restored, Lookup::NxDomain(..)) => Step::NotReady,
+                _ => self.write_lookup(&name, names, qtype, lookup, response),
             });
             match step {
-                Step::Follow(next, at) if visited.len() <= MAX_CHAIN && !visited.contains(&next) => {
-                    visited.push(next);
-                    owner = at;
-                }
+                Step::Follow(target, owner) if chain.extend(target.clone(), owner) => {}
                 Step::Done(rcode) | Step::Denied(rcode, _) => return End::At(rcode),
                 Step::Follow(..) | Step::Circle => return End::Never,
                 Step::NotInZone => return End::Outside,
-                _ => break,
+                Step::NotReady => return End::NotReady,
+                Step::Glue(_) | Step::Why(..) => return End::At(rcode::NOERROR),
             }
         }
-        End::At(rcode::NOERROR)
     }
 
     #[inline]
@@ -660,7 +674,7 @@ impl Responder {
         &self,
         name: &QueryName,
         names: Names,
-        query: Query,
+        qtype: u16,
         lookup: Lookup<'_>,
         response: &mut Response<'_>,
     ) -> Step {
@@ -668,7 +682,7 @@ impl Responder {
             Lookup::Found(site, rrset) => response.rrset(names, site, rrset, &self.zone),
             Lookup::Cname(site, target) => {
                 let Some(owner) = response.cname(names, site, target) else { return Step::Done(rcode::NOERROR) };
-                match query.qtype {
+                match qtype {
                     rtype::CNAME | rtype::ANY => Step::Done(rcode::NOERROR),
                     // To itself: there is nothing to follow.
                     _ if *target.octets() == *name.octets() => Step::Circle,
@@ -798,7 +812,7 @@ enum Outcome {
     /// With this rcode, and perhaps with something to explain.
     Answered(u16, Option<Open>),
     /// The last CNAME leads out of the zones, and is to be followed there.
-    LeavesZones,
+    LeavesZones(Chain),
     NotInZone,
     NotReady,
 }
@@ -809,6 +823,8 @@ enum End {
     At(u16),
     /// At a name outside the zones.
     Outside,
+    /// At a name of which it is not known yet whether it exists.
+    NotReady,
     Never,
 }
 

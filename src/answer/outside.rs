@@ -1,131 +1,150 @@
-//! Questions that somebody else has to answer: for whom, which of them never leave, and the writing of what comes back.
+//! Responses that need an upstream's answer: for which clients, from where each record comes, and how they are written.
 //!
-//! A [`Pending`] response is all that is ours of one, up to where the answer of a resolver begins: the question alone
-//! (`--forward`), or CNAMEs that lead out of the zones too (`--upstream`, N14). Nothing here asks: that is
-//! `serve/forward/`. What is special about some names is `names/special.rs`.
+//! A [`Pending`] response holds what is written so far: the question alone (`--forward`), or CNAMEs that lead out of the
+//! zones too (`--upstream`, N14). [`Responder::resume`] goes on along the chain of CNAMEs. Each name of the chain has one
+//! source: our zones come first, then the special names, and only what is in neither is taken from an upstream
+//! (RFC 1034 section 4.3.2 step 3a, RFC 2181 section 5.4.1). So an upstream cannot give records to a name of ours,
+//! whatever its response holds. The records that are taken at all are chosen in `foreign.rs`; queries to upstreams are
+//! in `serve/forward/`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Peer, Received, Transport};
+use super::foreign::{ForeignAnswer, ForeignRecord};
+use super::response::Response;
+use super::{End, Peer, Received, Responder, Transport, stale};
 use crate::metrics::{Answered, CountedZone};
+use crate::names::reverse::is_reverse;
 use crate::names::special::{Special, SpecialNames};
-use crate::names::{QueryName, WireName};
+use crate::names::{MAX_CHAIN, MAX_FORWARDED_CHAIN, QueryName, WireName};
 use crate::rtype;
-use crate::wire::{self, MAX_TCP, NameRef, QUESTION, Query, Remarks, Section, Writer, ede, rcode};
+use crate::status::DataState;
+use crate::wire::{self, NameRef, QUESTION, Query, Remarks, Section, Writer, ede, rcode};
+use crate::zone::View;
 
-/// How long what is said of special names may be kept, in seconds (RFC 6303 section 3).
+/// TTL of special names and of their denials, in seconds (RFC 6303 section 3).
 const SPECIAL_TTL: u32 = 10_800;
 
-/// What is left to a resolver.
+/// Policy for names outside the zones.
 #[derive(Clone, Debug)]
 pub struct Outside {
-    /// For whom names outside the zones are asked for; for nobody where this is empty.
+    /// Networks of the clients for which upstreams are asked; empty: for none.
     pub names_for: Vec<IpNet>,
-    /// Whether CNAMEs that lead out of the zones are followed for everyone, and not for those alone.
+    /// CNAMEs that lead out of the zones are followed for every client, and not for those alone.
     pub aliases: bool,
-    /// The names that are not asked for.
+    /// Names for which no upstream is asked.
     pub special: SpecialNames,
 }
 
 impl Outside {
-    /// Whether names outside the zones are asked for, for this client.
+    /// Returns whether upstreams are asked for names outside the zones, for this client.
     pub(super) fn serves(&self, peer: &Peer) -> bool {
         let client = peer.from.ip().to_canonical();
         self.names_for.iter().any(|network| network.contains(&client))
     }
 
-    /// What is answered without asking: what there is, and where in the question its tree begins.
+    /// A special name's records, and the offset in the name at which its tree begins, in octets.
     pub(super) fn special(&self, name: &QueryName) -> Option<(Special, usize)> {
         let (special, at) = self.special.find(name)?;
         Some((special, name.offset(at)))
     }
 }
 
-/// A response that waits for what a resolver says.
+/// The names of a response from QNAME along its CNAMEs, without a repetition.
+#[derive(Debug)]
+pub(super) struct Chain {
+    names: Vec<WireName>,
+    /// The largest number of CNAMEs.
+    limit: usize,
+    /// Pointer to the last name in the message.
+    pub(super) owner: u16,
+}
+
+impl Chain {
+    pub(super) fn new(qname: WireName) -> Self {
+        Self { names: vec![qname], limit: MAX_CHAIN, owner: QUESTION }
+    }
+
+    /// The last name: its records come next.
+    pub(super) fn last(&self) -> &WireName {
+        &self.names[self.names.len() - 1]
+    }
+
+    /// Adds the target of a CNAME, to which `owner` points. Returns false if it is in the chain already, or one too many.
+    pub(super) fn extend(&mut self, target: WireName, owner: u16) -> bool {
+        let fits = self.names.len() <= self.limit && !self.names.contains(&target);
+        if fits {
+            self.names.push(target);
+            self.owner = owner;
+        }
+        fits
+    }
+}
+
+/// A response that waits for an upstream's answer.
 #[derive(Debug)]
 pub struct Pending {
-    /// Who waits for it.
+    /// The client and our own address.
     pub peer: Peer,
-    /// How it goes back.
+    /// The transport of the query and of the response.
     pub transport: Transport,
-    /// What the resolver is asked for.
-    pub name: WireName,
     query: Query,
-    /// Header, question, and what stands in the answer section already.
+    /// Header, question, and the records of the answer section so far.
     begun: Box<[u8]>,
-    own: Own,
+    /// The number of these records.
+    answers: u16,
+    /// The upstream is asked for its last name.
+    chain: Chain,
+    /// A CNAME of ours leads to that name.
+    is_alias: bool,
+    /// Extended error of records of ours that may be out of date.
+    note: Option<(u16, String)>,
     /// The length of the query, in octets.
     length: usize,
     marks: Marks,
 }
 
-/// What is known beforehand of a pending response.
+/// Properties of a pending response that do not change.
 #[derive(Debug)]
 pub(super) struct Marks {
-    /// Whether names outside the zones are asked for, for this client.
+    /// QNAME is in a zone of ours: the response is authoritative (RFC 1035 section 4.1.1).
+    pub(super) authoritative: bool,
+    /// The client may ask for names outside the zones.
     pub(super) served: bool,
-    /// Which server it is.
+    /// The server's identifier.
     pub(super) nsid: Arc<[u8]>,
-    /// What it counts for.
+    /// The zone for which it is counted.
     pub(super) zone: CountedZone,
 }
 
-/// What is ours of a pending response.
+/// Next step of a pending response.
 #[derive(Debug)]
-pub(super) enum Own {
-    /// The question is not about our zones.
-    Nothing,
-    /// So many CNAMEs, and what there is to say about them.
-    Alias { answers: u16, note: Option<(u16, String)> },
+pub enum Resumed {
+    /// An upstream has to be asked for [`Pending::name`].
+    Ask,
+    /// The response is complete.
+    Complete {
+        /// Length of the message, in octets.
+        length: usize,
+        /// Its rcode.
+        rcode: u16,
+        /// Its data may be out of date.
+        is_stale: bool,
+    },
 }
 
-/// What a resolver said.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
-    /// NOERROR, or NXDOMAIN.
-    pub rcode: u16,
-    /// The answer section: from the name asked for, CNAMEs first.
-    pub answer: Vec<ForeignRecord>,
-    /// The authority section: the SOA of a negative answer.
-    pub authority: Vec<ForeignRecord>,
-}
-
-/// A record of somebody else's, of class IN.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForeignRecord {
-    /// The owner name.
-    pub owner: WireName,
-    /// Its type.
-    pub rtype: u16,
-    /// In seconds.
-    pub ttl: u32,
-    /// Its data, with no name in it compressed, at most 65,535 octets.
-    pub data: Box<[u8]>,
-}
-
-impl ForeignRecord {
-    /// The name that a CNAME leads to.
-    pub fn target(&self) -> Option<WireName> {
-        let mut name = QueryName::default();
-        name.read(&self.data).filter(|_| self.rtype == rtype::CNAME)?;
-        Some(name.to_wire())
-    }
-}
-
-/// Why a resolver said nothing (RFC 8914 sections 4.22 and 4.23).
+/// Reason for which there is no answer of an upstream (RFC 8914 sections 4.22 and 4.23).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// No upstream answers, or none has an answer.
     Unreachable(String),
-    /// An upstream cannot be talked to.
+    /// The exchange with an upstream failed.
     Network(String),
 }
 
 impl Failure {
-    /// What happened, for people.
+    /// The reason, for people.
     pub fn text(&self) -> &str {
         let (Self::Unreachable(text) | Self::Network(text)) = self;
         text
@@ -133,126 +152,209 @@ impl Failure {
 }
 
 impl Pending {
+    /// `writer` has written the records up to the last name of `chain`.
     pub(super) fn new(
         received: Received<'_>,
         query: Query,
-        (name, begun): (WireName, &[u8]),
-        own: Own,
+        writer: Writer<'_>,
+        mut chain: Chain,
         marks: Marks,
     ) -> Box<Self> {
         let Received { peer, transport, length, .. } = received;
-        let peer = *peer;
-        Box::new(Self { peer, transport, name, query, begun: begun.into(), own, length, marks })
+        let (peer, (end, answers), is_alias) = (*peer, writer.so_far(), chain.names.len() > 1);
+        chain.limit = MAX_FORWARDED_CHAIN;
+        let begun = writer.into_message()[..end].into();
+        Box::new(Self { peer, transport, query, begun, answers, chain, is_alias, note: None, length, marks })
     }
 
-    /// What is counted of the response.
+    /// Adds the extended error of records that may be out of date.
+    pub(super) fn with_note(mut self: Box<Self>, note: Option<(u16, String)>) -> Box<Self> {
+        self.note = note;
+        self
+    }
+
+    /// The values to count of the response.
     pub fn answered(&self, length: usize, rcode: u16) -> Answered {
         let dnssec_ok = self.query.edns.is_some_and(|edns| edns.dnssec_ok);
         let (zone, qtype) = (self.marks.zone, self.query.qtype);
         Answered { zone, qtype, dnssec_ok, rcode, query: self.length, response: length }
     }
 
-    /// Whether a CNAME of ours leads to the name.
-    pub fn is_alias(&self) -> bool {
-        matches!(self.own, Own::Alias { .. })
+    /// The name for which an upstream has to be asked.
+    pub fn name(&self) -> &WireName {
+        self.chain.last()
     }
 
-    /// The type that the resolver is asked for.
+    /// Returns whether a CNAME of ours leads to [`Self::name`].
+    pub fn is_alias(&self) -> bool {
+        self.is_alias
+    }
+
+    /// The type for which an upstream has to be asked.
     pub fn qtype(&self) -> u16 {
         self.query.qtype
     }
 
-    /// Writes the response with what was said at the start of `message`, which is as long as [`super::Responder::respond`]
-    /// wants it; returns its length and rcode.
-    pub fn write(&self, said: &Said, message: &mut [u8]) -> (usize, u16) {
-        let mut writer = self.resume(message);
-        let mut owners = HashMap::new();
-        if let Own::Nothing = self.own {
-            owners.insert(&self.name, QUESTION);
-        }
-        let sections = [(Section::Answer, &said.answer), (Section::Authority, &said.authority)];
-        let whole = sections.into_iter().all(|(section, records)| {
-            writer.begin(section);
-            records.iter().all(|record| put(&mut writer, &mut owners, record))
-        });
-        if !whole {
-            writer.truncate();
-        }
-        (self.finish(writer, said.rcode, None), said.rcode)
-    }
-
-    /// Writes the response where nothing was said: SERVFAIL, with what is ours of it and the reason.
+    /// Writes the response at the start of `message` if no upstream has an answer: SERVFAIL, with the records so far and
+    /// the reason; returns its length and rcode. `message` is as long as for [`Responder::resume`].
     pub fn fail(&self, failure: &Failure, message: &mut [u8]) -> (usize, u16) {
         let code = match failure {
             Failure::Unreachable(_) => ede::NO_REACHABLE_AUTHORITY,
             Failure::Network(_) => ede::NETWORK_ERROR,
         };
         let reason = (code, failure.text());
-        (self.finish(self.resume(message), rcode::SERVFAIL, Some(reason)), rcode::SERVFAIL)
+        (self.finish(self.writer(message), rcode::SERVFAIL, Some(reason)), rcode::SERVFAIL)
     }
 
-    fn resume<'m>(&self, message: &'m mut [u8]) -> Writer<'m> {
-        let limit = if self.transport.is_datagram() { wire::udp_limit(self.query.edns) } else { MAX_TCP };
+    fn writer<'m>(&self, message: &'m mut [u8]) -> Writer<'m> {
         message[..self.begun.len()].copy_from_slice(&self.begun);
-        let answers = if let Own::Alias { answers, .. } = self.own { answers } else { 0 };
-        Writer::resume(message, self.begun.len(), answers, limit, self.query.edns.is_some())
+        let limit = super::limit(self.transport, self.query);
+        Writer::resume(message, self.begun.len(), self.answers, limit, self.query.edns.is_some())
     }
 
-    /// RFC 1035 section 4.1.1: AA is about the first name of the answer, RA about what the client may ask for.
+    /// RFC 1035 section 4.1.1: AA is about the first name of the answer, RA about the queries that the client may send.
     fn finish(&self, writer: Writer<'_>, rcode: u16, error: Option<(u16, &str)>) -> usize {
-        let note = match &self.own {
-            Own::Alias { note: Some((code, text)), .. } => Some((*code, text.as_str())),
-            Own::Alias { .. } | Own::Nothing => None,
-        };
-        let (authoritative, edns) = (self.is_alias(), self.query.edns);
+        let note = self.note.as_ref().map(|(code, text)| (*code, text.as_str()));
         let remarks = Remarks { nsid: &self.marks.nsid, error: error.or(note) };
-        writer.recursion_available(self.marks.served).finish(rcode, authoritative, edns, remarks)
+        let writer = writer.recursion_available(self.marks.served);
+        writer.finish(rcode, self.marks.authoritative, self.query.edns, remarks)
+    }
+
+    fn complete(&self, writer: Writer<'_>, rcode: u16, error: Option<(u16, &str)>) -> Resumed {
+        let is_stale = self.note.is_some() && rcode != rcode::SERVFAIL;
+        Resumed::Complete { length: self.finish(writer, rcode, error), rcode, is_stale }
     }
 }
 
-/// Whether the record fits. Owner names point to where they stand already (RFC 1035 section 4.1.4).
-fn put<'r>(writer: &mut Writer<'_>, owners: &mut HashMap<&'r WireName, u16>, record: &'r ForeignRecord) -> bool {
-    let at = writer.position();
-    let known = owners.get(&record.owner).map(|pointer| NameRef::Pointer(*pointer));
-    let fits = writer.record(known.unwrap_or(NameRef::Whole(&record.owner)), record.rtype, record.ttl, &[&record.data]);
-    if fits
-        && known.is_none()
-        && let Some(pointer) = wire::pointer(at)
-    {
-        owners.insert(&record.owner, pointer);
+impl Responder {
+    /// Goes on with a pending response at the start of `message`: writes the records of each further name of the chain,
+    /// from our zones, the special names, or `answer`, an upstream's for [`Pending::name`], until the response is
+    /// complete or another answer is needed. It is to be called without an answer first.
+    ///
+    /// `message` is at least 1,232 octets long for UDP, 65,535 otherwise.
+    pub fn resume(&self, pending: &mut Pending, answer: Option<&ForeignAnswer>, message: &mut [u8]) -> Resumed {
+        // Loaded once, so that one response shows one state of the data.
+        let state = self.status.data_state();
+        let mut response = Response {
+            writer: pending.writer(message),
+            ttl: self.zone.ttl(),
+            turn: pending.query.id,
+            zone: pending.marks.zone,
+        };
+        let (mut view, mut name) = (View::default(), QueryName::default());
+        let mut source = answer.map(|answer| (answer, answer.cnames.iter()));
+        loop {
+            name.set(pending.chain.last());
+            // Which reverse names are ours is known with the addresses.
+            let may_be_ours = state == DataState::NotSynced && is_reverse(&name);
+            if may_be_ours || self.is_in_zones(&mut view, &name) {
+                if may_be_ours {
+                    return self.fail_not_ready(pending, response);
+                }
+                if state.is_old() {
+                    pending.note = Some((ede::STALE_ANSWER, self.status.sentence().to_string()));
+                }
+                match self.follow(&mut view, pending.query.qtype, state, &mut pending.chain, &mut response) {
+                    End::NotReady => return self.fail_not_ready(pending, response),
+                    End::At(rcode) => {
+                        pending.note = pending.note.take().map(|(_, text)| (stale(rcode), text));
+                        return pending.complete(response.writer, rcode, None);
+                    }
+                    End::Never => return fail_chain(pending, response),
+                    // The rest of the upstream's answer was reached through a record that is not taken.
+                    End::Outside => (pending.is_alias, source) = (true, None),
+                }
+            } else if let Some(special) = self.outside.as_ref().and_then(|outside| outside.special(&name)) {
+                let rcode = write_special(&mut response.writer, pending.chain.owner, special, pending.query.qtype);
+                return pending.complete(response.writer, self.outside_rcode(&name, rcode), None);
+            } else {
+                let Some((answer, cnames)) = &mut source else { break };
+                let Some(cname) = cnames.next() else {
+                    if answer.rrset.is_empty() && !answer.is_denial() {
+                        break;
+                    }
+                    write_end(&mut response.writer, pending.chain.owner, answer);
+                    let rcode = self.outside_rcode(&name, answer.end_rcode());
+                    return pending.complete(response.writer, rcode, None);
+                };
+                let target = wire::pointer(response.writer.position() + 12);
+                let (Some(target), true) = (target, put(&mut response.writer, pending.chain.owner, cname)) else {
+                    response.writer.truncate();
+                    return pending.complete(response.writer, rcode::NOERROR, None);
+                };
+                if !cname.target().is_some_and(|name| pending.chain.extend(name, target)) {
+                    return fail_chain(pending, response);
+                }
+            }
+        }
+        let (end, answers) = response.writer.so_far();
+        pending.begun = response.writer.into_message()[..end].into();
+        pending.answers = answers;
+        Resumed::Ask
     }
-    fits
+
+    /// The rcode of a name outside the zones. One with a zone of ours below it exists, although an upstream does not know:
+    /// a resolver may deny with it all that is below (RFC 8020).
+    pub(super) fn outside_rcode(&self, name: &QueryName, rcode: u16) -> u16 {
+        if rcode == rcode::NXDOMAIN && self.zone.has_zone_below(name) { rcode::NOERROR } else { rcode }
+    }
+
+    fn fail_not_ready(&self, pending: &Pending, response: Response<'_>) -> Resumed {
+        pending.complete(response.writer, rcode::SERVFAIL, Some((ede::NOT_READY, &self.not_synced)))
+    }
 }
 
-/// Answers a question for a special name, whose tree begins `apex` octets behind the start of the name.
-pub(super) fn write_special(
-    (special, apex): (Special, usize),
-    message: &mut [u8],
-    query: Query,
-    (limit, remarks): (usize, Remarks<'_>),
-) -> (usize, u16) {
-    let mut writer = Writer::new(message, query.question_end, limit, query.edns.is_some());
-    let data: &[u8] = match (special, query.qtype) {
+/// Fails a response with CNAMEs that never end. A denial would be kept by caches, and there is no SOA for it.
+fn fail_chain(pending: &Pending, response: Response<'_>) -> Resumed {
+    let text = format!("the chain of CNAMEs is a loop, or longer than {MAX_FORWARDED_CHAIN}");
+    pending.complete(response.writer, rcode::SERVFAIL, Some((ede::OTHER, &text)))
+}
+
+/// Writes the end of an upstream's answer: the RRset of the last name, or the SOA of its denial.
+fn write_end(writer: &mut Writer<'_>, owner: u16, answer: &ForeignAnswer) {
+    let fits = answer.rrset.iter().all(|record| put(writer, owner, record));
+    if !fits {
+        writer.truncate();
+    }
+    if let Some(ForeignRecord { owner, rtype, ttl, data }) = &answer.soa {
+        writer.begin(Section::Authority);
+        if !writer.record(NameRef::Whole(owner), *rtype, *ttl, &[data]) {
+            writer.truncate();
+        }
+    }
+}
+
+/// Writes the record; returns whether it fits. `owner` points to its owner name (RFC 1035 section 4.1.4).
+fn put(writer: &mut Writer<'_>, owner: u16, record: &ForeignRecord) -> bool {
+    writer.record(NameRef::Pointer(owner), record.rtype, record.ttl, &[&record.data])
+}
+
+/// Writes the answer for a special name, to which `owner` points; its tree begins `apex` octets behind the start of the
+/// name. The name is in the message in one piece: no name of a CNAME is compressed that is outside the zones.
+pub(super) fn write_special(writer: &mut Writer<'_>, owner: u16, (special, apex): (Special, usize), qtype: u16) -> u16 {
+    let data: &[u8] = match (special, qtype) {
         (Special::Localhost, rtype::A | rtype::ANY) => &[127, 0, 0, 1],
         (Special::Localhost, rtype::AAAA) => &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
         (Special::LocalhostReverse, rtype::PTR | rtype::ANY) => b"\x09localhost\x00",
         _ => &[],
     };
-    if data.is_empty() {
+    let fits = if data.is_empty() {
         writer.begin(Section::Authority);
-        // RFC 6303 section 3: the server's name is the zone's own, and nobody is there to be written to.
-        let pointer = wire::pointer(wire::HEADER + apex).unwrap_or(QUESTION);
+        // RFC 6303 section 3: the server's name is the zone's own, and the mailbox does not exist.
+        let pointer = owner + apex as u16;
         let numbers = [1, 3600, 1200, 604_800, SPECIAL_TTL].map(u32::to_be_bytes).concat();
         let data: [&[u8]; 3] = [&pointer.to_be_bytes(), b"\x06nobody\x07invalid\x00", &numbers];
-        writer.record(NameRef::Pointer(pointer), rtype::SOA, SPECIAL_TTL, &data);
+        writer.record(NameRef::Pointer(pointer), rtype::SOA, SPECIAL_TTL, &data)
     } else {
         let rtype = match special {
             Special::LocalhostReverse => rtype::PTR,
             _ if data.len() == 4 => rtype::A,
             _ => rtype::AAAA,
         };
-        writer.record(NameRef::Pointer(QUESTION), rtype, SPECIAL_TTL, &[data]);
+        writer.record(NameRef::Pointer(owner), rtype, SPECIAL_TTL, &[data])
+    };
+    if !fits {
+        writer.truncate();
     }
-    let rcode = if special == Special::Nothing { rcode::NXDOMAIN } else { rcode::NOERROR };
-    (writer.recursion_available(true).finish(rcode, false, query.edns, remarks), rcode)
+    if special == Special::Nothing { rcode::NXDOMAIN } else { rcode::NOERROR }
 }

@@ -21,6 +21,8 @@ pub const MAX_LABEL: usize = 63;
 pub const MAX_NAME: usize = 255;
 /// How deep a chain of CNAMEs inside the zones is followed (N14).
 pub const MAX_CHAIN: usize = 8;
+/// Longest chain of CNAMEs that leaves the zones, those of ours and of upstreams together (N14). Beyond it, SERVFAIL.
+pub const MAX_FORWARDED_CHAIN: usize = 16;
 /// The longest apex in wire form, in octets: three labels of any length and `svc` fit in front of it, so that every
 /// endpoint has a name.
 pub const MAX_APEX: usize = MAX_NAME - 3 * (MAX_LABEL + 1) - 4;

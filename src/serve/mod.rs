@@ -338,7 +338,7 @@ impl Server {
     ///
     /// A thread could not be started.
     pub fn forwarding(mut self, forwarder: Forwarder) -> Result<Self> {
-        let lane = forwarder.start(self.udp.metrics(), &self.stop)?;
+        let lane = forwarder.start(Arc::clone(&self.streams.responder), self.udp.metrics(), &self.stop)?;
         (self.udp.door, self.streams.door) = (Some(lane.door()), Some(lane.door()));
         self.lane = Some(lane);
         Ok(self)

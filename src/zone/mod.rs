@@ -226,6 +226,15 @@ impl Zone {
         self.reverse.load_full()
     }
 
+    /// Returns whether one of the zones is below `name`, which is in none of them. Then the name exists (RFC 8020).
+    pub fn has_zone_below(&self, name: &QueryName) -> bool {
+        let (name, reverse, mut apex) = (name.to_wire(), self.reverse.load(), QueryName::default());
+        self.settings.apexes.iter().chain(reverse.apexes()).any(|zone| {
+            apex.set(zone);
+            apex.apex_at(&name).is_some()
+        })
+    }
+
     /// How many Services have a name that exists, and how many addresses have one.
     pub fn size(&self) -> (usize, usize) {
         let services = self.namespaces.iter().map(|namespace| namespace.services as usize).sum();

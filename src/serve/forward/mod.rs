@@ -6,14 +6,17 @@
 //!        └──────────────────────────┘ the socket, or the connection's mailbox
 //! ```
 //!
-//! Who answers for the zones hands a question over and goes on: it never waits for anything here. Whatever the upstreams
-//! do, each question that was taken gets a response before stub resolvers give up. Not here: for
-//! whom anybody is asked, and how a response is written (`answer/outside.rs`). Read next: `resolver.rs`.
+//! A worker that answers for the zones hands a question over and goes on: it never waits for anything here. Whatever the
+//! upstreams do, each question that was taken gets a response before stub resolvers give up. A chain of CNAMEs may enter
+//! our zones and leave them again: the engine goes on with it, and returns the name for which an upstream is asked next. Not
+//! here: the clients that are served, and how a response is written (`answer/outside.rs`). Read next: `resolver.rs`.
 
+mod cache;
 mod resolver;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread;
@@ -26,15 +29,18 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::query_log::Ticket;
 use super::{Stop, sys};
-use crate::answer::{Failure, Pending, Said, Worker, count_response};
+use crate::answer::{Failure, ForeignAnswer, Pending, Responder, Resumed, Worker, count_response};
 use crate::metrics::{Counters, Event, Metrics, Proto};
-use crate::names::WireName;
-use crate::wire::{MAX_TCP, MAX_UDP};
+use crate::wire::{MAX_TCP, MAX_UDP, rcode};
 
 use resolver::Resolver;
 
 /// How many questions wait at a time. With two dead upstreams each may hold six sockets.
 const ROOM: usize = 256;
+/// The largest size of all responses that connections have not taken yet, in octets, and of those of one connection. A
+/// client that does not read could otherwise have any number of large ones prepared.
+const MAX_MAIL_BYTES: usize = 16 << 20;
+const MAX_MAILBOX_BYTES: usize = 256 << 10;
 /// How long a question waits at most: stub resolvers give up after 5 s (resolv.conf(5)).
 pub(super) const PATIENCE: Duration = Duration::from_millis(4_500);
 /// How long questions may still wait when the server stops.
@@ -61,7 +67,6 @@ pub enum Protocol {
 }
 
 /// Resolvers that are ready to be asked.
-#[derive(Debug)]
 pub struct Forwarder {
     names: Option<Resolver>,
     aliases: Option<Resolver>,
@@ -88,15 +93,15 @@ impl Forwarder {
         first.as_ref().or(second.as_ref())
     }
 
-    /// Starts the lane. Questions that wait when `stop` is told have a moment more.
-    pub(super) fn start(self, metrics: &Arc<Metrics>, stop: &Stop) -> Result<Lane> {
+    /// Starts the lane for the questions of `responder`. Questions that wait when `stop` is told have a moment more.
+    pub(super) fn start(self, responder: Arc<Responder>, metrics: &Arc<Metrics>, stop: &Stop) -> Result<Lane> {
         // A socket for each question, beside those of the connections.
         sys::raise_file_limit();
         let (sender, receiver) = mpsc::channel(ROOM);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the lane of questions for others")?;
         let (metrics, stop) = (Arc::clone(metrics), stop.clone());
-        let run = move || runtime.block_on(serve(self, receiver, metrics, stop));
+        let run = move || runtime.block_on(serve(self, responder, receiver, metrics, stop));
         let thread = thread::Builder::new().name("forward".into()).spawn(run);
         let thread = thread.context("cannot start the thread of questions for others")?;
         Ok(Lane { door: Door { sender, room: Arc::new(Semaphore::new(ROOM)) }, thread })
@@ -190,6 +195,8 @@ struct Mail {
     waiting: usize,
     /// Those that came, each behind its length (RFC 1035 section 4.2.2).
     octets: Vec<u8>,
+    /// Their share of [`MAX_MAIL_BYTES`].
+    share: Option<OwnedSemaphorePermit>,
     reader: Option<Waker>,
 }
 
@@ -219,12 +226,22 @@ impl Mailbox {
             }
             return None;
         }
+        mail.share = None;
         Some(std::mem::take(&mut mail.octets))
     }
 
-    fn deliver(&self, response: &[u8]) {
+    /// Returns whether a response of this length can be delivered; otherwise a short one has to do.
+    fn has_room(&self, length: usize) -> bool {
+        self.lock().octets.len() + length <= MAX_MAILBOX_BYTES
+    }
+
+    fn deliver(&self, response: &[u8], share: Option<OwnedSemaphorePermit>) {
         let mut mail = self.lock();
         mail.waiting -= 1;
+        match (&mut mail.share, share) {
+            (Some(held), Some(share)) => held.merge(share),
+            (held, share) => *held = held.take().or(share),
+        }
         mail.octets.extend_from_slice(&(response.len() as u16).to_be_bytes());
         mail.octets.extend_from_slice(response);
         if let Some(reader) = mail.reader.take() {
@@ -238,10 +255,16 @@ impl Mailbox {
 }
 
 /// The lane's thread: one task for each question, until nobody can ask any more.
-async fn serve(forwarder: Forwarder, mut receiver: mpsc::Receiver<Asked>, metrics: Arc<Metrics>, stop: Stop) {
+async fn serve(
+    forwarder: Forwarder,
+    responder: Arc<Responder>,
+    mut receiver: mpsc::Receiver<Asked>,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+) {
     let (counters, places) = (metrics.worker(), Mutex::default());
-    let (hurry, health) = (Stop::default(), Mutex::default());
-    let lane = Arc::new(Shared { forwarder, metrics, counters, places, hurry, health });
+    let (hurry, health, mail) = (Stop::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_MAIL_BYTES)));
+    let lane = Arc::new(Shared { forwarder, responder, metrics, counters, places, mail, hurry, health });
     let mut tasks = JoinSet::new();
     let hurry = lane.hurry.clone();
     tasks.spawn(async move {
@@ -269,10 +292,13 @@ async fn serve(forwarder: Forwarder, mut receiver: mpsc::Receiver<Asked>, metric
 /// What the tasks of the lane share.
 struct Shared {
     forwarder: Forwarder,
+    responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
     /// Counters of responses, by where the questions came in.
     places: Mutex<BTreeMap<(SocketAddr, Proto), Arc<Counters>>>,
+    /// The rest of [`MAX_MAIL_BYTES`].
+    mail: Arc<Semaphore>,
     /// Told when nobody is waited for any longer.
     hurry: Stop,
     health: Mutex<Health>,
@@ -286,6 +312,12 @@ struct Health {
 }
 
 impl Shared {
+    /// Counts a panic that costs one response.
+    fn panicked(&self) -> Unanswered {
+        self.counters.count(Event::Panics);
+        Unanswered::ours("a mistake of this server's")
+    }
+
     fn count_end(&self, ended: &Result<(), tokio::task::JoinError>) {
         if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
             self.counters.count(Event::Panics);
@@ -308,7 +340,7 @@ impl Shared {
     }
 
     /// Says so when upstreams stop answering, and when they answer again.
-    fn note(&self, answer: &Result<Said, Unanswered>) {
+    fn note(&self, answer: &Result<Arc<ForeignAnswer>, Unanswered>) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Err(Unanswered { failure, dead: true }) => {
@@ -333,45 +365,78 @@ struct Unanswered {
     dead: bool,
 }
 
-/// Asks, and sends the response.
-async fn answer(lane: Arc<Shared>, asked: Asked) {
-    let Asked { question: Question { pending, .. }, way, since, .. } = &asked;
+/// Completes the response, with the answers of upstreams that it needs, and sends it.
+async fn answer(lane: Arc<Shared>, mut asked: Asked) {
     lane.counters.count(Event::Forwarded);
-    // A task of its own: whoever waits is told of a panic too.
-    let mut looking = JoinSet::new();
-    looking.spawn(look_up(Arc::clone(&lane), pending.is_alias(), pending.name.clone(), pending.qtype()));
-    let answer = tokio::select! {
-        Some(looked) = looking.join_next() => looked.unwrap_or_else(|_| {
-            lane.counters.count(Event::Panics);
-            Err(Unanswered::ours("a mistake of this server's"))
-        }),
-        () = sleep_until(*since + PATIENCE) => Err(Unanswered::late()),
-        () = lane.hurry.wait() => Err(Unanswered::ours("the server stops")),
-    };
-    lane.note(&answer);
+    let pending = &mut asked.question.pending;
     let mut message = vec![0; if pending.transport.is_datagram() { MAX_UDP } else { MAX_TCP }];
-    let (length, rcode) = match answer {
-        Ok(said) => pending.write(&said, &mut message),
-        Err(unanswered) => {
-            lane.counters.count(Event::ForwardFailed);
-            pending.fail(&unanswered.failure, &mut message)
+    let completed = complete(&lane, pending, asked.since, &mut message).await;
+    let (mut length, mut rcode) =
+        completed.unwrap_or_else(|unanswered| pending.fail(&unanswered.failure, &mut message));
+    let mut share = None;
+    if let Way::Stream(mailbox) = &asked.way {
+        share = Arc::clone(&lane.mail).try_acquire_many_owned(length as u32).ok();
+        if share.is_none() || !mailbox.has_room(length) {
+            let failure = Failure::Unreachable("too many responses wait until the client reads them".into());
+            (length, rcode) = pending.fail(&failure, &mut message);
+            share = None;
         }
-    };
+    }
+    if rcode == rcode::SERVFAIL {
+        lane.counters.count(Event::ForwardFailed);
+    }
     lane.count(&asked, &message, length, rcode);
+    let Asked { question: Question { pending, .. }, way, .. } = &asked;
     match way {
         Way::Datagram { socket, from } => {
             if sys::send(socket, &message[..length], pending.peer.from, *from).is_err() {
                 lane.counters.count(Event::SendErrors);
             }
         }
-        Way::Stream(mailbox) => mailbox.deliver(&message[..length]),
+        Way::Stream(mailbox) => mailbox.deliver(&message[..length], share),
     }
 }
 
-async fn look_up(lane: Arc<Shared>, alias: bool, name: WireName, qtype: u16) -> Result<Said, Unanswered> {
-    match lane.forwarder.resolver(alias) {
-        Some(resolver) => resolver.look_up(&name, qtype).await,
-        None => Err(Unanswered::ours("there is no upstream")),
+/// Writes the response into `message`; returns its length and rcode. The chain of CNAMEs bounds the number of turns.
+async fn complete(
+    lane: &Arc<Shared>,
+    pending: &mut Pending,
+    since: Instant,
+    message: &mut [u8],
+) -> Result<(usize, u16), Unanswered> {
+    let mut answer = None;
+    loop {
+        let resume = || lane.responder.resume(pending, answer.as_deref(), message);
+        match catch_unwind(AssertUnwindSafe(resume)) {
+            Ok(Resumed::Complete { length, rcode, is_stale }) => {
+                if is_stale {
+                    lane.counters.count(Event::StaleAnswers);
+                }
+                return Ok((length, rcode));
+            }
+            Ok(Resumed::Ask) => {}
+            Err(_) => return Err(lane.panicked()),
+        }
+        let looked_up = look_up(lane, pending, since).await;
+        lane.note(&looked_up);
+        answer = Some(looked_up?);
+    }
+}
+
+async fn look_up(lane: &Arc<Shared>, pending: &Pending, since: Instant) -> Result<Arc<ForeignAnswer>, Unanswered> {
+    let (is_alias, name, qtype) = (pending.is_alias(), pending.name().clone(), pending.qtype());
+    // A task of its own, so that a panic in it is one failure.
+    let (mut tasks, shared) = (JoinSet::new(), Arc::clone(lane));
+    tasks.spawn(async move {
+        match shared.forwarder.resolver(is_alias) {
+            Some(resolver) => resolver.look_up(&name, qtype).await,
+            None => Err(Unanswered::ours("there is no upstream")),
+        }
+    });
+    tokio::select! {
+        Some(looked_up) = tasks.join_next() => looked_up.unwrap_or_else(|_| Err(lane.panicked())),
+        () = sleep_until(since + PATIENCE) => Err(Unanswered::late()),
+        () = lane.hurry.wait() => Err(Unanswered::ours("the server stops")),
     }
 }
 
@@ -397,10 +462,30 @@ mod tests {
         mailbox.expect();
         assert!(mailbox.is_awaited());
         assert_eq!(mailbox.take(Waker::noop()), None);
-        mailbox.deliver(b"one");
+        mailbox.deliver(b"one", None);
         mailbox.forget();
         assert!(mailbox.is_awaited(), "one is here");
         assert_eq!(mailbox.take(Waker::noop()), Some(b"\x00\x03one".to_vec()));
         assert!(!mailbox.is_awaited());
+    }
+
+    #[test]
+    fn a_mailbox_gives_back_its_share_when_it_is_read_or_dropped() {
+        let (budget, mailbox) = (Arc::new(Semaphore::new(MAX_MAIL_BYTES)), Mailbox::default());
+        let response = vec![0; MAX_TCP];
+        let share = || Arc::clone(&budget).try_acquire_many_owned(MAX_TCP as u32).ok();
+        let fill = |mailbox: &Mailbox| {
+            while mailbox.has_room(response.len()) {
+                mailbox.expect();
+                mailbox.deliver(&response, share());
+            }
+        };
+        fill(&mailbox);
+        assert_eq!(budget.available_permits(), MAX_MAIL_BYTES - 3 * MAX_TCP);
+        assert!(mailbox.take(Waker::noop()).is_some_and(|octets| octets.len() == 3 * (MAX_TCP + 2)));
+        assert_eq!(budget.available_permits(), MAX_MAIL_BYTES);
+        fill(&mailbox);
+        drop(mailbox);
+        assert_eq!(budget.available_permits(), MAX_MAIL_BYTES);
     }
 }

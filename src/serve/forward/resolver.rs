@@ -1,68 +1,82 @@
-//! Upstreams, asked through hickory-resolver: cache, retries, TCP where UDP is not enough, TLS.
+//! Upstreams, asked through hickory-resolver's pool of name servers: retries, TCP where UDP is not enough, TLS.
 //!
-//! Why not the forwarder of hickory-server, which wraps the same resolver: it has no door for certificate authorities,
-//! and hands out records without what was said about them. Here: what is asked of the resolver, and what its answers and
-//! errors mean. Not here: how long anybody waits.
+//! Not through its `Resolver`: that follows CNAMEs itself, so that it asks upstreams for our names and loses the CNAMEs
+//! in front of a denial, takes records of every section, and has a cache whose size in memory has no bound. Here:
+//! queries, and the meaning of responses and errors. The records taken from a response are chosen by [`ForeignAnswer`];
+//! how long a client waits is decided in `mod.rs`.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use hickory_server::net::runtime::TokioRuntimeProvider;
+use hickory_server::net::xfer::{DnsHandle as _, FirstAnswer as _, RetryDnsHandle};
 use hickory_server::net::{DnsError, NetError, NoRecords};
+use hickory_server::proto::op::{DnsRequestOptions, Query};
 use hickory_server::proto::rr::{DNSClass, Name, Record, RecordData, RecordType};
 use hickory_server::proto::serialize::binary::{BinDecodable, BinEncodable, BinEncoder, NameEncoding};
-use hickory_server::resolver::TokioResolver;
-use hickory_server::resolver::config::{
-    ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
+use hickory_server::resolver::config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolverOpts};
+use hickory_server::resolver::{NameServerPool, PoolContext, TlsConfig};
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::cache::Cache;
 use super::{Protocol, Unanswered, Upstream};
-use crate::answer::{Failure, ForeignRecord, Said};
+use crate::answer::{Failure, ForeignAnswer, ForeignRecord};
 use crate::names::{QueryName, WireName};
 use crate::wire::{MAX_UDP, rcode};
 
 /// How long one try may take, and how many follow the first: together less than anybody waits.
 const TRY: Duration = Duration::from_secs(2);
-const TRIES_MORE: usize = 1;
-/// How many answers are kept. Most are far below 1 KiB.
-const KEPT: u64 = 4_096;
-/// The longest that an answer is kept, whatever its TTL says (RFC 8767 section 4 recommends no more than a week).
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
-
+const MORE_TRIES: usize = 1;
 /// A resolver over some upstreams.
-#[derive(Debug)]
 pub(super) struct Resolver {
-    resolver: TokioResolver,
+    upstreams: RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>,
+    cache: Mutex<Cache>,
 }
 
 impl Resolver {
     pub(super) fn new(upstreams: &[Upstream]) -> Result<Self> {
-        let servers = upstreams.iter().map(server).collect();
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options();
-        let builder = builder.with_tls_config(tls(upstreams)?);
-        Ok(Self { resolver: builder.build().context("cannot prepare to ask the upstreams")? })
+        let context = Arc::new(PoolContext::new(options(), TlsConfig { config: tls(upstreams)? }));
+        let servers = upstreams.iter().map(server);
+        let pool = NameServerPool::from_config(servers, context, TokioRuntimeProvider::default());
+        Ok(Self { upstreams: RetryDnsHandle::new(pool, MORE_TRIES), cache: Mutex::default() })
     }
 
     /// Looks up the records of one name and type.
-    pub(super) async fn look_up(&self, name: &WireName, qtype: u16) -> Result<Said, Unanswered> {
-        let unreadable = |_| Unanswered::ours("the resolver cannot read the name");
-        let asked = Name::from_bytes(name.octets()).map_err(unreadable)?;
-        match self.resolver.lookup(asked, RecordType::from(qtype)).await {
-            Ok(lookup) => {
-                let answer = chain(name, lookup.answers());
-                let authority = if answer.is_empty() { authorities(lookup.authorities()) } else { Vec::new() };
-                Ok(Said { rcode: rcode::NOERROR, answer, authority })
-            }
-            Err(NetError::Dns(DnsError::NoRecordsFound(nothing))) => negative(&nothing),
-            Err(error) => Err(unanswered(&error)),
+    pub(super) async fn look_up(&self, name: &WireName, qtype: u16) -> Result<Arc<ForeignAnswer>, Unanswered> {
+        if let Some(answer) = self.cache().get(name, qtype, Instant::now()) {
+            return Ok(answer);
         }
+        let answer = Arc::new(self.query_upstreams(name, qtype).await?);
+        self.cache().insert(name.clone(), qtype, Arc::clone(&answer), Instant::now());
+        Ok(answer)
+    }
+
+    async fn query_upstreams(&self, name: &WireName, qtype: u16) -> Result<ForeignAnswer, Unanswered> {
+        let unreadable = |_| Unanswered::ours("the resolver cannot read the name");
+        let question = Query::query(Name::from_bytes(name.octets()).map_err(unreadable)?, RecordType::from(qtype));
+        let (rcode, answers, authorities) = match self.upstreams.lookup(question, request()).first_answer().await {
+            Ok(response) => {
+                let (rcode, message) = (response.response_code, response.into_message());
+                (rcode, foreign(&message.answers), foreign(&message.authorities))
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, authorities, .. }))) => {
+                (response_code, Vec::new(), foreign(authorities.iter().flat_map(|records| records.iter())))
+            }
+            Err(error) => return Err(unanswered(&error)),
+        };
+        match u16::from(rcode) {
+            rcode @ (rcode::NOERROR | rcode::NXDOMAIN) => {
+                Ok(ForeignAnswer::new((name, qtype, rcode), answers, authorities))
+            }
+            rcode => Err(refused(rcode)),
+        }
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,16 +100,17 @@ fn server(upstream: &Upstream) -> NameServerConfig {
 fn options() -> ResolverOpts {
     let mut options = ResolverOpts::default();
     options.timeout = TRY;
-    options.attempts = TRIES_MORE;
-    options.cache_size = KEPT;
-    options.positive_max_ttl = Some(LONGEST);
-    options.negative_max_ttl = Some(LONGEST);
-    options.use_hosts_file = ResolveHosts::Never;
     options.try_tcp_on_error = true;
-    // RFC 9715 section 3.1, as for our own answers.
-    options.edns_payload_len = MAX_UDP as u16;
     // Of one TCP or TLS connection: all questions of the lane may share it.
     options.max_active_requests = super::ROOM;
+    options
+}
+
+fn request() -> DnsRequestOptions {
+    let mut options = DnsRequestOptions::default();
+    options.use_edns = true;
+    // RFC 9715 section 3.1, as for our own answers.
+    options.edns_payload_len = MAX_UDP as u16;
     options
 }
 
@@ -122,19 +137,6 @@ fn tls(upstreams: &[Upstream]) -> Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// RFC 2308 section 5: the SOA says how long the absence may be kept.
-fn negative(nothing: &NoRecords) -> Result<Said, Unanswered> {
-    let rcode = u16::from(nothing.response_code);
-    if !matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN) {
-        return Err(refused(rcode));
-    }
-    let soa = nothing.soa.as_deref().and_then(foreign);
-    // What the resolver kept has the TTL that is left of it.
-    let authority = soa.map(|soa| ForeignRecord { ttl: nothing.negative_ttl.unwrap_or(soa.ttl), ..soa });
-    let authority = authority.into_iter().collect();
-    Ok(Said { rcode, answer: Vec::new(), authority })
-}
-
 fn unanswered(error: &NetError) -> Unanswered {
     match error {
         NetError::Dns(DnsError::ResponseCode(code)) => refused(u16::from(*code)),
@@ -155,28 +157,12 @@ fn refused(code: u16) -> Unanswered {
     Unanswered { failure: Failure::Unreachable(text), dead: false }
 }
 
-/// The records of `name`, and of those that its CNAMEs lead to. Nobody asked for others (RFC 5452 section 6).
-fn chain(name: &WireName, records: &[Record]) -> Vec<ForeignRecord> {
-    let mut left: Vec<ForeignRecord> = records.iter().filter_map(foreign).collect();
-    let mut wanted = HashSet::from([name.clone()]);
-    let mut chain = Vec::with_capacity(left.len());
-    loop {
-        let (found, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|record| wanted.contains(&record.owner));
-        if found.is_empty() {
-            return chain;
-        }
-        wanted.extend(found.iter().filter_map(ForeignRecord::target));
-        chain.extend(found);
-        left = others;
-    }
+fn foreign<'r>(records: impl IntoIterator<Item = &'r Record>) -> Vec<ForeignRecord> {
+    records.into_iter().filter_map(foreign_record).collect()
 }
 
-fn authorities(records: &[Record]) -> Vec<ForeignRecord> {
-    records.iter().filter(|record| record.record_type() == RecordType::SOA).filter_map(foreign).collect()
-}
-
-/// `None` for what cannot be passed on.
-fn foreign<R: RecordData + BinEncodable>(record: &Record<R>) -> Option<ForeignRecord> {
+/// Converts a record; `None` for one that cannot be passed on.
+fn foreign_record<R: RecordData + BinEncodable>(record: &Record<R>) -> Option<ForeignRecord> {
     if record.dns_class != DNSClass::IN {
         return None;
     }
