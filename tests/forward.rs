@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -971,6 +972,16 @@ async fn takes_no_record_of_its_zones_from_an_upstream() {
     assert!(asked.iter().all(is_theirs), "no name of ours is asked for: {asked:?}");
     assert_eq!(asked.iter().filter(|name| name[1..].starts_with(char::is_numeric)).count(), 16, "{asked:?}");
     server.stopped().await;
+    // For ExternalName Services alone, and any client.
+    let server = Server::start("127.0.0.1:0", Asks { aliases: Some(&upstream), ..Asks::default() });
+    let back = query(3, &question_name("back.default.svc.cluster.local"), A_TYPE, Some(1232));
+    assert_eq!(
+        shown(&ask_from("127.0.0.2:0", server.address, &back)).to_lowercase(),
+        format!(
+            "aa rd no error [back.default.svc.cluster.local. into.example.test.] [into.example.test. {WEB}.] {web}"
+        )
+    );
+    server.stopped().await;
 }
 
 /// A datagram of 512 octets ends in the middle of a mixed chain: at a CNAME of the upstream's, or at our own records.
@@ -1060,4 +1071,92 @@ async fn ttls_of_an_upstream_have_a_ceiling() {
         }
     }
     server.stopped().await;
+}
+
+/// Numbers that look random, and are the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self, below: u64) -> u64 {
+        // Knuth's generator (The Art of Computer Programming, section 3.3.4); the high bits are the good ones.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+/// A response of any rcode with any records in any section, for names of the zones and others.
+fn random_response(query: &Message) -> Vec<u8> {
+    let asked = query.queries[0].name().to_string().to_lowercase();
+    let seed = asked.bytes().fold(0, |seed: u64, octet| seed.wrapping_mul(31) + u64::from(octet));
+    let mut numbers = Numbers(seed);
+    let pool = [
+        &*asked,
+        &*asked,
+        "next.example.test.",
+        "WEB.default.svc.cluster.local.",
+        "web.default.svc.cluster.internal.",
+        "nope.default.svc.cluster.local.",
+        "out.default.svc.cluster.local.",
+        "circle.default.svc.cluster.local.",
+        "1.0.0.10.in-addr.arpa.",
+        "cluster.local.",
+        "local.",
+        "localhost.",
+    ];
+    let mut response = query.clone().into_response();
+    response.add_answer(alias(&asked, pool[numbers.next(pool.len() as u64) as usize]));
+    for _ in 0..numbers.next(9) {
+        let [owner, target] = [0; 2].map(|_| name(pool[numbers.next(pool.len() as u64) as usize]));
+        let soa = || SOA::new(name("forged.test."), name("forged.test."), 1, 2, 3, 4, 700_000);
+        let data = match numbers.next(7) {
+            0 | 1 => RData::A(A::new(203, 0, 113, 66)),
+            2 => RData::SOA(soa()),
+            3 => RData::NS(NS(name("forged.test."))),
+            _ => RData::CNAME(CNAME(target)),
+        };
+        let record = Record::from_rdata(owner, 600_000, data);
+        match numbers.next(8) {
+            0 => response.add_additional(record),
+            1 | 2 => response.add_authority(record),
+            _ => response.add_answer(record),
+        };
+    }
+    if numbers.next(4) == 0 {
+        response.metadata.response_code = ResponseCode::NXDomain;
+    }
+    response.to_vec().unwrap()
+}
+
+/// Whatever an upstream sends, a response is one chain, and each record of our names is ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn gives_its_own_names_their_own_records_whatever_an_upstream_sends() {
+    let upstream = Played::start(|query, _| at_once(random_response(query))).await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), aliases: Some(&upstream) });
+    let zones = ["cluster.local.", "cluster.internal.", "10.in-addr.arpa.", "localhost."].map(name);
+    let mut own = 0;
+    for number in 0..400 {
+        let asked = format!("r{number}.example.test");
+        let response = Message::from_vec(&ask(&server, &asked, A_TYPE)).unwrap();
+        let text = format!("{asked}: {response:?}");
+        let sections = || response.answers.iter().chain(&response.authorities);
+        for record in sections().filter(|record| zones.iter().any(|zone| zone.zone_of(&record.name))) {
+            own += 1;
+            let data = record.data.to_string();
+            assert!(!data.contains("203.0.113") && !data.contains("forged"), "{text}");
+            assert!(record.ttl <= 5 || record.name == zones[3], "{text}");
+        }
+        assert!(sections().all(|record| record.ttl <= 86_400), "{text}");
+        assert!(response.additionals.is_empty() && response.authorities.len() <= 1, "{text}");
+        let (mut at, mut owners) = (name(&format!("{asked}.")), HashSet::new());
+        for record in &response.answers {
+            assert_eq!(record.name, at, "{text}");
+            if let RData::CNAME(CNAME(target)) = &record.data {
+                assert!(owners.insert(at), "{text}");
+                at = target.clone();
+            }
+        }
+        assert!(owners.len() <= 17, "{text}");
+    }
+    assert!(own > 100, "{own} records of our names: the upstream's CNAMEs lead to them");
+    assert_eq!(server.stopped().await.total(Event::Panics), 0);
 }
