@@ -215,16 +215,16 @@ impl Server {
         let outside = Outside { names_for, aliases: !aliases.is_empty(), special };
         let status = Arc::new(Status::default());
         status.set_synced();
-        Self::with_status(listen, (names, aliases, outside), status)
+        Self::with_zone(listen, (names, aliases, outside), (zone(None), status))
     }
 
     #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
-    fn with_status(
+    fn with_zone(
         listen: &str,
         (names, aliases, outside): (Vec<Upstream>, Vec<Upstream>, Outside),
-        status: Arc<Status>,
+        (zone, status): (Arc<Zone>, Arc<Status>),
     ) -> Self {
-        let responder = Responder::new(zone(), Arc::clone(&status), Access::default()).asking(outside);
+        let responder = Responder::new(zone, Arc::clone(&status), Access::default()).asking(outside);
         let listeners = Listeners::bind(&[listen.parse().unwrap()], 1).unwrap();
         let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Stop::default());
         let limits = Limits { drain: PATIENCE, ..Limits::default() };
@@ -243,14 +243,15 @@ impl Server {
     }
 }
 
-fn zone() -> Arc<Zone> {
+fn zone(namespace: Option<&str>) -> Arc<Zone> {
     let settings = Settings {
         apexes: ["cluster.local", "cluster.internal"].map(|apex| WireName::parse(apex).unwrap()).to_vec(),
         ttl: 5,
         negative_ttl: 5,
         rules: Rules::default(),
     };
-    let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+    let zone = Zone::new(settings, ReverseZones::default());
+    let zone = Arc::new(if let Some(namespace) = namespace { zone.of_namespace(namespace) } else { zone });
     let options = Options {
         reverse: ["10.0.0.0/8", "192.168.1.128/25"].map(|network| network.parse().unwrap()).to_vec(),
         ..Options::default()
@@ -1017,7 +1018,7 @@ async fn data_that_is_not_current_is_marked_in_mixed_chains() {
     let start = |status| {
         let names_for = vec!["127.0.0.1/32".parse().unwrap()];
         let outside = Outside { names_for, aliases: true, special: SpecialNames::new(false) };
-        Server::with_status("127.0.0.1:0", (to(), to(), outside), status)
+        Server::with_zone("127.0.0.1:0", (to(), to(), outside), (zone(None), status))
     };
     let into = format!("[into.example.test. {WEB}.]");
     let nope = "[nope.example.test. nope.default.svc.cluster.local.]";
@@ -1048,6 +1049,40 @@ async fn data_that_is_not_current_is_marked_in_mixed_chains() {
     assert_eq!(current(A_TYPE, "into.example.test", &server), format!("rd ra No Error {into} [{WEB}. 10.0.0.1]"));
     let metrics = server.stopped().await;
     assert_eq!(metrics.total(Event::StaleAnswers), 4);
+}
+
+/// With `--namespace` names of other namespaces are an upstream's; the apex is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn takes_no_soa_of_its_zone_from_an_upstream() {
+    let upstream = Played::start(|query, _| {
+        let asked = query.queries[0].name().to_string();
+        let records = asked.starts_with("web.").then(|| a(&asked, 1));
+        let mut response = Message::from_vec(&response(query, records)).unwrap();
+        let zone = if asked.ends_with("arpa.") { "10.in-addr.arpa." } else { "cluster.local." };
+        let soa = SOA::new(name("forged.test."), name("forged.test."), 1, 2, 3, 4, 60);
+        response.add_authority(Record::from_rdata(name(zone), 600, RData::SOA(soa)));
+        if response.answers.is_empty() {
+            response.metadata.response_code = ResponseCode::NXDomain;
+        }
+        at_once(response.to_vec().unwrap())
+    })
+    .await;
+    let status = Arc::new(Status::default());
+    status.set_synced();
+    let names = vec![Upstream { address: upstream.address, protocol: Protocol::Plain }];
+    let names_for = vec!["127.0.0.1/32".parse().unwrap()];
+    let outside = Outside { names_for, aliases: false, special: SpecialNames::new(true) };
+    let server = Server::with_zone("127.0.0.1:0", (names, Vec::new(), outside), (zone(Some("default")), status));
+    for (asked, expected) in [
+        (WEB, "aa rd ra No Error [web.default.svc.cluster.local. 10.0.0.1]"),
+        ("nope.default.svc.cluster.local", "aa rd ra Non-Existent Domain (cluster.local. 5)"),
+        ("web.other.svc.cluster.local", "rd ra No Error [web.other.svc.cluster.local. 192.0.2.1]"),
+        ("nope.other.svc.cluster.local", "rd ra Non-Existent Domain"),
+        ("9.9.9.10.in-addr.arpa", "rd ra Non-Existent Domain"),
+    ] {
+        check(&ask(&server, asked, A_TYPE), expected);
+    }
+    server.stopped().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

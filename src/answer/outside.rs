@@ -273,8 +273,13 @@ impl Responder {
                     if answer.rrset.is_empty() && !answer.is_denial() {
                         break;
                     }
-                    write_end(&mut response.writer, pending.chain.owner, answer);
                     let rcode = self.outside_rcode(&name, answer.end_rcode());
+                    let soa = answer.soa.as_ref().filter(|soa| {
+                        // With `--namespace` an upstream may be another server of the same zone.
+                        name.set(&soa.owner);
+                        !self.is_in_zones(&mut view, &name)
+                    });
+                    write_end(&mut response.writer, pending.chain.owner, &answer.rrset, soa);
                     return pending.complete(response.writer, rcode, None);
                 };
                 let target = wire::pointer(response.writer.position() + 12);
@@ -311,12 +316,12 @@ fn fail_chain(pending: &Pending, response: Response<'_>) -> Resumed {
 }
 
 /// Writes the end of an upstream's answer: the RRset of the last name, or the SOA of its denial.
-fn write_end(writer: &mut Writer<'_>, owner: u16, answer: &ForeignAnswer) {
-    let fits = answer.rrset.iter().all(|record| put(writer, owner, record));
+fn write_end(writer: &mut Writer<'_>, owner: u16, rrset: &[ForeignRecord], soa: Option<&ForeignRecord>) {
+    let fits = rrset.iter().all(|record| put(writer, owner, record));
     if !fits {
         writer.truncate();
     }
-    if let Some(ForeignRecord { owner, rtype, ttl, data }) = &answer.soa {
+    if let Some(ForeignRecord { owner, rtype, ttl, data }) = soa {
         writer.begin(Section::Authority);
         if !writer.record(NameRef::Whole(owner), *rtype, *ttl, &[data]) {
             writer.truncate();
