@@ -10,7 +10,7 @@ mod outside;
 mod response;
 mod why;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -260,6 +260,11 @@ impl Responder {
         if let Some(explainer) = &self.explainer {
             explainer.change_clients(to);
         }
+    }
+
+    /// Returns whether a client is in the networks to which names are explained: see [`Responder::explaining`].
+    pub fn explains_to(&self, client: IpAddr) -> bool {
+        self.explainer.as_ref().is_some_and(|explainer| explainer.includes(client))
     }
 
     /// Also leaves to a resolver what `outside` says.

@@ -4,6 +4,7 @@
 //! that ordinary traffic (search lists, AAAA of IPv4-only names) never comes to the objects. Who asks them at all is
 //! bounded: by `--explain-to`, and by a [`Budget`]. Not here: what is the matter (`explain`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -97,7 +98,12 @@ impl Explainer {
 
     /// Whether a client is told.
     pub(super) fn tells(&self, peer: &Peer) -> bool {
-        let client = peer.from.ip().to_canonical();
+        self.includes(peer.from.ip())
+    }
+
+    /// Returns whether an address is in the networks of the clients.
+    pub(super) fn includes(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
         self.clients.load().iter().any(|network| network.contains(&client))
     }
 

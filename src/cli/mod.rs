@@ -275,6 +275,21 @@ mod tests {
     }
 
     #[test]
+    fn client_prefix_has_bounds() {
+        let bits = |line: &str| config(line).tcp.client_prefix_v6;
+        assert_eq!((bits("serve --demo"), bits("serve --demo --client-prefix-v6 128")), (64, 128));
+        let file = file_with("client-prefix-v6 = 48\ndemo = true\n");
+        assert_eq!(bits(&format!("serve --config {}", file.path().display())), 48);
+        for wrong in ["0", "129", "/64", "-1"] {
+            let error = match run(&format!("serve --demo --client-prefix-v6={wrong}")) {
+                Err(error) => error,
+                Ok(invocation) => panic!("{wrong} is taken: {invocation:?}"),
+            };
+            assert!(error.contains("is no whole number of bits from 1 to 128"), "{error}");
+        }
+    }
+
+    #[test]
     fn who_is_told_why() {
         let told = |line: &str| config(line).explain_to.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(told("serve --demo --explain-to none"), Vec::<String>::new());

@@ -255,12 +255,19 @@ struct ListeningOptions {
         value_parser = whole("connections", 1, 1_000_000)
     )]
     tcp_connections: u32,
-    /// Of these, those of one client address.
+    /// Of these, those of one client.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_CONNECTIONS_PER_CLIENT", value_name = "N", default_value = "1024",
         value_parser = whole("connections", 1, 1_000_000)
     )]
     tcp_connections_per_client: u32,
+    /// Count clients with global IPv6 addresses by a prefix of this many bits, 1 to 128: one host may have a whole /64.
+    /// Clients in a network of --explain-to, and all others, count by their address.
+    #[arg(
+        long, env = "HEADLESS_DNS_CLIENT_PREFIX_V6", value_name = "BITS", default_value = "64",
+        value_parser = whole("bits", 1, 128)
+    )]
+    client_prefix_v6: u32,
     /// How long such a connection may stay open with nothing asked, in seconds, 1 to 3600.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_IDLE", value_name = "SECONDS", default_value = "30",
@@ -425,6 +432,7 @@ impl Options {
             tcp: Tcp {
                 connections: listening.tcp_connections as usize,
                 connections_per_client: listening.tcp_connections_per_client as usize,
+                client_prefix_v6: listening.client_prefix_v6 as u8,
                 idle: listening.tcp_idle,
             },
             query_log: log.query_log()?,

@@ -203,8 +203,10 @@ pub struct Forward {
 pub struct Tcp {
     /// Connections at the same time.
     pub connections: usize,
-    /// Connections of one client address at the same time.
+    /// Connections of one client at the same time.
     pub connections_per_client: usize,
+    /// Length in bits, 1 to 128, of the prefix by which a client with a global IPv6 address is counted.
+    pub client_prefix_v6: u8,
     /// How long a connection may stay open with nothing asked (RFC 7766 section 6.2.3).
     pub idle: Duration,
 }

@@ -77,6 +77,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("explain-to", Some(or_none(&config.explain_to))),
         ("tcp-connections", Some(number(config.tcp.connections as u64))),
         ("tcp-connections-per-client", Some(number(config.tcp.connections_per_client as u64))),
+        ("client-prefix-v6", Some(number(config.tcp.client_prefix_v6.into()))),
         ("tcp-idle", Some(number(config.tcp.idle.as_secs()))),
         ("admin", Some(config.admin.address.map_or("none".into(), |address| address.to_string().into()))),
         ("admin-api", config.admin.api.map(|address| address.to_string().into())),

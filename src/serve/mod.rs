@@ -138,9 +138,12 @@ pub struct Limits {
     /// Of these, those over HTTPS and QUIC, which hold many times as much as others. Above it, the one of them that has
     /// not asked for longest is closed in favour of a new one of them. Default: 4,096, a quarter.
     pub large: usize,
-    /// Connections at a time from one client address; above it, the new one is closed. An IPv6 client too counts by
-    /// its whole address: by default a Kubernetes Node has one /64 for all of its Pods. Default: 1,024.
+    /// Concurrent connections per client; above it, a new connection is closed. Default: 1,024.
     pub per_client: usize,
+    /// Length in bits, 1 to 128, of the prefix by which clients with global IPv6 addresses are counted, because one
+    /// host may have a whole /64 (RFC 4862). Clients to which names are explained ([`Responder::explains_to`]) count by
+    /// their address: a Kubernetes Node may have one /64 for all its Pods. Default: 64.
+    pub client_prefix_v6: u8,
     /// How long the handshake of an encrypted connection may take. Default: 3 s.
     pub handshake: Duration,
     /// How long a connection is kept that asks nothing. Default: 30 s, which is longer than a CoreDNS keeps its own.
@@ -162,6 +165,7 @@ impl Default for Limits {
             connections: 16_384,
             large: 4_096,
             per_client: 1_024,
+            client_prefix_v6: 64,
             handshake: Duration::from_secs(3),
             idle: Duration::from_secs(30),
             unfinished: Duration::from_secs(3),

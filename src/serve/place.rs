@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::desk::Desk;
 use super::forward::{Door, Mailbox, Question, Way};
 use super::query_log::Tap;
-use super::seats::{Admission, Seat, Seats};
+use super::seats::{self, Admission, Seat, Seats};
 use super::takeover::Registered;
 use super::{Limits, ListenAddress, Stop};
 #[cfg(feature = "quic")]
@@ -71,6 +71,13 @@ impl Shared {
     /// A seat for a connection that was accepted; none where its client has too many. Both are counted.
     pub(super) fn admit(&self, counters: &Counters, client: IpAddr) -> Option<Seat> {
         counters.count(Event::TcpAccepted);
+        let client = client.to_canonical();
+        let client = match client {
+            IpAddr::V6(address) if !self.responder.explains_to(client) => {
+                seats::client_network(address, self.limits.client_prefix_v6)
+            }
+            _ => client,
+        };
         match self.seats.admit(client, self.listen.kind.is_large()) {
             Admission::Seated(seat) => Some(seat),
             Admission::SeatedForAnother(seat) => {

@@ -6,7 +6,7 @@
 //! `encrypted/`).
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -69,7 +69,6 @@ impl Seats {
     }
 
     pub(super) fn admit(self: &Arc<Self>, client: IpAddr, is_large: bool) -> Admission {
-        let client = client.to_canonical();
         let mut table = self.table();
         if table.clients.get(&client).is_some_and(|&count| count >= self.limits.per_client) {
             return Admission::Refused;
@@ -177,6 +176,15 @@ impl Table {
             }
         }
     }
+}
+
+/// Returns the first address of the network of `prefix` bits that a client with a global address counts by, and any other
+/// address as it is: within a link, a site or a host, addresses are not for the taking.
+pub(super) fn client_network(client: Ipv6Addr, prefix: u8) -> IpAddr {
+    let is_local = client.is_loopback() || client.is_unicast_link_local() || client.is_unique_local();
+    let host_bits = 128 - u32::from(prefix.min(128));
+    let mask = if is_local { u128::MAX } else { u128::MAX.checked_shl(host_bits).unwrap_or(0) };
+    Ipv6Addr::from_bits(client.to_bits() & mask).into()
 }
 
 /// A connection's place. It is free again when this is dropped.
@@ -345,6 +353,22 @@ mod tests {
         let _other = room.admit([127, 0, 0, 2]).unwrap();
         drop(one);
         assert!(room.admit(HERE).is_some());
+    }
+
+    #[test]
+    fn global_ipv6_clients_count_by_their_prefix() {
+        for (client, prefix, network) in [
+            ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::"),
+            ("2001:db8:1:2:3:4:5:6", 48, "2001:db8:1::"),
+            ("2001:db8:1:2:3:4:5:6", 128, "2001:db8:1:2:3:4:5:6"),
+            ("ffff:ffff::1", 1, "8000::"),
+            ("::1", 64, "::1"),
+            ("fe80::2:3", 64, "fe80::2:3"),
+            ("fd00:1::2:3", 64, "fd00:1::2:3"),
+        ] {
+            let expected: IpAddr = network.parse().unwrap();
+            assert_eq!(client_network(client.parse().unwrap(), prefix), expected, "{client}/{prefix}");
+        }
     }
 
     #[tokio::test]

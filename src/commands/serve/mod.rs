@@ -495,6 +495,7 @@ fn limits(config: &Config) -> Limits {
         // `docs/install.md` counts on it.
         large: (config.tcp.connections / 4).max(1),
         per_client: config.tcp.connections_per_client,
+        client_prefix_v6: config.tcp.client_prefix_v6,
         idle: config.tcp.idle,
         ..Limits::default()
     }
