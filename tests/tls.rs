@@ -314,6 +314,60 @@ async fn a_slow_handshake_delays_no_other_client() {
     server.stopped().await;
 }
 
+/// The begin of a ClientHello of 65,520 octets, the largest that rustls takes, in records of 16 KiB.
+fn large_hello(octets: usize) -> Vec<u8> {
+    let message = [&[1, 0, 0xff, 0xf0][..], &vec![7; octets]].concat();
+    message
+        .chunks(16 << 10)
+        .flat_map(|part| [&[0x16, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_handshake_is_limited_in_octets() {
+    let server = Server::start(limits());
+    for octets in [16 << 10, 60 << 10] {
+        let mut stream = TcpStream::connect(server.tls).await.unwrap();
+        // Fails where it is closed before all is sent.
+        let _ = stream.write_all(&large_hello(octets)).await;
+        check_closed(&mut stream).await;
+    }
+    // Within the limit it only waits.
+    let mut large = TcpStream::connect(server.tls).await.unwrap();
+    large.write_all(&large_hello(15 << 10)).await.unwrap();
+    // A client that says much at once: what is behind the handshake is not of it.
+    let mut client = server.connect().await;
+    let queries: Vec<u8> = (0..1000).flat_map(|id| framed(&web(id))).collect();
+    client.write_all(&queries).await.unwrap();
+    for id in 0..1000 {
+        check(&mut client, id).await;
+    }
+    let metrics = server.stopped().await;
+    assert_eq!(["too_large", "over_budget", "late"].map(|why| failures(&metrics, why)), [2, 0, 0]);
+}
+
+#[tokio::test]
+async fn over_budget_the_longest_handshake_goes() {
+    let server = Server::start(Limits { held: 40 << 10, ..limits() });
+    let mut all = Vec::new();
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(server.tls).await.unwrap();
+        // With the room that its buffer grows by, 11 KiB above what is not counted.
+        stream.write_all(&large_hello(5 << 10)).await.unwrap();
+        all.push(stream);
+    }
+    let mut rest = all.split_off(2);
+    for stream in &mut all {
+        check_closed(stream).await;
+    }
+    ask(&mut server.connect().await, 1).await;
+    for stream in &mut rest {
+        assert_eq!(stream.try_read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock, "it is open");
+    }
+    assert_eq!(server.metrics.total(Event::TcpSlow), 2);
+    server.stopped().await;
+}
+
 #[tokio::test]
 async fn what_is_no_tls_costs_nobody_else() {
     let server = Server::start(limits());

@@ -179,7 +179,8 @@ families! {
          idle, slow (in sending a query or taking responses)";
     HANDSHAKE_FAILURES: Counter, Own, "headless_dns_handshake_failures_total" ["proto" "reason"],
         "TLS and QUIC connections that did not come about, by why: closed (the client went away), certificate (it does not \
-         trust ours), no_tls (it speaks something else), refused (nothing in common, or another error), late";
+         trust ours), no_tls (it speaks something else), refused (nothing in common, or another error), late, \
+         too_large (more than 16 KiB), over_budget (too much is held for slow clients)";
     HTTPS_REFUSED: Counter, Own, "headless_dns_https_refused_total" ["status"],
         "Requests over HTTPS that got no DNS message, by the status of their response: 400, 404, 405, 408, 413, 414, 415. \
          What HTTP/2 itself refuses, with 431 or by ending a stream, is not among them";

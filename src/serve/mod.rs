@@ -32,8 +32,10 @@ mod tcp;
 mod udp;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -41,6 +43,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::answer::{Responder, Transport};
 use crate::metrics::Metrics;
@@ -55,7 +58,13 @@ use encrypted::certificates::Certificates;
 use forward::{Forwarder, Lane};
 use place::{Place, Shared};
 use query_log::Tap;
+use seats::Seats;
 use takeover::Handout;
+
+/// How often it is looked whether connections have ended whose memory is worth giving back.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
+/// How many times memory is given back after that.
+const GIVE_BACK_ROUNDS: usize = 3;
 
 /// What is spoken at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,8 +161,9 @@ pub struct Limits {
     pub unfinished: Duration,
     /// How long responses may wait for a client that reads nothing. Default: 5 s.
     pub unread: Duration,
-    /// Octets held at a time for all clients that are slow in writing or reading, not counting the first 1,024 of each.
-    /// A connection that needs more is closed. Default: 64 MiB.
+    /// Octets held at a time for all clients that are slow in writing, reading or their handshakes, not counting the
+    /// first 1,024 of each. Above it, those of these connections that have not asked for longest are closed. Default:
+    /// 64 MiB.
     pub held: usize,
     /// How long what is in flight may take when the server stops. Default: 5 s.
     pub drain: Duration,
@@ -415,11 +425,13 @@ impl Server {
     pub async fn run(mut self, mut changes: mpsc::UnboundedReceiver<Change>) -> Result<()> {
         // However this ends, the others end too.
         let _last = TellOnDrop(self.stop.clone());
+        let mut memory = pin!(give_memory_back(Arc::clone(&self.streams.seats)));
         let mut result = Ok(());
         let mut open = true;
         loop {
             let change = tokio::select! {
                 biased;
+                never = &mut memory => match never {},
                 ended = self.places.join_next() => match ended {
                     Some(ended) => {
                         result = result.and(self.ended(ended));
@@ -461,6 +473,22 @@ impl Server {
             self.stop.tell();
         }
         result
+    }
+}
+
+/// Gives memory back to the system when many connections have ended: at once, and after a while what QUIC kept of them for
+/// their last packets (RFC 9000 section 10.2).
+async fn give_memory_back(seats: Arc<Seats>) -> Infallible {
+    let mut rounds = 0;
+    loop {
+        sleep(GIVE_BACK_INTERVAL).await;
+        if seats.take_decrease() {
+            rounds = GIVE_BACK_ROUNDS;
+        }
+        if rounds > 0 {
+            rounds -= 1;
+            sys::give_back_free_memory();
+        }
     }
 }
 

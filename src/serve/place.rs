@@ -47,7 +47,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
-        let seats = Arc::new(Seats::new(limits));
+        let seats = Arc::new(Seats::new(limits, metrics.worker()));
         let listen = ListenAddress::plain(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
         let (tap, desks) = (Tap::default(), Mutex::default());
         Self { listen, responder, metrics, limits, stop, door: None, seats, tap, desks }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -15,18 +15,29 @@ use std::time::Instant;
 use tokio::task::AbortHandle;
 
 use super::Limits;
+use crate::metrics::{Counters, Event};
 
 /// How many of the longest idle are picked in one search, for this eviction and the next ones.
 const PICKED: usize = 256;
 /// What a connection may hold before it counts against [`Limits::held`], in octets.
 const UNCOUNTED: usize = 1024;
+/// Value of [`Taken::held`] once the connection is closed in favour of others: its octets count no longer.
+const EVICTED: usize = usize::MAX;
+/// Weight of a large connection beside that of any other, by the memory of idle ones.
+const LARGE_WEIGHT: usize = 4;
+/// Decrease in weight after which the allocator is asked to give memory back: some 9 MB.
+const GIVE_BACK_WEIGHT: usize = 1024;
 
 /// All seats of a server.
 pub(super) struct Seats {
     limits: Limits,
     start: Instant,
     table: Mutex<Table>,
-    held: AtomicUsize,
+    /// Octets held for slow clients, as [`Limits::held`] counts them. Below 0 for a moment where a connection is evicted
+    /// just as it holds more.
+    held: AtomicIsize,
+    /// Written under the lock of `table`.
+    counters: Arc<Counters>,
 }
 
 #[derive(Default)]
@@ -39,6 +50,10 @@ struct Table {
     picked: Picked,
     /// The same among those that are large.
     picked_large: Picked,
+    /// The longest idle connections that held octets for a slow client.
+    picked_holding: Picked,
+    /// The largest [`Table::weight`] since memory was last given back.
+    peak_weight: usize,
 }
 
 /// The longest idle of some time ago, longest first: their number, and when they had last asked.
@@ -50,8 +65,16 @@ struct Taken {
     is_large: bool,
     /// When it last asked something, or was accepted: nanoseconds since the start.
     asked: AtomicU64,
+    /// Octets that count against [`Limits::held`], or [`EVICTED`].
+    held: AtomicUsize,
     abort: OnceLock<AbortHandle>,
     waker: OnceLock<Waker>,
+}
+
+impl Taken {
+    fn is_holding(&self) -> bool {
+        !matches!(self.held.load(Ordering::Relaxed), 0 | EVICTED)
+    }
 }
 
 /// What became of a new connection.
@@ -64,8 +87,8 @@ pub(super) enum Admission {
 }
 
 impl Seats {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, start: Instant::now(), table: Mutex::default(), held: AtomicUsize::new(0) }
+    pub(super) fn new(limits: Limits, counters: Arc<Counters>) -> Self {
+        Self { limits, start: Instant::now(), table: Mutex::default(), held: AtomicIsize::new(0), counters }
     }
 
     pub(super) fn admit(self: &Arc<Self>, client: IpAddr, is_large: bool) -> Admission {
@@ -74,9 +97,9 @@ impl Seats {
             return Admission::Refused;
         }
         let evicted = if is_large && table.large >= self.limits.large {
-            table.evict_large()
+            self.evict_among(&mut table, |taken| taken.is_large, |table| &mut table.picked_large)
         } else {
-            table.taken.len() >= self.limits.connections && table.evict()
+            table.taken.len() >= self.limits.connections && self.evict_any(&mut table)
         };
         let seat = self.seat(&mut table, client, is_large);
         if evicted { Admission::SeatedForAnother(seat) } else { Admission::Seated(seat) }
@@ -86,10 +109,12 @@ impl Seats {
         let number = table.next;
         table.next += 1;
         let asked = AtomicU64::new(self.nanoseconds(Instant::now()));
-        let taken = Arc::new(Taken { client, is_large, asked, abort: OnceLock::new(), waker: OnceLock::new() });
+        let (held, abort, waker) = (AtomicUsize::new(0), OnceLock::new(), OnceLock::new());
+        let taken = Arc::new(Taken { client, is_large, asked, held, abort, waker });
         table.taken.insert(number, Arc::clone(&taken));
         table.large += usize::from(is_large);
         *table.clients.entry(client).or_default() += 1;
+        table.peak_weight = table.peak_weight.max(table.weight());
         Seat { seats: Arc::clone(self), number, taken, held: 0 }
     }
 
@@ -102,7 +127,67 @@ impl Seats {
 
     /// Closes the longest idle connection; false if there is none.
     pub(super) fn evict(&self) -> bool {
-        self.table().evict()
+        self.evict_any(&mut self.table())
+    }
+
+    fn evict_any(&self, table: &mut Table) -> bool {
+        self.evict_among(table, |_| true, |table| &mut table.picked)
+    }
+
+    fn evict_among(&self, table: &mut Table, is_among: IsAmong, picked: PickedOf) -> bool {
+        let longest = table.longest_idle(is_among, picked);
+        if let Some(number) = longest {
+            self.close(table, number);
+        }
+        longest.is_some()
+    }
+
+    fn close(&self, table: &mut Table, number: u64) {
+        let Some(taken) = table.leave(number) else { return };
+        if let Some(abort) = taken.abort.get() {
+            abort.abort();
+        }
+        // Now, and not when its task has ended: else the next ones would be closed for the same octets.
+        self.count_held(&taken, EVICTED);
+    }
+
+    /// Counts that a connection holds `counted` octets, or is evicted. Returns false if it was evicted before.
+    fn count_held(&self, taken: &Taken, counted: usize) -> bool {
+        let octets = |held| if held == EVICTED { 0 } else { held as isize };
+        let before = taken.held.swap(counted, Ordering::Relaxed);
+        self.held.fetch_add(octets(counted) - octets(before), Ordering::Relaxed);
+        if before == EVICTED && counted != EVICTED {
+            self.count_held(taken, EVICTED);
+        }
+        before != EVICTED
+    }
+
+    fn is_over_budget(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > isize::try_from(self.limits.held).unwrap_or(isize::MAX)
+    }
+
+    /// Closes connections that hold octets for slow clients, the longest idle first, until the budget suffices. Returns
+    /// false if that of `number` would be the next, or no other can be closed.
+    fn evict_holding(&self, number: u64) -> bool {
+        let mut table = self.table();
+        while self.is_over_budget() {
+            let longest = table.longest_idle(Taken::is_holding, |table| &mut table.picked_holding);
+            let Some(longest) = longest.filter(|longest| *longest != number) else { return false };
+            self.close(&mut table, longest);
+            self.counters.count(Event::TcpSlow);
+        }
+        true
+    }
+
+    /// Returns whether so many connections have ended that their memory is worth giving back, once for each decrease.
+    pub(super) fn take_decrease(&self) -> bool {
+        let mut table = self.table();
+        let weight = table.weight();
+        let is_large = table.peak_weight >= weight + GIVE_BACK_WEIGHT;
+        if is_large {
+            table.peak_weight = weight;
+        }
+        is_large
     }
 
     /// Has all connections look whether to stop. Later ones look by themselves.
@@ -123,39 +208,35 @@ impl Seats {
     }
 }
 
+type IsAmong = fn(&Taken) -> bool;
+type PickedOf = fn(&mut Table) -> &mut Picked;
+
 impl Table {
-    /// Closes the longest idle of all.
-    fn evict(&mut self) -> bool {
-        self.evict_among(|_| true, |table| &mut table.picked)
+    fn weight(&self) -> usize {
+        self.taken.len() + self.large * (LARGE_WEIGHT - 1)
     }
 
-    /// Closes the longest idle of those that are large.
-    fn evict_large(&mut self) -> bool {
-        self.evict_among(|taken| taken.is_large, |table| &mut table.picked_large)
-    }
-
-    fn evict_among(&mut self, is_among: fn(&Taken) -> bool, picked: fn(&mut Self) -> &mut Picked) -> bool {
+    /// Returns the longest idle of some connections that can be closed.
+    fn longest_idle(&mut self, is_among: IsAmong, picked: PickedOf) -> Option<u64> {
         // Those picked may have gone or asked since. Who was not picked had asked later than all who were: the first
         // that is unchanged is still the longest idle.
         for search in [false, true] {
             if search {
-                *picked(self) = self.longest_idle(is_among);
+                *picked(self) = self.pick_longest_idle(is_among);
             }
             while let Some((number, asked)) = picked(self).pop_front() {
                 let Some(taken) = self.taken.get(&number) else { continue };
                 // A connection that is just being set up cannot be closed yet.
-                let Some(abort) = taken.abort.get() else { continue };
-                if taken.asked.load(Ordering::Relaxed) == asked {
-                    abort.abort();
-                    self.leave(number);
-                    return true;
+                let can_close = taken.abort.get().is_some() && is_among(taken);
+                if can_close && taken.asked.load(Ordering::Relaxed) == asked {
+                    return Some(number);
                 }
             }
         }
-        false
+        None
     }
 
-    fn longest_idle(&self, is_among: fn(&Taken) -> bool) -> Picked {
+    fn pick_longest_idle(&self, is_among: IsAmong) -> Picked {
         let among = self.taken.iter().filter(|(_, taken)| is_among(taken));
         let mut all: Vec<_> = among.map(|(&number, taken)| (taken.asked.load(Ordering::Relaxed), number)).collect();
         if all.len() > PICKED {
@@ -166,8 +247,8 @@ impl Table {
         all.into_iter().map(|(asked, number)| (number, asked)).collect()
     }
 
-    fn leave(&mut self, number: u64) {
-        let Some(taken) = self.taken.remove(&number) else { return };
+    fn leave(&mut self, number: u64) -> Option<Arc<Taken>> {
+        let taken = self.taken.remove(&number)?;
         self.large -= usize::from(taken.is_large);
         if let Some(count) = self.clients.get_mut(&taken.client) {
             *count -= 1;
@@ -175,6 +256,7 @@ impl Table {
                 self.clients.remove(&taken.client);
             }
         }
+        Some(taken)
     }
 }
 
@@ -221,27 +303,24 @@ impl Seat {
         self.taken.asked.store(self.seats.nanoseconds(now), Ordering::Relaxed);
     }
 
-    /// It now holds so many octets. False if that is too much together with all others.
+    /// Counts the octets that the connection holds for a slow client. Where all hold too much together, those that have
+    /// not asked for longest are closed; returns false if this one is to close.
     pub(super) fn hold(&mut self, octets: usize) -> bool {
-        let held = octets.saturating_sub(UNCOUNTED);
-        if held > self.held {
-            let before = self.seats.held.fetch_add(held - self.held, Ordering::Relaxed);
-            let fits = before + (held - self.held) <= self.seats.limits.held;
-            self.held = held;
-            return fits;
+        let counted = octets.saturating_sub(UNCOUNTED);
+        if counted == self.held {
+            return true;
         }
-        if held < self.held {
-            self.seats.held.fetch_sub(self.held - held, Ordering::Relaxed);
-            self.held = held;
-        }
-        true
+        let grows = counted > self.held;
+        self.held = counted;
+        let is_seated = self.seats.count_held(&self.taken, counted);
+        is_seated && (!grows || !self.seats.is_over_budget() || self.seats.evict_holding(self.number))
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.hold(0);
-        self.seats.table().leave(self.number);
+        let _ = self.seats.table().leave(self.number);
     }
 }
 
@@ -262,15 +341,19 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::metrics::Metrics;
 
     struct Room {
         seats: Arc<Seats>,
+        metrics: Metrics,
         tasks: JoinSet<()>,
     }
 
     impl Room {
         fn new(limits: Limits) -> Self {
-            Self { seats: Arc::new(Seats::new(limits)), tasks: JoinSet::new() }
+            let metrics = Metrics::default();
+            let seats = Arc::new(Seats::new(limits, metrics.worker()));
+            Self { seats, metrics, tasks: JoinSet::new() }
         }
 
         fn admit(&mut self, client: [u8; 4]) -> Option<Seat> {
@@ -372,15 +455,62 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_counts_above_the_first_kilobyte_of_each() {
+    async fn octets_held_count_above_the_first_kilobyte_of_each() {
         let mut room = Room::new(Limits { held: 1000, ..Limits::default() });
         let (mut one, mut two) = (room.admit(HERE).unwrap(), room.admit(HERE).unwrap());
         assert!(one.hold(UNCOUNTED + 1000));
         assert!(two.hold(UNCOUNTED));
-        assert!(!two.hold(UNCOUNTED + 1));
+        two.asked(Instant::now());
+        assert!(!one.hold(UNCOUNTED + 1001), "the longest idle itself");
         drop(one);
         assert!(two.hold(UNCOUNTED + 2));
         drop(two);
         assert_eq!(room.seats.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn over_budget_the_longest_idle_that_hold_octets_go() {
+        let mut room = Room::new(Limits { held: 1000, ..Limits::default() });
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let mut seats: Vec<_> = (0..5).map(|_| room.admit(HERE).unwrap()).collect();
+        for (seat, seconds) in seats.iter().zip([0, 3, 1, 2, 4]) {
+            seat.asked(later(seconds));
+        }
+        for number in [1, 2, 3] {
+            assert!(seats[number].hold(UNCOUNTED + 300));
+        }
+        assert!(seats[4].hold(UNCOUNTED + 650));
+        assert_eq!(room.taken(), [0, 1, 4], "the one that holds nothing stays, however idle");
+        assert_eq!(
+            room.seats.held.load(Ordering::Relaxed),
+            950,
+            "counted no longer, though their seats are not dropped"
+        );
+        assert!(!seats[2].hold(UNCOUNTED + 9), "its task is about to end");
+        assert_eq!(room.seats.held.load(Ordering::Relaxed), 950);
+        assert_eq!(room.metrics.total(Event::TcpSlow), 2);
+        drop(seats);
+        assert_eq!(room.seats.held.load(Ordering::Relaxed), 0);
+        while let Some(ended) = room.tasks.join_next().await {
+            assert!(ended.unwrap_err().is_cancelled());
+            if room.tasks.len() == 3 {
+                break;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_decrease_is_taken_once() {
+        let mut room = Room::new(Limits::default());
+        let is_large = |number| number % 2 == 0;
+        let mut seats: Vec<_> = (0..1000).map(|number| room.admit_as(HERE, is_large(number)).unwrap()).collect();
+        assert!(!room.seats.take_decrease());
+        seats.truncate(600);
+        assert!(!room.seats.take_decrease(), "400 connections, half of them large, weigh 1,000");
+        seats.truncate(500);
+        assert!(room.seats.take_decrease());
+        assert!(!room.seats.take_decrease());
+        drop(seats);
+        assert!(room.seats.take_decrease());
     }
 }

@@ -44,8 +44,13 @@ impl Authority {
 
     /// A new certificate for [`NAME`], with a new key.
     pub fn pair(&self) -> Pair {
+        self.pair_for(vec![NAME.to_owned()])
+    }
+
+    /// A new certificate for these names, with a new key.
+    pub fn pair_for(&self, names: Vec<String>) -> Pair {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([NAME.to_owned()]).unwrap();
+        let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Pair { certificate: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
     }

@@ -1,9 +1,10 @@
-//! The TCP connection under TLS: it knows whether a part of a record was read (RFC 8446 section 5.1).
+//! The TCP connection under TLS: limits a handshake, and knows whether a part of a record or message was read.
 //!
-//! TLS keeps such a part until the rest has come, up to 16 KiB of it, and says nothing of it. So the time in which a
-//! message must be complete, and the account of what is held, would begin with the record's end. Not here: what is in a
-//! record.
+//! TLS keeps the part of a record until the rest has come, up to 16 KiB (RFC 8446 section 5.1), and the part of a
+//! handshake message, up to the 64 KiB that rustls allows, before the handshake is complete and after it. It tells of
+//! neither. So the octets are counted here, before TLS has them. Not here: what is in a record.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,16 +15,66 @@ use tokio::time::Instant;
 
 /// Type, version, and the length of what follows.
 const HEADER: usize = 5;
+/// Octets by which the buffer of TLS grows, and that it has at least.
+const TLS_READ_BYTES: usize = 4 << 10;
+/// Octets that a client may send in a handshake; in records that carry no data, also after it.
+pub(super) const MAX_HANDSHAKE_BYTES: usize = 16 << 10;
 
 /// A TCP connection.
 pub(super) struct Records {
     stream: TcpStream,
     part: Part,
+    /// Octets read since TLS last gave data.
+    without_data: usize,
+    handshake: Handshake,
 }
+
+/// Where the handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handshake {
+    /// One more read is allowed.
+    MayRead,
+    /// TLS has to look at the last read first: behind the handshake the limit is another.
+    HasRead,
+    Complete,
+}
+
+/// The error of a read above [`MAX_HANDSHAKE_BYTES`].
+#[derive(Debug)]
+pub(super) struct HandshakeTooLarge;
+
+impl fmt::Display for HandshakeTooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "more than {MAX_HANDSHAKE_BYTES} octets of handshake messages")
+    }
+}
+
+impl std::error::Error for HandshakeTooLarge {}
 
 impl Records {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, part: Part::default() }
+        Self { stream, part: Part::default(), without_data: 0, handshake: Handshake::MayRead }
+    }
+
+    /// Allows the handshake its next read.
+    pub(super) fn begin_turn(&mut self) {
+        self.handshake = Handshake::MayRead;
+    }
+
+    /// Ends the limits that are those of a handshake.
+    pub(super) fn complete_handshake(&mut self) {
+        self.handshake = Handshake::Complete;
+        self.without_data = self.part.read;
+    }
+
+    /// Notes that TLS gave data, and so keeps no handshake message.
+    pub(super) fn note_data(&mut self) {
+        self.without_data = 0;
+    }
+
+    /// Returns whether the client has sent more records without data than it may.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.without_data.saturating_sub(self.part.read) > MAX_HANDSHAKE_BYTES
     }
 
     /// Since when a record has been read in parts.
@@ -31,9 +82,30 @@ impl Records {
         self.part.since
     }
 
-    /// How many octets of it were read.
+    /// Returns at most how many octets TLS keeps of what was read, and its buffer has above its least size.
     pub(super) fn held(&self) -> usize {
-        self.part.read
+        match self.without_data.max(self.part.read) {
+            0 => 0,
+            // It doubles where it grows.
+            kept => (kept + TLS_READ_BYTES).next_power_of_two() - TLS_READ_BYTES,
+        }
+    }
+
+    fn poll_handshake(&mut self, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.handshake == Handshake::HasRead {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let left = MAX_HANDSHAKE_BYTES.saturating_sub(self.without_data).min(room.remaining());
+        if left == 0 {
+            return Poll::Ready(Err(io::Error::other(HandshakeTooLarge)));
+        }
+        let mut limited = ReadBuf::new(room.initialize_unfilled_to(left));
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut limited))?;
+        let count = limited.filled().len();
+        room.advance(count);
+        self.handshake = Handshake::HasRead;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -75,8 +147,13 @@ impl Part {
 impl AsyncRead for Records {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = room.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, room))?;
-        self.part.read(&room.filled()[before..]);
+        match self.handshake {
+            Handshake::Complete => ready!(Pin::new(&mut self.stream).poll_read(context, room))?,
+            Handshake::MayRead | Handshake::HasRead => ready!(self.poll_handshake(context, room))?,
+        }
+        let octets = &room.filled()[before..];
+        self.part.read(octets);
+        self.without_data += octets.len();
         Poll::Ready(Ok(()))
     }
 }
@@ -109,7 +186,54 @@ impl AsyncWrite for Records {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    async fn pair() -> (TcpStream, Records) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (client.unwrap(), Records::new(accepted.unwrap().0))
+    }
+
+    #[tokio::test]
+    async fn a_handshake_gets_one_read_each_turn_and_an_error_above_its_limit() {
+        let (mut client, mut records) = pair().await;
+        client.write_all(&vec![0; 2 * MAX_HANDSHAKE_BYTES]).await.unwrap();
+        let mut room = [0; 4096];
+        let mut all = 0;
+        while all < MAX_HANDSHAKE_BYTES {
+            records.begin_turn();
+            all += records.read(&mut room).await.unwrap();
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            assert!(Pin::new(&mut records).poll_read(&mut context, &mut ReadBuf::new(&mut room)).is_pending());
+        }
+        assert_eq!((all, records.held()), (MAX_HANDSHAKE_BYTES, 28 << 10));
+        records.begin_turn();
+        let error = records.read(&mut room).await.unwrap_err();
+        assert!(error.get_ref().unwrap().is::<HandshakeTooLarge>(), "{error}");
+    }
+
+    /// Messages of a handshake that is complete: rustls keeps the part of one, as before.
+    #[tokio::test]
+    async fn records_without_data_are_limited_and_data_begins_anew() {
+        let (mut client, mut records) = pair().await;
+        records.complete_handshake();
+        let record = [&[0x17, 3, 3, 4, 0][..], &[7; 1024]].concat();
+        let mut room = vec![0; record.len()];
+        for number in 1..=40 {
+            client.write_all(&record).await.unwrap();
+            records.read_exact(&mut room).await.unwrap();
+            assert_eq!(records.is_too_large(), number > 15, "{number}");
+        }
+        records.note_data();
+        assert!(!records.is_too_large() && records.held() == 0);
+        // The part of one record is limited by TLS.
+        client.write_all(&[&[0x17, 3, 3, 0x41, 0][..], &[7; 16_600]].concat()).await.unwrap();
+        records.read_exact(&mut vec![0; 16_605]).await.unwrap();
+        assert!(!records.is_too_large());
+    }
 
     #[test]
     fn parts_are_known_however_they_come() {

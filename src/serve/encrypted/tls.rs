@@ -1,16 +1,19 @@
 //! TLS over a TCP connection: its handshake, and then what is spoken over it.
 //!
-//! The handshake runs in the connection's own task, with its seat taken, and has a time limit: one that is slow keeps
-//! nobody else waiting. What it needed is given back when it is over; then DNS over TLS (RFC 7858) is the loop of
+//! The handshake runs in the connection's own task, with its seat taken, and is limited in time and octets: a slow one
+//! delays no other. What it needed is given back when it is over; then DNS over TLS (RFC 7858) is the loop of
 //! `connection.rs`. Not here: the certificate (`certificates.rs`), and HTTP (`https.rs`).
 
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use anyhow::{Context as _, Result, bail};
 use rustls::{AlertDescription, Error};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -18,7 +21,7 @@ use tokio_rustls::server::{Accept, TlsStream};
 
 use super::certificates::Certificates;
 use super::handshake;
-use super::records::Records;
+use super::records::{HandshakeTooLarge, Records};
 use crate::answer::Peer;
 use crate::serve::Kind;
 use crate::serve::connection::{Connection, Stream};
@@ -29,14 +32,57 @@ use crate::serve::seats::Seat;
 /// What one connection may hold that is encrypted and not passed on, in octets: a record of the largest size.
 const UNSENT: usize = 16 << 10;
 
-impl Stream for TlsStream<Records> {
+/// A TLS connection after its handshake.
+struct Session(TlsStream<Records>);
+
+impl Stream for Session {
     const HOLDS: usize = UNSENT;
     // RFC 7858 section 3.4 and RFC 8446 section 6.1: close_notify.
     const SAYS_ITS_END: bool = true;
 
     fn part(&self) -> Option<(Instant, usize)> {
-        let under = self.get_ref().0;
+        let under = self.0.get_ref().0;
         under.begun().map(|since| (since, under.held()))
+    }
+}
+
+impl AsyncRead for Session {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = room.filled().len();
+        let read = Pin::new(&mut self.0).poll_read(context, room);
+        let records = self.0.get_mut().0;
+        if room.filled().len() > before {
+            records.note_data();
+        } else if records.is_too_large() {
+            return Poll::Ready(Err(io::Error::other(HandshakeTooLarge)));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Session {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, octets)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 
@@ -83,18 +129,51 @@ impl Handshakes {
 }
 
 async fn shake(
-    accept: Accept<Records>,
+    mut accept: Accept<Records>,
     kind: Kind,
     peer: Peer,
-    seat: Seat,
+    mut seat: Seat,
     shared: Arc<Shared>,
 ) -> Result<Conversation, End> {
-    let stream = handshake::in_time(accept, reason, peer.from, &shared).await?;
+    let handshake = poll_fn(|context| poll_handshake(&mut accept, &mut seat, context));
+    let mut stream = handshake::in_time(handshake, reason, peer.from, &shared).await?;
+    stream.get_mut().0.complete_handshake();
+    let stream = Session(stream);
     Ok(match kind {
         #[cfg(feature = "https")]
         Kind::Https => Box::pin(super::https::serve(stream, peer, seat, shared)),
         _ => Box::pin(Connection::new(stream, peer, seat, shared).run()),
     })
+}
+
+/// Goes on with a handshake, and counts what TLS keeps of it meanwhile.
+fn poll_handshake(
+    accept: &mut Accept<Records>,
+    seat: &mut Seat,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<TlsStream<Records>>> {
+    if let Some(records) = accept.get_mut() {
+        records.begin_turn();
+    }
+    let shaken = Pin::new(&mut *accept).poll(context);
+    let held = if shaken.is_pending() { accept.get_ref().map_or(0, Records::held) } else { 0 };
+    if seat.hold(held) { shaken } else { Poll::Ready(Err(io::Error::other(OverBudget))) }
+}
+
+/// The error of a handshake that is closed because of the octets held for slow clients.
+#[derive(Debug)]
+struct OverBudget;
+
+impl fmt::Display for OverBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too much is held for slow clients")
+    }
+}
+
+impl std::error::Error for OverBudget {}
+
+fn is_own<E: std::error::Error + 'static>(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>)
 }
 
 /// Why a handshake failed, in a word.
@@ -115,6 +194,8 @@ fn reason(error: &io::Error) -> &'static str {
         Some(Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled)) => "closed",
         Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }) => "no_tls",
         Some(_) => "refused",
+        None if is_own::<HandshakeTooLarge>(error) => "too_large",
+        None if is_own::<OverBudget>(error) => "over_budget",
         // Whoever only looks whether somebody listens does this too.
         None if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => "closed",
         None => "refused",
