@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ const REQUEST_CANCELLED: u32 = 3;
 const EXCESSIVE_LOAD: u32 = 4;
 /// CONNECTION_REFUSED of RFC 9000 section 20.1.
 const REFUSED: u64 = 2;
+/// CRYPTO_BUFFER_EXCEEDED of the same.
+const CRYPTO_BUFFER_EXCEEDED: u64 = 0x0d;
 /// The alert no_application_protocol (RFC 9001 section 8.1).
 const NO_PROTOCOL: u64 = 0x178;
 
@@ -425,16 +427,20 @@ async fn hickory_is_answered() {
     server.stopped().await;
 }
 
+/// To validate it the server would send 1,200 octets there for a few: any client can forge it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_may_move() {
+async fn no_datagram_goes_to_a_forged_source_address() {
     let server = Server::start(limits());
-    let client = Client::of(&server.authority);
-    let endpoint = client.endpoint();
-    let connecting = endpoint.connect_with(client.config(), server.quic, NAME).unwrap();
-    let connection = timeout(PATIENCE, connecting).await.expect("connected in time").unwrap();
+    let forged = UdpSocket::bind("127.0.0.2:0").unwrap();
+    forged.set_nonblocking(true).unwrap();
+    let lossy = Lossy::forging(server.quic, Some(forged.try_clone().unwrap())).await;
+    let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
     ask_web(&connection).await;
-    endpoint.rebind(UdpSocket::bind("127.0.0.2:0").unwrap()).unwrap();
+    lossy.is_forging.store(true, Ordering::Relaxed);
+    // Each datagram comes from the other address first.
     ask_web(&connection).await;
+    ask_web(&connection).await;
+    assert_eq!(forged.recv(&mut [0; 2048]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     assert_eq!(server.stopped().await.total(Event::TcpAccepted), 1);
 }
 
@@ -694,16 +700,24 @@ struct Lossy {
     address: SocketAddr,
     /// How many of a hundred there, and back.
     losses: Arc<[AtomicUsize; 2]>,
+    /// Whether datagrams to the server are sent from a forged address first.
+    is_forging: Arc<AtomicBool>,
     _task: JoinSet<()>,
 }
 
 impl Lossy {
     async fn to(server: SocketAddr) -> Self {
+        Self::forging(server, None).await
+    }
+
+    async fn forging(server: SocketAddr, forged: Option<UdpSocket>) -> Self {
         let near = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let far = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         far.connect(server).await.unwrap();
         let (address, losses) = (near.local_addr().unwrap(), Arc::<[AtomicUsize; 2]>::default());
         let (percents, mut task) = (Arc::clone(&losses), JoinSet::new());
+        let is_forging = Arc::<AtomicBool>::default();
+        let forges = Arc::clone(&is_forging);
         task.spawn(async move {
             let (mut there, mut back, mut client, mut numbers) = ([0; 2048], [0; 2048], address, Numbers(0x1055));
             loop {
@@ -712,6 +726,9 @@ impl Lossy {
                 tokio::select! {
                     Ok((length, from)) = near.recv_from(&mut there) => {
                         client = from;
+                        if let Some(forged) = forged.as_ref().filter(|_| forges.load(Ordering::Relaxed)) {
+                            forged.send_to(&there[..length], server).unwrap();
+                        }
                         if !is_lost(0) {
                             let _ = far.send(&there[..length]).await;
                         }
@@ -722,7 +739,7 @@ impl Lossy {
                 }
             }
         });
-        Self { address, losses, _task: task }
+        Self { address, losses, is_forging, _task: task }
     }
 
     fn lose(&self, percents: [usize; 2]) {
@@ -944,6 +961,107 @@ async fn a_handshake_has_a_time_limit() {
     until(|| server.total(Event::TcpSlow) == 1).await;
     assert_eq!(server.handshakes_failed("late"), 1);
     server.stopped().await;
+}
+
+/// A client whose ClientHello is larger than all handshakes are: it offers so many protocols.
+fn verbose(authority: &Authority, octets: usize) -> Client {
+    let mut client = Client::of(authority);
+    client.tls.alpn_protocols.extend((0..octets / 256).map(|_| vec![b'x'; 255]));
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_is_limited_in_octets() {
+    let server = Server::start(limits());
+    ask_web(&server.connect_as(verbose(&server.authority, 12 << 10)).await).await;
+    verbose(&server.authority, 20 << 10).check_refused(server.quic, CRYPTO_BUFFER_EXCEEDED).await;
+    ask_web(&server.connect().await).await;
+    server.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_budget_the_longest_handshake_goes() {
+    // For two handshakes.
+    let server = Server::start(Limits { held: 130 << 10, ..limits() });
+    half_open(server.quic, &initials(&server, 5));
+    until(|| server.total(Event::TcpClosed) == 3).await;
+    assert_eq!(server.total(Event::TcpSlow), 3);
+    ask_web(&server.connect().await).await;
+    server.stopped().await;
+}
+
+/// Sends datagrams from one address, never answers, and returns how many octets were sent and received until the server
+/// has ended its handshakes.
+async fn amplification(server: Server, datagrams: &[Vec<u8>], accepted: u64) -> (usize, usize) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    for datagram in datagrams {
+        sent += socket.send_to(datagram, server.quic).unwrap();
+    }
+    // One that is answered behind them: they have been read.
+    ask_web(&server.connect().await).await;
+    until(|| server.total(Event::TcpSlow) == accepted).await;
+    server.stopped().await;
+    let (mut received, mut datagram) = (0, [0; 2048]);
+    while let Ok(length) = socket.recv(&mut datagram) {
+        received += length;
+    }
+    (sent, received)
+}
+
+/// Certificates by the number of their names.
+const CHAINS: [&str; 9] =
+    ["1 name", "21 names", "41 names", "61 names", "81 names", "101 names", "121 names", "141 names", "161 names"];
+
+/// RFC 9000 section 8.1. The handshakes live long enough for datagrams to be sent again, twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_most_three_times_what_came_is_sent_before_validation() {
+    let start = |names: usize| {
+        let server = Server::start(Limits { handshake: Duration::from_secs(4), ..limits() });
+        if names > 0 {
+            let all = (0..names).map(|number| format!("{number}.long-chain.example.test")).chain([NAME.to_owned()]);
+            server.authority.write(&server.authority.pair_for(all.collect()));
+            assert!(server.certificates.reload().is_ok());
+        }
+        server
+    };
+    let altered = |datagrams: Vec<Vec<u8>>, alter: fn(&mut Vec<u8>)| -> Vec<Vec<u8>> {
+        datagrams
+            .into_iter()
+            .map(|mut datagram| {
+                alter(&mut datagram);
+                datagram
+            })
+            .collect()
+    };
+    let mut cases = JoinSet::new();
+    // Chains of 0.5 to 6 kB: where the last datagram of the first flight is short, quinn alone sends one too many.
+    for names in (0..=160).step_by(20) {
+        let server = start(names);
+        let datagrams = initials(&server, 1);
+        cases.spawn(async move { (CHAINS[names / 20], amplification(server, &datagrams, 1).await) });
+    }
+    for (what, names, count, alter, accepted) in [
+        ("several handshakes", 150, 5, (|_| {}) as fn(&mut Vec<u8>), 5),
+        ("so many that some are answered with Retry", 20, UNPROVEN + 100, |_| {}, UNPROVEN as u64),
+        ("no valid packet", 0, 10, |datagram| datagram[600] ^= 1, 0),
+        ("another version", 0, 10, |datagram| datagram[1..5].copy_from_slice(&[0x1a; 4]), 0),
+        ("a connection ID that is too short", 0, 10, |datagram| datagram[5] = 7, 0),
+        ("the short header of no connection", 0, 10, |datagram| datagram[0] = 0x40, 0),
+    ] {
+        let server = start(names);
+        let datagrams = altered(initials(&server, count), alter);
+        cases.spawn(async move { (what, amplification(server, &datagrams, accepted).await) });
+    }
+    let all = cases.join_all().await;
+    println!("octets sent and received: {all:?}");
+    for (what, (sent, received)) in &all {
+        assert!(*received <= 3 * sent, "{what}: {received} for {sent}");
+    }
+    let of = |case| all.iter().find(|(what, _)| *what == case).unwrap().1;
+    assert_eq!(of(CHAINS[8]).1, 3 * of(CHAINS[8]).0, "the limit is reached");
+    assert!(of("another version").1 > 0 && of("the short header of no connection").1 == 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ const WALLS: &[(&[&str], &[&str])] = &[
     (&["hickory_server", "rustls_native_certs"], &["serve/forward/resolver.rs"]),
     (&["rustls"], &["serve/forward/resolver.rs", "serve/encrypted/"]),
     (&["hickory_proto"], &["wire.rs", "wire/"]),
-    (&["quinn", "h2", "tokio_rustls"], &["serve/encrypted/"]),
+    (&["quinn", "quinn_proto", "h2", "tokio_rustls"], &["serve/encrypted/"]),
     (&["dashmap", "DashMap"], &["zone.rs", "zone/"]),
     // System calls, and at most one more small file.
     (&["unsafe"], &["serve/sys.rs", "serve/fds.rs"]),

@@ -11,6 +11,8 @@
 //! Here: what is there, and what is not. Not here: which addresses (`bind.rs`), and how many may connect (`seats.rs`).
 //! Read next: `certificates.rs`, `tls.rs`, `https.rs`.
 
+#[cfg(feature = "quic")]
+mod amplification;
 pub mod certificates;
 #[cfg(feature = "https")]
 pub mod doh;
@@ -26,6 +28,8 @@ mod packets;
 mod quic;
 #[cfg(feature = "tls")]
 mod records;
+#[cfg(feature = "quic")]
+mod session;
 #[cfg(feature = "tls")]
 mod tls;
 

@@ -18,6 +18,7 @@ use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, ConnectionId, ConnectionIdGenerator, UdpPoller};
 use tokio::sync::mpsc;
 
+use super::amplification::AmplificationLimit;
 use crate::serve::relay::{Inbox, Parcel};
 
 /// How long a connection ID of ours is, in octets: half of it is any number, half says that it is ours.
@@ -28,6 +29,7 @@ const ID: usize = 8;
 pub(super) struct Packets {
     socket: Arc<dyn AsyncUdpSocket>,
     ids: Ids,
+    limit: AmplificationLimit,
     others: Mutex<Others>,
 }
 
@@ -41,8 +43,13 @@ struct Others {
 }
 
 impl Packets {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, ids: Ids, inbox: Option<Inbox>) -> Self {
-        Self { socket, ids, others: Mutex::new(Others { inbox, outlet: None }) }
+    pub(super) fn new(
+        socket: Arc<dyn AsyncUdpSocket>,
+        ids: Ids,
+        limit: AmplificationLimit,
+        inbox: Option<Inbox>,
+    ) -> Self {
+        Self { socket, ids, limit, others: Mutex::new(Others { inbox, outlet: None }) }
     }
 
     /// From now on what is not for connections of ours is for another process.
@@ -93,7 +100,14 @@ impl AsyncUdpSocket for Packets {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.socket.try_send(transmit)
+        let Transmit { destination, contents, segment_size, .. } = *transmit;
+        let allowed = self.limit.send(destination, contents.len(), segment_size.unwrap_or(contents.len()));
+        if allowed == 0 {
+            // As if the network had lost it.
+            return Ok(());
+        }
+        let cut = Transmit { contents: &contents[..allowed], segment_size, destination, ..*transmit };
+        self.socket.try_send(&cut).inspect_err(|_| self.limit.take_back(destination, allowed))
     }
 
     fn poll_recv(
@@ -109,6 +123,9 @@ impl AsyncUdpSocket for Packets {
         };
         for (room, meta) in rooms.iter_mut().zip(meta).take(count) {
             self.ids.keep_ours(room, meta, others.outlet.as_ref());
+            for datagram in room[..meta.len].chunks(meta.stride.max(1)) {
+                self.limit.receive(meta.addr, datagram);
+            }
         }
         Poll::Ready(Ok(count))
     }

@@ -11,7 +11,7 @@
 //! with those over TCP, and messages are answered at the same desks. Not here: how a message is answered (`../desk.rs`,
 //! `answer.rs`), the certificate (`certificates.rs`), which addresses are listened on. Read next: `seats.rs`.
 
-use std::future::{Future, IntoFuture as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::{Pin, pin};
@@ -29,8 +29,10 @@ use quinn::{
 use tokio::task::{JoinError, JoinSet, coop};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use super::amplification::AmplificationLimit;
 use super::handshake;
 use super::packets::{Ids, Packets};
+use super::session::OneConnection;
 use crate::answer::Peer;
 use crate::metrics::{Counters, Event};
 use crate::serve::desk::MESSAGE;
@@ -56,6 +58,11 @@ const SEND_WINDOW: u64 = 128 << 10;
 /// How many handshakes are begun with clients that may not be where they seem to be, before the next ones have to show
 /// that they are (RFC 9000 section 8.1.2). It costs them a round trip, and us nothing that stays.
 const UNPROVEN: usize = 128;
+/// How many octets of CRYPTO frames may wait for those before them: as many as must be possible (RFC 9000 section 7.5).
+const CRYPTO_WINDOW: usize = 4 << 10;
+/// What a handshake counts for among the octets held for slow clients: about what quinn and rustls keep at most of messages
+/// that are not complete, with the datagrams that they came in.
+const HANDSHAKE: usize = 64 << 10;
 /// What a stream that waits counts for, beside its octets: its task.
 const WAITING_STREAM: usize = 2 << 10;
 /// How many new connections may wait for the turn of their host.
@@ -89,10 +96,11 @@ pub(super) async fn listen(
     let Place { kept, shared, registered } = place;
     let address = shared.listen.address;
     let children = Arc::new(Children::default());
-    let config = config(&tls, &shared.limits)?;
-    let opened = open(socket, inbox, config, Arc::clone(&children) as Arc<dyn Runtime>);
+    let (config, tls) = config(&tls, &shared.limits)?;
+    let (limit, runtime) = (AmplificationLimit::default(), Arc::clone(&children) as Arc<dyn Runtime>);
+    let opened = open((socket, inbox), limit.clone(), config.clone(), runtime);
     let (endpoint, packets) = opened.with_context(|| format!("cannot speak QUIC on {address}"))?;
-    let mut host = Host { guests: Guests::new(shared), unproven: Arc::default() };
+    let mut host = Host { guests: Guests::new(shared), config, tls, limit, unproven: Arc::default() };
     loop {
         tokio::select! {
             biased;
@@ -127,19 +135,19 @@ pub(super) async fn listen(
 }
 
 fn open(
-    socket: UdpSocket,
-    inbox: Option<Inbox>,
+    (socket, inbox): (UdpSocket, Option<Inbox>),
+    limit: AmplificationLimit,
     config: ServerConfig,
     runtime: Arc<dyn Runtime>,
 ) -> io::Result<(Endpoint, Arc<Packets>)> {
     let (ids, mut settings) = (Ids::default(), EndpointConfig::default());
-    let packets = Arc::new(Packets::new(runtime.wrap_udp_socket(socket)?, ids.clone(), inbox));
+    let packets = Arc::new(Packets::new(runtime.wrap_udp_socket(socket)?, ids.clone(), limit, inbox));
     settings.supported_versions(vec![VERSION]).cid_generator(move || Box::new(ids.clone()));
     let socket = Arc::clone(&packets) as Arc<dyn AsyncUdpSocket>;
     Ok((Endpoint::new_with_abstract_socket(settings, Some(config), socket, runtime)?, packets))
 }
 
-fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<ServerConfig> {
+fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<(ServerConfig, Arc<QuicServerConfig>)> {
     let mut tls = tls.clone();
     // RFC 9250 sections 4.5 and 9.2: no 0-RTT. What comes before the handshake can be sent again by others, who learn from
     // what follows, and it would save a round trip of connections that are few.
@@ -156,14 +164,19 @@ fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<ServerConfig> {
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(RECEIVE_WINDOW.into())
         .send_window(SEND_WINDOW)
+        .crypto_buffer_size(CRYPTO_WINDOW)
         .datagram_receive_buffer_size(None);
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    let crypto = Arc::new(crypto);
+    let mut config = ServerConfig::with_crypto(Arc::clone(&crypto) as Arc<dyn quinn::crypto::ServerConfig>);
     config
+        // RFC 9000 sections 8 and 9.3: a forged source address would have its validation sent there, 1,200 octets for a
+        // few, and quinn limits it by whole datagrams.
+        .migration(false)
         .transport_config(Arc::new(transport))
         .max_incoming(WAITING)
         .incoming_buffer_size(EARLY.0)
         .incoming_buffer_size_total(EARLY.1);
-    Ok(config)
+    Ok((config, crypto))
 }
 
 /// What becomes of who comes while we end.
@@ -180,6 +193,9 @@ enum Late {
 /// Who takes connections.
 struct Host {
     guests: Guests,
+    config: ServerConfig,
+    tls: Arc<QuicServerConfig>,
+    limit: AmplificationLimit,
     /// Handshakes with clients that have not shown yet where they are.
     unproven: Arc<AtomicUsize>,
 }
@@ -200,7 +216,13 @@ impl Host {
         // For a wildcard address: which of ours was asked.
         let to = SocketAddr::new(incoming.local_ip().unwrap_or(address.ip()), address.port());
         let closer = seat.closer();
-        let connection = Newcomer { incoming, unproven, to, seat, counters: Arc::clone(counters) };
+        // Its session has its address.
+        let tls =
+            OneConnection::new(Arc::clone(&self.tls), self.limit.begin(incoming.remote_address(), unproven.is_none()));
+        let mut config = self.config.clone();
+        config.crypto = Arc::new(tls);
+        let connection =
+            Newcomer { incoming, config: Arc::new(config), unproven, to, seat, counters: Arc::clone(counters) };
         let connection = connection.run(Arc::clone(shared));
         closer.set(self.guests.spawn(connection));
     }
@@ -251,6 +273,7 @@ impl Drop for Unproven {
 /// A connection before its handshake.
 struct Newcomer {
     incoming: Incoming,
+    config: Arc<ServerConfig>,
     unproven: Option<Unproven>,
     /// Which of our addresses it came to.
     to: SocketAddr,
@@ -260,12 +283,19 @@ struct Newcomer {
 
 impl Newcomer {
     async fn run(self, shared: Arc<Shared>) -> End {
-        let Self { incoming, unproven, to, seat, counters } = self;
+        let Self { incoming, config, unproven, to, mut seat, counters } = self;
         let client = incoming.remote_address();
-        match handshake::in_time(incoming.into_future(), reason, client, &shared).await {
+        if !seat.hold(HANDSHAKE) {
+            incoming.refuse();
+            return End::Slow;
+        }
+        let handshake = async { incoming.accept_with(config)?.await };
+        match handshake::in_time(handshake, reason, client, &shared).await {
             Ok(connection) => {
                 // The handshake has shown it.
                 drop(unproven);
+                // What it needed less is no reason to close it.
+                let _ = seat.hold(0);
                 Session::new(connection, to, seat, counters, shared).run().await
             }
             Err(end) => end,

@@ -1,0 +1,291 @@
+//! The anti-amplification limit of QUIC: to an address that is not validated, at most three times the octets are sent that
+//! came from there (RFC 9000 section 8.1).
+//!
+//! quinn has a limit of its own, for each connection. But where any of it is left it sends one more whole datagram, and
+//! so up to four times what came. Here datagrams are counted as they come and go, and those above the limit are dropped as
+//! if the network had lost them; quinn sends them again when more has come. Not here: which handshakes begin without a
+//! validated address (`quic.rs`), and what is in a datagram.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// RFC 9000 section 8.1.
+const FACTOR: u64 = 3;
+/// Least octets of a datagram that may begin a connection (RFC 9000 section 14.1).
+const MIN_INITIAL_BYTES: usize = 1200;
+/// Addresses without a connection whose datagrams are counted. Above it all of them are forgotten, and the next connection
+/// from there counts as if its first datagram had the least size.
+const MAX_UNKNOWN: usize = 1024;
+
+/// Octets that came from addresses that are not validated, and octets sent to them. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AmplificationLimit(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Addresses that are not validated: where there are none, a datagram takes no lock.
+    unvalidated: AtomicUsize,
+    addresses: Mutex<Addresses>,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    /// Those with a connection.
+    connected: HashMap<SocketAddr, Connected>,
+    /// How many of these have no connection whose address is validated.
+    unvalidated: usize,
+    /// Those without a connection, of which a datagram came that may begin one.
+    unknown: HashMap<SocketAddr, Traffic>,
+}
+
+/// In octets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traffic {
+    received: u64,
+    sent: u64,
+}
+
+#[derive(Debug, Default)]
+struct Connected {
+    traffic: Traffic,
+    /// Connections by whether their address is validated.
+    unvalidated: usize,
+    validated: usize,
+}
+
+impl Connected {
+    fn count(&mut self, is_validated: bool) -> &mut usize {
+        if is_validated { &mut self.validated } else { &mut self.unvalidated }
+    }
+}
+
+impl AmplificationLimit {
+    /// Counts a datagram that came.
+    pub(super) fn receive(&self, from: SocketAddr, datagram: &[u8]) {
+        let may_begin = may_begin(datagram);
+        if may_begin || self.0.unvalidated.load(Ordering::Acquire) > 0 {
+            self.0.change(|addresses| addresses.receive(from, datagram.len() as u64, may_begin));
+        }
+    }
+
+    /// Counts datagrams of `segment` octets that are about to be sent, and returns how many of all `octets` may be: whole
+    /// datagrams.
+    pub(super) fn send(&self, to: SocketAddr, octets: usize, segment: usize) -> usize {
+        if self.0.unvalidated.load(Ordering::Acquire) == 0 {
+            return octets;
+        }
+        self.0.lock().send(to, octets, segment)
+    }
+
+    /// Takes back what [`Self::send`] counted and the socket did not take.
+    pub(super) fn take_back(&self, to: SocketAddr, octets: usize) {
+        if self.0.unvalidated.load(Ordering::Acquire) > 0
+            && let Some(traffic) = self.0.lock().traffic(to)
+        {
+            traffic.sent = traffic.sent.saturating_sub(octets as u64);
+        }
+    }
+
+    /// Returns the address of a connection that begins.
+    pub(super) fn begin(&self, address: SocketAddr, is_validated: bool) -> Address {
+        self.0.change(|addresses| {
+            let mut traffic = addresses.unknown.remove(&address).unwrap_or_default();
+            traffic.received = traffic.received.max(MIN_INITIAL_BYTES as u64);
+            addresses.connected.entry(address).or_insert_with(|| Connected { traffic, ..Connected::default() });
+            addresses.change(address, |connected| *connected.count(is_validated) += 1);
+        });
+        Address { limit: self.clone(), address, is_validated }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Addresses)) {
+        let mut addresses = self.lock();
+        change(&mut addresses);
+        self.unvalidated.store(addresses.unvalidated + addresses.unknown.len(), Ordering::Release);
+    }
+}
+
+impl Addresses {
+    fn traffic(&mut self, address: SocketAddr) -> Option<&mut Traffic> {
+        match self.connected.get_mut(&address) {
+            Some(connected) => Some(&mut connected.traffic),
+            None => self.unknown.get_mut(&address),
+        }
+    }
+
+    fn receive(&mut self, from: SocketAddr, octets: u64, may_begin: bool) {
+        if let Some(traffic) = self.traffic(from) {
+            traffic.received += octets;
+        } else if may_begin {
+            if self.unknown.len() >= MAX_UNKNOWN {
+                self.unknown.clear();
+            }
+            self.unknown.insert(from, Traffic { received: octets, sent: 0 });
+        }
+    }
+
+    fn send(&mut self, to: SocketAddr, octets: usize, segment: usize) -> usize {
+        let left = match self.connected.get(&to) {
+            Some(Connected { validated: 0, traffic, .. }) => (traffic.received * FACTOR).saturating_sub(traffic.sent),
+            // What is sent without a connection is smaller than the datagram that it is for.
+            Some(_) | None => u64::MAX,
+        };
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let allowed = if octets <= left { octets } else { left - left % segment.max(1) };
+        if let Some(traffic) = self.traffic(to) {
+            traffic.sent += allowed as u64;
+        }
+        allowed
+    }
+
+    /// Changes how many connections an address has.
+    fn change(&mut self, address: SocketAddr, change: impl FnOnce(&mut Connected)) {
+        let Some(connected) = self.connected.get_mut(&address) else { return };
+        let is_unvalidated = |connected: &Connected| connected.validated == 0 && connected.unvalidated > 0;
+        let before = is_unvalidated(connected);
+        change(connected);
+        let after = is_unvalidated(connected);
+        if connected.validated + connected.unvalidated == 0 {
+            self.connected.remove(&address);
+        }
+        self.unvalidated = self.unvalidated + usize::from(after) - usize::from(before);
+    }
+}
+
+/// Returns whether a datagram may begin a connection: it has the long header of an Initial packet, and its size (RFC 9000
+/// sections 14.1 and 17.2). In a version that is not ours, any long header.
+fn may_begin(datagram: &[u8]) -> bool {
+    datagram.len() >= MIN_INITIAL_BYTES
+        && datagram[0] & 0x80 != 0
+        && (datagram[0] & 0x30 == 0 || datagram[1..5] != [0, 0, 0, 1])
+}
+
+/// The address of one connection, for as long as that lives.
+#[derive(Debug)]
+pub(super) struct Address {
+    limit: AmplificationLimit,
+    address: SocketAddr,
+    is_validated: bool,
+}
+
+impl Address {
+    /// Ends the limit: the client has shown that it is there.
+    pub(super) fn validate(&mut self) {
+        if !std::mem::replace(&mut self.is_validated, true) {
+            self.limit.0.change(|addresses| {
+                addresses.change(self.address, |connected| {
+                    connected.unvalidated -= 1;
+                    connected.validated += 1;
+                });
+            });
+        }
+    }
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        self.limit.0.change(|addresses| {
+            addresses.change(self.address, |connected| *connected.count(self.is_validated) -= 1);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn initial(length: usize) -> Vec<u8> {
+        let mut datagram = vec![0; length];
+        datagram[..5].copy_from_slice(&[0xc0, 0, 0, 0, 1]);
+        datagram
+    }
+
+    fn client(number: u16) -> SocketAddr {
+        ([192, 0, 2, 1], number).into()
+    }
+
+    #[test]
+    fn three_times_what_came_may_be_sent_in_whole_datagrams() {
+        let (limit, client) = (AmplificationLimit::default(), client(1));
+        for length in [1200, 1250] {
+            limit.receive(client, &initial(length));
+        }
+        let address = limit.begin(client, false);
+        assert_eq!(limit.send(client, 5 * 1200, 1200), 5 * 1200);
+        assert_eq!(limit.send(client, 3 * 1200, 1200), 1200, "7,350 in all, of which 6,000 were sent");
+        assert_eq!(limit.send(client, 151, 151), 0);
+        assert_eq!(limit.send(client, 150, 150), 150);
+        limit.receive(client, &[0x40; 50]);
+        assert_eq!(limit.send(client, 150, 150), 150);
+        limit.take_back(client, 150);
+        assert_eq!([limit.send(client, 150, 150), limit.send(client, 1, 1)], [150, 0]);
+        drop(address);
+        assert!(limit.0.lock().connected.is_empty());
+    }
+
+    #[test]
+    fn a_validated_address_has_no_limit_while_it_has_a_connection() {
+        let (limit, client) = (AmplificationLimit::default(), client(1));
+        let mut one = limit.begin(client, false);
+        assert_eq!(limit.send(client, 9000, 1200), 3600);
+        one.validate();
+        one.validate();
+        assert_eq!(limit.send(client, 9000, 1200), 9000);
+        let two = limit.begin(client, false);
+        assert_eq!(limit.send(client, 9000, 1200), 9000, "the first has shown that the client is there");
+        drop(one);
+        assert_eq!(limit.send(client, 9000, 1200), 0);
+        drop(two);
+        let three = limit.begin(client, true);
+        assert_eq!(limit.send(client, 9000, 1200), 9000);
+        drop(three);
+        assert_eq!(limit.0.unvalidated.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn responses_without_a_connection_count_for_the_connection_that_follows() {
+        let (limit, client) = (AmplificationLimit::default(), client(1));
+        limit.receive(client, &initial(1200));
+        assert_eq!(limit.send(client, 100, 100), 100, "a Retry packet");
+        let _address = limit.begin(client, false);
+        assert_eq!([limit.send(client, 3501, 3501), limit.send(client, 3500, 3500)], [0, 3500]);
+    }
+
+    #[test]
+    fn few_addresses_without_a_connection_are_kept() {
+        let limit = AmplificationLimit::default();
+        for number in 0..u16::MAX {
+            limit.receive(client(number), &initial(1300));
+            limit.receive(client(number), &initial(1199));
+        }
+        let known = limit.0.lock().unknown.len();
+        assert!((1..=MAX_UNKNOWN).contains(&known), "{known}");
+        let _one = limit.begin(client(0), false);
+        assert_eq!(limit.send(client(0), 3601, 1), 3600, "of one that was forgotten, the least size");
+    }
+
+    #[test]
+    fn datagrams_that_may_begin_a_connection() {
+        for (first, version, length, expected) in [
+            (0xc0, 1, 1200, true),
+            (0xcf, 1, 1500, true),
+            (0x80, 1, 1200, true),
+            (0xc0, 1, 1199, false),
+            (0xe0, 1, 1200, false),
+            (0xe0, 2, 1200, true),
+            (0x40, 1, 1200, false),
+        ] {
+            let mut datagram = initial(length);
+            (datagram[0], datagram[4]) = (first, version);
+            assert_eq!(may_begin(&datagram), expected, "{first:x} {version} {length}");
+        }
+        assert!(!may_begin(&[]));
+    }
+}
