@@ -36,13 +36,17 @@ pub fn start(log: &Log) -> Result<Filter, TryInitError> {
     Ok(Filter(handle))
 }
 
-/// What hickory says of an upstream's messages is a line for each: only who asks for it by name gets it.
+/// Silences libraries that write a line for each message or connection, unless the filter names them: hickory for each
+/// message of an upstream, kube for each connection without verification, which `source/kubernetes/client.rs` logs once.
 fn directives(asked: &LogFilter) -> EnvFilter {
-    const EACH_MESSAGE: [&str; 3] = ["hickory_net=off", "hickory_proto=off", "hickory_resolver=off"];
-    if asked.text().contains("hickory") {
-        return asked.directives();
-    }
-    let quiet = EACH_MESSAGE.iter().filter_map(|directive| directive.parse().ok());
+    const REPEATED: [(&str, &str); 4] = [
+        ("hickory", "hickory_net=off"),
+        ("hickory", "hickory_proto=off"),
+        ("hickory", "hickory_resolver=off"),
+        ("kube", "kube_client::client::tls=off"),
+    ];
+    let quiet = REPEATED.iter().filter(|(library, _)| !asked.text().contains(library));
+    let quiet = quiet.filter_map(|(_, directive)| directive.parse().ok());
     quiet.fold(asked.directives(), EnvFilter::add_directive)
 }
 
@@ -61,8 +65,11 @@ mod tests {
     #[test]
     fn other_libraries_speak_when_they_are_asked() {
         let shown = |text: &str| directives(&text.parse().unwrap()).to_string();
-        assert!(shown("info").contains("hickory_net=off"), "{}", shown("info"));
-        assert!(!shown("info,hickory_net=debug").contains("off"), "{}", shown("info,hickory_net=debug"));
+        for (own, line) in [("hickory_net", "hickory_net=off"), ("kube_client", "kube_client::client::tls=off")] {
+            assert!(shown("info").contains(line), "{}", shown("info"));
+            let asked = format!("info,{own}=debug");
+            assert!(!shown(&asked).contains(line), "{}", shown(&asked));
+        }
     }
 
     #[test]

@@ -41,8 +41,81 @@ pub enum WatchState {
     Current,
     /// The API server does not allow this verb.
     Denied(&'static str),
-    /// It cannot be followed at the moment, and why.
-    Lost(String),
+    /// It cannot be followed at the moment.
+    Lost(Loss),
+}
+
+impl WatchState {
+    /// Returns why the resource cannot be followed; none while it can, or before the first attempt.
+    pub fn reason(&self) -> Option<LossReason> {
+        match self {
+            Self::Waiting | Self::Current => None,
+            Self::Denied(verb) => Some(LossReason::Denied(verb)),
+            Self::Lost(loss) => Some(loss.reason),
+        }
+    }
+}
+
+impl fmt::Display for WatchState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => f.write_str("not read yet"),
+            Self::Current => f.write_str("current"),
+            Self::Denied(verb) => f.write_str(&LossReason::Denied(verb).sentence("", 0)),
+            Self::Lost(loss) => loss.fmt(f),
+        }
+    }
+}
+
+/// Why a resource cannot be followed: the reason, and the error behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The reason.
+    pub reason: LossReason,
+    /// The error in the words of the API server or of the client; may be empty.
+    pub detail: String,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason.sentence("", 0))?;
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
+    }
+}
+
+/// Why the API server does not send changes of a resource. Responses, the log, `/readyz` and the status page take their
+/// text from [`LossReason::sentence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LossReason {
+    /// It does not allow this verb (403).
+    Denied(&'static str),
+    /// It does not accept the credentials (401).
+    Unauthorized,
+    /// 429, or 503 with `Retry-After`.
+    Overloaded,
+    /// Any other error, or a response that is not the API's.
+    Failing,
+    /// No connection, or no answer in time.
+    OutOfReach,
+}
+
+impl LossReason {
+    /// Returns the sentence for this reason, which has lasted for `seconds`; in the present tense for 0. `resource` is
+    /// named where rights to it are missing, unless it is empty.
+    pub fn sentence(self, resource: &str, seconds: u64) -> String {
+        let on = if resource.is_empty() { String::new() } else { format!(" on {resource}") };
+        let (is, has_been) = match self {
+            Self::Denied(verb) => (format!("does not allow `{verb}`{on}"), format!("has not allowed `{verb}`{on}")),
+            Self::Unauthorized => ("does not accept the credentials".into(), "has not accepted the credentials".into()),
+            Self::Overloaded => ("is overloaded".into(), "has been overloaded".into()),
+            Self::Failing => ("is failing".into(), "has been failing".into()),
+            Self::OutOfReach => ("is out of reach".into(), "has been out of reach".into()),
+        };
+        match seconds {
+            0 => format!("the API server {is}"),
+            _ => format!("the API server {has_been} for {seconds} s"),
+        }
+    }
 }
 
 /// One resource that is watched.
@@ -60,13 +133,7 @@ pub struct WatchStatus {
 
 impl fmt::Display for WatchStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let resource = self.resource;
-        match &self.state {
-            WatchState::Waiting => write!(f, "{resource}: not read yet"),
-            WatchState::Current => write!(f, "{resource}: current"),
-            WatchState::Denied(verb) => write!(f, "{resource}: the API server does not allow `{verb}`"),
-            WatchState::Lost(why) => write!(f, "{resource}: {why}"),
-        }
+        write!(f, "{}: {}", self.resource, self.state)
     }
 }
 
@@ -196,6 +263,23 @@ mod tests {
         assert!(status.is_ready());
         status.set_leaving();
         assert_eq!((status.is_ready(), status.data_state()), (false, DataState::Current));
+    }
+
+    #[test]
+    fn every_reason_has_one_sentence() {
+        for (reason, present, lasting) in [
+            (LossReason::Denied("watch"), "does not allow `watch` on pods", "has not allowed `watch` on pods"),
+            (LossReason::Unauthorized, "does not accept the credentials", "has not accepted the credentials"),
+            (LossReason::Overloaded, "is overloaded", "has been overloaded"),
+            (LossReason::Failing, "is failing", "has been failing"),
+            (LossReason::OutOfReach, "is out of reach", "has been out of reach"),
+        ] {
+            assert_eq!(reason.sentence("pods", 0), format!("the API server {present}"));
+            assert_eq!(reason.sentence("pods", 34), format!("the API server {lasting} for 34 s"));
+        }
+        let loss = Loss { reason: LossReason::Failing, detail: "500 Internal Server Error".into() };
+        assert_eq!(WatchState::Lost(loss).to_string(), "the API server is failing: 500 Internal Server Error");
+        assert_eq!(WatchState::Denied("list").to_string(), "the API server does not allow `list`");
     }
 
     #[test]

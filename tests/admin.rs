@@ -19,7 +19,7 @@ use headless_dns::admin::{About, Addresses, CertificateInUse, Limits, Listeners,
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
 use headless_dns::metrics::Proto;
-use headless_dns::status::{Status, WatchState, WatchStatus};
+use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
 use ports::ReservedPort;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -172,21 +172,27 @@ async fn readiness_from_not_read_to_leaving() {
         assert_eq!(server.get(path).await, (200, "ok\n".into()), "it lives before it knows anything");
     }
     let watch = |resource, state| WatchStatus { resource, required: true, state, since: None };
-    server.status.set_watches(vec![
-        watch("services", WatchState::Current),
-        watch("endpointslices", WatchState::Lost("connection refused".into())),
-    ]);
+    let loss = Loss { reason: LossReason::OutOfReach, detail: "connection refused".into() };
+    server
+        .status
+        .set_watches(vec![watch("services", WatchState::Current), watch("endpointslices", WatchState::Lost(loss))]);
     for path in ["/readyz", "/ready"] {
         let (code, body) = server.get(path).await;
         assert_eq!(code, 503);
         assert!(body.contains("[+]watch/services ok: current\n"), "{body}");
-        assert!(body.contains("[-]watch/endpointslices failed: connection refused\n"), "{body}");
+        assert!(
+            body.contains("[-]watch/endpointslices failed: the API server is out of reach: connection refused\n"),
+            "{body}"
+        );
     }
     server.status.set_synced();
     assert_eq!(server.get("/readyz").await, (200, "ok\n".into()));
     let (code, body) = server.get("/readyz?verbose").await;
     assert!(code == 200 && body.ends_with("readyz check passed\n"), "{body}");
-    assert!(body.contains("[+]watch/endpointslices ok: connection refused\n"), "it answers from what it knows: {body}");
+    assert!(
+        body.contains("[+]watch/endpointslices ok: the API server is out of reach: connection refused\n"),
+        "{body}"
+    );
     server.status.set_cut_off(true);
     assert_eq!(server.get("/readyz").await.0, 200, "an old answer is better than none");
     server.status.set_leaving();

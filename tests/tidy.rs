@@ -57,7 +57,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("answer", "explain metrics names records rtype status wire zone"),
     ("zone", "explain names records rtype rules"),
     ("records", "cluster explain names objects rtype rules"),
-    ("explain", "cluster names objects rtype rules"),
+    ("explain", "cluster names objects rtype rules status"),
     ("cluster", "names objects rules"),
     ("simulate", "names objects rules"),
     ("wire", "metrics names rtype"),

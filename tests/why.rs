@@ -19,7 +19,7 @@ use headless_dns::metrics::Metrics;
 use headless_dns::names::{QueryName, WireName};
 use headless_dns::rules::Rules;
 use headless_dns::source::ManifestSource;
-use headless_dns::status::Status;
+use headless_dns::status::{LossReason, Status};
 use headless_dns::zone::Lookup;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
@@ -277,7 +277,7 @@ fn while_the_data_is_not_current() {
         assert_eq!((said.rcode, said.extended), (2, waited.clone()));
     }
     status.set_synced();
-    status.set_sentence(Finding::Stale { seconds: 31 }.brief());
+    status.set_sentence(Finding::Stale { reason: LossReason::OutOfReach, resource: "services", seconds: 31 }.brief());
     status.set_cut_off(true);
     let stale = "STALE: the API server has been out of reach for 31 s: this is the last that was read";
     assert_eq!(ask(&mut engine, LOST, A).extended, Some((19, stale.to_owned())));

@@ -47,7 +47,7 @@ struct Part {
 fn parts(status: &Status, now: Instant) -> Vec<Part> {
     let state = status.data_state();
     let watches = status.watches();
-    let mut parts = vec![data(state, &watches)];
+    let mut parts = vec![data(status, &watches)];
     parts.extend(watches.iter().map(|watch| Part {
         name: format!("watch/{}", watch.resource),
         // Once everything was read, what was read is answered.
@@ -60,15 +60,21 @@ fn parts(status: &Status, now: Instant) -> Vec<Part> {
     parts
 }
 
-fn data(state: DataState, watches: &[WatchStatus]) -> Part {
+fn data(status: &Status, watches: &[WatchStatus]) -> Part {
+    let state = status.data_state();
     let text = match state {
         DataState::NotSynced if watches.is_empty() => "the manifests are being read for the first time",
         DataState::NotSynced => "not everything was read yet: no name may be denied",
         DataState::Restored => "not everything was read yet: what a snapshot knows is answered, as stale",
         DataState::Current => "everything was read",
-        DataState::Stale => "everything was read; answers are of before the API server went out of reach, and say so",
+        DataState::Stale => &format!("everything was read; {}", stale_text(status)),
     };
     Part { name: "data".into(), holds: is_read(state), text: text.into() }
+}
+
+/// Returns the text for stale data: the one that responses carry as their extended error.
+pub(super) fn stale_text(status: &Status) -> String {
+    format!("answers carry the extended error {}", status.sentence())
 }
 
 /// Whether everything was read once.
@@ -78,12 +84,7 @@ pub(super) fn is_read(state: DataState) -> bool {
 
 /// How a watch stands, and for how long.
 pub(super) fn watch_text(watch: &WatchStatus, now: Instant) -> String {
-    let mut text = match &watch.state {
-        WatchState::Waiting => "not read yet".to_owned(),
-        WatchState::Current => "current".to_owned(),
-        WatchState::Denied(verb) => format!("the API server does not allow `{verb}`"),
-        WatchState::Lost(why) => why.clone(),
-    };
+    let mut text = watch.state.to_string();
     if let Some(since) = watch.since {
         let _ = write!(text, ", for {}", age(now.saturating_duration_since(since).as_secs()));
     }
@@ -108,6 +109,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::status::{Loss, LossReason};
 
     fn watch(resource: &'static str, required: bool, state: WatchState, since: Instant) -> WatchStatus {
         WatchStatus { resource, required, state, since: Some(since) }
@@ -143,13 +145,15 @@ mod tests {
         );
         status.set_synced();
         check(false, true, "ok\n");
-        status.set_watches(vec![watch("services", true, WatchState::Lost("no route".into()), now)]);
+        let loss = Loss { reason: LossReason::OutOfReach, detail: "no route".into() };
+        status.set_watches(vec![watch("services", true, WatchState::Lost(loss), now)]);
+        status.set_sentence("STALE: the API server is out of reach".into());
         status.set_cut_off(true);
         check(
             true,
             true,
-            "[+]data ok: everything was read; answers are of before the API server went out of reach, and say so\n\
-             [+]watch/services ok: no route, for 0s\n\
+            "[+]data ok: everything was read; answers carry the extended error STALE: the API server is out of reach\n\
+             [+]watch/services ok: the API server is out of reach: no route, for 0s\n\
              [+]leaving ok: this server was not told to end\nreadyz check passed\n",
         );
         status.set_leaving();

@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::api::{rfc_3339, watch_name};
-use super::health::{age, is_read, watch_text};
+use super::health::{age, is_read, stale_text, watch_text};
 use super::route::Wish;
 use super::shown::{About, CertificateInUse, SECONDS, Shown, View};
 use crate::explain::{Checked, Finding, Fix, Known, Level};
@@ -173,7 +173,7 @@ impl Html {
             DataState::Restored => {
                 format!("Not everything was read yet: answers are of a snapshot. Waiting for: {}.", waiting.join("; "))
             }
-            DataState::Stale => "The API server is out of reach: answers are of before, and say so.".to_owned(),
+            DataState::Stale => format!("Everything was read; {}.", stale_text(status)),
             DataState::Current => String::new(),
         };
         self.raw("<section id=\"notice\" class=\"notice warning\" aria-label=\"Notice\"");

@@ -12,6 +12,7 @@ use super::entry::{About, Entry, Level, Needs, Part, Severity};
 use super::fix::{Fix, ask_for_srv, describe_pod, edit_external_name, headless, patch, publish_not_ready};
 use crate::names::WireName;
 use crate::objects::{Family, Labels, ObjectRef, Protocol};
+use crate::status::LossReason;
 
 /// How long the text in an answer may be, in octets.
 pub const MAX_BRIEF: usize = 120;
@@ -407,8 +408,12 @@ pub enum Finding {
         /// For how long, in seconds; 0 where that is not known.
         seconds: u64,
     },
-    /// The API server is out of reach, and what is answered may be old.
+    /// A required resource cannot be followed, so that answers may be old.
     Stale {
+        /// Why.
+        reason: LossReason,
+        /// The resource, by its name in the Kubernetes API.
+        resource: &'static str,
         /// For how long, in seconds; 0 where that is not known.
         seconds: u64,
     },
@@ -515,10 +520,10 @@ impl Finding {
                     waiting_for => waited + &waiting_for.join("; "),
                 }
             }),
-            Self::Stale { seconds } => part.note("D48", "STALE").code(3).text(|| match seconds {
-                0 => "the API server is out of reach: this is the last that was read".into(),
-                _ => format!("the API server has been out of reach for {seconds} s: this is the last that was read"),
-            }),
+            Self::Stale { reason, resource, seconds } => part
+                .note("D48", "STALE")
+                .code(3)
+                .text(|| format!("{}: this is the last that was read", reason.sentence(resource, *seconds))),
 
             // Shape of the name.
             Self::OutsideZones => part

@@ -4,7 +4,7 @@
 //! a batch touch is built once. Until everything was read nothing is published: no name is answered before. What a
 //! relist changes is published at its end, as one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,16 +16,30 @@ use crate::cluster::{Contributor, Resource};
 use crate::explain::Finding;
 use crate::metrics::{Counters, Event, table};
 use crate::objects::{Object, ObjectRef, ServiceKind, Skipped};
-use crate::status::{DataState, Status, WatchState, WatchStatus};
+use crate::status::{DataState, Loss, LossReason, Status, WatchState, WatchStatus};
 
 /// What a watch has to say.
 pub enum Update {
-    /// The API server answers.
+    /// The resource is followed.
     Connected(Resource),
-    /// It does not, and why.
-    Lost(Resource, String),
-    /// It does not allow this verb.
-    Denied(Resource, &'static str),
+    /// The resource cannot be followed.
+    Lost {
+        /// Which resource.
+        resource: Resource,
+        /// [`WatchState::Denied`] or [`WatchState::Lost`].
+        state: WatchState,
+        /// When the loss began: what was read is true up to this time.
+        since: Instant,
+    },
+    /// No octet came from the API server since this time, and a probe failed: nothing is followed, whatever its watch says.
+    NoContact {
+        /// When the last octet came.
+        since: Instant,
+        /// Why the probe failed.
+        loss: Loss,
+    },
+    /// Octets come again.
+    Contact,
     /// A list begins; the flag says that what it changes was missed before (K14).
     Begin(Resource, bool),
     /// The present state of an object, what was left out of it, and when what it says changed, if that is noted in it.
@@ -80,6 +94,10 @@ struct Follow {
     /// And its changes were followed: a list alone goes stale at once.
     followed: bool,
     lost_since: Option<Instant>,
+    /// The reason of the present loss, once its line in the log is due or written.
+    noted: Option<LossReason>,
+    /// The log has a line about it.
+    logged: bool,
     auditing: bool,
     /// What a relist that has not ended has changed, while it goes on.
     relist: Option<HashSet<Contributor>>,
@@ -97,13 +115,74 @@ impl Follow {
         self.followed || !self.what.required && given_up
     }
 
-    /// What holds while it cannot be followed, for people.
-    fn meanwhile(&self) -> &'static str {
-        match (self.followed, self.what.required) {
-            (true, _) => "what was read of them keeps being answered",
-            (false, true) => "nothing is answered before they can be followed",
-            (false, false) => "they are optional, and nothing else changes",
+    /// Returns the state, and when its loss began, in view of a loss of contact.
+    fn standing(&self, no_contact: Option<&NoContact>) -> (WatchState, Option<Instant>) {
+        match (&self.state, no_contact) {
+            (WatchState::Current, Some(NoContact { since, loss })) => (WatchState::Lost(loss.clone()), Some(*since)),
+            (state, _) => (state.clone(), self.lost_since),
         }
+    }
+}
+
+/// A loss of contact with the API server.
+struct NoContact {
+    since: Instant,
+    loss: Loss,
+}
+
+/// At most one line about one reason comes within this time.
+pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The losses that the log has no line about yet, one line for each reason, whichever resources it concerns.
+#[derive(Default)]
+struct LossLog {
+    pending: BTreeMap<LogKey, (WatchState, BTreeSet<Resource>)>,
+    last: BTreeMap<LogKey, Instant>,
+}
+
+/// What a line of the log is about. Rights are missing for each resource alone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum LogKey {
+    Loss(LossReason, Option<Resource>),
+    Recovery,
+    Stale,
+    HoldDown,
+}
+
+impl LossLog {
+    /// Takes that a resource is lost, if not noted before for the same reason.
+    fn note(&mut self, follow: &mut Follow, state: &WatchState) {
+        let resource = follow.what.resource;
+        let Some(reason) = state.reason().filter(|reason| follow.noted != Some(*reason)) else { return };
+        follow.noted = Some(reason);
+        let of = matches!(reason, LossReason::Denied(_)).then_some(resource);
+        let pending = self.pending.entry(LogKey::Loss(reason, of));
+        pending.or_insert_with(|| (state.clone(), BTreeSet::new())).1.insert(resource);
+    }
+
+    /// Returns whether a line about this may be written now.
+    fn is_due(&mut self, key: LogKey, now: Instant) -> bool {
+        let due = self.last.get(&key).is_none_or(|last| now - *last >= LOG_INTERVAL);
+        if due {
+            self.last.insert(key, now);
+        }
+        due
+    }
+
+    /// Takes out the losses that a line is due for. Others wait, unless `is_lost` says that they are over.
+    fn due(&mut self, now: Instant, is_lost: impl Fn(Resource) -> bool) -> Vec<(WatchState, BTreeSet<Resource>)> {
+        let mut due = Vec::new();
+        for (key, (state, mut resources)) in std::mem::take(&mut self.pending) {
+            if self.is_due(key, now) {
+                due.push((state, resources));
+                continue;
+            }
+            resources.retain(|resource| is_lost(*resource));
+            if !resources.is_empty() {
+                self.pending.insert(key, (state, resources));
+            }
+        }
+        due
     }
 }
 
@@ -125,6 +204,8 @@ pub struct Live {
     required_since: Option<Instant>,
     /// The addresses changed since the reverse zones were last looked at.
     moved: bool,
+    no_contact: Option<NoContact>,
+    log: LossLog,
     said: HashSet<String>,
     /// Services whose endpoints changed at these times, which is about to be published.
     triggered: Vec<(ObjectRef, SystemTime)>,
@@ -150,6 +231,8 @@ impl Live {
                 listed: false,
                 followed: false,
                 lost_since: None,
+                noted: None,
+                logged: false,
                 auditing: false,
                 relist: None,
             };
@@ -169,6 +252,8 @@ impl Live {
             since: None,
             required_since: None,
             moved: false,
+            no_contact: None,
+            log: LossLog::default(),
             said: HashSet::new(),
             triggered: Vec::new(),
         };
@@ -229,8 +314,14 @@ impl Live {
     /// What time alone changes: whether answers are stale, and the reverse zones around new addresses.
     pub fn tick(&mut self, now: Instant) {
         let required = self.follows.values().filter(|follow| follow.what.required);
-        let lost = required.filter_map(|follow| follow.lost_since).min().map(|since| now - since);
-        let cut_off = lost.filter(|lost| *lost >= self.stale);
+        let lost = required.filter_map(|follow| {
+            let (state, since) = follow.standing(self.no_contact.as_ref());
+            Some((since?, state.reason()?, follow.what.name))
+        });
+        let lost = lost.min();
+        let lost_for = lost.map(|(since, ..)| now - since);
+        let cut_off = lost.filter(|(since, ..)| now - *since >= self.stale);
+        self.log_changes(now);
         if !self.synced {
             self.sync_if_settled(now);
         }
@@ -239,14 +330,19 @@ impl Live {
             // What the snapshot said of its age stands.
         } else if !self.synced && self.resumed {
             let seconds = (now - *self.since.get_or_insert(now)).as_secs();
-            self.status.set_sentence(Finding::Stale { seconds }.brief());
+            let (reason, resource) = lost.map_or((LossReason::OutOfReach, ""), |(_, reason, name)| (reason, name));
+            self.status.set_sentence(Finding::Stale { reason, resource, seconds }.brief());
         } else if !self.synced {
             self.say_not_synced(now);
-        } else if let Some(lost) = cut_off {
-            self.status.set_sentence(Finding::Stale { seconds: lost.as_secs() }.brief());
+        } else if let Some((since, reason, resource)) = cut_off {
+            let sentence = Finding::Stale { reason, resource, seconds: (now - since).as_secs() }.brief();
+            if self.status.data_state() != DataState::Stale && self.log.is_due(LogKey::Stale, now) {
+                tracing::warn!("answers carry the extended error {sentence}");
+            }
+            self.status.set_sentence(sentence);
         }
         self.status.set_cut_off(cut_off.is_some() || self.resumed && !self.synced);
-        self.publisher.metrics.set(&table::LOST, &[], lost.unwrap_or_default().as_secs_f64());
+        self.publisher.metrics.set(&table::LOST, &[], lost_for.unwrap_or_default().as_secs_f64());
         if std::mem::take(&mut self.moved) {
             self.publisher.refresh_reverse_zones();
         }
@@ -265,8 +361,24 @@ impl Live {
     fn update(&mut self, update: Update, now: Instant) {
         match update {
             Update::Connected(resource) => self.set_state(resource, WatchState::Current, now),
-            Update::Lost(resource, why) => self.set_state(resource, WatchState::Lost(why), now),
-            Update::Denied(resource, verb) => self.set_state(resource, WatchState::Denied(verb), now),
+            Update::Lost { resource, state, since } => {
+                if let Some(follow) = self.follows.get_mut(&resource) {
+                    follow.lost_since = Some(since);
+                }
+                self.set_state(resource, state, now);
+            }
+            Update::NoContact { since, loss } => {
+                let state = WatchState::Lost(loss.clone());
+                for follow in self.follows.values_mut().filter(|follow| follow.state == WatchState::Current) {
+                    self.log.note(follow, &state);
+                }
+                self.no_contact = Some(NoContact { since, loss });
+                self.show();
+            }
+            Update::Contact => {
+                self.no_contact = None;
+                self.show();
+            }
             Update::Begin(resource, audit) => {
                 self.publisher.cluster_mut().begin(resource);
                 if let Some(follow) = self.follows.get_mut(&resource) {
@@ -306,10 +418,12 @@ impl Live {
     fn end(&mut self, resource: Resource, confirmed: bool) -> Swept {
         let (known, unseen) = self.publisher.cluster().unseen(resource);
         if !confirmed && holds_down(known, unseen, self.hold_down) {
-            tracing::warn!(
-                "a list of {} would remove {unseen} of {known} objects: listing again over a new connection first",
-                self.follows.get(&resource).map_or("objects", |follow| follow.what.name)
-            );
+            if self.log.is_due(LogKey::HoldDown, Instant::now()) {
+                tracing::warn!(
+                    "a list of {} would remove {unseen} of {known} objects: listing again over a new connection first",
+                    self.follows.get(&resource).map_or("objects", |follow| follow.what.name)
+                );
+            }
             return Swept::Held { unseen, known };
         }
         let dirty = self.publisher.cluster_mut().sweep(resource);
@@ -335,9 +449,8 @@ impl Live {
         // The API server that answers has not said everything yet.
         let state = if state == WatchState::Current && !follow.listed { WatchState::Waiting } else { state };
         follow.followed |= state == WatchState::Current;
-        match state {
-            WatchState::Current | WatchState::Waiting => follow.lost_since = None,
-            WatchState::Denied(_) | WatchState::Lost(_) => _ = follow.lost_since.get_or_insert(now),
+        if matches!(state, WatchState::Current | WatchState::Waiting) {
+            follow.lost_since = None;
         }
         // A list of an optional resource may never end: it must not keep what others say of a Service.
         if follow.lost_since.is_some() && !follow.what.required {
@@ -351,24 +464,52 @@ impl Live {
         if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
             follow.since = Some(now);
         }
-        if let WatchState::Denied(verb) = follow.state {
-            let Followed { name, .. } = follow.what;
-            let sentence = format!("the API server does not allow `{verb}` on {name}: {}", follow.meanwhile());
-            self.say(sentence);
-        } else if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
-            log_change(follow, &old);
-        }
+        let state = follow.state.clone();
+        self.log.note(follow, &state);
         self.show();
     }
 
     fn show(&self) {
-        let shown = |follow: &Follow| WatchStatus {
-            resource: follow.what.name,
-            required: follow.what.required,
-            state: follow.state.clone(),
-            since: follow.since.map(Instant::into_std),
+        let shown = |follow: &Follow| {
+            let (state, lost_since) = follow.standing(self.no_contact.as_ref());
+            // A loss is shown from the time on that answers count it from.
+            let since = lost_since.or(follow.since).map(Instant::into_std);
+            WatchStatus { resource: follow.what.name, required: follow.what.required, state, since }
         };
         self.status.set_watches(self.follows.values().map(shown).collect());
+    }
+
+    /// Writes one line for each reason of new losses, and one for the resources that are followed again.
+    fn log_changes(&mut self, now: Instant) {
+        let no_contact = self.no_contact.as_ref();
+        let follows = &self.follows;
+        let is_lost = |resource: Resource| {
+            follows.get(&resource).is_some_and(|follow| follow.standing(no_contact).0.reason().is_some())
+        };
+        for (state, resources) in self.log.due(now, is_lost) {
+            let lost: Vec<&Follow> = resources.iter().filter_map(|resource| self.follows.get(resource)).collect();
+            tracing::warn!("{}", loss_line(&state, &lost));
+            for resource in resources {
+                if let Some(follow) = self.follows.get_mut(&resource) {
+                    follow.logged = true;
+                }
+            }
+        }
+        let mut back = Vec::new();
+        for follow in self.follows.values_mut() {
+            if follow.standing(self.no_contact.as_ref()).0 != WatchState::Current {
+                continue;
+            }
+            match follow.logged {
+                true => back.push(follow),
+                false => follow.noted = None,
+            }
+        }
+        if !back.is_empty() && self.log.is_due(LogKey::Recovery, now) {
+            let names: Vec<&str> = back.iter().map(|follow| follow.what.name).collect();
+            tracing::info!("{} are followed again", enumerate(&names));
+            back.into_iter().for_each(|follow| (follow.noted, follow.logged) = (None, false));
+        }
     }
 
     fn sync_if_settled(&mut self, now: Instant) {
@@ -439,12 +580,29 @@ fn holds_down(known: usize, unseen: usize, least: usize) -> bool {
     unseen >= least && unseen * 2 > known
 }
 
-fn log_change(follow: &Follow, old: &WatchState) {
-    let name = follow.what.name;
-    match &follow.state {
-        WatchState::Lost(why) => tracing::warn!("cannot follow {name}: {why}: {}", follow.meanwhile()),
-        WatchState::Current if *old != WatchState::Waiting => tracing::info!("{name} are followed again"),
-        WatchState::Current | WatchState::Waiting | WatchState::Denied(_) => {}
+/// Returns the line for resources that are lost for one reason: which, why, and what it means for answers.
+fn loss_line(state: &WatchState, lost: &[&Follow]) -> String {
+    let names: Vec<&str> = lost.iter().map(|follow| follow.what.name).collect();
+    let names = enumerate(&names);
+    let meanwhile = if lost.iter().any(|follow| follow.what.required && !follow.followed) {
+        "nothing is answered before they can be followed"
+    } else if lost.iter().all(|follow| !follow.what.required && !follow.followed) {
+        "they are optional, and nothing else changes"
+    } else {
+        "names are answered from the last data that was read"
+    };
+    match state {
+        WatchState::Denied(_) => format!("{state} on {names}: {meanwhile}"),
+        _ => format!("cannot follow {names}: {state}; {meanwhile}"),
+    }
+}
+
+/// Returns names as a sentence has them: `a`, `a and b`, `a, b and c`.
+fn enumerate(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [name] => (*name).to_owned(),
+        [names @ .., last] => format!("{} and {last}", names.join(", ")),
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::Publisher;
 use crate::explain::Finding;
 use crate::objects::{Decoded, Object, decode, encode};
-use crate::status::{DataState, Status};
+use crate::status::{DataState, LossReason, Status};
 
 /// How often it is written at the most.
 pub const EVERY: Duration = Duration::from_secs(30);
@@ -64,7 +64,8 @@ impl Snapshot {
         let Some((objects, age)) = read(self, SystemTime::now()).with_context(refused)? else { return Ok(None) };
         let restored = Restored { objects: objects.len(), age };
         publisher.replace(objects);
-        status.set_sentence(Finding::Stale { seconds: age.as_secs() }.brief());
+        let stale = Finding::Stale { reason: LossReason::OutOfReach, resource: "", seconds: age.as_secs() };
+        status.set_sentence(stale.brief());
         status.set_restored();
         Ok(Some(restored))
     }

@@ -40,8 +40,10 @@ pub enum Fault {
     Refused,
     /// A list, in pages or as a stream, of nothing, however much there is.
     Empty,
-    /// A watch that is accepted, with this one line.
+    /// A response that is accepted, with this body, and ended as it should be.
     Line(String),
+    /// A response that is accepted, with these pieces of a body, and cut.
+    Cut(Vec<Bytes>),
     /// A watch that is accepted, and then silent; not even its time-out ends it.
     Silence,
 }
@@ -348,6 +350,13 @@ impl Fake {
             Some(Fault::Line(line)) => {
                 let (sender, lines) = mpsc::unbounded_channel();
                 let _ = sender.send(Ok(line.into()));
+                Ok(Response::new(Either::Right(Lines::of(lines))))
+            }
+            Some(Fault::Cut(pieces)) => {
+                let (sender, lines) = mpsc::unbounded_channel();
+                for piece in pieces.into_iter().map(Ok).chain([Err(io::ErrorKind::UnexpectedEof.into())]) {
+                    let _ = sender.send(piece);
+                }
                 Ok(Response::new(Either::Right(Lines::of(lines))))
             }
             Some(Fault::Silence) => {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use headless_dns::metrics::table::{FAMILIES, Kind};
 use headless_dns::metrics::{Answered, CountedZone, Format, Metrics, Proto, ZoneFigures};
 use headless_dns::rtype;
-use headless_dns::status::{Status, WatchState, WatchStatus};
+use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
 
 use common::{query, wire};
 use scrape::{Labels, Scrape};
@@ -218,7 +218,7 @@ async fn what_is_shown_is_the_table() {
     let mut client = server::Udp::to(server.addresses[0]);
     cases().iter().for_each(|case| _ = client.ask(&case.message));
     let watch = |resource, state| WatchStatus { resource, required: true, state, since: None };
-    let lost = WatchState::Lost("a reason".into());
+    let lost = WatchState::Lost(Loss { reason: LossReason::Failing, detail: "a reason".into() });
     server.status.set_watches(vec![watch("services", WatchState::Current), watch("endpointslices", lost)]);
     let metrics = &server.metrics;
     metrics.heard("services", Instant::now());

@@ -6,7 +6,7 @@
 //! (`machine.rs`), and what the octets say (`watched.rs`).
 
 use std::error::Error;
-use std::io::BufRead as _;
+use std::io::{self, BufRead as _, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use http::{Request, Response, StatusCode, header::RETRY_AFTER};
-use http_body_util::{BodyExt as _, Collected};
+use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
@@ -26,6 +26,7 @@ use tower::BoxError;
 use tower::util::MapErr;
 
 use super::Scope;
+use super::contact::{Contact, Pace};
 use super::machine::Failure;
 use super::watched::{RawStatus, path_of};
 use crate::cluster::Resource;
@@ -82,6 +83,10 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
         bail!("the kubeconfig asks for a proxy, which this version cannot use");
     }
     let server = config.cluster_url.to_string();
+    if config.accept_invalid_certs {
+        // kube logs this for every connection; `log.rs` silences it.
+        tracing::warn!("the certificate of {server} is not verified: the kubeconfig says insecure-skip-tls-verify");
+    }
     // What cannot work is said now, and not from every watch.
     client(&config).with_context(|| format!("cannot make a client for {server}"))?;
     let in_cluster = matches!(place, Place::ServiceAccount);
@@ -146,10 +151,13 @@ fn client(config: &Config) -> anyhow::Result<Client> {
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(Duration::from_secs(10)));
-    // K6: a peer that is gone without a word is noticed after 15 + 3 * 5 s.
-    tcp.set_keepalive(Some(Duration::from_secs(15)));
+    // K18: a peer that acknowledges nothing is dead after 20 s, whether this side sends or is idle: without the user
+    // time-out, a request that is never acknowledged is sent again for 15 minutes.
+    tcp.set_keepalive(Some(Duration::from_secs(10)));
     tcp.set_keepalive_interval(Some(Duration::from_secs(5)));
-    tcp.set_keepalive_retries(Some(3));
+    tcp.set_keepalive_retries(Some(2));
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    tcp.set_tcp_user_timeout(Some(Duration::from_secs(20)));
     let connector = config.rustls_https_connector_with_connector(tcp)?;
     let http: hyper_util::client::legacy::Client<_, Body> =
         hyper_util::client::legacy::Client::builder(TokioExecutor::new())
@@ -172,17 +180,32 @@ pub(super) struct Api {
     collection: Collection,
     /// Which labels its objects have; `None` for any.
     labels: Option<Box<str>>,
+    pace: Arc<Pace>,
+    contact: Arc<Contact>,
 }
 
 impl Api {
-    pub(super) fn new(client: Client, resource: Resource, scope: &Scope) -> Self {
+    /// Requests take their turn from `pace`, and octets that come are noted in `contact`.
+    pub(super) fn new(
+        client: Client,
+        resource: Resource,
+        scope: &Scope,
+        pace: &Arc<Pace>,
+        contact: &Arc<Contact>,
+    ) -> Self {
         let collection = Collection::new(path_of(resource, scope.namespace.as_deref()));
         let labels = scope.selector.clone().filter(|_| resource == Resource::Services);
-        Self { client, collection, labels }
+        Self { client, collection, labels, pace: Arc::clone(pace), contact: Arc::clone(contact) }
     }
 
     /// One page of a list: its octets.
     pub(super) async fn page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, Failure> {
+        self.pace.turn().await;
+        self.next_page(limit, more).await
+    }
+
+    /// The same without a turn: for the page behind a full one, or a large cluster takes minutes to list.
+    pub(super) async fn next_page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, Failure> {
         let params = ListParams { limit: Some(limit), continue_token: more.map(Into::into), ..ListParams::default() };
         self.list(&params).await
     }
@@ -194,6 +217,7 @@ impl Api {
             true => format!("metadata.name={name},metadata.namespace={namespace}"),
             false => format!("metadata.name={name}"),
         };
+        self.pace.turn().await;
         self.list(&ListParams::default().fields(&selector)).await
     }
 
@@ -202,6 +226,7 @@ impl Api {
         let request = self.collection.list(&params).map_err(|error| Failure::Other(sentence(&error)))?;
         let body = self.send(request, "list").await?;
         let page = body.collect().await.map_err(|error| cut(&error))?;
+        self.contact.hear();
         Ok(page.to_bytes().into())
     }
 
@@ -220,14 +245,19 @@ impl Api {
     async fn events(&self, params: &WatchParams, version: &str) -> Result<Lines, Failure> {
         let params = WatchParams { label_selector: self.labels.as_deref().map(Into::into), ..params.clone() };
         let request = self.collection.watch(&params, version).map_err(|error| Failure::Other(sentence(&error)))?;
+        self.pace.turn().await;
         let body = self.send(request, "watch").await?;
-        Ok(Lines { body, piece: Vec::new(), read: 0, line: Vec::new() })
+        Ok(Lines { body, contact: Arc::clone(&self.contact), piece: Vec::new(), read: 0, line: Vec::new() })
     }
 
     async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
         let response = self.client.send(request.map(Body::from)).await;
         let response = response.map_err(|error| Failure::Unreachable(of_service(error)))?;
-        if response.status().is_success() { Ok(response.into_body()) } else { Err(failure(response, verb).await) }
+        if !response.status().is_success() {
+            return Err(failure(response, verb).await);
+        }
+        self.contact.hear();
+        Ok(response.into_body())
     }
 }
 
@@ -239,6 +269,7 @@ fn whole_seconds(timeout: Duration) -> u32 {
 /// Lines as they come.
 pub(super) struct Lines {
     body: Body,
+    contact: Arc<Contact>,
     /// What came last, and how much of it was read.
     piece: Vec<u8>,
     read: usize,
@@ -266,27 +297,38 @@ impl Lines {
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
+                    self.contact.hear();
                     if let Ok(octets) = frame.into_data() {
                         (self.piece, self.read) = (octets.into(), 0);
                     }
                 }
                 Some(Err(error)) => return Err(cut(&error)),
                 None if self.line.is_empty() => return Ok(None),
-                None => return Err(Failure::Other("the connection was cut in the middle of an event".into())),
+                None => return Err(Failure::Other("the response ends within an event".into())),
             }
         }
     }
 }
 
+/// Returns the failure of a connection that ended within a response.
 fn cut(error: &(dyn Error + 'static)) -> Failure {
-    Failure::Other(format!("the connection was cut: {}", sentence(error)))
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::TimedOut) {
+            return Failure::Late("the peer of the connection acknowledges nothing".into());
+        }
+        cause = error.source();
+    }
+    Failure::Cut(format!("the connection was cut: {}", sentence(error)))
 }
 
 /// What a response that is no success means.
 async fn failure(response: Response<Body>, verb: &'static str) -> Failure {
     let status = response.status();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let body = response.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
+    // A status from an API server is some hundred octets; a page of a proxy may be of any size.
+    let body = Limited::new(response.into_body(), 64 << 10);
+    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     let message = serde_json::from_slice::<RawStatus>(&body).unwrap_or_default().message;
     failure_of(status, &message, retry_after.map(Duration::from_secs), verb)
 }
@@ -298,12 +340,15 @@ pub(super) fn failure_of(
     retry_after: Option<Duration>,
     verb: &'static str,
 ) -> Failure {
-    let text = match message {
-        "" => format!("the API server answered {status}"),
-        message => format!("the API server answered {status}: {message}"),
+    let text = match brief(message) {
+        "" => status.to_string(),
+        message => format!("{status}: {message}"),
     };
     match (status, retry_after) {
-        (StatusCode::GONE | StatusCode::GATEWAY_TIMEOUT, _) => Failure::Gone(text),
+        (StatusCode::GONE, _) => Failure::Gone(text),
+        (StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT, _) | (StatusCode::SERVICE_UNAVAILABLE, None) => {
+            Failure::Gateway(status.as_u16(), text)
+        }
         (StatusCode::UNAUTHORIZED, _) => Failure::Unauthorized(text),
         (StatusCode::FORBIDDEN, _) => Failure::Denied(verb),
         (StatusCode::NOT_FOUND, _) => Failure::Unknown,
@@ -311,8 +356,18 @@ pub(super) fn failure_of(
             Failure::Refused(text)
         }
         (_, Some(wait)) => Failure::Busy(wait, text),
+        (StatusCode::TOO_MANY_REQUESTS, None) => Failure::Busy(Duration::ZERO, text),
         _ => Failure::Other(text),
     }
+}
+
+/// Cuts a message of the API server to what an operator needs of it: it may quote the URL of the request.
+fn brief(message: &str) -> &str {
+    /// Octets of a message that are shown.
+    const MAX_MESSAGE_BYTES: usize = 120;
+    let line = message.lines().next().unwrap_or_default();
+    let end = (0..=line.len().min(MAX_MESSAGE_BYTES)).rev().find(|end| line.is_char_boundary(*end));
+    &line[..end.unwrap_or_default()]
 }
 
 /// kube wraps what is below it in a word of its own.

@@ -7,18 +7,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::status::{Loss, LossReason, WatchState};
+
 /// Every deadline and pause. The defaults are what the faults were measured against; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// How long one page of a LIST may take, and the pause between two events of a streaming list (K5). Default: 60 s.
     pub page: Duration,
-    /// How long a watch lasts before the API server ends it. Default: 30 s, and up to a third more.
+    /// How long a watch lasts before the API server ends it. Default: 15 s, and up to a third more.
     pub watch: Duration,
     /// How long the start of a watch may take. With `watch`, which is how long the watch behind a streaming list lasts,
-    /// it makes less than 45 s (K6). Default: 12 s.
+    /// it makes 25 s (K6). Default: 10 s.
     pub start: Duration,
-    /// How long past its end a watch may stay open before its connection counts as dead (K6). Default: 5 s.
+    /// How long past its end a watch may stay open before its connection counts as dead (K6). Default: 3 s.
     pub grace: Duration,
+    /// How long an accepted watch stays open before it counts as followed without an event or a bookmark, and before the
+    /// pause after a failure begins from the first again (K17). Default: 5 s.
+    pub proof: Duration,
+    /// How long no octet may come from the API server, over all watches, before one probe; also the deadline of that
+    /// probe, and the least time between two of them (K18). Default: 10 s.
+    pub quiet: Duration,
     /// How long there may be neither an event nor a bookmark, over all watches, before a relist (K13). Default: 150 s.
     pub silence: Duration,
     /// How often the version of the API server is looked at (K13). Default: 60 s.
@@ -27,12 +35,10 @@ pub struct Timing {
     pub audit: Duration,
     /// The bounds of the pause after a failure; it doubles from the first to the second (K1). Default: 1 and 10 s.
     pub back_off: [Duration; 2],
-    /// How long all must go well before the pause begins from the first again (K1). Default: 60 s.
-    pub good: Duration,
     /// How long to wait before asking again for an optional resource that is not allowed, once that has been so for the
     /// pauses up to the longest (K15). Default: 60 s.
     pub denied: Duration,
-    /// How long after a loss was noticed answers say that they are stale. Default: 30 s.
+    /// How long after the beginning of a loss answers carry the extended error for stale data. Default: 30 s.
     pub stale: Duration,
     /// A relist that would remove more than half, and at least so many objects, is made twice (K11). Default: 100.
     pub hold_down: usize,
@@ -44,14 +50,15 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             page: Duration::from_secs(60),
-            watch: Duration::from_secs(30),
-            start: Duration::from_secs(12),
-            grace: Duration::from_secs(5),
+            watch: Duration::from_secs(15),
+            start: Duration::from_secs(10),
+            grace: Duration::from_secs(3),
+            proof: Duration::from_secs(5),
+            quiet: Duration::from_secs(10),
             silence: Duration::from_secs(150),
             probe: Duration::from_secs(60),
             audit: Duration::from_secs(15 * 60),
             back_off: [Duration::from_secs(1), Duration::from_secs(10)],
-            good: Duration::from_secs(60),
             denied: Duration::from_secs(60),
             stale: Duration::from_secs(30),
             hold_down: 100,
@@ -63,8 +70,11 @@ impl Default for Timing {
 /// Why a request, or a watch, failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// 410 or 504: the version is no longer, or not yet, known to the API server.
+    /// 410: the version is no longer known to the API server.
     Gone(String),
+    /// 502, 503 or 504, by number: what a proxy answers in front of an API server that is out of reach. An API server
+    /// answers 504 if the version is not yet known to it.
+    Gateway(u16, String),
     /// 401: the token is not taken any more.
     Unauthorized(String),
     /// 403: this verb is not allowed on this resource.
@@ -73,13 +83,15 @@ pub(super) enum Failure {
     Refused(String),
     /// 404: the API server does not have this resource.
     Unknown,
-    /// 429 or 503 that says how long to wait.
+    /// 429, or 503 with `Retry-After`: the pause that the API server asks for.
     Busy(Duration, String),
-    /// It did not end in time.
+    /// No answer in time, or no octet although the peer should have sent one.
     Late(String),
     /// No connection, or none that got as far as a response: what a client knows of certificates may be old.
     Unreachable(String),
-    /// All else: a connection that was cut, 500, no JSON.
+    /// The connection ended within a response.
+    Cut(String),
+    /// Any other answer: 500, a watch that breaks at once, no JSON.
     Other(String),
 }
 
@@ -87,7 +99,7 @@ impl Failure {
     /// A word for metrics.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::Gone(_) => "gone",
+            Self::Gone(_) | Self::Gateway(504, _) => "gone",
             Self::Unauthorized(_) => "unauthorized",
             Self::Denied(_) => "denied",
             Self::Refused(_) => "refused",
@@ -95,7 +107,27 @@ impl Failure {
             Self::Busy(..) => "busy",
             Self::Late(_) => "late",
             Self::Unreachable(_) => "unreachable",
-            Self::Other(_) => "other",
+            Self::Gateway(..) | Self::Cut(_) | Self::Other(_) => "other",
+        }
+    }
+
+    /// Returns whether the API server itself answered, so that it is within reach.
+    pub(super) fn is_answer(&self) -> bool {
+        !matches!(self, Self::Gateway(..) | Self::Late(_) | Self::Unreachable(_) | Self::Cut(_))
+    }
+
+    /// The state of a watch that failed so.
+    pub(super) fn state(&self) -> WatchState {
+        let lost = |reason, detail: &str| WatchState::Lost(Loss { reason, detail: detail.to_owned() });
+        match self {
+            Self::Denied(verb) => WatchState::Denied(verb),
+            Self::Unauthorized(detail) => lost(LossReason::Unauthorized, detail),
+            Self::Busy(_, detail) => lost(LossReason::Overloaded, detail),
+            Self::Unknown => lost(LossReason::Failing, "404 Not Found: it does not have this resource"),
+            Self::Gone(detail) | Self::Gateway(_, detail) | Self::Refused(detail) | Self::Other(detail) => {
+                lost(LossReason::Failing, detail)
+            }
+            Self::Late(detail) | Self::Unreachable(detail) | Self::Cut(detail) => lost(LossReason::OutOfReach, detail),
         }
     }
 }
@@ -109,14 +141,12 @@ pub(super) enum Outcome {
     HeldDown,
     /// It was not read to its end.
     ListFailed(Failure),
-    /// A watch was accepted.
-    WatchStarted,
-    /// It was not.
+    /// A watch was not accepted.
     WatchFailed(Failure),
-    /// It failed after it was accepted.
+    /// A watch failed after it was accepted.
     WatchBroke(Failure),
-    /// It ended as it should, after so long.
-    WatchEnded(Duration),
+    /// A watch with at least one event or bookmark, or open for [`Timing::proof`], ended.
+    WatchEnded,
     /// Neither an event nor a bookmark came for too long.
     Silent,
     /// Our version and the API server's do not belong together, or an event could not be made good.
@@ -129,7 +159,7 @@ impl Outcome {
     /// Why a list follows, if one does: a word for metrics.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::Listed(_) | Self::WatchStarted | Self::WatchEnded(_) => "start",
+            Self::Listed(_) | Self::WatchEnded => "start",
             Self::HeldDown => "held_down",
             Self::ListFailed(failure) | Self::WatchFailed(failure) | Self::WatchBroke(failure) => failure.label(),
             Self::Silent => "silent",
@@ -159,6 +189,19 @@ pub(super) enum Step {
     Watch(String),
 }
 
+/// How far the open watch, or the last one, is to be trusted (K17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// No watch was accepted since the last list or failure.
+    None,
+    /// The watch was accepted at this time. It may break at once, as behind a proxy that answers 200 to everything.
+    Accepted(Instant),
+    /// The watch was accepted at this time, and a valid event or bookmark came.
+    Proven(Instant),
+    /// The watch stayed open for [`Timing::proof`]: what failed before it is over.
+    Lived,
+}
+
 /// The state of one resource's watch.
 pub(super) struct Machine {
     timing: Timing,
@@ -171,15 +214,18 @@ pub(super) struct Machine {
     audit: bool,
     wait: Option<Duration>,
     told_to_wait: bool,
-    /// Failures since the last good time: where the back-off stands.
+    /// Failures since the last watch that lived: the back-off doubles with each.
     failures: u32,
     /// Times in a row that it was not allowed.
     denials: u32,
     /// Whether a list was ever read to its end.
     listed: bool,
-    /// Watches in a row that were not accepted.
+    /// Watches in a row that were not accepted, or broke before they were proven.
     failed_starts: u32,
-    good_since: Option<Instant>,
+    trust: Trust,
+    /// A watch broke before it was proven: until one is proven, being accepted is no proof that the API server is back.
+    suspect: bool,
+    outdated: u32,
 }
 
 impl Machine {
@@ -199,7 +245,9 @@ impl Machine {
             denials: 0,
             listed: false,
             failed_starts: 0,
-            good_since: None,
+            trust: Trust::None,
+            suspect: false,
+            outdated: 0,
         }
     }
 
@@ -249,46 +297,94 @@ impl Machine {
         self.told_to_wait
     }
 
-    /// Takes what came of a step. `chance` is from 0 to 1.
-    pub(super) fn on(&mut self, outcome: Outcome, now: Instant, chance: f64) {
+    /// Takes that a watch was accepted, and returns whether the resource counts as followed by that alone.
+    pub(super) fn accepted(&mut self, now: Instant) -> bool {
+        self.trust = Trust::Accepted(now);
+        !self.suspect
+    }
+
+    /// Takes that a valid event or bookmark came, and returns whether it is the one that proves the watch.
+    pub(super) fn prove(&mut self) -> bool {
+        let Trust::Accepted(since) = self.trust else { return false };
+        self.trust = Trust::Proven(since);
+        self.trusted();
+        true
+    }
+
+    /// The time at which the open watch will have lived; none if it has.
+    pub(super) fn lives_at(&self) -> Option<Instant> {
+        match self.trust {
+            Trust::Accepted(since) | Trust::Proven(since) => Some(since + self.timing.proof),
+            Trust::None | Trust::Lived => None,
+        }
+    }
+
+    /// Takes that the open watch has lived.
+    pub(super) fn live(&mut self) {
+        self.trust = Trust::Lived;
+        self.trusted();
+        (self.failures, self.outdated) = (0, 0);
+    }
+
+    fn trusted(&mut self) {
+        (self.suspect, self.failed_starts, self.denials) = (false, 0, 0);
+    }
+
+    /// Returns whether the open watch was proven: its end is no failure.
+    pub(super) fn is_proven(&self) -> bool {
+        matches!(self.trust, Trust::Proven(_) | Trust::Lived)
+    }
+
+    /// Takes the outcome of a step. `chance` is from 0 to 1.
+    pub(super) fn on(&mut self, outcome: Outcome, chance: f64) {
+        let trust = self.trust;
+        if !matches!(outcome, Outcome::Listed(_)) {
+            self.trust = Trust::None;
+        }
         match outcome {
             Outcome::Listed(version) => {
                 self.version = Some(version);
                 (self.held_down, self.audit, self.failed_starts, self.listed) = (false, false, 0, true);
-                self.good_since.get_or_insert(now);
-            }
-            Outcome::WatchStarted => {
-                (self.failed_starts, self.denials) = (0, 0);
-                self.good_since.get_or_insert(now);
             }
             Outcome::HeldDown => (self.held_down, self.reconnect, self.version) = (true, true, None),
-            Outcome::ListFailed(failure) => self.on_failed_list(&failure, now, chance),
-            Outcome::WatchFailed(failure) => {
-                self.failed_starts += 1;
-                // K3: it may be the version that the API server does not take, whatever it says.
-                if matches!(failure, Failure::Gone(_)) || self.failed_starts >= 2 {
-                    self.version = None;
-                }
-                self.back_off(&failure, now, chance);
+            Outcome::ListFailed(failure) => self.on_failed_list(&failure, chance),
+            Outcome::WatchFailed(failure) => self.on_failed_start(&failure, chance),
+            Outcome::WatchBroke(failure) if matches!(trust, Trust::None | Trust::Accepted(_)) => {
+                self.suspect = true;
+                self.on_failed_start(&failure, chance);
             }
             Outcome::WatchBroke(failure) => {
                 if matches!(failure, Failure::Gone(_)) {
                     self.version = None;
                 }
-                self.back_off(&failure, now, chance);
+                self.back_off(&failure, chance);
             }
-            // One that ends at once, again and again, must not be asked for without a pause.
-            Outcome::WatchEnded(lasted) if lasted < self.timing.watch / 30 => {
-                self.back_off(&Failure::Other(String::new()), now, chance);
-            }
-            Outcome::WatchEnded(_) => {}
+            Outcome::WatchEnded if trust == Trust::Lived => {}
+            // One that ends soon, again and again, must not be requested without a pause.
+            Outcome::WatchEnded => self.back_off(&Failure::Other(String::new()), chance),
             Outcome::Silent => (self.reconnect, self.version) = (true, None),
-            Outcome::Outdated => self.version = None,
+            Outcome::Outdated => {
+                self.version = None;
+                self.outdated += 1;
+                // The first list is due at once. Should the next watch be outdated too, a list does not help.
+                if self.outdated > 1 {
+                    self.back_off(&Failure::Other(String::new()), chance);
+                }
+            }
             Outcome::AuditDue => (self.audit, self.version) = (true, None),
         }
     }
 
-    fn on_failed_list(&mut self, failure: &Failure, now: Instant, chance: f64) {
+    fn on_failed_start(&mut self, failure: &Failure, chance: f64) {
+        self.failed_starts += 1;
+        // K3: it may be the version that the API server does not take, whatever it says.
+        if matches!(failure, Failure::Gone(_) | Failure::Gateway(504, _)) || self.failed_starts >= 2 {
+            self.version = None;
+        }
+        self.back_off(failure, chance);
+    }
+
+    fn on_failed_list(&mut self, failure: &Failure, chance: f64) {
         self.version = None;
         if self.streaming && matches!(failure, Failure::Refused(_)) {
             // K12: remembered, and no reason to wait.
@@ -297,14 +393,11 @@ impl Machine {
         }
         // An API server that does not know streams may take one for a watch that never says where the list ends.
         self.streaming &= !matches!(failure, Failure::Late(_));
-        self.back_off(failure, now, chance);
+        self.back_off(failure, chance);
     }
 
-    /// K1: full jitter, and only a good time makes it short again.
-    fn back_off(&mut self, failure: &Failure, now: Instant, chance: f64) {
-        if self.good_since.take().is_some_and(|since| now - since >= self.timing.good) {
-            self.failures = 0;
-        }
+    /// K1: full jitter. Only a watch that lived makes it short again.
+    fn back_off(&mut self, failure: &Failure, chance: f64) {
         let denied = matches!(failure, Failure::Denied(_) | Failure::Unknown);
         let [first, last] = self.timing.back_off;
         // An API server that starts denies everything before it has read its roles: denials have their own count.
@@ -312,6 +405,8 @@ impl Machine {
         let last_now = match failure {
             // Nothing is answered yet, and a connection that is refused costs nobody anything.
             Failure::Unreachable(_) if !self.listed => first.saturating_mul(2).min(last),
+            // The next watch has to be proven: with that it takes no longer than the longest pause.
+            _ if self.suspect => last.min(self.timing.proof),
             _ => last,
         };
         let most = first.saturating_mul(1 << step.min(16)).min(last_now);
@@ -321,6 +416,10 @@ impl Machine {
         // K16: a new client reads configuration, certificates and tokens anew.
         self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Late(_) | Failure::Unreachable(_));
         self.told_to_wait = matches!(failure, Failure::Busy(..));
+        if matches!(failure, Failure::Late(_)) {
+            // Its deadline was the pause: with another one, events get old and a recovery is noticed late (K6).
+            return;
+        }
         self.wait = Some(match failure {
             _ if denied && !self.required && most == last => self.timing.denied,
             Failure::Busy(asked, _) => wait.max((*asked).min(last)),
@@ -359,9 +458,12 @@ mod tests {
     /// What comes after `outcomes` from a watch at version 7, with the longest pauses.
     fn after(outcomes: &[Outcome]) -> Vec<Step> {
         let mut machine = Machine::new(Timing::default(), true);
-        let now = Instant::now();
-        machine.on(Outcome::Listed("7".into()), now, 1.0);
-        outcomes.iter().for_each(|outcome| machine.on(outcome.clone(), now, 1.0));
+        machine.on(Outcome::Listed("7".into()), 1.0);
+        for outcome in outcomes {
+            machine.accepted(Instant::now());
+            machine.prove();
+            machine.on(outcome.clone(), 1.0);
+        }
         let mut steps = Vec::new();
         loop {
             let step = machine.next();
@@ -384,18 +486,14 @@ mod tests {
         let gone = || Failure::Gone("too old".into());
         for (outcomes, steps) in [
             (vec![], vec![watch()]),
-            (vec![Outcome::WatchStarted, Outcome::WatchEnded(Duration::from_secs(30))], vec![watch()]),
-            (vec![Outcome::WatchStarted, Outcome::WatchEnded(Duration::ZERO)], vec![wait(1), watch()]),
+            (vec![Outcome::WatchEnded], vec![wait(1), watch()]),
             (vec![Outcome::WatchFailed(other())], vec![wait(1), watch()]),
-            (vec![Outcome::WatchFailed(other()), Outcome::WatchFailed(other())], vec![wait(2), list()]),
             (vec![Outcome::WatchFailed(gone())], vec![wait(1), list()]),
             (vec![Outcome::WatchBroke(gone())], vec![wait(1), list()]),
-            (
-                vec![Outcome::WatchBroke(other()), Outcome::WatchStarted, Outcome::WatchBroke(other())],
-                vec![wait(2), watch()],
-            ),
+            (vec![Outcome::WatchBroke(other()), Outcome::WatchBroke(other())], vec![wait(2), watch()]),
             (vec![Outcome::Silent], vec![Step::Reconnect, list()]),
             (vec![Outcome::Outdated], vec![list()]),
+            (vec![Outcome::Outdated, Outcome::Outdated], vec![wait(1), list()]),
             (vec![Outcome::AuditDue], vec![Step::List { streaming: true, confirmed: false, audit: true }]),
             (
                 vec![Outcome::ListFailed(Failure::Refused("no".into()))],
@@ -414,30 +512,93 @@ mod tests {
         }
     }
 
+    /// A watch that ends so: before anything, after an event, or after it lived.
+    fn end(machine: &mut Machine, events: bool, lives: bool, outcome: Outcome) -> Vec<Step> {
+        machine.accepted(Instant::now());
+        if events {
+            machine.prove();
+        }
+        if lives {
+            machine.live();
+        }
+        machine.on(outcome, 1.0);
+        let mut steps = vec![machine.next()];
+        while !matches!(steps.last(), Some(Step::List { .. } | Step::Watch(_))) {
+            steps.push(machine.next());
+        }
+        steps
+    }
+
     #[test]
-    fn only_a_good_time_makes_the_pause_short_again() {
+    fn back_off_begins_anew_after_a_watch_that_lived() {
         let mut machine = Machine::new(Timing::default(), true);
-        let mut now = Instant::now();
         let mut pauses = Vec::new();
-        for good in [0, 0, 0, 0, 0, 59, 60] {
-            machine.on(Outcome::Listed("7".into()), now, 1.0);
-            now += Duration::from_secs(good);
-            machine.on(Outcome::WatchBroke(other()), now, 1.0);
-            let Step::Wait(pause) = machine.next() else { panic!("a pause") };
+        for lives in [false, false, false, false, false, true, false, true] {
+            machine.on(Outcome::Listed("7".into()), 1.0);
+            let steps = end(&mut machine, true, lives, Outcome::WatchBroke(other()));
+            let Step::Wait(pause) = steps[0] else { panic!("a pause") };
             pauses.push(pause.as_secs());
         }
-        assert_eq!(pauses, [1, 2, 4, 8, 10, 10, 1]);
+        assert_eq!(pauses, [1, 2, 4, 8, 10, 1, 2, 1]);
+    }
+
+    #[test]
+    fn accepted_watch_is_believed_until_one_breaks_at_once() {
+        let mut machine = Machine::new(Timing::default(), true);
+        machine.on(Outcome::Listed("7".into()), 1.0);
+        assert!(machine.accepted(Instant::now()));
+        assert!(machine.prove() && !machine.prove(), "the first event proves it");
+        machine.on(Outcome::WatchBroke(other()), 1.0);
+        assert!(machine.accepted(Instant::now()) && !machine.is_proven());
+        machine.on(Outcome::WatchBroke(other()), 1.0);
+        // A list is no proof that watches work.
+        machine.on(Outcome::Listed("7".into()), 1.0);
+        for _ in 0..3 {
+            assert!(!machine.accepted(Instant::now()), "not before it is proven");
+        }
+        machine.prove();
+        assert!(machine.is_proven() && machine.accepted(Instant::now()));
+        machine.on(Outcome::WatchBroke(other()), 1.0);
+        assert!(!machine.accepted(Instant::now()));
+        assert!(machine.lives_at().is_some());
+        machine.live();
+        assert!(machine.lives_at().is_none() && machine.accepted(Instant::now()));
+    }
+
+    #[test]
+    fn ends_of_a_watch() {
+        let wait = |seconds| Step::Wait(Duration::from_secs(seconds));
+        let watch = || Step::Watch("7".into());
+        let late = || Outcome::WatchBroke(Failure::Late("silent".into()));
+        let machine = || {
+            let mut machine = Machine::new(Timing::default(), true);
+            machine.on(Outcome::Listed("7".into()), 1.0);
+            machine
+        };
+        for (events, lives, outcome, steps) in [
+            (true, true, Outcome::WatchEnded, vec![watch()]),
+            (true, false, Outcome::WatchEnded, vec![wait(1), watch()]),
+            (true, true, late(), vec![Step::Reconnect, watch()]),
+            (false, false, late(), vec![Step::Reconnect, watch()]),
+            (false, false, Outcome::WatchBroke(other()), vec![wait(1), watch()]),
+        ] {
+            assert_eq!(end(&mut machine(), events, lives, outcome.clone()), steps, "{events} {lives} {outcome:?}");
+        }
+        let mut machine = machine();
+        end(&mut machine, false, false, Outcome::WatchBroke(other()));
+        let steps = end(&mut machine, false, false, Outcome::WatchBroke(other()));
+        assert_eq!(steps, [wait(2), list()], "K3: it may be the version that breaks it");
     }
 
     /// The longest pauses after failures, in seconds.
     fn pauses(required: bool, listed: bool, failures: &[Failure]) -> Vec<u64> {
         let mut machine = Machine::new(Timing::default(), required);
         if listed {
-            machine.on(Outcome::Listed("7".into()), Instant::now(), 1.0);
+            machine.on(Outcome::Listed("7".into()), 1.0);
         }
         let mut pauses = Vec::new();
         for failure in failures {
-            machine.on(Outcome::ListFailed(failure.clone()), Instant::now(), 1.0);
+            machine.on(Outcome::ListFailed(failure.clone()), 1.0);
             loop {
                 match machine.next() {
                     Step::Wait(pause) => pauses.push(pause.as_secs()),

@@ -13,6 +13,7 @@
 //! one object, and never notices an API server that went back in time. Read next: `machine.rs`.
 
 mod client;
+mod contact;
 mod machine;
 mod watch;
 mod watched;
@@ -36,7 +37,7 @@ use crate::status::Status;
 pub use client::{Access, Connect, Connecting, find};
 pub use machine::Timing;
 
-use machine::Failure;
+use contact::{Contact, Probe};
 use watch::Watch;
 use watched::name_of;
 
@@ -116,9 +117,12 @@ impl Cluster {
             tasks: JoinSet::new(),
             running: HashMap::new(),
             back: Arc::default(),
+            contact: Arc::default(),
             metrics: Arc::clone(metrics),
+            logged: None,
         };
         watches.start();
+        let mut probe = std::pin::pin!(watches.probe().run());
         let counters = metrics.worker();
         let mut ticks = interval((stale / 30).max(std::time::Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -127,6 +131,7 @@ impl Cluster {
             tokio::select! {
                 _ = updates.recv_many(&mut batch, WAITING) => live.take(batch.drain(..), Instant::now()),
                 () = watches.ended(&counters) => {}
+                never = &mut probe => match never {},
                 _ = ticks.tick() => live.tick(Instant::now()),
             }
             if live.is_synced()
@@ -149,9 +154,9 @@ impl Cluster {
         for Followed { resource, name, required } in &self.resources {
             let listed = match watch::list_once(&self.connect, self.timing, *resource, &self.scope).await {
                 Ok(listed) => listed,
-                Err(failure) if *required => bail!("cannot list {name}: {}", why(&failure)),
+                Err(failure) if *required => bail!("cannot list {name}: {}", failure.state()),
                 Err(failure) => {
-                    let text = format!("cannot list {name}, which are optional: {}", why(&failure));
+                    let text = format!("cannot list {name}, which are optional: {}", failure.state());
                     reports.push(Notice { loss: Loss::Optional, text });
                     continue;
                 }
@@ -173,29 +178,18 @@ impl Cluster {
     }
 }
 
-fn why(failure: &Failure) -> String {
-    match failure {
-        Failure::Denied(verb) => format!("the API server does not allow `{verb}`"),
-        Failure::Unknown => "the API server does not have them".into(),
-        Failure::Gone(why)
-        | Failure::Unauthorized(why)
-        | Failure::Refused(why)
-        | Failure::Busy(_, why)
-        | Failure::Late(why)
-        | Failure::Unreachable(why)
-        | Failure::Other(why) => why.clone(),
-    }
-}
-
 /// The tasks, one for each resource, and which is which.
 struct Watches {
     cluster: Cluster,
     sender: mpsc::Sender<live::Update>,
     tasks: JoinSet<()>,
     running: HashMap<Id, (Followed, Arc<Counters>)>,
-    /// Told when the API server answers one of them again.
+    /// Notified when a watch that was lost is proven again.
     back: Arc<Notify>,
+    contact: Arc<Contact>,
     metrics: Arc<Metrics>,
+    /// The time of the last line about a task that ended.
+    logged: Option<Instant>,
 }
 
 impl Watches {
@@ -214,11 +208,25 @@ impl Watches {
             counters: Arc::clone(&counters),
             metrics: Arc::clone(&self.metrics),
             back: Arc::clone(&self.back),
+            contact: Arc::clone(&self.contact),
             scope: Arc::clone(&self.cluster.scope),
         };
         let wait = again.then_some(self.cluster.timing.back_off[0]);
         let task = self.tasks.spawn(watch.follow(wait));
         self.running.insert(task.id(), (what, counters));
+    }
+
+    /// The probe of the API server, by a list of the first resource, which is required.
+    fn probe(&self) -> Probe {
+        Probe {
+            contact: Arc::clone(&self.contact),
+            connect: Arc::clone(&self.cluster.connect),
+            resource: self.cluster.resources.first().map_or(Resource::Services, |followed| followed.resource),
+            scope: Arc::clone(&self.cluster.scope),
+            timing: self.cluster.timing,
+            updates: self.sender.clone(),
+            back: Arc::clone(&self.back),
+        }
     }
 
     /// Waits for a watch that ends, which none should (K9), and starts it again.
@@ -230,7 +238,10 @@ impl Watches {
         };
         if let Some((what, own)) = self.running.remove(&id) {
             counters.count(Event::WatchRestarts);
-            tracing::error!("the watch of {} is started again: {why}", what.name);
+            if self.logged.is_none_or(|logged| logged.elapsed() >= live::LOG_INTERVAL) {
+                tracing::error!("the watch of {} is started again: {why}", what.name);
+                self.logged = Some(Instant::now());
+            }
             self.spawn(what, own, true);
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Scope;
 use super::client::{Api, Connect, Lines, failure_of};
+use super::contact::{Contact, Pace};
 use super::machine::{FIRST_PAGE, Failure, Machine, Outcome, Step, Timing, is_behind, next_page};
 use super::watched::{Event, Page, Watched};
 use crate::cluster::Resource;
@@ -28,8 +29,9 @@ pub(super) struct Watch {
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) counters: Arc<Counters>,
     pub(super) metrics: Arc<Metrics>,
-    /// Told by whichever watch is answered again: the others need not wait any longer.
+    /// Notified by a watch that was lost and is proven again: the other watches need not wait any longer.
     pub(super) back: Arc<Notify>,
+    pub(super) contact: Arc<Contact>,
     pub(super) scope: Arc<Scope>,
 }
 
@@ -44,11 +46,15 @@ struct Following {
     watch: Watch,
     /// Why the next list is made, should there be one.
     because: &'static str,
-    lost: bool,
+    /// The beginning of the loss; none from the first proven watch after it on.
+    lost_since: Option<Instant>,
     machine: Machine,
+    pace: Arc<Pace>,
     api: Option<Api>,
     /// When the last event or bookmark came, or the last list ended.
     heard: Instant,
+    /// When the last octet of this watch came.
+    octet: Instant,
     probe_at: Instant,
     audit_at: Instant,
 }
@@ -62,10 +68,12 @@ impl Watch {
         let now = Instant::now();
         let mut following = Following {
             because: "start",
-            lost: false,
+            lost_since: None,
             machine: Machine::new(self.timing, self.what.required),
+            pace: Arc::default(),
             api: None,
             heard: now,
+            octet: now,
             probe_at: now + self.timing.probe,
             audit_at: now + self.timing.audit,
             watch: self,
@@ -96,8 +104,9 @@ impl Following {
         }
     }
 
-    async fn connected(&mut self) {
-        if std::mem::take(&mut self.lost) {
+    /// The watch is proven: by an event, or by time.
+    async fn proven(&mut self) {
+        if self.lost_since.take().is_some() {
             self.watch.back.notify_waiters();
         }
         self.tell(Update::Connected(self.watch.what.resource)).await;
@@ -112,11 +121,11 @@ impl Following {
             // Not all resources, nor all servers, at the same time.
             self.audit_at = now + self.watch.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
         }
-        self.machine.on(outcome, now, fastrand::f64());
+        self.machine.on(outcome, fastrand::f64());
     }
 
     fn hear(&mut self, now: Instant) {
-        self.heard = now;
+        (self.heard, self.octet) = (now, now);
         self.watch.metrics.heard(self.watch.what.name, now.into_std());
     }
 
@@ -128,28 +137,35 @@ impl Following {
     }
 
     async fn tell_of(&mut self, outcome: &Outcome) {
-        let resource = self.watch.what.resource;
-        let (Outcome::ListFailed(failure) | Outcome::WatchFailed(failure) | Outcome::WatchBroke(failure)) = outcome
-        else {
-            return;
+        let outdated = Failure::Other("its events or versions are not usable".into());
+        let failure = match outcome {
+            Outcome::ListFailed(failure) | Outcome::WatchFailed(failure) | Outcome::WatchBroke(failure) => failure,
+            Outcome::Outdated => &outdated,
+            _ => return,
         };
-        self.watch.counters.count(Counted::WatchFailures);
-        self.watch.metrics.count(&table::WATCH_FAILURES, &[self.watch.what.name, failure.label()]);
-        self.lost |= matches!(failure, Failure::Late(_) | Failure::Unreachable(_) | Failure::Other(_));
-        match failure {
-            // The API server answered: the list that follows says how it stands.
-            Failure::Gone(_) | Failure::Refused(_) if !matches!(outcome, Outcome::ListFailed(_)) => {}
-            // Asked again without the stream.
-            Failure::Refused(_) if self.machine.streams() => {}
-            Failure::Denied(verb) => self.tell(Update::Denied(resource, verb)).await,
-            Failure::Unknown => self.tell(Update::Lost(resource, "the API server does not have them".into())).await,
-            Failure::Gone(why)
-            | Failure::Refused(why)
-            | Failure::Unauthorized(why)
-            | Failure::Busy(_, why)
-            | Failure::Late(why)
-            | Failure::Unreachable(why)
-            | Failure::Other(why) => self.tell(Update::Lost(resource, why.clone())).await,
+        if *outcome != Outcome::Outdated {
+            self.watch.counters.count(Counted::WatchFailures);
+            self.watch.metrics.count(&table::WATCH_FAILURES, &[self.watch.what.name, failure.label()]);
+        }
+        if matches!((outcome, failure), (Outcome::ListFailed(_), Failure::Refused(_))) && self.machine.streams() {
+            // K12: the list without a stream follows at once, and no stream ever again.
+            return self.pace.refund().await;
+        }
+        let is_first = self.lost_since.is_none();
+        // Where time passed before the loss was noticed, changes may have been missed since the last octet.
+        let began = if matches!(failure, Failure::Late(_)) { self.octet } else { Instant::now() };
+        let since = *self.lost_since.get_or_insert(began);
+        // A version that is too old, and a connection that died alone, are mended by the request that follows at once.
+        let is_mended_next = matches!(
+            (outcome, failure),
+            (
+                Outcome::WatchFailed(_) | Outcome::WatchBroke(_),
+                Failure::Gone(_) | Failure::Gateway(504, _) | Failure::Refused(_)
+            ) | (Outcome::WatchBroke(_), Failure::Late(_))
+                | (Outcome::Outdated, _)
+        );
+        if !(is_first && is_mended_next) {
+            self.tell(Update::Lost { resource: self.watch.what.resource, state: failure.state(), since }).await;
         }
     }
 
@@ -163,7 +179,8 @@ impl Following {
             return Ok(api.clone());
         }
         let client = (self.watch.connect)().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
-        Ok(self.api.insert(Api::new(client, self.watch.what.resource, &self.watch.scope)).clone())
+        let Watch { what, scope, contact, .. } = &self.watch;
+        Ok(self.api.insert(Api::new(client, what.resource, scope, &self.pace, contact)).clone())
     }
 
     async fn begin(&self, relist: Relist) {
@@ -192,13 +209,17 @@ impl Following {
     async fn pages(&mut self, relist: Relist) -> Result<String, Failure> {
         let api = self.api().await?;
         self.begin(relist).await;
-        let (mut limit, mut more) = (FIRST_PAGE, None);
+        let (mut limit, mut more, mut is_full) = (FIRST_PAGE, None, false);
         loop {
-            let octets = self.ask(api.page(limit, more.as_deref())).await?;
+            let octets = match is_full {
+                true => self.ask(api.next_page(limit, more.as_deref())).await?,
+                false => self.ask(api.page(limit, more.as_deref())).await?,
+            };
             let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
             for item in page.items() {
                 self.apply(Watched::read(self.watch.what.resource, item)).await;
             }
+            is_full = page.items().len() >= limit as usize;
             limit = next_page(page.items().len(), octets.len());
             more = page.metadata.more.filter(|more| !more.is_empty());
             if more.is_none() {
@@ -243,12 +264,15 @@ impl Following {
         let lasts = self.watch.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
         match within(self.watch.timing.start, api.watch(version, lasts)).await {
             Ok(lines) => {
-                self.machine.on(Outcome::WatchStarted, Instant::now(), 0.0);
-                if self.lost {
+                let now = Instant::now();
+                self.octet = now;
+                if self.lost_since.is_some() {
                     // K13: it may be out of reach because it goes back in time.
-                    self.probe_at = Instant::now();
+                    self.probe_at = now;
                 }
-                self.connected().await;
+                if self.machine.accepted(now) {
+                    self.tell(Update::Connected(self.watch.what.resource)).await;
+                }
                 self.read(&api, lines, None).await
             }
             Err(failure) => Outcome::WatchFailed(failure),
@@ -264,13 +288,19 @@ impl Following {
         let mut probe = None;
         loop {
             let listed = relist.is_none();
+            let lives_at = self.machine.lives_at();
             let line = tokio::select! {
                 line = lines.next() => line,
+                () = sleep_until(lives_at.unwrap_or(ends)), if listed && lives_at.is_some() => {
+                    self.machine.live();
+                    self.proven().await;
+                    continue;
+                }
                 () = sleep_until(ends) => return match (listed, streamed) {
                     (false, _) => Outcome::ListFailed(Failure::Late("a list has no end".into())),
-                    (true, true) => Outcome::WatchEnded(started.elapsed()),
+                    (true, true) => Outcome::WatchEnded,
                     // K6: the API server should have ended it.
-                    (true, false) => Outcome::WatchBroke(Failure::Late("a watch did not end: its connection is dead".into())),
+                    (true, false) => Outcome::WatchBroke(Failure::Late("a watch did not end in time".into())),
                 },
                 () = sleep_until(self.heard + self.watch.timing.silence), if listed => return Outcome::Silent,
                 () = sleep_until(self.audit_at), if listed => return Outcome::AuditDue,
@@ -287,10 +317,21 @@ impl Following {
                     continue;
                 }
             };
-            let broke = |failure| if listed { Outcome::WatchBroke(failure) } else { Outcome::ListFailed(failure) };
+            let is_proven = listed && self.machine.is_proven();
+            let broke = |failure| match failure {
+                // An API server that is out of reach accepts nothing.
+                Failure::Cut(detail) if !is_proven && listed => Outcome::WatchBroke(Failure::Other(detail)),
+                Failure::Cut(detail) if !is_proven => Outcome::ListFailed(Failure::Other(detail)),
+                failure if listed => Outcome::WatchBroke(failure),
+                failure => Outcome::ListFailed(failure),
+            };
             let line = match line {
                 Ok(Some(line)) => line,
-                Ok(None) if listed => return Outcome::WatchEnded(started.elapsed()),
+                Ok(None) if is_proven => {
+                    self.octet = Instant::now();
+                    return Outcome::WatchEnded;
+                }
+                Ok(None) if listed => return broke(Failure::Other("a watch ended before its first event".into())),
                 Ok(None) => return broke(Failure::Other("a list ended before its end".into())),
                 Err(failure) => return broke(failure),
             };
@@ -298,14 +339,21 @@ impl Following {
                 // What it said is lost, whatever it was.
                 self.watch.counters.count(Counted::ObjectsSkipped);
                 self.watch.metrics.count(&table::REJECTED, &["invalid"]);
-                return if listed { Outcome::Outdated } else { broke(Failure::Other("an event is no JSON".into())) };
+                return if is_proven { Outcome::Outdated } else { broke(Failure::Other("an event is no JSON".into())) };
             };
             if listed && self.machine.is_behind(event.version()) {
                 return Outcome::Outdated;
             }
-            self.hear(Instant::now());
+            if event.version().is_empty() {
+                self.octet = Instant::now();
+            } else {
+                self.hear(Instant::now());
+                if listed && self.machine.prove() {
+                    self.proven().await;
+                }
+            }
             if !listed {
-                ends = self.heard + self.watch.timing.page;
+                ends = self.octet + self.watch.timing.page;
             }
             match event {
                 Event::Bookmark { version, end_of_list: true } if !listed => {
@@ -314,7 +362,9 @@ impl Following {
                         return Outcome::HeldDown;
                     }
                     self.done(Outcome::Listed(version));
-                    self.connected().await;
+                    self.machine.accepted(self.heard);
+                    self.machine.prove();
+                    self.proven().await;
                     ends = Instant::now() + self.watch.timing.watch;
                 }
                 Event::Bookmark { version, .. } if listed => self.machine.saw(version),
@@ -404,10 +454,10 @@ pub(super) async fn list_once(
     scope: &Scope,
 ) -> Result<Vec<Watched>, Failure> {
     let client = connect().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
-    let api = Api::new(client, resource, scope);
+    let api = Api::new(client, resource, scope, &Arc::default(), &Arc::default());
     let (mut limit, mut more, mut objects) = (FIRST_PAGE, None, Vec::new());
     loop {
-        let octets = within(timing.page, api.page(limit, more.as_deref())).await?;
+        let octets = within(timing.page, api.next_page(limit, more.as_deref())).await?;
         let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
         objects.extend(page.items().iter().map(|item| Watched::read(resource, item)));
         limit = next_page(page.items().len(), octets.len());
