@@ -10,8 +10,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
-use headless_dns::metrics::Metrics;
+use headless_dns::answer::{Access, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use headless_dns::metrics::{Metrics, ResponseCounters};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::{ReverseZones, reverse_name};
 use headless_dns::objects::{
@@ -91,8 +91,43 @@ fn service(name: &str, size: u32, net: u8) -> Vec<Object> {
     objects
 }
 
-/// A responder and a worker, and what there is to ask.
-fn asked() -> (Responder, Worker) {
+/// One worker with all that a thread of a server has, but for its socket.
+struct Server {
+    responder: Responder,
+    worker: Worker,
+    requests: RequestBatch,
+    counters: ResponseCounters,
+}
+
+impl Server {
+    fn new(responder: Responder, metrics: &Metrics) -> Self {
+        let counters = ResponseCounters::new(metrics.worker(), Transport::Udp);
+        Self { responder, worker: Worker::default(), requests: RequestBatch::new(Transport::Udp), counters }
+    }
+
+    /// Answers `question` in each slot, as a batch that came `now`.
+    fn answer(&mut self, slots: &mut [[u8; SLOT_BYTES]], question: &[u8], now: Instant) {
+        let Self { responder, worker, requests, counters } = self;
+        let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
+        worker.begin_batch(now);
+        for slot in &mut *slots {
+            slot[..question.len()].copy_from_slice(black_box(question));
+        }
+        let requests = requests.parse(responder.zone(), slots.iter().map(|slot| &slot[..question.len()]));
+        for (request, slot) in requests.iter().zip(&mut *slots) {
+            if let Reply::Response(summary) = black_box(responder.respond(request, peer, worker, slot)) {
+                counters.responded(&summary);
+            }
+        }
+        counters.took(Duration::from_micros(50));
+    }
+}
+
+/// As long as a server's.
+const SLOT_BYTES: usize = 4096 + 64;
+
+/// A server, and the zone that is asked.
+fn asked() -> Server {
     let zone = zone();
     let mut objects = service("web", 5000, 1);
     objects.extend(service("hundred", 100, 2));
@@ -105,7 +140,7 @@ fn asked() -> (Responder, Worker) {
     // As the server is by default: some are told why, and what is asked here has nothing to be told.
     let responder = Responder::new(zone, status, Access::default());
     let responder = responder.explaining(publisher.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
-    (responder, Worker::new(metrics.worker()))
+    Server::new(responder, &metrics)
 }
 
 fn question((_, name, qtype): (&str, &str, u16)) -> Vec<u8> {
@@ -114,10 +149,10 @@ fn question((_, name, qtype): (&str, &str, u16)) -> Vec<u8> {
 }
 
 fn answers() {
-    let (responder, mut worker) = asked();
+    let mut server = asked();
     println!("ns per answer");
     for kind in KINDS {
-        let time = per_answer(&responder, &mut worker, &[question(kind)]);
+        let time = per_answer(&mut server, &[question(kind)]);
         println!("  {:<44} {:>6}", kind.0, time.as_nanos());
     }
 }
@@ -139,38 +174,23 @@ fn only(kind: &str, count: usize) {
 }
 
 fn only_answers(kind: &str, count: usize) {
-    let (responder, mut worker) = asked();
+    let mut server = asked();
     let question = question(*KINDS.iter().find(|(what, ..)| what.starts_with(kind)).unwrap());
-    let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
-    let (mut slots, now) = (vec![[0; 2048]; 32], Instant::now());
-    for _ in 0..count / slots.len() {
-        worker.begin_batch(now);
-        for slot in &mut slots {
-            slot[..question.len()].copy_from_slice(black_box(&question));
-        }
-        responder.look_ahead(&mut worker, slots.iter().map(|slot| &slot[..question.len()]));
-        for (index, slot) in slots.iter_mut().enumerate() {
-            worker.turn_to(index);
-            black_box(responder.respond(&mut worker, peer, Transport::Udp, slot, question.len()));
-        }
-        worker.end_batch(now);
-    }
+    let (mut slots, now) = (vec![[0; SLOT_BYTES]; 32], Instant::now());
+    (0..count / slots.len()).for_each(|_| server.answer(&mut slots, &question, now));
 }
 
 /// Each answer is a batch of its own, so that as much is explained as ever is.
-fn per_answer(responder: &Responder, worker: &mut Worker, queries: &[Vec<u8>]) -> Duration {
+fn per_answer(server: &mut Server, queries: &[Vec<u8>]) -> Duration {
     const ANSWERS: u32 = 100_000;
-    let peer = Peer { from: ([127, 0, 0, 1], 40_000).into(), to: ([127, 0, 0, 1], 53).into() };
-    let mut message = [0; 2048];
+    let mut slot = [[0; SLOT_BYTES]];
     let mut now = Instant::now();
     median(|| {
         let begun = Instant::now();
         for query in queries.iter().cycle().take(ANSWERS as usize) {
-            message[..query.len()].copy_from_slice(black_box(query));
             // So that a cause is looked for each time.
             now += Duration::from_secs(1);
-            worker.begin_batch(now);
-            black_box(responder.respond(worker, peer, Transport::Udp, &mut message, query.len()));
+            server.answer(&mut slot, query, now);
         }
         begun.elapsed() / ANSWERS
     })
@@ -193,7 +213,8 @@ fn explanations() {
     let silent = Responder::new(Arc::clone(&zone), Arc::clone(&status), Access::default());
     let explaining = Responder::new(zone, status, Access::default());
     let explaining = explaining.explaining(publisher.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
-    let mut worker = Worker::new(Metrics::default().worker());
+    let metrics = Metrics::default();
+    let [mut silent, mut explaining] = [silent, explaining].map(|responder| Server::new(responder, &metrics));
     println!("ns per answer, NXDOMAIN with EDNS                 without  with explanations");
     for (what, name) in [
         ("search list: www.example.com.NS.svc.Z", "www.example.com.default.svc.cluster.local"),
@@ -213,8 +234,8 @@ fn explanations() {
     ] {
         let name = |number: u32| WireName::parse(&name.replace('#', &format!("{}", 100 + number))).unwrap();
         let queries: Vec<Vec<u8>> = (0..900).map(|number| query(&name(number), rtype::A)).collect();
-        let without = per_answer(&silent, &mut worker, &queries).as_nanos();
-        let with = per_answer(&explaining, &mut worker, &queries).as_nanos();
+        let without = per_answer(&mut silent, &queries).as_nanos();
+        let with = per_answer(&mut explaining, &queries).as_nanos();
         println!("  {what:<44} {without:>9} {with:>6}  {:.2}", with as f64 / without as f64);
     }
 }

@@ -23,11 +23,12 @@
 //!
 //! # One question
 //!
-//! [`serve`] reads a datagram or a framed message and calls [`answer::Responder::respond`]: [`wire`] says whether it is
-//! a query and reads the question, [`zone::Zone::look_up`] finds the Service by its two labels and, inside its records,
-//! the endpoint by one more, and the answer is written behind the question, in the buffer that it came in. Datagrams that
-//! come together are all read first, and what their answers will need is touched ([`answer::Responder::look_ahead`]), so
-//! that they wait for memory together. What others have to answer waits in [`serve::forward`], where nobody waits for it.
+//! [`serve`] reads a batch of datagrams, or one message of a stream. [`answer::RequestBatch::parse`] parses each message once
+//! ([`wire`]: header check, question, EDNS) and prefetches the memory that their look-ups will read, so that their cache
+//! misses overlap. [`answer::Responder::respond`] then answers each [`answer::Request`]: [`zone::Zone::look_up`] finds the
+//! Service by its two labels and, inside its records, the endpoint by one more, and the answer is written behind the
+//! question, in the buffer that it came in. [`serve`] sends it, counts it and logs it from its
+//! [`answer::ResponseSummary`]. What others have to answer waits in [`serve::forward`], where nobody waits for it.
 //! Where there is no answer, [`explain::Asker`] may say why: it looks at the cluster, and never waits for who changes it.
 //!
 //! # Invariants
@@ -36,8 +37,9 @@
 //!
 //! 1. One engine answers for the zones, whatever the transport and whoever parsed the request.
 //! 2. The pure files ([`names`], [`rtype`], [`objects`], [`rules`], [`cluster`], [`records`], [`simulate`], [`zone`], [`wire`],
-//!    [`answer`], [`explain`], [`status`]) hold no `async`, no clock, no socket, no file and no logging. They do not
-//!    fail: they return a value and a list of what was skipped.
+//!    [`answer`], [`explain`], [`status`], [`transport`]) hold no `async`, no clock, no socket, no file and no logging. They do not
+//!    fail: they return a value and a list of what was skipped. The engine counts and logs nothing: the server does, from
+//!    the summary of a response. No value of one message survives into the next.
 //! 3. The index, its maps and their locks are in [`zone`] only, and no guard leaves it. Services are read without a lock.
 //!    One thread publishes. The cluster has one lock and one writer, which holds it for an object at a time; who answers
 //!    tries it, and never waits.
@@ -107,6 +109,7 @@ pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod objects;
+pub mod panics;
 pub mod records;
 pub mod rtype;
 pub mod rules;
@@ -115,5 +118,6 @@ pub mod show;
 pub mod simulate;
 pub mod source;
 pub mod status;
+pub mod transport;
 pub mod wire;
 pub mod zone;

@@ -1,9 +1,10 @@
-//! The gate, the question parser, the writer of responses: octets of RFC 1035 section 4 and RFC 6891, nothing of zones.
+//! The header check, the query parser, the response writer: octets of RFC 1035 section 4 and RFC 6891, nothing of zones.
 //!
-//! [`gate`] and [`read`] decide what a message is worth, in the order of the gate's table (step numbers are in the
-//! comments). The fast parser reads the shape that nearly every query has; what it declines (a transfer's SOA, a
-//! signature) is read by hickory-proto into the same [`Query`]. [`Writer`] builds the response in the buffer that the
-//! query came in, behind its question. What is answered is `answer.rs`. [`client`] is the other side: asks and reads.
+//! [`check_header`] and [`read`] decide whether a message is dropped, refused or answered, in the order of the gate's
+//! table (step numbers are in the comments). The fast parser reads the shape that nearly every query has; what it
+//! declines (a transfer's SOA, a signature) is read by hickory-proto into the same [`Query`]. [`Writer`] builds the
+//! response in the buffer that the query came in, behind its question. The answer itself is `answer.rs`. [`client`] is
+//! the other side: asks and reads.
 
 pub mod client;
 
@@ -12,7 +13,6 @@ use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::EdnsCode;
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
-use crate::metrics::Event;
 use crate::names::{QueryName, WireName};
 use crate::rtype;
 
@@ -42,6 +42,8 @@ const CLASS_IN: u16 = 1;
 /// A pointer to the question's name, right behind the header (RFC 1035 section 4.1.4).
 pub const QUESTION: u16 = 0xc000 | HEADER as u16;
 const OPT_LENGTH: usize = 11;
+/// Limit on the octets of a message refused unread that are searched for an OPT record.
+const MAX_OPT_SEARCH_BYTES: usize = 16 << 10;
 /// Option codes (RFC 5001 section 2.3, RFC 7830 section 3, RFC 8914 section 2).
 const NSID: u16 = 3;
 const PADDING: u16 = 12;
@@ -90,60 +92,76 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// An error with the header alone.
-    pub fn header_only(rcode: u16) -> Self {
-        Self { rcode, question_end: HEADER, edns: None }
+    /// An error with the header alone, and an OPT record where `edns` came.
+    pub fn header_only(rcode: u16, edns: Option<Edns>) -> Self {
+        Self { rcode, question_end: HEADER, edns }
     }
 }
 
-/// Steps 1 and 2: whether the message is a query at all. The error is the counter of what it is instead.
+/// Why a message gets no response (steps 1 to 4 of the gate).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The message is shorter than a header.
+    Short,
+    /// The message is a response: two servers must never talk to each other.
+    Response,
+    /// The source address cannot be a client's.
+    Source,
+    /// The client is not allowed, and the server is configured to be silent.
+    NotAllowed,
+}
+
+/// Checks that a message is a query (steps 1 and 2).
+///
+/// # Errors
+///
+/// Why it is dropped.
 #[inline]
-pub fn gate(message: &[u8]) -> Result<(), Event> {
+pub fn check_header(message: &[u8]) -> Result<(), DropReason> {
     match message {
         [_, _, flags, ..] if message.len() >= HEADER => {
             if flags & 0x80 == 0 {
                 Ok(())
             } else {
-                Err(Event::DroppedResponse)
+                Err(DropReason::Response)
             }
         }
-        _ => Err(Event::DroppedShort),
+        _ => Err(DropReason::Short),
     }
 }
 
-/// Steps 6 to 10 but for zones: reads a message that passed [`gate`]; the question's name goes into `name`. Padding has a
-/// sense only where the message came `encrypted` (RFC 7830 section 6), and is ignored elsewhere.
+/// Parses a message that passed [`check_header`] (steps 6 to 10 but for zones). `name` holds the QNAME if, and only if,
+/// the result is `Ok`. Padding is honoured only where the message came `encrypted` (RFC 7830 section 6).
 ///
 /// # Errors
 ///
-/// The response that it deserves instead of an answer.
+/// The error response that the message gets.
 #[inline]
 pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Query, Refusal> {
-    let formerr = Refusal::header_only(rcode::FORMERR);
-    let (header, body) = message.split_first_chunk::<HEADER>().ok_or(formerr)?;
+    let formerr = || refuse_unread(message, rcode::FORMERR, encrypted);
+    let (header, body) = message.split_first_chunk::<HEADER>().ok_or_else(formerr)?;
     // 6.
     if header[2] & 0x78 != 0 {
-        return Err(Refusal::header_only(rcode::NOTIMP));
+        return Err(refuse_unread(message, rcode::NOTIMP, encrypted));
     }
-    // 7. Counts are compared, and nothing is made room for.
-    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let [questions, answers, authorities, additionals] = [count(4), count(6), count(8), count(10)];
+    // 7. Counts are compared; nothing is allocated from them.
+    let [questions, answers, authorities, additionals] = counts(header);
     if questions != 1 || answers != 0 || authorities > 1 || additionals > 2 {
-        return Err(formerr);
+        return Err(formerr());
     }
     // 8.
-    let name_length = name.read(body).ok_or(formerr)?;
+    let name_length = name.read(body).ok_or_else(formerr)?;
     let question_end = HEADER + name_length + 4;
     let (&[qtype_high, qtype_low, class_high, class_low], behind) =
-        body[name_length..].split_first_chunk().ok_or(formerr)?;
+        body[name_length..].split_first_chunk().ok_or_else(formerr)?;
     let qtype = u16::from_be_bytes([qtype_high, qtype_low]);
     if qtype == rtype::OPT || authorities == 1 && qtype != rtype::IXFR {
-        return Err(formerr);
+        return Err(formerr());
     }
     // 9.
     let edns = match (authorities, additionals) {
         (0, 0) if behind.is_empty() => None,
-        (0, 0) => return Err(formerr),
+        (0, 0) => return Err(formerr()),
         (0, 1) => match read_opt(behind, encrypted) {
             Some(edns) => Some(edns),
             None => read_unusual(message, question_end, false, encrypted)?,
@@ -157,7 +175,75 @@ pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Que
     if u16::from_be_bytes([class_high, class_low]) != CLASS_IN {
         return Err(Refusal { rcode: rcode::REFUSED, question_end, edns });
     }
-    Ok(Query { id: count(0), qtype, question_end, edns })
+    Ok(Query { id: u16::from_be_bytes([header[0], header[1]]), qtype, question_end, edns })
+}
+
+/// QDCOUNT, ANCOUNT, NSCOUNT, ARCOUNT.
+#[inline]
+fn counts(header: &[u8; HEADER]) -> [u16; 4] {
+    [4, 6, 8, 10].map(|at| u16::from_be_bytes([header[at], header[at + 1]]))
+}
+
+/// The error response to a message that is not read as a query: the header, and an OPT record if a valid one came
+/// (RFC 6891 section 6.1.1).
+#[cold]
+fn refuse_unread(message: &[u8], rcode: u16, encrypted: bool) -> Refusal {
+    Refusal::header_only(rcode, find_opt(message, encrypted))
+}
+
+/// Returns the OPT record of a message of any opcode, if there is exactly one, it is valid, and the records before it
+/// can be walked.
+fn find_opt(message: &[u8], encrypted: bool) -> Option<Edns> {
+    let message = &message[..message.len().min(MAX_OPT_SEARCH_BYTES)];
+    let [questions, answers, authorities, additionals] = counts(message.first_chunk()?);
+    let mut at = HEADER;
+    for _ in 0..questions {
+        at = skip_name(message, at)? + 4;
+    }
+    for _ in 0..u32::from(answers) + u32::from(authorities) {
+        at = skip_record(message, at)?;
+    }
+    let mut found = None;
+    for _ in 0..additionals {
+        let Some(end) = skip_record(message, at) else { break };
+        let record = &message[at..end];
+        at = end;
+        if !is_opt(record) {
+            continue;
+        }
+        if found.is_some() {
+            return None;
+        }
+        found = Some(read_opt(record, encrypted));
+    }
+    found.flatten()
+}
+
+/// The end of the name at `at`, compressed or not.
+fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            length @ 1..=63 => at += 1 + usize::from(length),
+            // RFC 1035 section 4.1.4: a pointer ends a name.
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+/// The end of the record at `at`, if all of it is there.
+fn skip_record(message: &[u8], at: usize) -> Option<usize> {
+    let fixed = skip_name(message, at)?;
+    let length = message.get(fixed + 8..fixed + 10)?;
+    let end = fixed + 10 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+    (end <= message.len()).then_some(end)
+}
+
+/// Returns whether a record is an OPT record, which has the root as its owner.
+#[inline]
+fn is_opt(record: &[u8]) -> bool {
+    record.starts_with(&[0, 0, rtype::OPT as u8])
 }
 
 /// An OPT record with the root as owner that ends where the message does (RFC 6891 section 6.1.2).
@@ -180,7 +266,7 @@ fn read_opt(record: &[u8], encrypted: bool) -> Option<Edns> {
 fn split_opt(record: &[u8]) -> Option<(&[u8; OPT_LENGTH], &[u8])> {
     let (fixed, options) = record.split_first_chunk::<OPT_LENGTH>()?;
     let length = u16::from_be_bytes([fixed[9], fixed[10]]);
-    (fixed[..3] == [0, 0, rtype::OPT as u8] && options.len() == usize::from(length)).then_some((fixed, options))
+    (is_opt(fixed) && options.len() == usize::from(length)).then_some((fixed, options))
 }
 
 /// The code of the first option, and what stands behind that option.
@@ -219,9 +305,9 @@ fn read_unusual(
     authority: bool,
     encrypted: bool,
 ) -> Result<Option<Edns>, Refusal> {
-    let formerr = Refusal::header_only(rcode::FORMERR);
+    let formerr = || refuse_unread(message, rcode::FORMERR, encrypted);
     let mut decoder = BinDecoder::new(message);
-    let parsed = Message::read(&mut decoder).map_err(|_| formerr)?;
+    let parsed = Message::read(&mut decoder).map_err(|_| formerr())?;
     let edns = parsed.edns.as_ref().map(|edns| Edns {
         size: edns.max_payload(),
         dnssec_ok: edns.flags().dnssec_ok,
@@ -229,15 +315,15 @@ fn read_unusual(
         padded: encrypted && edns.option(EdnsCode::Padding).is_some(),
         version: edns.version(),
     });
-    let opt_first = message[question_end..].starts_with(&[0, 0, rtype::OPT as u8]);
+    let opt_first = is_opt(&message[question_end..]);
     match &parsed.additionals[..] {
-        _ if !decoder.is_empty() => return Err(formerr),
+        _ if !decoder.is_empty() => return Err(formerr()),
         [] => {}
         // RFC 8945 section 5.2: a signature comes last; section 5.2.1: we know no key.
         [last] if last.record_type() == RecordType::TSIG && (edns.is_none() || opt_first || authority) => {
             return Err(Refusal { rcode: rcode::NOTAUTH, question_end, edns });
         }
-        _ => return Err(formerr),
+        _ => return Err(formerr()),
     }
     Ok(edns)
 }
@@ -354,6 +440,11 @@ impl<'m> Writer<'m> {
     /// The answer is cut (RFC 2181 section 9).
     pub fn truncate(&mut self) {
         self.truncated = true;
+    }
+
+    /// Returns whether the answer is cut.
+    pub fn is_truncated(&self) -> bool {
+        self.truncated
     }
 
     /// A or AAAA records, `count` of them. The caller has seen that there is [`Self::room`] for 12 octets and an
@@ -521,6 +612,12 @@ pub fn pointer(position: usize) -> Option<u16> {
 /// Whether the query in `message` has RD set (RFC 1035 section 4.1.1).
 pub fn is_recursion_desired(message: &[u8]) -> bool {
     message[2] & 0x01 != 0
+}
+
+/// Returns whether the response in `message` has TC set (RFC 1035 section 4.1.1).
+#[inline]
+pub fn is_truncated(message: &[u8]) -> bool {
+    message[2] & 0x02 != 0
 }
 
 /// Sets RA in the response in `message` (RFC 1035 section 4.1.1).

@@ -18,8 +18,8 @@ use arc_swap::ArcSwap;
 use headless_dns::admin::{About, Addresses, CertificateInUse, Limits, Listeners, View};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
-use headless_dns::metrics::Proto;
 use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
+use headless_dns::transport::Transport;
 use ports::ReservedPort;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -461,7 +461,8 @@ async fn what_is_encrypted_and_by_which_certificate() {
         section.split_once("</section>").unwrap().0.to_owned()
     };
     assert_eq!(page().await, " hidden>", "nothing is");
-    let encrypted = [(Proto::Tls, "127.0.0.1:8853"), (Proto::Https, "[::1]:8443"), (Proto::Quic, "127.0.0.1:8853")];
+    let encrypted =
+        [(Transport::Tls, "127.0.0.1:8853"), (Transport::Https, "[::1]:8443"), (Transport::Quic, "127.0.0.1:8853")];
     let encrypted = encrypted.map(|(proto, address)| (proto, address.parse().unwrap())).to_vec();
     let plain = server.about.listen.load().plain.clone();
     server.about.listen.store(Arc::new(Addresses { plain, encrypted }));

@@ -13,10 +13,10 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
+use headless_dns::answer::{Access, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
-use headless_dns::metrics::Metrics;
+use headless_dns::metrics::{Metrics, ResponseCounters};
 use headless_dns::rtype;
 use headless_dns::status::Status;
 
@@ -90,22 +90,28 @@ fn a_plain_query_allocates_nothing() {
             responder = responder.explaining(source.asker(), config.explain_to.clone());
         }
         let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
-        let mut worker = Worker::new(Metrics::new(&zones).worker());
+        let metrics = Metrics::new(&zones);
+        let mut worker = Worker::default();
         let mut message = vec![0; 65_535];
         for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+            let mut requests = RequestBatch::new(transport);
+            let counters = ResponseCounters::new(metrics.worker(), transport);
             for (name, qtype, rcode) in PLAIN {
                 for edns in [None, Some(1232)] {
                     let query = query(7, &wire(name), *qtype, edns);
                     let peer = Peer { from: "127.0.0.1:40000".parse().unwrap(), to: "127.0.0.1:53".parse().unwrap() };
                     let mut length = 0;
                     let made = allocations(|| {
-                        message[..query.len()].copy_from_slice(&query);
-                        worker.begin_batch(Instant::now());
-                        responder.look_ahead(&mut worker, [&query[..], &query].into_iter());
-                        worker.turn_to(1);
-                        let reply = responder.respond(&mut worker, peer, transport, &mut message, query.len());
-                        length = reply.length().unwrap();
-                        worker.end_batch(Instant::now());
+                        let now = Instant::now();
+                        worker.begin_batch(now);
+                        for request in requests.parse(responder.zone(), [&query[..], &query].into_iter()) {
+                            message[..query.len()].copy_from_slice(&query);
+                            let reply = responder.respond(request, peer, &mut worker, &mut message);
+                            let Reply::Response(summary) = reply else { panic!("{name}: {reply:?}") };
+                            counters.responded(&summary);
+                            length = summary.length;
+                        }
+                        counters.took(now.elapsed());
                     });
                     assert!(length >= 12 && message[3] & 0x0f == *rcode, "{name} {qtype}: {:?}", &message[..length]);
                     assert_eq!(made, 0, "{name} {qtype} {transport:?} {edns:?} explained: {explained}");

@@ -9,8 +9,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{query, wire};
-use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
-use headless_dns::metrics::{Event, Metrics};
+use headless_dns::answer::{Access, DropReason, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::rules::Rules;
@@ -24,14 +23,16 @@ const SERVER: &str = "10.96.0.53:53";
 /// What a packet gets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Gets {
-    /// Nothing, and this counter moves.
-    Nothing(Event),
+    /// No response, for this reason.
+    Nothing(DropReason),
     /// This rcode with the header alone.
     Header(u16),
-    /// This rcode behind the question.
+    /// This rcode with the header and an OPT record.
+    HeaderOpt(u16),
+    /// This rcode behind the question; an OPT record if and only if a valid one came.
     Rcode(u16),
 }
-use Gets::{Header, Nothing, Rcode};
+use Gets::{Header, HeaderOpt, Nothing, Rcode};
 
 const NOERROR: u16 = 0;
 const FORMERR: u16 = 1;
@@ -44,7 +45,6 @@ const BADVERS: u16 = 16;
 
 struct Gate {
     responder: Responder,
-    metrics: Metrics,
     zone: Arc<Zone>,
 }
 
@@ -57,38 +57,50 @@ impl Gate {
             status.set_synced();
         }
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-        Self { responder: Responder::new(Arc::clone(&zone), status, access), metrics: Metrics::default(), zone }
+        Self { responder: Responder::new(Arc::clone(&zone), status, access), zone }
     }
 
     fn zone(&self) -> Arc<Zone> {
         Arc::clone(&self.zone)
     }
 
-    fn ask(&self, packet: &[u8], from: &str, transport: Transport) -> (Option<Vec<u8>>, Vec<Event>) {
-        let before: Vec<u64> = Event::ALL.iter().map(|event| self.metrics.total(*event)).collect();
+    fn ask(&self, packet: &[u8], from: &str, transport: Transport) -> Result<Vec<u8>, DropReason> {
         let mut buffer = vec![0; 65_535.max(packet.len())];
         buffer[..packet.len()].copy_from_slice(packet);
         let peer = Peer { from: from.parse().unwrap(), to: SERVER.parse().unwrap() };
-        let mut worker = Worker::new(self.metrics.worker());
-        let reply = self.responder.respond(&mut worker, peer, transport, &mut buffer, packet.len());
-        let response = reply.length().map(|length| buffer[..length].to_vec());
-        let moved = Event::ALL.iter().zip(before).filter(|(event, before)| self.metrics.total(**event) > *before);
-        (response, moved.map(|(event, _)| *event).collect())
+        let mut requests = RequestBatch::new(transport);
+        let request = requests.parse_one(&self.zone, packet);
+        match self.responder.respond(request, peer, &mut Worker::default(), &mut buffer) {
+            Reply::Response(summary) => {
+                let response = &buffer[..summary.length];
+                assert_eq!(summary.query_length, packet.len());
+                assert_eq!(summary.rcode & 0x0f, u16::from(response[3] & 0x0f), "the summary is the response's");
+                assert_eq!(summary.truncated, response[2] & 0x02 != 0);
+                Ok(response.to_vec())
+            }
+            Reply::Drop(reason) => Err(reason),
+            Reply::Forward(_) => panic!("nothing is forwarded here"),
+        }
     }
 
     fn check(&self, what: &str, packet: &[u8], from: &str, expected: Gets) {
         for transport in [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic] {
-            let (response, moved) = self.ask(packet, from, transport);
-            let gets = match &response {
-                None => Nothing(moved[0]),
-                Some(response) => {
+            let gets = match &self.ask(packet, from, transport) {
+                Err(reason) => Nothing(*reason),
+                Ok(response) => {
                     let message = Message::from_vec(response).expect("hickory-proto reads it");
                     let rcode = u16::from(message.metadata.response_code);
-                    if message.queries.is_empty() { Header(rcode) } else { Rcode(rcode) }
+                    match (message.queries.is_empty(), message.edns.is_some()) {
+                        (true, false) => Header(rcode),
+                        (true, true) => HeaderOpt(rcode),
+                        (false, has_opt) => {
+                            assert_eq!(has_opt, packet.windows(3).any(|octets| octets == [0, 0, 41]), "{what}");
+                            Rcode(rcode)
+                        }
+                    }
                 }
             };
             assert_eq!(gets, expected, "{what}");
-            assert_eq!(moved.len(), 1, "{what} is counted once: {moved:?}");
         }
     }
 }
@@ -125,10 +137,10 @@ fn packets() {
     long_name[5] = 1;
     let cases: Vec<(&str, Vec<u8>, Gets)> = vec![
         ("a good query", good(), Rcode(NOERROR)),
-        ("nothing", vec![], Nothing(Event::DroppedShort)),
-        ("eleven octets", vec![0; 11], Nothing(Event::DroppedShort)),
-        ("a response", with(|packet| packet[2] |= 0x80), Nothing(Event::DroppedResponse)),
-        ("a response of another opcode", with(|packet| packet[2] |= 0xa8), Nothing(Event::DroppedResponse)),
+        ("nothing", vec![], Nothing(DropReason::Short)),
+        ("eleven octets", vec![0; 11], Nothing(DropReason::Short)),
+        ("a response", with(|packet| packet[2] |= 0x80), Nothing(DropReason::Response)),
+        ("a response of another opcode", with(|packet| packet[2] |= 0xa8), Nothing(DropReason::Response)),
         ("a lone header", vec![0; 12], Header(FORMERR)),
         ("IQUERY", with(|packet| packet[2] |= 1 << 3), Header(NOTIMP)),
         ("STATUS", with(|packet| packet[2] |= 2 << 3), Header(NOTIMP)),
@@ -151,7 +163,7 @@ fn packets() {
                 packet.extend_from_slice(OPT);
                 packet.push(0);
             }),
-            Header(FORMERR),
+            HeaderOpt(FORMERR),
         ),
         ("a pointer to itself", with(|packet| packet[12..14].copy_from_slice(&[0xc0, 12])), Header(FORMERR)),
         ("a pointer to the header", with(|packet| packet[12..14].copy_from_slice(&[0xc0, 0])), Header(FORMERR)),
@@ -176,10 +188,10 @@ fn packets() {
         ),
         ("EDNS version 1", additional(&[&[0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0]]), Rcode(BADVERS)),
         ("a record that is no OPT", additional(&[A_RECORD]), Header(FORMERR)),
-        ("a record beside an OPT", additional(&[A_RECORD, OPT]), Header(FORMERR)),
+        ("a record beside an OPT", additional(&[A_RECORD, OPT]), HeaderOpt(FORMERR)),
         ("a signature", additional(&[TSIG]), Rcode(NOTAUTH)),
         ("a signature behind an OPT", additional(&[OPT, TSIG]), Rcode(NOTAUTH)),
-        ("a signature in front of an OPT", additional(&[TSIG, OPT]), Header(FORMERR)),
+        ("a signature in front of an OPT", additional(&[TSIG, OPT]), HeaderOpt(FORMERR)),
         ("class CH", with(|packet| *packet.last_mut().unwrap() = 3), Rcode(REFUSED)),
         ("class NONE", with(|packet| *packet.last_mut().unwrap() = 254), Rcode(REFUSED)),
         ("class ANY", with(|packet| *packet.last_mut().unwrap() = 255), Rcode(REFUSED)),
@@ -211,18 +223,18 @@ fn who_is_a_client() {
     let gate = Gate::new(Access::default(), true);
     for (from, expected) in [
         (CLIENT, Rcode(NOERROR)),
-        ("10.1.2.3:0", Nothing(Event::DroppedSource)),
-        ("0.0.0.0:5000", Nothing(Event::DroppedSource)),
-        ("224.0.0.251:5353", Nothing(Event::DroppedSource)),
-        ("[ff02::fb]:5353", Nothing(Event::DroppedSource)),
-        (SERVER, Nothing(Event::DroppedSource)),
+        ("10.1.2.3:0", Nothing(DropReason::Source)),
+        ("0.0.0.0:5000", Nothing(DropReason::Source)),
+        ("224.0.0.251:5353", Nothing(DropReason::Source)),
+        ("[ff02::fb]:5353", Nothing(DropReason::Source)),
+        (SERVER, Nothing(DropReason::Source)),
         // A dig on the same host comes from our own address.
         ("10.96.0.53:40000", Rcode(NOERROR)),
     ] {
         gate.check(from, &good(), from, expected);
     }
     // Before anything else is said, also to a client that nobody is.
-    gate.check("a response from us", &with(|packet| packet[2] |= 0x80), SERVER, Nothing(Event::DroppedResponse));
+    gate.check("a response from us", &with(|packet| packet[2] |= 0x80), SERVER, Nothing(DropReason::Response));
 }
 
 #[test]
@@ -238,10 +250,84 @@ fn who_may_ask() {
         ("[2001:db8::1]:40000", false),
     ] {
         refusing.check(from, &good(), from, Rcode(if allowed { NOERROR } else { REFUSED }));
-        silent.check(from, &good(), from, if allowed { Rcode(NOERROR) } else { Nothing(Event::DroppedNotAllowed) });
+        silent.check(from, &good(), from, if allowed { Rcode(NOERROR) } else { Nothing(DropReason::NotAllowed) });
     }
     let broken = with(|packet| packet.push(0));
     refusing.check("a broken query from outside", &broken, "192.0.2.1:40000", Header(REFUSED));
+    for opcode in [0, 4] {
+        let mut broken = additional(&[OPT]);
+        broken[2] |= opcode << 3;
+        broken.push(0);
+        refusing.check("the same with an OPT record", &broken, "192.0.2.1:40000", HeaderOpt(REFUSED));
+    }
+}
+
+/// RFC 6891 section 6.1.1: a response has an OPT record if the query has a valid one, whatever is refused.
+#[test]
+fn every_refusal_has_an_opt_record_if_a_valid_one_came() {
+    let gate = Gate::new(Access::default(), true);
+    let opt_of = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut packet = additional(&[OPT]);
+        change(&mut packet);
+        packet
+    };
+    let mut cases: Vec<(String, Vec<u8>, Gets)> = (1..=15)
+        .map(|opcode| (format!("opcode {opcode}"), opt_of(&|packet| packet[2] |= opcode << 3), HeaderOpt(NOTIMP)))
+        .collect();
+    // UPDATE (RFC 2136) has records in each section, NOTIFY (RFC 1996) an answer; names may be compressed.
+    let with_records = |opcode: u8, counts: [u8; 3], last: &[u8]| {
+        let mut packet = good();
+        packet[2] |= opcode << 3;
+        (packet[7], packet[9], packet[11]) = (counts[0], counts[1], counts[2]);
+        (0..counts[0] + counts[1]).for_each(|_| packet.extend_from_slice(A_RECORD));
+        packet.extend_from_slice(last);
+        packet
+    };
+    let opt_bad = [&OPT[..10], &[4, 0, 10, 0, 8]].concat();
+    let opt_named = [&[1, b'a'], OPT].concat();
+    for (what, packet, expected) in [
+        ("UPDATE with an OPT record", with_records(5, [2, 3, 1], OPT), HeaderOpt(NOTIMP)),
+        ("NOTIFY with an OPT record", with_records(4, [1, 0, 1], OPT), HeaderOpt(NOTIMP)),
+        ("UPDATE without one", with_records(5, [2, 3, 0], &[]), Header(NOTIMP)),
+        ("UPDATE with two", with_records(5, [1, 0, 2], &[OPT, OPT].concat()), Header(NOTIMP)),
+        ("UPDATE with an OPT record below a name", with_records(5, [1, 0, 1], &opt_named), Header(NOTIMP)),
+        ("UPDATE with a broken option", with_records(5, [1, 0, 1], &opt_bad), Header(NOTIMP)),
+        ("UPDATE whose records are missing", with_records(5, [0, 0, 1], &[]), Header(NOTIMP)),
+        ("an answer in a query", with_records(0, [1, 0, 1], OPT), HeaderOpt(FORMERR)),
+        ("an authority in a query", with_records(0, [0, 1, 1], OPT), HeaderOpt(FORMERR)),
+        ("no question", [&[0, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1], OPT].concat(), HeaderOpt(FORMERR)),
+        ("two questions", [&opt_of(&|packet| packet[5] = 2)[..]].concat(), Header(FORMERR)),
+        ("two questions that are there", two_questions(), HeaderOpt(FORMERR)),
+        ("OPT as a type", query(7, &wire("cluster.local"), 41, Some(1232)), HeaderOpt(FORMERR)),
+        ("a compressed question", compressed_question(), HeaderOpt(FORMERR)),
+        ("three additional records", additional(&[OPT, A_RECORD, A_RECORD]), HeaderOpt(FORMERR)),
+    ] {
+        cases.push((what.to_owned(), packet, expected));
+    }
+    for (what, packet, expected) in cases {
+        gate.check(&what, &packet, CLIENT, expected);
+    }
+    // The OPT record of an error is this server's, with the query's DO bit.
+    let mut packet = opt_of(&|packet| packet[2] |= 4 << 3);
+    let flags = packet.len() - 4;
+    packet[flags] = 0x80;
+    let response = gate.ask(&packet, CLIENT, Transport::Udp).unwrap();
+    assert_eq!(response[12..], [0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
+}
+
+fn two_questions() -> Vec<u8> {
+    let mut packet = good();
+    packet[5] = 2;
+    let question = packet[12..].to_vec();
+    packet.extend_from_slice(&question);
+    packet[11] = 1;
+    packet.extend_from_slice(OPT);
+    packet
+}
+
+fn compressed_question() -> Vec<u8> {
+    let header = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    [&header[..], &[0xc0, 0, 0, 1, 0, 1], OPT].concat()
 }
 
 #[test]
@@ -251,7 +337,7 @@ fn nothing_is_denied_before_everything_was_read() {
         gate.check(name, &query(7, &wire(name), 1, Some(1232)), CLIENT, Rcode(SERVFAIL));
     }
     gate.check("outside", &query(7, &wire("example.test"), 1, None), CLIENT, Rcode(REFUSED));
-    let (response, _) = gate.ask(&query(7, &wire("x.cluster.local"), 1, Some(1232)), CLIENT, Transport::Udp);
+    let response = gate.ask(&query(7, &wire("x.cluster.local"), 1, Some(1232)), CLIENT, Transport::Udp);
     let message = Message::from_vec(&response.unwrap()).unwrap();
     let codes: Vec<u16> = message.edns.unwrap().options().options.iter().map(|(code, _)| u16::from(*code)).collect();
     assert_eq!(codes, [15], "an extended error says why");
@@ -264,7 +350,7 @@ fn answers_from_stale_data_say_so() {
     let mut gate = Gate::new(Access::default(), true);
     gate.responder = Responder::new(gate.zone(), Arc::clone(&status), Access::default());
     let code = |name: &str| {
-        let (response, _) = gate.ask(&query(7, &wire(name), 6, Some(1232)), CLIENT, Transport::Udp);
+        let response = gate.ask(&query(7, &wire(name), 6, Some(1232)), CLIENT, Transport::Udp);
         let edns = Message::from_vec(&response.unwrap()).unwrap().edns.unwrap();
         let options = edns.options().options.iter();
         options.map(|(_, option)| Vec::<u8>::try_from(option).unwrap()[1]).next()
@@ -288,7 +374,7 @@ fn flags() {
     packet[at] = 0x80;
     // The helper makes names in lower case: this one must keep its case.
     packet[12..27].copy_from_slice(b"\x07cLuStEr\x05LoCaL\x00");
-    let (response, _) = gate.ask(&packet, CLIENT, Transport::Udp);
+    let response = gate.ask(&packet, CLIENT, Transport::Udp);
     let response = response.unwrap();
     assert_eq!(response[..4], [0xab, 0xcd, 0x85, 0x00], "QR, AA and RD, nothing else");
     assert_eq!(response[12..31], packet[12..31], "the question as it came");
@@ -296,7 +382,7 @@ fn flags() {
     assert_eq!(opt, [0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0], "our size, and the copied DO bit");
     let mut packet = good();
     packet[2] = 0;
-    let (response, _) = gate.ask(&packet, CLIENT, Transport::Udp);
+    let response = gate.ask(&packet, CLIENT, Transport::Udp);
     assert_eq!(response.unwrap()[2], 0x84, "RD stays clear");
 }
 
@@ -355,7 +441,7 @@ fn which_server_it_is() {
         ("what has no room is left out", &long, true, asking(&longest, nsid), ours, &[15]),
     ];
     for (what, name, synced, packet, from, expected) in cases {
-        let (response, _) = named(name, *synced).ask(packet, from, Transport::Udp);
+        let response = named(name, *synced).ask(packet, from, Transport::Udp);
         let message = Message::from_vec(&response.unwrap()).unwrap();
         assert!(!message.metadata.truncation, "{what}");
         let edns = message.edns.unwrap();

@@ -11,11 +11,10 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use common::{Engine, query, question_name, scenario_config, scenarios, scenarios_folder};
-use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
+use headless_dns::answer::{Access, Peer, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cluster::{Cluster, Namespaces};
 use headless_dns::commands;
 use headless_dns::explain::{Asked, Asker, Extent, Finding, Outcome, Severity};
-use headless_dns::metrics::Metrics;
 use headless_dns::names::{QueryName, WireName};
 use headless_dns::rules::Rules;
 use headless_dns::source::ManifestSource;
@@ -104,15 +103,15 @@ fn who_is_told() {
     ] {
         let responder = Responder::new(source.zone(), synced(), Access::default());
         let responder = responder.explaining(source.asker(), networks(to));
-        let mut worker = Worker::new(Metrics::default().worker());
+        let (mut worker, mut requests) = (Worker::default(), RequestBatch::new(Transport::Udp));
         let mut ask = |name: &str, qtype, edns| {
             let mut buffer = vec![0; 2048];
             let query = query(7, &question_name(name), qtype, edns);
             buffer[..query.len()].copy_from_slice(&query);
             let peer = Peer { from: from.parse().unwrap(), to: "10.9.9.9:53".parse().unwrap() };
             worker.begin_batch(Instant::now());
-            let length =
-                responder.respond(&mut worker, peer, Transport::Udp, &mut buffer, query.len()).length().unwrap();
+            let request = requests.parse_one(responder.zone(), &query);
+            let length = responder.respond(request, peer, &mut worker, &mut buffer).length().unwrap();
             said(&buffer[..length])
         };
         let expected = told.then(|| (0, LOST_TEXT.to_owned()));
@@ -292,13 +291,14 @@ fn a_flood_is_answered_without_causes() {
     let source = load("seed-3");
     let responder = Responder::new(source.zone(), synced(), Access::default());
     let responder = responder.explaining(source.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
-    let mut worker = Worker::new(Metrics::default().worker());
+    let (mut worker, mut requests) = (Worker::default(), RequestBatch::new(Transport::Udp));
     let peer = Peer { from: "127.0.0.1:4000".parse().unwrap(), to: "127.0.0.1:53".parse().unwrap() };
-    let ask = |worker: &mut Worker, name: &str, qtype| {
+    let mut ask = |worker: &mut Worker, name: &str, qtype| {
         let mut buffer = vec![0; 2048];
         let query = query(7, &question_name(name), qtype, Some(1232));
         buffer[..query.len()].copy_from_slice(&query);
-        let length = responder.respond(worker, peer, Transport::Udp, &mut buffer, query.len()).length().unwrap();
+        let request = requests.parse_one(responder.zone(), &query);
+        let length = responder.respond(request, peer, worker, &mut buffer).length().unwrap();
         said(&buffer[..length])
     };
     let mut now = Instant::now();

@@ -79,7 +79,7 @@ impl Target {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        let about = || format!("{} over {}", self.to, self.over.proto().label());
+        let about = || format!("{} over {}", self.to, self.over.label());
         timeout(PATIENCE, self.try_connect()).await.with_context(about)?.with_context(about)
     }
 

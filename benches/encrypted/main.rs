@@ -162,7 +162,7 @@ fn tables(sheet: &Sheet, options: &Options) -> String {
     }
     if options.wants("idle") {
         lines.push("\n| transport | octets of an idle connection |\n|---|---|".to_owned());
-        for over in TRANSPORTS.map(Transport::proto) {
+        for over in TRANSPORTS {
             if let Some(octets) = sheet.median("idle", over.label(), OURS, "octets") {
                 lines.push(format!("| {} | {octets:.0} |", over.label()));
             }
@@ -178,7 +178,7 @@ fn tables(sheet: &Sheet, options: &Options) -> String {
 fn cpu_table(sheet: &Sheet, options: &Options) -> String {
     let mut lines = vec![format!(
         "\n| CPU-us of a query (times that of ours over UDP) | {} |",
-        TRANSPORTS.map(|over| over.proto().label()).join(" | ")
+        TRANSPORTS.map(Transport::label).join(" | ")
     )];
     lines.push(format!("|---|{}", "---|".repeat(TRANSPORTS.len())));
     let us = |over, usage, server| sheet.median("cpu", &item(over, usage), server, "us");

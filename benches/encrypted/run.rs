@@ -72,7 +72,7 @@ impl Use {
 
 /// The item of the sheet.
 pub fn item(over: Transport, usage: Use) -> String {
-    format!("{} {usage:?}", over.proto().label())
+    format!("{} {usage:?}", over.label())
 }
 
 /// Measures what the options want.
@@ -286,8 +286,8 @@ impl Run<'_> {
                 after
             });
             let each = (after? - before) * 1e6 / count as f64;
-            println!("{count} idle connections over {}: {each:.0} octets each", over.proto().label());
-            self.sheet.add("idle", over.proto().label(), OURS, "octets", &format!("{each:.0}"));
+            println!("{count} idle connections over {}: {each:.0} octets each", over.label());
+            self.sheet.add("idle", over.label(), OURS, "octets", &format!("{each:.0}"));
         }
         Ok(())
     }

@@ -272,9 +272,9 @@ impl Html {
         let (listen, certificate) = (about.listen.load(), about.certificate.load());
         let is_none = listen.encrypted.is_empty() && certificate.is_none();
         self.raw("<section id=\"encrypted\"").raw(if is_none { " hidden>" } else { "><h2>Encrypted</h2>" });
-        for (proto, address) in &listen.encrypted {
+        for (transport, address) in &listen.encrypted {
             self.raw("<div class=\"watch\"><span class=\"mono\">").text(address);
-            self.raw("</span><span class=\"muted\">").text(proto.label().to_uppercase()).raw("</span></div>");
+            self.raw("</span><span class=\"muted\">").text(transport.label().to_uppercase()).raw("</span></div>");
         }
         if let Some(certificate) = certificate.as_deref() {
             let (word, look, text) = certificate_state(certificate, now);

@@ -13,11 +13,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cluster::Resource;
 use crate::config::AskedName;
 use crate::explain::{self, Asker, Checked, Known, Seen};
-use crate::metrics::{Event, Metrics, Proto};
+use crate::metrics::{Event, Metrics};
 use crate::names::WireName;
 use crate::show::explained::Explained;
 use crate::show::explaining::{self, Sought};
 use crate::status::Status;
+use crate::transport::Transport;
 use crate::zone::Zone;
 
 use super::health::is_read;
@@ -60,7 +61,7 @@ pub struct Addresses {
     /// Over UDP and TCP.
     pub plain: Vec<SocketAddr>,
     /// Encrypted, each over one transport.
-    pub encrypted: Vec<(Proto, SocketAddr)>,
+    pub encrypted: Vec<(Transport, SocketAddr)>,
 }
 
 /// The certificate that clients are shown.
@@ -154,7 +155,7 @@ impl Shown {
 
     /// Queries since the beginning.
     pub(super) fn queries(&self) -> u64 {
-        Proto::ALL.map(|proto| self.view.metrics.total(Event::received(proto))).iter().sum()
+        Transport::ALL.map(|transport| self.view.metrics.total(Event::received(transport))).iter().sum()
     }
 
     /// What is to be said of a name. Blocks for as long as a search takes.

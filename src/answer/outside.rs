@@ -13,8 +13,7 @@ use ipnet::IpNet;
 
 use super::foreign::{ForeignAnswer, ForeignRecord};
 use super::response::Response;
-use super::{End, Peer, Received, Responder, Transport, stale};
-use crate::metrics::{Answered, CountedZone};
+use super::{CauseReport, CountedZone, End, Peer, Received, Responder, ResponseSummary, Transport, stale};
 use crate::names::reverse::is_reverse;
 use crate::names::special::{Special, SpecialNames};
 use crate::names::{MAX_CHAIN, MAX_FORWARDED_CHAIN, QueryName, WireName};
@@ -124,14 +123,7 @@ pub enum Resumed {
     /// An upstream has to be asked for [`Pending::name`].
     Ask,
     /// The response is complete.
-    Complete {
-        /// Length of the message, in octets.
-        length: usize,
-        /// Its rcode.
-        rcode: u16,
-        /// Its data may be out of date.
-        is_stale: bool,
-    },
+    Complete(ResponseSummary),
 }
 
 /// Reason for which there is no answer of an upstream (RFC 8914 sections 4.22 and 4.23).
@@ -153,15 +145,10 @@ impl Failure {
 
 impl Pending {
     /// `writer` has written the records up to the last name of `chain`.
-    pub(super) fn new(
-        received: Received<'_>,
-        query: Query,
-        writer: Writer<'_>,
-        mut chain: Chain,
-        marks: Marks,
-    ) -> Box<Self> {
-        let Received { peer, transport, length, .. } = received;
-        let (peer, (end, answers), is_alias) = (*peer, writer.so_far(), chain.names.len() > 1);
+    pub(super) fn new(received: &Received<'_>, writer: Writer<'_>, mut chain: Chain, marks: Marks) -> Box<Self> {
+        let Received { question, peer, request } = *received;
+        let (peer, transport, query, length) = (*peer, request.transport, *question.query, request.length);
+        let ((end, answers), is_alias) = (writer.so_far(), chain.names.len() > 1);
         chain.limit = MAX_FORWARDED_CHAIN;
         let begun = writer.into_message()[..end].into();
         Box::new(Self { peer, transport, query, begun, answers, chain, is_alias, note: None, length, marks })
@@ -171,13 +158,6 @@ impl Pending {
     pub(super) fn with_note(mut self: Box<Self>, note: Option<(u16, String)>) -> Box<Self> {
         self.note = note;
         self
-    }
-
-    /// The values to count of the response.
-    pub fn answered(&self, length: usize, rcode: u16) -> Answered {
-        let dnssec_ok = self.query.edns.is_some_and(|edns| edns.dnssec_ok);
-        let (zone, qtype) = (self.marks.zone, self.query.qtype);
-        Answered { zone, qtype, dnssec_ok, rcode, query: self.length, response: length }
     }
 
     /// The name for which an upstream has to be asked.
@@ -196,33 +176,43 @@ impl Pending {
     }
 
     /// Writes the response at the start of `message` if no upstream has an answer: SERVFAIL, with the records so far and
-    /// the reason; returns its length and rcode. `message` is as long as for [`Responder::resume`].
-    pub fn fail(&self, failure: &Failure, message: &mut [u8]) -> (usize, u16) {
+    /// the reason. `message` is as long as for [`Responder::resume`].
+    pub fn fail(&self, failure: &Failure, message: &mut [u8]) -> ResponseSummary {
         let code = match failure {
             Failure::Unreachable(_) => ede::NO_REACHABLE_AUTHORITY,
             Failure::Network(_) => ede::NETWORK_ERROR,
         };
         let reason = (code, failure.text());
-        (self.finish(self.writer(message), rcode::SERVFAIL, Some(reason)), rcode::SERVFAIL)
+        self.finish(self.writer(message), rcode::SERVFAIL, Some(reason))
     }
 
     fn writer<'m>(&self, message: &'m mut [u8]) -> Writer<'m> {
         message[..self.begun.len()].copy_from_slice(&self.begun);
-        let limit = super::limit(self.transport, self.query);
+        let limit = super::limit(self.transport, &self.query);
         Writer::resume(message, self.begun.len(), self.answers, limit, self.query.edns.is_some())
     }
 
     /// RFC 1035 section 4.1.1: AA is about the first name of the answer, RA about the queries that the client may send.
-    fn finish(&self, writer: Writer<'_>, rcode: u16, error: Option<(u16, &str)>) -> usize {
+    fn finish(&self, writer: Writer<'_>, rcode: u16, error: Option<(u16, &str)>) -> ResponseSummary {
         let note = self.note.as_ref().map(|(code, text)| (*code, text.as_str()));
         let remarks = Remarks { nsid: &self.marks.nsid, error: error.or(note) };
         let writer = writer.recursion_available(self.marks.served);
-        writer.finish(rcode, self.marks.authoritative, self.query.edns, remarks)
+        let truncated = writer.is_truncated();
+        ResponseSummary {
+            length: writer.finish(rcode, self.marks.authoritative, self.query.edns, remarks),
+            query_length: self.length,
+            zone: self.marks.zone,
+            qtype: self.query.qtype,
+            rcode,
+            dnssec_ok: self.query.edns.is_some_and(|edns| edns.dnssec_ok),
+            truncated,
+            is_stale: self.note.is_some() && rcode != rcode::SERVFAIL,
+            cause: CauseReport::None,
+        }
     }
 
     fn complete(&self, writer: Writer<'_>, rcode: u16, error: Option<(u16, &str)>) -> Resumed {
-        let is_stale = self.note.is_some() && rcode != rcode::SERVFAIL;
-        Resumed::Complete { length: self.finish(writer, rcode, error), rcode, is_stale }
+        Resumed::Complete(self.finish(writer, rcode, error))
     }
 }
 

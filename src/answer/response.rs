@@ -1,7 +1,6 @@
 //! How each kind of RRset is written into a response: what fits, from where, under which names.
 
-use super::{Names, Step};
-use crate::metrics::CountedZone;
+use super::{CountedZone, Names, Step};
 use crate::names::{HOSTMASTER, MAX_NAME, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
 use crate::records::{Addresses, OwnName, Pointers, RRset, Server, Servers};
 use crate::rtype;

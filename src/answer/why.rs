@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use super::Peer;
+use super::{CauseReport, Peer};
 use crate::explain::{Absence, Asked, Asker, Busy, Finding, Outcome};
-use crate::metrics::{Counters, Event};
 use crate::names::labels::is_ordinal;
 use crate::names::{Owner, QueryName, WireName, meant, owner};
 use crate::records::RRset;
@@ -117,34 +116,32 @@ impl Explainer {
         self.asker.first(&Asked { name, qtype, outcome, absence })
     }
 
-    /// The text at `_why.NAME`.
-    pub(super) fn text(&self, zone: &Zone, name: &QueryName, counters: &Counters) -> String {
+    /// The text at `_why.NAME`, and the cause that it reports.
+    pub(super) fn text(&self, zone: &Zone, name: &QueryName) -> (String, CauseReport) {
         let seen = see(zone, name);
         let (outcome, absence) = match &seen {
-            Seen::Records(counts) => return format!("RESOLVES: {}", counts.join(", ")),
+            Seen::Records(counts) => return (format!("RESOLVES: {}", counts.join(", ")), CauseReport::None),
             Seen::Nothing => (Outcome::NoData, None),
             Seen::Alias(_) => (Outcome::Found, None),
             Seen::Missing(absence) => (Outcome::NxDomain, *absence),
         };
-        match (self.asker.first(&Asked { name, qtype: rtype::A, outcome, absence }), seen) {
-            (Err(Busy), _) => busy(counters),
-            (Ok(Some(finding)), _) => {
-                counters.count_told(finding.identity().1);
-                finding.brief()
-            }
+        let text = match (self.asker.first(&Asked { name, qtype: rtype::A, outcome, absence }), seen) {
+            (Err(Busy), _) => return busy(),
+            (Ok(Some(finding)), _) => return (finding.brief(), CauseReport::Reported(finding.identity().1)),
             (Ok(None), Seen::Alias(target)) => format!("ALIAS: the name stands for {target}"),
             (Ok(None), Seen::Missing(_)) => {
                 format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")
             }
             (Ok(None), _) => "EMPTY: the name exists and has no records".to_owned(),
-        }
+        };
+        (text, CauseReport::None)
     }
 }
 
-/// The text where the objects are being changed just now, or too much is asked.
-pub(super) fn busy(counters: &Counters) -> String {
-    counters.count(Event::CausesNotLookedFor);
-    "BUSY: the cause was not looked for, to keep nobody waiting; ask again".to_owned()
+/// The text where the objects are being changed, or the worker's budget of causes is spent.
+pub(super) fn busy() -> (String, CauseReport) {
+    let text = "BUSY: the cause was not looked for, to keep nobody waiting; ask again".to_owned();
+    (text, CauseReport::Skipped)
 }
 
 /// Whether there may be a cause that is certain. It costs no more than a look-up in the zone, and mostly less.

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use super::exposition::{Families, Value};
 use super::table::{DO_REQUESTS, DURATION, REQUEST_SIZE, REQUESTS, RESPONSE_SIZE, RESPONSES, SIZES, TIMES};
+use crate::answer::{CountedZone, ResponseSummary};
+use crate::transport::Transport;
 
 /// Up to this length, in octets, each has a cell.
 const EXACT: usize = 512;
@@ -69,92 +71,17 @@ const fn places<const N: usize, const M: usize>(known: &[(u16, &str); M], apart:
     places
 }
 
-/// Which zone an answer counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CountedZone(usize);
-
-impl CountedZone {
-    /// None of ours: CoreDNS's `dropped`, which has no full stop and so is no zone.
-    pub const OUTSIDE: Self = Self(0);
-    /// Names of others, which somebody else was asked for: the root.
-    pub const FORWARDED: Self = Self(1);
-    const FIXED: [&str; 4] = ["dropped", ".", "in-addr.arpa.", "ip6.arpa."];
-
-    /// Zone number `number` of ours: 0 for reverse names of IPv4, 1 for those of IPv6, then the forward zones in their
-    /// order.
-    pub fn ours(number: usize) -> Self {
-        Self(2 + number)
-    }
-
-    pub(super) fn names(forward: &[String]) -> Vec<String> {
-        Self::FIXED.into_iter().map(ToOwned::to_owned).chain(forward.iter().cloned()).collect()
-    }
-}
-
-/// One answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Answered {
-    /// The zone that was asked.
-    pub zone: CountedZone,
-    /// The type that was asked for; 0 where the question could not be read.
-    pub qtype: u16,
-    /// The DO bit of the query.
-    pub dnssec_ok: bool,
-    /// The code of the response.
-    pub rcode: u16,
-    /// The length of the query, in octets.
-    pub query: usize,
-    /// The length of the response, in octets.
-    pub response: usize,
-}
-
-/// How messages come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Proto {
-    /// Datagrams.
-    Udp,
-    /// Streams.
-    Tcp,
-    /// Streams inside TLS.
-    Tls,
-    /// Requests of HTTP, inside TLS.
-    Https,
-    /// Streams of QUIC.
-    Quic,
-}
-
-impl Proto {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
-
-    /// Its name in labels and logs.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Https => "https",
-            Self::Quic => "quic",
-        }
-    }
-
-    /// What CoreDNS calls who listens for it.
-    fn scheme(self) -> &'static str {
-        if matches!(self, Self::Udp | Self::Tcp) { "dns" } else { self.label() }
-    }
-}
-
 /// Where a worker works: the address that is listened on, and how messages come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) address: SocketAddr,
-    pub(super) proto: Proto,
+    pub(super) transport: Transport,
 }
 
 impl Place {
     /// As CoreDNS writes it: without the address where it listens on all.
     fn server(&self) -> String {
-        let (scheme, address) = (self.proto.scheme(), self.address);
+        let (scheme, address) = (self.transport.scheme(), self.address);
         if address.ip().is_unspecified() {
             format!("{scheme}://:{}", address.port())
         } else {
@@ -197,19 +124,18 @@ impl Answers {
         Self { zones: (0..zones).map(|_| Zone::default()).collect() }
     }
 
-    /// Counts an answer; its time comes with [`Self::took`].
+    /// Counts a response; its duration comes with [`Self::took`].
     #[inline]
-    pub fn count(&self, answered: Answered) {
-        let CountedZone(at) = answered.zone;
+    pub fn count(&self, summary: &ResponseSummary) {
         // A zone that was not announced counts as none.
-        let Some(zone) = self.zones.get(at).or_else(|| self.zones.first()) else { return };
+        let Some(zone) = self.zones.get(summary.zone.index()).or_else(|| self.zones.first()) else { return };
         add(&zone.open, 1);
-        let row = TYPE_AT.get(usize::from(answered.qtype)).copied().unwrap_or((TYPES.len() * ROW) as u16);
-        let code = CODE_AT[usize::from(answered.rcode) % CODE_AT.len()];
-        let cell = usize::from(row + code) + usize::from(answered.dnssec_ok);
+        let row = TYPE_AT.get(usize::from(summary.qtype)).copied().unwrap_or((TYPES.len() * ROW) as u16);
+        let code = CODE_AT[usize::from(summary.rcode) % CODE_AT.len()];
+        let cell = usize::from(row + code) + usize::from(summary.dnssec_ok);
         add(&zone.cells[cell % CELLS], 1);
-        zone.queries.count(answered.query);
-        zone.responses.count(answered.response);
+        zone.queries.count(summary.query_length);
+        zone.responses.count(summary.length);
     }
 
     /// What was counted since the last call took so long, each.
@@ -234,7 +160,7 @@ impl Answers {
 
     /// Adds all of it to what is shown.
     pub(super) fn collect(&self, place: Place, names: &[String], families: &mut Families) {
-        let (server, proto, family) = (&*place.server(), place.proto.label(), place.family());
+        let (server, proto, family) = (&*place.server(), place.transport.label(), place.family());
         for (number, (zone, name)) in self.zones.iter().zip(names).enumerate() {
             let mut count = |shown, labels: &[&str], number: u64| {
                 if number > 0 {
@@ -248,7 +174,7 @@ impl Answers {
             }
             for (code, (_, mnemonic)) in CODES.iter().enumerate() {
                 let answered = (0..ROWS).map(|row| zone.of_row(row, code)).sum();
-                let plugin = plugin(CountedZone(number), mnemonic);
+                let plugin = plugin(CountedZone::at(number), mnemonic);
                 count(&RESPONSES, &[server, name, "", mnemonic, plugin], answered);
             }
             count(&DO_REQUESTS, &[server, name, ""], zone.with_do());
@@ -392,16 +318,16 @@ mod tests {
 
     #[test]
     fn servers_are_written_as_coredns_writes_them() {
-        for (address, proto, server, family) in [
-            ("0.0.0.0:53", Proto::Udp, "dns://:53", "1"),
-            ("[::]:53", Proto::Tcp, "dns://:53", "2"),
-            ("127.0.0.1:1053", Proto::Udp, "dns://127.0.0.1:1053", "1"),
-            ("[::1]:1053", Proto::Tcp, "dns://[::1]:1053", "2"),
-            ("0.0.0.0:853", Proto::Tls, "tls://:853", "1"),
-            ("[::1]:443", Proto::Https, "https://[::1]:443", "2"),
-            ("127.0.0.1:853", Proto::Quic, "quic://127.0.0.1:853", "1"),
+        for (address, transport, server, family) in [
+            ("0.0.0.0:53", Transport::Udp, "dns://:53", "1"),
+            ("[::]:53", Transport::Tcp, "dns://:53", "2"),
+            ("127.0.0.1:1053", Transport::Udp, "dns://127.0.0.1:1053", "1"),
+            ("[::1]:1053", Transport::Tcp, "dns://[::1]:1053", "2"),
+            ("0.0.0.0:853", Transport::Tls, "tls://:853", "1"),
+            ("[::1]:443", Transport::Https, "https://[::1]:443", "2"),
+            ("127.0.0.1:853", Transport::Quic, "quic://127.0.0.1:853", "1"),
         ] {
-            let place = Place { address: address.parse().unwrap(), proto };
+            let place = Place { address: address.parse().unwrap(), transport };
             assert_eq!((&*place.server(), place.family()), (server, family));
         }
     }

@@ -15,13 +15,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::answer::{CauseReport, CountedZone, DropReason, ResponseSummary};
+use crate::panics;
 use crate::status::{DataState, Status, WatchState};
+use crate::transport::Transport;
 
 use answers::Place;
 use exposition::{Families, Value};
 use table::{Family, Kind};
 
-pub use answers::{Answered, Answers, CountedZone, Proto};
+pub use answers::Answers;
 pub use exposition::Format;
 
 macro_rules! events {
@@ -94,7 +97,7 @@ events! {
     DroppedSource = "dropped: source",
     /// Dropped: a client that is not allowed, where the option says to be silent.
     DroppedNotAllowed = "dropped: not allowed",
-    /// Panics while answering; the query got SERVFAIL.
+    /// Panics of this process, whatever caught them. Counted by [`panics`], and not by workers.
     Panics = "panics",
     /// Datagrams dropped by the kernel before they were received: the receive buffer was full. Seen when a socket is
     /// idle, every thousand batches, and at the end.
@@ -155,24 +158,24 @@ events! {
 
 impl Event {
     /// A message was read.
-    pub fn received(proto: Proto) -> Self {
-        match proto {
-            Proto::Udp => Self::UdpReceived,
-            Proto::Tcp => Self::TcpReceived,
-            Proto::Tls => Self::TlsReceived,
-            Proto::Https => Self::HttpsReceived,
-            Proto::Quic => Self::QuicReceived,
+    pub fn received(transport: Transport) -> Self {
+        match transport {
+            Transport::Udp => Self::UdpReceived,
+            Transport::Tcp => Self::TcpReceived,
+            Transport::Tls => Self::TlsReceived,
+            Transport::Https => Self::HttpsReceived,
+            Transport::Quic => Self::QuicReceived,
         }
     }
 
     /// A response was cut.
-    pub fn truncated(proto: Proto) -> Self {
-        match proto {
-            Proto::Udp => Self::TruncatedUdp,
-            Proto::Tcp => Self::TruncatedTcp,
-            Proto::Tls => Self::TruncatedTls,
-            Proto::Https => Self::TruncatedHttps,
-            Proto::Quic => Self::TruncatedQuic,
+    pub fn truncated(transport: Transport) -> Self {
+        match transport {
+            Transport::Udp => Self::TruncatedUdp,
+            Transport::Tcp => Self::TruncatedTcp,
+            Transport::Tls => Self::TruncatedTls,
+            Transport::Https => Self::TruncatedHttps,
+            Transport::Quic => Self::TruncatedQuic,
         }
     }
 
@@ -242,6 +245,60 @@ impl Counters {
     }
 }
 
+/// Counts what one worker receives and responds with over one transport.
+#[derive(Debug)]
+pub struct ResponseCounters {
+    /// The worker's other counters.
+    pub counters: Arc<Counters>,
+    answers: Arc<Answers>,
+    transport: Transport,
+}
+
+impl ResponseCounters {
+    /// Counts in `counters`.
+    pub fn new(counters: Arc<Counters>, transport: Transport) -> Self {
+        Self { answers: counters.answers(), counters, transport }
+    }
+
+    /// Counts `number` messages that were received.
+    pub fn received(&self, number: usize) {
+        self.counters.add(Event::received(self.transport), number as u64);
+    }
+
+    /// Counts a response; its duration comes with [`Self::took`].
+    #[inline]
+    pub fn responded(&self, summary: &ResponseSummary) {
+        self.answers.count(summary);
+        if summary.truncated {
+            self.counters.count(Event::truncated(self.transport));
+        }
+        if summary.is_stale {
+            self.counters.count(Event::StaleAnswers);
+        }
+        match summary.cause {
+            CauseReport::None => {}
+            CauseReport::Reported(token) => self.counters.count_told(token),
+            CauseReport::Skipped => self.counters.count(Event::CausesNotLookedFor),
+        }
+    }
+
+    /// Counts a message that gets no response.
+    #[cold]
+    pub fn dropped(&self, reason: DropReason) {
+        self.counters.count(match reason {
+            DropReason::Short => Event::DroppedShort,
+            DropReason::Response => Event::DroppedResponse,
+            DropReason::Source => Event::DroppedSource,
+            DropReason::NotAllowed => Event::DroppedNotAllowed,
+        });
+    }
+
+    /// Counts the duration of the responses since the last call: the same for each.
+    pub fn took(&self, time: Duration) {
+        self.answers.took(time);
+    }
+}
+
 /// All workers' counters.
 #[derive(Debug)]
 pub struct Metrics {
@@ -264,6 +321,7 @@ impl Default for Metrics {
 impl Metrics {
     /// For the forward zones with these names, each with its last full stop, in the order of the zone's settings.
     pub fn new(zones: &[String]) -> Self {
+        panics::start_counting();
         let zones = CountedZone::names(zones);
         Self { zones, workers: Mutex::default(), rare: Mutex::default(), heard: Mutex::default() }
     }
@@ -274,8 +332,8 @@ impl Metrics {
     }
 
     /// New counters for who answers what comes to `address`, which is listened on.
-    pub fn worker_at(&self, address: SocketAddr, proto: Proto) -> Arc<Counters> {
-        self.with(Some(Place { address, proto }))
+    pub fn worker_at(&self, address: SocketAddr, transport: Transport) -> Arc<Counters> {
+        self.with(Some(Place { address, transport }))
     }
 
     fn with(&self, place: Option<Place>) -> Arc<Counters> {
@@ -314,6 +372,9 @@ impl Metrics {
 
     /// The sum over all workers, those that have ended too.
     pub fn total(&self, event: Event) -> u64 {
+        if event == Event::Panics {
+            return panics::count();
+        }
         lock(&self.workers).iter().map(|worker| worker.total(event)).sum()
     }
 }
@@ -402,10 +463,11 @@ impl Metrics {
         for (event, family, labels) in shown {
             families.add(family, labels, Value::Counter(self.total(*event) as f64));
         }
-        for proto in Proto::ALL {
-            let by_proto = [(Event::received(proto), &table::RECEIVED), (Event::truncated(proto), &table::TRUNCATED)];
-            for (event, family) in by_proto {
-                families.add(family, &[proto.label()], Value::Counter(self.total(event) as f64));
+        for transport in Transport::ALL {
+            let counted =
+                [(Event::received(transport), &table::RECEIVED), (Event::truncated(transport), &table::TRUNCATED)];
+            for (event, family) in counted {
+                families.add(family, &[transport.label()], Value::Counter(self.total(event) as f64));
             }
         }
         // In this order: a connection that ends in between is not counted as less than none.

@@ -189,8 +189,8 @@ impl<S: Stream> Connection<S> {
             }
         };
         let (shared, mailbox) = (&self.shared, &mut self.mailbox);
-        let hand_over = |pending, ticket| {
-            let question = Question { pending, listen: shared.listen.address, ticket };
+        let hand_over = |pending, logged| {
+            let question = Question { pending, listen: shared.listen.address, logged };
             shared.hand_over(question, mailbox)
         };
         let answered = desk.answer(&shared.responder, self.peer, filled, hand_over);
@@ -198,7 +198,6 @@ impl<S: Stream> Connection<S> {
         self.keep_unread(&desk.input[answered.read..filled], answered.read > 0);
         let sent = self.send(context, &desk.output[..answered.written]);
         desk.worker.end_batch(Instant::now().into_std());
-        desk.worker.rest();
         Poll::Ready(sent)
     }
 

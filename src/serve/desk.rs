@@ -1,17 +1,17 @@
-//! Where messages that come over a stream are answered: the large buffers, and what the responder needs.
+//! The worker of stream transports: one call answers one message, over TCP, TLS, HTTPS and QUIC alike.
 //!
-//! They belong to whoever is at work and not to connections, of which an idle one holds none of it. Messages stand behind
-//! their lengths (RFC 1035 section 4.2.2), whatever the stream is. Not here: how octets come and go (`connection.rs`,
-//! `encrypted/`), and how a message is answered (`answer.rs`).
+//! [`StreamWorker::respond`] answers, counts and logs. A [`Desk`] is a worker with its large buffers, which belong to the
+//! thread at work and not to connections: an idle connection holds none of them. On streams, messages follow their
+//! lengths (RFC 1035 section 4.2.2). Not here: reading and writing (`connection.rs`, `encrypted/`), and the engine
+//! (`answer.rs`).
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Kind;
 use super::forward::{self, Question};
-use super::query_log::{Tap, Ticket};
-use crate::answer::{Peer, Pending, Reply, Responder, Worker};
-use crate::metrics::{Counters, Event};
+use super::query_log::{LoggedQuery, QueryLogger};
+use crate::answer::{DropReason, Peer, Pending, Reply, RequestBatch, Responder, Transport, Worker};
+use crate::metrics::{Counters, ResponseCounters};
 
 /// The largest message: its length is two octets (RFC 1035 section 4.2.2).
 pub(super) const MESSAGE: usize = 65_535;
@@ -20,68 +20,143 @@ pub(super) const READ: usize = 16 << 10;
 /// Responses are written when there are so many octets of them.
 pub(super) const FULL: usize = 16 << 10;
 
-/// The buffers, and what the responder needs. For one connection at a time.
+/// Answers the messages of stream transports: one connection's at a time.
+pub(super) struct StreamWorker {
+    transport: Transport,
+    worker: Worker,
+    requests: RequestBatch,
+    counters: ResponseCounters,
+    log: QueryLogger,
+    /// When the batch came that is being answered.
+    begun: Option<Instant>,
+}
+
+/// The reply to one message of a stream.
+pub(super) enum StreamReply {
+    /// The response, of so many octets, is in the buffer; it is counted and logged.
+    Response(usize),
+    /// An upstream has to be asked.
+    Forward(Box<Pending>, Option<LoggedQuery>),
+    /// No response.
+    Drop(DropReason),
+}
+
+impl StreamWorker {
+    fn new(counters: Arc<Counters>, log: QueryLogger, transport: Transport) -> Self {
+        Self {
+            transport,
+            worker: Worker::default(),
+            requests: RequestBatch::new(transport),
+            counters: ResponseCounters::new(counters, transport),
+            log,
+            begun: None,
+        }
+    }
+
+    /// Begins a batch of messages, which came `now`.
+    pub(super) fn begin_batch(&mut self, now: Instant) {
+        self.worker.begin_batch(now);
+        self.begun = Some(now);
+    }
+
+    /// Ends a batch of messages, whose responses were sent `now`. Nothing of a zone is held until the next.
+    pub(super) fn end_batch(&mut self, now: Instant) {
+        if let Some(begun) = self.begun.take() {
+            self.counters.took(now.saturating_duration_since(begun));
+        }
+        self.worker.release_snapshot();
+        self.requests.release_snapshot();
+    }
+
+    /// Answers one message. `response` is at least [`MESSAGE`] octets long.
+    pub(super) fn respond(
+        &mut self,
+        responder: &Responder,
+        peer: Peer,
+        query: &[u8],
+        response: &mut [u8],
+    ) -> StreamReply {
+        self.counters.received(1);
+        let request = self.requests.parse_one(responder.zone(), query);
+        response[..query.len()].copy_from_slice(query);
+        let logged = self.log.copy(query);
+        match responder.respond(request, peer, &mut self.worker, response) {
+            Reply::Response(summary) => {
+                self.counters.responded(&summary);
+                if let Some(logged) = logged {
+                    logged.responded(&self.counters.counters, peer, self.transport, &response[..summary.length]);
+                }
+                StreamReply::Response(summary.length)
+            }
+            Reply::Forward(pending) => StreamReply::Forward(pending, logged),
+            Reply::Drop(reason) => {
+                self.counters.dropped(reason);
+                StreamReply::Drop(reason)
+            }
+        }
+    }
+
+    /// Writes SERVFAIL for a question that the forwarder has no room for; returns its length.
+    pub(super) fn refuse(&self, question: &Question, response: &mut [u8]) -> usize {
+        forward::refuse(question, &self.counters, response)
+    }
+
+    /// The worker's other counters.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters.counters
+    }
+}
+
+/// A worker and its buffers. For one connection at a time.
 pub(super) struct Desk {
-    pub(super) worker: Worker,
-    pub(super) tap: Tap,
-    /// What is spoken where it stands.
-    kind: Kind,
+    pub(super) worker: StreamWorker,
     /// Room for a message of the largest size that is nearly complete, and for one more read.
     pub(super) input: Box<[u8]>,
     /// Room for one response of the largest size when it is nearly full.
     pub(super) output: Box<[u8]>,
 }
 
-/// What became of the octets on the desk.
+/// The outcome of answering the octets in a buffer.
 pub(super) struct Answered {
-    /// How many were answered.
+    /// Number of octets that were answered.
     pub(super) read: usize,
-    /// How many octets of responses there are.
+    /// Number of octets of responses.
     pub(super) written: usize,
-    /// The client sent what deserves no response. Nothing behind it is answered.
+    /// The client sent a message that gets no response. Nothing behind it is answered.
     pub(super) refused: bool,
 }
 
 impl Desk {
-    pub(super) fn new(counters: Arc<Counters>, tap: Tap, kind: Kind) -> Self {
+    pub(super) fn new(counters: Arc<Counters>, log: QueryLogger, transport: Transport) -> Self {
         let input = vec![0; 2 + MESSAGE + READ].into();
         let output = vec![0; FULL + 2 + MESSAGE].into();
-        Self { worker: Worker::new(counters), tap, kind, input, output }
+        Self { worker: StreamWorker::new(counters, log, transport), input, output }
     }
 
-    /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written. What
-    /// others have to answer is handed over.
+    /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written. Questions
+    /// for an upstream are given to `hand_over`.
     pub(super) fn answer(
         &mut self,
         responder: &Responder,
         peer: Peer,
         filled: usize,
-        mut hand_over: impl FnMut(Box<Pending>, Option<Box<Ticket>>) -> Result<(), Question>,
+        mut hand_over: impl FnMut(Box<Pending>, Option<LoggedQuery>) -> Result<(), Question>,
     ) -> Answered {
         let mut answered = Answered { read: 0, written: 0, refused: false };
-        let transport = self.kind.transport();
-        let received = Event::received(transport.proto());
         self.worker.begin_batch(Instant::now());
         while answered.written < FULL
             && let Some(query) = whole_message(&self.input[answered.read..filled])
         {
-            self.worker.counters.count(received);
             answered.read += 2 + query.len();
             let room = &mut self.output[answered.written..][..2 + MESSAGE];
             let (length_field, message) = room.split_at_mut(2);
-            message[..query.len()].copy_from_slice(query);
-            // An empty message is shorter than a header, like others that the responder does not answer.
-            let response = match query.len() {
-                0 => Reply::None,
-                length => self.tap.respond(responder, &mut self.worker, peer, transport, message, length),
-            };
-            let length = match response {
-                Reply::Here(length) => length,
-                Reply::Pending(pending) => match hand_over(pending, self.tap.ticket()) {
+            let length = match self.worker.respond(responder, peer, query, message) {
+                StreamReply::Response(length) => length,
+                StreamReply::Forward(pending, logged) => match hand_over(pending, logged) {
                     Ok(()) => continue,
-                    Err(refused) => forward::refuse(&refused, &self.worker, message),
+                    Err(refused) => self.worker.refuse(&refused, message),
                 },
-                Reply::None => {
+                StreamReply::Drop(_) => {
                     answered.refused = true;
                     break;
                 }

@@ -100,8 +100,7 @@ fn count_end(counters: &Counters, ended: &Result<End, JoinError>) {
         Ok(End::Idle) => counters.count(Event::TcpIdle),
         Ok(End::Slow) => counters.count(Event::TcpSlow),
         Ok(End::Closed | End::Refused | End::Stopped) => {}
-        Err(error) if error.is_panic() => counters.count(Event::Panics),
-        // Closed in favour of another, which is counted.
+        // Closed in favour of another connection, which is counted; a panic is counted by its hook.
         Err(_) => {}
     }
 }

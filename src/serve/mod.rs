@@ -57,7 +57,7 @@ use encrypted::Handshakes;
 use encrypted::certificates::Certificates;
 use forward::{Forwarder, Lane};
 use place::{Place, Shared};
-use query_log::Tap;
+use query_log::QueryLogger;
 use seats::Seats;
 use takeover::Handout;
 
@@ -341,8 +341,8 @@ impl Server {
 
     /// The same, and questions have lines in `log`.
     pub fn logging(mut self, log: Arc<QueryLog>) -> Self {
-        let tap = Tap::new(log);
-        (self.udp.tap, self.streams.tap) = (tap.clone(), tap);
+        let log = QueryLogger::new(log);
+        (self.udp.log, self.streams.log) = (log.clone(), log);
         self
     }
 

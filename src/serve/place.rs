@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::desk::Desk;
 use super::forward::{Door, Mailbox, Question, Way};
-use super::query_log::Tap;
+use super::query_log::QueryLogger;
 use super::seats::{self, Admission, Seat, Seats};
 use super::takeover::Registered;
 use super::{Limits, ListenAddress, Stop};
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     /// Where questions for others are handed over.
     pub(super) door: Option<Door>,
     pub(super) seats: Arc<Seats>,
-    pub(super) tap: Tap,
+    pub(super) log: QueryLogger,
     /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
     #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
     desks: Mutex<Vec<Box<Desk>>>,
@@ -49,8 +49,8 @@ impl Shared {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, stop: Stop) -> Self {
         let seats = Arc::new(Seats::new(limits, metrics.worker()));
         let listen = ListenAddress::plain(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
-        let (tap, desks) = (Tap::default(), Mutex::default());
-        Self { listen, responder, metrics, limits, stop, door: None, seats, tap, desks }
+        let (log, desks) = (QueryLogger::default(), Mutex::default());
+        Self { listen, responder, metrics, limits, stop, door: None, seats, log, desks }
     }
 
     /// The same for one address, which can be told to stop alone.
@@ -63,7 +63,7 @@ impl Shared {
             stop,
             door: self.door.clone(),
             seats: Arc::clone(&self.seats),
-            tap: self.tap.clone(),
+            log: self.log.clone(),
             desks: Mutex::default(),
         }
     }
@@ -106,8 +106,8 @@ impl Shared {
     pub(super) fn answer(&self, peer: Peer, framed: &[u8]) -> Answer {
         let (mut desk, mut mailbox) = (self.take_desk(), None);
         desk.input[..framed.len()].copy_from_slice(framed);
-        let answered = desk.answer(&self.responder, peer, framed.len(), |pending, ticket| {
-            self.hand_over(Question { pending, listen: self.listen.address, ticket }, &mut mailbox)
+        let answered = desk.answer(&self.responder, peer, framed.len(), |pending, logged| {
+            self.hand_over(Question { pending, listen: self.listen.address, logged }, &mut mailbox)
         });
         let answer = match mailbox {
             _ if answered.written > 0 => Answer::Here(desk.output[..answered.written].to_vec()),
@@ -115,7 +115,6 @@ impl Shared {
             None => Answer::Nothing,
         };
         desk.worker.end_batch(Instant::now());
-        desk.worker.rest();
         self.give_back(desk);
         answer
     }
@@ -124,8 +123,9 @@ impl Shared {
     pub(super) fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
         free.unwrap_or_else(|| {
-            let counters = self.metrics.worker_at(self.listen.address, self.listen.kind.transport().proto());
-            Box::new(Desk::new(counters, self.tap.clone(), self.listen.kind))
+            let transport = self.listen.kind.transport();
+            let counters = self.metrics.worker_at(self.listen.address, transport);
+            Box::new(Desk::new(counters, self.log.clone(), transport))
         })
     }
 

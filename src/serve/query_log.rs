@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
-use crate::answer::{Peer, Reply, Responder, Transport, Worker};
+use crate::answer::{Peer, Transport};
 use crate::metrics::{Counters, Event};
 use crate::wire::client::{Asked, rcode_and_errors, rcode_name};
 use crate::wire::{self, rcode};
@@ -106,73 +106,39 @@ impl LogWriter {
     }
 }
 
-/// What one thread that answers has of the log.
-#[derive(Default)]
-pub(super) struct Tap {
-    log: Option<Arc<QueryLog>>,
-    /// The last question whose answer is pending.
-    pending: Option<Box<Ticket>>,
-}
+/// The access of one thread that answers to the log, if there is one.
+#[derive(Clone, Default)]
+pub(super) struct QueryLogger(Option<Arc<QueryLog>>);
 
-/// A question that may have a line when it is answered.
-pub(super) struct Ticket {
+/// A copy of a query, for its line when it is responded to.
+pub(super) struct LoggedQuery {
     log: Arc<QueryLog>,
-    query: [u8; KEPT],
+    /// The beginning of the query.
+    query: Arc<[u8]>,
     length: usize,
     since: Instant,
 }
 
-impl Clone for Tap {
-    /// For another thread.
-    fn clone(&self) -> Self {
-        Self { log: self.log.clone(), pending: None }
-    }
-}
-
-impl Tap {
+impl QueryLogger {
     pub(super) fn new(log: Arc<QueryLog>) -> Self {
-        Self { log: Some(log), pending: None }
+        Self(Some(log))
     }
 
-    /// [`Responder::respond`], and a line of it.
-    pub(super) fn respond(
-        &mut self,
-        responder: &Responder,
-        worker: &mut Worker,
-        peer: Peer,
-        transport: Transport,
-        message: &mut [u8],
-        length: usize,
-    ) -> Reply {
-        let Some(log) = &self.log else {
-            return responder.respond(worker, peer, transport, message, length);
-        };
-        let ticket = Ticket::of(&message[..length], log);
-        let response = responder.respond(worker, peer, transport, message, length);
-        match response {
-            Reply::Here(length) => ticket.answered(&worker.counters, peer, transport, &message[..length]),
-            Reply::Pending(_) => self.pending = Some(Box::new(ticket)),
-            Reply::None => {}
-        }
-        response
-    }
-
-    /// That of the question whose answer is pending; none without a log.
-    pub(super) fn ticket(&mut self) -> Option<Box<Ticket>> {
-        self.pending.take()
+    /// Copies a query before its response is written over it. `None` without a log.
+    #[inline]
+    pub(super) fn copy(&self, message: &[u8]) -> Option<LoggedQuery> {
+        self.0.as_ref().map(|log| LoggedQuery::new(message, log))
     }
 }
 
-impl Ticket {
-    fn of(message: &[u8], log: &Arc<QueryLog>) -> Self {
-        let mut query = [0; KEPT];
-        let kept = message.len().min(KEPT);
-        query[..kept].copy_from_slice(&message[..kept]);
+impl LoggedQuery {
+    fn new(message: &[u8], log: &Arc<QueryLog>) -> Self {
+        let query = message[..message.len().min(KEPT)].into();
         Self { log: Arc::clone(log), query, length: message.len(), since: Instant::now() }
     }
 
-    /// Queues the line of the question, which was answered, if it has one.
-    pub(super) fn answered(&self, counters: &Counters, peer: Peer, transport: Transport, response: &[u8]) {
+    /// Queues the line of the query and its response, if the log is to have one.
+    pub(super) fn responded(&self, counters: &Counters, peer: Peer, transport: Transport, response: &[u8]) {
         let Self { log, .. } = self;
         if !log.choice.has(response) {
             return;
@@ -186,7 +152,7 @@ impl Ticket {
             duration: self.since.elapsed(),
             from: peer.from,
             transport,
-            query: self.query[..self.length.min(KEPT)].into(),
+            query: Arc::clone(&self.query),
             query_length: self.length,
             response_length: response.len(),
             // Everything but the answers themselves is told of it.
@@ -205,7 +171,7 @@ struct Line {
     from: SocketAddr,
     transport: Transport,
     /// The beginning of the query.
-    query: Box<[u8]>,
+    query: Arc<[u8]>,
     query_length: usize,
     /// The response, or of a large one its header.
     response: Box<[u8]>,
@@ -243,7 +209,7 @@ impl Line {
         let (code, errors) = rcode_and_errors(&self.response);
         let Asked { name, qtype, qclass, dnssec_ok, size } = asked;
         let id = u16::from_be_bytes([self.response[0], self.response[1]]);
-        let protocol = self.transport.proto().label();
+        let protocol = self.transport.label();
         let (from, port) = (self.from.ip().to_canonical(), self.from.port());
         let seconds = self.duration.as_secs_f64();
         // Writing to a String does not fail.

@@ -18,11 +18,11 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
 use super::forward::{self, Door, Question, Way};
-use super::query_log::Tap;
+use super::query_log::QueryLogger;
 use super::sys::{self, Batch, Wait};
 use super::{Liveness, Stop};
-use crate::answer::{Peer, Pending, Reply, Responder, Transport, Worker};
-use crate::metrics::{Event, Metrics, Proto};
+use crate::answer::{Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use crate::metrics::{Event, Metrics, ResponseCounters};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -41,14 +41,14 @@ pub(super) struct Common {
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     pub(super) liveness: Liveness,
-    pub(super) tap: Tap,
+    pub(super) log: QueryLogger,
     /// Where questions for others are handed over.
     pub(super) door: Option<Door>,
 }
 
 impl Common {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>) -> Self {
-        Self { responder, metrics, liveness: Liveness::default(), tap: Tap::default(), door: None }
+        Self { responder, metrics, liveness: Liveness::default(), log: QueryLogger::default(), door: None }
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
@@ -106,18 +106,19 @@ impl Threads {
         let Self { common, stop, address, kept, run, .. } = self;
         let (address, kept, run) = (*address, *kept, *run);
         let (responder, stop, held) = (Arc::clone(&common.responder), stop.clone(), Arc::clone(&socket));
-        let (worker, tap, door) =
-            (Worker::new(common.metrics.worker_at(address, Proto::Udp)), common.tap.clone(), common.door.clone());
+        let counters = ResponseCounters::new(common.metrics.worker_at(address, Transport::Udp), Transport::Udp);
+        let (log, door) = (common.log.clone(), common.door.clone());
         let pulse = common.liveness.pulse();
         let ending = Ending(number, self.ending.clone());
         let body = move || {
             let _ending = ending;
             // Of an inherited socket the count is that of all who had it.
             let drops = sys::drops(&socket).unwrap_or(0);
-            run(
-                &mut Loop { socket: &socket, address, kept, responder: &responder, worker, tap, door, drops, pulse },
-                &stop,
-            );
+            let (worker, requests) = (Worker::default(), RequestBatch::new(Transport::Udp));
+            let responder = &*responder;
+            let mut one =
+                Loop { socket: &socket, address, kept, responder, worker, requests, counters, log, door, drops, pulse };
+            run(&mut one, &stop);
         };
         let builder = thread::Builder::new().name(format!("udp-{number}"));
         let handle = builder.spawn(body).context("cannot start a thread that answers UDP")?;
@@ -152,7 +153,9 @@ struct Loop<'t> {
     kept: bool,
     responder: &'t Responder,
     worker: Worker,
-    tap: Tap,
+    requests: RequestBatch,
+    counters: ResponseCounters,
+    log: QueryLogger,
     door: Option<Door>,
     /// The kernel's count of drops when it was last looked at.
     drops: u32,
@@ -164,7 +167,6 @@ impl Loop<'_> {
     /// A panic is a mistake of ours and costs its batch; the socket stays answered.
     fn run_to_the_end(&mut self, stop: &Stop) {
         while catch_unwind(AssertUnwindSafe(|| self.run(stop))).is_err() {
-            self.worker.counters.count(Event::Panics);
             tracing::error!(address = %self.address, "a panic while answering UDP cost a batch of queries");
         }
     }
@@ -177,7 +179,8 @@ impl Loop<'_> {
             match batch.receive(self.socket, Wait::Yes) {
                 Ok(received) => self.answer(&mut batch, received),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.worker.rest();
+                    self.worker.release_snapshot();
+                    self.requests.release_snapshot();
                     self.count_drops();
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -195,55 +198,52 @@ impl Loop<'_> {
         self.count_drops();
     }
 
+    /// Answers a batch: parses all messages, responds to each from its own request, then sends, all in their order.
     fn answer(&mut self, batch: &mut Batch, received: usize) {
-        self.worker.counters.add(Event::UdpReceived, received as u64);
-        self.worker.begin_batch(Instant::now());
-        if received > 1 {
-            self.responder.look_ahead(&mut self.worker, batch.messages());
-        }
-        for index in 0..received {
+        let begun = Instant::now();
+        let Self { socket, address, responder, worker, requests, counters, log, door, .. } = self;
+        counters.received(received);
+        worker.begin_batch(begun);
+        for (index, request) in requests.parse(responder.zone(), batch.messages()).iter().enumerate() {
             let Some(datagram) = batch.datagram(index) else { continue };
-            if received > 1 {
-                self.worker.turn_to(index);
-            }
-            let to = datagram.asked.map_or(self.address, |ip| SocketAddr::new(ip, self.address.port()));
+            let to = datagram.asked.map_or(*address, |ip| SocketAddr::new(ip, address.port()));
             let peer = Peer { from: datagram.from, to };
-            let length = datagram.length;
-            let Self { responder, worker, tap, .. } = self;
-            match tap.respond(responder, worker, peer, Transport::Udp, datagram.slot, length) {
-                Reply::Here(length) => batch.reply(index, length),
-                Reply::Pending(pending) => {
-                    let length = self.hand_over(pending, peer, datagram.slot);
-                    if let Some(length) = length {
-                        batch.reply(index, length);
+            let logged = log.copy(&datagram.slot[..datagram.length]);
+            let length = match responder.respond(request, peer, worker, datagram.slot) {
+                Reply::Response(summary) => {
+                    counters.responded(&summary);
+                    if let Some(logged) = logged {
+                        let response = &datagram.slot[..summary.length];
+                        logged.responded(&counters.counters, peer, Transport::Udp, response);
                     }
+                    Some(summary.length)
                 }
-                Reply::None => {}
+                Reply::Forward(pending) => {
+                    let from = address.ip().is_unspecified().then(|| peer.to.ip());
+                    let way = Way::Datagram { socket: Arc::clone(socket), from };
+                    let question = Question { pending, listen: *address, logged };
+                    let refused = hand_over(door.as_ref(), question, way).err();
+                    refused.map(|question| forward::refuse(&question, counters, datagram.slot))
+                }
+                Reply::Drop(reason) => {
+                    counters.dropped(reason);
+                    None
+                }
+            };
+            if let Some(length) = length {
+                batch.reply(index, length);
             }
         }
-        match batch.send(self.socket) {
+        match batch.send(socket) {
             0 => {}
-            refused => self.worker.counters.add(Event::SendErrors, refused as u64),
+            refused => counters.counters.add(Event::SendErrors, refused as u64),
         }
-        self.worker.end_batch(Instant::now());
-    }
-
-    /// Returns the length of the response where nobody takes the question.
-    #[cold]
-    fn hand_over(&mut self, pending: Box<Pending>, peer: Peer, slot: &mut [u8]) -> Option<usize> {
-        let from = self.address.ip().is_unspecified().then(|| peer.to.ip());
-        let way = Way::Datagram { socket: Arc::clone(self.socket), from };
-        let question = Question { pending, listen: self.address, ticket: self.tap.ticket() };
-        let refused = match &self.door {
-            Some(door) => door.hand(question, way).err()?,
-            None => question,
-        };
-        Some(forward::refuse(&refused, &self.worker, slot))
+        counters.took(begun.elapsed());
     }
 
     /// The socket failed, which says nothing about the next call; but it must not become a busy loop.
     fn pause(&mut self) {
-        self.worker.counters.count(Event::ReceiveErrors);
+        self.counters.counters.count(Event::ReceiveErrors);
         thread::sleep(Duration::from_millis(10));
     }
 
@@ -274,8 +274,17 @@ impl Loop<'_> {
 
     fn count_drops(&mut self) {
         let Ok(drops) = sys::drops(self.socket) else { return };
-        self.worker.counters.add(Event::DroppedByKernel, drops.wrapping_sub(self.drops).into());
+        self.counters.counters.add(Event::DroppedByKernel, drops.wrapping_sub(self.drops).into());
         self.drops = drops;
+    }
+}
+
+/// Hands a question over to the forwarder, or gives it back.
+#[cold]
+fn hand_over(door: Option<&Door>, question: Question, way: Way) -> Result<(), Question> {
+    match door {
+        Some(door) => door.hand(question, way),
+        None => Err(question),
     }
 }
 

@@ -10,10 +10,9 @@ use anyhow::Context as _;
 
 use super::explained::{Explained, Stepped, Tried};
 use super::said::{Said, Tone};
-use crate::answer::{Access, Peer, Responder, Transport, Worker};
+use crate::answer::{Access, Peer, RequestBatch, Responder, Transport, Worker};
 use crate::config::AskedName;
 use crate::explain::{self, Asked, Asker, Effort, Finding, Known, Severity, Step, object};
-use crate::metrics::Metrics;
 use crate::names::reverse::reverse_name;
 use crate::names::{Owner, QueryName, WireName, owner};
 use crate::status::Status;
@@ -134,6 +133,7 @@ fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
 struct Engine {
     responder: Responder,
     worker: Worker,
+    requests: RequestBatch,
 }
 
 impl Engine {
@@ -141,7 +141,7 @@ impl Engine {
         let status = Arc::new(Status::default());
         status.set_synced();
         let responder = Responder::new(Arc::clone(zone), status, Access::default());
-        Self { responder, worker: Worker::new(Metrics::default().worker()) }
+        Self { responder, worker: Worker::default(), requests: RequestBatch::new(Transport::Tcp) }
     }
 
     fn ask(&mut self, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
@@ -151,8 +151,10 @@ impl Engine {
         let mut message = query(ID, name, qtype);
         let asked = message.len();
         message.resize(MAX_TCP, 0);
-        let made = self.responder.respond(&mut self.worker, peer, Transport::Tcp, &mut message, asked);
-        let response = made.length().and_then(|length| Reply::read(&message[..length], ID, name, qtype));
+        let Self { responder, worker, requests } = self;
+        let request = requests.parse_one(responder.zone(), &message[..asked]);
+        let length = responder.respond(request, peer, worker, &mut message).length();
+        let response = length.and_then(|length| Reply::read(&message[..length], ID, name, qtype));
         response.context("the engine gave no response")
     }
 }

@@ -102,9 +102,9 @@ impl Lookup<'_> {
     }
 }
 
-/// Where a look-up of a name begins.
+/// Where the look-up of one name begins. It is of use only together with the name that it was computed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spot {
+pub struct LookupKey {
     /// The number of the forward zone plus 1; 0 for a name that is in none.
     apex: u32,
     /// The number of the label at which its apex begins.
@@ -283,54 +283,54 @@ impl Zone {
     ///
     /// `qtype` may be ANY: then one RRset is found (RFC 8482 section 4.1). `see` must not call the zone again.
     pub fn look_up<R>(&self, name: &QueryName, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
-        self.look_up_among(&self.services.load(), name, self.spot(name), qtype, see)
+        self.look_up_among(&self.services.load(), name, self.lookup_key(name), qtype, see)
     }
 
-    /// The same for one who looks up again and again, keeps a `view`, and has asked for the name's [`Self::spot`].
+    /// Looks up a name by its [`Self::lookup_key`], in the snapshot that `view` keeps between look-ups.
     #[inline]
     pub fn look_up_with<R>(
         &self,
         view: &mut View,
         name: &QueryName,
-        spot: Spot,
+        key: LookupKey,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        self.look_up_among(self.services.seen_by(view), name, spot, qtype, see)
+        self.look_up_among(self.services.seen_by(view), name, key, qtype, see)
     }
 
     /// Which zone a name is in, and of which Service, by its octets alone.
     #[inline]
-    pub fn spot(&self, name: &QueryName) -> Spot {
+    pub fn lookup_key(&self, name: &QueryName) -> LookupKey {
         for (number, apex) in self.settings.apexes.iter().enumerate() {
             if let Some(apex_at) = name.apex_at(apex) {
                 let hash = service_of(name, apex_at).map_or(0, |key| self.hash(key.0));
-                return Spot { apex: number as u32 + 1, apex_at: apex_at as u32, hash };
+                return LookupKey { apex: number as u32 + 1, apex_at: apex_at as u32, hash };
             }
         }
-        Spot::default()
+        LookupKey::default()
     }
 
-    /// Touches what the look-ups of these names will read, level by level for all of them: what one waits for the others
-    /// wait for too.
-    pub fn look_ahead<'n>(&self, view: &mut View, names: impl Iterator<Item = (&'n QueryName, Spot)>) {
+    /// Prefetches the memory that the look-ups of these names will read, level by level for all names, so that their
+    /// cache misses overlap.
+    pub fn prefetch<'n>(&self, view: &mut View, names: impl Iterator<Item = (&'n QueryName, LookupKey)>) {
         /// Of more names the rest are not touched: so many come together at the most.
         const MOST: usize = 64;
         let services = self.services.seen_by(view);
         let mut found = [None; MOST];
         let mut count = 0;
-        for ((name, spot), place) in names.zip(&mut found) {
+        for ((name, key), place) in names.zip(&mut found) {
             count += 1;
-            if spot.hash != 0 {
-                *place = services.likely(spot.hash).map(|published| (name, spot, published));
+            if key.hash != 0 {
+                *place = services.likely(key.hash).map(|published| (name, key, published));
             }
         }
         let mut touched = 0;
         for (_, _, published) in found[..count].iter().flatten() {
             touched ^= published.touch();
         }
-        for (name, spot, published) in found[..count].iter().flatten() {
-            touched ^= published.touch_below(self, name, *spot);
+        for (name, key, published) in found[..count].iter().flatten() {
+            touched ^= published.touch_below(self, name, *key);
         }
         std::hint::black_box(touched);
     }
@@ -340,15 +340,15 @@ impl Zone {
         &self,
         services: &Services,
         name: &QueryName,
-        spot: Spot,
+        key: LookupKey,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        if let Some(number) = spot.apex.checked_sub(1) {
-            let (number, apex_at) = (number as usize, spot.apex_at as usize);
+        if let Some(number) = key.apex.checked_sub(1) {
+            let (number, apex_at) = (number as usize, key.apex_at as usize);
             let apex = &self.settings.apexes[number];
             let site = Site { apex, apex_at, forward: apex, address: None, number: 2 + number };
-            return self.look_up_forward((services, spot.hash), site, owner(name, apex_at), qtype, see);
+            return self.look_up_forward((services, key.hash), site, owner(name, apex_at), qtype, see);
         }
         let zones = self.reverse.load();
         match zones.find(name) {
@@ -517,10 +517,10 @@ impl Published {
 
     /// The same one pointer further.
     #[inline]
-    fn touch_below(&self, zone: &Zone, name: &QueryName, spot: Spot) -> u64 {
+    fn touch_below(&self, zone: &Zone, name: &QueryName, key: LookupKey) -> u64 {
         /// The columns of so few endpoints begin and end in one line of the cache.
         const FEW: usize = 8;
-        let below = match spot.apex_at.checked_sub(4) {
+        let below = match key.apex_at.checked_sub(4) {
             // One endpoint: where its number stands.
             Some(label) if self.index.len() > FEW => {
                 let hash = zone.hash(name.label(label as usize));

@@ -9,11 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headless_dns::answer::{Access, Peer, Responder, Transport, Worker};
+use headless_dns::answer::{Access, Peer, Request, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::config::Config;
 use headless_dns::explain::Asker;
-use headless_dns::metrics::{Counters, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::reverse_name;
 use headless_dns::objects::{Labels, Object, ObjectRef, Service, ServiceKind};
@@ -82,6 +81,9 @@ pub fn service(name: &str, kind: ServiceKind) -> Object {
     })
 }
 
+/// The least room that a server gives a datagram and its response, in octets.
+const UDP_SLOT: usize = 4096;
+
 /// The engine, asked from 127.0.0.1.
 pub struct Engine {
     pub responder: Responder,
@@ -105,38 +107,44 @@ impl Engine {
     }
 
     pub fn with(responder: Responder) -> Self {
-        // Some tests make one for each question, and counters are not made in no time.
-        thread_local! {
-            static COUNTERS: Arc<Counters> = Metrics::default().worker();
-        }
-        let worker = Worker::new(COUNTERS.with(Arc::clone));
-        Self { responder, worker, now: std::time::Instant::now() }
+        Self { responder, worker: Worker::default(), now: std::time::Instant::now() }
     }
 
     /// The response to `message`; RRsets begin at their first record if the ID is 65535 and the worker new.
     pub fn ask(&mut self, transport: Transport, message: &[u8]) -> Option<Vec<u8>> {
+        let mut requests = RequestBatch::new(transport);
+        let zone = self.responder.zone();
+        let request = requests.parse_one(zone, message);
+        Self::respond(&self.responder, &mut self.worker, &mut self.now, request, transport, message)
+    }
+
+    /// The responses to datagrams that came in together; `requests` may have parsed others before.
+    pub fn ask_together(&mut self, requests: &mut RequestBatch, messages: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
+        let Self { responder, worker, now } = self;
+        let requests = requests.parse(responder.zone(), messages.iter().map(Vec::as_slice));
+        let respond =
+            |(request, message): (_, &Vec<u8>)| Self::respond(responder, worker, now, request, Transport::Udp, message);
+        requests.iter().zip(messages).map(respond).collect()
+    }
+
+    fn respond(
+        responder: &Responder,
+        worker: &mut Worker,
+        now: &mut std::time::Instant,
+        request: &Request,
+        transport: Transport,
+        message: &[u8],
+    ) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 65_535];
         buffer[..message.len()].copy_from_slice(message);
         let peer = Peer { from: "127.0.0.1:40000".parse().unwrap(), to: "127.0.0.1:53".parse().unwrap() };
-        // A slot for datagrams is 2 KiB long.
-        let room = if transport.is_datagram() { 2048.max(message.len()) } else { 65_535 };
-        // Long after whatever was asked before.
-        self.now += std::time::Duration::from_secs(1);
-        self.worker.begin_batch(self.now);
-        let reply = self.responder.respond(&mut self.worker, peer, transport, &mut buffer[..room], message.len());
-        let length = reply.length()?;
+        let room = if transport.is_datagram() { UDP_SLOT.max(message.len()) } else { 65_535 };
+        // Long after the last question.
+        *now += std::time::Duration::from_secs(1);
+        worker.begin_batch(*now);
+        let length = responder.respond(request, peer, worker, &mut buffer[..room]).length()?;
         buffer.truncate(length);
         Some(buffer)
-    }
-
-    /// The responses to datagrams that came in together.
-    pub fn ask_together(&mut self, messages: &[Vec<u8>]) -> Vec<Option<Vec<u8>>> {
-        self.responder.look_ahead(&mut self.worker, messages.iter().map(Vec::as_slice));
-        let turn = |(index, message): (usize, &Vec<u8>)| {
-            self.worker.turn_to(index);
-            self.ask(Transport::Udp, message)
-        };
-        messages.iter().enumerate().map(turn).collect()
     }
 }
 

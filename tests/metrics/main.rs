@@ -19,10 +19,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use headless_dns::answer::{CauseReport, CountedZone, ResponseSummary};
 use headless_dns::metrics::table::{FAMILIES, Kind};
-use headless_dns::metrics::{Answered, CountedZone, Format, Metrics, Proto, ZoneFigures};
+use headless_dns::metrics::{Format, Metrics, ResponseCounters, ZoneFigures};
 use headless_dns::rtype;
 use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
+use headless_dns::transport::Transport;
 
 use common::{query, wire};
 use scrape::{Labels, Scrape};
@@ -189,10 +191,20 @@ async fn counters_only_grow() {
 fn two_wildcards_are_one_server() {
     let metrics = Metrics::new(&["cluster.local.".to_owned()]);
     for address in ["0.0.0.0:53", "[::]:53"] {
-        let answers = metrics.worker_at(address.parse().unwrap(), Proto::Udp).answers();
-        let zone = CountedZone::ours(2);
-        answers.count(Answered { zone, qtype: 1, dnssec_ok: false, rcode: 0, query: 40, response: 60 });
-        answers.took(Duration::from_millis(1));
+        let worker = metrics.worker_at(address.parse().unwrap(), Transport::Udp);
+        let counters = ResponseCounters::new(worker, Transport::Udp);
+        counters.responded(&ResponseSummary {
+            length: 60,
+            query_length: 40,
+            zone: CountedZone::ours(2),
+            qtype: 1,
+            rcode: 0,
+            dnssec_ok: false,
+            truncated: false,
+            is_stale: false,
+            cause: CauseReport::None,
+        });
+        counters.took(Duration::from_millis(1));
     }
     let text = metrics.render(&Status::default(), ZoneFigures::default(), Format::Text);
     let scrape = Scrape::read(&text, Format::Text);

@@ -204,7 +204,7 @@ fn of_kind(listening: &[(ListenAddress, ListenAddress)], kind: Kind) -> Vec<Sock
 /// What is told of it to who looks at the server.
 fn as_shown(listening: &[(ListenAddress, ListenAddress)]) -> Addresses {
     let encrypted = listening.iter().map(|(_, bound)| bound).filter(|bound| bound.kind != Kind::Plain);
-    let encrypted = encrypted.map(|bound| (bound.kind.transport().proto(), bound.address)).collect();
+    let encrypted = encrypted.map(|bound| (bound.kind.transport(), bound.address)).collect();
     Addresses { plain: of_kind(listening, Kind::Plain), encrypted }
 }
 

@@ -28,8 +28,8 @@ pub(super) async fn in_time<T, E: fmt::Display>(
     shared: &Shared,
 ) -> Result<T, End> {
     let fail = |reason, end| {
-        let proto = shared.listen.kind.transport().proto();
-        shared.metrics.count(&table::HANDSHAKE_FAILURES, &[proto.label(), reason]);
+        let transport = shared.listen.kind.transport();
+        shared.metrics.count(&table::HANDSHAKE_FAILURES, &[transport.label(), reason]);
         Err(end)
     };
     let stopping = async {

@@ -26,15 +26,13 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::doh::{self, LONGEST_BODY, Place, Refusal};
 use super::link::{Gauge, Link};
-use crate::answer::{Peer, Reply, Transport};
-use crate::metrics::Event;
+use crate::answer::{DropReason, Peer};
 use crate::serve::connection::Stream;
-use crate::serve::desk::Desk;
-use crate::serve::forward::{self, Mailbox, Question};
+use crate::serve::desk::{Desk, StreamReply};
+use crate::serve::forward::{Mailbox, Question};
 use crate::serve::guests::{End, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
 use crate::serve::place::Shared;
 use crate::serve::seats::Seat;
-use crate::wire;
 
 /// Requests at a time. Others are refused, and their client may ask them again (RFC 9113 section 5.1.2).
 const STREAMS: u32 = 100;
@@ -208,7 +206,6 @@ impl<'c, S: Stream> Connection<'c, S> {
         let answered = complete.into_iter().try_for_each(|exchange| self.answer(exchange, &mut turn));
         let sent = answered.and_then(|()| self.flush(context));
         turn.desk.worker.end_batch(Instant::now().into_std());
-        turn.desk.worker.rest();
         self.shared.give_back(turn.desk);
         sent
     }
@@ -229,7 +226,7 @@ impl<'c, S: Stream> Connection<'c, S> {
                 self.sending.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
             }
             Stage::Refused(refusal) => {
-                turn.desk.worker.counters.count(refusal.event());
+                turn.desk.worker.counters().count(refusal.event());
                 let head = doh::refusal_head(refusal, &turn.date);
                 self.sending.extend(requester.send(head, refusal.text().as_bytes(), turn.now));
             }
@@ -240,28 +237,25 @@ impl<'c, S: Stream> Connection<'c, S> {
     }
 
     fn answer_query(&mut self, requester: Requester, query: &[u8], turn: &mut Turn) -> Result<(), End> {
-        let Desk { worker, tap, output, .. } = &mut *turn.desk;
-        worker.counters.count(Event::HttpsReceived);
+        let Desk { worker, output, .. } = &mut *turn.desk;
         let message = &mut output[..LONGEST_BODY];
-        message[..query.len()].copy_from_slice(query);
-        let reply = tap.respond(&self.shared.responder, worker, self.peer, Transport::Https, message, query.len());
-        let length = match reply {
-            Reply::Here(length) => length,
-            Reply::Pending(pending) => {
-                let question = Question { pending, listen: self.shared.listen.address, ticket: tap.ticket() };
+        let length = match worker.respond(&self.shared.responder, self.peer, query, message) {
+            StreamReply::Response(length) => length,
+            StreamReply::Forward(pending, logged) => {
+                let question = Question { pending, listen: self.shared.listen.address, logged };
                 match self.hand_over(question) {
                     Ok(mailbox) => {
                         self.exchanges.push(Exchange { requester, stage: Stage::Others(mailbox) });
                         return Ok(());
                     }
-                    Err(refused) => forward::refuse(&refused, worker, message),
+                    Err(refused) => worker.refuse(&refused, message),
                 }
             }
-            Reply::None if wire::gate(query).is_err() => {
+            StreamReply::Drop(DropReason::Short | DropReason::Response) => {
                 return self.answer(Exchange { requester, stage: Stage::Refused(Refusal::NoQuery) }, turn);
             }
-            // Who may not ask, and is not to hear so.
-            Reply::None => return Err(End::Refused),
+            // A client that is not allowed, where the server is configured to be silent.
+            StreamReply::Drop(DropReason::Source | DropReason::NotAllowed) => return Err(End::Refused),
         };
         let response = &turn.desk.output[..length];
         self.sending.extend(requester.send(doh::head(response, &turn.date), response, turn.now));

@@ -34,7 +34,6 @@ use super::handshake;
 use super::packets::{Ids, Packets};
 use super::session::OneConnection;
 use crate::answer::Peer;
-use crate::metrics::{Counters, Event};
 use crate::serve::desk::MESSAGE;
 use crate::serve::guests::{End, Guests, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
 use crate::serve::place::{Answer, Place, Shared};
@@ -105,7 +104,7 @@ pub(super) async fn listen(
         tokio::select! {
             biased;
             () = host.guests.until_stop() => break,
-            ended = children.next_end() => host.count_child(&ended),
+            _ = children.next_end() => {}
             incoming = endpoint.accept() => match incoming {
                 Some(incoming) => host.welcome(incoming),
                 None => return Err(anyhow!("the QUIC socket of {address} failed")),
@@ -221,8 +220,7 @@ impl Host {
             OneConnection::new(Arc::clone(&self.tls), self.limit.begin(incoming.remote_address(), unproven.is_none()));
         let mut config = self.config.clone();
         config.crypto = Arc::new(tls);
-        let connection =
-            Newcomer { incoming, config: Arc::new(config), unproven, to, seat, counters: Arc::clone(counters) };
+        let connection = Newcomer { incoming, config: Arc::new(config), unproven, to, seat };
         let connection = connection.run(Arc::clone(shared));
         closer.set(self.guests.spawn(connection));
     }
@@ -241,12 +239,6 @@ impl Host {
         }
         endpoint.close(NO_ERROR, b"");
         let _ = timeout(linger, endpoint.wait_idle()).await;
-    }
-
-    fn count_child(&self, ended: &Result<(), JoinError>) {
-        if ended.as_ref().is_err_and(JoinError::is_panic) {
-            self.guests.counters.count(Event::Panics);
-        }
     }
 }
 
@@ -278,12 +270,11 @@ struct Newcomer {
     /// Which of our addresses it came to.
     to: SocketAddr,
     seat: Seat,
-    counters: Arc<Counters>,
 }
 
 impl Newcomer {
     async fn run(self, shared: Arc<Shared>) -> End {
-        let Self { incoming, config, unproven, to, mut seat, counters } = self;
+        let Self { incoming, config, unproven, to, mut seat } = self;
         let client = incoming.remote_address();
         if !seat.hold(HANDSHAKE) {
             incoming.refuse();
@@ -296,7 +287,7 @@ impl Newcomer {
                 drop(unproven);
                 // What it needed less is no reason to close it.
                 let _ = seat.hold(0);
-                Session::new(connection, to, seat, counters, shared).run().await
+                Session::new(connection, to, seat, shared).run().await
             }
             Err(end) => end,
         }
@@ -390,7 +381,6 @@ struct Session {
     connection: quinn::Connection,
     to: SocketAddr,
     shared: Arc<Shared>,
-    counters: Arc<Counters>,
     holdings: Arc<Holdings>,
     /// What has to wait: for the rest of a query, for others, or for the client to take a response.
     late: JoinSet<Result<Option<Unconfirmed>, Fault>>,
@@ -403,16 +393,10 @@ struct Session {
 }
 
 impl Session {
-    fn new(
-        connection: quinn::Connection,
-        to: SocketAddr,
-        seat: Seat,
-        counters: Arc<Counters>,
-        shared: Arc<Shared>,
-    ) -> Self {
+    fn new(connection: quinn::Connection, to: SocketAddr, seat: Seat, shared: Arc<Shared>) -> Self {
         let (holdings, since) = (Arc::new(Holdings::new(seat)), Instant::now());
         let (late, unconfirmed, stopping) = (JoinSet::new(), Vec::new(), None);
-        Self { connection, to, shared, counters, holdings, late, unconfirmed, since, stopping }
+        Self { connection, to, shared, holdings, late, unconfirmed, since, stopping }
     }
 
     /// Answers until there is a reason not to.
@@ -448,11 +432,7 @@ impl Session {
                 () = heard(&stop, Phase::Draining), if self.stopping.is_none() => self.stopping = Some(Instant::now()),
                 () = heard(&stop, Phase::Leaving), if !leaving => leaving = true,
                 Some(ended) = self.late.join_next() => {
-                    let ended = ended.unwrap_or_else(|_| {
-                        self.counters.count(Event::Panics);
-                        Err(Fault::Mistake)
-                    });
-                    self.note(ended)?;
+                    self.note(ended.unwrap_or(Err(Fault::Mistake)))?;
                 }
                 streams = self.connection.accept_bi() => {
                     let (send, receive) = streams?;

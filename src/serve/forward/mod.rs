@@ -27,10 +27,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::query_log::Ticket;
+use super::query_log::LoggedQuery;
 use super::{Stop, sys};
-use crate::answer::{Failure, ForeignAnswer, Pending, Responder, Resumed, Worker, count_response};
-use crate::metrics::{Counters, Event, Metrics, Proto};
+use crate::answer::{Failure, ForeignAnswer, Pending, Responder, ResponseSummary, Resumed, Transport};
+use crate::metrics::{Counters, Event, Metrics, ResponseCounters};
 use crate::wire::{MAX_TCP, MAX_UDP, rcode};
 
 use resolver::Resolver;
@@ -153,21 +153,21 @@ pub(super) struct Question {
     pub(super) pending: Box<Pending>,
     /// The address that is listened on.
     pub(super) listen: SocketAddr,
-    /// Its line in the log.
-    pub(super) ticket: Option<Box<Ticket>>,
+    /// The query, for its line in the log.
+    pub(super) logged: Option<LoggedQuery>,
 }
 
 /// Writes the response to a question for which there is no room, and counts it; returns its length.
-pub(super) fn refuse(question: &Question, worker: &Worker, message: &mut [u8]) -> usize {
-    let Question { pending, ticket, .. } = question;
-    worker.counters.count(Event::ForwardFull);
+pub(super) fn refuse(question: &Question, counters: &ResponseCounters, message: &mut [u8]) -> usize {
+    let Question { pending, logged, .. } = question;
+    counters.counters.count(Event::ForwardFull);
     let failure = Failure::Unreachable(format!("{ROOM} questions wait for an upstream already"));
-    let (length, rcode) = pending.fail(&failure, message);
-    worker.count(pending.transport, message, pending.answered(length, rcode));
-    if let Some(ticket) = ticket {
-        ticket.answered(&worker.counters, pending.peer, pending.transport, &message[..length]);
+    let summary = pending.fail(&failure, message);
+    counters.responded(&summary);
+    if let Some(logged) = logged {
+        logged.responded(&counters.counters, pending.peer, pending.transport, &message[..summary.length]);
     }
-    length
+    summary.length
 }
 
 /// How a response goes back.
@@ -278,14 +278,14 @@ async fn serve(
                 Some(asked) => _ = tasks.spawn(answer(Arc::clone(&lane), asked)),
                 None => break,
             },
-            Some(ended) = tasks.join_next() => lane.count_end(&ended),
+            // Each sends its response itself; a panic is counted by its hook.
+            Some(_) = tasks.join_next() => {}
         }
     }
     lane.hurry.tell();
     // But for the first, which has nothing left to do.
     while tasks.len() > 1 {
-        let Some(ended) = tasks.join_next().await else { break };
-        lane.count_end(&ended);
+        let Some(_) = tasks.join_next().await else { break };
     }
 }
 
@@ -296,7 +296,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
     /// Counters of responses, by where the questions came in.
-    places: Mutex<BTreeMap<(SocketAddr, Proto), Arc<Counters>>>,
+    places: Mutex<BTreeMap<(SocketAddr, Transport), ResponseCounters>>,
     /// The rest of [`MAX_MAIL_BYTES`].
     mail: Arc<Semaphore>,
     /// Told when nobody is waited for any longer.
@@ -312,30 +312,18 @@ struct Health {
 }
 
 impl Shared {
-    /// Counts a panic that costs one response.
-    fn panicked(&self) -> Unanswered {
-        self.counters.count(Event::Panics);
-        Unanswered::ours("a mistake of this server's")
-    }
-
-    fn count_end(&self, ended: &Result<(), tokio::task::JoinError>) {
-        if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
-            self.counters.count(Event::Panics);
-        }
-    }
-
     /// Counts a response. Only the lane's thread does.
-    fn count(&self, asked: &Asked, message: &[u8], length: usize, rcode: u16) {
-        let Asked { question: Question { pending, listen, ticket }, since, .. } = asked;
-        let proto = pending.transport.proto();
+    fn count(&self, asked: &Asked, message: &[u8], summary: &ResponseSummary) {
+        let Asked { question: Question { pending, listen, logged }, since, .. } = asked;
+        let transport = pending.transport;
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = places.entry((*listen, proto));
-        let counters = place.or_insert_with(|| self.metrics.worker_at(*listen, proto));
-        let answers = counters.answers();
-        count_response(counters, &answers, pending.transport, message, pending.answered(length, rcode));
-        answers.took(since.elapsed());
-        if let Some(ticket) = ticket {
-            ticket.answered(counters, pending.peer, pending.transport, &message[..length]);
+        let place = places.entry((*listen, transport));
+        let counters =
+            place.or_insert_with(|| ResponseCounters::new(self.metrics.worker_at(*listen, transport), transport));
+        counters.responded(summary);
+        counters.took(since.elapsed());
+        if let Some(logged) = logged {
+            logged.responded(&counters.counters, pending.peer, pending.transport, &message[..summary.length]);
         }
     }
 
@@ -371,51 +359,46 @@ async fn answer(lane: Arc<Shared>, mut asked: Asked) {
     let pending = &mut asked.question.pending;
     let mut message = vec![0; if pending.transport.is_datagram() { MAX_UDP } else { MAX_TCP }];
     let completed = complete(&lane, pending, asked.since, &mut message).await;
-    let (mut length, mut rcode) =
-        completed.unwrap_or_else(|unanswered| pending.fail(&unanswered.failure, &mut message));
+    let mut summary = completed.unwrap_or_else(|unanswered| pending.fail(&unanswered.failure, &mut message));
     let mut share = None;
     if let Way::Stream(mailbox) = &asked.way {
-        share = Arc::clone(&lane.mail).try_acquire_many_owned(length as u32).ok();
-        if share.is_none() || !mailbox.has_room(length) {
+        share = Arc::clone(&lane.mail).try_acquire_many_owned(summary.length as u32).ok();
+        if share.is_none() || !mailbox.has_room(summary.length) {
             let failure = Failure::Unreachable("too many responses wait until the client reads them".into());
-            (length, rcode) = pending.fail(&failure, &mut message);
+            summary = pending.fail(&failure, &mut message);
             share = None;
         }
     }
-    if rcode == rcode::SERVFAIL {
+    if summary.rcode == rcode::SERVFAIL {
         lane.counters.count(Event::ForwardFailed);
     }
-    lane.count(&asked, &message, length, rcode);
+    lane.count(&asked, &message, &summary);
+    let response = &message[..summary.length];
     let Asked { question: Question { pending, .. }, way, .. } = &asked;
     match way {
         Way::Datagram { socket, from } => {
-            if sys::send(socket, &message[..length], pending.peer.from, *from).is_err() {
+            if sys::send(socket, response, pending.peer.from, *from).is_err() {
                 lane.counters.count(Event::SendErrors);
             }
         }
-        Way::Stream(mailbox) => mailbox.deliver(&message[..length], share),
+        Way::Stream(mailbox) => mailbox.deliver(response, share),
     }
 }
 
-/// Writes the response into `message`; returns its length and rcode. The chain of CNAMEs bounds the number of turns.
+/// Writes the response into `message`. The chain of CNAMEs bounds the number of turns.
 async fn complete(
     lane: &Arc<Shared>,
     pending: &mut Pending,
     since: Instant,
     message: &mut [u8],
-) -> Result<(usize, u16), Unanswered> {
+) -> Result<ResponseSummary, Unanswered> {
     let mut answer = None;
     loop {
         let resume = || lane.responder.resume(pending, answer.as_deref(), message);
         match catch_unwind(AssertUnwindSafe(resume)) {
-            Ok(Resumed::Complete { length, rcode, is_stale }) => {
-                if is_stale {
-                    lane.counters.count(Event::StaleAnswers);
-                }
-                return Ok((length, rcode));
-            }
+            Ok(Resumed::Complete(summary)) => return Ok(summary),
             Ok(Resumed::Ask) => {}
-            Err(_) => return Err(lane.panicked()),
+            Err(_) => return Err(Unanswered::panicked()),
         }
         let looked_up = look_up(lane, pending, since).await;
         lane.note(&looked_up);
@@ -434,7 +417,7 @@ async fn look_up(lane: &Arc<Shared>, pending: &Pending, since: Instant) -> Resul
         }
     });
     tokio::select! {
-        Some(looked_up) = tasks.join_next() => looked_up.unwrap_or_else(|_| Err(lane.panicked())),
+        Some(looked_up) = tasks.join_next() => looked_up.unwrap_or_else(|_| Err(Unanswered::panicked())),
         () = sleep_until(since + PATIENCE) => Err(Unanswered::late()),
         () = lane.hurry.wait() => Err(Unanswered::ours("the server stops")),
     }
@@ -444,6 +427,10 @@ impl Unanswered {
     fn late() -> Self {
         let text = format!("no upstream answered within {} s", PATIENCE.as_secs_f32());
         Self { failure: Failure::Unreachable(text), dead: true }
+    }
+
+    fn panicked() -> Self {
+        Self::ours("a mistake of this server's")
     }
 
     fn ours(text: &str) -> Self {

@@ -1,0 +1,207 @@
+//! Messages, parsed: the header check, the question, EDNS and the lookup key, each once for each message.
+//!
+//! A [`RequestBatch`] owns the memory that parsing needs and lends the [`Request`]s of one batch; they end with the next
+//! batch. No value of one message is readable through the request of another: the name and the lookup key are reachable
+//! only through the [`Question`] of a message that was parsed to its end. Not here: the response (`mod.rs`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::names::QueryName;
+use crate::transport::Transport;
+use crate::wire::{self, DropReason, Edns, Query, Refusal};
+use crate::zone::{LookupKey, View, Zone};
+
+/// One message, parsed: all that a response needs beside the message's octets.
+pub struct Request {
+    /// The length of the message, in octets.
+    pub(super) length: usize,
+    pub(super) transport: Transport,
+    parsed: Parsed,
+    /// Memory for a name. Its content is this message's only where `parsed` is a query.
+    name: QueryName,
+}
+
+#[derive(Clone, Copy)]
+enum Parsed {
+    Query(Query, LookupKey),
+    Refused(Refusal),
+    Dropped(DropReason),
+    /// The parser panicked.
+    Failed,
+}
+
+/// Disposition of a message, as far as the message alone decides.
+pub(super) enum Disposition<'r> {
+    Answer(Question<'r>),
+    Refuse(Refusal),
+    Drop(DropReason),
+    Fail,
+}
+
+/// The question of a message that is a well-formed query.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'r> {
+    pub(super) name: &'r QueryName,
+    pub(super) key: LookupKey,
+    pub(super) query: &'r Query,
+}
+
+impl Request {
+    fn new(transport: Transport) -> Self {
+        let parsed = Parsed::Dropped(DropReason::Short);
+        Self { length: 0, transport, parsed, name: QueryName::default() }
+    }
+
+    #[inline]
+    fn parse(&mut self, message: &[u8], zone: &Zone) {
+        self.length = message.len();
+        self.parsed = match wire::check_header(message) {
+            Ok(()) => match wire::read(message, &mut self.name, self.transport.is_encrypted()) {
+                Ok(query) => Parsed::Query(query, zone.lookup_key(&self.name)),
+                Err(refusal) => Parsed::Refused(refusal),
+            },
+            Err(reason) => Parsed::Dropped(reason),
+        };
+    }
+
+    #[inline]
+    pub(super) fn disposition(&self) -> Disposition<'_> {
+        match &self.parsed {
+            Parsed::Query(query, key) => Disposition::Answer(Question { name: &self.name, key: *key, query }),
+            Parsed::Refused(refusal) => Disposition::Refuse(*refusal),
+            Parsed::Dropped(reason) => Disposition::Drop(*reason),
+            Parsed::Failed => Disposition::Fail,
+        }
+    }
+
+    /// The OPT record of the message, if a valid one came.
+    pub(super) fn edns(&self) -> Option<Edns> {
+        match &self.parsed {
+            Parsed::Query(query, _) => query.edns,
+            Parsed::Refused(refusal) => refusal.edns,
+            Parsed::Dropped(_) | Parsed::Failed => None,
+        }
+    }
+}
+
+/// Memory for the requests of one batch of messages, which came over one transport. It is reused: a batch that is no
+/// larger than one before it allocates nothing.
+pub struct RequestBatch {
+    transport: Transport,
+    requests: Vec<Request>,
+    view: View,
+}
+
+impl RequestBatch {
+    /// Makes room for no request yet.
+    pub fn new(transport: Transport) -> Self {
+        Self { transport, requests: Vec::new(), view: View::default() }
+    }
+
+    /// Parses messages that were received together, and prefetches the memory that their look-ups in `zone` will read.
+    /// Returns the requests in the order of the messages.
+    ///
+    /// A panic in the parser costs the message that caused it: its request is answered with SERVFAIL.
+    pub fn parse<'m>(&mut self, zone: &Zone, mut messages: impl ExactSizeIterator<Item = &'m [u8]>) -> &[Request] {
+        let count = messages.len();
+        if self.requests.len() < count {
+            self.requests.resize_with(count, || Request::new(self.transport));
+        }
+        let mut requests = self.requests[..count].iter_mut();
+        while requests.len() > 0 {
+            let parsing = catch_unwind(AssertUnwindSafe(|| {
+                for request in &mut requests {
+                    // In this order, so that a panic leaves nothing of the message before.
+                    request.parsed = Parsed::Failed;
+                    if let Some(message) = messages.next() {
+                        request.parse(message, zone);
+                    }
+                }
+            }));
+            if parsing.is_ok() {
+                break;
+            }
+        }
+        let requests = &self.requests[..count];
+        if count > 1 {
+            // It only touches memory: after a panic the look-ups themselves read it.
+            let _ = catch_unwind(AssertUnwindSafe(|| prefetch(zone, &mut self.view, requests)));
+        }
+        requests
+    }
+
+    /// Parses one message that came alone.
+    pub fn parse_one(&mut self, zone: &Zone, message: &[u8]) -> &Request {
+        &self.parse(zone, std::iter::once(message))[0]
+    }
+
+    /// Releases the zone snapshot that the last batch was prefetched from. Called when the worker goes idle, or old
+    /// Services stay in memory.
+    pub fn release_snapshot(&mut self) {
+        self.view.rest();
+    }
+}
+
+fn prefetch(zone: &Zone, view: &mut View, requests: &[Request]) {
+    zone.prefetch(
+        view,
+        requests.iter().filter_map(|request| match &request.parsed {
+            Parsed::Query(_, key) => Some((&request.name, *key)),
+            _ => None,
+        }),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::WireName;
+    use crate::names::reverse::ReverseZones;
+    use crate::rules::Rules;
+    use crate::wire::rcode;
+    use crate::zone::Settings;
+
+    fn zone() -> Zone {
+        let apexes = vec![WireName::parse("cluster.local").unwrap()];
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        Zone::new(settings, ReverseZones::default())
+    }
+
+    /// A panic of the iterator represents one of the parser: both happen inside the same guard.
+    #[test]
+    fn a_panic_while_parsing_costs_one_message() {
+        let (zone, mut batch) = (zone(), RequestBatch::new(Transport::Udp));
+        let good = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07cluster\x05local\0\0\x06\0\x01";
+        let answered = |batch: &mut RequestBatch, fails: Option<usize>| {
+            let messages = (0..3).map(|index| {
+                assert!(fails != Some(index), "on purpose");
+                &good[..]
+            });
+            let requests = batch.parse(&zone, messages).iter();
+            requests.map(|request| matches!(request.disposition(), Disposition::Answer(_))).collect::<Vec<_>>()
+        };
+        assert_eq!(answered(&mut batch, None), [true; 3]);
+        for fails in 0..3 {
+            let expected = [0, 1, 2].map(|index| index != fails);
+            assert_eq!(answered(&mut batch, Some(fails)), expected, "message {fails} fails");
+        }
+    }
+
+    #[test]
+    fn each_request_is_that_of_its_message() {
+        let (zone, mut batch) = (zone(), RequestBatch::new(Transport::Udp));
+        let good = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07cluster\x05local\0\0\x06\0\x01";
+        let messages: [&[u8]; 4] = [good, &good[..11], &good[..20], good];
+        let requests = batch.parse(&zone, messages.into_iter());
+        assert!(matches!(requests[1].disposition(), Disposition::Drop(DropReason::Short)));
+        assert!(matches!(
+            requests[2].disposition(),
+            Disposition::Refuse(Refusal { rcode: rcode::FORMERR, question_end: wire::HEADER, edns: None })
+        ));
+        for index in [0, 3] {
+            let Disposition::Answer(question) = requests[index].disposition() else { panic!("it is a query") };
+            assert_eq!((question.query.id, question.name.to_string().as_str()), (7, "cluster.local."));
+        }
+        assert_eq!(batch.parse(&zone, messages[..1].iter().copied()).len(), 1, "the batch before has ended");
+    }
+}
