@@ -15,10 +15,20 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use common::{Engine, Question, header, scenario_config, scenarios, scenarios_folder};
+use headless_dns::answer::Transport;
 use headless_dns::commands;
+use headless_dns::names::WireName;
+use headless_dns::names::reverse::ReverseZones;
+use headless_dns::objects::{
+    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Object, ObjectRef, Protocol, ServiceKind,
+};
+use headless_dns::rules::Rules;
 use headless_dns::show::records;
+use headless_dns::source::{Options, Publisher};
+use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
 
@@ -52,6 +62,97 @@ fn every_scenario_comes_out_as_written() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}\nUPDATE_EXPECT=1 writes them anew: read the difference before you commit it");
+}
+
+/// RFC 2181 section 9: behind a cut answer stands no additional record but OPT; and additional records that have no room
+/// cut no answer.
+// rows: A4 A5
+#[test]
+fn additional_records_are_of_whole_answers_alone() {
+    let mut seen = Seen::default();
+    for path in scenarios() {
+        let text = fs::read_to_string(&path).unwrap();
+        let config = scenario_config(&path, &text);
+        let mut source = commands::open_manifests(&config, &config.listen.addresses);
+        source.load();
+        let Ok(written) = fs::read_to_string(path.with_extension("dig")) else { continue };
+        for line in written.lines().filter(|line| line.starts_with("$ ")) {
+            seen.check(&mut Engine::new(source.zone()), line);
+        }
+    }
+    let zone = large_zone();
+    let mut engine = Engine::new(zone);
+    for size in [1, 20, 100, 2_000] {
+        seen.check(&mut engine, &format!("$ dig _p._tcp.s{size}.default.svc.cluster.local SRV"));
+        seen.check(&mut engine, &format!("$ dig s{size}.default.svc.cluster.local SRV"));
+    }
+    let Seen { cut_datagrams, cut_streams, fewer } = seen;
+    assert!(cut_datagrams > 100 && cut_streams > 0 && fewer > 20, "{cut_datagrams} {cut_streams} {fewer}");
+}
+
+/// Counts of responses.
+#[derive(Default)]
+struct Seen {
+    /// SRV sets that were cut.
+    cut_datagrams: usize,
+    cut_streams: usize,
+    /// Whole answers without some of their additional records.
+    fewer: usize,
+}
+
+impl Seen {
+    /// Asks over a stream, and over UDP with rooms of every size.
+    fn check(&mut self, engine: &mut Engine, line: &str) {
+        let question = Question::read(line);
+        let whole = Message::from_vec(&engine.ask(Transport::Tcp, &question.query(1)).unwrap()).unwrap();
+        let srv = u16::from(RecordType::SRV) == question.qtype();
+        if whole.metadata.truncation {
+            assert!(whole.additionals.is_empty(), "{line}");
+            self.cut_streams += usize::from(srv);
+        }
+        for size in (512..=1232).step_by(8) {
+            let response = engine.ask(Transport::Udp, &question.query_with(1, Some(size))).unwrap();
+            let message = Message::from_vec(&response).unwrap();
+            if message.metadata.truncation {
+                assert!(message.additionals.is_empty(), "{line} in {size} octets: {response:02x?}");
+                self.cut_datagrams += usize::from(srv);
+                continue;
+            }
+            let (answers, more) = (message.answers.len(), message.additionals.len());
+            assert_eq!(answers, whole.answers.len(), "{line} in {size} octets is not cut");
+            self.fewer += usize::from(more < whole.additionals.len());
+        }
+    }
+}
+
+/// Services `s1`, `s20`, `s100`, `s2000` with so many endpoints, each with an address and a port.
+fn large_zone() -> Arc<Zone> {
+    let apexes = vec![WireName::parse("cluster.local").unwrap()];
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+    let mut objects = Vec::new();
+    for size in [1_u16, 20, 100, 2_000] {
+        let rows: Vec<EndpointRow> = (0..size)
+            .map(|number| EndpointRow {
+                address: [10, (size % 251) as u8, (number >> 8) as u8, number as u8].into(),
+                conditions: Conditions::READY,
+                hostname: Some(format!("h-{number}").into()),
+                pod: None,
+            })
+            .collect();
+        let port = EndpointPort { name: "p".into(), protocol: Protocol::Tcp, number: 80 };
+        let (name, key) = (format!("s{size}"), ObjectRef::new("default", &format!("s{size}-a")));
+        objects.push(common::service(&name, ServiceKind::Headless));
+        objects.push(Object::EndpointSlice(EndpointSlice::new(
+            key,
+            Some(name.as_str().into()),
+            Family::V4,
+            vec![port],
+            &rows,
+        )));
+    }
+    Publisher::new(Arc::clone(&zone), Options::default()).replace(objects);
+    zone
 }
 
 #[test]

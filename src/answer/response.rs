@@ -30,7 +30,9 @@ impl Response<'_> {
                 let target = self.writer.position() + 12;
                 let (label, rest) = name_server(names, site);
                 self.one(names.owner, rtype::NS, self.ttl, &[label, rest.octets()]);
-                return Step::Glue(target);
+                if !self.writer.is_truncated() {
+                    return Step::Glue(target);
+                }
             }
         }
         Step::Done(rcode::NOERROR)
@@ -72,26 +74,25 @@ impl Response<'_> {
         fit
     }
 
-    /// N4, N5: targets in full (RFC 2782: no compression), then their addresses as far as they fit (A4).
+    /// N4, N5: targets in full (RFC 2782: no compression), then their addresses as far as they fit (A4); none behind a
+    /// cut RRset, which the client discards (RFC 2181 section 9).
     fn servers(&mut self, owner: u16, zone: &WireName, servers: Servers<'_>) {
         let count = servers.len();
         let start = start(self.turn, count);
         let first = self.writer.position();
-        let mut written = 0;
         let mut below = [0; MAX_NAME];
         let below = concat(&mut below, [servers.service().0, SVC, zone.octets()]);
         for index in (start..count).chain(0..start) {
             if !self.server(owner, below, servers.weight, servers.get(index)) {
                 self.writer.truncate();
-                break;
+                return;
             }
-            written += 1;
         }
         self.writer.begin(Section::Additional);
         let mut position = first;
         let mut before = None;
         let begun_with = servers.endpoint(start);
-        for index in (start..count).chain(0..start).take(written) {
+        for index in (start..count).chain(0..start) {
             let (data, next) = self.writer.data_of(position);
             position = next;
             let endpoint = servers.endpoint(index);

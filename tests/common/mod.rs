@@ -200,7 +200,16 @@ impl Question {
     }
 
     pub fn query(&self, id: u16) -> Vec<u8> {
-        query(id, &self.name, self.qtype, self.edns)
+        self.query_with(id, self.edns)
+    }
+
+    /// Returns the query with another UDP payload size.
+    pub fn query_with(&self, id: u16, edns: Option<u16>) -> Vec<u8> {
+        query(id, &self.name, self.qtype, edns)
+    }
+
+    pub fn qtype(&self) -> u16 {
+        self.qtype
     }
 }
 
