@@ -141,6 +141,38 @@ fn mutants_at_real_sockets() {
     assert_eq!(metrics.total(Event::Panics), 0);
 }
 
+/// RFC 6891 sets no bound on a query: up to 4,096 octets it is answered. A longer datagram has lost its end, and with it
+/// the OPT record.
+#[test]
+fn queries_of_up_to_4096_octets_are_answered() {
+    let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(listeners.addresses()[0]).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stop = Stop::default();
+    let server = listeners.serve(Arc::new(responder()), Arc::default(), Limits::default(), stop.clone());
+    let serving = runtime.spawn_server(server);
+    let mut buffer = [0; 1232];
+    for length in [512, 2_112, 2_113, 4_095, 4_096, 4_161, 8_192] {
+        let mut message = query(7, &wire("web-1.web.default.svc.cluster.local"), 1, Some(1232));
+        // An option that is unknown, and ignored (RFC 6891 section 6.1.2).
+        let option = length - message.len() - 4;
+        let at = message.len() - 2;
+        message[at..].copy_from_slice(&((option + 4) as u16).to_be_bytes());
+        message.extend_from_slice(&[0xff, 0xfe]);
+        message.extend_from_slice(&(option as u16).to_be_bytes());
+        message.resize(length, 0x5a);
+        socket.send(&message).unwrap();
+        let received = socket.recv(&mut buffer).unwrap();
+        let response = Message::from_vec(&buffer[..received]).unwrap();
+        let (rcode, answers) = (u16::from(response.metadata.response_code), response.answers.len());
+        assert_eq!((rcode, answers), if length <= 4_096 { (0, 1) } else { (1, 0) }, "{length} octets");
+    }
+    stop.tell();
+    runtime.block_on(serving).unwrap().unwrap();
+}
+
 /// The parser of old kept the lookup key of the message before, at this place of the batch, for one that it refused, and
 /// used it with the part of the name that it had read: the last question panicked, `range end index 320 out of range`.
 #[test]
