@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use headless_dns::{cli, commands};
+use headless_dns::{cli, commands, log};
 
 fn main() -> ExitCode {
+    let _flush = log::FlushOnDrop;
     match cli::read(std::env::args_os()) {
         Ok(invocation) => commands::run(invocation).unwrap_or_else(|error| commands::report(&error)),
         Err(stop) => stop.report(),

@@ -50,7 +50,7 @@ const IMPURE: &str = "async await tokio tracing libc socket2 Instant::now System
 
 /// Which modules each module may name: what points up from here is a mistake. `*` is the assembly, which knows all.
 const ARROWS: &[(&str, &str)] = &[
-    ("main", "cli commands"),
+    ("main", "cli commands log"),
     ("lib", ""),
     ("commands", "*"),
     // What the operator says.

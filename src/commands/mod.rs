@@ -89,8 +89,7 @@ fn or_wrong_use(done: anyhow::Result<ExitCode>) -> ExitCode {
 
 /// Says in one sentence, from the outermost cause to the innermost, why a command was not done.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    // Nobody is left to tell if even this cannot be written.
-    let _ = writeln!(io::stderr(), "{NAME}: {error:#}");
+    log::write_line(&format!("{NAME}: {error:#}"));
     ExitCode::FAILURE
 }
 

@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::answer::{CauseReport, CountedZone, DropReason, ResponseSummary};
-use crate::panics;
 use crate::status::{DataState, Status, WatchState};
 use crate::transport::Transport;
+use crate::{log, panics};
 
 use answers::Place;
 use exposition::{Families, Value};
@@ -470,6 +470,7 @@ impl Metrics {
                 families.add(family, &[transport.label()], Value::Counter(self.total(event) as f64));
             }
         }
+        families.add(&table::LOG_LINES_LOST, &[], Value::Counter(log::lines_lost() as f64));
         // In this order: a connection that ends in between is not counted as less than none.
         let closed = self.total(Event::TcpClosed);
         let open = self.total(Event::TcpAccepted).saturating_sub(closed);

@@ -109,7 +109,7 @@ families! {
          endpoints.kubernetes.io/last-change-trigger-time says, to when its names are answered, in seconds, for \
          headless Services with a selector; as precise as two clocks agree";
     PANICS: Counter, CoreDns, "coredns_panics_total" [],
-        "Panics; the query of each got SERVFAIL";
+        "Panics, whatever caught them. One while answering costs its query, which gets SERVFAIL";
     BUILD_INFO: Gauge, CoreDns, "coredns_build_info" ["version" "revision" "goversion"],
         "Always 1: which version this is. The goversion is empty";
     WATCH_STATE: Gauge, Own, "headless_dns_watch_state" ["resource" "state"],
@@ -196,6 +196,8 @@ families! {
         "Causes that were not looked for: too many at once, or the objects were just being changed";
     QUERY_LOG_DROPPED: Counter, Own, "headless_dns_query_log_dropped_total" [],
         "Lines of the query log that were not written, because they could not be written fast enough";
+    LOG_LINES_LOST: Counter, Own, "headless_dns_log_lines_lost_total" [],
+        "Lines of the server's own log that were lost: standard error is a pipe that is not read fast enough, or is closed";
     CPU: Counter, Process, "process_cpu_seconds_total" [],
         "Time on a CPU of this process, in user space and in the kernel, in seconds";
     RESIDENT_MEMORY: Gauge, Process, "process_resident_memory_bytes" [],

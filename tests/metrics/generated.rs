@@ -209,9 +209,12 @@ const ROWS: &[(&str, &[Panel])] = &[
                 &[("sum by (status) (rate(headless_dns_https_refused_total{$i}[$r]))", "{{status}}")],
             ),
             (
-                "Query log lines not written",
+                "Log lines not written",
                 "ops",
-                &[("sum(rate(headless_dns_query_log_dropped_total{$i}[$r]))", "dropped")],
+                &[
+                    ("sum(rate(headless_dns_query_log_dropped_total{$i}[$r]))", "query log"),
+                    ("sum(rate(headless_dns_log_lines_lost_total{$i}[$r]))", "log"),
+                ],
             ),
         ],
     ),
