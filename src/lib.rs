@@ -105,6 +105,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod explain;
+pub mod liveness;
 pub mod log;
 pub mod metrics;
 pub mod names;

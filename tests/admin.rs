@@ -12,12 +12,13 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use headless_dns::admin::{About, Addresses, CertificateInUse, Limits, Listeners, View};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
+use headless_dns::liveness::{Liveness, STALL_LIMIT};
 use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
 use headless_dns::transport::Transport;
 use ports::ReservedPort;
@@ -41,6 +42,7 @@ fn limits() -> Limits {
 struct Server {
     address: SocketAddr,
     status: Arc<Status>,
+    liveness: Liveness,
     about: About,
     running: JoinSet<anyhow::Result<()>>,
 }
@@ -74,14 +76,21 @@ impl Server {
             certificate: Arc::default(),
             workers: 2,
         };
-        let status = Arc::<Status>::default();
+        let (status, liveness) = (Arc::<Status>::default(), Liveness::default());
         let (zone, asker) = (source.zone(), source.asker());
-        let view = View { zone, asker, status: Arc::clone(&status), metrics: Arc::default(), about: about.clone() };
+        let view = View {
+            zone,
+            asker,
+            status: Arc::clone(&status),
+            metrics: Arc::default(),
+            liveness: liveness.clone(),
+            about: about.clone(),
+        };
         let listeners = Listeners::bind(Some(address.parse().unwrap()), None).unwrap();
         let address = listeners.addresses()[0];
         let mut running = JoinSet::new();
         running.spawn(listeners.serve(view, limits));
-        Self { address, status, about, running }
+        Self { address, status, liveness, about, running }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -199,6 +208,22 @@ async fn readiness_from_not_read_to_leaving() {
     let (code, body) = server.get("/readyz").await;
     assert!(code == 503 && body.contains("[-]leaving failed"), "{body}");
     assert_eq!(server.get("/livez").await.0, 200, "it lives while it leaves");
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_turn_is_no_life() {
+    let server = Server::start(limits());
+    let stalled = server.liveness.heartbeat("udp-0");
+    let turning = server.liveness.heartbeat("udp-1");
+    // Both were seen in this turn when that was as long ago as a stall is.
+    let before = Instant::now().checked_sub(STALL_LIMIT).unwrap();
+    assert!(server.liveness.stalled(before).is_empty());
+    turning.beat();
+    let (code, body) = server.get("/livez").await;
+    assert_eq!((code, body.as_str()), (503, "[-]worker/udp-0 failed: no turn for 10 s\nlivez check failed\n"));
+    assert_eq!(server.get("/livez").await.0, 503, "also to the next who asks");
+    stalled.beat();
+    assert_eq!(server.get("/livez").await, (200, "ok\n".to_owned()));
 }
 
 #[tokio::test]
@@ -582,7 +607,7 @@ fn view_of_demo() -> View {
     let status = Arc::<Status>::default();
     status.set_synced();
     let (zone, asker) = (source.zone(), source.asker());
-    View { zone, asker, status, metrics: Arc::default(), about: About::default() }
+    View { zone, asker, status, metrics: Arc::default(), liveness: Liveness::default(), about: About::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -720,7 +745,7 @@ async fn the_program_says_no_at_once_when_it_is_told_to_end() {
     });
     let address = timeout(PATIENCE, address).await.expect("it says it in time").unwrap();
     let (status, about) = (Arc::default(), About::default());
-    let server = Server { address, status, about, running: JoinSet::new() };
+    let server = Server { address, status, liveness: Liveness::default(), about, running: JoinSet::new() };
     assert_eq!(server.get("/readyz").await, (200, "ok\n".into()));
     assert!(server.get("/").await.1.contains("the built-in example"));
     let pid = child.0.id().to_string();

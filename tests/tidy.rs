@@ -56,12 +56,12 @@ const ARROWS: &[(&str, &str)] = &[
     // What the operator says.
     ("cli", "config names objects rtype rules"),
     ("config", "names objects rtype rules"),
-    ("log", "config"),
+    ("log", "config panics"),
     // Where objects come from, where questions come from, and who looks at it.
     ("source", "cluster explain metrics names objects records rules simulate status zone"),
-    ("serve", "answer metrics names rtype status transport wire zone"),
+    ("serve", "answer liveness metrics names rtype status transport wire zone"),
     // Records and explanations are the same as those of the commands: `show`, and the values that it is asked with.
-    ("admin", "cluster config explain metrics names objects rtype show source status transport zone"),
+    ("admin", "cluster config explain liveness metrics names objects rtype show source status transport zone"),
     // What commands and the admin listener have in common.
     ("show", "answer config explain names objects rtype status wire zone"),
     // The pure core.
@@ -78,7 +78,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("rtype", ""),
     ("rules", ""),
     // It shows how the data stands; what is in it comes as numbers.
-    ("metrics", "answer panics status transport"),
+    ("metrics", "answer log panics status transport"),
+    ("liveness", ""),
     ("panics", ""),
     ("transport", ""),
 ];

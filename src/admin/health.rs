@@ -1,13 +1,14 @@
 //! Whether it lives, and whether questions are welcome: the texts of `/livez` and `/readyz`.
 //!
-//! Pure. Liveness depends on nothing: a process that answers here lives, and to restart it for an API server that is
-//! out of reach would lose what it knows. It is ready from the first time that everything was read until it is told to
+//! Pure. The server lives as long as it answers here and every worker turns. Liveness depends on nothing else: to restart
+//! it for an API server that is out of reach would lose what it knows. It is ready from the first time that everything was read until it is told to
 //! end; what goes stale later stays ready, for an old answer is better than none. Lines are written as
 //! kube-apiserver's: `[+]watch/services ok: …`.
 
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use crate::liveness::STALL_LIMIT;
 use crate::status::{DataState, Status, WatchState, WatchStatus};
 
 /// A text, and whether it is good news.
@@ -17,9 +18,14 @@ pub(super) struct Health {
     pub(super) text: String,
 }
 
-/// Of the process itself.
-pub(super) fn live() -> Health {
-    Health { good: true, text: "ok\n".into() }
+/// The health of the process: whether all its workers turn.
+pub(super) fn live(stalled: &[String]) -> Health {
+    if stalled.is_empty() {
+        return Health { good: true, text: "ok\n".into() };
+    }
+    let lines =
+        stalled.iter().map(|worker| format!("[-]worker/{worker} failed: no turn for {} s\n", STALL_LIMIT.as_secs()));
+    Health { good: false, text: lines.chain(["livez check failed\n".to_owned()]).collect() }
 }
 
 /// Whether questions are welcome at `now`: one word, and where they are not or it is asked for, every part of it.
@@ -159,6 +165,14 @@ mod tests {
         status.set_leaving();
         let health = ready(&status, false, now);
         assert!(!health.good && health.text.contains("[-]leaving failed: this server was told to end"), "{health:?}");
+    }
+
+    #[test]
+    fn a_worker_that_does_not_turn_is_named() {
+        assert_eq!(live(&[]), Health { good: true, text: "ok\n".into() });
+        let stalled = live(&["udp-0 at 127.0.0.1:53".to_owned()]);
+        assert!(!stalled.good);
+        assert_eq!(stalled.text, "[-]worker/udp-0 at 127.0.0.1:53 failed: no turn for 10 s\nlivez check failed\n");
     }
 
     #[test]

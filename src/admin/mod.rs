@@ -104,7 +104,7 @@ async fn answer(shown: Arc<Shown>, request: Request<Incoming>, offer: Offer) -> 
         foreign: is_foreign(&request),
     };
     let mut response = match route::route(&head, offer) {
-        Ok(Route::Live) => of_health(health::live()),
+        Ok(Route::Live) => of_health(health::live(&shown.view.liveness.stalled(Instant::now()))),
         Ok(Route::Ready { verbose }) => of_health(health::ready(&shown.view.status, verbose, Instant::now())),
         Ok(Route::Metrics) => of_metrics(&shown.view, request.headers().get(header::ACCEPT)),
         Ok(Route::Status) => of_json(api::status(&shown, Instant::now()).to_string() + "\n"),

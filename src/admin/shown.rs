@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::cluster::Resource;
 use crate::config::AskedName;
 use crate::explain::{self, Asker, Checked, Known, Seen};
+use crate::liveness::Liveness;
 use crate::metrics::{Event, Metrics};
 use crate::names::WireName;
 use crate::show::explained::Explained;
@@ -34,6 +35,8 @@ pub struct View {
     pub status: Arc<Status>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Liveness of its workers.
+    pub liveness: Liveness,
     /// What else is to be told.
     pub about: About,
 }

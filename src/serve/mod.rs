@@ -36,8 +36,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -46,6 +46,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::answer::{Responder, Transport};
+use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 
 pub use bind::{Inherited, Listeners};
@@ -280,28 +281,6 @@ impl Stop {
     }
 }
 
-/// Whether the threads that answer do something: each has turned since it was last asked. Clones are the same one.
-#[derive(Clone, Debug, Default)]
-pub struct Liveness(Arc<Mutex<Vec<Weak<AtomicBool>>>>);
-
-impl Liveness {
-    /// For one thread, which sets it at each turn: ten times a second at the least.
-    fn pulse(&self) -> Arc<AtomicBool> {
-        let pulse = Arc::new(AtomicBool::new(true));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pulse));
-        pulse
-    }
-
-    /// How many threads have not turned since the last call. Calls less than a second apart tell nothing.
-    pub fn stuck(&self) -> usize {
-        let mut pulses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pulses.retain(|pulse| pulse.strong_count() > 0);
-        let stuck =
-            |pulse: &&Weak<AtomicBool>| pulse.upgrade().is_some_and(|pulse| !pulse.swap(false, Ordering::AcqRel));
-        pulses.iter().filter(stuck).count()
-    }
-}
-
 /// Sockets that are served from now on, and then addresses that are no more: while a server runs.
 #[derive(Debug)]
 pub struct Change {
@@ -352,7 +331,8 @@ impl Server {
     ///
     /// A thread could not be started.
     pub fn forwarding(mut self, forwarder: Forwarder) -> Result<Self> {
-        let lane = forwarder.start(Arc::clone(&self.streams.responder), self.udp.metrics(), &self.stop)?;
+        let responder = Arc::clone(&self.streams.responder);
+        let lane = forwarder.start(responder, self.udp.metrics(), &self.udp.liveness, &self.stop)?;
         (self.udp.door, self.streams.door) = (Some(lane.door()), Some(lane.door()));
         self.lane = Some(lane);
         Ok(self)
@@ -363,9 +343,10 @@ impl Server {
         Self { handout: Some(handout), ..self }
     }
 
-    /// Whether its threads live.
-    pub fn liveness(&self) -> Liveness {
-        self.udp.liveness.clone()
+    /// Has `liveness` watch the workers. Comes before [`Self::forwarding`] and [`Self::start`].
+    pub fn with_liveness(mut self, liveness: Liveness) -> Self {
+        self.udp.liveness = liveness;
+        self
     }
 
     /// Begins to answer. Must run in a Tokio runtime with time and I/O.
@@ -536,20 +517,6 @@ impl Drop for TellOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_thread_that_does_not_turn_is_stuck() {
-        let liveness = Liveness::default();
-        let (one, two) = (liveness.pulse(), liveness.pulse());
-        assert_eq!(liveness.stuck(), 0, "they have just begun");
-        one.store(true, Ordering::Release);
-        assert_eq!(liveness.stuck(), 1);
-        // One that has ended is its parent's matter.
-        drop(two);
-        assert_eq!(liveness.stuck(), 1);
-        one.store(true, Ordering::Release);
-        assert_eq!(liveness.stuck(), 0);
-    }
 
     #[tokio::test]
     async fn one_address_can_stop_alone() {

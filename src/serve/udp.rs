@@ -10,18 +10,18 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
+use super::Stop;
 use super::forward::{self, Door, Question, Way};
 use super::query_log::QueryLogger;
 use super::sys::{self, Batch, Wait};
-use super::{Liveness, Stop};
 use crate::answer::{Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use crate::liveness::{Heartbeat, Liveness};
 use crate::metrics::{Event, Metrics, ResponseCounters};
 
 /// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
@@ -108,7 +108,7 @@ impl Threads {
         let (responder, stop, held) = (Arc::clone(&common.responder), stop.clone(), Arc::clone(&socket));
         let counters = ResponseCounters::new(common.metrics.worker_at(address, Transport::Udp), Transport::Udp);
         let (log, door) = (common.log.clone(), common.door.clone());
-        let pulse = common.liveness.pulse();
+        let heartbeat = common.liveness.heartbeat(format!("udp-{number} at {address}"));
         let ending = Ending(number, self.ending.clone());
         let body = move || {
             let _ending = ending;
@@ -116,8 +116,19 @@ impl Threads {
             let drops = sys::drops(&socket).unwrap_or(0);
             let (worker, requests) = (Worker::default(), RequestBatch::new(Transport::Udp));
             let responder = &*responder;
-            let mut one =
-                Loop { socket: &socket, address, kept, responder, worker, requests, counters, log, door, drops, pulse };
+            let mut one = Loop {
+                socket: &socket,
+                address,
+                kept,
+                responder,
+                worker,
+                requests,
+                counters,
+                log,
+                door,
+                drops,
+                heartbeat,
+            };
             run(&mut one, &stop);
         };
         let builder = thread::Builder::new().name(format!("udp-{number}"));
@@ -159,8 +170,7 @@ struct Loop<'t> {
     door: Option<Door>,
     /// The kernel's count of drops when it was last looked at.
     drops: u32,
-    /// Set at each turn.
-    pulse: Arc<AtomicBool>,
+    heartbeat: Heartbeat,
 }
 
 impl Loop<'_> {
@@ -175,7 +185,7 @@ impl Loop<'_> {
         let mut batch = Batch::new(self.address.ip().is_unspecified());
         let mut batches = 0u32;
         while !stop.told() {
-            self.pulse.store(true, Ordering::Release);
+            self.heartbeat.beat();
             match batch.receive(self.socket, Wait::Yes) {
                 Ok(received) => self.answer(&mut batch, received),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -259,6 +269,7 @@ impl Loop<'_> {
         let mut empty = 0;
         // Twice: a datagram can be on its way into the queue.
         while empty < 2 && start.elapsed() < LONGEST_DRAIN {
+            self.heartbeat.beat();
             match batch.receive(self.socket, Wait::No) {
                 Ok(received) => {
                     self.answer(batch, received);
@@ -301,12 +312,63 @@ fn own_address(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::answer::Access;
+    use crate::liveness::STALL_LIMIT;
     use crate::names::WireName;
     use crate::names::reverse::ReverseZones;
     use crate::rules::Rules;
     use crate::zone::{Settings, Zone};
+
+    fn responder() -> Arc<Responder> {
+        let apex = WireName::parse("cluster.local").unwrap();
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+        Arc::new(Responder::new(zone, Arc::default(), Access::default()))
+    }
+
+    fn bound() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // As all have it: a thread must come round to hear that it shall stop.
+        socket.set_read_timeout(Some(LONGEST_WAIT)).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_blocks_is_stalled() {
+        fn blocks(of: &mut Loop<'_>, stop: &Stop) {
+            while !stop.told() {
+                thread::sleep(RESTART_PAUSE);
+            }
+            of.run_to_the_end(stop);
+        }
+        let stop = Stop::default();
+        let liveness = Liveness::default();
+        let start = |run: Option<fn(&mut Loop<'_>, &Stop)>| {
+            let (socket, address) = bound();
+            let mut common = Common::new(responder(), Arc::default());
+            common.liveness = liveness.clone();
+            let mut threads = Threads::new(common, stop.clone(), address, false);
+            threads.run = run.unwrap_or(threads.run);
+            threads.start(socket).unwrap();
+            (threads, address)
+        };
+        let (blocked, address) = start(Some(blocks));
+        let (turning, _) = start(None);
+        let mut now = Instant::now();
+        // Each time, as if as much had passed as a stall lasts; the second thread turns at its own pace.
+        while liveness.stalled(now).as_slice() != [format!("udp-0 at {address}")] {
+            now += STALL_LIMIT;
+            tokio::time::sleep(LONGEST_WAIT).await;
+        }
+        stop.tell();
+        blocked.ended().await.unwrap();
+        turning.ended().await.unwrap();
+        assert!(liveness.stalled(now + STALL_LIMIT).is_empty(), "threads that have ended are forgotten");
+    }
 
     /// The first thread panics outside of all that catches panics; what was asked meanwhile waits in the socket.
     #[tokio::test]
@@ -316,21 +378,14 @@ mod tests {
             assert!(ENDED.swap(true, Ordering::AcqRel), "on purpose");
             of.run_to_the_end(stop);
         }
-        let apex = WireName::parse("cluster.local").unwrap();
-        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
-        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-        let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
         let metrics = Arc::new(Metrics::default());
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        // As all have it: a thread must come round to hear that it shall stop.
-        socket.set_read_timeout(Some(LONGEST_WAIT)).unwrap();
-        let address = socket.local_addr().unwrap();
+        let (socket, address) = bound();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         client.send_to(&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1], address).unwrap();
 
         let stop = Stop::default();
-        let mut threads = Threads::new(Common::new(responder, Arc::clone(&metrics)), stop.clone(), address, false);
+        let mut threads = Threads::new(Common::new(responder(), Arc::clone(&metrics)), stop.clone(), address, false);
         threads.run = ends_once;
         threads.start(socket).unwrap();
         let asking = tokio::task::spawn_blocking(move || {

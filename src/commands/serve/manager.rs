@@ -5,12 +5,12 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::serve::Liveness;
+use crate::liveness::Liveness;
 
 /// The service manager.
 pub(super) struct Manager {
@@ -50,8 +50,8 @@ impl Manager {
         tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
     }
 
-    /// Says again and again that the server lives, as long as it does: this task runs, and every thread that answers
-    /// has turned since the last time. Never returns.
+    /// Tells the service manager's watchdog that the server lives, as long as this task runs and no worker is stalled.
+    /// Never returns.
     pub(super) async fn keep_watch(&self, liveness: &Liveness) -> Infallible {
         let Some(watchdog) = self.watchdog else { return pending().await };
         // Twice in its time, as sd_watchdog_enabled(3) says.
@@ -59,11 +59,11 @@ impl Manager {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            match liveness.stuck() {
-                0 => tell(&[NotifyState::Watchdog]),
-                stuck => {
-                    tracing::error!("{stuck} threads that answer are stuck, which the service manager is to end");
-                }
+            let stalled = liveness.stalled(Instant::now());
+            if stalled.is_empty() {
+                tell(&[NotifyState::Watchdog]);
+            } else {
+                tracing::error!(?stalled, "workers have stalled: the service manager is to end this process");
             }
         }
     }

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch as watching};
 use tokio::time::timeout;
 
@@ -32,6 +33,7 @@ use super::{Opened, cluster, listen_addresses, open};
 use crate::admin::{self, About, Addresses, View};
 use crate::answer::{Access, Responder};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
+use crate::liveness::Liveness;
 use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
 use crate::serve::encrypted::certificates::Certificates;
@@ -97,12 +99,15 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     });
 
     let admin_addresses = admin.addresses();
+    let liveness = Liveness::default();
+    liveness.watch_runtime("stream", &Handle::current().metrics());
     let from = banner::from(&config, &source);
     let view = View {
         zone: Arc::clone(&zone),
         asker: source.asker(),
         status: Arc::clone(&status),
         metrics: Arc::clone(&metrics),
+        liveness: liveness.clone(),
         about: about(&config, &from, &listening),
     };
     let (shown, in_use) = (Arc::clone(&view.about.listen), Arc::clone(&view.about.certificate));
@@ -110,7 +115,8 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
 
     let (stop, handout) = (Stop::default(), Handout::default());
     let workers = config.workers.get();
-    let mut server = Server::new(Arc::clone(&responder), Arc::clone(&metrics), limits(&config), workers, stop.clone());
+    let server = Server::new(Arc::clone(&responder), Arc::clone(&metrics), limits(&config), workers, stop.clone());
+    let mut server = server.with_liveness(liveness.clone());
     if config.takeover.is_some() {
         server = server.handing_out(handout.clone());
     }
@@ -121,7 +127,6 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     if let Some(log) = log {
         server = server.logging(log);
     }
-    let liveness = server.liveness();
     let (changes, changed) = mpsc::unbounded_channel();
     let (begin, begun) = oneshot::channel();
     let (started, answering) = oneshot::channel();

@@ -25,11 +25,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::query_log::LoggedQuery;
 use super::{Stop, sys};
 use crate::answer::{Failure, ForeignAnswer, Pending, Responder, ResponseSummary, Resumed, Transport};
+use crate::liveness::{HEARTBEAT_INTERVAL, Heartbeat, Liveness};
 use crate::metrics::{Counters, Event, Metrics, ResponseCounters};
 use crate::wire::{MAX_TCP, MAX_UDP, rcode};
 
@@ -94,14 +95,21 @@ impl Forwarder {
     }
 
     /// Starts the lane for the questions of `responder`. Questions that wait when `stop` is told have a moment more.
-    pub(super) fn start(self, responder: Arc<Responder>, metrics: &Arc<Metrics>, stop: &Stop) -> Result<Lane> {
+    pub(super) fn start(
+        self,
+        responder: Arc<Responder>,
+        metrics: &Arc<Metrics>,
+        liveness: &Liveness,
+        stop: &Stop,
+    ) -> Result<Lane> {
         // A socket for each question, beside those of the connections.
         sys::raise_file_limit();
         let (sender, receiver) = mpsc::channel(ROOM);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the lane of questions for others")?;
         let (metrics, stop) = (Arc::clone(metrics), stop.clone());
-        let run = move || runtime.block_on(serve(self, responder, receiver, metrics, stop));
+        let heartbeat = liveness.heartbeat("forward");
+        let run = move || runtime.block_on(serve(self, responder, receiver, (metrics, heartbeat), stop));
         let thread = thread::Builder::new().name("forward".into()).spawn(run);
         let thread = thread.context("cannot start the thread of questions for others")?;
         Ok(Lane { door: Door { sender, room: Arc::new(Semaphore::new(ROOM)) }, thread })
@@ -259,7 +267,7 @@ async fn serve(
     forwarder: Forwarder,
     responder: Arc<Responder>,
     mut receiver: mpsc::Receiver<Asked>,
-    metrics: Arc<Metrics>,
+    (metrics, heartbeat): (Arc<Metrics>, Heartbeat),
     stop: Stop,
 ) {
     let (counters, places) = (metrics.worker(), Mutex::default());
@@ -272,8 +280,11 @@ async fn serve(
         sleep(LAST_WORD).await;
         hurry.tell();
     });
+    let mut ticks = interval(HEARTBEAT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = ticks.tick() => heartbeat.beat(),
             asked = receiver.recv() => match asked {
                 Some(asked) => _ = tasks.spawn(answer(Arc::clone(&lane), asked)),
                 None => break,

@@ -1,0 +1,186 @@
+//! Liveness: whether every worker still turns. `/livez` and the service manager's watchdog ask it.
+//!
+//! A worker is a thread that beats at each turn, at least once a second, or a worker thread of a Tokio runtime, which counts
+//! its own turns. One that has not turned for [`STALL_LIMIT`] is stalled: it blocks, or it spins inside one
+//! message. A worker that has ended is its parent's business, and is forgotten here.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::RuntimeMetrics;
+
+/// A worker without a turn for so long is stalled.
+pub const STALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A worker that has nothing to do beats at least so often.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The workers of a server. Clones are the same value.
+#[derive(Clone, Default)]
+pub struct Liveness(Arc<Mutex<Vec<Watched>>>);
+
+/// A thread's own sign of life.
+#[derive(Debug, Default)]
+pub struct Heartbeat(Arc<AtomicU64>);
+
+struct Watched {
+    name: String,
+    turns: Turns,
+    /// The turn that was last seen, and since when.
+    seen: Option<(Turn, Instant)>,
+}
+
+/// The source of a worker's turns.
+enum Turns {
+    Beats(Weak<AtomicU64>),
+    Runtime(RuntimeMetrics, usize),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// At work. The numbers differ from those of any other turn.
+    Active(u64, Duration),
+    /// Waiting for work, for as long as there is none.
+    Parked,
+}
+
+impl Liveness {
+    /// Watches a thread, which beats from now on. It is forgotten when the heartbeat is dropped.
+    pub fn heartbeat(&self, name: impl Into<String>) -> Heartbeat {
+        let heartbeat = Heartbeat::default();
+        self.watch(name.into(), Turns::Beats(Arc::downgrade(&heartbeat.0)));
+        heartbeat
+    }
+
+    /// Watches all worker threads of a Tokio runtime.
+    pub fn watch_runtime(&self, name: &str, metrics: &RuntimeMetrics) {
+        for worker in 0..metrics.num_workers() {
+            self.watch(format!("{name}-{worker}"), Turns::Runtime(metrics.clone(), worker));
+        }
+    }
+
+    fn watch(&self, name: String, turns: Turns) {
+        self.lock().push(Watched { name, turns, seen: None });
+    }
+
+    /// Returns the names of the workers that are stalled at `now`: seen in the same turn by this and by an earlier call,
+    /// [`STALL_LIMIT`] ago or longer.
+    pub fn stalled(&self, now: Instant) -> Vec<String> {
+        let mut workers = self.lock();
+        workers.retain(|worker| worker.turns.exist());
+        workers.iter_mut().filter_map(|worker| worker.is_stalled(now).then(|| worker.name.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Liveness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.lock().iter().map(|worker| &worker.name)).finish()
+    }
+}
+
+impl Heartbeat {
+    /// One more turn. It costs a load and a store: one thread at a time beats.
+    #[inline]
+    pub fn beat(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+impl Watched {
+    fn is_stalled(&mut self, now: Instant) -> bool {
+        let turn = self.turns.now();
+        match self.seen {
+            Some((seen, since)) if seen == turn => {
+                turn != Turn::Parked && now.saturating_duration_since(since) >= STALL_LIMIT
+            }
+            _ => {
+                self.seen = Some((turn, now));
+                false
+            }
+        }
+    }
+}
+
+impl Turns {
+    fn exist(&self) -> bool {
+        match self {
+            Self::Beats(beats) => beats.strong_count() > 0,
+            Self::Runtime(..) => true,
+        }
+    }
+
+    fn now(&self) -> Turn {
+        match self {
+            Self::Beats(beats) => {
+                let beats = beats.upgrade().map_or(0, |beats| beats.load(Ordering::Relaxed));
+                Turn::Active(beats, Duration::ZERO)
+            }
+            Self::Runtime(metrics, worker) => match metrics.worker_park_unpark_count(*worker) {
+                // An odd count: it is parked.
+                count if count % 2 == 1 => Turn::Parked,
+                // A worker that is never idle does not park; the time that it was busy grows with its maintenance.
+                count => Turn::Active(count, metrics.worker_total_busy_duration(*worker)),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_does_not_turn_is_stalled() {
+        let (liveness, begin) = (Liveness::default(), Instant::now());
+        let (one, two) = (liveness.heartbeat("one"), liveness.heartbeat("two"));
+        assert!(liveness.stalled(begin).is_empty(), "first seen now");
+        one.beat();
+        assert!(liveness.stalled(begin + STALL_LIMIT / 2).is_empty(), "not for long");
+        assert_eq!(liveness.stalled(begin + STALL_LIMIT), ["two"]);
+        // Another caller changes nothing.
+        assert_eq!(liveness.stalled(begin + STALL_LIMIT), ["two"]);
+        two.beat();
+        one.beat();
+        assert!(liveness.stalled(begin + STALL_LIMIT * 2).is_empty());
+        drop(one);
+        assert_eq!(liveness.stalled(begin + STALL_LIMIT * 3), ["two"], "a worker that has ended is forgotten");
+    }
+
+    #[test]
+    fn a_runtime_whose_workers_block_is_stalled() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let (liveness, begin) = (Liveness::default(), Instant::now());
+        liveness.watch_runtime("runtime", &runtime.metrics());
+        let block = || {
+            let (release, released) = mpsc::channel::<()>();
+            let (entered, has_entered) = mpsc::channel();
+            let blocking = runtime.spawn(async move {
+                entered.send(()).unwrap();
+                let _ = released.recv();
+            });
+            has_entered.recv().unwrap();
+            (release, blocking)
+        };
+        let stalled = |after: u32| {
+            // Seen twice in any case.
+            liveness.stalled(begin + STALL_LIMIT * after);
+            liveness.stalled(begin + STALL_LIMIT * (after + 1)).len()
+        };
+        let (one, first) = block();
+        assert_eq!(stalled(0), 1, "one of two blocks");
+        let (two, second) = block();
+        assert_eq!(stalled(2), 2);
+        drop((one, two));
+        runtime.block_on(async { first.await.and(second.await) }).unwrap();
+        runtime.block_on(runtime.spawn(async {})).unwrap();
+        assert!(stalled(4) < 2, "they turn again");
+    }
+}
