@@ -25,8 +25,9 @@ const UNCOUNTED: usize = 1024;
 const EVICTED: usize = usize::MAX;
 /// Weight of a large connection beside that of any other, by the memory of idle ones.
 const LARGE_WEIGHT: usize = 4;
-/// Decrease in weight after which the allocator is asked to give memory back: some 9 MB.
-const GIVE_BACK_WEIGHT: usize = 1024;
+/// Decrease in weight after which the allocator is asked to give memory back: 2 MB of idle connections, 8 of handshakes that
+/// hold what they may. Less than one client may have.
+const GIVE_BACK_WEIGHT: usize = 256;
 
 /// All seats of a server.
 pub(super) struct Seats {
@@ -505,9 +506,9 @@ mod tests {
         let is_large = |number| number % 2 == 0;
         let mut seats: Vec<_> = (0..1000).map(|number| room.admit_as(HERE, is_large(number)).unwrap()).collect();
         assert!(!room.seats.take_decrease());
-        seats.truncate(600);
-        assert!(!room.seats.take_decrease(), "400 connections, half of them large, weigh 1,000");
-        seats.truncate(500);
+        seats.truncate(900);
+        assert!(!room.seats.take_decrease(), "100 connections, half of them large, weigh 250");
+        seats.truncate(890);
         assert!(room.seats.take_decrease());
         assert!(!room.seats.take_decrease());
         drop(seats);
