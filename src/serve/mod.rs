@@ -21,6 +21,8 @@ mod desk;
 pub mod encrypted;
 mod fds;
 pub mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guests;
 mod place;
 mod query_log;

@@ -65,6 +65,12 @@ pub(super) fn start_quic(
     Ok(())
 }
 
+/// Checks the content of a QUIC stream, for fuzzing.
+#[cfg(feature = "quic")]
+pub(super) fn check_quic_stream(octets: &[u8]) -> Result<(), String> {
+    quic::check(octets).map_err(|fault| format!("{fault:?}"))
+}
+
 /// There is nobody who could.
 #[cfg(not(feature = "quic"))]
 pub(super) fn start_quic(

@@ -313,7 +313,7 @@ fn reason(error: &ConnectionError) -> &'static str {
 
 /// Why a connection, or a stream, cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// The client wants no response on this stream; all others go on.
     Cancelled,
     /// The connection is gone.
@@ -685,7 +685,7 @@ fn is_whole(octets: &[u8]) -> bool {
 }
 
 /// What is forbidden of a query over QUIC, and nowhere else (RFC 9250 section 4.3.3).
-fn check(octets: &[u8]) -> Result<(), Fault> {
+pub(super) fn check(octets: &[u8]) -> Result<(), Fault> {
     if !is_whole(octets) {
         return Err(Fault::Forbidden("the stream ends before the query"));
     }

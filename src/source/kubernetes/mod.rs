@@ -14,6 +14,8 @@
 
 mod client;
 mod contact;
+#[doc(hidden)]
+pub mod fuzzing;
 mod machine;
 mod watch;
 mod watched;

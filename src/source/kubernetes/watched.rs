@@ -40,7 +40,7 @@ impl Watched {
         Self::read_text(resource, raw.get()).unwrap_or_else(|| Self::read_tree(resource, raw.get()))
     }
 
-    fn read_text(resource: Resource, text: &str) -> Option<Self> {
+    pub(super) fn read_text(resource: Resource, text: &str) -> Option<Self> {
         let (kind, api_version) = kind_of(resource);
         let head = Head::read(text)?;
         let same = |said: &Option<Cow<'_, str>>, ours| said.as_deref().is_none_or(|said| said == ours);
@@ -61,7 +61,7 @@ impl Watched {
         }
     }
 
-    fn read_tree(resource: Resource, text: &str) -> Self {
+    pub(super) fn read_tree(resource: Resource, text: &str) -> Self {
         let document: Value = match serde_json::from_str(text) {
             Ok(document) => document,
             Err(error) => {
@@ -71,7 +71,9 @@ impl Watched {
         };
         let text =
             |field: &str| document.get("metadata").and_then(|meta| meta.get(field)?.as_str()).unwrap_or_default();
-        let key = key_in(resource, text("namespace"), text("name"));
+        // As `decode` takes it below: a key without it would delete no object.
+        let namespace = if text("namespace").is_empty() { "default" } else { text("namespace") };
+        let key = key_in(resource, namespace, text("name"));
         let version = text("resourceVersion").to_owned();
         let annotations = document.pointer("/metadata/annotations");
         let triggered = annotations.and_then(|annotations| time_of(annotations.get(TRIGGER_TIME)?.as_str()?));
