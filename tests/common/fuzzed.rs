@@ -9,10 +9,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headless_dns::answer::{Access, Responder, Transport, Worker};
+use headless_dns::answer::{Access, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cluster::{Cluster, Contributor, Namespaces, Resource};
 use headless_dns::config::file;
-use headless_dns::metrics::{Counters, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::objects::{Object, ObjectRef};
@@ -57,14 +56,16 @@ const MAX_UDP: usize = 1232;
 pub(crate) fn datagrams(input: &[u8]) {
     thread_local! {
         static ENGINES: RefCell<[Engine; 2]> = RefCell::new([engine(true), engine(true)]);
-        static COUNTERS: Arc<Counters> = Metrics::default().worker();
+        /// It has parsed every earlier input: no value of one message survives into the next.
+        static REQUESTS: RefCell<RequestBatch> = RefCell::new(RequestBatch::new(Transport::Udp));
     }
     let messages: Vec<Vec<u8>> = whole_messages(input).take(64).map(<[u8]>::to_vec).collect();
     ENGINES.with_borrow_mut(|[together, alone]| {
         for engine in [&mut *together, &mut *alone] {
-            engine.worker = Worker::new(COUNTERS.with(Arc::clone));
+            engine.worker = Worker::default();
         }
-        for (message, response) in messages.iter().zip(together.ask_together(&messages)) {
+        let responses = REQUESTS.with_borrow_mut(|requests| together.ask_together(requests, &messages));
+        for (message, response) in messages.iter().zip(responses) {
             assert_eq!(response, alone.ask(Transport::Udp, message), "alone, as in a batch: {message:02x?}");
             if let Some(response) = response {
                 check(message, &response, Transport::Udp);
