@@ -50,7 +50,7 @@ fn every_row_is_shown() {
         .filter(|line| line.starts_with("| D"))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
         .collect();
-    assert_eq!(rows.len(), 58, "every cause has its row");
+    assert_eq!(rows.len(), 67, "every cause has its row");
     let all: String = questions().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     let told: BTreeSet<(&str, &str)> = all
         .lines()
@@ -115,7 +115,10 @@ fn told(source: &ManifestSource, question: &str) -> String {
         let (id, token) = finding.identity();
         let _ = writeln!(told, "{severity} {id} {token}: {}", finding.what());
         match finding.fix() {
-            Some(Fix::Command(line)) => told.push_str(&format!("  $ {line}\n")),
+            Some(Fix::Command(lines)) => lines.lines().for_each(|line| {
+                let prompt = if line.starts_with('#') { "" } else { "$ " };
+                told.push_str(&format!("  {prompt}{line}\n"));
+            }),
             Some(Fix::Advice(text)) => told.push_str(&format!("  {text}\n")),
             Some(Fix::Object(yaml)) => yaml.lines().for_each(|line| told.push_str(&format!("  | {line}\n"))),
             None => {}
@@ -124,6 +127,9 @@ fn told(source: &ManifestSource, question: &str) -> String {
     if let Ok(Some(first)) = source.asker().first(&asked) {
         assert!(first.brief().is_ascii() && first.brief().len() <= headless_dns::explain::MAX_BRIEF);
         let _ = writeln!(told, "; on the wire: {}", first.brief());
+        if first.line() != first.brief() {
+            let _ = writeln!(told, "; as TXT: {}", first.line());
+        }
     }
     told
 }

@@ -278,16 +278,40 @@ const LINT: &[(&str, &str, Sayings)] = &[
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: b}, ports: [{port: 80, name: http}]}}\n---\n\
-         {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a, template: {metadata: {labels: {app: a}}}}}",
+         {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a, selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a}}}}}",
         "",
         &[("error", "NO-ENDPOINTS", "Service default/a")],
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80, name: http}]}}\n---\n\
          {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: r}, spec: {serviceName: a, template: {metadata: {labels: {app: a}}}}}\n---\n\
-         {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a, template: {metadata: {labels: {app: b}}}}}",
+         {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a, selector: {matchLabels: {app: b}}, template: {metadata: {labels: {app: b}}}}}",
         "--simulate",
         &[("error", "STS-NOT-SELECTED", "StatefulSet default/s")],
+    ),
+    (
+        // An operator may set the label: the template alone is no error.
+        "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a, role: primary}, ports: [{port: 80, name: http}]}}\n---\n\
+         {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a, selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a}}}}}",
+        "",
+        &[("note", "TEMPLATE-DIFFERS", "StatefulSet default/s")],
+    ),
+    (
+        "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{port: 27017, name: db}]}}\n---\n\
+         {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, ports: [{port: 27017}], endpoints: [{addresses: [10.0.0.1]}]}",
+        "",
+        &[("warning", "PORT-NOT-IN-SLICE", "Service default/a")],
+    ),
+    (
+        "{kind: Service, metadata: {name: a}, spec: {type: ExternalName, externalName: b.default.svc}}\n---\n\
+         {kind: Service, metadata: {name: b}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80, name: http}]}}",
+        "",
+        &[("warning", "EXTERNALNAME-SHORT", "Service default/a")],
+    ),
+    (
+        "{kind: Service, metadata: {name: a}, spec: {type: ExternalName, externalName: b.default.cluster.local}}",
+        "",
+        &[("error", "EXTERNALNAME-DANGLING", "Service default/a")],
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {selector: {app: a}, ports: [{port: 80, name: http, targetPort: web}]}}\n---\n\
@@ -322,14 +346,14 @@ const LINT: &[(&str, &str, Sayings)] = &[
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{port: 80, name: http}]}}\n---\n\
-         {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}, {addresses: [11.0.0.1], conditions: {ready: false}}]}",
+         {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, ports: [{name: http, port: 80}], endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}, {addresses: [11.0.0.1], conditions: {ready: false}}]}",
         "--reverse 10.0.0.0/8",
         &[("warning", "NONE-READY", "Service default/a"), ("warning", "OUTSIDE-REVERSE", "Service default/a")],
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, publishNotReadyAddresses: true, ports: [{port: 80, name: http}]}}\n---\n\
          {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a}}\n---\n\
-         {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: s-0}, conditions: {ready: false}}]}",
+         {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, ports: [{name: http, port: 80}], endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: s-0}, conditions: {ready: false}}]}",
         "",
         &[("error", "NO-HOSTNAME", "Service default/a"), ("note", "PUBLISHED-NOT-READY", "Service default/a")],
     ),

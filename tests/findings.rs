@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use common::{question_name, scaled};
 use headless_dns::explain::{
-    Asked, Checked, Effort, Finding, Fix, Outcome, Seen, Severity, Step, check as lint, explain, steps,
+    Asked, Checked, Difference, Effort, Finding, Fix, Outcome, Seen, Severity, Step, check as lint, explain, steps,
 };
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::{QueryName, WireName};
@@ -119,6 +119,17 @@ fn selects(service: &Value, labels: &Value) -> bool {
     selector.is_some_and(|selector| selector.iter().all(|(key, value)| labels[key] == *value))
 }
 
+/// The StatefulSet's own selector, which all its Pods satisfy, has other values.
+fn contradicts(service: &Value, set: &Value, labels: &[Difference]) -> bool {
+    let required = &set["spec"]["selector"]["matchLabels"];
+    labels.iter().all(|label| {
+        let has = label.has.as_deref().unwrap();
+        service["spec"]["selector"][&*label.key] == *label.selected
+            && required[&*label.key] == *has
+            && has != &*label.selected
+    })
+}
+
 fn port_names(objects: &Objects, key: &ObjectRef) -> BTreeSet<(String, String, u64)> {
     let service = objects.service(key).unwrap();
     let read = |port: &Value| {
@@ -142,26 +153,41 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
     let governs = |key: &ObjectRef, name: &str| set(key).is_some_and(|set| set["spec"]["serviceName"] == *name);
     match finding {
         Finding::OutsideZones => !question.ends_with("cluster.local") && !question.ends_with("10.in-addr.arpa"),
-        Finding::NoSvcLabel { service, meant } => {
+        Finding::NoSvcLabel { service, meant, .. } => {
             exists(service) && meant.to_string().contains(&format!("{}.{}.svc.", service.name, service.namespace))
         }
-        Finding::SuffixTwice { meant } => {
+        Finding::SuffixTwice { meant, .. } => {
             question.matches("cluster.local").count() > 1
                 && question.starts_with(meant.to_string().trim_end_matches('.'))
         }
         Finding::TooManyLabels => question.strip_suffix(".cluster.local").unwrap().split('.').count() >= 2,
-        Finding::NoNamespace { namespace, declared, elsewhere } => {
+        Finding::NoBranch { label } => {
+            !matches!(&**label, "svc" | "pod") && question.ends_with(&format!("{label}.cluster.local"))
+        }
+        Finding::NoUnderscore { service, meant } => {
+            let meant = meant.to_string();
+            let labels: Vec<&str> = meant.split('.').collect();
+            let port = (labels[0].trim_start_matches('_').to_owned(), labels[1].to_owned());
+            port_names(objects, service).iter().any(|(name, protocol, _)| (name, protocol) == (&port.0, &port.1))
+                && meant.replace('_', "").starts_with(&question.replace('_', ""))
+        }
+        Finding::NamespaceForgotten { service, candidates, .. } => {
+            candidates.listed.iter().all(|key| exists(key) && key.name == *service)
+                && candidates.total >= candidates.listed.len()
+        }
+        Finding::SuffixMistyped { service, .. } => exists(service),
+        Finding::NoNamespace { namespace, declared, elsewhere, .. } => {
             let declares = objects.of("Namespace").any(|object| object["metadata"]["name"] == **namespace);
             let holds = objects.0.iter().any(|object| object["metadata"]["namespace"] == **namespace);
-            !declares && (*declared || !holds) && elsewhere.iter().all(&exists)
+            !declares && (*declared || !holds) && elsewhere.listed.iter().all(&exists)
         }
-        Finding::Swapped { meant } => {
-            exists(meant) && question.contains(&format!("{}.{}.svc", meant.namespace, meant.name))
+        Finding::Swapped { service, .. } => {
+            exists(service) && question.contains(&format!("{}.{}.svc", service.namespace, service.name))
         }
-        Finding::NoService { service, near } => {
+        Finding::NoService { service, near, .. } => {
             !exists(service) && near.iter().all(|name| exists(&beside(service, name)))
         }
-        Finding::PodAsService { pod, service } => {
+        Finding::PodAsService { pod, service, .. } => {
             exists(&beside(pod, service))
                 && !exists(pod)
                 && (!objects.named(&beside(pod, service), &pod.name).is_empty()
@@ -172,7 +198,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                             && ordinals(set).any(|ordinal| format!("{name}-{ordinal}") == *pod.name)
                     }))
         }
-        Finding::PodNotAddress { label } => label.replace('-', ".").parse::<IpAddr>().is_err(),
+        Finding::PodNotAddress { label, .. } => label.replace('-', ".").parse::<IpAddr>().is_err(),
         Finding::NoServiceName { set: key } => {
             set(key).unwrap()["spec"]["serviceName"].as_str().unwrap_or_default().is_empty()
         }
@@ -183,7 +209,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                 && selecting.iter().all(|name| selects(objects.service(&beside(key, name)).unwrap(), labels))
                 && selector.iter().all(|(key, value)| labels[&**key] == **value)
         }
-        Finding::OtherGoverning { set: key, pod, governing, asked } => {
+        Finding::OtherGoverning { set: key, pod, governing, asked, .. } => {
             governing != asked
                 && governs(key, governing)
                 && exists(&beside(key, governing))
@@ -195,9 +221,24 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
         Finding::GoverningExternal { set: key, service } => {
             governs(key, service) && is_external(objects.service(&beside(key, service)).unwrap())
         }
-        Finding::OrdinalOutOfRange { set: key, ordinal, start, replicas } => {
+        Finding::NoReplicas { set: key, service } => {
+            governs(key, &service.name)
+                && set(key).unwrap()["spec"]["replicas"] == 0
+                && objects.endpoints(service).is_empty()
+        }
+        Finding::TemplateDiffers { set: key, service, differs } => {
+            let labels = &set(key).unwrap()["spec"]["template"]["metadata"]["labels"];
+            let selector = &objects.service(&beside(key, service)).unwrap()["spec"]["selector"];
+            governs(key, service)
+                && differs.labels.iter().all(|label| {
+                    selector[&*label.key] == *label.selected && labels[&*label.key].as_str() == label.has.as_deref()
+                })
+        }
+        Finding::OrdinalOutOfRange { set: key, ordinal, start, replicas, governing } => {
             let range = ordinals(set(key).unwrap());
-            range == (u64::from(*start)..u64::from(*start) + u64::from(*replicas))
+            governing.as_ref().is_none_or(|name| {
+                governs(key, name) && !question.contains(&format!("-{ordinal}.{name}.{}.svc", key.namespace))
+            }) && range == (u64::from(*start)..u64::from(*start) + u64::from(*replicas))
                 && !range.contains(&u64::from(*ordinal))
         }
         Finding::OrdinalNotThere { set: key, service, ordinal, waits_for } => {
@@ -224,26 +265,29 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
         Finding::PodFinished { pod } => {
             ["Succeeded", "Failed"].iter().any(|phase| objects.get("Pod", pod).unwrap()["status"]["phase"] == **phase)
         }
-        Finding::NotReady { service, label, serving: told } => objects.named(service, label).iter().any(|endpoint| {
-            !ready(endpoint) && !terminating(endpoint) && told.is_none_or(|told| told == serving(endpoint))
-        }),
+        Finding::NotReady { service, label, pod, serving: told } => {
+            objects.named(service, label).iter().any(|endpoint| {
+                let of = endpoint["targetRef"]["name"].as_str().or(endpoint["hostname"].as_str());
+                !ready(endpoint)
+                    && !terminating(endpoint)
+                    && told.is_none_or(|told| told == serving(endpoint))
+                    && pod.as_ref().is_none_or(|pod| of == Some(&**pod))
+            })
+        }
         Finding::Terminating { service, label, serving: told } => {
             objects.named(service, label).iter().any(|endpoint| {
                 !ready(endpoint) && terminating(endpoint) && told.is_none_or(|told| told == serving(endpoint))
             })
         }
-        Finding::NoEndpoints { service: key, selects: told, differs } => {
+        Finding::NoEndpoints { service: key, selector, differs } => {
             let service = service(key).unwrap();
+            let is_selector = |(label, value): (&Box<str>, &Box<str>)| service["spec"]["selector"][&**label] == **value;
             objects.endpoints(key).is_empty()
-                && *told != service["spec"]["selector"].is_null()
+                && selector.iter().count() == service["spec"]["selector"].as_object().map_or(0, |all| all.len())
+                && selector.iter().all(is_selector)
                 && differs.as_ref().is_none_or(|differs| {
-                    let labels = &set(&beside(key, &differs.set)).unwrap()["spec"]["template"]["metadata"]["labels"];
-                    governs(&beside(key, &differs.set), &key.name)
-                        && !selects(service, labels)
-                        && differs.labels.iter().all(|label| {
-                            service["spec"]["selector"][&*label.key] == *label.selected
-                                && labels[&*label.key].as_str() == label.has.as_deref()
-                        })
+                    let set = set(&beside(key, &differs.set)).unwrap();
+                    governs(&beside(key, &differs.set), &key.name) && contradicts(service, set, &differs.labels)
                 })
         }
         Finding::NoSlice { service: key, unlabelled } => {
@@ -255,7 +299,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                 && objects.slices(key).next().is_none()
                 && unlabelled.iter().all(|name| unlabelled_too(name))
         }
-        Finding::NoneReady { service: key, of } => {
+        Finding::NoneReady { service: key, of, .. } => {
             let endpoints = objects.endpoints(key);
             endpoints.len() == *of && !endpoints.iter().any(|endpoint| ready(endpoint))
         }
@@ -263,30 +307,47 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             service(key).unwrap()["spec"]["publishNotReadyAddresses"] == true
                 && objects.endpoints(key).iter().any(|endpoint| !ready(endpoint))
         }
-        Finding::NoHostname { service, pod, address } => objects.endpoints(service).iter().any(|endpoint| {
+        Finding::NoHostname { service, pod, address, .. } => objects.endpoints(service).iter().any(|endpoint| {
             endpoint["hostname"].is_null() && endpoint["targetRef"]["name"] == **pod && has_address(endpoint, *address)
         }),
-        Finding::HasHostname { service, address, hostname } => objects
+        Finding::HasHostname { service, address, hostname, .. } => objects
             .endpoints(service)
             .iter()
             .any(|endpoint| endpoint["hostname"] == **hostname && has_address(endpoint, *address)),
         Finding::NotAnEndpoint { service, address, elsewhere } => {
             let has = |key: &ObjectRef| objects.endpoints(key).iter().any(|endpoint| has_address(endpoint, *address));
-            !has(service) && elsewhere.iter().all(|key| has(key) && exists(key))
+            !has(service) && elsewhere.listed.iter().all(|key| has(key) && exists(key))
         }
         Finding::NoSuchEndpoint { service, label, known } => {
             objects.named(service, label).is_empty()
                 && known.iter().all(|name| !objects.named(service, name).is_empty())
         }
-        Finding::OtherNamespace { service, elsewhere } => {
+        Finding::OtherNamespace { service, elsewhere, .. } => {
             !exists(service)
                 && elsewhere
+                    .listed
                     .iter()
                     .all(|key| exists(key) && key.name == service.name && key.namespace != service.namespace)
         }
-        Finding::NoPort { service, port, known } => {
+        Finding::PortNotInSlices { service: key, port, protocol, instead } => {
+            let has = |(name, of, _): &(String, String, u64)| *name == **port && of == protocol.label();
+            let declared = service(key).unwrap()["spec"]["ports"].as_array().unwrap();
+            let all: Vec<&Value> = objects.slices(key).flat_map(|slice| slice["ports"].as_array().unwrap()).collect();
+            declared.iter().any(|declared| declared["name"] == **port)
+                // Slices without ready endpoints may have the port.
+                && (!port_names(objects, key).iter().any(has) || !question.is_empty())
+                && instead.as_ref().is_none_or(|(slice, there)| {
+                    let slice = objects.get("EndpointSlice", slice).unwrap();
+                    let is_it = |own: &&Value| own["port"] == there.number && own["name"] == *there.name;
+                    *there.name != **port
+                        && slice["metadata"]["labels"]["kubernetes.io/service-name"] == *key.name
+                        && all.iter().any(is_it)
+                })
+        }
+        Finding::NoPort { service, port, known, meant } => {
             let ports = port_names(objects, service);
             !ports.iter().any(|(name, ..)| *name == **port)
+                && meant.as_ref().is_none_or(|meant| known.contains(meant))
                 && known
                     .iter()
                     .all(|label| ports.iter().any(|(name, protocol, _)| format!("_{name}.{protocol}") == **label))
@@ -325,12 +386,15 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             let service = service(key).unwrap();
             is_external(service) && service["spec"]["externalName"] == **target
         }
-        Finding::PortOfPod { meant } => {
+        Finding::PortOfPod { meant, .. } => {
             let meant = meant.to_string();
             let labels: Vec<&str> = meant.split('.').collect();
             exists(&ObjectRef::new(labels[2], labels[1])) && question.ends_with(meant.trim_end_matches('.'))
         }
-        Finding::NoFamily { service: key, family } => {
+        Finding::NothingBehind { service: key } => {
+            !is_headless(service(key).unwrap()) && !objects.endpoints(key).into_iter().any(ready)
+        }
+        Finding::NoFamily { service: key, label, family } => {
             let v4 =
                 |text: &str| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == (*family == Family::V4));
             let own = service(key).unwrap()["spec"]["clusterIP"].as_str().is_some_and(v4);
@@ -338,6 +402,9 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                 ready(endpoint) || service(key).unwrap()["spec"]["publishNotReadyAddresses"] == true
             });
             let any = served.into_iter().any(|endpoint| v4(endpoint["addresses"][0].as_str().unwrap()));
+            if let Some(label) = label {
+                return objects.named(key, label).iter().all(|row| !v4(row["addresses"][0].as_str().unwrap()));
+            }
             !(own || is_headless(service(key).unwrap()) && any)
         }
         Finding::BadExternalName { service: key, value } => {
@@ -369,12 +436,8 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             })
         }
         Finding::SetNotSelected { set: key, service: name, differs } => {
-            let (labels, governing) = (&set(key).unwrap()["spec"]["template"]["metadata"]["labels"], beside(key, name));
-            let differ = differs.labels.iter().all(|label| {
-                service(&governing).unwrap()["spec"]["selector"][&*label.key] == *label.selected
-                    && labels[&*label.key].as_str() == label.has.as_deref()
-            });
-            governs(key, name) && differ && !selects(service(&governing).unwrap(), labels)
+            let service = service(&beside(key, name)).unwrap();
+            governs(key, name) && contradicts(service, set(key).unwrap(), &differs.labels)
         }
         Finding::SliceOfNobody { slice, endpoints } => {
             let slice = objects.get("EndpointSlice", slice).unwrap();
@@ -388,10 +451,18 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
         }
         // The zones of these tests are around every address.
         Finding::OutsideReverse { .. } => false,
-        Finding::ExternalNameDangling { service: key, target } => {
+        Finding::ExternalNameDangling { service: key, target, endpoint } => {
             let target = target.to_string();
             let labels: Vec<&str> = target.split('.').collect();
-            is_external(service(key).unwrap()) && !exists(&ObjectRef::new(labels[1], labels[0]))
+            let missing = match labels.iter().position(|label| *label == "svc") {
+                Some(2) => !exists(&ObjectRef::new(labels[1], labels[0])),
+                Some(3) => !objects.named(&ObjectRef::new(labels[2], labels[1]), labels[0]).into_iter().any(ready),
+                _ => true,
+            };
+            is_external(service(key).unwrap()) && missing && (!endpoint || labels[3] == "svc")
+        }
+        Finding::ExternalNameShort { service: key, target, .. } => {
+            is_external(service(key).unwrap()) && !target.to_string().ends_with("cluster.local.")
         }
         Finding::ExternalNameOutside { service: key, target } => {
             is_external(service(key).unwrap()) && !target.to_string().ends_with("cluster.local.")
@@ -450,6 +521,9 @@ fn service() -> impl Strategy<Value = Value> {
         json!({"type": "ExternalName", "externalName": "web.n.svc.cluster.local"}),
         json!({"type": "ExternalName", "externalName": "db.n.svc.cluster.local"}),
         json!({"type": "ExternalName", "externalName": "www.example.org"}),
+        json!({"type": "ExternalName", "externalName": "web-0.web.n.svc.cluster.local"}),
+        json!({"type": "ExternalName", "externalName": "web.n.svc"}),
+        json!({"type": "ExternalName", "externalName": "db"}),
         json!({"type": "ExternalName", "externalName": "10.0.0.1"}),
     ]);
     let ports = prop::collection::vec((prop::sample::select(&PORTS[..]), any::<bool>(), 0..3usize), 0..3);
@@ -510,8 +584,12 @@ fn slice() -> impl Strategy<Value = Value> {
 fn stateful_set() -> impl Strategy<Value = Value> {
     let governing = prop::sample::select(vec!["web", "db", "gone", ""]);
     let name = prop::sample::select(&SETS[..]);
-    (namespace(), name, governing, 0..4u32, 0..2u32, any::<bool>(), labels()).prop_map(
-        |(namespace, name, governing, replicas, start, parallel, labels)| {
+    // What the template has beyond the selector may be all that another Service selects.
+    let extra = prop::sample::select(vec![json!({}), json!({"tier": "x"}), json!({"tier": "y"})]);
+    (namespace(), name, governing, 0..4u32, 0..2u32, any::<bool>(), labels(), extra).prop_map(
+        |(namespace, name, governing, replicas, start, parallel, labels, extra)| {
+            let mut template = extra;
+            merge(&mut template, labels.clone());
             json!({
                 "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta(namespace, name),
                 "spec": {
@@ -520,7 +598,7 @@ fn stateful_set() -> impl Strategy<Value = Value> {
                     "ordinals": {"start": start},
                     "podManagementPolicy": if parallel { "Parallel" } else { "OrderedReady" },
                     "selector": {"matchLabels": labels},
-                    "template": {"metadata": {"labels": labels}},
+                    "template": {"metadata": {"labels": template}},
                 },
             })
         },
@@ -596,6 +674,9 @@ fn questions() -> Vec<(String, u16)> {
             ask(format!("{service}.{namespace}.cluster.local"), &[rtype::A]);
             ask(format!("{name}.{namespace}.svc.cluster.local"), &[rtype::A]);
             ask(format!("_http._tcp.web-0.{name}"), &[rtype::SRV]);
+            ask(format!("http.tcp.{name}"), &[rtype::SRV]);
+            ask(format!("web-0.{service}.{namespace}.pod.cluster.local"), &[rtype::A]);
+            ask(format!("web-0.{service}.{namespace}.svc.cluster.lcoal"), &[rtype::A]);
             for host in HOSTS.iter().chain(&["web-9", "10-0-0-9", "*"]) {
                 ask(format!("{host}.{name}"), &[rtype::A]);
             }
@@ -605,11 +686,15 @@ fn questions() -> Vec<(String, u16)> {
             ask(name, &[rtype::A, rtype::AAAA, rtype::SRV]);
         }
         ask(format!("{namespace}.svc.cluster.local"), &[rtype::A]);
+        ask(format!("{namespace}.cluster.local"), &[rtype::A]);
         for label in ["10-0-0-1", "10-0-0-5", "web-0"] {
             ask(format!("{label}.{namespace}.pod.cluster.local"), &[rtype::A]);
         }
     }
     (0..9).for_each(|address| ask(format!("{address}.0.0.10.in-addr.arpa"), &[rtype::PTR]));
+    for name in ["web.nn", "web-0.web.mn", "_http._tcp.web.mm"] {
+        ask(format!("{name}.svc.cluster.local"), &[if name.starts_with('_') { rtype::SRV } else { rtype::A }]);
+    }
     ask("www.example.com.n.svc.cluster.local".into(), &[rtype::A]);
     ask("web.example.org".into(), &[rtype::A]);
     questions
@@ -669,6 +754,17 @@ fn no_finding_is_wrong() {
                     claim_holds(&objects, finding, question),
                     "{question} {qtype} {rules:?}: {finding:?}\n{objects:?}"
                 );
+                if let Some((name, qtype)) = recommended(finding) {
+                    let (outcome, ..) = found(&publisher, &name, qtype);
+                    assert_eq!(
+                        outcome,
+                        Outcome::Found,
+                        "{question} {rules:?}: ask for {name}: {finding:?}\n{objects:?}"
+                    );
+                    let first_label = question.split('.').next().unwrap().to_owned();
+                    let keeps = name.contains(&first_label) || finding.identity().1 != "NO-NAMESPACE";
+                    assert!(keeps, "{question}: {name} drops a label: {finding:?}");
+                }
             }
             if let Some(first) = first {
                 let token = first.identity().1;
@@ -688,6 +784,19 @@ fn no_finding_is_wrong() {
     });
 }
 
+/// The name and type that a fix says to ask for.
+fn recommended(finding: &Finding) -> Option<(String, u16)> {
+    let Some(Fix::Advice(advice)) = finding.fix() else { return None };
+    let (name, srv) = match advice.strip_prefix("ask for SRV at ") {
+        Some(name) => (name, true),
+        None => (advice.strip_prefix("ask for ")?, false),
+    };
+    let name = name.split([' ', ',']).next().unwrap();
+    let qtype = if srv || name.starts_with('_') { rtype::SRV } else { rtype::A };
+    let absolute = if name.ends_with("cluster.local") { name.to_owned() } else { format!("{name}.cluster.local") };
+    Some((absolute, qtype))
+}
+
 /// Applies what a fix says; `false` where it is for people to do.
 fn apply(objects: &mut Objects, fix: &Fix) -> bool {
     match fix {
@@ -699,7 +808,6 @@ fn apply(objects: &mut Objects, fix: &Fix) -> bool {
             true
         }
         Fix::Command(line) => {
-            let line = line.split(" # ").next().unwrap();
             let words: Vec<&str> = line.splitn(8, ' ').collect();
             let ["kubectl", "-n", namespace, verb, kind, name, rest @ ..] = &words[..] else { return false };
             let kind = match (*verb, *kind) {
@@ -711,7 +819,14 @@ fn apply(objects: &mut Objects, fix: &Fix) -> bool {
             let key = ObjectRef::new(namespace, name);
             let object = objects.0.iter_mut().find(|object| object["kind"] == kind && is_named(object, &key)).unwrap();
             match (*verb, rest) {
-                ("patch", ["-p", patch]) => merge(object, serde_json::from_str(patch.trim_matches('\'')).unwrap()),
+                ("patch", ["-p", patch]) => {
+                    let before = object["spec"]["selector"].clone();
+                    merge(object, serde_json::from_str(patch.trim_matches('\'')).unwrap());
+                    // A selector with a key less gets the traffic of more Pods.
+                    for key in before.as_object().into_iter().flat_map(|labels| labels.keys()) {
+                        assert!(object["spec"]["selector"][key].is_string(), "{line} widens {before}");
+                    }
+                }
                 ("scale", [replicas]) => {
                     object["spec"]["replicas"] =
                         replicas.strip_prefix("--replicas=").unwrap().parse::<u32>().unwrap().into();

@@ -193,7 +193,10 @@ fn a_text_for_every_name() {
     }
     let mut aliases = self::engine("externalname");
     let said = ask(&mut aliases, "_why.dangling.default.svc.cluster.local", TXT);
-    assert!(said.text.starts_with("EXTERNALNAME-DANGLING: externalName of Service default/dangling"), "{said:?}");
+    assert!(
+        said.text.starts_with("EXTERNALNAME-DANGLING: ") && said.text.contains("Service default/dangling"),
+        "{said:?}"
+    );
     let said = ask(&mut aliases, "_why.outside.default.svc.cluster.local", TXT);
     assert_eq!(said.text, "ALIAS: the name stands for db.example.test.");
 }

@@ -127,7 +127,7 @@ impl Explainer {
         };
         let text = match (self.asker.first(&Asked { name, qtype: rtype::A, outcome, absence }), seen) {
             (Err(Busy), _) => return busy(),
-            (Ok(Some(finding)), _) => return (finding.brief(), CauseReport::Reported(finding.identity().1)),
+            (Ok(Some(finding)), _) => return (finding.line(), CauseReport::Reported(finding.identity().1)),
             (Ok(None), Seen::Alias(target)) => format!("ALIAS: the name stands for {target}"),
             (Ok(None), Seen::Missing(_)) => {
                 format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")

@@ -4,7 +4,9 @@
 //! each cause is detected is `find.rs`; its level is in its entry (`finding.rs`).
 
 use super::entry::{Level, Needs};
-use super::find::{Finder, differs, mismatch, object_of_pod, ports, ports_without_target};
+use super::find::{
+    Finder, contradiction, contradicts, differs, object_of_pod, ports, ports_not_in_slices, ports_without_target,
+};
 use super::{Asked, Effort, Finding, Known, Outcome};
 use crate::cluster::ServiceView;
 use crate::names::QueryName;
@@ -79,21 +81,29 @@ impl Check<'_> {
         }
         let rows = || view.slices().flat_map(EndpointSlice::endpoints);
         let pods = || rows().filter(|row| object_of_pod(*row).is_some_and(|(text, _)| text == *key.name));
-        // Slices that somebody wrote by hand can list what the selector does not select.
-        if pods().next().is_none()
-            && !service.selector.is_empty()
-            && let Some(differs) = differs(service, set)
-        {
-            let selected = mismatch(service, &view).is_none();
-            self.add(if selected || rows().next().is_some() {
-                Finding::SetNotSelected { set: key.clone(), service: name.clone(), differs }
-            } else {
-                Finding::NoEndpoints { service: governing.clone(), selects: true, differs: Some(differs) }
-            });
+        // Slices that were written by hand can list endpoints that the selector does not select.
+        if pods().next().is_none() && !service.selector.is_empty() {
+            self.selection(set, service, &view);
         }
         let nameless = pods().find(|row| row.hostname.is_none());
         if let Some((row, pod)) = nameless.and_then(|row| Some((row, row.pod?.to_string()))) {
-            self.add(Finding::NoHostname { service: governing.clone(), pod: pod.into(), address: row.address });
+            let (service, address) = (governing.clone(), row.address);
+            self.add(Finding::NoHostname { service, pod: pod.into(), address, resolves: false });
+        }
+    }
+
+    /// Compares the selector of the governing Service with the StatefulSet's own and with its template.
+    fn selection(&mut self, set: &StatefulSet, service: &Service, view: &ServiceView<'_>) {
+        let (key, name) = (set.key.clone(), service.key.name.clone());
+        let rows = view.slices().map(EndpointSlice::len).sum::<usize>();
+        match (contradicts(service, set), contradiction(service, view), differs(service, set)) {
+            (Some(_), Some(differs), _) if rows == 0 => {
+                let selector = service.selector.clone();
+                self.add(Finding::NoEndpoints { service: service.key.clone(), selector, differs: Some(differs) });
+            }
+            (Some(differs), ..) => self.add(Finding::SetNotSelected { set: key, service: name, differs }),
+            (None, _, Some(differs)) => self.add(Finding::TemplateDiffers { set: key, service: name, differs }),
+            (None, _, None) => {}
         }
     }
 
@@ -111,6 +121,7 @@ impl Check<'_> {
                 for (port, target) in ports_without_target(service, &view) {
                     self.add(Finding::NoTargetPort { service: key.clone(), port, target });
                 }
+                self.finder.findings.extend(ports_not_in_slices(service, &view));
                 if service.ports.is_empty() && view.slices().all(|slice| slice.ports.is_empty()) {
                     self.add(Finding::NoPorts { service: key.clone() });
                 }
@@ -151,12 +162,18 @@ impl Check<'_> {
     }
 }
 
-/// A headless Service has the ports of its endpoints, once there are any.
+/// A headless Service has the ports of its endpoints, once there are any. A port that the Service names is not here.
 fn unnamed_ports(service: &Service, view: &ServiceView<'_>) -> Vec<u16> {
     let of_slices = service.kind == ServiceKind::Headless && view.slices().any(|slice| !slice.is_empty());
     if of_slices {
+        let misnamed = ports_not_in_slices(service, view);
+        let is_misnamed = |number: u16| {
+            misnamed.iter().any(|finding| {
+                matches!(finding, Finding::PortNotInSlices { instead: Some((_, port)), .. } if port.number == number)
+            })
+        };
         let unnamed = ports(service, view).into_iter().filter(|(name, ..)| name.is_empty());
-        return unnamed.map(|(_, _, number)| number).collect();
+        return unnamed.map(|(_, _, number)| number).filter(|number| !is_misnamed(*number)).collect();
     }
     service.ports.iter().filter(|port| port.name.is_empty()).map(|port| port.number).collect()
 }

@@ -3,15 +3,17 @@
 //! An entry is made anew at each request and only in the [`Part`] that the caller needs: ranking findings for an answer
 //! formats no text. Not here: the causes, and how each is detected (`find.rs`).
 
+use std::fmt::Display;
+
 use super::fix::Fix;
 use crate::objects::ObjectRef;
 
 /// How much a finding matters to the client that asked for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It is the reason, or one of several.
+    /// The reason, or one of several.
     Cause,
-    /// It may be the name that was meant: a guess from names that are near.
+    /// A guess from names that are near.
     Guess,
     /// The name resolves, and there is something to know.
     Note,
@@ -22,9 +24,9 @@ pub enum Severity {
 pub enum Level {
     /// Names that are meant do not exist.
     Error,
-    /// It may be meant so, or pass.
+    /// Possibly intended, or passing.
     Warning,
-    /// It is answered; there is something to know.
+    /// Answered, with something to know.
     Note,
 }
 
@@ -108,6 +110,8 @@ pub(super) struct Entry {
     /// The level in `check`; `None` where it is no finding about an object.
     pub(super) level: Option<Level>,
     pub(super) needs: &'static [Needs],
+    /// Tokens of findings that are consequences of this one.
+    pub(super) explains: &'static [&'static str],
     pub(super) text: String,
     pub(super) fix: Option<Fix>,
     pub(super) about: Vec<About>,
@@ -136,6 +140,7 @@ impl Part {
             code: 0,
             level: None,
             needs: &[],
+            explains: &[],
             text: String::new(),
             fix: None,
             about: Vec::new(),
@@ -154,6 +159,10 @@ impl Entry {
 
     pub(super) fn needs(self, needs: &'static [Needs]) -> Self {
         Self { needs, ..self }
+    }
+
+    pub(super) fn explains(self, explains: &'static [&'static str]) -> Self {
+        Self { explains, ..self }
     }
 
     /// The cause in one sentence without a full stop, the most specific first: an answer may cut its end.
@@ -177,7 +186,12 @@ impl Entry {
         self.fix(|| Some(Fix::Advice(text())))
     }
 
-    /// A fix as a line for a shell.
+    /// The name to ask for instead, where there is one that resolves.
+    pub(super) fn ask_for<N: Display>(self, name: impl FnOnce() -> Option<N>) -> Self {
+        self.fix(|| Some(Fix::Advice(format!("ask for {}", name()?))))
+    }
+
+    /// A fix as lines for a shell.
     pub(super) fn command(self, line: impl FnOnce() -> String) -> Self {
         self.fix(|| Some(Fix::Command(line())))
     }

@@ -7,17 +7,17 @@
 use std::net::IpAddr;
 
 use super::entry::Needs;
-use super::finding::{Difference, Differs, Finding};
+use super::finding::{Candidates, Difference, Differs, Finding, NAMES, dashed};
 use super::{Absence, Asked, Effort, Known, Outcome};
 use crate::cluster::{Resource, ServiceView};
 use crate::names::labels::{Label, split};
 use crate::names::{
-    MAX_CHAIN, Owner, QueryName, ServiceKey, WireName, dashed, is_label, labels_of, owner, reverse, service_key,
-    write_name,
+    MAX_CHAIN, Owner, QueryName, ServiceKey, WireName, dashed as spelled, is_label, labels_of, owner, reverse,
+    service_key, write_name,
 };
 use crate::objects::{
-    Endpoint, EndpointSlice, Family, Labels, ObjectRef, Protocol, Service, ServiceKind, ServicePort, StatefulSet,
-    TargetPort,
+    Endpoint, EndpointPort, EndpointSlice, Family, Labels, ObjectRef, Protocol, Service, ServiceKind, ServicePort,
+    StatefulSet, TargetPort,
 };
 use crate::rtype;
 use crate::rules::PodRecords;
@@ -26,8 +26,6 @@ use crate::rules::PodRecords;
 pub const ROWS: usize = 256;
 /// How many objects of a kind a finding lists at most.
 const LISTED: usize = 3;
-/// How many names of ports or endpoints a finding lists at most.
-const NAMES: usize = 5;
 
 /// All that is to be said of `asked`, the first of a severity first.
 pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<Finding> {
@@ -39,7 +37,15 @@ pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<
     }
     findings.sort_by_key(Finding::rank);
     findings.dedup();
-    findings
+    without_consequences(findings)
+}
+
+/// Leaves out findings that a more specific one, which comes before them, explains.
+fn without_consequences(findings: Vec<Finding>) -> Vec<Finding> {
+    let explained =
+        |finding: &Finding| findings.iter().any(|other| other.rank() < finding.rank() && other.explains(finding));
+    let alone: Vec<bool> = findings.iter().map(|finding| !explained(finding)).collect();
+    findings.into_iter().zip(alone).filter_map(|(finding, alone)| alone.then_some(finding)).collect()
 }
 
 pub(super) struct Finder<'k> {
@@ -54,7 +60,10 @@ impl<'k> Finder<'k> {
         let name = self.asked.name;
         match (self.known.apex_of(name), self.asked.outcome) {
             (Some((apex, apex_at)), outcome) => self.look_forward(apex, apex_at, outcome),
-            (None, Outcome::NotInZone) => self.add(Finding::OutsideZones),
+            (None, Outcome::NotInZone) => {
+                self.add(Finding::OutsideZones);
+                self.mistyped_suffix();
+            }
             (None, Outcome::NxDomain) => self.reverse(),
             (None, _) => {}
         }
@@ -76,7 +85,10 @@ impl<'k> Finder<'k> {
             (Owner::Protocol(key, protocol), Outcome::NxDomain) => {
                 self.no_port(&object(key), None, &text(protocol));
             }
-            (Owner::Namespace(namespace), Outcome::NxDomain) => self.no_namespace(&text(namespace), None),
+            (Owner::Namespace(namespace), Outcome::NxDomain) => {
+                self.namespace_forgotten(&[text(namespace)]);
+                self.no_namespace(&text(namespace), None);
+            }
             (Owner::PodAddress(namespace, label), Outcome::NxDomain) => self.no_pod(&text(namespace), label),
             (Owner::PodNamespace(_), Outcome::NxDomain) if self.known.rules.pod_records == PodRecords::Off => {
                 self.add(Finding::PodRecordsOff);
@@ -107,53 +119,91 @@ impl<'k> Finder<'k> {
     // Names that no form has.
 
     fn no_form(&mut self, apex: &WireName, apex_at: usize) {
-        let name = self.asked.name;
-        if let Some(meant) = self.without_second_zone(apex, apex_at) {
-            return self.add(Finding::SuffixTwice { meant });
+        if let Some(finding) = self.second_zone(apex, apex_at) {
+            return self.add(finding);
         }
-        let label = |back: usize| text(name.label(apex_at - back));
-        // `web.default.Z` and `web-0.web.default.Z`.
-        if apex_at == 2 || apex_at == 3 {
-            let service = ObjectRef::new(&label(1), &label(2));
-            if self.exists(&service) {
-                let front: Vec<&[u8]> = (0..apex_at - 2).map(|index| name.label(index)).collect();
-                let key = service_key(&service.namespace, &service.name);
-                if let Some(meant) = key.and_then(|key| apex.of_service(ServiceKey(&key), &front)) {
-                    return self.add(Finding::NoSvcLabel { service, meant });
-                }
+        let label = |back: usize| text(self.asked.name.label(apex_at - back));
+        let finding = match (&*label(1), apex_at) {
+            ("svc", 5 | 6) => self.port_form(apex, apex_at),
+            // `web-0.web.default.pod.Z`.
+            ("pod", _) => {
+                let front: Vec<String> = (3..=apex_at).rev().map(label).collect();
+                let service = ObjectRef::new(&label(2), &label(3));
+                let meant = self.name_at(&service, &front[..front.len() - 1]).filter(|_| self.searches());
+                Some(Finding::PodNotAddress { label: front.join(".").into(), meant })
             }
-        }
-        // `_http._tcp.web-0.web.default.svc.Z`.
-        let underscored = |index: usize| name.label(index).starts_with(b"_");
-        if apex_at == 6 && name.label(5) == b"svc" && underscored(0) && underscored(1) && !underscored(2) {
-            let service = ObjectRef::new(&label(2), &label(3));
-            let key = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service));
-            if let Some(meant) = key.and_then(|key| apex.of_service(ServiceKey(&key), &[name.label(2)])) {
-                return self.add(Finding::PortOfPod { meant });
+            // `web.default.Z` and `web-0.web.default.Z`.
+            (_, 2 | 3) => self.without_svc(apex, self.asked.name, apex_at),
+            _ => None,
+        };
+        match finding {
+            Some(finding) => self.add(finding),
+            None if !self.searches() => {}
+            None if matches!(&*label(1), "svc" | "pod") => self.add(Finding::TooManyLabels),
+            None => {
+                let front: Vec<String> = (1..=apex_at).rev().map(label).collect();
+                self.add(Finding::NoBranch { label: label(1).into() });
+                self.namespace_forgotten(&front);
             }
-        }
-        if self.searches() {
-            self.add(Finding::TooManyLabels);
         }
     }
 
-    /// `X.Z.anything.Z` is `X.Z` with a search list applied; told on the wire only where X is a Service's name.
-    fn without_second_zone(&self, apex: &WireName, apex_at: usize) -> Option<WireName> {
+    /// `web.default.Z` or `web-0.web.default.Z`, where the Service exists.
+    fn without_svc(&self, apex: &WireName, name: &QueryName, apex_at: usize) -> Option<Finding> {
+        let label = |back: usize| text(name.label(apex_at - back));
+        let service = ObjectRef::new(&label(1), &label(2));
+        let key = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service))?;
+        let front: Vec<&[u8]> = (0..apex_at - 2).map(|index| name.label(index)).collect();
+        let meant = apex.of_service(ServiceKey(&key), &front)?;
+        let front: Vec<String> = front.iter().map(|label| text(label)).collect();
+        let resolves = self.recommends(&service, &front);
+        Some(Finding::NoSvcLabel { service, meant, resolves })
+    }
+
+    /// `_http._tcp.web-0.web.default.svc.Z` and `http.tcp.web.default.svc.Z`.
+    fn port_form(&self, apex: &WireName, apex_at: usize) -> Option<Finding> {
+        let name = self.asked.name;
+        let label = |back: usize| text(name.label(apex_at - back));
+        let service = ObjectRef::new(&label(2), &label(3));
+        let key = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service))?;
+        let underscored = |index: usize| name.label(index).starts_with(b"_");
+        if apex_at == 6 {
+            let of_pod = underscored(0) && underscored(1) && !underscored(2);
+            let meant = apex.of_service(ServiceKey(&key), &[name.label(2)]).filter(|_| of_pod)?;
+            let resolves = self.recommends(&service, &[label(4)]);
+            return Some(Finding::PortOfPod { meant, resolves });
+        }
+        let with = |index: usize| format!("_{}", text(name.label(index)).trim_start_matches('_'));
+        let (port, protocol) = (with(0), with(1));
+        let view = self.known.cluster.service(&service);
+        let has = |(name, of, _): &(Box<str>, Protocol, u16)| **name == port[1..] && of.label() == protocol;
+        served_ports(view.service?, &view).iter().find(|port| has(port))?;
+        let meant = apex.of_service(ServiceKey(&key), &[port.as_bytes(), protocol.as_bytes()])?;
+        Some(Finding::NoUnderscore { service, meant })
+    }
+
+    /// `X.Z.anything.Z` is `X.Z` with a search list applied; on the wire only where X is a Service's name.
+    fn second_zone(&self, apex: &WireName, apex_at: usize) -> Option<Finding> {
         let name = self.asked.name;
         let zone: Vec<&[u8]> = labels_of(apex.octets()).collect();
-        let stands_at = |at: &usize| zone.iter().enumerate().all(|(index, label)| name.label(at + index) == *label);
-        let at = (1..=apex_at.checked_sub(zone.len())?).find(stands_at)?;
+        let is_zone = |at: &usize| zone.iter().enumerate().all(|(index, label)| name.label(at + index) == *label);
+        let at = (1..=apex_at.checked_sub(zone.len())?).find(is_zone)?;
         let inner = WireName::parse(&self.inner_text(at, apex)).ok()?;
-        if self.searches() {
-            return Some(inner);
-        }
         let mut query = QueryName::default();
         query.set(&inner);
-        let known = match owner(&query, at) {
-            Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Port(key, ..) => self.exists(&object(key)),
-            _ => false,
+        let (exists, resolves) = match owner(&query, at) {
+            Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Port(key, ..) => {
+                let front: Vec<String> = (0..at - 3).map(|index| text(query.label(index))).collect();
+                (self.exists(&object(key)), !self.searches() || self.resolves(&object(key), &front))
+            }
+            Owner::Nothing if at == 2 || at == 3 => match self.without_svc(apex, &query, at) {
+                Some(finding) if self.searches() => return Some(finding),
+                _ => (false, false),
+            },
+            Owner::Nothing => (false, false),
+            _ => (false, self.searches()),
         };
-        known.then_some(inner)
+        (exists || self.searches()).then_some(Finding::SuffixTwice { meant: inner, resolves })
     }
 
     fn inner_text(&self, labels: usize, apex: &WireName) -> String {
@@ -168,14 +218,97 @@ impl<'k> Finder<'k> {
             return;
         }
         let declared = self.known.cluster.declares_namespaces();
-        let elsewhere = service.map(|service| self.services_named(service)).unwrap_or_default();
-        self.add(Finding::NoNamespace { namespace: namespace.into(), declared, elsewhere });
+        let is_near = |key: &ObjectRef| distance(&key.namespace, namespace) <= 2 && namespace.len() > 2;
+        let near = service.map(|service| self.services_with_name(service, is_near));
+        let elsewhere = near.filter(|near| near.total > 0).or_else(|| Some(self.services_named(service?)));
+        let elsewhere = elsewhere.unwrap_or_default();
+        let meant = elsewhere.only().and_then(|only| self.name_instead(only));
+        self.add(Finding::NoNamespace { namespace: namespace.into(), declared, elsewhere, meant });
+    }
+
+    /// The labels are those of a Service, or of a name below it, without a namespace.
+    fn namespace_forgotten(&mut self, front: &[String]) {
+        let Some((service, front)) = front.split_last().filter(|(_, front)| self.searches() && front.len() < 3) else {
+            return;
+        };
+        let candidates = self.services_with_name(service, |key| front.is_empty() || self.resolves(key, front));
+        if candidates.total > 0 {
+            let meant = candidates.only().and_then(|only| self.name_at(only, front));
+            self.add(Finding::NamespaceForgotten { service: service.as_str().into(), candidates, meant });
+        }
+    }
+
+    /// A name outside the zones that is a Service's but for its end.
+    fn mistyped_suffix(&mut self) {
+        let name = self.asked.name;
+        let labels: Vec<String> = (0..name.labels()).map(|index| text(name.label(index))).collect();
+        let svc = labels.iter().rposition(|label| label == "svc");
+        let end = svc.unwrap_or(labels.len());
+        let Some(apex) = self.known.apexes.first().filter(|_| self.searches() && end >= 2) else { return };
+        let service = ObjectRef::new(&labels[end - 1], &labels[end - 2]);
+        let Some(key) = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service)) else {
+            return;
+        };
+        let front: Vec<&[u8]> = (0..end - 2).map(|index| name.label(index)).collect();
+        if let Some(meant) = apex.of_service(ServiceKey(&key), &front) {
+            let resolves = self.resolves(&service, &labels[..end - 2]);
+            self.add(Finding::SuffixMistyped { service, meant, resolves });
+        }
     }
 
     /// Services of this name, in the order of their namespaces.
-    fn services_named(&self, name: &str) -> Vec<ObjectRef> {
-        let named = self.known.cluster.services().filter(|service| *service.key.name == *name);
-        few(named.map(|service| service.key.clone()), LISTED)
+    fn services_named(&self, name: &str) -> Candidates {
+        self.services_with_name(name, |_| true)
+    }
+
+    fn services_with_name(&self, name: &str, such: impl Fn(&ObjectRef) -> bool) -> Candidates {
+        let named = self.known.cluster.services().map(|service| &service.key);
+        candidates(named.filter(|key| *key.name == *name && such(key)).cloned())
+    }
+
+    /// The question's name with another Service and namespace, if that resolves: `web-0.web.shop.svc`.
+    fn name_instead(&self, service: &ObjectRef) -> Option<Box<str>> {
+        let (_, apex_at) = self.known.apex_of(self.asked.name)?;
+        let front: Vec<String> = (0..apex_at.checked_sub(3)?).map(|index| text(self.asked.name.label(index))).collect();
+        self.name_at(service, &front)
+    }
+
+    /// The name of these labels below a Service, if it resolves.
+    fn name_at(&self, service: &ObjectRef, front: &[String]) -> Option<Box<str>> {
+        let front_text: String = front.iter().map(|label| format!("{label}.")).collect();
+        let name = format!("{front_text}{}.{}.svc", service.name, service.namespace);
+        self.resolves(service, front).then(|| name.into())
+    }
+
+    /// Returns whether the name of these labels below a Service can be recommended. On the wire nothing is.
+    fn recommends(&self, service: &ObjectRef, front: &[String]) -> bool {
+        self.searches() && self.resolves(service, front)
+    }
+
+    /// Returns whether the name of these labels below a Service resolves.
+    fn resolves(&self, key: &ObjectRef, front: &[String]) -> bool {
+        let view = self.known.cluster.service(key);
+        let Some(service) = view.service else { return false };
+        let mut rows = view.slices().flat_map(EndpointSlice::endpoints);
+        match (front, &service.kind) {
+            ([], ServiceKind::ExternalName(_)) => true,
+            (_, ServiceKind::ExternalName(_)) => false,
+            ([], ServiceKind::ClusterIp(addresses)) => !addresses.is_empty(),
+            ([], ServiceKind::Headless) => rows.any(|row| service.answers_with(row.conditions)),
+            ([label], _) if !label.starts_with('_') => {
+                let spelled = spelled::parse(label.as_bytes());
+                let serves = |row: &Endpoint<'_>| {
+                    service.answers_with(row.conditions) || self.known.rules.ordinals.keeps(row.conditions.serving())
+                };
+                rows.any(|row| {
+                    serves(&row) && row.hostname.map_or(spelled == Some(row.address), |hostname| is(hostname, label))
+                })
+            }
+            ([port, protocol], _) => served_ports(service, &view)
+                .iter()
+                .any(|(name, of, _)| Some(&**name) == port.strip_prefix('_') && of.label() == protocol),
+            _ => false,
+        }
     }
 
     /// The Service's own name does not exist.
@@ -186,6 +319,9 @@ impl<'k> Finder<'k> {
             None => {
                 self.governing_missing(&view);
                 self.pod_as_service(key);
+                if !self.known.cluster.knows_namespace(&key.namespace) {
+                    self.namespace_forgotten(&[key.name.to_string(), key.namespace.to_string()]);
+                }
                 self.missing_service(key);
             }
         }
@@ -198,13 +334,14 @@ impl<'k> Finder<'k> {
         }
         let swapped = ObjectRef::new(&key.name, &key.namespace);
         if self.exists(&swapped) {
-            self.add(Finding::Swapped { meant: swapped });
+            let meant = self.name_instead(&swapped);
+            self.add(Finding::Swapped { service: swapped, meant });
         }
         self.no_namespace(&key.namespace, Some(&key.name));
         if !self.known.cluster.knows_namespace(&key.namespace) {
             return;
         }
-        let elsewhere: Vec<ObjectRef> = self.services_named(&key.name);
+        let elsewhere = self.services_named(&key.name);
         let mut near: Vec<(usize, &str)> = self
             .known
             .cluster
@@ -215,10 +352,15 @@ impl<'k> Finder<'k> {
             .collect();
         near.sort_unstable();
         near.truncate(LISTED);
-        let near = near.into_iter().map(|(_, name)| name.into()).collect();
-        self.add(Finding::NoService { service: key.clone(), near });
-        if !elsewhere.is_empty() {
-            self.add(Finding::OtherNamespace { service: key.clone(), elsewhere });
+        let near: Vec<Box<str>> = near.into_iter().map(|(_, name)| name.into()).collect();
+        let meant = match &near[..] {
+            [near] => self.name_instead(&ObjectRef::new(&key.namespace, near)),
+            _ => None,
+        };
+        self.add(Finding::NoService { service: key.clone(), near, meant });
+        if elsewhere.total > 0 {
+            let meant = elsewhere.only().and_then(|only| self.name_instead(only));
+            self.add(Finding::OtherNamespace { service: key.clone(), elsewhere, meant });
         }
     }
 
@@ -231,9 +373,10 @@ impl<'k> Finder<'k> {
             } else if !self.exists(&governing) {
                 self.add_governing_missing(set);
             } else if range_of(set).contains(&ordinal) {
-                self.add(Finding::PodAsService { pod: key.clone(), service: set.service_name.clone() });
+                let resolves = self.recommends(&governing, &[key.name.to_string()]);
+                self.add(Finding::PodAsService { pod: key.clone(), service: set.service_name.clone(), resolves });
             } else {
-                self.add(out_of_range(set, ordinal));
+                self.add(out_of_range(set, ordinal, Some(set.service_name.clone())));
             }
             return;
         }
@@ -247,7 +390,8 @@ impl<'k> Finder<'k> {
         let services = self.known.cluster.slices().filter(holds).filter_map(|slice| slice.service.clone());
         let exists = |service: &str| self.exists(&ObjectRef::new(&key.namespace, service));
         for service in few(services.filter(|service| exists(service)), LISTED) {
-            self.add(Finding::PodAsService { pod: key.clone(), service });
+            let resolves = self.recommends(&ObjectRef::new(&key.namespace, &service), &[key.name.to_string()]);
+            self.add(Finding::PodAsService { pod: key.clone(), service, resolves });
         }
     }
 
@@ -270,7 +414,7 @@ impl<'k> Finder<'k> {
         let selects = |service: &&Service| {
             service.key.namespace == set.key.namespace
                 && !service.selector.is_empty()
-                && satisfies(&set.template.labels, &service.selector)
+                && satisfies(required_labels(set), &service.selector)
         };
         let cluster = self.known.cluster;
         let not_many = cluster.count(Resource::Services) <= self.rows();
@@ -301,17 +445,39 @@ impl<'k> Finder<'k> {
         }
         if endpoints > 0 {
             if endpoints <= self.rows() {
-                self.add(Finding::NoneReady { service: key, of: endpoints });
+                self.add(Finding::NoneReady { service: key, of: endpoints, selector: service.selector.clone() });
             }
         } else if service.selector.is_empty() {
             if view.slices().next().is_none() {
                 let unlabelled = self.unlabelled(&key.namespace);
                 self.add(Finding::NoSlice { service: key, unlabelled });
             } else if view.slices().all(|slice| !slice.fqdn) {
-                self.add(Finding::NoEndpoints { service: key, selects: false, differs: None });
+                self.add(Finding::NoEndpoints { service: key, selector: Labels::default(), differs: None });
             }
         } else if view.slices().all(|slice| !slice.fqdn) {
-            self.add(Finding::NoEndpoints { service: key, selects: true, differs: mismatch(service, view) });
+            self.nothing_selected(service, view);
+        }
+    }
+
+    /// The Service selects nothing: its slices list no endpoint.
+    fn nothing_selected(&mut self, service: &Service, view: &ServiceView<'_>) {
+        let key = service.key.clone();
+        let differs = contradiction(service, view);
+        let sets = &view.stateful_sets;
+        if let Some(set) = sets.first().filter(|_| differs.is_none() && sets.iter().all(|set| set.replicas == 0)) {
+            return self.add(Finding::NoReplicas { set: set.key.clone(), service: key });
+        }
+        if differs.is_none() && self.searches() {
+            self.template_differs(service, view);
+        }
+        self.add(Finding::NoEndpoints { service: key, selector: service.selector.clone(), differs });
+    }
+
+    /// Notes selected labels that the Pod templates lack. A controller may set them on the Pods, so it is no cause.
+    pub(super) fn template_differs(&mut self, service: &Service, view: &ServiceView<'_>) {
+        if let Some(differs) = template_difference(service, view) {
+            let set = ObjectRef::new(&service.key.namespace, &differs.set);
+            self.add(Finding::TemplateDiffers { set, service: service.key.name.clone(), differs });
         }
     }
 
@@ -321,7 +487,7 @@ impl<'k> Finder<'k> {
         }
         let slices = self.known.cluster.slices();
         let of_nobody = slices.filter(|slice| *slice.key.namespace == *namespace && slice.service.is_none());
-        few(of_nobody.map(|slice| slice.key.name.clone()), LISTED)
+        few(of_nobody.map(|slice| slice.key.name.clone()), NAMES + 1)
     }
 
     /// The Service's name exists.
@@ -335,12 +501,13 @@ impl<'k> Finder<'k> {
                 self.add(Finding::NoClusterIp { service: key.clone() });
             }
             _ if outcome == Outcome::NoData && asked == rtype::SRV => self.no_srv(service, &view),
-            ServiceKind::ClusterIp(_) if outcome == Outcome::NoData => self.no_family(key),
-            ServiceKind::Headless if outcome == Outcome::NoData => self.no_family(key),
+            ServiceKind::ClusterIp(_) if outcome == Outcome::NoData => self.no_family(key, None),
+            ServiceKind::Headless if outcome == Outcome::NoData => self.no_family(key, None),
             _ => {}
         }
         if self.searches() && outcome == Outcome::Found {
             self.notes(service, &view);
+            self.nothing_behind(service, &view);
         }
     }
 
@@ -354,7 +521,18 @@ impl<'k> Finder<'k> {
         }
     }
 
-    fn no_family(&mut self, key: &ObjectRef) {
+    /// A clusterIP is answered whatever is behind it. Without slices of anything, they were not read.
+    fn nothing_behind(&mut self, service: &Service, view: &ServiceView<'_>) {
+        let cluster = self.known.cluster;
+        let slices_are_read = cluster.count(Resource::EndpointSlices) + cluster.count(Resource::Endpoints) > 0;
+        let mut rows = view.slices().flat_map(EndpointSlice::endpoints);
+        let is_selecting_cluster_ip = matches!(service.kind, ServiceKind::ClusterIp(_)) && !service.selector.is_empty();
+        if is_selecting_cluster_ip && slices_are_read && !rows.any(|row| service.answers_with(row.conditions)) {
+            self.add(Finding::NothingBehind { service: service.key.clone() });
+        }
+    }
+
+    fn no_family(&mut self, key: &ObjectRef, label: Option<&str>) {
         // Most of all traffic: AAAA at a name that has IPv4 addresses only.
         let family = match self.asked.qtype {
             rtype::A => Family::V4,
@@ -362,7 +540,7 @@ impl<'k> Finder<'k> {
             _ => return,
         };
         if self.searches() {
-            self.add(Finding::NoFamily { service: key.clone(), family });
+            self.add(Finding::NoFamily { service: key.clone(), label: label.map(Into::into), family });
         }
     }
 
@@ -387,19 +565,26 @@ impl<'k> Finder<'k> {
             return self.add(bad(target));
         }
         let Ok(mut next) = WireName::parse(target) else { return self.add(bad(target)) };
+        let dangling =
+            |target: WireName, endpoint: bool| Finding::ExternalNameDangling { service: key.clone(), target, endpoint };
         let mut visited = vec![key.clone()];
         let mut query = QueryName::default();
         loop {
             query.set(&next);
-            let Some((_, apex_at)) = self.known.apex_of(&query) else {
-                if self.searches() {
-                    self.add(Finding::ExternalNameOutside { service: key.clone(), target: next });
+            let Some((_, apex_at)) = self.known.apex_of(&query) else { return self.leads_outside(key, next) };
+            let target = match owner(&query, apex_at) {
+                Owner::Service(target) => object(target),
+                Owner::Endpoint(target, label) => {
+                    let (target, label) = (object(target), text(label));
+                    if self.reads(&target) && self.searches() && !self.resolves(&target, &[label]) {
+                        self.add(dangling(next, self.exists(&target)));
+                    }
+                    return;
                 }
-                return;
+                Owner::Nothing => return self.add(dangling(next, false)),
+                _ => return,
             };
-            let Owner::Service(target) = owner(&query, apex_at) else { return };
-            let target = object(target);
-            if self.known.extent.namespace.as_ref().is_some_and(|only| *only != target.namespace) {
+            if !self.reads(&target) {
                 return;
             }
             if visited.contains(&target) {
@@ -409,9 +594,7 @@ impl<'k> Finder<'k> {
                 return self.add(Finding::ExternalNameLong { service: key.clone(), most: MAX_CHAIN });
             }
             match self.known.cluster.service(&target).service.map(|service| &service.kind) {
-                None => {
-                    return self.add(Finding::ExternalNameDangling { service: key.clone(), target: next });
-                }
+                None => return self.add(dangling(next, false)),
                 Some(ServiceKind::ExternalName(further)) => match WireName::parse(further) {
                     Ok(further) => next = further,
                     Err(_) => return,
@@ -420,6 +603,37 @@ impl<'k> Finder<'k> {
             }
             visited.push(target);
         }
+    }
+
+    /// Returns whether the objects of this Service's namespace are read.
+    fn reads(&self, service: &ObjectRef) -> bool {
+        self.known.extent.namespace.as_ref().is_none_or(|only| *only == service.namespace)
+    }
+
+    /// An ExternalName leads to a name in no zone: outside, or to a name of the cluster that lacks its end.
+    fn leads_outside(&mut self, key: &ObjectRef, target: WireName) {
+        if !self.searches() {
+            return;
+        }
+        let labels: Vec<&[u8]> = labels_of(target.octets()).collect();
+        let short: Vec<String> = labels.iter().map(|label| text(label)).collect();
+        let (short, is_svc) = match short.split_last() {
+            Some((last, rest)) if last == "svc" => (rest, true),
+            _ => (&short[..], false),
+        };
+        let service = match short {
+            [service] if !is_svc => ObjectRef::new(&key.namespace, service),
+            [.., service, namespace] if is_svc || short.len() == 2 => ObjectRef::new(namespace, service),
+            _ => return self.add(Finding::ExternalNameOutside { service: key.clone(), target }),
+        };
+        let wire_key = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service));
+        let front = &labels[..short.len().saturating_sub(2)];
+        let meant = wire_key.and_then(|wire_key| self.known.apexes.first()?.of_service(ServiceKey(&wire_key), front));
+        let service = key.clone();
+        self.add(match meant {
+            Some(meant) => Finding::ExternalNameShort { service, target, meant },
+            None => Finding::ExternalNameOutside { service, target },
+        });
     }
 
     // Endpoints.
@@ -443,12 +657,10 @@ impl<'k> Finder<'k> {
         }
         self.endpoint(&view, label);
         self.pod(&key.namespace, label, &view);
-        if self.findings.len() == before || self.searches() {
-            self.no_addresses(service, &view);
-        }
+        self.no_addresses(service, &view);
         if self.findings.len() == before && self.searches() {
             let endpoints = view.slices().flat_map(EndpointSlice::endpoints);
-            let known = few(endpoints.filter_map(|endpoint| Some(endpoint.hostname?.to_string().into())), NAMES);
+            let known = few(endpoints.filter_map(|endpoint| Some(endpoint.hostname?.to_string().into())), NAMES + 1);
             self.add(Finding::NoSuchEndpoint { service: key.clone(), label: label.into(), known });
         }
     }
@@ -463,20 +675,23 @@ impl<'k> Finder<'k> {
         let Some(service) = self.known.cluster.service(&governing).service else {
             return self.add_governing_missing(set);
         };
-        let range = range_of(set);
-        if !range.contains(&ordinal) {
-            self.add(out_of_range(set, ordinal));
-        }
         if matches!(service.kind, ServiceKind::ExternalName(_)) {
             return self.add(Finding::GoverningExternal { set: key.clone(), service: name.clone() });
         }
+        let range = range_of(set);
+        if !range.contains(&ordinal) {
+            let elsewhere = (*name != view.key.name).then(|| name.clone());
+            self.add(out_of_range(set, ordinal, elsewhere));
+        }
         if *name != view.key.name {
             if range.contains(&ordinal) {
+                let resolves = self.recommends(&governing, &[label.to_owned()]);
                 self.add(Finding::OtherGoverning {
                     set: key.clone(),
                     pod: label.into(),
                     governing: name.clone(),
                     asked: view.key.name.clone(),
+                    resolves,
                 });
             }
             return;
@@ -526,7 +741,7 @@ impl<'k> Finder<'k> {
     /// What the Service's slices say of `label`.
     fn endpoint(&mut self, view: &ServiceView<'_>, label: &str) {
         let key = view.key;
-        let spelled = dashed::parse(label.as_bytes());
+        let spelled = spelled::parse(label.as_bytes());
         let rows = self.rows();
         let mut listed = false;
         for endpoint in view.slices().flat_map(EndpointSlice::endpoints).take(rows) {
@@ -539,13 +754,15 @@ impl<'k> Finder<'k> {
                 self.add(not_served(key, label, Some(endpoint)));
             } else if spelled == Some(endpoint.address) {
                 if let Some(hostname) = endpoint.hostname {
-                    let (address, hostname) = (endpoint.address, hostname.to_string().into());
+                    let (address, hostname): (_, Box<str>) = (endpoint.address, hostname.to_string().into());
                     listed = true;
-                    self.add(Finding::HasHostname { service: key.clone(), address, hostname });
+                    let resolves = self.recommends(key, &[hostname.to_string()]);
+                    self.add(Finding::HasHostname { service: key.clone(), address, hostname, resolves });
                 }
             } else if endpoint.hostname.is_none() && endpoint.pod.is_some_and(|pod| is(pod, label)) {
                 let (pod, address) = (label.into(), endpoint.address);
-                self.add(Finding::NoHostname { service: key.clone(), pod, address });
+                let resolves = self.recommends(key, &[dashed(address)]);
+                self.add(Finding::NoHostname { service: key.clone(), pod, address, resolves });
             }
         }
         if !listed {
@@ -565,7 +782,7 @@ impl<'k> Finder<'k> {
     }
 
     /// Services with such an endpoint at this address.
-    fn services_with(&self, address: IpAddr, such: impl Fn(Endpoint<'_>) -> bool) -> Vec<ObjectRef> {
+    fn services_with(&self, address: IpAddr, such: impl Fn(Endpoint<'_>) -> bool) -> Candidates {
         let has =
             |slice: &&EndpointSlice| slice.endpoints().any(|endpoint| endpoint.address == address && such(endpoint));
         let owner = |slice: &EndpointSlice| Some(ObjectRef::new(&slice.key.namespace, slice.service.as_deref()?));
@@ -573,7 +790,7 @@ impl<'k> Finder<'k> {
             let service = self.known.cluster.service(key).service;
             service.is_some_and(|service| !matches!(service.kind, ServiceKind::ExternalName(_)))
         };
-        few(self.known.cluster.slices().filter(has).filter_map(owner).filter(has_endpoints), LISTED)
+        candidates(self.known.cluster.slices().filter(has).filter_map(owner).filter(has_endpoints))
     }
 
     /// The first Pod with this address.
@@ -597,11 +814,17 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// An endpoint's name exists: it may be that only this server answers it.
+    /// An endpoint's name exists: it may have no record of the type, or only this server may answer it.
     fn at_endpoint(&mut self, key: &ObjectRef, label: &str) {
         if self.searches() {
             let view = self.known.cluster.service(key);
             let Some(service) = view.service else { return };
+            if self.asked.outcome == Outcome::NoData {
+                self.no_family(key, Some(label));
+                if self.asked.qtype == rtype::SRV {
+                    self.no_srv_of_endpoint(service, &view);
+                }
+            }
             let governs = view
                 .stateful_sets
                 .iter()
@@ -613,6 +836,16 @@ impl<'k> Finder<'k> {
     }
 
     // Ports.
+
+    fn no_srv_of_endpoint(&mut self, service: &Service, view: &ServiceView<'_>) {
+        let missing = ports_without_target(service, view);
+        if missing.is_empty() {
+            return self.no_srv(service, view);
+        }
+        for (port, target) in missing {
+            self.add(Finding::NoTargetPort { service: service.key.clone(), port, target });
+        }
+    }
 
     fn no_port(&mut self, key: &ObjectRef, port: Option<&str>, protocol: &str) {
         let view = self.known.cluster.service(key);
@@ -641,17 +874,20 @@ impl<'k> Finder<'k> {
     fn port(&mut self, service: &Service, view: &ServiceView<'_>, port: &str, protocol: &str) {
         let ports = served_ports(service, view);
         let key = service.key.clone();
-        let leads_nowhere = service.ports.iter().find_map(|declared| match &declared.target {
-            TargetPort::Name(target) if *declared.name == *port && declared.protocol.label() == protocol => {
-                Some(target.clone())
-            }
-            _ => None,
-        });
-        if let (Some(target), ServiceKind::Headless) = (leads_nowhere, &service.kind) {
-            return self.add(Finding::NoTargetPort { service: key, port: port.into(), target });
+        let declared = service.ports.iter().find(|own| *own.name == *port && own.protocol.label() == protocol);
+        if let (Some(declared), ServiceKind::Headless) = (declared, &service.kind) {
+            return self.add(match (&declared.target, misnamed(service, view, declared)) {
+                (TargetPort::Name(target), None) => {
+                    Finding::NoTargetPort { service: key, port: port.into(), target: target.clone() }
+                }
+                (_, instead) => not_in_slices(service, declared, instead),
+            });
         }
         let number = port.parse::<u16>().ok();
         if let Some((name, protocol, number)) = ports.iter().find(|(_, _, candidate)| Some(*candidate) == number) {
+            if let Some(finding) = self.misnamed_port(service, view, name, *protocol, *number) {
+                return self.add(finding);
+            }
             let name = (!name.is_empty()).then(|| name.clone());
             let (number, protocol) = (*number, *protocol);
             return self.add(Finding::PortNumber { service: key, number, name, protocol });
@@ -661,23 +897,48 @@ impl<'k> Finder<'k> {
         if !protocols.is_empty() {
             return self.add(Finding::OtherProtocol { service: key, port: port.into(), protocols });
         }
-        if let Some((_, _, number)) = ports.iter().find(|(name, ..)| name.is_empty()) {
-            self.add(Finding::PortUnnamed { service: key.clone(), number: *number });
+        if let Some((name, protocol, number)) = ports.iter().find(|(name, ..)| name.is_empty()) {
+            let unnamed = Finding::PortUnnamed { service: key.clone(), number: *number };
+            self.add(self.misnamed_port(service, view, name, *protocol, *number).unwrap_or(unnamed));
         }
         // It has the port, of endpoints of which none is ready; others are.
         if ports_of_slices(service, view, |slice| !slice.is_empty()).iter().any(|(name, ..)| **name == *port) {
             return;
         }
         let named = ports.iter().filter(|(name, ..)| !name.is_empty());
-        let known = few(named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()), NAMES);
-        self.add(Finding::NoPort { service: key, port: port.into(), known });
+        let known: Vec<Box<str>> =
+            few(named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()), usize::MAX);
+        let asked = format!("_{port}.{protocol}");
+        let nearest = known.iter().map(|name| distance(name, &asked)).min().filter(|distance| *distance <= 2);
+        let near: Vec<&Box<str>> = known.iter().filter(|name| Some(distance(name, &asked)) == nearest).collect();
+        let meant = match (&near[..], &known[..]) {
+            ([near], _) => Some((*near).clone()),
+            ([], [only]) => Some(only.clone()),
+            _ => None,
+        };
+        self.add(Finding::NoPort { service: key, port: port.into(), known, meant });
+    }
+
+    /// A port without a name in a slice, to which the Service gives one.
+    fn misnamed_port(
+        &self,
+        service: &Service,
+        view: &ServiceView<'_>,
+        name: &str,
+        protocol: Protocol,
+        number: u16,
+    ) -> Option<Finding> {
+        let is_it = |port: &EndpointPort| *port.name == *name && port.protocol == protocol && port.number == number;
+        let of_it = |declared: &&ServicePort| misnamed(service, view, declared).is_some_and(|(_, port)| is_it(port));
+        let declared = service.ports.iter().find(of_it).filter(|_| service.kind == ServiceKind::Headless)?;
+        Some(not_in_slices(service, declared, misnamed(service, view, declared)))
     }
 
     // Pods, and addresses.
 
     fn no_pod(&mut self, namespace: &str, label: &[u8]) {
-        let Some(address) = dashed::parse(label) else {
-            return self.add(Finding::PodNotAddress { label: text(label).into() });
+        let Some(address) = spelled::parse(label) else {
+            return self.pod_not_address(namespace, &text(label));
         };
         match self.known.rules.pod_records {
             PodRecords::Off => self.add(Finding::PodRecordsOff),
@@ -689,9 +950,22 @@ impl<'k> Finder<'k> {
         }
     }
 
+    /// A Pod's name in the `pod` branch. Only a name that exists is recommended: a Deployment's Pod has none of its own.
+    fn pod_not_address(&mut self, namespace: &str, label: &str) {
+        let front = [label.to_owned()];
+        let governing = self.set_of(namespace, label).map(|(set, _)| ObjectRef::new(namespace, &set.service_name));
+        let of_set = governing.filter(|_| self.searches()).and_then(|governing| self.name_at(&governing, &front));
+        let meant = of_set.or_else(|| {
+            let services = self.known.cluster.services().filter(|_| self.searches()).map(|service| &service.key);
+            let having = services.filter(|key| *key.namespace == *namespace && self.resolves(key, &front));
+            candidates(having.cloned()).only().and_then(|only| self.name_at(only, &front))
+        });
+        self.add(Finding::PodNotAddress { label: label.into(), meant });
+    }
+
     fn reverse(&mut self) {
         let Some(address) = reverse::address_of(self.asked.name).filter(|_| self.searches()) else { return };
-        let not_ready = self.services_with(address, |endpoint| !endpoint.conditions.ready());
+        let not_ready = self.services_with(address, |endpoint| !endpoint.conditions.ready()).listed;
         let pod = if not_ready.is_empty() { self.pod_at(address) } else { None };
         self.add(Finding::AddressUnknown { address, not_ready, pod });
     }
@@ -706,16 +980,26 @@ fn few<T: Ord>(items: impl Iterator<Item = T>, most: usize) -> Vec<T> {
     items
 }
 
-fn out_of_range(set: &StatefulSet, ordinal: u32) -> Finding {
-    Finding::OrdinalOutOfRange { set: set.key.clone(), ordinal, start: set.start, replicas: set.replicas }
+/// The first few of the candidates, each once, in their order, and their number.
+fn candidates(keys: impl Iterator<Item = ObjectRef>) -> Candidates {
+    let mut listed = few(keys, usize::MAX);
+    let total = listed.len();
+    listed.truncate(LISTED);
+    Candidates { listed, total }
+}
+
+/// `governing` is the governing Service where the question is not below it.
+fn out_of_range(set: &StatefulSet, ordinal: u32, governing: Option<Box<str>>) -> Finding {
+    Finding::OrdinalOutOfRange { set: set.key.clone(), ordinal, start: set.start, replicas: set.replicas, governing }
 }
 
 fn not_served(service: &ObjectRef, label: &str, endpoint: Option<Endpoint<'_>>) -> Finding {
     let (service, label) = (service.clone(), label.into());
     let serving = endpoint.map(|endpoint| endpoint.conditions.serving());
+    let pod = endpoint.and_then(|endpoint| Some(endpoint.pod?.to_string().into()));
     match endpoint {
         Some(endpoint) if endpoint.conditions.terminating() => Finding::Terminating { service, label, serving },
-        _ => Finding::NotReady { service, label, serving },
+        _ => Finding::NotReady { service, label, pod, serving },
     }
 }
 
@@ -771,19 +1055,107 @@ pub(super) fn ports_without_target(service: &Service, view: &ServiceView<'_>) ->
     service.ports.iter().filter(missing).filter_map(target).collect()
 }
 
-/// The labels that the Service selects and the StatefulSet's Pods do not have.
-pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
-    let has = |key: &str| set.template.labels.get(key);
-    let mut labels = Vec::new();
-    for (key, selected) in service.selector.iter().filter(|(key, value)| has(key) != Some(value)) {
-        labels.push(Difference { key: key.clone(), selected: selected.clone(), has: has(key).map(Into::into) });
+/// The declared ports of a headless Service that no slice with endpoints has, each with the port in its place.
+pub(super) fn ports_not_in_slices(service: &Service, view: &ServiceView<'_>) -> Vec<Finding> {
+    let slices = || view.slices().filter(|slice| !slice.is_empty());
+    let is_there = |port: &ServicePort| {
+        let mut ports = slices().flat_map(|slice| slice.ports.iter());
+        ports.any(|own| own.name == port.name && own.protocol == port.protocol)
+    };
+    let leads_nowhere = ports_without_target(service, view);
+    let missing = |port: &&ServicePort| {
+        !port.name.is_empty() && !is_there(port) && !leads_nowhere.iter().any(|(name, _)| *name == port.name)
+    };
+    if slices().next().is_none() {
+        return Vec::new();
     }
-    let entirely = service.selector.keys().all(|key| has(key).is_none());
-    (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, entirely })
+    let missing = service.ports.iter().filter(missing);
+    missing.map(|port| not_in_slices(service, port, misnamed(service, view, port))).collect()
 }
 
-/// The same, where none of the StatefulSets that it governs has Pods that it selects: of several it may be meant for one.
-pub(super) fn mismatch(service: &Service, view: &ServiceView<'_>) -> Option<Differs> {
+/// The port of a slice that has the number of `declared`, and a name that the Service does not declare.
+fn misnamed<'c>(
+    service: &Service,
+    view: &ServiceView<'c>,
+    declared: &ServicePort,
+) -> Option<(&'c EndpointSlice, &'c EndpointPort)> {
+    if declared.name.is_empty() {
+        return None;
+    }
+    let is_number = |number: u16| match declared.target {
+        TargetPort::Number(target) => number == target || number == declared.number,
+        TargetPort::Name(_) => number == declared.number,
+    };
+    let is_declared =
+        |port: &EndpointPort| service.ports.iter().any(|own| own.name == port.name && own.protocol == port.protocol);
+    let ports = view
+        .slices()
+        .filter(|slice| !slice.is_empty())
+        .flat_map(|slice| slice.ports.iter().map(move |port| (slice, port)));
+    let mut ports = ports.filter(|(_, port)| port.protocol == declared.protocol && is_number(port.number));
+    ports.find(|(_, port)| !is_declared(port))
+}
+
+fn not_in_slices(
+    service: &Service,
+    declared: &ServicePort,
+    instead: Option<(&EndpointSlice, &EndpointPort)>,
+) -> Finding {
+    Finding::PortNotInSlices {
+        service: service.key.clone(),
+        port: declared.name.clone(),
+        protocol: declared.protocol,
+        instead: instead.map(|(slice, port)| (slice.key.clone(), port.clone())),
+    }
+}
+
+/// The labels that every Pod of the StatefulSet has: the API server refuses a template without them, and the controller
+/// lets go of a Pod that loses them.
+fn required_labels(set: &StatefulSet) -> &Labels {
+    &set.selector
+}
+
+/// The labels that the Service selects and every Pod of the StatefulSet has with another value.
+pub(super) fn contradicts(service: &Service, set: &StatefulSet) -> Option<Differs> {
+    let (required, template) = (required_labels(set), &set.template.labels);
+    let contradicted = |key: &str, selected: &str| required.get(key).filter(|has| *has != selected);
+    let mut labels = Vec::new();
+    let mut alone = true;
+    for (key, selected) in service.selector.iter() {
+        if let Some(has) = contradicted(key, selected) {
+            labels.push(Difference { key: key.clone(), selected: selected.clone(), has: Some(has.into()) });
+            alone &= template.get(key) == Some(has);
+        } else {
+            alone &= template.get(key) == Some(&**selected);
+        }
+    }
+    (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, alone })
+}
+
+/// The contradiction of a Service with each StatefulSet that it governs: of several it may be meant for one.
+pub(super) fn contradiction(service: &Service, view: &ServiceView<'_>) -> Option<Differs> {
+    let all: Option<Vec<Differs>> = view.stateful_sets.iter().map(|set| contradicts(service, set)).collect();
+    let all = all?;
+    let only = all.len() == 1;
+    all.into_iter().next().map(|first| Differs { alone: first.alone && only, ..first })
+}
+
+/// The labels that the Service selects and the template lacks or has with another value.
+pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
+    let has = |key: &str| set.template.labels.get(key);
+    let differ = service.selector.iter().filter(|(key, value)| has(key) != Some(value));
+    let labels: Vec<Difference> = differ
+        .map(|(key, selected)| Difference {
+            key: key.clone(),
+            selected: selected.clone(),
+            has: has(key).map(Into::into),
+        })
+        .collect();
+    (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, alone: false })
+}
+
+/// The difference of a Service from the templates of all StatefulSets that it governs.
+pub(super) fn template_difference(service: &Service, view: &ServiceView<'_>) -> Option<Differs> {
     let all: Option<Vec<Differs>> = view.stateful_sets.iter().map(|set| differs(service, set)).collect();
     all?.into_iter().next()
 }

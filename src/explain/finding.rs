@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::entry::{About, Entry, Level, Needs, Part, Severity};
-use super::fix::{Fix, ask_for_srv, describe_pod, edit_external_name, headless, patch, publish_not_ready};
+use super::fix::{Fix, Inspect, ask_for_srv, describe_pod, edit_external_name, headless, inspect, patch, scale};
 use crate::names::WireName;
-use crate::objects::{Family, Labels, ObjectRef, Protocol};
+use crate::objects::{EndpointPort, Family, Labels, ObjectRef, Protocol};
 use crate::status::LossReason;
+
+/// How many names of ports, endpoints or slices a sentence lists.
+pub(super) const NAMES: usize = 5;
 
 /// How long the text in an answer may be, in octets.
 pub const MAX_BRIEF: usize = 120;
@@ -28,11 +31,15 @@ pub enum Finding {
         service: ObjectRef,
         /// The name with the label.
         meant: WireName,
+        /// True if the recommended name resolves.
+        resolves: bool,
     },
     /// The zone's labels stand in the name twice: a search list was applied to an absolute name.
     SuffixTwice {
         /// The name without the second zone.
         meant: WireName,
+        /// True if that name resolves.
+        resolves: bool,
     },
     /// More labels than any name has: a search list was applied to a name of somewhere else.
     TooManyLabels,
@@ -42,13 +49,17 @@ pub enum Finding {
         namespace: Box<str>,
         /// Whether Namespace objects are known: if not, nothing stands in it, and that is all that is known.
         declared: bool,
-        /// Services of the name asked for in other namespaces.
-        elsewhere: Vec<ObjectRef>,
+        /// Services of the name asked for in other namespaces: in those with a name like it, where there are any.
+        elsewhere: Candidates,
+        /// The name in the one namespace that it can mean, if it resolves.
+        meant: Option<Box<str>>,
     },
     /// Service and namespace stand in the wrong order.
     Swapped {
         /// The Service that exists.
-        meant: ObjectRef,
+        service: ObjectRef,
+        /// The name in the right order, if it resolves.
+        meant: Option<Box<str>>,
     },
     /// There is no such Service.
     NoService {
@@ -56,6 +67,8 @@ pub enum Finding {
         service: ObjectRef,
         /// Services of the namespace with names like it.
         near: Vec<Box<str>>,
+        /// The name at the one of them, if it resolves.
+        meant: Option<Box<str>>,
     },
     /// A Pod's name where a Service's is expected.
     PodAsService {
@@ -63,11 +76,45 @@ pub enum Finding {
         pod: ObjectRef,
         /// The Service below whose name the Pod's stands.
         service: Box<str>,
+        /// True if the recommended name resolves.
+        resolves: bool,
     },
-    /// A name in the `pod` branch whose first label is no address.
+    /// A name in the `pod` branch without an address in front.
     PodNotAddress {
+        /// The labels in front of the namespace.
+        label: Box<str>,
+        /// The name of that Pod, where there is one.
+        meant: Option<Box<str>>,
+    },
+    /// The labels of a port and its protocol lack their underscores.
+    NoUnderscore {
+        /// The Service, which has the port.
+        service: ObjectRef,
+        /// The port's name with underscores.
+        meant: WireName,
+    },
+    /// The label in front of the zone is neither `svc` nor `pod`.
+    NoBranch {
         /// The label.
         label: Box<str>,
+    },
+    /// The namespace is missing: `web.svc.Z`, `web-0.web.svc.Z`.
+    NamespaceForgotten {
+        /// The Service's name.
+        service: Box<str>,
+        /// The Services of that name.
+        candidates: Candidates,
+        /// The name in the one namespace that has it, if it resolves.
+        meant: Option<Box<str>>,
+    },
+    /// The zone at the end of the name is mistyped or missing.
+    SuffixMistyped {
+        /// The Service, which exists.
+        service: ObjectRef,
+        /// The name in the zone.
+        meant: WireName,
+        /// True if that name resolves.
+        resolves: bool,
     },
     /// The StatefulSet names no Service.
     NoServiceName {
@@ -97,6 +144,8 @@ pub enum Finding {
         governing: Box<str>,
         /// The Service of the question.
         asked: Box<str>,
+        /// True if the recommended name resolves.
+        resolves: bool,
     },
     /// The governing Service has an address of its own. The names resolve here all the same.
     GoverningNotHeadless {
@@ -122,6 +171,24 @@ pub enum Finding {
         start: u32,
         /// How many Pods it has.
         replicas: u32,
+        /// Its governing Service, where the question is not below it: more Pods do not help.
+        governing: Option<Box<str>>,
+    },
+    /// The StatefulSets that the Service governs have no Pods by their `replicas`.
+    NoReplicas {
+        /// The first of the StatefulSets.
+        set: ObjectRef,
+        /// The Service.
+        service: ObjectRef,
+    },
+    /// The Pod template lacks labels that the governing Service selects. A controller may set them on the Pods.
+    TemplateDiffers {
+        /// The StatefulSet.
+        set: ObjectRef,
+        /// Its governing Service.
+        service: Box<str>,
+        /// The labels.
+        differs: Differs,
     },
     /// The ordinal should exist, and is in no slice of the governing Service.
     OrdinalNotThere {
@@ -145,6 +212,8 @@ pub enum Finding {
         service: ObjectRef,
         /// The first label of the endpoint's name.
         label: Box<str>,
+        /// Its Pod, where the slice names one.
+        pod: Option<Box<str>>,
         /// Whether it serves all the same, where that is known.
         serving: Option<bool>,
     },
@@ -166,9 +235,9 @@ pub enum Finding {
     NoEndpoints {
         /// The Service.
         service: ObjectRef,
-        /// Whether it has a selector.
-        selects: bool,
-        /// A StatefulSet that it governs and whose Pods it does not select.
+        /// Its selector; empty where it has none.
+        selector: Labels,
+        /// A StatefulSet that it governs and that requires other labels of its Pods than it selects.
         differs: Option<Differs>,
     },
     /// The Service has no selector, and no slice has its name.
@@ -184,6 +253,8 @@ pub enum Finding {
         service: ObjectRef,
         /// How many endpoints its slices list.
         of: usize,
+        /// Its selector; empty where it has none.
+        selector: Labels,
     },
     /// An endpoint that is not ready is answered, since its Service says so.
     PublishedNotReady {
@@ -198,6 +269,8 @@ pub enum Finding {
         pod: Box<str>,
         /// The endpoint's address, of which its name is made.
         address: IpAddr,
+        /// True if the recommended name resolves.
+        resolves: bool,
     },
     /// A dashed address, of an endpoint that has a hostname.
     HasHostname {
@@ -207,6 +280,8 @@ pub enum Finding {
         address: IpAddr,
         /// The hostname.
         hostname: Box<str>,
+        /// True if the recommended name resolves.
+        resolves: bool,
     },
     /// A dashed address that is no endpoint of this Service.
     NotAnEndpoint {
@@ -215,7 +290,7 @@ pub enum Finding {
         /// The address.
         address: IpAddr,
         /// Services that have this endpoint.
-        elsewhere: Vec<ObjectRef>,
+        elsewhere: Candidates,
     },
     /// The Service has no endpoint of this name.
     NoSuchEndpoint {
@@ -231,7 +306,9 @@ pub enum Finding {
         /// The Service of the question.
         service: ObjectRef,
         /// The Services of that name elsewhere.
-        elsewhere: Vec<ObjectRef>,
+        elsewhere: Candidates,
+        /// The name in the one other namespace, if it resolves.
+        meant: Option<Box<str>>,
     },
     /// The Service has no port of this name.
     NoPort {
@@ -241,6 +318,19 @@ pub enum Finding {
         port: Box<str>,
         /// The names that exist: `_http._tcp`.
         known: Vec<Box<str>>,
+        /// The one that is like it, or the only one.
+        meant: Option<Box<str>>,
+    },
+    /// The Service declares the port, and none of its slices has it.
+    PortNotInSlices {
+        /// The Service.
+        service: ObjectRef,
+        /// The port's name in the Service.
+        port: Box<str>,
+        /// Its protocol.
+        protocol: Protocol,
+        /// The port in a slice that has its number under another name, or none.
+        instead: Option<(ObjectRef, EndpointPort)>,
     },
     /// The port has another protocol.
     OtherProtocol {
@@ -294,11 +384,15 @@ pub enum Finding {
     PortOfPod {
         /// The name below which the ports stand.
         meant: WireName,
+        /// True if the recommended name resolves.
+        resolves: bool,
     },
     /// The Service has no address of this family.
     NoFamily {
         /// The Service.
         service: ObjectRef,
+        /// The endpoint of it that is asked for; `None` for the Service itself.
+        label: Option<Box<str>>,
         /// The family asked for.
         family: Family,
     },
@@ -327,6 +421,17 @@ pub enum Finding {
         service: ObjectRef,
         /// The last name of the chain.
         target: WireName,
+        /// True for an endpoint's name, which depends on running Pods.
+        endpoint: bool,
+    },
+    /// The ExternalName is a name inside the cluster without its zone: no search list completes a CNAME.
+    ExternalNameShort {
+        /// The Service.
+        service: ObjectRef,
+        /// Its value.
+        target: WireName,
+        /// The name with its zone.
+        meant: WireName,
     },
     /// The ExternalName leads to a name outside: stub resolvers do not follow it.
     ExternalNameOutside {
@@ -362,6 +467,11 @@ pub enum Finding {
     },
     /// A label `*`.
     Wildcard,
+    /// A ClusterIP without ready endpoints: the name resolves, and connections to it fail.
+    NothingBehind {
+        /// The Service.
+        service: ObjectRef,
+    },
     /// A Service with an address of its own that has none yet.
     NoClusterIp {
         /// The Service.
@@ -419,15 +529,31 @@ pub enum Finding {
     },
 }
 
-/// A StatefulSet whose Pods its governing Service does not select.
+/// Objects that a name can mean: the first few of them, and their number.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Candidates {
+    /// The first few.
+    pub listed: Vec<ObjectRef>,
+    /// The number of all.
+    pub total: usize,
+}
+
+impl Candidates {
+    /// Returns the candidate where there is only one.
+    pub fn only(&self) -> Option<&ObjectRef> {
+        self.listed.first().filter(|_| self.total == 1)
+    }
+}
+
+/// A StatefulSet and its governing Service, which selects other labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Differs {
     /// The StatefulSet.
     pub set: Box<str>,
     /// The labels that differ, at least one.
     pub labels: Vec<Difference>,
-    /// Whether they have none of the labels that the Service selects.
-    pub entirely: bool,
+    /// True if the Service selects the Pods once these labels are changed, and governs no other StatefulSet.
+    pub alone: bool,
 }
 
 /// A label that is not what is selected.
@@ -437,7 +563,7 @@ pub struct Difference {
     pub key: Box<str>,
     /// What the Service selects.
     pub selected: Box<str>,
-    /// What the Pods have; nothing where they do not have the label.
+    /// The value in the StatefulSet; `None` where it does not have the label.
     pub has: Option<Box<str>>,
 }
 
@@ -463,6 +589,11 @@ impl Finding {
         self.entry(Part::Class).needs.contains(&needed)
     }
 
+    /// Returns whether `other` is a consequence of it, and not worth a sentence of its own.
+    pub(super) fn explains(&self, other: &Self) -> bool {
+        self.entry(Part::Class).explains.contains(&other.identity().1)
+    }
+
     /// Returns its place among several findings: the lowest goes into an answer.
     pub(super) fn rank(&self) -> u8 {
         self.entry(Part::Class).rank
@@ -478,13 +609,16 @@ impl Finding {
         self.entry(Part::Text).text
     }
 
-    /// The text of an answer: token and sentence; printable ASCII, at most [`MAX_BRIEF`] octets.
-    pub fn brief(&self) -> String {
+    /// The text of a TXT record: token and sentence, whole; printable ASCII.
+    pub fn line(&self) -> String {
         let entry = self.entry(Part::Text);
-        let mut text = format!("{}: {}", entry.token, entry.text);
-        if !text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
-            text = text.escape_default().to_string();
-        }
+        let text = format!("{}: {}", entry.token, entry.text);
+        if text.bytes().all(|octet| matches!(octet, b' '..=b'~')) { text } else { text.escape_default().to_string() }
+    }
+
+    /// The text of an Extended DNS Error: [`Self::line`], cut after [`MAX_BRIEF`] octets.
+    pub fn brief(&self) -> String {
+        let mut text = self.line();
         if text.len() > MAX_BRIEF {
             text.truncate(MAX_BRIEF - 3);
             text.push_str("...");
@@ -530,24 +664,37 @@ impl Finding {
                 .cause("D01", "OUTSIDE-ZONES", 1)
                 .code(20)
                 .text(|| "the name is in no zone that is served here".into()),
-            Self::Wildcard => part.cause("D45", "WILDCARD", 1).text(|| "there are no wildcards".into()),
-            Self::PodNotAddress { label } => part
+            Self::Wildcard => part.cause("D45", "WILDCARD", 1)
+                .explains(&["NO-SUCH-ENDPOINT", "NO-SERVICE", "NO-NAMESPACE"]).text(|| "there are no wildcards".into()),
+            Self::PodNotAddress { label, meant } => part
                 .cause("D10", "POD-NOT-ADDRESS", 1)
                 .text(|| format!("{label} is no address with dashes: names of Pods stand below their Service, in svc"))
-                .advice(|| "ask for POD.SERVICE.NAMESPACE.svc, where SERVICE is the Pod's subdomain".into()),
-            Self::PortOfPod { meant } => part
-                .cause("D37", "PORT-OF-POD", 1)
-                .text(|| format!("ports of one Pod have no names: ask for SRV at {}", bare(meant)))
-                .advice(|| format!("ask for {}", bare(meant))),
-            Self::NoSvcLabel { service, meant } => part
-                .cause("D02", "NO-SVC-LABEL", 2)
-                .text(|| format!("the label svc is missing: did you mean {}", bare(meant)))
+                .ask_for(|| meant.as_deref()),
+            Self::NoUnderscore { service, meant } => part
+                .cause("D61", "NO-UNDERSCORE", 1)
+                .text(|| format!("port and protocol begin with an underscore: did you mean {}", bare(meant)))
                 .advice(|| format!("ask for {}", bare(meant)))
                 .about(|| [About::service(service)]),
-            Self::SuffixTwice { meant } => part
-                .cause("D03", "SUFFIX-TWICE", 2)
-                .text(|| format!("a search list was applied to {}; end the name with a dot", bare(meant)))
-                .advice(|| format!("ask for {} with the final dot", bare(meant))),
+            Self::PortOfPod { meant, resolves } => part
+                .cause("D37", "PORT-OF-POD", 1)
+                .text(|| format!("ports of one Pod have no names: ask for SRV at {}", bare(meant)))
+                .ask_for(|| resolves.then(|| format!("SRV at {}", bare(meant)))),
+            Self::NoSvcLabel { service, meant, resolves } => part
+                .cause("D02", "NO-SVC-LABEL", 2)
+                .text(|| format!("the label svc is missing: did you mean {}", bare(meant)))
+                .ask_for(|| resolves.then(|| bare(meant)))
+                .about(|| [About::service(service)]),
+            Self::SuffixTwice { meant, resolves } => {
+                let entry = part.cause("D03", "SUFFIX-TWICE", 2);
+                let meant = bare(meant);
+                if *resolves {
+                    entry
+                        .text(|| format!("a search list was applied to {meant}; end the name with a dot"))
+                        .advice(|| format!("ask for {meant} with the final dot"))
+                } else {
+                    entry.text(|| format!("{meant} does not exist, and a search list was applied to it"))
+                }
+            }
             Self::PodRecordsOff => part
                 .cause("D42", "POD-RECORDS-OFF", 2)
                 .text(|| "names of Pod addresses are switched off here".into())
@@ -564,6 +711,7 @@ impl Finding {
             // StatefulSets and their governing Services.
             Self::GoverningMissing { set, service, selecting, selector, ports } => part
                 .cause("D12", "STS-NO-SERVICE", 3)
+                .explains(&["NO-HOSTNAME", "NO-ENDPOINTS", "NONE-READY", "NO-SERVICE"])
                 .level(Level::Error)
                 .needs(&[Needs::EveryService, Needs::EveryObject])
                 .text(|| {
@@ -584,6 +732,7 @@ impl Finding {
                 }),
             Self::NoServiceName { set } => part
                 .cause("D11", "STS-NO-SERVICENAME", 4)
+                .explains(&["NO-HOSTNAME", "NO-ENDPOINTS", "NONE-READY", "NO-SERVICE"])
                 // Allowed since Kubernetes 1.33, and meant by some.
                 .level(Level::Warning)
                 .text(|| format!("StatefulSet {set} names no Service, so its Pods have no names"))
@@ -593,6 +742,7 @@ impl Finding {
                 .about(|| [About::stateful_set(set)]),
             Self::GoverningExternal { set, service } => part
                 .cause("D15", "STS-EXTERNALNAME", 5)
+                .explains(&["BELOW-EXTERNALNAME"])
                 .level(Level::Error)
                 .text(|| {
                     format!("Service {service}, which governs StatefulSet {set}, is an ExternalName: nothing is below it")
@@ -610,7 +760,7 @@ impl Finding {
                 .text(|| {
                     let Difference { key, selected, .. } = &differs.labels[0];
                     let has = differs.has();
-                    format!("Service {service} governs StatefulSet {set} and selects {key}={selected}, its Pods have {has}")
+                    format!("Service {service} selects {key}={selected}, StatefulSet {set}, which it governs, requires {has}")
                 })
                 .advice(|| {
                     format!(
@@ -619,30 +769,51 @@ impl Finding {
                     )
                 })
                 .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
-            Self::OrdinalOutOfRange { set, ordinal, start, replicas } => part
+            Self::TemplateDiffers { set, service, differs } => part
+                .note("D58", "TEMPLATE-DIFFERS")
+                .level(Level::Note)
+                .text(|| {
+                    let Difference { key, selected, .. } = &differs.labels[0];
+                    let has = differs.has();
+                    format!(
+                        "Service {service} selects {key}={selected}, the Pod template of StatefulSet {set} has {has}: \
+                         unless a controller sets the label, its Pods are not selected"
+                    )
+                })
+                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+            Self::OrdinalOutOfRange { set, ordinal, start, replicas, governing } => part
                 .cause("D16", "STS-ORDINAL", 6)
+                .explains(&["STS-NO-REPLICAS", "NO-ENDPOINTS", "NONE-READY", "NO-SERVICE"])
                 .text(|| {
                     let range = match replicas.checked_sub(1) {
                         Some(last) => format!("ordinals {start}..{}, no {ordinal}", start.saturating_add(last)),
                         None => "no ordinal at all".into(),
                     };
-                    format!("StatefulSet {set} has replicas={replicas}, {range}")
+                    let names = governing.as_ref().map(|service| format!("; its names are below {service}"));
+                    format!("StatefulSet {set} has replicas={replicas}, {range}{}", names.unwrap_or_default())
                 })
                 .fix(|| {
-                    let replicas = ordinal.checked_sub(*start)?.checked_add(1)?;
-                    let (namespace, name) = (&set.namespace, &set.name);
-                    Some(Fix::Command(format!("kubectl -n {namespace} scale statefulset {name} --replicas={replicas}")))
+                    let replicas = ordinal.checked_sub(*start)?.checked_add(1).filter(|_| governing.is_none())?;
+                    Some(Fix::Command(scale(set, replicas)))
                 })
                 .about(|| [About::stateful_set(set)]),
-            Self::OtherGoverning { set, pod, governing, .. } => part
+            Self::NoReplicas { set, service } => part
+                .cause("D66", "STS-NO-REPLICAS", 19)
+                .level(Level::Note)
+                .text(|| format!("Service {service} has 0 endpoints: StatefulSet {set}, which it governs, has replicas=0"))
+                .command(|| scale(set, 1))
+                .about(|| [About::stateful_set(set), About::service(service)]),
+            Self::OtherGoverning { set, pod, governing, resolves, .. } => part
                 .cause("D13", "STS-OTHER-SERVICE", 7)
+                .explains(&["NO-HOSTNAME", "NO-ENDPOINTS", "NONE-READY", "NO-SERVICE"])
                 .text(|| format!("{pod} has its name below {governing}, the serviceName of StatefulSet {set}"))
-                .advice(|| format!("ask for {pod}.{governing}.{}.svc", set.namespace))
+                .ask_for(|| resolves.then(|| format!("{pod}.{governing}.{}.svc", set.namespace)))
                 .about(|| [About::stateful_set(set), About::service_beside(set, governing)]),
-            Self::PodAsService { pod, service } => part
+            Self::PodAsService { pod, service, resolves } => part
                 .cause("D09", "POD-AS-SERVICE", 7)
+                .explains(&["NO-SERVICE", "OTHER-NAMESPACE"])
                 .text(|| format!("{} is a Pod: its name is {}.{service}.{}.svc", pod.name, pod.name, pod.namespace))
-                .advice(|| format!("ask for {}.{service}.{}.svc", pod.name, pod.namespace))
+                .ask_for(|| resolves.then(|| format!("{}.{service}.{}.svc", pod.name, pod.namespace)))
                 .about(|| [About::pod(pod), About::service_beside(pod, service)]),
             Self::GoverningNotHeadless { set, service } => part
                 .note("D14", "STS-NOT-HEADLESS")
@@ -658,6 +829,7 @@ impl Finding {
             // Endpoints.
             Self::Terminating { service, label, serving } => part
                 .cause("D20", "TERMINATING", 8)
+                .explains(&["NONE-READY"])
                 .text(|| {
                     let serves = match serving {
                         Some(true) => ", still serving",
@@ -667,47 +839,53 @@ impl Finding {
                     format!("{label} of Service {service} is terminating{serves}")
                 })
                 .about(|| [About::service(service)]),
-            Self::NotReady { service, label, serving } => part
+            Self::NotReady { service, label, pod, serving } => part
                 .cause("D19", "NOT-READY", 9)
+                .explains(&["NONE-READY"])
                 .text(|| {
                     let serves = if *serving == Some(true) { ", though it serves" } else { "" };
                     format!("{label} of Service {service} is not ready{serves}")
                 })
-                .command(|| publish_not_ready(service))
+                .command(|| inspect(service, &pod.as_ref().map_or(Inspect::Slices, |pod| Inspect::Pod(pod))))
                 .about(|| [About::service(service)]),
-            Self::HasHostname { service, hostname, .. } => part
+            Self::HasHostname { service, hostname, resolves, .. } => part
                 .cause("D27", "HAS-HOSTNAME", 10)
                 .text(|| format!("this endpoint of Service {service} has a hostname: use {hostname}"))
-                .advice(|| format!("ask for {hostname}.{}.{}.svc", service.name, service.namespace))
+                .ask_for(|| resolves.then(|| format!("{hostname}.{}.{}.svc", service.name, service.namespace)))
                 .about(|| [About::service(service)]),
-            Self::NoHostname { service, pod, address } => part
+            Self::NoHostname { service, pod, address, resolves } => part
                 .cause("D26", "NO-HOSTNAME", 11)
                 .level(Level::Error)
                 .text(|| {
                     let (name, dashed) = (&service.name, dashed(*address));
                     format!("{pod} has no hostname in {name} (is the Pod's subdomain {name}?); it is {dashed}.{name}")
                 })
-                .advice(|| format!("ask for {}.{}.{}.svc", dashed(*address), service.name, service.namespace))
+                .ask_for(|| resolves.then(|| format!("{}.{}.{}.svc", dashed(*address), service.name, service.namespace)))
                 .about(|| [About::service(service)]),
             Self::PodFinished { pod } => part
                 .cause("D21", "POD-FINISHED", 12)
+                .explains(&["STS-NOT-YET", "NO-ENDPOINTS", "NONE-READY", "TEMPLATE-DIFFERS"])
                 .text(|| format!("Pod {pod} has run to its end"))
                 .command(|| describe_pod(&pod.namespace, &pod.name))
                 .about(|| [About::pod(pod)]),
             Self::PodWithoutAddress { pod } => part
                 .cause("D18", "POD-NO-ADDRESS", 12)
+                .explains(&["STS-NOT-YET", "NO-ENDPOINTS", "NONE-READY", "TEMPLATE-DIFFERS"])
                 .text(|| format!("Pod {pod} has no address yet"))
                 .command(|| describe_pod(&pod.namespace, &pod.name))
                 .about(|| [About::pod(pod)]),
             Self::OrdinalNotThere { set, service, ordinal, waits_for } => part
                 .cause("D17", "STS-NOT-YET", 13)
+                .explains(&["NO-ENDPOINTS", "NONE-READY"])
                 .text(|| {
                     let name = &set.name;
-                    let waits = match waits_for {
-                        Some(first) if first != ordinal => format!("; {name}-{first} is not ready"),
-                        _ => String::new(),
-                    };
-                    format!("{name}-{ordinal} is in no slice of {service}: no Pod, no address, or not selected{waits}")
+                    match waits_for {
+                        Some(first) if first != ordinal => format!(
+                            "{name}-{first} is not ready, and Pods are made in order; {name}-{ordinal} is in no slice \
+                             of {service}"
+                        ),
+                        _ => format!("{name}-{ordinal} is in no slice of {service}: no Pod, no address, or not selected"),
+                    }
                 })
                 .command(|| describe_pod(&set.namespace, &format!("{}-{}", set.name, waits_for.unwrap_or(*ordinal))))
                 .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
@@ -755,22 +933,49 @@ impl Finding {
                 .about(|| [About::service(service)]),
             Self::PortUnnamed { service, number } => part
                 .cause("D32", "PORT-UNNAMED", 17)
+                .explains(&["NO-PORT"])
                 .level(Level::Warning)
                 .text(|| format!("port {number} of Service {service} has no name: its SRV record is at the Service's name"))
                 .advice(|| ask_for_srv(service))
                 .about(|| [About::service(service)]),
-            Self::NoPort { service, port, known } => part
+            Self::PortNotInSlices { service, port, protocol, instead } => part
+                .cause("D59", "PORT-NOT-IN-SLICE", 16)
+                .level(Level::Warning)
+                .explains(&["PORT-UNNAMED", "NO-PORT"])
+                .text(|| match instead {
+                    Some((slice, EndpointPort { name, number, .. })) if name.is_empty() => {
+                        format!("EndpointSlice {slice} gives port {number} no name, Service {service} calls it {port}")
+                    }
+                    Some((slice, EndpointPort { name, number, .. })) => {
+                        format!("EndpointSlice {slice} calls port {number} {name}, Service {service} calls it {port}")
+                    }
+                    None => {
+                        let protocol = protocol.label();
+                        format!("no EndpointSlice of Service {service} has its port _{port}.{protocol}")
+                    }
+                })
+                .advice(|| match instead {
+                    Some((slice, port_there)) => {
+                        format!("name port {} of EndpointSlice {slice} {port}", port_there.number)
+                    }
+                    None => format!("write port {port} into the EndpointSlices of Service {service}"),
+                })
+                .about(|| {
+                    let slice = instead.iter().map(|(slice, _)| About::slice(slice));
+                    std::iter::once(About::service(service)).chain(slice)
+                }),
+            Self::NoPort { service, port, known, meant } => part
                 .cause("D30", "NO-PORT", 18)
                 .text(|| {
                     let others = match &known[..] {
-                        [] => ", and none with a name".into(),
-                        known => format!("; it has {}", list(known, " and ")),
+                        [] => String::new(),
+                        known => format!("; it has {}", list_names(known)),
                     };
                     format!("Service {service} has no port named {port}{others}")
                 })
                 .fix(|| {
-                    let first = known.first()?;
-                    Some(Fix::Advice(format!("ask for {first}.{}.{}.svc", service.name, service.namespace)))
+                    let meant = meant.as_ref()?;
+                    Some(Fix::Advice(format!("ask for {meant}.{}.{}.svc", service.name, service.namespace)))
                 })
                 .about(|| [About::service(service)]),
 
@@ -810,53 +1015,68 @@ impl Finding {
                     )
                 })
                 .about(|| [About::slice(slice)]),
-            Self::NoEndpoints { service, selects, differs } => part
-                .cause("D22", "NO-ENDPOINTS", 20)
+            Self::NoEndpoints { service, selector, differs } => part
+                .cause("D22", "NO-ENDPOINTS", if differs.is_some() { 12 } else { 20 })
                 .level(if differs.is_some() { Level::Error } else { Level::Warning })
                 .needs(if differs.is_some() { &[] } else { &[Needs::EveryObject, Needs::LivePods] })
+                .explains(if differs.is_some() { &["STS-NOT-YET"] } else { &[] })
                 .text(|| match differs {
                     Some(differs) => {
                         let Difference { key, selected, .. } = &differs.labels[0];
                         let (set, has) = (&differs.set, differs.has());
-                        format!("Service {service} selects {key}={selected}, Pods of StatefulSet {set} have {has}")
+                        format!("Service {service} selects {key}={selected}, StatefulSet {set} requires {has} of its Pods")
                     }
-                    None => format!("Service {service} has 0 endpoints"),
+                    None if selector.is_empty() => format!("Service {service} has 0 endpoints"),
+                    None => format!("Service {service} has 0 endpoints; it selects {}", pairs(selector)),
                 })
                 .fix(|| match differs {
-                    // A selector without any label would select nothing at all.
-                    Some(Differs { entirely: true, .. }) => None,
-                    Some(differs) => {
+                    // Every label that is selected stays selected; only values change.
+                    Some(differs) if differs.alone => {
                         let labels: BTreeMap<&str, _> =
                             differs.labels.iter().map(|label| (&*label.key, &label.has)).collect();
                         Some(Fix::Command(patch(service, &serde_json::json!({ "selector": labels }))))
                     }
-                    None if !selects => Some(Fix::Advice(format!(
+                    None if selector.is_empty() => Some(Fix::Advice(format!(
                         "write endpoints into the EndpointSlices of Service {service}, or give it a selector"
                     ))),
-                    None => Some(Fix::Command(format!("kubectl -n {} get pods --show-labels", service.namespace))),
+                    _ => Some(Fix::Command(format!("kubectl -n {} get pods --show-labels", service.namespace))),
                 })
                 .about(|| [About::service(service)]),
             Self::NoSlice { service, unlabelled } => part
                 .cause("D23", "NO-SLICE", 20)
                 .level(if unlabelled.is_empty() { Level::Warning } else { Level::Error })
                 .needs(&[Needs::EveryObject, Needs::LivePods])
-                .text(|| format!("Service {service} has no selector, and no EndpointSlice has its name"))
+                .text(|| {
+                    let label = format!("kubernetes.io/service-name={}", service.name);
+                    format!("Service {service} has no selector, and no EndpointSlice has the label {label}")
+                })
                 .fix(|| {
                     let (namespace, name) = (&service.namespace, &service.name);
                     let label = format!("kubernetes.io/service-name={name}");
-                    Some(match unlabelled.first() {
-                        Some(slice) => Fix::Command(format!("kubectl -n {namespace} label endpointslice {slice} {label}")),
-                        None => Fix::Advice(format!(
+                    Some(match &unlabelled[..] {
+                        [slice] => Fix::Command(format!("kubectl -n {namespace} label endpointslice {slice} {label}")),
+                        [] => Fix::Advice(format!(
                             "give Service {service} a selector, or write an EndpointSlice with the label {label}"
+                        )),
+                        several => Fix::Advice(format!(
+                            "give the label {label} to the EndpointSlice that is its own: {} have none",
+                            list_names(several)
                         )),
                     })
                 })
                 .about(|| [About::service(service)]),
-            Self::NoneReady { service, of } => part
+            Self::NoneReady { service, of, selector } => part
                 .cause("D24", "NONE-READY", 20)
                 .level(Level::Warning)
                 .text(|| format!("0 of {of} endpoints of Service {service} are ready"))
-                .command(|| publish_not_ready(service))
+                .command(|| {
+                    let pods = if selector.is_empty() { Inspect::Slices } else { Inspect::Selected(selector) };
+                    inspect(service, &pods)
+                })
+                .about(|| [About::service(service)]),
+            Self::NothingBehind { service } => part
+                .note("D69", "NO-READY-ENDPOINT")
+                .text(|| format!("the clusterIP of Service {service} has no ready endpoint: connections to it fail"))
                 .about(|| [About::service(service)]),
             Self::NoClusterIp { service } => part
                 .cause("D53", "NO-CLUSTER-IP", 20)
@@ -870,11 +1090,14 @@ impl Finding {
                 .text(|| format!("Service {service} has no ports, so no SRV records"))
                 .advice(|| format!("give Service {service} a port"))
                 .about(|| [About::service(service)]),
-            Self::NoFamily { service, family } => part
+            Self::NoFamily { service, label, family } => part
                 .cause("D38", "NO-FAMILY", 21)
                 .text(|| {
                     let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
-                    format!("Service {service} has no {family} address")
+                    match label {
+                        Some(label) => format!("{label} of Service {service} has no {family} address"),
+                        None => format!("Service {service} has no {family} address"),
+                    }
                 })
                 .about(|| [About::service(service)]),
             Self::PublishedNotReady { service } => part
@@ -932,14 +1155,24 @@ impl Finding {
                 })
                 .advice(|| edit_external_name(service, "the last name of the chain"))
                 .about(|| [About::service(service)]),
-            Self::ExternalNameDangling { service, target } => part
+            Self::ExternalNameDangling { service, target, endpoint } => part
                 .cause("D40", "EXTERNALNAME-DANGLING", 21)
                 .level(Level::Error)
-                .needs(&[Needs::EveryService, Needs::EveryObject])
-                .text(|| {
-                    format!("externalName of Service {service} leads to a name that does not exist: {}", bare(target))
+                .needs(match endpoint {
+                    true => &[Needs::EveryService, Needs::EveryObject, Needs::LivePods],
+                    false => &[Needs::EveryService, Needs::EveryObject],
                 })
+                .text(|| format!("{} does not exist, and Service {service} is an ExternalName for it", bare(target)))
                 .advice(|| edit_external_name(service, "a name that exists"))
+                .about(|| [About::service(service)]),
+            Self::ExternalNameShort { service, target, meant } => part
+                .note("D65", "EXTERNALNAME-SHORT")
+                .level(Level::Warning)
+                .text(|| {
+                    let (target, meant) = (bare(target), bare(meant));
+                    format!("externalName {target} of Service {service} is completed by no search list: write {meant}")
+                })
+                .advice(|| edit_external_name(service, &bare(meant)))
                 .about(|| [About::service(service)]),
             Self::ExternalNameOutside { service, target } => part
                 .note("D52", "EXTERNALNAME-OUTSIDE")
@@ -948,56 +1181,68 @@ impl Finding {
                 .about(|| [About::service(service)]),
 
             // Names that are near, and names that are not there.
-            Self::NoNamespace { namespace, declared, elsewhere } => part
+            Self::SuffixMistyped { service, meant, resolves } => part
+                .guess("D64", "SUFFIX-MISTYPED", 30)
+                .text(|| format!("the name does not end in a zone that is served here: did you mean {}", bare(meant)))
+                .ask_for(|| resolves.then(|| bare(meant)))
+                .about(|| [About::service(service)]),
+            Self::NamespaceForgotten { service, candidates, meant } => part
+                .guess("D63", "NO-NAMESPACE-LABEL", 29)
+                .explains(&["NO-NAMESPACE", "NO-BRANCH"])
+                .text(|| format!("the namespace is missing: Service {service} exists in {}", candidates.namespaces()))
+                .ask_for(|| meant.as_deref())
+                .about(|| candidates.listed.iter().map(About::service)),
+            Self::NoNamespace { namespace, declared, elsewhere, meant } => part
                 .guess("D05", "NO-NAMESPACE", 30)
-                .text(|| match declared {
-                    true => format!("namespace {namespace} does not exist"),
-                    false => format!("no object that was read is in namespace {namespace}"),
-                })
-                .fix(|| {
-                    let first = elsewhere.first()?;
-                    Some(Fix::Advice(format!("ask for {}.{}.svc", first.name, first.namespace)))
-                })
-                .about(|| elsewhere.iter().map(About::service)),
-            Self::Swapped { meant } => part
-                .guess("D06", "SWAPPED", 31)
                 .text(|| {
-                    let (name, namespace) = (&meant.name, &meant.namespace);
+                    let missing = match declared {
+                        true => format!("namespace {namespace} does not exist"),
+                        false => format!("no object that was read is in namespace {namespace}"),
+                    };
+                    match elsewhere.listed.first() {
+                        Some(first) => format!("{missing}; Service {} exists in {}", first.name, elsewhere.namespaces()),
+                        None => missing,
+                    }
+                })
+                .ask_for(|| meant.as_deref())
+                .about(|| elsewhere.listed.iter().map(About::service)),
+            Self::Swapped { service, meant } => part
+                .guess("D06", "SWAPPED", 29)
+                .explains(&["NO-NAMESPACE"])
+                .text(|| {
+                    let (name, namespace) = (&service.name, &service.namespace);
                     format!("Service {name} is in namespace {namespace}: the Service comes first, then the namespace")
                 })
-                .advice(|| format!("ask for {}.{}.svc", meant.name, meant.namespace))
-                .about(|| [About::service(meant)]),
-            Self::NoService { service, near } => part
+                .ask_for(|| meant.as_deref())
+                .about(|| [About::service(service)]),
+            Self::NoService { service, near, meant } => part
                 .guess("D08", "NO-SERVICE", 32)
                 .needs(&[Needs::EveryService])
                 .text(|| match &near[..] {
                     [] => format!("Service {service} does not exist"),
                     near => format!("Service {service} does not exist; there is {}", list(near, " and ")),
                 })
-                .fix(|| Some(Fix::Advice(format!("ask for {}.{}.svc", near.first()?, service.namespace))))
+                .ask_for(|| meant.as_deref())
                 .about(|| near.iter().map(|name| About::service_beside(service, name))),
-            Self::OtherNamespace { service, elsewhere } => part
+            Self::OtherNamespace { service, elsewhere, meant } => part
                 .guess("D29", "OTHER-NAMESPACE", 33)
-                .text(|| format!("{} exists in {}", service.name, list_namespaces(elsewhere)))
-                .fix(|| {
-                    let first = elsewhere.first()?;
-                    Some(Fix::Advice(format!("ask for {}.{}.svc", first.name, first.namespace)))
-                })
-                .about(|| elsewhere.iter().map(About::service)),
+                .text(|| format!("{} exists in {}", service.name, elsewhere.namespaces()))
+                .ask_for(|| meant.as_deref())
+                .about(|| elsewhere.listed.iter().map(About::service)),
             Self::NotAnEndpoint { service, address, elsewhere } => part
                 .guess("D28", "NOT-AN-ENDPOINT", 34)
                 .text(|| format!("{address} is no endpoint of Service {service}"))
                 .fix(|| {
-                    let first = elsewhere.first()?;
-                    Some(Fix::Advice(format!("ask for {}.{}.{}.svc", dashed(*address), first.name, first.namespace)))
+                    let only = elsewhere.only()?;
+                    Some(Fix::Advice(format!("ask for {}.{}.{}.svc", dashed(*address), only.name, only.namespace)))
                 })
-                .about(|| std::iter::once(About::service(service)).chain(elsewhere.iter().map(About::service))),
+                .about(|| std::iter::once(About::service(service)).chain(elsewhere.listed.iter().map(About::service))),
             Self::NoSuchEndpoint { service, label, known } => part
                 .guess("D54", "NO-SUCH-ENDPOINT", 34)
                 .text(|| {
                     let others = match &known[..] {
                         [] => ", and none with a hostname".into(),
-                        known => format!("; it has {}", list(known, " and ")),
+                        known => format!("; it has {}", list_names(known)),
                     };
                     format!("Service {service} has no endpoint named {label}{others}")
                 })
@@ -1010,8 +1255,11 @@ impl Finding {
                     ([], None) => format!("{address} belongs to no Service and no endpoint"),
                 })
                 .about(|| not_ready.iter().map(About::service).chain(pod.iter().map(About::pod))),
+            Self::NoBranch { label } => part
+                .guess("D60", "NO-BRANCH", 35)
+                .text(|| format!("{label} is neither svc nor pod: names of Services and Pods are below these two labels")),
             Self::TooManyLabels => part.guess("D04", "TOO-MANY-LABELS", 35).text(|| {
-                "more labels than any name here has: a search list was applied to a name from elsewhere".into()
+                "more labels than any name here has: a search list was applied to a name outside the cluster".into()
             }),
         }
     }
@@ -1039,6 +1287,14 @@ pub(super) fn dashed(address: IpAddr) -> String {
     String::from_utf8_lossy(crate::names::dashed::write(address, &mut buffer)).into_owned()
 }
 
+/// `a, b and c`; of more than [`NAMES`] the first.
+fn list_names(items: &[Box<str>]) -> String {
+    match items.get(..NAMES).filter(|_| items.len() > NAMES) {
+        Some(first) => format!("{} and others", list(first, ", ")),
+        None => list(items, " and "),
+    }
+}
+
 /// `a, b and c`.
 pub(super) fn list<T: AsRef<str>>(items: &[T], last: &str) -> String {
     let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
@@ -1049,7 +1305,21 @@ pub(super) fn list<T: AsRef<str>>(items: &[T], last: &str) -> String {
     }
 }
 
-fn list_namespaces(services: &[ObjectRef]) -> String {
-    let names: Vec<String> = services.iter().map(|service| format!("namespace {}", service.namespace)).collect();
-    list(&names, " and ")
+/// A selector as kubectl writes it: `app=web,tier=front`.
+pub(super) fn pairs(selector: &Labels) -> String {
+    let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}
+
+impl Candidates {
+    /// The namespaces of the candidates, and the number of those that are not listed.
+    fn namespaces(&self) -> String {
+        let mut names: Vec<String> =
+            self.listed.iter().map(|service| format!("namespace {}", service.namespace)).collect();
+        let unlisted = self.total - self.listed.len();
+        if unlisted > 0 {
+            names.push(format!("{unlisted} more"));
+        }
+        list(&names, " and ")
+    }
 }

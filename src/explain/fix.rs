@@ -5,12 +5,13 @@
 
 use std::fmt::Write as _;
 
+use super::finding::pairs;
 use crate::objects::{Labels, ObjectRef, Protocol};
 
 /// A fix of a cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fix {
-    /// A line for a shell.
+    /// Lines for a shell.
     Command(String),
     /// An object to apply.
     Object(String),
@@ -18,10 +19,41 @@ pub enum Fix {
     Advice(String),
 }
 
-/// The command that publishes the names of Pods that are not ready.
-pub(super) fn publish_not_ready(service: &ObjectRef) -> String {
-    let patch = patch(service, &serde_json::json!({ "publishNotReadyAddresses": true }));
-    format!("{patch} # names before the Pods are ready")
+/// Pods that are not ready.
+pub(super) enum Inspect<'p> {
+    /// One Pod.
+    Pod(&'p str),
+    /// The Pods of a selector.
+    Selected(&'p Labels),
+    /// Whatever the slices of the Service name.
+    Slices,
+}
+
+/// The commands that show why Pods are not ready. Publishing them is the last resort: it hides a crash loop.
+pub(super) fn inspect(service: &ObjectRef, pods: &Inspect<'_>) -> String {
+    let (namespace, name) = (&service.namespace, &service.name);
+    let look = match pods {
+        Inspect::Pod(pod) => {
+            format!("{}\nkubectl -n {namespace} logs {pod} --all-containers --previous", describe_pod(namespace, pod))
+        }
+        Inspect::Selected(selector) => {
+            let selector = pairs(selector);
+            format!(
+                "kubectl -n {namespace} describe pods -l {selector}\nkubectl -n {namespace} logs -l {selector} \
+                 --all-containers --previous"
+            )
+        }
+        Inspect::Slices => {
+            format!("kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name} -o yaml")
+        }
+    };
+    let publish = patch(service, &serde_json::json!({ "publishNotReadyAddresses": true }));
+    format!("{look}\n# only if peers must find each other before they are ready: {publish}")
+}
+
+/// The command that scales a StatefulSet.
+pub(super) fn scale(set: &ObjectRef, replicas: u32) -> String {
+    format!("kubectl -n {} scale statefulset {} --replicas={replicas}", set.namespace, set.name)
 }
 
 /// The command that describes a Pod.

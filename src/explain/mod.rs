@@ -25,7 +25,7 @@ pub use asker::{Asker, Busy};
 pub use check::{Checked, Seen, check};
 pub use entry::{About, Level, Severity};
 pub use find::{ROWS, object};
-pub use finding::{Difference, Differs, Finding, MAX_BRIEF};
+pub use finding::{Candidates, Difference, Differs, Finding, MAX_BRIEF};
 pub use fix::Fix;
 pub use steps::{Step, steps};
 

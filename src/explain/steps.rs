@@ -5,13 +5,13 @@
 
 use std::net::IpAddr;
 
-use super::find::{is, mismatch, object, range_of, text};
-use super::finding::{Difference, Differs};
+use super::find::{contradiction, is, object, range_of, template_difference, text};
+use super::finding::{Difference, Differs, pairs};
 use super::{Asked, Known, Outcome};
 use crate::cluster::ServiceView;
 use crate::names::labels::split;
 use crate::names::{Owner, WireName, dashed, is_label, owner, reverse};
-use crate::objects::{Conditions, Endpoint, EndpointSlice, Labels, ObjectRef, Service, ServiceKind};
+use crate::objects::{Conditions, Endpoint, EndpointSlice, ObjectRef, Service, ServiceKind};
 use crate::rtype;
 use crate::rules::PodRecords;
 
@@ -82,7 +82,10 @@ impl Walk<'_> {
     fn form(&mut self, apex_at: usize) {
         let branch = text(self.asked.name.label(apex_at - 1));
         match branch.as_str() {
-            "svc" => self.no("labels", format!("{apex_at} in front of the zone: no name of a Service has so many")),
+            "svc" => {
+                let form = "at most 3 are in front of a Service's namespace, two of them with underscores";
+                self.no("labels", format!("{apex_at} in front of the zone: {form}"));
+            }
             "pod" => self.no("labels", format!("{apex_at} in front of the zone: names of Pod addresses have 3")),
             _ => self.no("labels", format!("{branch} is neither svc nor pod, the branches of the zone")),
         }
@@ -196,17 +199,20 @@ impl Walk<'_> {
             return self.note("selector", "none: its slices are somebody else's matter");
         }
         let pairs = pairs(&service.selector);
-        match mismatch(service, view) {
-            Some(Differs { set, labels, .. }) => {
-                let has = |label: &Difference| match &label.has {
-                    Some(has) => format!("{}={has}", label.key),
-                    None => format!("no {}", label.key),
-                };
-                let has: Vec<String> = labels.iter().map(has).collect();
-                let text = format!("{pairs}, but the Pods of StatefulSet {set} have {}", has.join(", "));
-                self.push("selector", self.failed(), text);
-            }
-            None => self.yes("selector", pairs),
+        let has = |labels: &[Difference]| {
+            let has = labels.iter().map(|label| match &label.has {
+                Some(has) => format!("{}={has}", label.key),
+                None => format!("no {}", label.key),
+            });
+            has.collect::<Vec<_>>().join(", ")
+        };
+        if let Some(Differs { set, labels, .. }) = contradiction(service, view) {
+            let text = format!("{pairs}, but StatefulSet {set} requires {} of its Pods", has(&labels));
+            self.push("selector", self.failed(), text);
+        } else if let Some(Differs { set, labels, .. }) = template_difference(service, view) {
+            self.note("selector", format!("{pairs}; the Pod template of StatefulSet {set} has {}", has(&labels)));
+        } else {
+            self.yes("selector", pairs);
         }
     }
 
@@ -404,9 +410,4 @@ enum Below<'q> {
     Endpoint(&'q str),
     /// A port, without its underscore, and a protocol with it.
     Port(Option<&'q str>, &'q str),
-}
-
-fn pairs(selector: &Labels) -> String {
-    let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    pairs.join(",")
 }
