@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::objects::{EndpointSlice, Endpoints, Object, ObjectRef, Pod, Service, ServiceKind, StatefulSet};
+use crate::objects::{EndpointSlice, Endpoints, Object, ObjectRef, Pod, PodSpec, Service, ServiceKind, StatefulSet};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -118,6 +118,10 @@ pub struct PodState {
     pub addresses: Vec<IpAddr>,
     /// Its phase is Succeeded or Failed.
     pub finished: bool,
+    /// `spec.hostname`.
+    pub hostname: Option<Box<str>>,
+    /// `spec.subdomain`: the Service below which its name is published.
+    pub subdomain: Option<Box<str>>,
 }
 
 /// All that bears a Service's name: the Service may be missing.
@@ -446,7 +450,9 @@ impl Cluster {
         objects.extend(self.stateful_sets().cloned().map(Object::StatefulSet));
         objects.extend(self.pods().map(|(namespace, name, pod)| {
             let (addresses, finished) = (pod.addresses.clone(), pod.finished);
-            Object::Pod(Pod { key: ObjectRef::new(namespace, name), addresses, finished, ..Pod::default() })
+            let (hostname, subdomain) = (pod.hostname.clone(), pod.subdomain.clone());
+            let spec = PodSpec { hostname, subdomain, ..PodSpec::default() };
+            Object::Pod(Pod { key: ObjectRef::new(namespace, name), addresses, finished, spec, ..Pod::default() })
         }));
         objects
     }
@@ -540,7 +546,9 @@ impl Cluster {
     fn apply_pod(&mut self, pod: Pod, dirty: &mut Vec<Contributor>) {
         let addresses = if pod.finished { Vec::new() } else { pod.addresses };
         let pods = self.pods.entry(pod.key.namespace.clone()).or_default();
-        let old = pods.insert(pod.key.name, PodState { addresses: addresses.clone(), finished: pod.finished });
+        let PodSpec { hostname, subdomain, .. } = pod.spec;
+        let state = PodState { addresses: addresses.clone(), finished: pod.finished, hostname, subdomain };
+        let old = pods.insert(pod.key.name, state);
         if old.is_none_or(|old| old.addresses != addresses) {
             dirty.push(Contributor::PodAddresses(pod.key.namespace));
         }

@@ -209,6 +209,7 @@ fn what_cannot_be_read_has_status_2() {
     let nowhere = folder.path().join("config");
     for (line, part) in [
         ("explain a..b --demo", "\"a..b\" is not a domain name: there is nothing between two dots"),
+        ("explain web-0.web:8080 --demo", "(DNS knows neither ports nor URLs): ask for web-0.web"),
         ("explain a AXFR --demo", "\"AXFR\" is no type of records to ask for"),
         (&format!("explain a --kubeconfig {}", nowhere.display()), "headless-dns: cannot read the kubeconfig "),
         (&format!("check --kubeconfig {}", nowhere.display()), "headless-dns: cannot read the kubeconfig "),
@@ -228,6 +229,23 @@ fn what_cannot_be_read_has_status_2() {
     assert!(broken.output.contains("note: not everything could be read"), "{}", broken.output);
     let raw = run(&format!("explain --manifests {SEED_3} {SEED_3_NAME}"));
     assert!(raw.output.contains("note: these manifests hold no endpoints: --simulate"), "{}", raw.output);
+}
+
+/// `explain` warns about the objects that the question touches, and about no others.
+#[test]
+fn explain_warns_about_touched_objects_only() {
+    let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80, name: http}]}}\n---\n\
+                {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}";
+    let (_folder, path) = file_with(text);
+    for (name, warned) in [("a", true), ("b", false), ("_http._tcp.a", true), ("a.other.svc.cluster.local.", false)] {
+        let explained = run(&format!("explain --log-format text --manifests {} {name}", path.display()));
+        assert_eq!(
+            explained.errors.contains("Service default/a: it has no `clusterIP`"),
+            warned,
+            "{name}: {}",
+            explained.errors
+        );
+    }
 }
 
 /// What is said: level, token, object.
@@ -301,6 +319,18 @@ const LINT: &[(&str, &str, Sayings)] = &[
          {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, ports: [{port: 27017}], endpoints: [{addresses: [10.0.0.1]}]}",
         "",
         &[("warning", "PORT-NOT-IN-SLICE", "Service default/a")],
+    ),
+    (
+        "{kind: Service, metadata: {name: bar}, spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80, name: http}]}}\n---\n\
+         {apiVersion: v1, kind: Pod, metadata: {name: p, labels: {app: a}}, spec: {hostname: foo, subdomain: barr}}",
+        "--simulate",
+        &[("warning", "POD-SUBDOMAIN", "Pod default/p")],
+    ),
+    (
+        "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80, name: http}]}}\n---\n\
+         {apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {name: r}, spec: {replicas: 2, template: {metadata: {labels: {app: a}}}}}",
+        "--simulate",
+        &[],
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {type: ExternalName, externalName: b.default.svc}}\n---\n\

@@ -234,14 +234,14 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                     selector[&*label.key] == *label.selected && labels[&*label.key].as_str() == label.has.as_deref()
                 })
         }
-        Finding::OrdinalOutOfRange { set: key, ordinal, start, replicas, governing } => {
+        Finding::OrdinalOutOfRange { set: key, ordinal, start, replicas, governing, .. } => {
             let range = ordinals(set(key).unwrap());
             governing.as_ref().is_none_or(|name| {
                 governs(key, name) && !question.contains(&format!("-{ordinal}.{name}.{}.svc", key.namespace))
             }) && range == (u64::from(*start)..u64::from(*start) + u64::from(*replicas))
                 && !range.contains(&u64::from(*ordinal))
         }
-        Finding::OrdinalNotThere { set: key, service, ordinal, waits_for } => {
+        Finding::OrdinalNotThere { set: key, service, ordinal, waits_for, selects: told, has_address } => {
             let governing = beside(key, service);
             let label = |ordinal: u64| format!("{}-{ordinal}", key.name);
             let serves = |ordinal: u64| {
@@ -250,7 +250,10 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                     hostname == Some(&label(ordinal)) && serving(endpoint)
                 })
             };
+            let pod = objects.get("Pod", &beside(key, &label(u64::from(*ordinal))));
             governs(key, service)
+                && *told != objects.service(&governing).unwrap()["spec"]["selector"].is_null()
+                && (!has_address || pod.is_some_and(|pod| pod["status"]["podIPs"][0]["ip"].is_string()))
                 && ordinals(set(key).unwrap()).contains(&u64::from(*ordinal))
                 && objects.named(&governing, &label(u64::from(*ordinal))).is_empty()
                 && waits_for.is_none_or(|first| {
@@ -261,6 +264,18 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
         }
         Finding::PodWithoutAddress { pod } => {
             objects.get("Pod", pod).unwrap()["status"]["podIPs"].as_array().is_none_or(Vec::is_empty)
+        }
+        Finding::PodSubdomain { pod: key, hostname, subdomain, selecting } => {
+            let pod = objects.get("Pod", key).unwrap();
+            let asked = pod["spec"]["hostname"].as_str().unwrap_or(&key.name);
+            asked == &**hostname
+                && pod["spec"]["subdomain"].as_str() == subdomain.as_deref()
+                && !subdomain.as_ref().is_some_and(|name| exists(&beside(key, name)))
+                && selecting.as_ref().is_none_or(|name| {
+                    let rows = objects.endpoints(&beside(key, name));
+                    let pods = rows.iter().map(|row| row["targetRef"]["name"].as_str().or(row["hostname"].as_str()));
+                    pods.into_iter().any(|pod| pod == Some(&*key.name))
+                })
         }
         Finding::PodFinished { pod } => {
             ["Succeeded", "Failed"].iter().any(|phase| objects.get("Pod", pod).unwrap()["status"]["phase"] == **phase)
@@ -281,10 +296,10 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
         }
         Finding::NoEndpoints { service: key, selector, differs } => {
             let service = service(key).unwrap();
-            let is_selector = |(label, value): (&Box<str>, &Box<str>)| service["spec"]["selector"][&**label] == **value;
+            let written = &service["spec"]["selector"];
             objects.endpoints(key).is_empty()
-                && selector.iter().count() == service["spec"]["selector"].as_object().map_or(0, |all| all.len())
-                && selector.iter().all(is_selector)
+                && selector.iter().count() == written.as_object().map_or(0, serde_json::Map::len)
+                && selector.iter().all(|(label, value)| written[&**label] == **value)
                 && differs.as_ref().is_none_or(|differs| {
                     let set = set(&beside(key, &differs.set)).unwrap();
                     governs(&beside(key, &differs.set), &key.name) && contradicts(service, set, &differs.labels)
@@ -456,7 +471,11 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             let labels: Vec<&str> = target.split('.').collect();
             let missing = match labels.iter().position(|label| *label == "svc") {
                 Some(2) => !exists(&ObjectRef::new(labels[1], labels[0])),
-                Some(3) => !objects.named(&ObjectRef::new(labels[2], labels[1]), labels[0]).into_iter().any(ready),
+                // Nothing is below an ExternalName, whatever its slices list.
+                Some(3) => {
+                    let key = ObjectRef::new(labels[2], labels[1]);
+                    service(&key).is_some_and(is_external) || !objects.named(&key, labels[0]).into_iter().any(ready)
+                }
                 _ => true,
             };
             is_external(service(key).unwrap()) && missing && (!endpoint || labels[3] == "svc")
@@ -607,13 +626,19 @@ fn stateful_set() -> impl Strategy<Value = Value> {
 
 fn pod() -> impl Strategy<Value = Value> {
     let phase = prop::sample::select(vec!["Running", "Failed", "Pending"]);
-    (namespace(), prop::sample::select(&HOSTS[..5]), phase, 1..8u8).prop_map(|(namespace, name, phase, address)| {
-        let ips = if phase == "Pending" { json!([]) } else { json!([{"ip": format!("10.0.0.{address}")}]) };
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": meta(namespace, name),
-            "status": {"phase": phase, "podIPs": ips},
-        })
-    })
+    let hostname = prop::option::of(prop::sample::select(&HOSTS[..5]));
+    let subdomain = prop::option::of(prop::sample::select(vec!["web", "db", "gone"]));
+    let spec =
+        (hostname, subdomain).prop_map(|(hostname, subdomain)| json!({"hostname": hostname, "subdomain": subdomain}));
+    (namespace(), prop::sample::select(&HOSTS[..5]), phase, 1..8u8, spec).prop_map(
+        |(namespace, name, phase, address, spec)| {
+            let ips = if phase == "Pending" { json!([]) } else { json!([{"ip": format!("10.0.0.{address}")}]) };
+            json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": meta(namespace, name), "spec": spec,
+                "status": {"phase": phase, "podIPs": ips},
+            })
+        },
+    )
 }
 
 /// Objects of different names, as in a cluster.

@@ -19,7 +19,7 @@ use crate::rules::PodRecords;
 use crate::show::explained::{Explained, Tried};
 use crate::show::explaining::{self, Sought, try_each};
 use crate::show::said::{Said, Tone};
-use crate::source::Reading;
+use crate::source::{Notice, Reading};
 use crate::wire::client::ede_name;
 
 /// Explains, and says by the exit status whether the name resolves.
@@ -51,11 +51,13 @@ pub fn run(config: &Config, question: &Question) -> anyhow::Result<ExitCode> {
 fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained> {
     // The caller's own kubeconfig may allow to read Pods, which a server does without.
     let Read { zone, asker, reading } = read(&everywhere(config), PodRecords::Verified)?;
-    for report in &reading.reports {
-        tracing::warn!("{report}");
-    }
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let sought = sought(config, question, &zones);
+    let touched =
+        |known: &Known<'_>, report: &&Notice| report.object.as_ref().is_none_or(|object| sought.touches(known, object));
+    asker.with(|known| {
+        reading.reports.iter().filter(|report| touched(known, report)).for_each(|report| tracing::warn!("{report}"));
+    });
     explaining::explain(&zone, &asker, &sought, |known| hints(config, known, &reading), reading.is_whole())
 }
 

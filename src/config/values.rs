@@ -136,9 +136,24 @@ impl FromStr for AskedName {
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(address));
         }
+        if let Some(host) = host_of(text) {
+            return Err(format!("{text:?} is more than a name (DNS knows neither ports nor URLs): ask for {host}"));
+        }
         let name = QueryName::parse(text)?.to_wire();
         Ok(if text.ends_with('.') { Self::Absolute(name) } else { Self::Relative(name) })
     }
+}
+
+/// Returns the host of a URL, or of a name with a port; `None` for a plain name.
+fn host_of(text: &str) -> Option<&str> {
+    let rest = text.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(rest));
+    let authority = rest.unwrap_or(text);
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|octet| octet.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (host != text && !host.is_empty()).then_some(host)
 }
 
 impl fmt::Display for AskedName {
@@ -719,6 +734,16 @@ mod tests {
             assert_eq!(format!("{shown} {}", rtype::name(asked.usual_type())), expected);
         }
         check(str::parse::<AskedName>, &[("a..b", "error"), ("", "error"), ("a b", "error")]);
+        for (text, host) in [
+            ("web-0.web:8080", "web-0.web"),
+            ("http://web.shop/cart", "web.shop"),
+            ("postgres://db.shop.svc:5432/x", "db.shop.svc"),
+            ("10.0.0.1:80", "10.0.0.1"),
+            ("[fd00::1]:80", "fd00::1"),
+        ] {
+            let refused = text.parse::<AskedName>().unwrap_err();
+            assert!(refused.ends_with(&format!("ask for {host}")), "{refused}");
+        }
         check(
             str::parse::<AskedServer>,
             &[

@@ -41,6 +41,7 @@ pub fn check(known: &Known<'_>, reverse: &ReverseZones, seen: Seen) -> Vec<Check
     known.cluster.stateful_sets().for_each(|set| check.stateful_set(set));
     known.cluster.services().for_each(|service| check.service(service));
     known.cluster.slices().for_each(|slice| check.slice(slice));
+    check.finder.pods_of_missing_services();
     let shown = |finding: &Finding| {
         (seen.whole || !finding.needs(Needs::EveryObject))
             && (seen.alive || !finding.needs(Needs::LivePods))

@@ -175,9 +175,9 @@ impl<'k> Finder<'k> {
         }
         let with = |index: usize| format!("_{}", text(name.label(index)).trim_start_matches('_'));
         let (port, protocol) = (with(0), with(1));
-        let view = self.known.cluster.service(&service);
-        let has = |(name, of, _): &(Box<str>, Protocol, u16)| **name == port[1..] && of.label() == protocol;
-        served_ports(view.service?, &view).iter().find(|port| has(port))?;
+        if !self.resolves(&service, &[port.clone(), protocol.clone()]) {
+            return None;
+        }
         let meant = apex.of_service(ServiceKey(&key), &[port.as_bytes(), protocol.as_bytes()])?;
         Some(Finding::NoUnderscore { service, meant })
     }
@@ -194,7 +194,11 @@ impl<'k> Finder<'k> {
         let (exists, resolves) = match owner(&query, at) {
             Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Port(key, ..) => {
                 let front: Vec<String> = (0..at - 3).map(|index| text(query.label(index))).collect();
-                (self.exists(&object(key)), !self.searches() || self.resolves(&object(key), &front))
+                let key = object(key);
+                if self.known.cluster.service(&key).slices().map(EndpointSlice::len).sum::<usize>() > self.rows() {
+                    return None;
+                }
+                (self.exists(&key), self.resolves(&key, &front))
             }
             Owner::Nothing if at == 2 || at == 3 => match self.without_svc(apex, &query, at) {
                 Some(finding) if self.searches() => return Some(finding),
@@ -291,7 +295,9 @@ impl<'k> Finder<'k> {
         let Some(service) = view.service else { return false };
         let mut rows = view.slices().flat_map(EndpointSlice::endpoints);
         match (front, &service.kind) {
-            ([], ServiceKind::ExternalName(_)) => true,
+            ([], ServiceKind::ExternalName(target)) => {
+                target.trim_end_matches('.').parse::<IpAddr>().is_err() && WireName::parse(target).is_ok()
+            }
             (_, ServiceKind::ExternalName(_)) => false,
             ([], ServiceKind::ClusterIp(addresses)) => !addresses.is_empty(),
             ([], ServiceKind::Headless) => rows.any(|row| service.answers_with(row.conditions)),
@@ -304,6 +310,7 @@ impl<'k> Finder<'k> {
                     serves(&row) && row.hostname.map_or(spelled == Some(row.address), |hostname| is(hostname, label))
                 })
             }
+            (_, ServiceKind::ClusterIp(addresses)) if addresses.is_empty() => false,
             ([port, protocol], _) => served_ports(service, &view)
                 .iter()
                 .any(|(name, of, _)| Some(&**name) == port.strip_prefix('_') && of.label() == protocol),
@@ -368,15 +375,17 @@ impl<'k> Finder<'k> {
     fn pod_as_service(&mut self, key: &ObjectRef) {
         if let Some((set, ordinal)) = self.set_of(&key.namespace, &key.name) {
             let governing = ObjectRef::new(&key.namespace, &set.service_name);
-            if set.service_name.is_empty() {
+            if set.service_name.is_empty() && range_of(set).contains(&ordinal) {
                 self.add(Finding::NoServiceName { set: set.key.clone() });
+            } else if set.service_name.is_empty() {
+                self.add(out_of_range(set, ordinal, None, false));
             } else if !self.exists(&governing) {
                 self.add_governing_missing(set);
             } else if range_of(set).contains(&ordinal) {
                 let resolves = self.recommends(&governing, &[key.name.to_string()]);
                 self.add(Finding::PodAsService { pod: key.clone(), service: set.service_name.clone(), resolves });
             } else {
-                self.add(out_of_range(set, ordinal, Some(set.service_name.clone())));
+                self.add(out_of_range(set, ordinal, Some(set.service_name.clone()), false));
             }
             return;
         }
@@ -647,6 +656,9 @@ impl<'k> Finder<'k> {
             self.governing_missing(&view);
         }
         let Some(service) = view.service else {
+            if self.searches() {
+                self.pods_of_missing_service(key, label);
+            }
             if self.findings.len() == before || self.searches() {
                 self.missing_service(key);
             }
@@ -656,6 +668,7 @@ impl<'k> Finder<'k> {
             return self.add(Finding::BelowExternalName { service: key.clone(), target: target.clone() });
         }
         self.endpoint(&view, label);
+        self.pod_elsewhere(&view, label);
         self.pod(&key.namespace, label, &view);
         self.no_addresses(service, &view);
         if self.findings.len() == before && self.searches() {
@@ -681,7 +694,9 @@ impl<'k> Finder<'k> {
         let range = range_of(set);
         if !range.contains(&ordinal) {
             let elsewhere = (*name != view.key.name).then(|| name.clone());
-            self.add(out_of_range(set, ordinal, elsewhere));
+            let selects = !service.selector.is_empty() && satisfies(&set.template.labels, &service.selector);
+            let scales = elsewhere.is_none() && selects;
+            self.add(out_of_range(set, ordinal, elsewhere, scales));
         }
         if *name != view.key.name {
             if range.contains(&ordinal) {
@@ -702,6 +717,8 @@ impl<'k> Finder<'k> {
                 service: name.clone(),
                 ordinal,
                 waits_for: self.waits_for(set, view),
+                selects: !service.selector.is_empty(),
+                has_address: self.known.cluster.pod(&key.namespace, label).is_some_and(|pod| !pod.addresses.is_empty()),
             });
         }
     }
@@ -751,7 +768,8 @@ impl<'k> Finder<'k> {
             };
             if own {
                 listed = true;
-                self.add(not_served(key, label, Some(endpoint)));
+                let finding = not_served(key, label, Some(endpoint));
+                self.add(of_selected_pod(finding, view));
             } else if spelled == Some(endpoint.address) {
                 if let Some(hostname) = endpoint.hostname {
                     let (address, hostname): (_, Box<str>) = (endpoint.address, hostname.to_string().into());
@@ -811,6 +829,78 @@ impl<'k> Finder<'k> {
             self.add(Finding::PodFinished { pod: key });
         } else if pod.addresses.is_empty() {
             self.add(Finding::PodWithoutAddress { pod: key });
+        }
+    }
+
+    /// Pods that the Service selects and that ask for this hostname in another subdomain, where Pods are read.
+    fn pod_elsewhere(&mut self, view: &ServiceView<'_>, label: &str) {
+        let cluster = self.known.cluster;
+        if cluster.count(Resource::Pods) == 0 {
+            return;
+        }
+        for row in view.slices().flat_map(EndpointSlice::endpoints).take(self.rows()) {
+            let Some(pod) = row.pod.filter(|_| row.hostname.is_none()).map(|pod| pod.to_string()) else { continue };
+            let Some(state) = cluster.pod(&view.key.namespace, &pod) else { continue };
+            let exists = |name: &str| self.exists(&ObjectRef::new(&view.key.namespace, name));
+            let is_published = state.subdomain.as_deref().is_some_and(exists);
+            let is_asked_for = state.hostname.as_deref() == Some(label) && !self.is_of_set(&view.key.namespace, &pod);
+            if is_asked_for && !is_published {
+                let pod = ObjectRef::new(&view.key.namespace, &pod);
+                self.pod_subdomain(pod, label, state.subdomain.clone(), Some(view.key.name.clone()));
+            }
+        }
+    }
+
+    /// Pods of this hostname whose subdomain is a Service that does not exist, where Pods are read.
+    fn pods_of_missing_service(&mut self, service: &ObjectRef, label: &str) {
+        let cluster = self.known.cluster;
+        for (name, state) in cluster.pods_of(&service.namespace) {
+            let is_it = state.hostname.as_deref().unwrap_or(name) == label;
+            if is_it && state.subdomain.as_deref() == Some(&*service.name) && !self.is_of_set(&service.namespace, name)
+            {
+                let pod = ObjectRef::new(&service.namespace, name);
+                let selecting = self.selecting(&pod);
+                self.pod_subdomain(pod, label, state.subdomain.clone(), selecting);
+            }
+        }
+    }
+
+    /// Every Pod of no StatefulSet whose subdomain names no Service.
+    pub(super) fn pods_of_missing_services(&mut self) {
+        let cluster = self.known.cluster;
+        for (namespace, name, state) in cluster.pods().filter(|(.., pod)| !pod.finished) {
+            let Some(subdomain) = state.subdomain.as_deref() else { continue };
+            if !self.exists(&ObjectRef::new(namespace, subdomain)) && !self.is_of_set(namespace, name) {
+                let pod = ObjectRef::new(namespace, name);
+                let (label, selecting) = (state.hostname.as_deref().unwrap_or(name), self.selecting(&pod));
+                self.pod_subdomain(pod, label, state.subdomain.clone(), selecting);
+            }
+        }
+    }
+
+    fn pod_subdomain(&mut self, pod: ObjectRef, label: &str, subdomain: Option<Box<str>>, selecting: Option<Box<str>>) {
+        self.add(Finding::PodSubdomain { pod, hostname: label.into(), subdomain, selecting });
+    }
+
+    /// Returns whether the Pod's name is an ordinal of a StatefulSet, whose `serviceName` is its subdomain.
+    fn is_of_set(&self, namespace: &str, pod: &str) -> bool {
+        self.set_of(namespace, pod).is_some()
+    }
+
+    /// The one headless Service whose slices list the Pod.
+    fn selecting(&self, pod: &ObjectRef) -> Option<Box<str>> {
+        let of_namespace = self.known.cluster.slices().filter(|slice| slice.key.namespace == pod.namespace);
+        let lists =
+            |slice: &&EndpointSlice| slice.endpoints().any(|row| row.pod.is_some_and(|name| is(name, &pod.name)));
+        let services = of_namespace.filter(lists).filter_map(|slice| slice.service.clone());
+        let is_headless = |name: &str| {
+            let key = ObjectRef::new(&pod.namespace, name);
+            let service = self.known.cluster.service(&key).service;
+            service.is_some_and(|service| service.kind == ServiceKind::Headless)
+        };
+        match &few(services.filter(|name| is_headless(name)), 2)[..] {
+            [only] => Some(only.clone()),
+            _ => None,
         }
     }
 
@@ -988,9 +1078,20 @@ fn candidates(keys: impl Iterator<Item = ObjectRef>) -> Candidates {
     Candidates { listed, total }
 }
 
-/// `governing` is the governing Service where the question is not below it.
-fn out_of_range(set: &StatefulSet, ordinal: u32, governing: Option<Box<str>>) -> Finding {
-    Finding::OrdinalOutOfRange { set: set.key.clone(), ordinal, start: set.start, replicas: set.replicas, governing }
+/// `governing` is the governing Service where the question is not below it; `scales` whether more Pods help.
+fn out_of_range(set: &StatefulSet, ordinal: u32, governing: Option<Box<str>>, scales: bool) -> Finding {
+    let (set, start, replicas) = (set.key.clone(), set.start, set.replicas);
+    Finding::OrdinalOutOfRange { set, ordinal, start, replicas, governing, scales }
+}
+
+/// Without a selector no controller ties the endpoint to a Pod: it may be any address.
+fn of_selected_pod(mut finding: Finding, view: &ServiceView<'_>) -> Finding {
+    if let Finding::NotReady { pod, .. } = &mut finding
+        && view.service.is_some_and(|service| service.selector.is_empty())
+    {
+        *pod = None;
+    }
+    finding
 }
 
 fn not_served(service: &ObjectRef, label: &str, endpoint: Option<Endpoint<'_>>) -> Finding {

@@ -171,8 +171,10 @@ pub enum Finding {
         start: u32,
         /// How many Pods it has.
         replicas: u32,
-        /// Its governing Service, where the question is not below it: more Pods do not help.
+        /// Its governing Service, where the question is not below it.
         governing: Option<Box<str>>,
+        /// True if more Pods would make the name exist.
+        scales: bool,
     },
     /// The StatefulSets that the Service governs have no Pods by their `replicas`.
     NoReplicas {
@@ -200,6 +202,10 @@ pub enum Finding {
         ordinal: u32,
         /// The lowest ordinal that does not serve: the controller makes Pods in order, and waits for it.
         waits_for: Option<u32>,
+        /// True if the Service has a selector.
+        selects: bool,
+        /// True if the Pod was read and has an address.
+        has_address: bool,
     },
     /// The Pod exists and has no address.
     PodWithoutAddress {
@@ -271,6 +277,17 @@ pub enum Finding {
         address: IpAddr,
         /// True if the recommended name resolves.
         resolves: bool,
+    },
+    /// The Pod asks for this hostname, and has no subdomain or one that names no Service.
+    PodSubdomain {
+        /// The Pod.
+        pod: ObjectRef,
+        /// The hostname that it asks for, or its name.
+        hostname: Box<str>,
+        /// Its subdomain; `None` where it has none.
+        subdomain: Option<Box<str>>,
+        /// The Service that selects the Pod.
+        selecting: Option<Box<str>>,
     },
     /// A dashed address, of an endpoint that has a hostname.
     HasHostname {
@@ -781,7 +798,7 @@ impl Finding {
                     )
                 })
                 .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
-            Self::OrdinalOutOfRange { set, ordinal, start, replicas, governing } => part
+            Self::OrdinalOutOfRange { set, ordinal, start, replicas, governing, scales } => part
                 .cause("D16", "STS-ORDINAL", 6)
                 .explains(&["STS-NO-REPLICAS", "NO-ENDPOINTS", "NONE-READY", "NO-SERVICE"])
                 .text(|| {
@@ -793,7 +810,7 @@ impl Finding {
                     format!("StatefulSet {set} has replicas={replicas}, {range}{}", names.unwrap_or_default())
                 })
                 .fix(|| {
-                    let replicas = ordinal.checked_sub(*start)?.checked_add(1).filter(|_| governing.is_none())?;
+                    let replicas = ordinal.checked_sub(*start)?.checked_add(1).filter(|_| *scales)?;
                     Some(Fix::Command(scale(set, replicas)))
                 })
                 .about(|| [About::stateful_set(set)]),
@@ -858,10 +875,31 @@ impl Finding {
                 .level(Level::Error)
                 .text(|| {
                     let (name, dashed) = (&service.name, dashed(*address));
-                    format!("{pod} has no hostname in {name} (is the Pod's subdomain {name}?); it is {dashed}.{name}")
+                    format!("the EndpointSlice of {name} gives {pod} no hostname; its name is {dashed}.{name}")
                 })
                 .ask_for(|| resolves.then(|| format!("{}.{}.{}.svc", dashed(*address), service.name, service.namespace)))
                 .about(|| [About::service(service)]),
+            Self::PodSubdomain { pod, hostname, subdomain, selecting } => part
+                .cause("D67", "POD-SUBDOMAIN", 11)
+                .level(Level::Warning)
+                .needs(&[Needs::EveryService, Needs::EveryObject])
+                .explains(&["NO-HOSTNAME", "NO-SERVICE", "OTHER-NAMESPACE", "NO-SUCH-ENDPOINT"])
+                .text(|| {
+                    let has = match subdomain {
+                        None => format!("has the hostname {hostname} and no subdomain"),
+                        Some(subdomain) => format!("has the subdomain {subdomain}, which names no Service"),
+                    };
+                    let selected = selecting.as_ref().map(|service| format!("; {service} selects it"));
+                    format!("Pod {pod} {has}{}", selected.unwrap_or_default())
+                })
+                .fix(|| {
+                    let service = selecting.as_ref()?;
+                    Some(Fix::Advice(format!("create Pod {pod} again with the subdomain {service}")))
+                })
+                .about(|| {
+                    let selecting = selecting.iter().map(|service| About::service_beside(pod, service));
+                    std::iter::once(About::pod(pod)).chain(selecting)
+                }),
             Self::PodFinished { pod } => part
                 .cause("D21", "POD-FINISHED", 12)
                 .explains(&["STS-NOT-YET", "NO-ENDPOINTS", "NONE-READY", "TEMPLATE-DIFFERS"])
@@ -874,7 +912,7 @@ impl Finding {
                 .text(|| format!("Pod {pod} has no address yet"))
                 .command(|| describe_pod(&pod.namespace, &pod.name))
                 .about(|| [About::pod(pod)]),
-            Self::OrdinalNotThere { set, service, ordinal, waits_for } => part
+            Self::OrdinalNotThere { set, service, ordinal, waits_for, selects, has_address } => part
                 .cause("D17", "STS-NOT-YET", 13)
                 .explains(&["NO-ENDPOINTS", "NONE-READY"])
                 .text(|| {
@@ -884,6 +922,12 @@ impl Finding {
                             "{name}-{first} is not ready, and Pods are made in order; {name}-{ordinal} is in no slice \
                              of {service}"
                         ),
+                        _ if !selects => {
+                            format!("{name}-{ordinal} is in no slice of {service}, which has no selector")
+                        }
+                        _ if *has_address => {
+                            format!("{name}-{ordinal} is in no slice of {service}, though its Pod has an address")
+                        }
                         _ => format!("{name}-{ordinal} is in no slice of {service}: no Pod, no address, or not selected"),
                     }
                 })
@@ -1076,7 +1120,7 @@ impl Finding {
                 .about(|| [About::service(service)]),
             Self::NothingBehind { service } => part
                 .note("D69", "NO-READY-ENDPOINT")
-                .text(|| format!("the clusterIP of Service {service} has no ready endpoint: connections to it fail"))
+                .text(|| format!("Service {service} has a clusterIP and 0 ready endpoints: connections to it fail"))
                 .about(|| [About::service(service)]),
             Self::NoClusterIp { service } => part
                 .cause("D53", "NO-CLUSTER-IP", 20)

@@ -43,8 +43,9 @@ pub(super) fn inspect(service: &ObjectRef, pods: &Inspect<'_>) -> String {
                  --all-containers --previous"
             )
         }
+        // Conditions in slices that are written by hand do not follow the Service's field.
         Inspect::Slices => {
-            format!("kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name} -o yaml")
+            return format!("kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name} -o yaml");
         }
     };
     let publish = patch(service, &serde_json::json!({ "publishNotReadyAddresses": true }));

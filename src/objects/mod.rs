@@ -146,6 +146,8 @@ impl Object {
 pub struct Skipped {
     /// Why, as a label of a counter.
     pub reason: Reason,
+    /// The object, where it is about one.
+    pub object: Option<ObjectRef>,
     /// One sentence: the object, what is wrong with it, what happens instead.
     pub text: String,
 }
@@ -614,6 +616,14 @@ pub enum WorkloadKind {
     ReplicaSet,
     /// `apps/v1` DaemonSet.
     DaemonSet,
+    /// `v1` ReplicationController.
+    ReplicationController,
+    /// `apps.openshift.io/v1` DeploymentConfig.
+    DeploymentConfig,
+    /// `argoproj.io/v1alpha1` Rollout.
+    Rollout,
+    /// `apps.kruise.io/v1alpha1` CloneSet.
+    CloneSet,
     /// `batch/v1` Job; `indexed` is its `completionMode`.
     Job {
         /// Its Pods are numbered, and their hostnames with them.
@@ -628,6 +638,10 @@ impl WorkloadKind {
             Self::Deployment => "Deployment",
             Self::ReplicaSet => "ReplicaSet",
             Self::DaemonSet => "DaemonSet",
+            Self::ReplicationController => "ReplicationController",
+            Self::DeploymentConfig => "DeploymentConfig",
+            Self::Rollout => "Rollout",
+            Self::CloneSet => "CloneSet",
             Self::Job { .. } => "Job",
         }
     }

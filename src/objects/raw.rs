@@ -76,6 +76,14 @@ fn trim(kind: &str, group: &str, key: ObjectRef, document: Document<'_>) -> Resu
         ("apps", "Deployment") => Object::Workload(trim.workload(document, WorkloadKind::Deployment)?),
         ("apps", "ReplicaSet") => Object::Workload(trim.workload(document, WorkloadKind::ReplicaSet)?),
         ("apps", "DaemonSet") => Object::Workload(trim.workload(document, WorkloadKind::DaemonSet)?),
+        ("", "ReplicationController") => {
+            Object::Workload(trim.workload(document, WorkloadKind::ReplicationController)?)
+        }
+        ("apps.openshift.io", "DeploymentConfig") => {
+            Object::Workload(trim.workload(document, WorkloadKind::DeploymentConfig)?)
+        }
+        ("argoproj.io", "Rollout") => Object::Workload(trim.workload(document, WorkloadKind::Rollout)?),
+        ("apps.kruise.io", "CloneSet") => Object::Workload(trim.workload(document, WorkloadKind::CloneSet)?),
         ("batch", "Job") => Object::Workload(trim.workload(document, WorkloadKind::Job { indexed: false })?),
         _ => return Ok(Decoded::Ignored),
     };
@@ -116,7 +124,11 @@ struct Trim<'k> {
 
 impl Trim<'_> {
     fn skip(&mut self, reason: Reason, text: &str) {
-        self.skipped.push(Skipped { reason, text: format!("{} {}: {text}", self.kind, self.key) });
+        self.skipped.push(Skipped {
+            reason,
+            object: Some(self.key.clone()),
+            text: format!("{} {}: {text}", self.kind, self.key),
+        });
     }
 
     fn read<'d, T: Deserialize<'d>>(&self, document: Document<'d>) -> Result<T, Invalid> {

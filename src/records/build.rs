@@ -75,6 +75,7 @@ fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped
     if addresses.is_empty() {
         skipped.push(Skipped {
             reason: Reason::NoAddress,
+            object: Some(service.key.clone()),
             text: format!(
                 "Service {}: it has no `clusterIP`, so its name has no address; give it one, or let --simulate do so",
                 service.key
@@ -106,6 +107,7 @@ fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> F
         Err(wrong) => {
             skipped.push(Skipped {
                 reason: Reason::ExternalName,
+                object: Some(service.key.clone()),
                 text: format!(
                     "Service {}: its `externalName` {wrong}; the name is answered without records",
                     service.key

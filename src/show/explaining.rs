@@ -15,6 +15,7 @@ use crate::config::AskedName;
 use crate::explain::{self, Asked, Asker, Effort, Finding, Known, Severity, Step, object};
 use crate::names::reverse::reverse_name;
 use crate::names::{Owner, QueryName, WireName, owner};
+use crate::objects::ObjectRef;
 use crate::status::Status;
 use crate::wire::MAX_TCP;
 use crate::wire::client::{Reply, query};
@@ -204,6 +205,32 @@ impl Sought<'_> {
         let dots = name.labels() - 1;
         names.insert(if dots >= NDOTS { 0 } else { names.len() }, name.clone());
         names
+    }
+
+    /// Returns whether the question is about this object: the Service of a name that is tried, its slices, a
+    /// StatefulSet that it governs or that the label names. Every object may be one that an address belongs to.
+    pub fn touches(&self, known: &Known<'_>, object: &ObjectRef) -> bool {
+        if matches!(self.name, AskedName::Address(_)) {
+            return true;
+        }
+        self.candidates().iter().any(|name| {
+            let mut query = QueryName::default();
+            query.set(name);
+            let Some((_, apex_at)) = known.apex_of(&query) else { return false };
+            let (key, label) = match owner(&query, apex_at) {
+                Owner::Service(key) | Owner::Port(key, ..) | Owner::Protocol(key, _) => (key, key.service()),
+                Owner::Endpoint(key, label) => (key, label),
+                _ => return false,
+            };
+            let key = explain::object(key);
+            let view = known.cluster.service(&key);
+            let label = String::from_utf8_lossy(label);
+            let set = label.rsplit_once('-').map_or(&*label, |(set, _)| set);
+            *object == key
+                || object.namespace == key.namespace && [&*label, set].contains(&&*object.name)
+                || view.slices().any(|slice| slice.key == *object)
+                || view.stateful_sets.iter().any(|governed| governed.key == *object)
+        })
     }
 
     /// The namespace whose search list is applied, where one is.

@@ -189,7 +189,7 @@ fn no_range(key: &ObjectRef, family: Family) -> Skipped {
     let text = format!(
         "Service {key}: its `ipFamilies` ask for {family}, and no {family} range is simulated; it gets no such address"
     );
-    Skipped { reason: Reason::NoAddress, text }
+    Skipped { reason: Reason::NoAddress, object: Some(key.clone()), text }
 }
 
 /// Those that got no address: how many, and the first of them.
@@ -214,7 +214,7 @@ impl Left {
             self.first?,
             if ranges.is_empty() { "no range".into() } else { ranges.join(", ") },
         );
-        Some(Skipped { reason: Reason::NoAddress, text })
+        Some(Skipped { reason: Reason::NoAddress, object: None, text })
     }
 }
 

@@ -93,7 +93,7 @@ impl<'o> Plan<'o> {
         let key = &workload.key;
         let scheme = match workload.kind {
             WorkloadKind::Job { indexed: true } => Scheme::Indexed,
-            WorkloadKind::Deployment => {
+            WorkloadKind::Deployment | WorkloadKind::Rollout => {
                 Scheme::Random { hash: Some(letters(hash(&["template", &key.namespace, &key.name]), 10)) }
             }
             _ => Scheme::Random { hash: None },
@@ -123,7 +123,7 @@ impl<'o> Plan<'o> {
              hyphens), and a Pod's hostname has to be one; it gets no Pods",
             self.key.name
         );
-        Some(Skipped { reason: Reason::Name, text })
+        Some(Skipped { reason: Reason::Name, object: Some(self.key.clone()), text })
     }
 
     /// Pod number `index`, without an address. `None` if the files have another Pod of its name. `names` are those of

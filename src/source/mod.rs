@@ -222,6 +222,8 @@ impl Reading {
 pub struct Notice {
     /// What is lost.
     pub loss: Loss,
+    /// The object, where it is about one.
+    pub object: Option<ObjectRef>,
     /// The sentence.
     pub text: String,
 }
@@ -256,7 +258,7 @@ impl Loss {
 
 impl Notice {
     fn of_part(skipped: Skipped) -> Self {
-        Self { loss: Loss::Part(skipped.reason), text: skipped.text }
+        Self { loss: Loss::Part(skipped.reason), object: skipped.object, text: skipped.text }
     }
 }
 
@@ -273,7 +275,7 @@ impl From<&manifests::Report> for Notice {
             Cause::Duplicate => Loss::Twice,
             Cause::Skipped(reason) => Loss::Part(reason),
         };
-        Self { loss, text: report.to_string() }
+        Self { loss, object: report.object.clone(), text: report.to_string() }
     }
 }
 
@@ -316,7 +318,8 @@ impl ManifestSource {
         if let Some([pods, services]) = self.simulate {
             let simulated = simulate::simulate(objects, &[pods], &[services]);
             objects = simulated.objects;
-            let unmade = simulated.reports.into_iter().map(|report| Notice { loss: Loss::Unmade, text: report.text });
+            let unmade =
+                simulated.reports.into_iter().map(|report| Notice { loss: Loss::Unmade, ..Notice::of_part(report) });
             reports.extend(unmade);
         }
         let said: HashSet<String> = reports.iter().map(ToString::to_string).collect();

@@ -568,7 +568,7 @@ fn the_reason_is_told() {
         story.pods("default", &["web-0"])?;
         told(story, "web-0.web.default", "NOT-READY: web-0 of Service default/web is not ready")?;
         told(story, "web.default", "NONE-READY: 0 of 1 endpoints of Service default/web are ready")?;
-        let waits = "STS-NOT-YET: web-1 is in no slice of web: no Pod, no address, or not selected; web-0 is not ready";
+        let waits = "STS-NOT-YET: web-0 is not ready, and Pods are made in order; web-1 is in no slice of web";
         told(story, "web-1.web.default", waits)?;
         told(story, "web-0.default", "POD-AS-SERVICE: web-0 is a Pod: its name is web-0.web.default.svc")
     });
@@ -592,7 +592,7 @@ fn the_reason_is_told() {
     });
     story.plane.kubectl(&["set", "selector", "service/web", "app=wrong"]);
     story.then("the Service selects other Pods", |story| {
-        let why = "NO-ENDPOINTS: Service default/web selects app=wrong, Pods of StatefulSet web have app=nginx";
+        let why = "NO-ENDPOINTS: Service default/web selects app=wrong, StatefulSet web requires app=nginx of its Pods";
         told(story, "web.default", why)
     });
     let fix = explained(&story, "web.default.svc.cluster.local");

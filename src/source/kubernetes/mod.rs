@@ -159,7 +159,7 @@ impl Cluster {
                 Err(failure) if *required => bail!("cannot list {name}: {}", failure.state()),
                 Err(failure) => {
                     let text = format!("cannot list {name}, which are optional: {}", failure.state());
-                    reports.push(Notice { loss: Loss::Optional, text });
+                    reports.push(Notice { loss: Loss::Optional, object: None, text });
                     continue;
                 }
             };
@@ -170,7 +170,7 @@ impl Cluster {
                         reports.extend(skipped.into_iter().map(Notice::of_part));
                     }
                     Err(invalid) => {
-                        reports.push(Notice { loss: Loss::Whole, text: invalid.to_string() });
+                        reports.push(Notice { loss: Loss::Whole, object: None, text: invalid.to_string() });
                         complete = false;
                     }
                 }

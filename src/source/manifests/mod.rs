@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::objects::{self, Decoded, Object, Reason};
+use crate::objects::{self, Decoded, Object, ObjectRef, Reason};
 use documents::Document;
 use files::{Entry, Wrong};
 
@@ -50,6 +50,8 @@ pub struct Report {
     pub line: Option<usize>,
     /// What kind of thing is wrong.
     pub cause: Cause,
+    /// The object, where it is about a part of one.
+    pub object: Option<ObjectRef>,
     /// What is wrong, and what happens instead; without its place.
     pub text: String,
 }
@@ -236,7 +238,14 @@ struct Place<'n> {
 
 impl Place<'_> {
     fn report(self, cause: Cause, text: String) -> Report {
-        Report { file: Arc::clone(self.file), document: Some(self.document), line: Some(self.line), cause, text }
+        Report {
+            file: Arc::clone(self.file),
+            document: Some(self.document),
+            line: Some(self.line),
+            cause,
+            object: None,
+            text,
+        }
     }
 }
 
@@ -258,7 +267,9 @@ impl Content {
         };
         match decoded {
             Ok(Decoded::Object(object, skipped)) => {
-                let reports = skipped.into_iter().map(|part| place.report(Cause::Skipped(part.reason), part.text));
+                let reports = skipped
+                    .into_iter()
+                    .map(|part| Report { object: part.object, ..place.report(Cause::Skipped(part.reason), part.text) });
                 self.reports.extend(reports);
                 self.objects.push(Placed { object, document: place.document, line: place.line });
             }
@@ -314,7 +325,14 @@ fn duplicate(file: &FileState, placed: &Placed, other_file: &FileState, other: &
 }
 
 fn unreadable(path: &Path, text: &str) -> Report {
-    Report { file: name_of(path), document: None, line: None, cause: Cause::Unreadable, text: text.into() }
+    Report {
+        file: name_of(path),
+        document: None,
+        line: None,
+        cause: Cause::Unreadable,
+        object: None,
+        text: text.into(),
+    }
 }
 
 fn stays(mut report: Report) -> Report {
