@@ -174,7 +174,9 @@ impl<'o> Plan<'o> {
     /// Names a Pod as the API server does for `generateName`: five letters, the rest cut to 58 octets.
     fn at_random(&self, mut pod: Pod, base: &str, index: u32, names: &mut HashSet<ObjectRef>) -> Pod {
         let mut prefix = format!("{base}-");
-        prefix.truncate(58);
+        // A manifest's name may hold more than ASCII, which the API server would refuse.
+        let end = (0..=58.min(prefix.len())).rev().find(|at| prefix.is_char_boundary(*at));
+        prefix.truncate(end.unwrap_or_default());
         let mut seed = hash(&["pod", self.kind, &self.key.namespace, &self.key.name, &index.to_string()]);
         loop {
             pod.key.name = format!("{prefix}{}", letters(seed, 5)).into();

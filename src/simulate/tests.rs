@@ -365,6 +365,15 @@ fn addresses_stay() {
     assert!(moved <= 2, "{moved}");
 }
 
+#[test]
+fn cuts_names_between_characters() {
+    for name in ["é".repeat(40), format!("a{}", "漢".repeat(40))] {
+        let simulated = run(&workload("ReplicaSet", &name, "replicas: 1"), PODS);
+        let pod = simulated.objects.iter().find(|object| matches!(object, Object::Pod(_))).unwrap();
+        assert!(pod.name().len() <= 63 && pod.name().chars().next() == name.chars().next(), "{}", pod.name());
+    }
+}
+
 /// A second or two, even unoptimized; a quadratic loop would take hours.
 #[test]
 fn large_sets() {
