@@ -378,16 +378,32 @@ fn of_service(error: kube::Error) -> String {
     }
 }
 
-/// An error with its causes, without those that only repeat.
+/// Returns an error with its causes, without those that only repeat, and without links to documentation.
 fn sentence(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
+    let mut text = String::new();
+    let mut cause = Some(error);
     while let Some(error) = cause {
         let said = error.to_string();
-        if !text.contains(&said) {
+        let said = said.split_once(": http").map_or(said.as_str(), |(said, _)| said);
+        if text.is_empty() {
+            said.clone_into(&mut text);
+        } else if !text.contains(said) {
             text = format!("{text}: {said}");
         }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_left_out_of_errors() {
+        let error = io::Error::other("peer closed connection: https://docs.rs/rustls#unexpected-eof");
+        assert_eq!(sentence(&error), "peer closed connection");
+        assert_eq!(brief(&"\u{e4}".repeat(100)), "\u{e4}".repeat(60));
+        assert_eq!(brief("one\ntwo"), "one");
+    }
 }

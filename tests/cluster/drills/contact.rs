@@ -1,0 +1,122 @@
+//! K17 and K18 on the real API server behind a proxy: watches that are accepted and break at once, and connections that
+//! are half-open. Nothing changes in the cluster meanwhile. All shapes are in `tests/api_server/contact.rs`.
+
+use super::*;
+use crate::proxy::{Mode, Proxy};
+
+const QUESTIONS_PER_SECOND: u32 = 500;
+/// Services, EndpointSlices, Namespaces, StatefulSets.
+const WATCHES: f64 = 4.0;
+/// 30 s after the loss, the tick of a second, and a busy machine.
+const MARKED_WITHIN: Duration = Duration::from_millis(31_500);
+
+const SHAPES: [(&str, &str); 5] = [
+    ("ERROR event", "HTTP/1.1 200 OK\r\n\r\n{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"code\":500}}\n"),
+    ("no newline", "HTTP/1.1 200 OK\r\n\r\n{\"message\":\"upstream request timeout\"}"),
+    ("HTML", "HTTP/1.1 200 OK\r\n\r\n<html>login</html>\n"),
+    ("headers, FIN", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
+    ("empty body", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+];
+
+/// A quiet cluster, a proxy in front of it, and a server that answers questions.
+struct Quiet {
+    // In this order they end.
+    asker: Asker,
+    server: Server,
+    proxy: Proxy,
+    _plane: ControlPlane,
+}
+
+impl Quiet {
+    fn start() -> Self {
+        let plane = ControlPlane::start();
+        plane.controller_manager.kill();
+        plane.let_server_read();
+        furnish(&mut Api::new(&plane.admin_kubeconfig()), &first_world());
+        let proxy = Proxy::start(&plane);
+        let server = Server::start(proxy.kubeconfig(), &OPTIONS).synced();
+        let asker = Asker::start(server.address, &questions(), QUESTIONS_PER_SECOND, LONGEST);
+        std::thread::sleep(seconds(7));
+        Self { asker, server, proxy, _plane: plane }
+    }
+
+    /// Answers to questions that were sent within a time: how many, and how many of them are marked.
+    fn answers(&self, from: Instant, until: Instant) -> (usize, usize) {
+        let log = self.asker.since(0);
+        let got = log.asked.iter().filter(|asked| (from..until).contains(&asked.sent)).map(|asked| asked.got);
+        let got: Vec<Got> = got.map(|got| got.expect("every question is answered")).collect();
+        (got.len(), got.iter().filter(|got| is_mark(got)).count())
+    }
+
+    /// Waits until answers are marked, or not any more.
+    fn until_marked(&self, marked: bool, within: Duration) -> Duration {
+        let begun = Instant::now();
+        let mut seen = self.asker.count();
+        until("answers are marked, or not any more", within, || {
+            let log = self.asker.since(seen);
+            seen += log.asked.len();
+            let is = log.asked.last().and_then(|asked| asked.got).map(|got| is_mark(&got));
+            if is == Some(marked) { Ok(()) } else { Err("not yet") }
+        });
+        begun.elapsed()
+    }
+}
+
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn watches_break_at_once() {
+    let quiet = Quiet::start();
+    for (name, shape) in SHAPES.into_iter().take(scaled(5) as usize) {
+        let lines = quiet.server.log().lines().count();
+        let begun = Instant::now();
+        quiet.proxy.set(Mode::Break(shape));
+        let marked = quiet.until_marked(true, MARKED_WITHIN + seconds(1));
+        std::thread::sleep(seconds(3));
+        let (late, marked_late) = quiet.answers(begun + MARKED_WITHIN + seconds(1), Instant::now() - seconds(1));
+        let per_second = quiet.proxy.requests_since(begun) as f64 / begun.elapsed().as_secs_f64();
+        let log = quiet.server.log();
+        let written: Vec<&str> = log.lines().skip(lines).collect();
+        quiet.proxy.set(Mode::Forward);
+        let healed = quiet.until_marked(false, RECOVERED + seconds(1));
+        println!(
+            "drill: {name}: {:.2} requests/s per watch, {} lines, marked after {:.1} s, not any more after {:.1} s",
+            per_second / WATCHES,
+            written.len(),
+            marked.as_secs_f64(),
+            healed.as_secs_f64()
+        );
+        assert_eq!(late - marked_late, 0, "{name}");
+        assert!(per_second <= 2.0 * WATCHES, "{name}: {per_second} requests/s");
+        assert!((1..=6).contains(&written.len()), "{name}: {written:#?}");
+        assert!(written.iter().all(|line| !line.contains("://")), "{written:#?}");
+        std::thread::sleep(seconds(6));
+    }
+    assert!(!quiet.server.log().contains("Server cert bypassed"), "once, in other words: {}", quiet.server.log());
+}
+
+#[test]
+#[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
+fn connections_are_half_open() {
+    let quiet = Quiet::start();
+    let begun = Instant::now();
+    std::thread::sleep(time(30, 600));
+    let (answers, marked) = quiet.answers(begun, Instant::now() - seconds(1));
+    println!("drill: {:.0} quiet seconds: {answers} answers, {marked} marked", begun.elapsed().as_secs_f64());
+    assert_eq!(marked, 0, "silence is no staleness");
+    let frozen = Instant::now();
+    quiet.proxy.set(Mode::Frozen);
+    std::thread::sleep(time(38, 75));
+    let thawed = Instant::now();
+    quiet.proxy.set(Mode::Forward);
+    let healed = quiet.until_marked(false, RECOVERED + seconds(1));
+    let (early, marked_early) = quiet.answers(frozen, frozen + seconds(19));
+    let (late, marked_late) = quiet.answers(frozen + MARKED_WITHIN, thawed);
+    println!(
+        "drill: half-open: {marked_early} of {early} answers are marked in the first 19 s, {marked_late} of {late} after {:.1} s; \
+         none {:.1} s after the end",
+        MARKED_WITHIN.as_secs_f64(),
+        healed.as_secs_f64()
+    );
+    assert_eq!((marked_early, late - marked_late), (0, 0));
+    assert!(late > 1_000, "it was asked meanwhile: {late}");
+}
