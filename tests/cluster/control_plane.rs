@@ -205,6 +205,10 @@ impl ControlPlane {
         self.apply(include_str!("manifests/reader.yaml"));
     }
 
+    pub fn api_port(&self) -> u16 {
+        self.api_port
+    }
+
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.api_port)
     }

@@ -6,8 +6,8 @@
 //! `docs/install.md` install, `rights.rs` what it may do, `coredns.rs` the server behind CoreDNS.
 //!
 //! `drills.rs` is what happens to the control plane, while `asker.rs` asks without a pause, `writer.rs` changes
-//! `world.rs` through the API and `ledger.rs` says of every answer whether it was ever true. `proxy.rs` stands between
-//! the server and the API server, and breaks watches or stands still.
+//! `world.rs` through the API and `ledger.rs` says of every answer whether it was ever true. `proxy.rs` forwards
+//! the server's requests to the API server, breaks watches, or freezes.
 //!
 //! `cargo test` alone ignores all of this; `tests/cluster/run` builds and installs what is needed and runs it. The
 //! faults of an API server, one by one and on command, are in `tests/api_server`.

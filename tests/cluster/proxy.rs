@@ -1,4 +1,4 @@
-//! A proxy between the server and the API server, which breaks watches or stands still. It ends TLS itself.
+//! A proxy between the server and the API server, which breaks watches or freezes. It terminates TLS itself.
 
 use std::fs;
 use std::net::SocketAddr;
