@@ -616,6 +616,33 @@ async fn what_waits_when_the_server_stops_is_answered() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "the sockets are closed");
 }
 
+/// No connection over TCP delays the end: the drain alone bounds how long the upstream has.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_udp_query_in_flight_when_the_server_stops() {
+    let upstream = Played::start(|query, _| {
+        let asked = query.queries[0].name().to_string();
+        vec![(When::Released, response(query, [a(&asked, 1)]))]
+    })
+    .await;
+    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let client = udp_client("127.0.0.1:0", server.address);
+    client.send(&query(1, &question_name("held.test"), A_TYPE, Some(1232))).unwrap();
+    let forwarded = async {
+        while server.metrics.total(Event::Forwarded) < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, forwarded).await.expect("the query is forwarded");
+    server.stop.tell();
+    client.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    let early = client.recv(&mut [0; 4096]).map_err(|error| error.kind());
+    assert_eq!(early, Err(ErrorKind::WouldBlock), "no response before that of the upstream");
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    upstream.release();
+    check(&receive(&client), "rd ra No Error [held.test. 192.0.2.1]");
+    server.stopped().await;
+}
+
 /// N14: the CNAME is ours, and the rest is whoever's it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn aliases_are_followed_outside_for_who_wants_recursion() {

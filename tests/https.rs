@@ -40,7 +40,7 @@ use http::{HeaderMap, Request};
 use tls::Authority;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -496,10 +496,12 @@ async fn hickorys_client_gets_what_it_asks_for() {
 
 // Names of others.
 
-/// An upstream: `slow` names are answered after `SHORT`, `never` not at all, each with an address of its own number.
+/// An upstream: `slow` names are answered after `SHORT`, `held` names once the test releases them, `never` not at all,
+/// each with an address of its own number.
 struct Played {
     address: SocketAddr,
     asked: Arc<Mutex<usize>>,
+    released: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
@@ -508,7 +510,7 @@ impl Played {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let (address, asked, mut tasks) =
             (socket.local_addr().unwrap(), Arc::<Mutex<usize>>::default(), JoinSet::new());
-        let count = Arc::clone(&asked);
+        let (count, (released, release)) = (Arc::clone(&asked), watch::channel(false));
         tasks.spawn(async move {
             let (mut buffer, mut late) = ([0; 4096], JoinSet::new());
             loop {
@@ -524,15 +526,19 @@ impl Played {
                 response.add_answer(Record::from_rdata(name, 60, data));
                 let (socket, response) = (Arc::clone(&socket), response.to_vec().unwrap());
                 let wait = if label.starts_with("slow") { SHORT } else { Duration::ZERO };
+                let (is_held, mut release) = (label.starts_with("held"), release.clone());
                 if !label.starts_with("never") {
                     late.spawn(async move {
                         tokio::time::sleep(wait).await;
+                        if is_held {
+                            release.wait_for(|released| *released).await.unwrap();
+                        }
                         socket.send_to(&response, from).await.unwrap();
                     });
                 }
             }
         });
-        Self { address, asked, _tasks: tasks }
+        Self { address, asked, released, _tasks: tasks }
     }
 }
 
@@ -581,7 +587,7 @@ async fn a_request_that_is_taken_back_harms_no_other() {
 // The end.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_in_flight_when_the_server_stops_is_answered() {
+async fn answers_requests_in_flight_when_the_server_stops() {
     let upstream = Played::start().await;
     let server = Server::with(limits(), Access::default(), Some(upstream.address));
     let mut client = Client::connect(&server).await;
@@ -591,13 +597,14 @@ async fn what_is_in_flight_when_the_server_stops_is_answered() {
     let mut requests = client.requests.clone().ready().await.unwrap();
     let (half, mut rest) = requests.send_request(post(), false).unwrap();
     rest.send_data(Bytes::copy_from_slice(&query[..20]), false).unwrap();
-    let slow = client.begin(get("GET", &ask_for(0, "slow9.test")), None).await;
+    let held = client.begin(get("GET", &ask_for(0, "held9.test")), None).await;
     server.counted(Event::Forwarded, 1).await;
     server.stop.tell();
+    upstream.released.send_replace(true);
     assert!(idle.ended().await.is_ok(), "who asks nothing is told that it ends");
     rest.send_data(Bytes::copy_from_slice(&query[20..]), true).unwrap();
     assert_eq!(finish(half).await.message()[..2], [0, 2]);
-    assert_eq!(answers(finish(slow).await.message()), ["192.0.2.9"]);
+    assert_eq!(answers(finish(held).await.message()), ["192.0.2.9"]);
     assert!(client.ended().await.is_ok());
     server.stopped().await;
 }

@@ -168,7 +168,7 @@ pub struct Limits {
     /// first 1,024 of each. Above it, those of these connections that have not asked for longest are closed. Default:
     /// 64 MiB.
     pub held: usize,
-    /// How long what is in flight may take when the server stops. Default: 5 s.
+    /// Time limit for requests in flight when the server stops, those that wait for an upstream included. Default: 5 s.
     pub drain: Duration,
 }
 
@@ -334,7 +334,13 @@ impl Server {
     /// A thread could not be started.
     pub fn forwarding(mut self, forwarder: Forwarder) -> Result<Self> {
         let responder = Arc::clone(&self.streams.responder);
-        let lane = forwarder.start(responder, self.udp.metrics(), &self.udp.liveness, &self.stop)?;
+        let lane = forwarder.start(
+            responder,
+            self.udp.metrics(),
+            &self.udp.liveness,
+            &self.stop,
+            self.streams.limits.drain,
+        )?;
         (self.udp.door, self.streams.door) = (Some(lane.door()), Some(lane.door()));
         self.lane = Some(lane);
         Ok(self)

@@ -15,8 +15,10 @@ mod cache;
 mod resolver;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread;
@@ -44,8 +46,6 @@ const MAX_MAIL_BYTES: usize = 16 << 20;
 const MAX_MAILBOX_BYTES: usize = 256 << 10;
 /// How long a question waits at most: stub resolvers give up after 5 s (resolv.conf(5)).
 pub(super) const PATIENCE: Duration = Duration::from_millis(4_500);
-/// How long questions may still wait when the server stops.
-const LAST_WORD: Duration = Duration::from_secs(1);
 /// How many questions in a row must fail before it is said that the upstreams do not answer.
 const FAILURES: u32 = 8;
 
@@ -94,13 +94,15 @@ impl Forwarder {
         first.as_ref().or(second.as_ref())
     }
 
-    /// Starts the lane for the questions of `responder`. Questions that wait when `stop` is told have a moment more.
+    /// Starts the lane for the questions of `responder`. Questions outstanding when `stop` is signalled get a response
+    /// within `drain` ([`super::Limits::drain`]).
     pub(super) fn start(
         self,
         responder: Arc<Responder>,
         metrics: &Arc<Metrics>,
         liveness: &Liveness,
         stop: &Stop,
+        drain: Duration,
     ) -> Result<Lane> {
         // A socket for each question, beside those of the connections.
         sys::raise_file_limit();
@@ -109,7 +111,7 @@ impl Forwarder {
         let runtime = runtime.context("cannot start the lane of questions for others")?;
         let (metrics, stop) = (Arc::clone(metrics), stop.clone());
         let heartbeat = liveness.heartbeat("forward");
-        let run = move || runtime.block_on(serve(self, responder, receiver, (metrics, heartbeat), stop));
+        let run = move || runtime.block_on(serve(self, responder, receiver, (metrics, heartbeat), (stop, drain)));
         let thread = thread::Builder::new().name("forward".into()).spawn(run);
         let thread = thread.context("cannot start the thread of questions for others")?;
         Ok(Lane { door: Door { sender, room: Arc::new(Semaphore::new(ROOM)) }, thread })
@@ -262,41 +264,38 @@ impl Mailbox {
     }
 }
 
-/// The lane's thread: one task for each question, until nobody can ask any more.
+/// Runs one task for each question, until the last sender is gone and every question has its response.
 async fn serve(
     forwarder: Forwarder,
     responder: Arc<Responder>,
     mut receiver: mpsc::Receiver<Asked>,
     (metrics, heartbeat): (Arc<Metrics>, Heartbeat),
-    stop: Stop,
+    (stop, drain): (Stop, Duration),
 ) {
     let (counters, places) = (metrics.worker(), Mutex::default());
     let (hurry, health, mail) = (Stop::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_MAIL_BYTES)));
     let lane = Arc::new(Shared { forwarder, responder, metrics, counters, places, mail, hurry, health });
     let mut tasks = JoinSet::new();
-    let hurry = lane.hurry.clone();
-    tasks.spawn(async move {
+    let mut drained = pin!(async {
         stop.wait().await;
-        sleep(LAST_WORD).await;
-        hurry.tell();
+        sleep(drain).await;
+        lane.hurry.tell();
+        std::future::pending::<Infallible>().await
     });
     let mut ticks = interval(HEARTBEAT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    let mut is_open = true;
+    while is_open || !tasks.is_empty() {
         tokio::select! {
+            never = &mut drained => match never {},
             _ = ticks.tick() => heartbeat.beat(),
-            asked = receiver.recv() => match asked {
+            asked = receiver.recv(), if is_open => match asked {
                 Some(asked) => _ = tasks.spawn(answer(Arc::clone(&lane), asked)),
-                None => break,
+                None => is_open = false,
             },
             // Each sends its response itself; a panic is counted by its hook.
             Some(_) = tasks.join_next() => {}
         }
-    }
-    lane.hurry.tell();
-    // But for the first, which has nothing left to do.
-    while tasks.len() > 1 {
-        let Some(_) = tasks.join_next().await else { break };
     }
 }
 
@@ -310,7 +309,7 @@ struct Shared {
     places: Mutex<BTreeMap<(SocketAddr, Transport), ResponseCounters>>,
     /// The rest of [`MAX_MAIL_BYTES`].
     mail: Arc<Semaphore>,
-    /// Told when nobody is waited for any longer.
+    /// Signalled at the end of the drain: outstanding questions get SERVFAIL at once.
     hurry: Stop,
     health: Mutex<Health>,
 }
