@@ -50,6 +50,8 @@
 //! 7. Every task and thread has a parent that waits for its end.
 //! 8. `unsafe` is for system calls, in `serve/sys.rs` and `serve/fds.rs`.
 //! 9. Whatever ends before it was told is started again, or ends the process: counted, and with a line in the log.
+//! 10. Every text from outside that is written for people passes [`escape`]; every path from outside is opened by
+//!     [`regular_file`].
 //!
 //! # Reading order
 //!
@@ -104,6 +106,8 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod config;
+pub mod duration;
+pub mod escape;
 pub mod explain;
 pub mod liveness;
 pub mod log;
@@ -112,6 +116,7 @@ pub mod names;
 pub mod objects;
 pub mod panics;
 pub mod records;
+pub mod regular_file;
 pub mod rtype;
 pub mod rules;
 pub mod serve;

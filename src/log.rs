@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tracing::field::display;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{Log, LogFilter, LogFormat};
+use crate::escape::{self, Printable};
 use crate::panics;
 
 /// Lines that wait at most.
@@ -52,11 +54,17 @@ impl Filter {
 pub fn start(log: &Log) -> anyhow::Result<Filter> {
     let (queue, lines) = sync_channel(QUEUE_LEN);
     let lines = LineQueue { queue, waiting_bytes: AtomicUsize::new(0) }.start(lines)?;
-    let layer = fmt::layer().with_writer(lines);
-    let layer = if is_json(log.format, io::stderr().is_terminal()) {
+    let terminal = io::stderr().is_terminal();
+    let layer = if is_json(log.format, terminal) {
+        let layer = fmt::layer().with_writer(move || Json(lines.make_writer()));
         layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
-        layer.with_ansi(io::stderr().is_terminal()).boxed()
+        // A field's value comes from outside, and is one line.
+        let fields = fmt::format::debug_fn(|to, field, value| match field.name() {
+            "message" => write!(to, "{}", Printable(format_args!("{value:?}"))),
+            name => write!(to, "{name}={}", Printable(format_args!("{value:?}"))),
+        });
+        fmt::layer().with_writer(lines).with_ansi(terminal).fmt_fields(fields.delimited(" ")).boxed()
     };
     let (filter, handle) = reload::Layer::new(directives(&log.filter));
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
@@ -173,6 +181,23 @@ impl<'q> MakeWriter<'q> for &'static LineQueue {
 
     fn make_writer(&'q self) -> LineWriter {
         LineWriter(self)
+    }
+}
+
+/// Escapes the characters that JSON may hold and a terminal acts on. Each write is a line.
+struct Json<W>(W);
+
+impl<W: Write> Write for Json<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match std::str::from_utf8(line) {
+            Ok(text) => self.0.write_all(escape::json(text).as_bytes())?,
+            Err(_) => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

@@ -19,6 +19,9 @@ pub enum DataState {
     /// Not everything has been read yet, and the zone is what a snapshot says: what is in it is answered, as stale, and
     /// what is not may not be denied.
     Restored,
+    /// Some files could not be read, and the source was never read whole: known names are answered, and an unknown name
+    /// may not be denied.
+    Partial,
     /// The zone is what the source says.
     Current,
     /// The zone is what the source said before it went out of reach.
@@ -29,6 +32,11 @@ impl DataState {
     /// Whether answers say that the data may be old.
     pub fn is_old(self) -> bool {
         matches!(self, Self::Restored | Self::Stale)
+    }
+
+    /// Returns whether everything was read once, so that a name that is not known does not exist.
+    pub fn may_deny(self) -> bool {
+        matches!(self, Self::Current | Self::Stale)
     }
 }
 
@@ -141,12 +149,15 @@ const SYNCED: u8 = 1;
 const CUT_OFF: u8 = 2;
 const LEAVING: u8 = 4;
 const RESTORED: u8 = 8;
+const PARTIAL: u8 = 16;
 
 /// The present state, shared between who reads the source and who answers.
 #[derive(Debug, Default)]
 pub struct Status {
     flags: AtomicU8,
     watches: Mutex<Vec<WatchStatus>>,
+    /// A sentence for each file or document that could not be read.
+    unread: Mutex<Vec<String>>,
     /// Read with every answer while the data is not current: so it is neither made nor locked then.
     sentence: ArcSwap<String>,
 }
@@ -160,6 +171,12 @@ impl Status {
     /// A snapshot was read, and nothing else yet.
     pub fn set_restored(&self) {
         self.flags.fetch_or(RESTORED, Ordering::Release);
+    }
+
+    /// The source was read, but for what these sentences name. [`Self::set_synced`] ends this state.
+    pub fn set_partial(&self, unread: Vec<String>) {
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = unread;
+        self.flags.fetch_or(PARTIAL, Ordering::Release);
     }
 
     /// Whether the source has been out of reach for so long that answers say so.
@@ -193,15 +210,16 @@ impl Status {
 
     /// Whether questions are welcome: everything was read once, and it will not end.
     pub fn is_ready(&self) -> bool {
-        matches!(self.data_state(), DataState::Current | DataState::Stale) && !self.is_leaving()
+        self.data_state().may_deny() && !self.is_leaving()
     }
 
     /// The present state.
     pub fn data_state(&self) -> DataState {
-        match self.flags.load(Ordering::Acquire) & (SYNCED | CUT_OFF | RESTORED) {
+        match self.flags.load(Ordering::Acquire) & (SYNCED | CUT_OFF | RESTORED | PARTIAL) {
             flags if flags & (SYNCED | CUT_OFF) == SYNCED => DataState::Current,
             flags if flags & SYNCED != 0 => DataState::Stale,
             flags if flags & RESTORED != 0 => DataState::Restored,
+            flags if flags & PARTIAL != 0 => DataState::Partial,
             _ => DataState::NotSynced,
         }
     }
@@ -216,13 +234,14 @@ impl Status {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What keeps the data from being synced, as sentences: each required resource that was not read.
+    /// What keeps the data from being synced, as sentences: each required resource, or each file, that was not read.
     pub fn waiting_for(&self) -> Vec<String> {
         let waits = |watch: &WatchStatus| watch.required && watch.state != WatchState::Current;
         match self.data_state() {
             DataState::NotSynced | DataState::Restored => {
                 self.watches().iter().filter(|watch| waits(watch)).map(ToString::to_string).collect()
             }
+            DataState::Partial => self.unread.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             DataState::Current | DataState::Stale => Vec::new(),
         }
     }
@@ -253,6 +272,20 @@ mod tests {
         }
         status.set_synced();
         assert_eq!((status.data_state(), status.is_ready()), (DataState::Current, true));
+    }
+
+    #[test]
+    fn partial_data_is_not_ready_until_all_is_read() {
+        let status = Status::default();
+        status.set_partial(vec!["a.yaml, line 3: no YAML".into()]);
+        let state = status.data_state();
+        assert_eq!(
+            (state, state.may_deny(), state.is_old(), status.is_ready()),
+            (DataState::Partial, false, false, false)
+        );
+        assert_eq!(status.waiting_for(), ["a.yaml, line 3: no YAML"]);
+        status.set_synced();
+        assert_eq!((status.data_state(), status.is_ready(), status.waiting_for().len()), (DataState::Current, true, 0));
     }
 
     #[test]

@@ -263,7 +263,7 @@ fn while_the_data_is_not_current() {
     let status = Arc::new(Status::default());
     let mut engine = Engine::with(Responder::new(source.zone(), Arc::clone(&status), Access::default()));
     let why = format!("_why.{LOST}");
-    let nothing = Some((14, "NOT-SYNCED: nothing was read yet".to_owned()));
+    let nothing = Some((14, "NOT-SYNCED: not everything was read yet".to_owned()));
     let waiting =
         Finding::NotSynced { waiting_for: vec!["services: not read yet".into()], forbidden: false, seconds: 3 };
     status.set_sentence(waiting.brief());

@@ -21,6 +21,7 @@ pub(super) fn state_name(state: DataState) -> &'static str {
     match state {
         DataState::NotSynced => "not-synced",
         DataState::Restored => "restored",
+        DataState::Partial => "partial",
         DataState::Current => "current",
         DataState::Stale => "stale",
     }

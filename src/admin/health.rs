@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use crate::escape::Printable;
 use crate::liveness::STALL_LIMIT;
 use crate::status::{DataState, Status, WatchState, WatchStatus};
 
@@ -37,7 +38,7 @@ pub(super) fn ready(status: &Status, verbose: bool, now: Instant) -> Health {
     let mut text = String::new();
     for part in parts(status, now) {
         let (mark, word) = if part.holds { ("+", "ok") } else { ("-", "failed") };
-        let _ = writeln!(text, "[{mark}]{} {word}: {}", part.name, part.text);
+        let _ = writeln!(text, "[{mark}]{} {word}: {}", part.name, Printable(&part.text));
     }
     let _ = writeln!(text, "readyz check {}", if good { "passed" } else { "failed" });
     Health { good, text }
@@ -54,10 +55,11 @@ fn parts(status: &Status, now: Instant) -> Vec<Part> {
     let state = status.data_state();
     let watches = status.watches();
     let mut parts = vec![data(status, &watches)];
+    parts.extend(unread(status, state));
     parts.extend(watches.iter().map(|watch| Part {
         name: format!("watch/{}", watch.resource),
         // Once everything was read, what was read is answered.
-        holds: watch.state == WatchState::Current || !watch.required || is_read(state),
+        holds: watch.state == WatchState::Current || !watch.required || state.may_deny(),
         text: watch_text(watch, now),
     }));
     let leaving = status.is_leaving();
@@ -72,10 +74,11 @@ fn data(status: &Status, watches: &[WatchStatus]) -> Part {
         DataState::NotSynced if watches.is_empty() => "the manifests are being read for the first time",
         DataState::NotSynced => "not everything was read yet: no name may be denied",
         DataState::Restored => "not everything was read yet: what a snapshot knows is answered, as stale",
+        DataState::Partial => "not everything could be read: names that do not exist get SERVFAIL",
         DataState::Current => "everything was read",
         DataState::Stale => &format!("everything was read; {}", stale_text(status)),
     };
-    Part { name: "data".into(), holds: is_read(state), text: text.into() }
+    Part { name: "data".into(), holds: state.may_deny(), text: text.into() }
 }
 
 /// Returns the text for stale data: the one that responses carry as their extended error.
@@ -83,9 +86,10 @@ pub(super) fn stale_text(status: &Status) -> String {
     format!("answers carry the extended error {}", status.sentence())
 }
 
-/// Whether everything was read once.
-pub(super) fn is_read(state: DataState) -> bool {
-    matches!(state, DataState::Current | DataState::Stale)
+/// The files that could not be read.
+fn unread(status: &Status, state: DataState) -> Vec<Part> {
+    let sentences = if state == DataState::Partial { status.waiting_for() } else { Vec::new() };
+    sentences.into_iter().map(|text| Part { name: "manifest".into(), holds: false, text }).collect()
 }
 
 /// How a watch stands, and for how long.
@@ -149,6 +153,12 @@ mod tests {
              [+]watch/namespaces ok: the API server does not allow `list`, for 5m (optional)\n\
              [+]leaving ok: this server was not told to end\nreadyz check failed\n",
         );
+        let partial = Status::default();
+        partial.set_partial(vec!["a.yaml, line 3: this is not YAML".into()]);
+        let expected = "[-]data failed: not everything could be read: names that do not exist get SERVFAIL\n\
+                        [-]manifest failed: a.yaml, line 3: this is not YAML\n\
+                        [+]leaving ok: this server was not told to end\nreadyz check failed\n";
+        assert_eq!(ready(&partial, false, now), Health { good: false, text: expected.into() });
         status.set_synced();
         check(false, true, "ok\n");
         let loss = Loss { reason: LossReason::OutOfReach, detail: "no route".into() };

@@ -30,6 +30,7 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
 use crate::config::Output;
+use crate::escape;
 use crate::metrics::{Format, ZoneFigures};
 use crate::names::WireName;
 use crate::show::records;
@@ -107,7 +108,7 @@ async fn answer(shown: Arc<Shown>, request: Request<Incoming>, offer: Offer) -> 
         Ok(Route::Live) => of_health(health::live(&shown.view.liveness.stalled(Instant::now()))),
         Ok(Route::Ready { verbose }) => of_health(health::ready(&shown.view.status, verbose, Instant::now())),
         Ok(Route::Metrics) => of_metrics(&shown.view, request.headers().get(header::ACCEPT)),
-        Ok(Route::Status) => of_json(api::status(&shown, Instant::now()).to_string() + "\n"),
+        Ok(Route::Status) => of_json(&format!("{}\n", api::status(&shown, Instant::now()))),
         Ok(Route::Records { origin, output }) => of_records(&shown, origin, output),
         Ok(Route::Explain(question)) => of_explain(shown, question).await,
         Ok(Route::Page(wish)) => of_page(shown, wish).await,
@@ -155,7 +156,7 @@ fn of_metrics(view: &View, accept: Option<&HeaderValue>) -> Response<Body> {
 /// Nobody is told of records that are not all there, nor why a name has none.
 fn not_synced(shown: &Shown) -> Option<Response<Body>> {
     let status = &shown.view.status;
-    (!health::is_read(status.data_state())).then(|| {
+    (!status.data_state().may_deny()).then(|| {
         let waiting = status.waiting_for().join("; ");
         let waiting = if waiting.is_empty() { "see /readyz?verbose".into() } else { waiting };
         again(format!("not everything was read yet: {waiting}\n"))
@@ -172,8 +173,8 @@ fn busy() -> Response<Body> {
     again("others look at much just now: ask again\n")
 }
 
-fn of_json(text: String) -> Response<Body> {
-    typed(StatusCode::OK, "application/json", text)
+fn of_json(text: &str) -> Response<Body> {
+    typed(StatusCode::OK, "application/json", escape::json(text).into_owned())
 }
 
 fn of_records(shown: &Shown, origin: Option<WireName>, output: Output) -> Response<Body> {
@@ -212,7 +213,7 @@ async fn of_explain(shown: Arc<Shown>, question: Question) -> Response<Body> {
         explained
     });
     match explained.await {
-        Some(Ok(explained)) => of_json(explained.json()),
+        Some(Ok(explained)) => of_json(&explained.json()),
         Some(Err(error)) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
         None => plain(StatusCode::INTERNAL_SERVER_ERROR, "explaining panicked\n"),
     }
@@ -261,7 +262,7 @@ fn refused(refusal: &Refusal, offer: Offer) -> Response<Body> {
 }
 
 fn plain(code: StatusCode, text: impl Into<String>) -> Response<Body> {
-    typed(code, "text/plain; charset=utf-8", text.into())
+    typed(code, "text/plain; charset=utf-8", escape::lines(&text.into()).into_owned())
 }
 
 fn typed(code: StatusCode, media_type: &'static str, text: String) -> Response<Body> {

@@ -10,9 +10,10 @@ use std::io::Read as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::api::{rfc_3339, watch_name};
-use super::health::{age, is_read, stale_text, watch_text};
+use super::health::{age, stale_text, watch_text};
 use super::route::Wish;
 use super::shown::{About, CertificateInUse, SECONDS, Shown, View};
+use crate::escape::{Printable, lines};
 use crate::explain::{Checked, Finding, Fix, Known, Level};
 use crate::names::WireName;
 use crate::objects::{EndpointSlice, ObjectRef, Service, ServiceKind};
@@ -76,7 +77,7 @@ fn nonce() -> String {
 fn state_word(state: DataState, leaving: bool) -> (&'static str, &'static str) {
     match state {
         _ if leaving => ("leaving", "warning"),
-        DataState::NotSynced | DataState::Restored => ("not ready", "warning"),
+        DataState::NotSynced | DataState::Restored | DataState::Partial => ("not ready", "warning"),
         DataState::Current => ("ready", "good"),
         DataState::Stale => ("stale", "warning"),
     }
@@ -93,10 +94,15 @@ impl Html {
         self
     }
 
-    /// A text from anywhere, as the content of an element or of an attribute in quotes.
+    /// A text from outside on one line, as the content of an element or of an attribute in quotes.
     #[allow(clippy::needless_pass_by_value, reason = "texts and numbers alike")]
     fn text(&mut self, text: impl ToString) -> &mut Self {
-        for letter in text.to_string().chars() {
+        self.block(&Printable(text.to_string()).to_string())
+    }
+
+    /// A text with lines of its own, which are the program's.
+    fn block(&mut self, text: &str) -> &mut Self {
+        for letter in lines(text).chars() {
             match letter {
                 '&' => self.0.push_str("&amp;"),
                 '<' => self.0.push_str("&lt;"),
@@ -172,6 +178,9 @@ impl Html {
             DataState::NotSynced => format!("Not everything was read yet. Waiting for: {}.", waiting.join("; ")),
             DataState::Restored => {
                 format!("Not everything was read yet: answers are of a snapshot. Waiting for: {}.", waiting.join("; "))
+            }
+            DataState::Partial => {
+                format!("Names that do not exist get SERVFAIL until all is read: {}.", waiting.join("; "))
             }
             DataState::Stale => format!("Everything was read; {}.", stale_text(status)),
             DataState::Current => String::new(),
@@ -330,7 +339,7 @@ impl Html {
             Some(Fix::Advice(advice)) => _ = self.raw("<p><strong>What helps:</strong> ").text(advice).raw("</p>"),
             Some(fix) => {
                 self.raw("<details").raw(if open { " open" } else { "" }).raw("><summary>What helps</summary>");
-                self.raw("<pre tabindex=\"0\">").text(for_shell(fix)).raw("</pre></details>");
+                self.raw("<pre tabindex=\"0\">").block(&for_shell(fix)).raw("</pre></details>");
             }
         }
         self.raw("</article>");
@@ -356,7 +365,7 @@ impl Html {
         self.raw("<button type=\"submit\">Explain</button></form>");
         match &wish.question {
             None => {}
-            Some(_) if !is_read(shown.view.status.data_state()) => {
+            Some(_) if !shown.view.status.data_state().may_deny() => {
                 self.refusal("not everything was read yet: ask again when the server is ready");
             }
             Some(Err(sentence)) => self.refusal(sentence),

@@ -17,12 +17,11 @@ use crate::liveness::Liveness;
 use crate::metrics::{Event, Metrics};
 use crate::names::WireName;
 use crate::show::explained::Explained;
-use crate::show::explaining::{self, Sought};
+use crate::show::explaining::{self, Read, Sought};
 use crate::status::Status;
 use crate::transport::Transport;
 use crate::zone::Zone;
 
-use super::health::is_read;
 use super::route::Question;
 
 /// What is looked at.
@@ -168,7 +167,7 @@ impl Shown {
         let namespace = question.namespace.as_deref().unwrap_or(&about.namespace);
         let zones: &[WireName] = &zone.settings().apexes;
         let sought = Sought { name, qtype: question.qtype, zones, namespace };
-        explaining::explain(zone, asker, &sought, |known| self.hints(known), true)
+        explaining::explain(zone, asker, &sought, |known| self.hints(known), Read { whole: true, may_deny: true })
     }
 
     fn hints(&self, known: &Known<'_>) -> Vec<String> {
@@ -202,7 +201,7 @@ impl Shown {
         let begun = Instant::now();
         let reverse = self.view.zone.reverse_zones();
         let checked = Arc::new(self.view.asker.with(|known| {
-            let seen = Seen { whole: is_read(self.view.status.data_state()), alive: self.is_alive(known) };
+            let seen = Seen { whole: self.view.status.data_state().may_deny(), alive: self.is_alive(known) };
             explain::check(known, &reverse, seen)
         }));
         *lint = Some(Lint { checked: Arc::clone(&checked), made: Instant::now(), took: begun.elapsed(), serial });

@@ -346,7 +346,7 @@ impl Responder {
             Outcome::NotInZone => self.resolve_outside(received, writer, state),
             Outcome::NotReady => {
                 let sentence = self.status.sentence();
-                let told = !sentence.is_empty() && state == DataState::NotSynced && self.tells(peer);
+                let told = !sentence.is_empty() && state != DataState::Restored && self.tells(peer);
                 let text = if told { sentence.as_str() } else { &self.not_synced };
                 self.refuse(writer.into_message(), received, zone, rcode::SERVFAIL, (ede::NOT_READY, text))
             }
@@ -362,7 +362,7 @@ impl Responder {
             return self.refuse(writer.into_message(), received, CountedZone::OUTSIDE, rcode::REFUSED, error);
         };
         // Which reverse names are ours is known with the addresses.
-        if state == DataState::NotSynced && is_reverse(name) {
+        if matches!(state, DataState::NotSynced | DataState::Partial) && is_reverse(name) {
             let error = (ede::NOT_READY, &*self.not_synced);
             return self.refuse(writer.into_message(), received, CountedZone::OUTSIDE, rcode::SERVFAIL, error);
         }
@@ -444,13 +444,13 @@ impl Responder {
         response: &mut Response<'_>,
     ) -> Step {
         let not_ready = state == DataState::NotSynced;
-        // A snapshot may be older than a name: a name that it does not have is not denied.
-        let restored = state == DataState::Restored;
+        // A snapshot may be from before a name, and a file that cannot be read may define it.
+        let may_deny = state.may_deny();
         let Question { name, key, query } = received.question;
         self.zone.look_up_with(&mut worker.view, name, key, query.qtype, |lookup| {
             let Some(site) = lookup.site() else { return Step::NotInZone };
             response.zone = CountedZone::ours(site.number);
-            if not_ready || restored && matches!(lookup, Lookup::NxDomain(..)) {
+            if not_ready || !may_deny && matches!(lookup, Lookup::NxDomain(..)) {
                 return Step::NotReady;
             }
             let names = Names::of_question(site, name);
@@ -568,8 +568,8 @@ impl Responder {
             let key = self.zone.lookup_key(&name);
             let step = self.zone.look_up_with(view, &name, key, qtype, |lookup| match (state, &lookup) {
                 (_, Lookup::NotInZone) => Step::NotInZone,
-                // A snapshot may be older than the name.
-                (DataState::NotSynced, _) | (DataState::Restored, Lookup::NxDomain(..)) => Step::NotReady,
+                (DataState::NotSynced, _) => Step::NotReady,
+                (state, Lookup::NxDomain(..)) if !state.may_deny() => Step::NotReady,
                 _ => self.write_lookup(&name, names, qtype, lookup, response),
             });
             match step {

@@ -236,7 +236,7 @@ impl Responder {
         loop {
             name.set(pending.chain.last());
             // Which reverse names are ours is known with the addresses.
-            let may_be_ours = state == DataState::NotSynced && is_reverse(&name);
+            let may_be_ours = matches!(state, DataState::NotSynced | DataState::Partial) && is_reverse(&name);
             if may_be_ours || self.is_in_zones(&mut view, &name) {
                 if may_be_ours {
                     return self.fail_not_ready(pending, response);

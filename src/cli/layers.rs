@@ -14,6 +14,7 @@ use clap::{Arg, ArgMatches};
 use super::{Stop, command};
 use crate::config::file::{self, Entry};
 use crate::config::{Origin, Origins};
+use crate::escape::{Printable, is_unprintable, lines};
 
 /// The command line with the file's keys added where neither a flag nor a variable said anything.
 pub(super) fn layered(mut args: Vec<OsString>) -> Result<(ArgMatches, Origins), Stop> {
@@ -122,6 +123,36 @@ fn blame_variable(command: &clap::Command, args: &[OsString], error: clap::Error
         }
         _ => Stop::Clap(error),
     }
+}
+
+/// Returns clap's message of several lines, escaped; `None` where every character of it is printable.
+pub(super) fn escaped(error: &clap::Error) -> Option<String> {
+    let is_clean = |text: &String| !text.contains(is_unprintable);
+    let clean = error.context().all(|(_, value)| match value {
+        ContextValue::String(text) => is_clean(text),
+        ContextValue::Strings(texts) => texts.iter().all(is_clean),
+        _ => true,
+    });
+    let rendered = error.render().to_string();
+    if clean && !rendered.replace(['\n', '\t'], "").contains(is_unprintable) {
+        return None;
+    }
+    let escaped = |text: &String| Printable(text).to_string();
+    let mut own = clap::Error::new(error.kind()).with_cmd(&command());
+    for (kind, value) in error.context() {
+        own.insert(
+            kind,
+            match value {
+                ContextValue::String(text) => ContextValue::String(escaped(text)),
+                ContextValue::Strings(texts) => ContextValue::Strings(texts.iter().map(escaped).collect()),
+                other => other.clone(),
+            },
+        );
+    }
+    let source = std::error::Error::source(error).map(|source| format!("{}\n", Printable(source)));
+    // Without its context an error is the help, or a text of its own.
+    let text = if error.context().next().is_none() { rendered } else { own.render().to_string() };
+    Some(lines(&text).into_owned() + &source.unwrap_or_default())
 }
 
 /// What clap says in several lines, in one: what is wrong with the value, without the usage.

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Doctor, Export, Origins, Question, Strictness};
+use crate::escape::Printable;
 
 use layers::layered;
 use options::{CheckArgs, DoctorArgs, ExplainArgs, ExportArgs, FORWARDING, LISTENING, Options};
@@ -66,11 +67,16 @@ impl Stop {
         // Nobody is left to tell if even this cannot be written.
         match self {
             Self::Clap(error) => {
-                let _ = error.print();
+                // The help and the version too hold values of variables; where all is printable, colours stay.
+                let _ = match (layers::escaped(error), error.use_stderr()) {
+                    (None, _) => error.print(),
+                    (Some(text), true) => write!(std::io::stderr(), "{text}"),
+                    (Some(text), false) => write!(std::io::stdout(), "{text}"),
+                };
                 ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG_USE))
             }
             Self::WrongUse(sentence) => {
-                let _ = writeln!(std::io::stderr(), "{NAME}: {sentence}");
+                let _ = writeln!(std::io::stderr(), "{NAME}: {}", Printable(sentence));
                 ExitCode::from(WRONG_USE)
             }
         }

@@ -174,6 +174,14 @@ struct ObjectOptions {
         value_parser = values::octets
     )]
     max_manifest_size: u64,
+    /// Deny a name that does not exist (NXDOMAIN) although some manifests could not be read at the start; without it the
+    /// answer is SERVFAIL until all can be read.
+    #[arg(
+        long, env = "HEADLESS_DNS_ALLOW_UNREADABLE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", default_value = "false", action = ArgAction::Set,
+        value_parser = values::truth
+    )]
+    allow_unreadable: bool,
     /// Which objects say where endpoints are: EndpointSlices, or the older Endpoints.
     #[arg(
         long, env = "HEADLESS_DNS_ENDPOINTS_SOURCE", value_name = "WHICH", default_value = "slices",
@@ -408,6 +416,7 @@ impl Options {
             endpoints_source: objects.endpoints_source,
             namespace: objects.namespace,
             max_manifest_size: objects.max_manifest_size,
+            allow_unreadable: objects.allow_unreadable,
             rules: naming.rules(),
             zone: naming.zone,
             zone_aliases: naming.zone_alias,

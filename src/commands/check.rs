@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{Read, paint, read, show};
 use crate::cluster::Resource;
 use crate::config::{Config, Form, Strictness};
+use crate::escape::Printable;
 use crate::explain::{self, Checked, Known, Level, Seen};
 use crate::objects::Reason;
 use crate::show::said::{Paint, Said, Tone, pretty};
@@ -32,7 +33,7 @@ pub fn run(config: &Config, strictness: Strictness) -> anyhow::Result<ExitCode> 
         Form::Text => lint.text(paint()),
         Form::Json => lint.json(),
     };
-    show(text.as_bytes())?;
+    show(&text)?;
     let failed = lint.count(Level::Error) > 0 || strictness.strict && lint.count(Level::Warning) > 0;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -76,7 +77,7 @@ impl Lint {
         let mut before = None;
         for (object, _, said) in &self.said {
             if before != Some(object) {
-                let _ = writeln!(text, "{object}");
+                let _ = writeln!(text, "{}", Printable(object));
             }
             before = Some(object);
             text.push_str(&said.text(paint));

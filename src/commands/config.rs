@@ -15,7 +15,7 @@ use super::show;
 ///
 /// If standard output cannot be written.
 pub fn print(config: &Config, origins: &Origins) -> anyhow::Result<ExitCode> {
-    show(print::text(config, origins).as_bytes())
+    show(&print::text(config, origins))
 }
 
 /// Shows a shell's completion script.
@@ -26,5 +26,5 @@ pub fn print(config: &Config, origins: &Origins) -> anyhow::Result<ExitCode> {
 pub fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut cli::command(), cli::NAME, &mut script);
-    show(&script)
+    show(&String::from_utf8_lossy(&script))
 }

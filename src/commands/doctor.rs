@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +16,9 @@ use super::ask::{ask, ask_over_tcp, version};
 use super::show;
 use crate::config::Doctor;
 use crate::config::resolv::{PATH, ResolvConf, mdns_module};
+use crate::escape::Printable;
 use crate::names::{NAME_SERVER, WireName};
+use crate::regular_file::{self, MAX_SMALL_FILE};
 use crate::rtype;
 use crate::wire::client::{Reply, rcode_name};
 use crate::wire::rcode;
@@ -39,9 +40,9 @@ pub fn run(doctor: &Doctor) -> anyhow::Result<ExitCode> {
             Kind::Wrong => '✗',
             Kind::Note => '·',
         };
-        let _ = writeln!(text, "{mark} {}", line.text);
+        let _ = writeln!(text, "{mark} {}", Printable(&line.text));
     }
-    show(text.as_bytes())?;
+    show(&text)?;
     let wrong = visit.lines.iter().any(|line| line.kind == Kind::Wrong);
     Ok(ExitCode::from(u8::from(wrong)))
 }
@@ -238,7 +239,7 @@ impl Visit<'_> {
     }
 
     fn read(&self, path: &str) -> Option<String> {
-        fs::read_to_string(self.doctor.root.join(path)).ok()
+        regular_file::read_text(&self.doctor.root.join(path), MAX_SMALL_FILE).ok()
     }
 
     /// One of the servers that programs ask.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::ask::ask;
-use super::{Read, admin, paint, read, show};
+use super::{admin, paint, read, show};
 use crate::cli::WRONG_USE;
 use crate::config::{AskedServer, Config, Form, Question, Source};
 use crate::explain::Known;
@@ -17,7 +17,7 @@ use crate::names::WireName;
 use crate::rtype;
 use crate::rules::PodRecords;
 use crate::show::explained::{Explained, Tried};
-use crate::show::explaining::{self, Sought, try_each};
+use crate::show::explaining::{self, Read, Sought, try_each};
 use crate::show::said::{Said, Tone};
 use crate::source::{Notice, Reading};
 use crate::wire::client::ede_name;
@@ -37,7 +37,7 @@ pub fn run(config: &Config, question: &Question) -> anyhow::Result<ExitCode> {
         Form::Text => explained.text(paint()),
         Form::Json => explained.json(),
     };
-    show(text.as_bytes())?;
+    show(&text)?;
     Ok(match explained.resolves() {
         true => ExitCode::SUCCESS,
         // What was not read may be why.
@@ -50,7 +50,7 @@ pub fn run(config: &Config, question: &Question) -> anyhow::Result<ExitCode> {
 
 fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained> {
     // The caller's own kubeconfig may allow to read Pods, which a server does without.
-    let Read { zone, asker, reading } = read(&everywhere(config), PodRecords::Verified)?;
+    let super::Read { zone, asker, reading } = read(&everywhere(config), PodRecords::Verified)?;
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let sought = sought(config, question, &zones);
     let touched =
@@ -58,7 +58,10 @@ fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained>
     asker.with(|known| {
         reading.reports.iter().filter(|report| touched(known, report)).for_each(|report| tracing::warn!("{report}"));
     });
-    explaining::explain(&zone, &asker, &sought, |known| hints(config, known, &reading), reading.is_whole())
+    // As a server that reads the same files.
+    let may_deny = reading.unread.is_empty() || config.allow_unreadable;
+    let whole = reading.is_whole() || config.allow_unreadable;
+    explaining::explain(&zone, &asker, &sought, |known| hints(config, known, &reading), Read { whole, may_deny })
 }
 
 fn sought<'q>(config: &'q Config, question: &'q Question, zones: &'q [WireName]) -> Sought<'q> {

@@ -1,7 +1,7 @@
 //! What `--forward` and `--upstream` come to: servers with their addresses, none of which is this server.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
@@ -10,6 +10,7 @@ use crate::answer::Outside;
 use crate::config::resolv::{PATH, ResolvConf};
 use crate::config::{self, Forward};
 use crate::names::special::SpecialNames;
+use crate::regular_file::{self, MAX_SMALL_FILE};
 use crate::serve::forward::{Forwarder, Protocol, Upstream};
 
 /// What is left to others, and who asks them; `None` where nothing is. This server listens on `own`, over TLS on `own_tls`.
@@ -37,7 +38,7 @@ fn upstreams(named: &[config::Upstream], own: &[SocketAddr], own_tls: &[SocketAd
     for one in named {
         let (addresses, protocol) = match one {
             config::Upstream::System => {
-                let text = fs::read_to_string(PATH)
+                let text = regular_file::read_text(Path::new(PATH), MAX_SMALL_FILE)
                     .with_context(|| format!("cannot read {PATH}: name the servers to ask instead of system"))?;
                 let servers = ResolvConf::parse(&text).servers;
                 (servers.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect(), Protocol::Plain)

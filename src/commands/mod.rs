@@ -14,6 +14,7 @@ pub mod records;
 pub mod serve;
 
 use std::env;
+use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::cli::{Invocation, NAME, WRONG_USE};
 use crate::cluster::Resource;
 use crate::config::{Config, DEMO, Encrypted, ManifestPath, Source};
+use crate::escape::{self, Printable};
 use crate::explain::{Asker, Extent, Known};
 use crate::log;
 use crate::names::reverse::ReverseZones;
@@ -87,11 +89,24 @@ fn or_wrong_use(done: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Says in one sentence, from the outermost cause to the innermost, why a command was not done.
+/// Writes in one sentence, from the outermost cause to the innermost, why a command was not done, and returns its exit
+/// status.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    log::write_line(&format!("{NAME}: {error:#}"));
-    ExitCode::FAILURE
+    log::write_line(&Printable(format_args!("{NAME}: {error:#}")).to_string());
+    if error.is::<WrongUse>() { ExitCode::from(WRONG_USE) } else { ExitCode::FAILURE }
 }
+
+/// Wrong use that shows only once the command runs, in one sentence.
+#[derive(Debug)]
+struct WrongUse(String);
+
+impl fmt::Display for WrongUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUse {}
 
 /// Colours on a terminal that can show them, unless NO_COLOR is set (no-color.org).
 fn paint() -> Paint {
@@ -100,10 +115,11 @@ fn paint() -> Paint {
     Paint::new(io::stdout().is_terminal() && !set("NO_COLOR") && !dumb)
 }
 
-/// Writes a command's result. A reader that has seen enough, as `head`, is no failure.
-pub(crate) fn show(text: &[u8]) -> anyhow::Result<ExitCode> {
+/// Writes a command's result, for people or as JSON. A reader that has seen enough, as `head`, is no failure.
+pub(crate) fn show(text: &str) -> anyhow::Result<ExitCode> {
     let mut output = io::stdout().lock();
-    match output.write_all(text).and_then(|()| output.flush()) {
+    // Each text from outside was escaped when it was inserted. This catches one that was missed, but for its line ends.
+    match output.write_all(escape::lines(text).as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
         }
@@ -189,6 +205,7 @@ pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
         match open(config, &config.listen.addresses).await? {
             Opened::Manifests(mut source) => {
                 let reading = source.load();
+                usable(&reading)?;
                 Ok(Read { zone: source.zone(), asker: source.asker(), reading })
             }
             Opened::Cluster(access, mut publisher) => {
@@ -198,6 +215,16 @@ pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
             }
         }
     })
+}
+
+/// Checks that each path that was named can be opened, and each named file has a readable document.
+///
+/// # Errors
+///
+/// [`WrongUse`]: a sentence for each that has not.
+fn usable(reading: &Reading) -> Result<(), WrongUse> {
+    let sentences: Vec<String> = reading.unusable.iter().map(ToString::to_string).collect();
+    if sentences.is_empty() { Ok(()) } else { Err(WrongUse(sentences.join("; "))) }
 }
 
 /// Whether Pods run: in a cluster, or simulated, or written down as they did.

@@ -3,11 +3,12 @@
 //! Its values become the words that a flag would have, so that one parser judges both: a string, a number or a
 //! boolean is one word, a list several. Not here: which keys there are, and what their values mean (`cli`).
 
-use std::fs;
 use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use crate::regular_file::{self, MAX_SMALL_FILE};
 
 /// One key of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,8 @@ pub struct Entry {
 /// One sentence that names the file and, where there is one, the line.
 pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
     let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let text =
+        regular_file::read_text(path, MAX_SMALL_FILE).map_err(|error| format!("cannot read {shown}: {error}"))?;
     parse(&text).map_err(|(line, sentence)| format!("{shown}, line {line}: {sentence}"))
 }
 

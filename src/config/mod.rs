@@ -69,6 +69,8 @@ pub struct Config {
     pub simulate: Option<IpNet>,
     /// The largest manifest that is read, in octets.
     pub max_manifest_size: u64,
+    /// A name that does not exist is denied although some manifests could not be read at the start.
+    pub allow_unreadable: bool,
     /// Where questions are taken.
     pub listen: Listen,
     /// Where they are taken encrypted.

@@ -8,13 +8,14 @@ use toml::Value;
 
 use super::values::write_octets;
 use super::{Config, ManifestPath, Origins, QueryClass, Source, without_dot};
+use crate::escape::{Printable, toml_string};
 
 /// The text: one line for each key, in the order of [`entries`].
 pub fn text(config: &Config, origins: &Origins) -> String {
     let lines: Vec<_> = entries(config)
         .into_iter()
         .map(|(key, value)| match value {
-            Some(value) => (key, format!("{key} = {value}")),
+            Some(value) => (key, format!("{key} = {}", written(&value))),
             None => (key, format!("# {key} is not set")),
         })
         .collect();
@@ -23,9 +24,18 @@ pub fn text(config: &Config, origins: &Origins) -> String {
     for (key, line) in lines {
         let origin = origins.get(key).cloned().unwrap_or_default();
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{line:width$}  # {origin}");
+        let _ = writeln!(text, "{line:width$}  # {}", Printable(origin));
     }
     text
+}
+
+/// A value of the file, on one line.
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => toml_string(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(written).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
 }
 
 /// Every key with its value, in the order of the help; `None` where nothing is set.
@@ -64,6 +74,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("snapshot-max-age", Some(number(config.snapshot_max_age.as_secs()))),
         ("namespace", config.namespace.as_deref().map(Into::into)),
         ("max-manifest-size", Some(write_octets(config.max_manifest_size).into())),
+        ("allow-unreadable", Some(config.allow_unreadable.into())),
         ("endpoints-source", Some(config.endpoints_source.name().into())),
         ("listen", Some(list(&config.listen.addresses, ToString::to_string))),
         ("listen-tls", Some(list(&config.encrypted.tls, ToString::to_string))),

@@ -4,13 +4,14 @@
 //! that the quota can be used whole. All of it is read from text that Linux shows under `/proc` and `/sys/fs/cgroup`;
 //! elsewhere, and where that text cannot be read, the standard library's count stands.
 
-use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use crate::regular_file::{self, MAX_SMALL_FILE};
+
 /// The number of workers where none was asked for.
 pub fn default_workers() -> NonZeroUsize {
-    let read = |path: &Path| fs::read_to_string(path).ok();
+    let read = |path: &Path| regular_file::read_text(path, MAX_SMALL_FILE).ok();
     let allowed = read(Path::new("/proc/self/status")).and_then(|status| cpus_allowed(&status));
     let quota = read(Path::new("/proc/self/cgroup")).and_then(|groups| quota(&groups, read));
     let counted = allowed.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);

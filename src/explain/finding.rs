@@ -667,7 +667,7 @@ impl Finding {
             .text(|| {
                 let waited = if *seconds > 0 { format!("waited for {seconds} s; ") } else { String::new() };
                 match &waiting_for[..] {
-                    [] => waited + "nothing was read yet",
+                    [] => waited + "not everything was read yet",
                     waiting_for => waited + &waiting_for.join("; "),
                 }
             }),

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::finding::pairs;
+use crate::escape;
 use crate::objects::{Labels, ObjectRef, Protocol};
 
 /// A fix of a cause.
@@ -105,5 +106,5 @@ fn scalar(text: &str) -> String {
         && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-._/".contains(&octet))
         && !WORDS.contains(&text.to_ascii_lowercase().as_str());
     // JSON strings are YAML.
-    if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if plain { text.to_owned() } else { escape::json(&serde_json::Value::from(text).to_string()).into_owned() }
 }

@@ -491,6 +491,7 @@ fn collect_status(families: &mut Families, status: &Status) {
     let states = [
         (DataState::NotSynced, "not_synced"),
         (DataState::Restored, "restored"),
+        (DataState::Partial, "partial"),
         (DataState::Current, "current"),
         (DataState::Stale, "stale"),
     ];

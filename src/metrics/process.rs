@@ -3,9 +3,11 @@
 //! What cannot be read is left out: no figure is better than a wrong one.
 
 use std::fs;
+use std::path::Path;
 
 use super::exposition::{Families, Value};
 use super::table::{CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME, VIRTUAL_MEMORY};
+use crate::regular_file::{self, FileError, MAX_SMALL_FILE};
 
 /// USER_HZ: in what the kernel counts time for user space, on every architecture that Rust's std is built for.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -17,7 +19,7 @@ pub(super) fn collect(families: &mut Families) {
             families.add(family, &[], Value::Gauge(value));
         }
     };
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = read("/proc/self/stat").unwrap_or_default();
     let field = |number| field(&stat, number);
     gauge(&RESIDENT_MEMORY, status_kibibytes("VmRSS:"));
     gauge(&VIRTUAL_MEMORY, field(23));
@@ -35,20 +37,25 @@ fn field(stat: &str, number: usize) -> Option<f64> {
     behind.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
+/// Reads a table of the kernel.
+fn read(path: &str) -> Result<String, FileError> {
+    regular_file::read_text(Path::new(path), MAX_SMALL_FILE)
+}
+
 fn status_kibibytes(key: &str) -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let status = read("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_ascii_whitespace().next()?.parse::<f64>().ok().map(|kibibytes| kibibytes * 1024.0)
 }
 
 fn max_fds() -> Option<f64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let limits = read("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 fn boot_time() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let stat = read("/proc/stat").ok()?;
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 

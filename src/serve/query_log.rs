@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 
 use crate::answer::{Peer, Transport};
+use crate::escape;
 use crate::metrics::{Counters, Event};
 use crate::wire::client::{Asked, rcode_and_errors, rcode_name};
 use crate::wire::{self, rcode};
@@ -237,7 +238,7 @@ impl Line {
                         line["reason"] = reason.as_str().into();
                     }
                 }
-                writeln!(text, "{line}")
+                writeln!(text, "{}", escape::json(&line.to_string()))
             }
         };
     }

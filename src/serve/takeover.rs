@@ -18,7 +18,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -32,6 +32,7 @@ use tokio::time::timeout;
 use super::bind::Inherited;
 use super::fds;
 use super::relay::{Outlets, Relay, Successor};
+use crate::regular_file;
 
 /// What who asks says first: what it wants, and in which form.
 const ASK: [u8; 16] = *b"headless-dns/1\r\n";
@@ -121,6 +122,7 @@ impl Offer {
     /// One sentence that names the path.
     pub fn bind(path: &Path, handout: Handout) -> Result<Self> {
         let failed = || format!("cannot offer the sockets at {}", path.display());
+        check_socket(path).with_context(failed)?;
         // Renamed over the old one: there is no moment in which nobody can be asked.
         let mut own = path.as_os_str().to_owned();
         own.push(format!(".{}", std::process::id()));
@@ -218,14 +220,26 @@ pub struct Predecessor {
 ///
 /// One sentence that names the path: somebody is there, and gives none.
 pub async fn ask(path: &Path) -> Result<Option<(Predecessor, Inherited)>> {
+    let failed = || format!("cannot ask for sockets at {}", path.display());
+    check_socket(path).with_context(failed)?;
     let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
         // Never there, or left behind by one that was killed.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot ask for sockets at {}", path.display())),
+        Err(error) => return Err(error).with_context(failed),
     };
     let taken = timeout(PATIENCE, take(stream)).await.context("the process there does not answer").flatten();
     taken.map(Some).with_context(|| format!("cannot take over at {}", path.display()))
+}
+
+/// Checks that there is a Unix socket at the path, or nothing: a new socket is renamed over it.
+fn check_socket(path: &Path) -> Result<()> {
+    let found = match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found?.file_type(),
+    };
+    ensure!(found.is_socket(), "it is {}, and a Unix socket is meant: name another path", regular_file::kind(found));
+    Ok(())
 }
 
 async fn take(mut stream: UnixStream) -> Result<(Predecessor, Inherited)> {
@@ -280,6 +294,22 @@ mod tests {
 
     fn successor(registered: &Registered) -> Option<Arc<Successor>> {
         registered.handout.0.successor.get().cloned()
+    }
+
+    #[tokio::test]
+    async fn takes_the_place_of_sockets_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "kept").unwrap();
+        for (path, found) in [(file.as_path(), "a regular file"), (folder.path(), "a folder")] {
+            let shown = path.display();
+            let sentence = format!("it is {found}, and a Unix socket is meant: name another path");
+            let error = ask(path).await.err().unwrap();
+            assert_eq!(format!("{error:#}"), format!("cannot ask for sockets at {shown}: {sentence}"));
+            let error = Offer::bind(path, Handout::default()).err().unwrap();
+            assert_eq!(format!("{error:#}"), format!("cannot offer the sockets at {shown}: {sentence}"));
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"kept");
     }
 
     #[tokio::test]

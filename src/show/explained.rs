@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::said::{Paint, Said, Tone, pretty};
+use crate::escape::Printable;
 use crate::explain::Step;
 use crate::names::WireName;
 use crate::rtype;
@@ -71,7 +72,7 @@ impl Explained {
         let Tried { name, rcode, resolves } = &self.tried[self.chosen];
         let (verdict, tone) = if *resolves { ("it resolves", Tone::Good) } else { ("it does not resolve", Tone::Bad) };
         let verdict = paint.paint(tone, verdict);
-        let _ = writeln!(text, "{name} {}: {}, {verdict}", rtype::name(self.qtype), rcode);
+        let _ = writeln!(text, "{name} {}: {}, {verdict}", rtype::name(self.qtype), Printable(rcode));
         if !self.steps.is_empty() {
             text.push('\n');
         }
@@ -82,19 +83,19 @@ impl Explained {
                 Some(false) => paint.paint(Tone::Bad, "✗"),
                 None => paint.paint(Tone::Plain, "-"),
             };
-            let _ = writeln!(text, "  {mark} {what:width$}  {found}");
+            let _ = writeln!(text, "  {mark} {:width$}  {}", Printable(what).to_string(), Printable(found));
         }
         if !self.answer.is_empty() {
             text.push('\n');
         }
         for record in &self.answer {
-            let _ = writeln!(text, "  {record}");
+            let _ = writeln!(text, "  {}", Printable(record));
         }
         for said in &self.findings {
             let _ = write!(text, "\n{}", said.text(paint));
         }
         for hint in self.in_vain().iter().chain(&self.hints) {
-            let _ = writeln!(text, "\n  {}: {hint}", paint.paint(Tone::Doubt, "note"));
+            let _ = writeln!(text, "\n  {}: {}", paint.paint(Tone::Doubt, "note"), Printable(hint));
         }
         text
     }
@@ -103,9 +104,9 @@ impl Explained {
     fn tried_text(&self) -> String {
         let mut text = String::new();
         if let (Some(namespace), [_, _, ..], None) = (&self.searched, &self.tried[..], self.in_vain()) {
-            let _ = writeln!(text, "tried as a Pod of namespace {namespace} would:");
+            let _ = writeln!(text, "tried as a Pod of namespace {} would:", Printable(namespace));
             for Tried { name, rcode, .. } in &self.tried {
-                let _ = writeln!(text, "  {rcode:8}  {name}");
+                let _ = writeln!(text, "  {:8}  {name}", Printable(rcode).to_string());
             }
             text.push('\n');
         }

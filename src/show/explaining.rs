@@ -37,8 +37,16 @@ pub struct Sought<'q> {
     pub namespace: &'q str,
 }
 
-/// Explains over objects: what `zone` answers, and what `asker` knows. `hints` says what else is to be known, and
-/// `whole` whether everything could be read.
+/// How much of the objects was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    /// All of it, and all of it was valid.
+    pub whole: bool,
+    /// A name that is not known is denied (NXDOMAIN), and not SERVFAIL.
+    pub may_deny: bool,
+}
+
+/// Explains over objects: what `zone` answers, and what `asker` knows. `hints` says what else is to be known.
 ///
 /// # Errors
 ///
@@ -48,10 +56,10 @@ pub fn explain(
     asker: &Asker,
     sought: &Sought<'_>,
     hints: impl FnOnce(&Known<'_>) -> Vec<String>,
-    whole: bool,
+    Read { whole, may_deny }: Read,
 ) -> anyhow::Result<Explained> {
     let qtype = sought.qtype;
-    let mut engine = Engine::new(zone);
+    let mut engine = Engine::new(zone, may_deny);
     let (tried, resolved) = try_each(sought, |name| engine.ask(name, qtype))?;
     Ok(asker.with(|known| {
         let likely = || (0..tried.len()).rev().max_by_key(|index| likeness(known, &tried[*index].0, *index));
@@ -138,9 +146,13 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(zone: &Arc<Zone>) -> Self {
+    fn new(zone: &Arc<Zone>, may_deny: bool) -> Self {
         let status = Arc::new(Status::default());
-        status.set_synced();
+        if may_deny {
+            status.set_synced();
+        } else {
+            status.set_partial(Vec::new());
+        }
         let responder = Responder::new(Arc::clone(zone), status, Access::default());
         Self { responder, worker: Worker::default(), requests: RequestBatch::new(Transport::Tcp) }
     }

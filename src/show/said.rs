@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::escape::{COLOURS, Printable, json as escape_json, lines};
 use crate::explain::{About, Finding, Fix};
 
 /// Colours for people, or none.
@@ -27,13 +28,14 @@ impl Paint {
     }
 
     pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
-        let code = match tone {
-            Tone::Good => "32",
-            Tone::Bad => "1;31",
-            Tone::Doubt => "33",
+        let [good, bad, doubt, end] = COLOURS;
+        let begin = match tone {
+            Tone::Good => good,
+            Tone::Bad => bad,
+            Tone::Doubt => doubt,
             Tone::Plain => return text.to_owned(),
         };
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.0 { format!("{begin}{text}{end}") } else { text.to_owned() }
     }
 }
 
@@ -88,14 +90,14 @@ impl Said {
     /// For people: how much it matters, what it is, and what helps. What is for a shell begins at the line's start.
     pub(crate) fn text(&self, paint: Paint) -> String {
         let (word, tone) = &self.weight;
-        let mut text = format!("  {}", paint.paint(*tone, word));
+        let mut text = format!("  {}", paint.paint(*tone, &Printable(word).to_string()));
         for part in [&self.id, &self.token].into_iter().flatten() {
-            let _ = write!(text, " {part}");
+            let _ = write!(text, " {}", Printable(part));
         }
-        let _ = writeln!(text, "\n    {}", self.text);
+        let _ = writeln!(text, "\n    {}", Printable(&self.text));
         match &self.fix {
             None => {}
-            Some(Fix::Advice(advice)) => _ = writeln!(text, "    fix: {advice}"),
+            Some(Fix::Advice(advice)) => _ = writeln!(text, "    fix: {}", Printable(advice)),
             Some(fix) => _ = writeln!(text, "    fix:\n\n{}", for_shell(fix)),
         }
         text
@@ -149,13 +151,16 @@ impl Said {
 
 /// What helps, as it stands for a shell.
 pub(crate) fn for_shell(fix: &Fix) -> String {
+    const END: &str = "EOF";
     match fix {
-        Fix::Command(text) | Fix::Advice(text) => text.clone(),
-        Fix::Object(yaml) => format!("kubectl apply -f - <<'EOF'\n{yaml}EOF"),
+        Fix::Command(text) | Fix::Advice(text) => Printable(text).to_string(),
+        // An object of a server that was asked must not end the document and go on with commands.
+        Fix::Object(yaml) if yaml.lines().any(|line| line == END) => Printable(yaml).to_string(),
+        Fix::Object(yaml) => format!("kubectl apply -f - <<'{END}'\n{}{END}", lines(yaml)),
     }
 }
 
 /// JSON for people and programs: indented, with a line's end.
 pub(crate) fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
+    escape_json(&format!("{value:#}\n")).into_owned()
 }

@@ -208,6 +208,10 @@ pub struct Reading {
     pub reports: Vec<Notice>,
     /// Every file could be read, and every document in it.
     pub complete: bool,
+    /// Each file and document that could not be read, this time or before: names that they give are not known.
+    pub unread: Vec<manifests::Report>,
+    /// Of these, each path that was named and cannot be opened, and each named file without one readable document.
+    pub unusable: Vec<manifests::Report>,
 }
 
 impl Reading {
@@ -305,7 +309,7 @@ impl ManifestSource {
     /// Reads everything, or reads it again, and publishes what changed. What is wrong never stops the rest.
     pub fn load(&mut self) -> Reading {
         let begun = Instant::now();
-        let loaded = match &mut self.input {
+        let mut loaded = match &mut self.input {
             Input::Files(manifests) => manifests.reload(),
             Input::Text(name, text) => manifests::read_text(name, text, &self.namespace),
         };
@@ -328,8 +332,8 @@ impl ManifestSource {
         reports.iter().for_each(|report| self.publisher.reject(report.loss));
         reports.extend(self.publisher.replace(objects));
         self.publisher.published(begun);
-        let unread = |report: &manifests::Report| matches!(report.cause, Cause::Unreadable | Cause::Syntax);
-        Reading { complete: !loaded.reports.iter().any(unread), reports }
+        loaded.reports.retain(manifests::Report::is_unread);
+        Reading { complete: loaded.reports.is_empty(), reports, unread: loaded.reports, unusable: loaded.unusable }
     }
 
     /// The zone that is kept in step.

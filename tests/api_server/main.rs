@@ -1076,6 +1076,38 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
     assert!(log().contains("is not used: it is no snapshot, or of another version of headless-dns"), "{}", log());
 }
 
+/// What changed since the last writing, at most 30 s before, is in the snapshot after SIGTERM.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_is_written_at_an_orderly_end() {
+    let fake = cluster();
+    let url = fake.listen().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("config"), kubeconfig(&url, &json!({})).to_string()).unwrap();
+    let start = || {
+        let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_headless-dns"));
+        serve.env_clear().args(["serve", "--listen", "127.0.0.1:0", "--admin", "none", "--kubeconfig"]);
+        serve.arg(path("config")).arg("--snapshot").arg(path("snapshot"));
+        let [out, log] = ["out", "log"].map(|name| std::fs::File::create(path(name)).unwrap());
+        Running(serve.stdout(out).stderr(log).spawn().unwrap())
+    };
+    let read = |name: &str| std::fs::read_to_string(path(name)).unwrap_or_default();
+    let mut first = start();
+    until(seconds(20), || read("out").contains("\ntry ")).await;
+    let out = read("out");
+    let port = out.split(" -p ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    until(seconds(20), || read("snapshot").contains("\"web\"")).await;
+    add(&fake, "late", "10.1.0.10");
+    until(seconds(20), || ask_at(port, "late") == Some((NOERROR, None))).await;
+    assert!(!read("snapshot").contains("\"late\""), "it is written every 30 s");
+    let id = first.0.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    until(seconds(20), || first.0.try_wait().unwrap().is_some()).await;
+    assert!(read("snapshot").contains("\"late\""), "{}", read("log"));
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 4, "nothing is left beside it: {names:?}");
+}
+
 /// D18: the command reads Pods with its caller's kubeconfig, where that allows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_an_address_is_explained() {

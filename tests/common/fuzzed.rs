@@ -419,8 +419,12 @@ impl Follower {
 pub(crate) fn snapshots(input: &[u8]) {
     let Some((&form, body)) = input.split_first() else { return };
     let folder = tempfile::tempdir_in(if fs::exists("/dev/shm").unwrap_or(false) { "/dev/shm" } else { "." }).unwrap();
-    let snapshot =
-        Snapshot { path: folder.path().join("snapshot"), max_age: Duration::from_secs(60), scope: "scope".to_owned() };
+    let snapshot = Snapshot {
+        path: folder.path().join("snapshot"),
+        max_age: Duration::from_secs(60),
+        scope: "scope".to_owned(),
+        writing: std::sync::Arc::default(),
+    };
     let mut octets = Vec::new();
     if form != 0 {
         let hashed = b"scope".iter().chain(body);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::commands::Opened;
 use crate::config::{Config, Forward, ManifestPath, Source};
+use crate::escape::Printable;
 use crate::metrics::{Event, Metrics};
 use crate::serve::{Kind, ListenAddress};
 use crate::zone::Zone;
@@ -69,10 +70,11 @@ fn others(config: &Config) -> String {
 
 /// Where the objects come from.
 pub(super) fn from(config: &Config, source: &Opened) -> String {
-    match source {
+    let text = match source {
         Opened::Cluster(access, _) => watched(config, &access.server),
         Opened::Manifests(_) => written(config),
-    }
+    };
+    Printable(text).to_string()
 }
 
 /// Which part of which cluster is watched.

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::manager::Manager;
 use super::reload::{Changes, Running};
 use super::signals::{Asked, Signals};
-use super::{banner, changed, start_watching};
+use super::{Progress, banner, changed, start_watching};
 use crate::cli;
 use crate::commands::show;
 use crate::serve::Stop;
@@ -52,23 +52,24 @@ impl Life<'_> {
     /// Until it is asked to end, and the lame duck is over. `again` has the source read again.
     pub(super) async fn live(
         &mut self,
-        mut synced: watch::Receiver<bool>,
+        mut synced: watch::Receiver<Progress>,
         again: mpsc::UnboundedSender<oneshot::Sender<()>>,
     ) -> anyhow::Result<End> {
         let mut file: Option<Watcher> =
             self.running.config.file.as_ref().and_then(|path| start_watching(std::slice::from_ref(path)));
         let mut reloading: Option<oneshot::Receiver<()>> = None;
-        let mut announced = false;
+        let mut announced = Progress::Nothing;
         self.manager.starting("reading what there is to answer");
         loop {
             tokio::select! {
                 asked = self.signals.next() => match asked {
-                    Asked::End => return Ok(self.lame_duck().await),
-                    Asked::EndSoon => return Ok(End::Asked),
+                    Asked::End | Asked::EndSoon => return Ok(self.end(asked).await),
                     Asked::Reload => {
                         tracing::info!("reading again: SIGHUP");
                         self.manager.reloading();
-                        self.reload().await;
+                        if let Some(asked) = self.reload().await {
+                            return Ok(self.end(asked).await);
+                        }
                         self.look_again.notify_one();
                         let (done, is_done) = oneshot::channel();
                         // Gone only where the server ends.
@@ -79,16 +80,21 @@ impl Life<'_> {
                 () = changed(&mut file) => {
                     tracing::info!("reading again: the configuration changed");
                     self.manager.reloading();
-                    self.reload().await;
+                    if let Some(asked) = self.reload().await {
+                        return Ok(self.end(asked).await);
+                    }
                     self.ready(announced);
                 }
                 () = done(&mut reloading), if reloading.is_some() => {
                     reloading = None;
                     self.ready(announced);
                 }
-                Ok(_) = synced.wait_for(|synced| *synced), if !announced => {
-                    announced = true;
-                    self.announce()?;
+                Some(progress) = beyond(&mut synced, announced) => {
+                    if announced == Progress::Nothing {
+                        self.announce()?;
+                    }
+                    announced = progress;
+                    self.ready(announced);
                 }
             }
         }
@@ -98,30 +104,38 @@ impl Life<'_> {
     fn announce(&self) -> anyhow::Result<()> {
         let Running { config, listening, zone, .. } = &self.running;
         let addresses: Vec<_> = listening.iter().map(|(_, bound)| *bound).collect();
-        show(banner::text(config, &addresses, &self.admin, zone, &self.from).as_bytes())?;
+        show(&banner::text(config, &addresses, &self.admin, zone, &self.from))?;
         tracing::info!(receive_buffer = self.receive_buffer, serial = zone.serial(), "serving");
-        self.ready(true);
         Ok(())
     }
 
-    /// Tells the service manager what it is waiting for; before the first reading that is not over.
-    fn ready(&self, announced: bool) {
-        if !announced {
-            return;
+    /// Tells the service manager that the server is ready, once everything was read.
+    fn ready(&self, progress: Progress) {
+        match progress {
+            Progress::Nothing => return,
+            Progress::Partial => return self.manager.starting("some manifests cannot be read: see the log"),
+            Progress::Whole => {}
         }
         let (services, addresses) = self.running.zone.size();
         self.manager.ready(&format!("{services} Services, {addresses} addresses in reverse, from {}", self.from));
     }
 
-    /// Reads the configuration again; one that is wrong changes nothing.
-    async fn reload(&mut self) {
-        // A file may be on a file system that hangs.
-        let read = tokio::task::spawn_blocking(cli::read_again).await;
-        let read = read.unwrap_or_else(|error| Err(error.to_string()));
+    /// Reads the configuration again; one that is wrong changes nothing. Returns the signal to end that came meanwhile: a
+    /// file may be on a file system that hangs.
+    async fn reload(&mut self) -> Option<Asked> {
+        let read = tokio::select! {
+            read = tokio::task::spawn_blocking(cli::read_again) => read.unwrap_or_else(|error| Err(error.to_string())),
+            asked = self.signals.end() => return Some(asked),
+        };
         match read.and_then(|new| self.running.take(new)) {
             Ok(changes) => say(&changes),
             Err(sentence) => tracing::error!("the configuration stays as it was: {sentence}"),
         }
+        None
+    }
+
+    async fn end(&mut self, asked: Asked) -> End {
+        if asked == Asked::End { self.lame_duck().await } else { End::Asked }
     }
 
     /// Answers as long as somebody may not know yet that it ends. Asked to end again, it ends at once.
@@ -136,7 +150,7 @@ impl Life<'_> {
         tracing::info!("asked to end: answers for another {} s (--lame-duck)", length.as_secs());
         tokio::select! {
             () = sleep(length) => End::Asked,
-            () = self.signals.end() => {
+            _ = self.signals.end() => {
                 at_once();
                 End::Now
             }
@@ -153,6 +167,11 @@ impl Life<'_> {
 
 fn at_once() {
     tracing::warn!("ended at once by a second signal: queries may be lost");
+}
+
+/// Waits until more of the source was read; `None` where nothing will be.
+async fn beyond(synced: &mut watch::Receiver<Progress>, announced: Progress) -> Option<Progress> {
+    synced.wait_for(|progress| *progress > announced).await.ok().map(|progress| *progress)
 }
 
 async fn done(reloading: &mut Option<oneshot::Receiver<()>>) {

@@ -13,6 +13,7 @@ mod signals;
 mod supervise;
 
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,22 +30,26 @@ use tokio::sync::{mpsc, oneshot, watch as watching};
 use tokio::time::timeout;
 
 use super::forward::forwarding;
-use super::{Opened, cluster, listen_addresses, open};
+use super::{Opened, WrongUse, cluster, listen_addresses, open};
 use crate::admin::{self, About, Addresses, View};
-use crate::answer::{Access, Responder};
+use crate::answer::{Access, Outside, Responder};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
+use crate::duration::rough;
+use crate::explain::Finding;
 use crate::liveness::Liveness;
 use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
+use crate::regular_file::FileError;
 use crate::serve::encrypted::certificates::Certificates;
+use crate::serve::forward::Forwarder;
 use crate::serve::takeover::{self, Handout, Offer, Predecessor};
 use crate::serve::{
     Choice, Format, Inherited, Kind, Limits, ListenAddress, Listeners, LogWriter, QueryLog, Server, Stop,
     give_back_large_blocks,
 };
-use crate::source::manifests::Watcher;
+use crate::source::manifests::{Report, Watcher};
 use crate::source::snapshot::{Restored, Snapshot};
-use crate::source::{ManifestSource, Publisher};
+use crate::source::{self, ManifestSource, Publisher};
 use crate::status::Status;
 
 use certificates::{Renewal, Told};
@@ -74,25 +79,22 @@ pub fn run(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     // From here on a signal is an event, and no longer the end of the process.
-    let signals = Signals::new()?;
+    let mut signals = Signals::new()?;
     let manager = Manager::new();
-    let certificates = config.encrypted.pair().map(|(cert, key)| Certificates::load(cert, key)).transpose()?;
-    let Sockets { listeners, activated, given, listening, predecessor } = sockets(&config).await?;
-    let listeners = listeners.certified(certificates.clone());
-    let admin = admin::Listeners::bind(config.admin.address, config.admin.api)?;
+    let Some(prepared) = unless_ended(&mut signals, prepare(config.clone())).await? else {
+        tracing::info!("ended by a signal before it answered");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Prepared { certificates, sockets, admin, watcher, source, status, snapshot, forwarding } = prepared;
+    let Sockets { listeners, activated, given, listening, predecessor } = sockets;
     let receive_buffer = listeners.receive_buffer();
-    let addresses = of_kind(&listening, Kind::Plain);
-    // Before the first reading, so that no change falls between.
-    let watcher = watch(&config);
-    let mut source = open(&config, &addresses).await?;
-    let (zone, status) = (source.zone(), Arc::new(Status::default()));
-    let snapshot = restore(&config, &mut source, &status);
+    let zone = source.zone();
     let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
     let metrics = Arc::new(Metrics::new(&zones));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(&config));
     let responder = responder.named(config.nsid.as_deref().unwrap_or_default());
     let responder = responder.explaining(source.asker(), config.explain_to.clone());
-    let (outside, forwarder) = forwarding(&config.forward, &addresses, &of_kind(&listening, Kind::Tls))?.unzip();
+    let (outside, forwarder) = forwarding.unzip();
     let responder = Arc::new(match outside {
         Some(outside) => responder.asking(outside),
         None => responder,
@@ -141,7 +143,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         server.run(changed).await
     });
 
-    let (synced, is_synced) = watching::channel(false);
+    let (synced, is_synced) = watching::channel(Progress::Nothing);
     let (again, asked_again) = mpsc::unbounded_channel();
     let path = config.takeover.clone();
     let place =
@@ -173,7 +175,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         read = reading => read.map(|never| match never {}),
         lived = life.live(is_synced, again) => lived,
         looked_at = &mut looked_at => looked_at.and_then(|()| bail!("stopped answering over HTTP")),
-        never = keep(snapshot, &status) => match never {},
+        never = keep(snapshot.as_ref(), &status) => match never {},
         never = renewal.follow() => match never {},
         never = manager.keep_watch(&liveness) => match never {},
     };
@@ -184,13 +186,61 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         _ if handout.is_given() => stop.hand_over(),
         _ => stop.tell(),
     }
+    let last_snapshot = async {
+        // A process that has taken this one's place keeps the snapshot, and knows more.
+        if let (Ok(End::Asked), Some((snapshot, publisher))) = (&ended, &snapshot) {
+            snapshot.finish(publisher, &status).await;
+        }
+    };
+    let finished = async { tokio::join!(&mut serving, last_snapshot).0 };
     tokio::select! {
-        served = &mut serving => ended.and(served)?,
+        served = finished => ended.and(served)?,
         () = life.ended_again() => {}
     }
     log_writer.into_iter().for_each(LogWriter::finish);
     tracing::info!("stopped: {}", banner::summary(&metrics));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Files, sockets and source of a server, opened.
+struct Prepared {
+    certificates: Option<Certificates>,
+    sockets: Sockets,
+    admin: admin::Listeners,
+    watcher: Option<Watcher>,
+    source: Opened,
+    status: Arc<Status>,
+    snapshot: Kept,
+    forwarding: Option<(Outside, Forwarder)>,
+}
+
+/// Opens all that the configuration names: files, sockets, the source. May block, where a file system hangs.
+async fn prepare(config: Config) -> anyhow::Result<Prepared> {
+    let certificates = config.encrypted.pair().map(|(cert, key)| Certificates::load(cert, key)).transpose()?;
+    let mut sockets = sockets(&config).await?;
+    sockets.listeners = sockets.listeners.certified(certificates.clone());
+    let admin = admin::Listeners::bind(config.admin.address, config.admin.api)?;
+    let addresses = of_kind(&sockets.listening, Kind::Plain);
+    // Before the first reading, so that no change falls between.
+    let watcher = watch(&config);
+    let mut source = open(&config, &addresses).await?;
+    let status = Arc::new(Status::default());
+    let snapshot = restore(&config, &mut source, &status)?;
+    let forwarding = forwarding(&config.forward, &addresses, &of_kind(&sockets.listening, Kind::Tls))?;
+    Ok(Prepared { certificates, sockets, admin, watcher, source, status, snapshot, forwarding })
+}
+
+/// Runs a task that may block, on a thread that the end of the process does not wait for; `None` once a signal asks to end.
+async fn unless_ended<T: Send + 'static>(
+    signals: &mut Signals,
+    task: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+) -> anyhow::Result<Option<T>> {
+    let runtime = Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(task));
+    tokio::select! {
+        done = done => done.context("the server could not be prepared")?.map(Some),
+        _ = signals.end() => Ok(None),
+    }
 }
 
 /// How long what is queued in sockets of the service manager may wait for the first reading, which mostly takes less.
@@ -268,8 +318,13 @@ fn wanted(config: &Config, given: &[ListenAddress]) -> Vec<ListenAddress> {
 type Kept = Option<(Snapshot, Publisher)>;
 
 /// Answers from the snapshot, until everything was read.
-fn restore(config: &Config, source: &mut Opened, status: &Status) -> Kept {
-    let (Some(path), Opened::Cluster(access, publisher)) = (&config.snapshot, &mut *source) else { return None };
+///
+/// # Errors
+///
+/// The path names something that a snapshot must not replace. A folder in which nothing can be written is a warning: a
+/// server without a snapshot answers, and one that refuses to start because a disk went read-only does not.
+fn restore(config: &Config, source: &mut Opened, status: &Status) -> anyhow::Result<Kept> {
+    let (Some(path), Opened::Cluster(access, publisher)) = (&config.snapshot, &mut *source) else { return Ok(None) };
     let (server, namespace) = (&access.server, config.namespace.as_deref().unwrap_or("*"));
     let selector = match &config.source {
         Source::Cluster { selector: Some(selector), .. } => selector,
@@ -277,21 +332,27 @@ fn restore(config: &Config, source: &mut Opened, status: &Status) -> Kept {
     };
     // A blank would end a field of the snapshot's first line; this is its last.
     let scope = format!("{server} {namespace} {} {selector}", config.endpoints_source.name());
-    let snapshot = Snapshot { path: path.clone(), max_age: config.snapshot_max_age, scope };
+    let snapshot = Snapshot { path: path.clone(), max_age: config.snapshot_max_age, scope, writing: Arc::default() };
+    let shown = path.display();
+    match snapshot.check() {
+        Ok(()) => {}
+        Err(error @ FileError::NotRegular(_)) => bail!(WrongUse(format!("--snapshot {shown}: {error}"))),
+        Err(error) => tracing::warn!("no snapshot can be written at {shown}, and the server goes on without: {error}"),
+    }
     match snapshot.restore(publisher, status) {
         Ok(Some(Restored { objects, age })) => {
-            let age = age.as_secs();
-            tracing::info!(objects, "answers from a snapshot that was true {age} s ago, until everything was read");
+            let age = rough(age);
+            tracing::info!(objects, "answers from a snapshot that was true {age} ago, until everything was read");
         }
-        Ok(None) => tracing::info!("there is no snapshot yet: {}", path.display()),
+        Ok(None) => tracing::info!("there is no snapshot yet: {shown}"),
         Err(error) => tracing::warn!("{error:#}"),
     }
-    Some((snapshot, publisher.again()))
+    Ok(Some((snapshot, publisher.again())))
 }
 
-async fn keep(snapshot: Kept, status: &Status) -> Infallible {
+async fn keep(snapshot: Option<&(Snapshot, Publisher)>, status: &Status) -> Infallible {
     match snapshot {
-        Some((snapshot, publisher)) => snapshot.keep(&publisher, status).await,
+        Some((snapshot, publisher)) => snapshot.keep(publisher, status).await,
         None => pending().await,
     }
 }
@@ -300,7 +361,7 @@ async fn keep(snapshot: Kept, status: &Status) -> Infallible {
 struct Place {
     predecessor: Option<Predecessor>,
     activated: bool,
-    synced: watching::Receiver<bool>,
+    synced: watching::Receiver<Progress>,
     /// Has the sockets read.
     begin: oneshot::Sender<()>,
     /// They are read.
@@ -317,7 +378,7 @@ impl Place {
             Some(predecessor) => until_its_turn(predecessor, synced).await,
             None => {
                 if activated {
-                    let _ = timeout(QUEUED, synced.wait_for(|synced| *synced)).await;
+                    let _ = timeout(QUEUED, synced.wait_for(|progress| *progress > Progress::Nothing)).await;
                 }
                 None
             }
@@ -348,9 +409,9 @@ impl Place {
 }
 
 /// Waits until everything was read; or until the predecessor is gone, and somebody must answer.
-async fn until_its_turn(mut predecessor: Predecessor, mut synced: watching::Receiver<bool>) -> Option<Predecessor> {
+async fn until_its_turn(mut predecessor: Predecessor, mut synced: watching::Receiver<Progress>) -> Option<Predecessor> {
     tokio::select! {
-        _ = synced.wait_for(|synced| *synced) => Some(predecessor),
+        _ = synced.wait_for(|progress| *progress == Progress::Whole) => Some(predecessor),
         () = predecessor.gone() => {
             tracing::warn!("the process that answered has ended before everything was read here: this one answers now");
             None
@@ -365,7 +426,17 @@ struct Reading {
     watcher: Option<Watcher>,
     /// Asked to read again; says when it has.
     again: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
-    synced: watching::Sender<bool>,
+    synced: watching::Sender<Progress>,
+}
+
+/// How much of the source has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    Nothing,
+    /// All but files and documents that cannot be read: known names are answered.
+    Partial,
+    /// All of it, once.
+    Whole,
 }
 
 impl Reading {
@@ -374,12 +445,17 @@ impl Reading {
         let Self { source, config, mut watcher, mut again, synced } = self;
         match source {
             Opened::Manifests(source) => {
-                let (mut source, read) = load(source.counting(Arc::clone(&metrics)), &metrics).await?;
-                if !read {
+                let (mut source, reading) = load(source.counting(Arc::clone(&metrics)), &metrics).await?;
+                let Some(reading) = reading else {
                     bail!("reading the manifests panicked, which is a mistake of headless-dns: please report it");
-                }
-                status.set_synced();
-                synced.send_replace(true);
+                };
+                super::usable(&reading)?;
+                let settle = |reading: &source::Reading| {
+                    if *synced.borrow() < Progress::Whole {
+                        synced.send_replace(settled(reading, config.allow_unreadable, &status));
+                    }
+                };
+                settle(&reading);
                 loop {
                     let asked = tokio::select! {
                         asked = again.recv() => asked,
@@ -388,7 +464,9 @@ impl Reading {
                             None
                         }
                     };
-                    (source, _) = load(source, &metrics).await?;
+                    let reading;
+                    (source, reading) = load(source, &metrics).await?;
+                    reading.iter().for_each(settle);
                     // Who asked may not wait for it any more.
                     let _ = asked.map(|asked| asked.send(()));
                 }
@@ -404,7 +482,7 @@ impl Reading {
                     async move {
                         let tell = async {
                             if read.await.is_ok() {
-                                synced.send_replace(true);
+                                synced.send_replace(Progress::Whole);
                             }
                             pending::<()>().await;
                         };
@@ -424,8 +502,47 @@ impl Reading {
     }
 }
 
-/// Reads everything, or reads it again, where it may block. A panic costs this reading, and says so by `false`.
-async fn load(mut source: ManifestSource, metrics: &Metrics) -> anyhow::Result<(ManifestSource, bool)> {
+/// Decides, before all was read once, if a name that is not known is denied.
+fn settled(reading: &source::Reading, allow_unreadable: bool, status: &Status) -> Progress {
+    if reading.complete || allow_unreadable {
+        status.set_synced();
+        return Progress::Whole;
+    }
+    /// Each has a line of its own before.
+    const NAMED: usize = 3;
+    let unread: Vec<String> = reading.unread.iter().map(ToString::to_string).collect();
+    tracing::error!(
+        unread = unread.len(),
+        "names that do not exist get SERVFAIL, or NXDOMAIN with --allow-unreadable, until this can be read: {}",
+        unread[..unread.len().min(NAMED)].join("; ")
+    );
+    status.set_sentence(unread_sentence(&reading.unread));
+    status.set_partial(unread);
+    Progress::Partial
+}
+
+/// The text of an answer for a name that may be in a file that cannot be read: the file and the line of the first.
+fn unread_sentence(unread: &[Report]) -> String {
+    /// Of a longer path the end, in characters: the whole text has to fit into an answer with its line.
+    const PATH: usize = 60;
+    let Some(Report { file, line, .. }) = unread.first() else { return String::new() };
+    let file: Vec<char> = file.escape_default().collect();
+    let cut = file.len().saturating_sub(PATH);
+    let mut text = format!("cannot read {}{}", if cut > 0 { "..." } else { "" }, String::from_iter(&file[cut..]));
+    if let Some(line) = line {
+        let _ = write!(text, ", line {line}");
+    }
+    if let more @ 1.. = unread.len() - 1 {
+        let _ = write!(text, ", and {more} more");
+    }
+    Finding::NotSynced { waiting_for: vec![text], forbidden: false, seconds: 0 }.brief()
+}
+
+/// Reads everything, or reads it again, where it may block. A panic costs this reading, which is `None` then.
+async fn load(
+    mut source: ManifestSource,
+    metrics: &Metrics,
+) -> anyhow::Result<(ManifestSource, Option<source::Reading>)> {
     let read = tokio::task::spawn_blocking(move || {
         let reading = catch_unwind(AssertUnwindSafe(|| source.load()));
         (source, reading)
@@ -434,14 +551,14 @@ async fn load(mut source: ManifestSource, metrics: &Metrics) -> anyhow::Result<(
     let Ok(reading) = reading else {
         metrics.worker().count(Event::TaskRestarts);
         tracing::error!("reading the manifests panicked: what was read before stays, in parts or as a whole");
-        return Ok((source, false));
+        return Ok((source, None));
     };
-    for report in reading.reports {
+    for report in &reading.reports {
         tracing::warn!("{report}");
     }
     let (services, addresses) = source.zone().size();
     tracing::info!(services, addresses, serial = source.zone().serial(), "read");
-    Ok((source, true))
+    Ok((source, Some(reading)))
 }
 
 async fn changed(watcher: &mut Option<Watcher>) {
@@ -510,6 +627,28 @@ fn limits(config: &Config) -> Limits {
 mod tests {
     use super::*;
     use crate::cli::{self, Invocation};
+    use crate::source::manifests::Cause;
+
+    #[test]
+    fn the_line_of_an_unread_file_fits_into_an_answer() {
+        let report = |file: &str, line| Report {
+            file: file.into(),
+            document: Some(1),
+            line,
+            cause: Cause::Syntax,
+            text: "not told".into(),
+            object: None,
+        };
+        for (unread, expected) in [
+            (vec![report("a.yaml", Some(7))], "NOT-SYNCED: cannot read a.yaml, line 7"),
+            (vec![report("a", None), report("b", None)], "NOT-SYNCED: cannot read a, and 1 more"),
+            (vec![report("a\n\u{202e}", None)], "NOT-SYNCED: cannot read a\\n\\u{202e}"),
+        ] {
+            assert_eq!(unread_sentence(&unread), expected);
+        }
+        let long = unread_sentence(&[report(&format!("/{}/z.yaml", "x".repeat(300)), Some(123_456))]);
+        assert!(long.len() < 120 && long.contains("read ...x") && long.ends_with("x/z.yaml, line 123456"), "{long}");
+    }
 
     #[test]
     fn a_quarter_of_the_connections_may_be_large() {

@@ -39,8 +39,11 @@ impl Signals {
         }
     }
 
-    /// Returns once it is asked to end.
-    pub(super) async fn end(&mut self) {
-        while self.next().await == Asked::Reload {}
+    /// Returns once it is asked to end, and how. A SIGHUP meanwhile waits for [`Self::next`].
+    pub(super) async fn end(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::EndSoon,
+        }
     }
 }

@@ -5,11 +5,10 @@
 //! are looked at again (`commands/serve/certificates.rs`). Read next: `tls.rs`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use arc_swap::ArcSwap;
@@ -20,8 +19,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, Se
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error, InconsistentKeys};
 
-/// The largest file that is read, in octets: chains have some thousands.
-const LARGEST: u64 = 1 << 20;
+use crate::duration::rough;
+use crate::regular_file::{self, FileError, MAX_SMALL_FILE};
 
 /// A certificate with what leads to its authority, and its private key. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -119,10 +118,10 @@ impl Certificates {
         let (begins, ends) = self.validity()?;
         let path = self.files().certificate.display().to_string();
         if let Ok(late) = now.duration_since(ends) {
-            return Some(format!("the certificate in {path} expired {} ago: clients refuse it", roughly(late)));
+            return Some(format!("the certificate in {path} expired {} ago: clients refuse it", rough(late)));
         }
         let early = begins.duration_since(now).ok().filter(|early| !early.is_zero())?;
-        let early = roughly(early);
+        let early = rough(early);
         Some(format!("the certificate in {path} is not good yet, and will be in {early}: clients refuse it until then"))
     }
 }
@@ -137,15 +136,6 @@ impl fmt::Debug for Held {
     /// Nothing of the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
-    }
-}
-
-fn roughly(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match (seconds / 86_400, seconds / 3_600) {
-        (0, 0) => format!("{seconds} s"),
-        (0, hours) => format!("{hours} h"),
-        (days, _) => format!("{days} d"),
     }
 }
 
@@ -227,24 +217,21 @@ fn key(path: &Path) -> Result<Arc<dyn SigningKey>> {
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut text));
-    read.map_err(|error| unreadable(path, what, error))?;
-    ensure!(text.len() as u64 <= LARGEST, "{} is larger than {} KiB, and so no {what}", path.display(), LARGEST >> 10);
-    Ok(text)
+    regular_file::read(path, MAX_SMALL_FILE).map_err(|error| unreadable(path, what, error))
 }
 
 /// What to do about a file that cannot be read.
-fn unreadable(path: &Path, what: &str, error: io::Error) -> anyhow::Error {
-    let kind = error.kind();
-    let what = format!("cannot read the {what} in {}", path.display());
-    match kind {
-        ErrorKind::PermissionDenied => anyhow!(
-            "{what}: the server's user may not. Give the file to a group of that user, which may read it and pass the \
+fn unreadable(path: &Path, what: &str, error: FileError) -> anyhow::Error {
+    let cannot_read = format!("cannot read the {what} in {}", path.display());
+    match error {
+        FileError::TooLarge(max) => {
+            anyhow!("{} is larger than {} KiB, and so no {what}", path.display(), max >> 10)
+        }
+        FileError::Io(error) if error.kind() == ErrorKind::PermissionDenied => anyhow!(
+            "{cannot_read}: the server's user may not. Give the file to a group of that user, which may read it and pass the \
              folders above it"
         ),
-        ErrorKind::IsADirectory => anyhow!("{what}: it is a folder. Name the file in it"),
-        _ => anyhow::Error::new(error).context(what),
+        error => anyhow::Error::new(error).context(cannot_read),
     }
 }
 
@@ -288,6 +275,7 @@ fn validity(_certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
 
@@ -371,13 +359,14 @@ mod tests {
             "{said}"
         );
         fs::create_dir(folder.path().join("tls.key")).unwrap();
-        let said = load(&folder).unwrap_err().to_string();
-        assert!(said.ends_with("tls.key: it is a folder. Name the file in it"), "{said}");
+        let said = format!("{:#}", load(&folder).unwrap_err());
+        assert!(said.ends_with("tls.key: it is a folder, and only a regular file is read"), "{said}");
         fs::remove_dir(folder.path().join("tls.key")).unwrap();
         // Root may read everything.
-        let said = unreadable(Path::new("tls.key"), "private key", ErrorKind::PermissionDenied.into()).to_string();
+        let said = unreadable(Path::new("tls.key"), "private key", FileError::Io(ErrorKind::PermissionDenied.into()))
+            .to_string();
         assert!(said.starts_with("cannot read the private key in tls.key: the server's user may not. Give"), "{said}");
-        fs::write(folder.path().join("tls.key"), vec![b'\n'; LARGEST as usize + 1]).unwrap();
+        fs::write(folder.path().join("tls.key"), vec![b'\n'; MAX_SMALL_FILE as usize + 1]).unwrap();
         let said = load(&folder).unwrap_err().to_string();
         assert!(said.ends_with("tls.key is larger than 1024 KiB, and so no private key"), "{said}");
     }

@@ -5,8 +5,10 @@
 //! `kube::Api`: it fails a whole list for one object, drops `Retry-After`, and logs bodies. Not here: when to ask
 //! (`machine.rs`), and what the octets say (`watched.rs`).
 
+use std::env;
 use std::error::Error;
 use std::io::{self, BufRead as _, ErrorKind};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,6 +33,7 @@ use super::machine::Failure;
 use super::watched::{RawStatus, path_of};
 use crate::cluster::Resource;
 use crate::objects::ObjectRef;
+use crate::regular_file::{self, FileError};
 
 /// Makes a client with connections of its own. It reads the kubeconfig, certificates and tokens anew.
 pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;
@@ -59,22 +62,25 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
     let (place, config) = match (kubeconfig, context) {
         (Some(path), _) => {
             let place = Place::File(path.to_owned());
-            let config = place.read(&options).await?;
+            let config = match read_piped(path)? {
+                Some(kubeconfig) => configure(kubeconfig, path, &options).await?,
+                None => place.read(&options).await?,
+            };
             (place, config)
         }
         (None, Some(context)) => {
             let config = Place::Default.read(&options).await;
             (Place::Default, config.with_context(|| format!("cannot use the kubeconfig's context {context}"))?)
         }
-        (None, None) => match Config::from_kubeconfig(&options).await {
+        (None, None) => match Place::Default.read(&options).await {
             Ok(config) => (Place::Default, config),
-            Err(no_file) => match Config::incluster() {
+            Err(no_file) => match Place::ServiceAccount.read(&options).await {
                 Ok(config) => (Place::ServiceAccount, config),
                 Err(no_account) => bail!(
                     "no cluster to watch: {}, and outside a Pod: {}; name files with --manifests, a cluster with \
                      --kubeconfig, or try --demo",
-                    sentence(&no_file),
-                    sentence(&no_account)
+                    sentence(no_file.as_ref()),
+                    sentence(no_account.as_ref())
                 ),
             },
         },
@@ -112,15 +118,84 @@ impl Place {
     async fn read(&self, options: &KubeConfigOptions) -> anyhow::Result<Config> {
         match self {
             Self::File(path) => {
-                let shown = path.display();
-                let read = Kubeconfig::read_from(path);
-                let kubeconfig = read.with_context(|| format!("cannot read the kubeconfig {shown}"))?;
-                let config = Config::from_custom_kubeconfig(kubeconfig, options).await;
-                config.with_context(|| format!("cannot use the kubeconfig {shown}"))
+                let cannot_read = || format!("cannot read the kubeconfig {}", path.display());
+                regular_file::check(path, MAX_CREDENTIAL).with_context(cannot_read)?;
+                let kubeconfig = Kubeconfig::read_from(path).with_context(cannot_read)?;
+                configure(kubeconfig, path, options).await
             }
-            Self::Default => Ok(Config::from_kubeconfig(options).await?),
-            Self::ServiceAccount => Ok(Config::incluster()?),
+            Self::Default => {
+                for path in default_kubeconfigs() {
+                    check_if_there(&path, "kubeconfig")?;
+                }
+                let kubeconfig = Kubeconfig::read()?;
+                check_named_files(&kubeconfig, options)?;
+                Ok(Config::from_custom_kubeconfig(kubeconfig, options).await?)
+            }
+            Self::ServiceAccount => {
+                for name in ["token", "ca.crt", "namespace"] {
+                    check_if_there(&Path::new(SERVICE_ACCOUNT).join(name), "service account's file")?;
+                }
+                Ok(Config::incluster()?)
+            }
         }
+    }
+}
+
+/// The largest kubeconfig, and the largest certificate, key or token that one names, in octets.
+const MAX_CREDENTIAL: u64 = 16 << 20;
+/// Where kubelet mounts a Pod's service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Reads a kubeconfig from a pipe, as a shell's `<(...)` is one. It can be read once: later `Known` keeps the configuration.
+fn read_piped(path: &Path) -> anyhow::Result<Option<Kubeconfig>> {
+    if !std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+        return Ok(None);
+    }
+    let cannot_read = || format!("cannot read the kubeconfig {}", path.display());
+    let text = regular_file::read_pipe(path, MAX_CREDENTIAL).with_context(cannot_read)?;
+    let text = std::str::from_utf8(&text).with_context(cannot_read)?;
+    Ok(Some(Kubeconfig::from_yaml(text).with_context(cannot_read)?))
+}
+
+async fn configure(kubeconfig: Kubeconfig, path: &Path, options: &KubeConfigOptions) -> anyhow::Result<Config> {
+    let cannot_use = || format!("cannot use the kubeconfig {}", path.display());
+    check_named_files(&kubeconfig, options).with_context(cannot_use)?;
+    Config::from_custom_kubeconfig(kubeconfig, options).await.with_context(cannot_use)
+}
+
+/// Returns the kubeconfigs that kubectl reads where none is named.
+fn default_kubeconfigs() -> Vec<PathBuf> {
+    match env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+        Some(list) => env::split_paths(&list).collect(),
+        None => env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect(),
+    }
+}
+
+/// Checks the files that the kubeconfig's context in use names: kube opens them, and again while it runs.
+fn check_named_files(kubeconfig: &Kubeconfig, options: &KubeConfigOptions) -> anyhow::Result<()> {
+    let name = options.context.as_ref().or(kubeconfig.current_context.as_ref());
+    let context = kubeconfig.contexts.iter().find(|context| Some(&context.name) == name);
+    let Some(context) = context.and_then(|context| context.context.as_ref()) else { return Ok(()) };
+    let cluster = kubeconfig.clusters.iter().find(|named| named.name == context.cluster);
+    let user = kubeconfig.auth_infos.iter().find(|named| Some(&named.name) == context.user.as_ref());
+    let authority = cluster.and_then(|named| named.cluster.as_ref()?.certificate_authority.as_ref());
+    let user = user.and_then(|named| named.auth_info.as_ref());
+    for (path, what) in [
+        (authority, "certificate authority"),
+        (user.and_then(|user| user.client_certificate.as_ref()), "client certificate"),
+        (user.and_then(|user| user.client_key.as_ref()), "client key"),
+        (user.and_then(|user| user.token_file.as_ref()), "token"),
+    ] {
+        path.map_or(Ok(()), |path| check_if_there(Path::new(path), what))?;
+    }
+    Ok(())
+}
+
+/// Checks a file that kube opens by itself. A missing one is left to kube, whose error is better.
+fn check_if_there(path: &Path, what: &str) -> anyhow::Result<()> {
+    match regular_file::check(path, MAX_CREDENTIAL) {
+        Err(FileError::Io(_)) => Ok(()),
+        checked => checked.with_context(|| format!("cannot read the {what} {}", path.display())),
     }
 }
 

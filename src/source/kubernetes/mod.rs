@@ -176,7 +176,7 @@ impl Cluster {
                 }
             }
         }
-        Ok((objects, Reading { reports, complete }))
+        Ok((objects, Reading { reports, complete, unread: Vec::new(), unusable: Vec::new() }))
     }
 }
 

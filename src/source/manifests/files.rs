@@ -2,49 +2,65 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+
+use crate::regular_file::{self, FileError};
 
 /// The path that means standard input.
 pub(super) const STDIN: &str = "-";
 
-/// What the paths come to, in order.
+/// One path, given or found in a folder, in order.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    /// The operator named this path, and not a folder above it.
+    pub(super) is_named: bool,
+    pub(super) kind: EntryKind,
+}
+
+/// The kind of file at a path.
+#[derive(Debug)]
+pub(super) enum EntryKind {
     /// A file, read again at each reload.
-    File(PathBuf),
+    File,
     /// A stream (standard input, a pipe): it can be read once.
-    Stream(PathBuf),
-    /// A path that is not there.
-    Missing(PathBuf),
+    Stream,
+    /// Nothing.
+    Missing,
     /// A folder that holds no manifest.
-    Empty(PathBuf),
+    Empty,
+    /// A device or a socket.
+    Other(&'static str),
     /// A path or folder that cannot be looked at now: what is known of the files below it stays.
-    Unreadable(PathBuf, io::Error),
+    Unreadable(io::Error),
 }
 
 /// The files that `paths` mean: a folder stands for its manifests, recursively and sorted.
 pub(super) fn list(paths: &[PathBuf]) -> Vec<Entry> {
     let mut entries = Vec::new();
     for path in paths {
-        if path.as_os_str() == STDIN {
-            entries.push(Entry::Stream(path.clone()));
-            continue;
-        }
-        match fs::metadata(path) {
+        let kind = match fs::metadata(path) {
+            _ if path.as_os_str() == STDIN => EntryKind::Stream,
             Ok(metadata) if metadata.is_dir() => {
                 let before = entries.len();
-                walk(path, &mut HashSet::new(), &mut |entry| entries.push(entry));
-                if entries.len() == before {
-                    entries.push(Entry::Empty(path.clone()));
+                walk(path, &mut HashSet::new(), &mut |found, kind| {
+                    entries.push(Entry { is_named: found == *path, path: found, kind });
+                });
+                if entries.len() > before {
+                    continue;
                 }
+                EntryKind::Empty
             }
-            Ok(metadata) if metadata.is_file() => entries.push(Entry::File(path.clone())),
-            Ok(_) => entries.push(Entry::Stream(path.clone())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => entries.push(Entry::Missing(path.clone())),
-            Err(error) => entries.push(Entry::Unreadable(path.clone(), error)),
-        }
+            Ok(metadata) if metadata.is_file() => EntryKind::File,
+            Ok(metadata) if metadata.file_type().is_fifo() => EntryKind::Stream,
+            Ok(metadata) => EntryKind::Other(regular_file::kind(metadata.file_type())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => EntryKind::Missing,
+            Err(error) => EntryKind::Unreadable(error),
+        };
+        entries.push(Entry { path: path.clone(), is_named: true, kind });
     }
     entries
 }
@@ -52,7 +68,7 @@ pub(super) fn list(paths: &[PathBuf]) -> Vec<Entry> {
 /// The folder and every folder below it that may hold manifests: those to watch.
 pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
     let mut seen = HashSet::new();
-    walk(folder, &mut seen, &mut |_| ());
+    walk(folder, &mut seen, &mut |_, _| ());
     let mut folders: Vec<PathBuf> = seen.into_iter().collect();
     folders.sort();
     folders
@@ -60,7 +76,7 @@ pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
 
 /// Walks a folder's manifests. `seen` collects the folders, by their real paths, so that a symbolic link in a circle
 /// ends.
-fn walk(folder: &Path, seen: &mut HashSet<PathBuf>, found: &mut impl FnMut(Entry)) {
+fn walk(folder: &Path, seen: &mut HashSet<PathBuf>, found: &mut impl FnMut(PathBuf, EntryKind)) {
     let read = fs::canonicalize(folder).and_then(|real| {
         if !seen.insert(real) {
             return Ok(Vec::new());
@@ -69,7 +85,7 @@ fn walk(folder: &Path, seen: &mut HashSet<PathBuf>, found: &mut impl FnMut(Entry
     });
     let mut names = match read {
         Ok(names) => names,
-        Err(error) => return found(Entry::Unreadable(folder.to_owned(), error)),
+        Err(error) => return found(folder.to_owned(), EntryKind::Unreadable(error)),
     };
     names.sort();
     // A mounted ConfigMap keeps its files in `..data` and links to them from outside: each would count twice.
@@ -77,11 +93,11 @@ fn walk(folder: &Path, seen: &mut HashSet<PathBuf>, found: &mut impl FnMut(Entry
         let path = folder.join(name);
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => walk(&path, seen, found),
-            // A pipe or a device in a folder is nobody's manifest, and could block the reader for ever.
-            Ok(metadata) if metadata.is_file() && is_manifest(&path) => found(Entry::File(path)),
+            // A pipe or a device in a folder is no manifest, and could block the reader for ever.
+            Ok(metadata) if metadata.is_file() && is_manifest(&path) => found(path, EntryKind::File),
             Ok(_) => {}
             // A symbolic link to nothing: reading it says so.
-            Err(_) if is_manifest(&path) => found(Entry::File(path)),
+            Err(_) if is_manifest(&path) => found(path, EntryKind::File),
             Err(_) => {}
         }
     }
@@ -108,34 +124,24 @@ pub(super) enum Wrong {
     /// It is not UTF-8; the line of the first octet that is not, from 1.
     NotUtf8(usize),
     /// It cannot be read.
-    Io(io::Error),
+    Other(FileError),
 }
 
-/// Reads a file, or standard input, of at most `max` octets.
-pub(super) fn read(path: &Path, max: u64) -> Result<String, Wrong> {
-    let octets = if path.as_os_str() == STDIN { bounded(io::stdin().lock(), max) } else { read_file(path, max) }?;
+/// Reads a file, a pipe, or standard input, of at most `max` octets. A stream is read to its end, which may never come:
+/// the caller runs on a thread that the end of the process does not wait for.
+pub(super) fn read(path: &Path, is_stream: bool, max: u64) -> Result<String, Wrong> {
+    let octets = match is_stream {
+        true if path.as_os_str() == STDIN => regular_file::read_bounded(io::stdin().lock(), max),
+        true => regular_file::read_pipe(path, max),
+        false => regular_file::read(path, max),
+    };
+    let octets = octets.map_err(|error| match error {
+        error if error.is_missing() => Wrong::Gone,
+        FileError::TooLarge(_) => Wrong::TooLarge,
+        error => Wrong::Other(error),
+    })?;
     String::from_utf8(octets).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         Wrong::NotUtf8(good.iter().filter(|octet| **octet == b'\n').count() + 1)
     })
-}
-
-fn read_file(path: &Path, max: u64) -> Result<Vec<u8>, Wrong> {
-    let file = File::open(path).map_err(Wrong::from)?;
-    if file.metadata().is_ok_and(|metadata| metadata.len() > max) {
-        return Err(Wrong::TooLarge);
-    }
-    bounded(file, max)
-}
-
-fn bounded(reader: impl Read, max: u64) -> Result<Vec<u8>, Wrong> {
-    let mut octets = Vec::new();
-    reader.take(max.saturating_add(1)).read_to_end(&mut octets).map_err(Wrong::from)?;
-    if octets.len() as u64 > max { Err(Wrong::TooLarge) } else { Ok(octets) }
-}
-
-impl From<io::Error> for Wrong {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::NotFound { Self::Gone } else { Self::Io(error) }
-    }
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::objects::{self, Decoded, Object, ObjectRef, Reason};
 use documents::Document;
-use files::{Entry, Wrong};
+use files::{EntryKind, Wrong};
 
 pub use watch::Watcher;
 
@@ -33,6 +33,8 @@ pub struct Loaded {
     pub objects: Vec<Object>,
     /// What could not be read, and what was left out of what was read.
     pub reports: Vec<Report>,
+    /// Of these, the paths that were named and cannot be opened, and the named files without one readable document.
+    pub unusable: Vec<Report>,
     /// How many objects are of kinds that are not served.
     pub ignored: usize,
     /// How many files were read, now or before.
@@ -84,6 +86,13 @@ impl fmt::Display for Report {
     }
 }
 
+impl Report {
+    /// Returns whether objects that the files define may be missing.
+    pub fn is_unread(&self) -> bool {
+        matches!(self.cause, Cause::Unreadable | Cause::Syntax)
+    }
+}
+
 /// The manifests of some paths, with the state of each file.
 #[derive(Debug)]
 pub struct Manifests {
@@ -110,6 +119,8 @@ struct Content {
     objects: Vec<Placed>,
     reports: Vec<Report>,
     ignored: usize,
+    /// How many documents are a mapping or a sequence, as every manifest is.
+    readable: usize,
 }
 
 #[derive(Debug)]
@@ -138,25 +149,37 @@ impl Manifests {
             before.iter().enumerate().filter_map(|(at, file)| Some((file.as_ref()?.path.clone(), at))).collect();
         let mut old = |path: &Path| before[*index.get(path)?].take();
         let mut loaded = Loaded::default();
-        for entry in files::list(&self.paths) {
-            match entry {
-                Entry::File(path) => {
-                    let state = old(&path);
-                    self.files.extend(self.read(path, state, &mut loaded.reports));
-                }
-                Entry::Stream(path) => match old(&path) {
-                    Some(state) => self.files.push(state),
-                    None => self.files.extend(self.read(path, None, &mut loaded.reports)),
-                },
-                Entry::Missing(path) => loaded.reports.push(unreadable(&path, "there is no such file or folder")),
-                Entry::Empty(path) => {
+        for files::Entry { path, is_named, kind } in files::list(&self.paths) {
+            let is_stream = matches!(kind, EntryKind::Stream);
+            let read = match kind {
+                EntryKind::File => self.read(&path, is_stream, old(&path)),
+                EntryKind::Stream => old(&path).map_or_else(|| self.read(&path, is_stream, None), Ok),
+                EntryKind::Missing => Err(unreadable(&path, "there is no such file or folder")),
+                EntryKind::Empty => {
+                    // It may be filled later.
                     loaded.reports.push(unreadable(&path, "the folder holds no *.yaml, *.yml or *.json file"));
+                    continue;
                 }
-                Entry::Unreadable(path, error) => {
-                    loaded.reports.push(unreadable(&path, &format!("it cannot be read: {error}")));
+                EntryKind::Other(kind) => {
+                    let text =
+                        format!("it is {kind}, and only files, folders, pipes and - for standard input are read");
+                    Err(unreadable(&path, &text))
+                }
+                EntryKind::Unreadable(error) => {
                     let mut below: Vec<&PathBuf> = index.keys().filter(|known| known.starts_with(&path)).collect();
                     below.sort();
                     self.files.extend(below.into_iter().filter_map(|known| old(known)));
+                    Err(unreadable(&path, &format!("it cannot be read: {error}")))
+                }
+            };
+            match read {
+                Ok(state) => {
+                    loaded.unusable.extend(is_named.then(|| state.unusable()).flatten());
+                    self.files.push(state);
+                }
+                Err(report) => {
+                    loaded.unusable.extend(is_named.then(|| report.clone()));
+                    loaded.reports.push(report);
                 }
             }
         }
@@ -164,24 +187,22 @@ impl Manifests {
         loaded
     }
 
-    /// Reads one file. `None` if it is gone, or has never been read.
-    fn read(&self, path: PathBuf, old: Option<FileState>, reports: &mut Vec<Report>) -> Option<FileState> {
-        let text = match (files::read(&path, self.max_size), old.is_some()) {
-            (Ok(text), _) => text,
-            (Err(wrong), true) if !matches!(wrong, Wrong::Gone) => {
-                let troubles = vec![stays(self.say(&path, &wrong))];
-                return old.map(|state| FileState { digest: None, troubles, ..state });
+    /// Reads one file, or keeps what it held before. The error is for one that is gone, or has never been read.
+    fn read(&self, path: &Path, is_stream: bool, old: Option<FileState>) -> Result<FileState, Report> {
+        match (files::read(path, is_stream, self.max_size), old) {
+            (Ok(text), Some(state)) if state.digest == Some(digest(&text)) => Ok(state),
+            (Ok(text), old) => Ok(self.parse(path, text, old)),
+            (Err(wrong), Some(state)) if !matches!(wrong, Wrong::Gone) => {
+                let troubles = vec![stays(self.say(path, &wrong))];
+                Ok(FileState { digest: None, troubles, ..state })
             }
-            (Err(wrong), _) => {
-                reports.push(self.say(&path, &wrong));
-                return None;
-            }
-        };
-        let digest = Some(digest(&text));
-        if old.as_ref().is_some_and(|state| state.digest == digest) {
-            return old;
+            (Err(wrong), _) => Err(self.say(path, &wrong)),
         }
-        let name = name_of(&path);
+    }
+
+    fn parse(&self, path: &Path, text: String, old: Option<FileState>) -> FileState {
+        let digest = Some(digest(&text));
+        let name = name_of(path);
         let documents = documents::read(&text);
         drop(text); // may be large, and so may be what follows
         let mut content = Content::default();
@@ -191,9 +212,9 @@ impl Manifests {
         }
         match old {
             Some(state) if !troubles.is_empty() => {
-                Some(FileState { digest, troubles: troubles.into_iter().map(stays).collect(), ..state })
+                FileState { digest, troubles: troubles.into_iter().map(stays).collect(), ..state }
             }
-            _ => Some(FileState { path, name, digest, content, troubles }),
+            _ => FileState { path: path.to_owned(), name, digest, content, troubles },
         }
     }
 
@@ -209,8 +230,23 @@ impl Manifests {
                 Report { text, ..report }
             }
             Wrong::NotUtf8(line) => Report { line: Some(*line), text: "it is not UTF-8".into(), ..report },
-            Wrong::Io(error) => Report { text: format!("it cannot be read: {error}"), ..report },
+            Wrong::Other(error) => Report { text: format!("it cannot be read: {error}"), ..report },
         }
+    }
+}
+
+impl FileState {
+    /// Returns the error of a file without one readable document.
+    fn unusable(&self) -> Option<Report> {
+        if self.content.readable > 0 {
+            return None;
+        }
+        let mut report =
+            self.troubles.first().cloned().unwrap_or_else(|| unreadable(&self.path, "it holds no document"));
+        if report.document.is_some() {
+            report.text += "; no document of it can be read";
+        }
+        Some(report)
     }
 }
 
@@ -253,7 +289,10 @@ impl Content {
     fn add_document(&mut self, document: Document, file: &Arc<str>, namespace: &str, troubles: &mut Vec<Report>) {
         let place = Place { file, document: document.number, line: document.line };
         match document.value {
-            Ok(value) => self.add(value, place, namespace, ""),
+            Ok(value) => {
+                self.readable += usize::from(value.is_object() || value.is_array());
+                self.add(value, place, namespace, "");
+            }
             Err(wrong) => troubles.push(place.report(Cause::Syntax, wrong)),
         }
     }

@@ -113,6 +113,8 @@ fn paths_that_are_not_there() {
     let said =
         ["gone.yaml: there is no such file or folder", "empty: the folder holds no *.yaml, *.yml or *.json file"];
     check(&folder, &loaded, &[], &said);
+    // An empty folder can be opened, and may be filled.
+    assert_eq!(loaded.unusable, loaded.reports[..1]);
 }
 
 #[test]
@@ -187,9 +189,10 @@ mod unix {
     }
 
     #[test]
-    fn a_device_is_bounded() {
+    fn a_device_is_refused() {
         let loaded = Manifests::new(vec!["/dev/zero".into()], "default", 10_000).reload();
-        assert!(loaded.reports[0].text.starts_with("it has more than 10000 octets"), "{:?}", loaded.reports);
+        assert!(loaded.reports[0].text.starts_with("it is a character device, and only"), "{:?}", loaded.reports);
+        assert_eq!(loaded.unusable, loaded.reports);
     }
 
     #[tokio::test]
