@@ -82,10 +82,13 @@ impl Response<'_> {
         let first = self.writer.position();
         let mut below = [0; MAX_NAME];
         let below = concat(&mut below, [servers.service().0, SVC, zone.octets()]);
-        for index in (start..count).chain(0..start) {
-            if !self.server(owner, below, servers.weight, servers.get(index)) {
-                self.writer.truncate();
-                return;
+        // Two ranges, and not a chain, which checks at each step in which of them it is.
+        for range in [start..count, 0..start] {
+            for index in range {
+                if !self.server(owner, below, servers.weight, servers.get(index)) {
+                    self.writer.truncate();
+                    return;
+                }
             }
         }
         self.writer.begin(Section::Additional);
