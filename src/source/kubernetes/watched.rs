@@ -168,14 +168,15 @@ struct Annotations<'h> {
     trigger_time: Option<Cow<'h, str>>,
 }
 
-/// Items of a list leave `kind` and `apiVersion` to the list.
+/// Inserts `kind` and `apiVersion` where they are absent, each by itself: items of a list leave both to the list.
 fn with_kind(resource: Resource, mut document: Value) -> Value {
-    if let Some(fields) = document.as_object_mut()
-        && !fields.contains_key("kind")
-    {
+    if let Some(fields) = document.as_object_mut() {
         let (kind, version) = kind_of(resource);
-        fields.insert("kind".into(), kind.into());
-        fields.insert("apiVersion".into(), version.into());
+        for (field, value) in [("kind", kind), ("apiVersion", version)] {
+            if fields.get(field).is_none_or(Value::is_null) {
+                fields.insert(field.into(), value.into());
+            }
+        }
     }
     document
 }
