@@ -37,8 +37,8 @@ pub(super) enum StreamReply {
     Response(usize),
     /// An upstream has to be asked.
     Forward(Box<Pending>, Option<LoggedQuery>),
-    /// No response.
-    Drop(DropReason),
+    /// No response. HTTPS has a status for each reason.
+    Drop(#[cfg_attr(not(feature = "https"), expect(dead_code, reason = "other transports have none"))] DropReason),
 }
 
 impl StreamWorker {
@@ -102,6 +102,7 @@ impl StreamWorker {
     }
 
     /// The worker's other counters.
+    #[cfg(feature = "https")]
     pub(super) fn counters(&self) -> &Counters {
         &self.counters.counters
     }
