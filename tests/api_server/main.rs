@@ -1059,7 +1059,8 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
         assert_eq!(ask_at(port, "new"), Some((SERVFAIL, NOT_READY)));
         assert_eq!(ask_at(port, "never"), Some((SERVFAIL, NOT_READY)));
     }
-    assert!(log().contains("answers from a snapshot that was true "), "{}", log());
+    // A thread of its own writes the log.
+    until(seconds(20), || log().contains("answers from a snapshot that was true ")).await;
     fake.heal();
     until(seconds(60), || ask_at(port, "new") == Some((NOERROR, None))).await;
     until(seconds(20), || ask_at(port, "web") == Some((NOERROR, None))).await;
@@ -1073,7 +1074,8 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
     fake.fault(|_| Some(Fault::Status(503)));
     let _third = start();
     until(seconds(20), || ask_at(port, "web") == Some((SERVFAIL, NOT_READY))).await;
-    assert!(log().contains("is not used: it is no snapshot, or of another version of headless-dns"), "{}", log());
+    let refused = "is not used: it is no snapshot, or of another version of headless-dns";
+    until(seconds(20), || log().contains(refused)).await;
 }
 
 /// What changed since the last writing, at most 30 s before, is in the snapshot after SIGTERM.

@@ -392,7 +392,7 @@ fn sockets_of_the_service_manager_outlive_a_restart() {
     let (tcp, udp) = ports::bind_both();
     let address = tcp.local_addr().unwrap();
     let mut server = Server::activated(&udp, &tcp, "--demo --workers 2");
-    assert!(server.log().contains("sockets of the service manager"), "{}", server.log());
+    server.wait_for_log(0, "sockets of the service manager");
     let loads = (Load::udp(address, NAME), Load::tcp(address, NAME));
     for _ in 0..scaled(20).max(2) {
         loads.0.wait_for(500);
