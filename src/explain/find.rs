@@ -170,7 +170,7 @@ impl<'k> Finder<'k> {
         if apex_at == 6 {
             let of_pod = underscored(0) && underscored(1) && !underscored(2);
             let meant = apex.of_service(ServiceKey(&key), &[name.label(2)]).filter(|_| of_pod)?;
-            let resolves = self.recommends(&service, &[label(4)]);
+            let resolves = self.recommends(&service, &[label(4)]) && self.has_ports(&service, &label(4));
             return Some(Finding::PortOfPod { meant, resolves });
         }
         let with = |index: usize| format!("_{}", text(name.label(index)).trim_start_matches('_'));
@@ -301,21 +301,28 @@ impl<'k> Finder<'k> {
             (_, ServiceKind::ExternalName(_)) => false,
             ([], ServiceKind::ClusterIp(addresses)) => !addresses.is_empty(),
             ([], ServiceKind::Headless) => rows.any(|row| service.answers_with(row.conditions)),
-            ([label], _) if !label.starts_with('_') => {
-                let spelled = spelled::parse(label.as_bytes());
-                let serves = |row: &Endpoint<'_>| {
-                    service.answers_with(row.conditions) || self.known.rules.ordinals.keeps(row.conditions.serving())
-                };
-                rows.any(|row| {
-                    serves(&row) && row.hostname.map_or(spelled == Some(row.address), |hostname| is(hostname, label))
-                })
-            }
+            ([label], _) if !label.starts_with('_') => rows.any(|row| self.is_named(service, &row, label)),
             (_, ServiceKind::ClusterIp(addresses)) if addresses.is_empty() => false,
             ([port, protocol], _) => served_ports(service, &view)
                 .iter()
                 .any(|(name, of, _)| Some(&**name) == port.strip_prefix('_') && of.label() == protocol),
             _ => false,
         }
+    }
+
+    /// Returns whether an endpoint has this label as its name below the Service.
+    fn is_named(&self, service: &Service, row: &Endpoint<'_>, label: &str) -> bool {
+        let serves = service.answers_with(row.conditions) || self.known.rules.ordinals.keeps(row.conditions.serving());
+        let by_address = || spelled::parse(label.as_bytes()) == Some(row.address);
+        serves && row.hostname.map_or_else(by_address, |hostname| is(hostname, label))
+    }
+
+    /// Returns whether there are SRV records at the name of an endpoint, which resolves.
+    fn has_ports(&self, key: &ObjectRef, label: &str) -> bool {
+        let view = self.known.cluster.service(key);
+        let Some(service) = view.service else { return false };
+        let slices = view.slices().filter(|slice| !slice.ports.is_empty());
+        slices.flat_map(EndpointSlice::endpoints).any(|row| self.is_named(service, &row, label))
     }
 
     /// The Service's own name does not exist.
