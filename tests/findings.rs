@@ -474,7 +474,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                 // Nothing is below an ExternalName, whatever its slices list.
                 Some(3) => {
                     let key = ObjectRef::new(labels[2], labels[1]);
-                    service(&key).is_some_and(is_external) || !objects.named(&key, labels[0]).into_iter().any(ready)
+                    service(&key).is_none_or(is_external) || !objects.named(&key, labels[0]).into_iter().any(ready)
                 }
                 _ => true,
             };

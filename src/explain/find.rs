@@ -998,8 +998,15 @@ impl<'k> Finder<'k> {
             let unnamed = Finding::PortUnnamed { service: key.clone(), number: *number };
             self.add(self.misnamed_port(service, view, name, *protocol, *number).unwrap_or(unnamed));
         }
-        // It has the port, of endpoints of which none is ready; others are.
-        if ports_of_slices(service, view, |slice| !slice.is_empty()).iter().any(|(name, ..)| **name == *port) {
+        // Only endpoints that do not count have the port; others count.
+        let with_port = |slice: &&EndpointSlice| slice.ports.iter().any(|own| *own.name == *port);
+        if service.kind == ServiceKind::Headless
+            && let Some(endpoint) = view.slices().filter(with_port).flat_map(EndpointSlice::endpoints).next()
+        {
+            if self.searches() {
+                let label = endpoint.hostname.map_or_else(|| dashed(endpoint.address), |hostname| hostname.to_string());
+                self.add(of_selected_pod(not_served(&key, &label, Some(endpoint)), view));
+            }
             return;
         }
         let named = ports.iter().filter(|(name, ..)| !name.is_empty());
