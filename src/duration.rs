@@ -1,15 +1,26 @@
-//! Durations in sentences for people.
+//! Durations for people: in sentences, and as the status page writes ages.
 
 use std::time::Duration;
 
 /// A duration in its largest unit that makes at least two, without a fraction: `119 s`, `2 min`, `3 h`, `2 d`.
 pub fn rough(duration: Duration) -> String {
-    let seconds = duration.as_secs();
+    let (count, unit) = largest_unit(duration.as_secs());
+    format!("{count} {}", ["s", "min", "h", "d"][unit])
+}
+
+/// An age in seconds as kubectl writes it, by the same units: `119s`, `2m`, `3h`, `2d`.
+pub fn age(seconds: u64) -> String {
+    let (count, unit) = largest_unit(seconds);
+    format!("{count}{}", ["s", "m", "h", "d"][unit])
+}
+
+/// Returns the count of the largest unit that makes at least two, and the unit: 0 for seconds, to 3 for days.
+fn largest_unit(seconds: u64) -> (u64, usize) {
     match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
+        0..120 => (seconds, 0),
+        120..7_200 => (seconds / 60, 1),
+        7_200..172_800 => (seconds / 3_600, 2),
+        _ => (seconds / 86_400, 3),
     }
 }
 
@@ -22,6 +33,14 @@ mod tests {
         let cases = [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7_199, "119 min"), (7_200, "2 h"), (172_800, "2 d")];
         for (seconds, expected) in cases {
             assert_eq!(rough(Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn ages() {
+        let cases = [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (172_800, "2d")];
+        for (seconds, expected) in cases {
+            assert_eq!(age(seconds), expected);
         }
     }
 }

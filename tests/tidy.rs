@@ -65,7 +65,10 @@ const ARROWS: &[(&str, &str)] = &[
     ("source", "cluster duration explain metrics names objects records regular_file rules simulate status zone"),
     ("serve", "answer duration escape liveness metrics names regular_file rtype status transport wire zone"),
     // Records and explanations are the same as those of the commands: `show`, and the values that it is asked with.
-    ("admin", "cluster config escape explain liveness metrics names objects rtype show source status transport zone"),
+    (
+        "admin",
+        "cluster config duration escape explain liveness metrics names objects rtype show source status transport zone",
+    ),
     // What commands and the admin listener have in common.
     ("show", "answer config escape explain names objects rtype status wire zone"),
     // The pure core.

@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use crate::duration::age;
 use crate::escape::Printable;
 use crate::liveness::STALL_LIMIT;
 use crate::status::{DataState, Status, WatchState, WatchStatus};
@@ -104,16 +105,6 @@ pub(super) fn watch_text(watch: &WatchStatus, now: Instant) -> String {
     text
 }
 
-/// `59s`, `3m`, `5h`, `2d`: as kubectl writes ages, the largest unit alone.
-pub(super) fn age(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7_200 => format!("{}m", seconds / 60),
-        7_200..172_800 => format!("{}h", seconds / 3_600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -183,13 +174,5 @@ mod tests {
         let stalled = live(&["udp-0 at 127.0.0.1:53".to_owned()]);
         assert!(!stalled.good);
         assert_eq!(stalled.text, "[-]worker/udp-0 at 127.0.0.1:53 failed: no turn for 10 s\nlivez check failed\n");
-    }
-
-    #[test]
-    fn ages() {
-        let cases = [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (172_800, "2d")];
-        for (seconds, expected) in cases {
-            assert_eq!(age(seconds), expected);
-        }
     }
 }

@@ -10,9 +10,10 @@ use std::io::Read as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::api::{rfc_3339, watch_name};
-use super::health::{age, stale_text, watch_text};
+use super::health::{stale_text, watch_text};
 use super::route::Wish;
 use super::shown::{About, CertificateInUse, SECONDS, Shown, View};
+use crate::duration::age;
 use crate::escape::{Printable, lines};
 use crate::explain::{Checked, Finding, Fix, Known, Level};
 use crate::names::WireName;
