@@ -49,7 +49,7 @@ pub enum WatchState {
     Current,
     /// The API server does not allow this verb.
     Denied(&'static str),
-    /// It cannot be followed at the moment.
+    /// The watch cannot be followed at the moment.
     Lost(Loss),
 }
 
@@ -95,9 +95,9 @@ impl fmt::Display for Loss {
 /// text from [`LossReason::sentence`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LossReason {
-    /// It does not allow this verb (403).
+    /// The API server does not allow this verb (403).
     Denied(&'static str),
-    /// It does not accept the credentials (401).
+    /// The API server does not accept the credentials (401).
     Unauthorized,
     /// 429, or 503 with `Retry-After`.
     Overloaded,

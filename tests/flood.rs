@@ -445,7 +445,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
-/// How many of ten connections from these addresses are kept: the others are closed at once.
+/// Number of connections of ten from these addresses that are kept: the others are closed at once.
 async fn kept(sources: &[&str], to: SocketAddr) -> usize {
     let (mut all, message) = (Vec::new(), web(1));
     for from in sources.iter().cycle().take(10) {

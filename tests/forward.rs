@@ -64,7 +64,7 @@ enum When {
     Released,
 }
 
-/// What the upstream does with a query: the responses that it sends.
+/// Treatment of a query by the upstream: the responses that it sends.
 type Does = Vec<(When, Vec<u8>)>;
 
 /// An upstream that a function plays, on one port for UDP and TCP.

@@ -223,7 +223,7 @@ fn an_empty_folder_may_be_filled() {
     assert_eq!(ask(&server, "web.default.svc.cluster.local", A).0, NOERROR);
 }
 
-/// A kubeconfig of a cluster that is never there, whose user has these files.
+/// A kubeconfig of a cluster that is never there, with these files for its user.
 fn kubeconfig(authority: Option<&Path>, user: &str) -> String {
     let authority = authority.map_or_else(String::new, |path| format!("certificate-authority: {}, ", path.display()));
     format!(

@@ -963,7 +963,7 @@ async fn a_handshake_has_a_time_limit() {
     server.stopped().await;
 }
 
-/// A client whose ClientHello is larger than all handshakes are: it offers so many protocols.
+/// A client with a ClientHello above the limit of a handshake: it offers so many protocols.
 fn verbose(authority: &Authority, octets: usize) -> Client {
     let mut client = Client::of(authority);
     client.tls.alpn_protocols.extend((0..octets / 256).map(|_| vec![b'x'; 255]));

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use super::fix::Fix;
 use crate::objects::ObjectRef;
 
-/// How much a finding matters to the client that asked for the name.
+/// Importance of a finding for the client that asked for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The reason, or one of several.
@@ -19,7 +19,7 @@ pub enum Severity {
     Note,
 }
 
-/// How much a finding matters to the author of the objects.
+/// Importance of a finding for the author of the objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Names that are meant do not exist.

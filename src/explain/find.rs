@@ -858,7 +858,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Pods of this hostname whose subdomain is a Service that does not exist, where Pods are read.
+    /// Pods of this hostname with a subdomain that names a missing Service, where Pods are read.
     fn pods_of_missing_service(&mut self, service: &ObjectRef, label: &str) {
         let cluster = self.known.cluster;
         for (name, state) in cluster.pods_of(&service.namespace) {
@@ -872,7 +872,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Every Pod of no StatefulSet whose subdomain names no Service.
+    /// Every Pod of no StatefulSet with a subdomain that names no Service.
     pub(super) fn pods_of_missing_services(&mut self) {
         let cluster = self.known.cluster;
         for (namespace, name, state) in cluster.pods().filter(|(.., pod)| !pod.finished) {

@@ -14,7 +14,7 @@ use crate::names::WireName;
 use crate::objects::{EndpointPort, Family, Labels, ObjectRef, Protocol};
 use crate::status::LossReason;
 
-/// How many names of ports, endpoints or slices a sentence lists.
+/// Number of names of ports, endpoints or slices in one sentence.
 pub(super) const NAMES: usize = 5;
 
 /// How long the text in an answer may be, in octets.

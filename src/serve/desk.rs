@@ -59,7 +59,7 @@ impl StreamWorker {
         self.begun = Some(now);
     }
 
-    /// Ends a batch of messages, whose responses were sent `now`. Nothing of a zone is held until the next.
+    /// Ends a batch of messages: its responses were sent `now`. Nothing of a zone is held until the next.
     pub(super) fn end_batch(&mut self, now: Instant) {
         if let Some(begun) = self.begun.take() {
             self.counters.took(now.saturating_duration_since(begun));

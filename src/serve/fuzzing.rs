@@ -61,7 +61,7 @@ impl Streams {
     }
 }
 
-/// A stream whose reads and writes have prescribed lengths.
+/// A stream with prescribed lengths of reads and writes.
 struct Scripted<'s> {
     unread: &'s [u8],
     portions: std::iter::Cycle<std::slice::Iter<'s, u8>>,

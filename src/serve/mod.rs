@@ -64,9 +64,9 @@ use query_log::QueryLogger;
 use seats::Seats;
 use takeover::Handout;
 
-/// How often it is looked whether connections have ended whose memory is worth giving back.
+/// Interval of the checks whether enough connections have ended to give their memory back.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
-/// How many times memory is given back after that.
+/// Number of times that memory is given back after that.
 const GIVE_BACK_ROUNDS: usize = 3;
 
 /// What is spoken at an address.

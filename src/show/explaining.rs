@@ -37,7 +37,7 @@ pub struct Sought<'q> {
     pub namespace: &'q str,
 }
 
-/// How much of the objects was read.
+/// The part of the objects that was read.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
     /// All of it, and all of it was valid.

@@ -140,7 +140,7 @@ struct LossLog {
     last: BTreeMap<LogKey, Instant>,
 }
 
-/// What a line of the log is about. Rights are missing for each resource alone.
+/// Subject of a line of the log. Rights are missing for each resource alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum LogKey {
     Loss(LossReason, Option<Resource>),

@@ -50,7 +50,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
     }
 }
 
-/// What the API server answers to every request of some watches.
+/// The API server's answer to every request of some watches.
 struct Shape {
     name: &'static str,
     fault: Fault,
@@ -104,7 +104,7 @@ fn most_within(window: Duration, starts: &[Instant]) -> usize {
     starts.iter().map(within).max().unwrap_or(0)
 }
 
-/// What a line of the log is about, without the error behind it.
+/// Subject of a line of the log, without the error behind it.
 fn about(line: &str) -> String {
     const REASONS: [&str; 4] = ["credentials", "is overloaded", "is failing", "is out of reach"];
     let reason = REASONS.iter().find(|reason| line.contains(*reason));

@@ -182,7 +182,7 @@ pub(crate) fn quic(input: &[u8]) {
     });
 }
 
-/// What holds for every response.
+/// Properties of every response.
 fn check(query: &[u8], response: &[u8], transport: Transport) {
     let shown = || format!("{query:02x?} got {response:02x?}");
     assert!(query.len() >= 12 && query[2] & 0x80 == 0, "a response to what is no query: {}", shown());

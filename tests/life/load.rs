@@ -73,7 +73,7 @@ impl Report {
     }
 }
 
-/// What a load counts while it runs.
+/// Counters of a load while it runs.
 #[derive(Default)]
 struct Counts {
     answered: AtomicU64,

@@ -1,4 +1,4 @@
-//! What these tests ask a server, and give it to read.
+//! Queries of these tests, and files for a server to read.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

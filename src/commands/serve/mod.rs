@@ -429,7 +429,7 @@ struct Reading {
     synced: watching::Sender<Progress>,
 }
 
-/// How much of the source has been read.
+/// The part of the source that has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
     Nothing,

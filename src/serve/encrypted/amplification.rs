@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const FACTOR: u64 = 3;
 /// Least octets of a datagram that may begin a connection (RFC 9000 section 14.1).
 const MIN_INITIAL_BYTES: usize = 1200;
-/// Addresses without a connection whose datagrams are counted. Above it all of them are forgotten, and the next connection
+/// Number of addresses without a connection for which datagrams are counted. Above it all of them are forgotten, and the next connection
 /// from there counts as if its first datagram had the least size.
 const MAX_UNKNOWN: usize = 1024;
 
@@ -34,7 +34,7 @@ struct Inner {
 struct Addresses {
     /// Those with a connection.
     connected: HashMap<SocketAddr, Connected>,
-    /// How many of these have no connection whose address is validated.
+    /// Number of these without a connection with a validated address.
     unvalidated: usize,
     /// Those without a connection, of which a datagram came that may begin one.
     unknown: HashMap<SocketAddr, Traffic>,

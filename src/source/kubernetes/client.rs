@@ -191,7 +191,7 @@ fn check_named_files(kubeconfig: &Kubeconfig, options: &KubeConfigOptions) -> an
     Ok(())
 }
 
-/// Checks a file that kube opens by itself. A missing one is left to kube, whose error is better.
+/// Checks a file that kube opens by itself. A missing one is left to kube, which has the better error.
 fn check_if_there(path: &Path, what: &str) -> anyhow::Result<()> {
     match regular_file::check(path, MAX_CREDENTIAL) {
         Err(FileError::Io(_)) => Ok(()),

@@ -14,7 +14,7 @@ use crate::status::{Loss, LossReason, WatchState};
 pub struct Timing {
     /// How long one page of a LIST may take, and the pause between two events of a streaming list (K5). Default: 60 s.
     pub page: Duration,
-    /// How long a watch lasts before the API server ends it. Default: 15 s, and up to a third more.
+    /// Duration of a watch before the API server ends it. Default: 15 s, and up to a third more.
     pub watch: Duration,
     /// How long the start of a watch may take. With `watch`, which is how long the watch behind a streaming list lasts,
     /// it makes 25 s (K6). Default: 10 s.
@@ -24,7 +24,7 @@ pub struct Timing {
     /// How long an accepted watch stays open before it counts as followed without an event or a bookmark, and before the
     /// pause after a failure begins from the first again (K17). Default: 5 s.
     pub proof: Duration,
-    /// How long no octet may come from the API server, over all watches, before one probe; also the deadline of that
+    /// Time without an octet from the API server, over all watches, before one probe; also the deadline of that
     /// probe, and the least time between two of them (K18). Default: 10 s.
     pub quiet: Duration,
     /// How long there may be neither an event nor a bookmark, over all watches, before a relist (K13). Default: 150 s.
@@ -189,7 +189,7 @@ pub(super) enum Step {
     Watch(String),
 }
 
-/// How far the open watch, or the last one, is to be trusted (K17).
+/// Trust in the open watch, or the last one (K17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
     /// No watch was accepted since the last list or failure.

@@ -119,7 +119,7 @@ struct Content {
     objects: Vec<Placed>,
     reports: Vec<Report>,
     ignored: usize,
-    /// How many documents are a mapping or a sequence, as every manifest is.
+    /// Number of documents that are a mapping or a sequence, as every manifest is.
     readable: usize,
 }
 
