@@ -109,6 +109,9 @@ impl Reply {
     }
 }
 
+/// The remarks of a response to a client that is not answered: it does not learn which server this is.
+const NOT_ALLOWED: Remarks<'_> = Remarks { nsid: &[], error: Some((ede::PROHIBITED, "")) };
+
 /// Answers requests, for every transport.
 pub struct Responder {
     zone: Arc<Zone>,
@@ -244,19 +247,16 @@ impl Responder {
             Disposition::Answer(question) => {
                 let Query { question_end, edns, .. } = *question.query;
                 let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
-                let remarks = Remarks { nsid: &[], error: Some((ede::PROHIBITED, "")) };
-                let length = wire::refuse(message, refusal, remarks);
+                let length = wire::refuse(message, refusal, NOT_ALLOWED);
                 let received = Received { question, peer, request };
                 Reply::Response(received.summary(length, rcode::REFUSED, CountedZone::OUTSIDE))
             }
+            Disposition::Refuse(refusal) if allowed => {
+                unread(request, wire::refuse(message, refusal, self.remarks(None)), refusal.rcode)
+            }
             Disposition::Refuse(refusal) => {
-                let denied = || Refusal::header_only(rcode::REFUSED, refusal.edns);
-                let (refusal, remarks) = if allowed {
-                    (refusal, self.remarks(None))
-                } else {
-                    (denied(), Remarks { nsid: &[], error: Some((ede::PROHIBITED, "")) })
-                };
-                unread(request, wire::refuse(message, refusal, remarks), refusal.rcode)
+                let refusal = Refusal::header_only(rcode::REFUSED, refusal.edns);
+                unread(request, wire::refuse(message, refusal, NOT_ALLOWED), refusal.rcode)
             }
             Disposition::Fail | Disposition::Drop(_) => self.fail(request, message),
         }
