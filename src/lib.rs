@@ -66,13 +66,13 @@
 //! | crate | for |
 //! |---|---|
 //! | hickory-proto | reads the messages that the fast parser declines (`wire`); the oracle for every response in the tests |
-//! | hickory-server | its resolver asks for names of others (`serve/forward/resolver.rs`) |
+//! | hickory-server | its pool of name servers asks upstreams: retries, TCP, TLS (`serve/forward/resolver.rs`) |
 //! | rustls, rustls-native-certs | the certificate authorities that it judges an upstream by; our own certificate (`serve/encrypted/certificates.rs`) |
 //! | tokio-rustls | DNS over TLS, and under HTTPS: the handshake, then a stream like any other (feature `tls`) |
 //! | h2 | DNS over HTTPS: frames and header fields, and nothing of what they mean (feature `https`) |
 //! | bytes, httpdate | beside it: how h2 takes a body, and how a date is written (feature `https`) |
 //! | x509-cert | until when our certificate is good (features `tls` and `quic`) |
-//! | quinn | DNS over QUIC: packets, streams, loss (feature `quic`) |
+//! | quinn, quinn-proto | DNS over QUIC: packets, streams, loss; the session that bounds a handshake (feature `quic`) |
 //! | dashmap | namespaces and their Pods in the record index (`zone`); Services were in one until `benches/index` showed what a hot name costs on two cores |
 //! | hashbrown | the tables of Services, and those of numbers inside a Service's records (`zone`) |
 //! | foldhash | seeded hashes for all of them |

@@ -110,7 +110,7 @@ fn the_tree_is_tidy() {
 }
 
 /// Within these folders too arrows go one way: no file names one that names it, by whatever way round.
-const ONE_WAY: &[&str] = &["serve/"];
+const ONE_WAY: &[&str] = &["explain/", "serve/", "source/kubernetes/"];
 
 #[test]
 fn no_files_name_each_other_in_a_circle() {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::entry::{About, Entry, Level, Needs, Part, Severity};
-use super::fix::{Fix, Inspect, ask_for_srv, describe_pod, edit_external_name, headless, inspect, patch, scale};
+use super::fix::{Fix, Inspect, ask_for_srv, describe_pod, edit_external_name, headless, inspect, pairs, patch, scale};
 use crate::names::WireName;
 use crate::objects::{EndpointPort, Family, Labels, ObjectRef, Protocol};
 use crate::status::LossReason;
@@ -1347,12 +1347,6 @@ pub(super) fn list<T: AsRef<str>>(items: &[T], last: &str) -> String {
         Some((one, [])) => (*one).to_owned(),
         Some((end, rest)) => format!("{}{last}{end}", rest.join(", ")),
     }
-}
-
-/// A selector as kubectl writes it: `app=web,tier=front`.
-pub(super) fn pairs(selector: &Labels) -> String {
-    let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    pairs.join(",")
 }
 
 impl Candidates {

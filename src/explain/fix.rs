@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 
-use super::finding::pairs;
 use crate::escape;
 use crate::objects::{Labels, ObjectRef, Protocol};
 
@@ -107,4 +106,10 @@ fn scalar(text: &str) -> String {
         && !WORDS.contains(&text.to_ascii_lowercase().as_str());
     // JSON strings are YAML.
     if plain { text.to_owned() } else { escape::json(&serde_json::Value::from(text).to_string()).into_owned() }
+}
+
+/// A selector as kubectl writes it: `app=web,tier=front`.
+pub(super) fn pairs(selector: &Labels) -> String {
+    let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
 }

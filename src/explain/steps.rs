@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 
 use super::find::{contradiction, is, object, range_of, template_difference, text};
-use super::finding::{Difference, Differs, pairs};
+use super::finding::{Difference, Differs};
+use super::fix::pairs;
 use super::{Asked, Known, Outcome};
 use crate::cluster::ServiceView;
 use crate::names::labels::split;

@@ -17,6 +17,7 @@ mod contact;
 #[doc(hidden)]
 pub mod fuzzing;
 mod machine;
+mod probe;
 mod watch;
 mod watched;
 
@@ -39,7 +40,8 @@ use crate::status::Status;
 pub use client::{Access, Connect, Connecting, find};
 pub use machine::Timing;
 
-use contact::{Contact, Probe};
+use contact::Contact;
+use probe::Probe;
 use watch::Watch;
 use watched::name_of;
 

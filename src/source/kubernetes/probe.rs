@@ -1,0 +1,96 @@
+//! The probe of an API server while no octet comes from it.
+//!
+//! Silence alone is no staleness: nothing may have changed. So after [`Timing::quiet`] without an octet on any watch one
+//! list with `limit=1` goes the way that the watches go. If it fails, contact was lost at the last octet (K18). Not here:
+//! the time of that octet (`contact.rs`), and the life of one watch (`machine.rs`).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Scope;
+use super::client::{Api, Connect};
+use super::contact::Contact;
+use super::machine::{Failure, Timing};
+use super::watched::Page;
+use crate::cluster::Resource;
+use crate::source::live::Update;
+use crate::status::WatchState;
+
+/// Probes the API server while no octet comes from it.
+pub(super) struct Probe {
+    pub(super) contact: Arc<Contact>,
+    pub(super) connect: Connect,
+    pub(super) resource: Resource,
+    pub(super) scope: Arc<Scope>,
+    pub(super) timing: Timing,
+    pub(super) updates: mpsc::Sender<Update>,
+    /// Wakes the watches that wait to try again.
+    pub(super) back: Arc<Notify>,
+}
+
+impl Probe {
+    /// Tells of each loss of contact, and of its end.
+    pub(super) async fn run(self) -> Infallible {
+        let (mut api, mut lost, mut probed) = (None, None::<Instant>, None::<Instant>);
+        loop {
+            let heard = self.contact.last();
+            if lost.take_if(|since| heard > *since).is_some() {
+                self.tell(Update::Contact).await;
+                self.back.notify_waiters();
+            }
+            let due = probed.map_or(heard, |probed| probed.max(heard)) + self.timing.quiet;
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = self.contact.resumed() => {}
+            }
+            if self.contact.last() > heard || Instant::now() < due {
+                continue;
+            }
+            probed = Some(Instant::now());
+            let result = tokio::select! {
+                result = self.probe(&mut api) => result,
+                () = self.contact.resumed() => continue,
+            };
+            let failure = result.err().filter(|failure| !failure.is_answer());
+            let Some(failure) = failure else {
+                self.contact.hear();
+                continue;
+            };
+            api = None;
+            if lost.is_none() && self.contact.last() <= heard {
+                lost = Some(heard);
+                self.contact.lose();
+                if let WatchState::Lost(loss) = failure.state() {
+                    self.tell(Update::NoContact { since: heard, loss }).await;
+                }
+            }
+        }
+    }
+
+    /// Lists one object, within the deadline.
+    async fn probe(&self, api: &mut Option<Api>) -> Result<(), Failure> {
+        let request = async {
+            let api = match api {
+                Some(api) => api,
+                None => {
+                    let client = (self.connect)().await.map_err(|error| Failure::Unreachable(format!("{error:#}")))?;
+                    api.insert(Api::new(client, self.resource, &self.scope, &Arc::default(), &self.contact))
+                }
+            };
+            let octets = api.page(1, None).await?;
+            let page: Result<Page<'_>, _> = serde_json::from_slice(&octets);
+            page.map(drop).map_err(|error| Failure::Unreachable(format!("the answer to a probe is no list: {error}")))
+        };
+        let quiet = self.timing.quiet;
+        let late = || Failure::Late(format!("no octet for {quiet:?}, and no answer to a probe within {quiet:?}"));
+        timeout(quiet, request).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn tell(&self, update: Update) {
+        // Fails only if the owner of the other end is gone, which ends this task too.
+        let _ = self.updates.send(update).await;
+    }
+}
