@@ -90,7 +90,7 @@ pub fn write_line(line: &str) {
     }
 }
 
-/// Writes the last log lines when it is dropped, at the end of the process: for at most [`FLUSH_TIMEOUT`].
+/// Writes the last log lines when it is dropped, at the end of the process: for at most 1 s.
 #[must_use]
 pub struct FlushOnDrop;
 
@@ -100,7 +100,7 @@ impl Drop for FlushOnDrop {
     }
 }
 
-/// Waits until the lines so far are written, for at most [`FLUSH_TIMEOUT`].
+/// Waits until the lines so far are written, for at most 1 s.
 pub fn flush() {
     let Some(LineQueue { queue, .. }) = QUEUE.get() else { return };
     let deadline = Instant::now() + FLUSH_TIMEOUT;
