@@ -1,7 +1,8 @@
 //! What changes while a server answers over TLS: its certificate, its addresses, the process.
 //!
 //! The built binary, with certificates that are made here. Tests wait for what must happen, with [`PATIENCE`] that no
-//! passing test uses up. `HEADLESS_DNS_TEST_SCALE` says how often the certificate is replaced under load: 100 is 100 times.
+//! passing test uses up. `TEST_HEADLESS_DNS_SCALE` says how often the certificate is replaced under load: 100 is 100
+//! times.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 #![cfg(feature = "tls")]
@@ -465,8 +466,8 @@ async fn another_process_takes_the_sockets() {
 
 /// What connections cost the server: memory of those that are idle, CPU of handshakes.
 ///
-/// `HEADLESS_DNS_BIN=target/release/headless-dns cargo test --test certificates -- --ignored --nocapture`, with 12,000 file
-/// descriptors (`ulimit -n`). The keys are ECDSA P-256, and RSA with 2048 bits, which openssl(1) makes.
+/// `TEST_HEADLESS_DNS_BIN=target/release/headless-dns cargo test --test certificates -- --ignored --nocapture`, with
+/// 12,000 file descriptors (`ulimit -n`). The keys are ECDSA P-256, and RSA with 2048 bits, which openssl(1) makes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, of a release build"]
 async fn what_connections_cost() {

@@ -1,10 +1,10 @@
 //! Floods of connections that begin and do not go on, over TCP, TLS, HTTPS and QUIC, against the built server under a limit
 //! on its memory: questions are answered meanwhile, and the memory comes back.
 //!
-//! A part runs in a network namespace that the test makes for itself, where it has all the IPv6 addresses that it wants;
-//! where none can be made, the output says so. `HEADLESS_DNS_TEST_SCALE` is how many connections there are, in percent of
-//! 16,384, and of 4,096 over HTTPS and QUIC; 100 needs 20,000 file descriptors (`ulimit -n`), and `HEADLESS_DNS_BIN` names
-//! a release build for it.
+//! A part runs in a network namespace that the test makes for itself, where it has all the IPv6 addresses that it
+//! wants; where none can be made, the output says so. `TEST_HEADLESS_DNS_SCALE` is how many connections there are, in
+//! percent of 16,384, and of 4,096 over HTTPS and QUIC; 100 needs 20,000 file descriptors (`ulimit -n`), and
+//! `TEST_HEADLESS_DNS_BIN` names a release build for it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails may panic, and says what it measured")]
 #![cfg(all(feature = "https", feature = "quic"))]
@@ -46,7 +46,7 @@ const MEMORY_LEFT: u64 = 20_000_000;
 /// Connections at a time that are being opened: fewer than the kernel queues.
 const OPENING: usize = 100;
 /// Set where the test runs again in a network namespace.
-const INSIDE: &str = "HEADLESS_DNS_TEST_NAMESPACE";
+const INSIDE: &str = "TEST_HEADLESS_DNS_NAMESPACE";
 
 /// Runs a test of this file again in a network namespace of its own, in which every address below 2001:db8:: is its own.
 /// Returns whether this is that run.
@@ -85,7 +85,7 @@ struct Server {
 impl Server {
     fn start(address: IpAddr, authority: &Authority, options: &str) -> Self {
         let built = assert_cmd::cargo::cargo_bin!("headless-dns");
-        let binary = std::env::var_os("HEADLESS_DNS_BIN").unwrap_or_else(|| built.into());
+        let binary = std::env::var_os("TEST_HEADLESS_DNS_BIN").unwrap_or_else(|| built.into());
         let group = memory_group();
         // In the group before it begins; without one, the limit of the process itself.
         let enter = match &group {
@@ -101,7 +101,7 @@ impl Server {
             command.args([format!("--{flag}"), SocketAddr::new(address, 0).to_string()]);
         }
         command.args(authority.options().split(' ')).args(options.split_whitespace());
-        let mut child = command.env_remove("HEADLESS_DNS_BIN").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.env_remove("TEST_HEADLESS_DNS_BIN").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut next = |over: &str| -> SocketAddr {
             let line = lines.find(|line| line.starts_with("listen  ") && line.contains(over)).unwrap();

@@ -117,7 +117,7 @@ fn get(admin: SocketAddr, path: &str) -> String {
 }
 
 /// The variable that makes a test the child of itself: the process whose standard error is the pipe.
-const CHILD: &str = "HEADLESS_DNS_TEST_CHILD";
+const CHILD: &str = "TEST_HEADLESS_DNS_CHILD";
 /// Number of panics and of lines of each of the child's threads.
 const TIMES: u64 = 2_000;
 

@@ -480,7 +480,7 @@ impl Metrics {
 
 fn collect_build(families: &mut Families) {
     let version = env!("CARGO_PKG_VERSION");
-    let revision = option_env!("HEADLESS_DNS_REVISION").unwrap_or_default();
+    let revision = option_env!("BUILD_HEADLESS_DNS_REVISION").unwrap_or_default();
     families.add(&table::BUILD_INFO, &[version, revision, ""], Value::Gauge(1.0));
 }
 

@@ -414,7 +414,7 @@ fn openssl(command: &mut Command) {
 
 /// Where `tests/cluster/run` looks for processes that are left over.
 pub fn work_folder() -> PathBuf {
-    std::env::var_os("HEADLESS_DNS_CLUSTER").map_or_else(std::env::temp_dir, PathBuf::from)
+    std::env::var_os("TEST_HEADLESS_DNS_CLUSTER").map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
 /// Ports of 127.0.0.1 that nobody listens on, below those that outgoing connections get: a component that starts again

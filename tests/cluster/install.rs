@@ -497,7 +497,8 @@ fn without_helm(value: &mut Value) {
 }
 
 fn helm(args: &[&str]) -> Output {
-    let helm = std::env::var_os("HEADLESS_DNS_HELM").expect("tests/cluster/run builds Helm and sets HEADLESS_DNS_HELM");
+    let helm = std::env::var_os("TEST_HEADLESS_DNS_HELM")
+        .expect("tests/cluster/run builds Helm and sets TEST_HEADLESS_DNS_HELM");
     Command::new(helm).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
 }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 use super::control_plane::work_folder;
 use super::{PATIENCE, until};
 
-/// The binary: the one that `HEADLESS_DNS_BIN` names, or what cargo built for this test. No cluster and no option of
-/// whoever runs the tests is in its environment.
+/// The binary: the one that `TEST_HEADLESS_DNS_BIN` names, or what cargo built for this test. No cluster and no option
+/// of whoever runs the tests is in its environment.
 pub fn headless_dns() -> Command {
-    let binary = std::env::var_os("HEADLESS_DNS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_headless-dns").into());
+    let binary = std::env::var_os("TEST_HEADLESS_DNS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_headless-dns").into());
     let mut command = Command::new(binary);
     let ours = |name: &str| name.starts_with("HEADLESS_DNS_") || name.starts_with("KUBE");
     for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {

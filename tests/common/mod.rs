@@ -21,10 +21,10 @@ use headless_dns::zone::Zone;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 
-/// How often to repeat: `full` times `HEADLESS_DNS_TEST_SCALE` percent (default 1; CI says 10, a release 100).
+/// Repetitions: `full` times `TEST_HEADLESS_DNS_SCALE` percent (default 1; CI says 10, a release 100).
 pub fn scaled(full: u64) -> u64 {
-    let percent = std::env::var("HEADLESS_DNS_TEST_SCALE")
-        .map_or(1, |text| text.parse::<u64>().expect("HEADLESS_DNS_TEST_SCALE is a whole number of percent"));
+    let percent = std::env::var("TEST_HEADLESS_DNS_SCALE")
+        .map_or(1, |text| text.parse::<u64>().expect("TEST_HEADLESS_DNS_SCALE is a whole number of percent"));
     (full * percent / 100).max(1)
 }
 

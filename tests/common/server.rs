@@ -23,10 +23,10 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The binary that `HEADLESS_DNS_BIN` names, or the one that cargo built for this test.
+/// The binary that `TEST_HEADLESS_DNS_BIN` names, or the one that cargo built for this test.
 pub fn binary() -> PathBuf {
     let built = assert_cmd::cargo::cargo_bin!("headless-dns");
-    std::env::var_os("HEADLESS_DNS_BIN").map_or_else(|| built.into(), PathBuf::from)
+    std::env::var_os("TEST_HEADLESS_DNS_BIN").map_or_else(|| built.into(), PathBuf::from)
 }
 
 /// The command `serve`, with an empty environment and text logs, in the folder of the package.

@@ -1,6 +1,6 @@
 //! A real Prometheus scrapes the built server, and is asked what CoreDNS's dashboards ask.
 //!
-//! `tests/with_prometheus` runs it: it installs Prometheus and says where it is in `HEADLESS_DNS_PROMETHEUS`.
+//! `tests/with_prometheus` runs it: it installs Prometheus and says where it is in `TEST_HEADLESS_DNS_PROMETHEUS`.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -106,8 +106,8 @@ fn a_coredns_dashboard_gives_sensible_numbers() {
     assert!(wrong.is_empty(), "{wrong:?}");
     load.stop();
     for (accept, format, file) in [
-        ("text/plain", Format::Text, "HEADLESS_DNS_METRICS_TEXT"),
-        ("application/openmetrics-text; version=1.0.0", Format::OpenMetrics, "HEADLESS_DNS_METRICS_OPEN"),
+        ("text/plain", Format::Text, "TEST_HEADLESS_DNS_METRICS_TEXT"),
+        ("application/openmetrics-text; version=1.0.0", Format::OpenMetrics, "TEST_HEADLESS_DNS_METRICS_OPEN"),
     ] {
         let text = get(admin, "/metrics", accept).unwrap();
         Scrape::read(&text, format);
@@ -212,7 +212,7 @@ impl Drop for Prometheus {
 
 impl Prometheus {
     fn start(folder: &Path, target: SocketAddr) -> Self {
-        let binary = env::var("HEADLESS_DNS_PROMETHEUS").unwrap_or_else(|_| "prometheus".to_owned());
+        let binary = env::var("TEST_HEADLESS_DNS_PROMETHEUS").unwrap_or_else(|_| "prometheus".to_owned());
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/prometheus/alerts.yaml");
         let config = format!(
             "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}\nrule_files: [{rules:?}]\n\
@@ -230,7 +230,7 @@ impl Prometheus {
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
-            .expect("HEADLESS_DNS_PROMETHEUS names Prometheus");
+            .expect("TEST_HEADLESS_DNS_PROMETHEUS names Prometheus");
         Self { process, address, log, _port: port }
     }
 

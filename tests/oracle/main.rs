@@ -52,7 +52,7 @@ const OUTSIDE: &[&str] = &[".", "local", "arpa", "in-addr.arpa", "example.test",
 #[test]
 #[ignore = "needs NSD and BIND: tests/oracle/run installs them and runs this"]
 fn nsd_and_bind_answer_as_we_do() {
-    let work = std::env::var_os("HEADLESS_DNS_ORACLE").expect("tests/oracle/run names a folder to work in");
+    let work = std::env::var_os("TEST_HEADLESS_DNS_ORACLE").expect("tests/oracle/run names a folder to work in");
     let (work, begun) = (PathBuf::from(work), Instant::now());
     fs::write(work.join("oracle.pid"), std::process::id().to_string()).unwrap();
     let mut total = Tally::default();

@@ -154,7 +154,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
 fn connections_are_half_open() {
     /// Set for this test in the network namespace.
-    const IN_NAMESPACE: &str = "HEADLESS_DNS_DRILL_IN_NAMESPACE";
+    const IN_NAMESPACE: &str = "TEST_HEADLESS_DNS_DRILL_IN_NAMESPACE";
     if std::env::var_os(IN_NAMESPACE).is_some() {
         return half_open(Silence::PacketsDropped);
     }
