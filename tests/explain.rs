@@ -248,6 +248,27 @@ fn explain_warns_about_touched_objects_only() {
     }
 }
 
+/// `explain` warns about documents that cannot be read where the question is about their names.
+#[test]
+fn explain_warns_about_touched_documents_only() {
+    let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.96.0.8, ports: [{port: 80}]}}\n\
+                ---\nkind: Service\nmetadata:\n  name: b\nspec: [\n---\nkind: [\n---\n\
+                {apiVersion: v1, kind: Service, metadata: {name: c_d, namespace: d_e}}";
+    let (_folder, path) = file_with(text);
+    for (name, warned) in [
+        ("a", &[][..]),
+        // A document without a name may define the missing object.
+        ("b", &["document 2, line", "document 3, line"]),
+        ("other", &["document 3, line"]),
+        ("b-0.a", &["document 2, line", "document 3, line"]),
+    ] {
+        let explained = run(&format!("explain --log-format text --manifests {} {name}", path.display()));
+        let seen: Vec<&str> = explained.errors.lines().collect();
+        let all = seen.len() == warned.len() && seen.iter().zip(warned).all(|(seen, part)| seen.contains(part));
+        assert!(all, "{name}: {}", explained.errors);
+    }
+}
+
 /// What is said: level, token, object.
 type Sayings = &'static [(&'static str, &'static str, &'static str)];
 
@@ -261,7 +282,7 @@ const LINT: &[(&str, &str, Sayings)] = &[
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80}]}}",
         "--simulate",
-        &[("warning", "PORT-UNNAMED", "Service default/a"), ("warning", "NO-ENDPOINTS", "Service default/a")],
+        &[("warning", "NO-ENDPOINTS", "Service default/a"), ("note", "PORT-UNNAMED", "Service default/a")],
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {ports: [{port: 80, name: http}]}}",
@@ -305,7 +326,7 @@ const LINT: &[(&str, &str, Sayings)] = &[
          {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: r}, spec: {serviceName: a, template: {metadata: {labels: {app: a}}}}}\n---\n\
          {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a, selector: {matchLabels: {app: b}}, template: {metadata: {labels: {app: b}}}}}",
         "--simulate",
-        &[("error", "STS-NOT-SELECTED", "StatefulSet default/s")],
+        &[("warning", "STS-NOT-SELECTED", "StatefulSet default/s")],
     ),
     (
         // An operator may set the label: the template alone is no error.

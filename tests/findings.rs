@@ -373,7 +373,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             protocols.iter().all(|protocol| has(protocol.label()))
                 && protocols.iter().all(|protocol| !question.contains(&format!("_{port}.{}.", protocol.label())))
         }
-        Finding::PortUnnamed { service: key, number } => {
+        Finding::PortUnnamed { service: key, number, .. } => {
             let is_it = |name: &str, of: u64| name.is_empty() && of == u64::from(*number);
             // Without endpoints a headless Service will have the ports that it declares.
             let declared = || {
@@ -450,7 +450,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
                 true
             })
         }
-        Finding::SetNotSelected { set: key, service: name, differs } => {
+        Finding::SetNotSelected { set: key, service: name, differs, .. } => {
             let service = service(&beside(key, name)).unwrap();
             governs(key, name) && contradicts(service, set(key).unwrap(), &differs.labels)
         }

@@ -53,15 +53,17 @@ fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained>
     let super::Read { zone, asker, reading } = read(&everywhere(config), PodRecords::Verified)?;
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let sought = sought(config, question, &zones);
-    let touched =
-        |known: &Known<'_>, report: &&Notice| report.object.as_ref().is_none_or(|object| sought.touches(known, object));
-    asker.with(|known| {
-        reading.reports.iter().filter(|report| touched(known, report)).for_each(|report| tracing::warn!("{report}"));
-    });
     // As a server that reads the same files.
     let may_deny = reading.unread.is_empty() || config.allow_unreadable;
     let whole = reading.is_whole() || config.allow_unreadable;
-    explaining::explain(&zone, &asker, &sought, |known| hints(config, known, &reading), Read { whole, may_deny })
+    let hints = |known: &Known<'_>| hints(config, known, &reading);
+    let explained = explaining::explain(&zone, &asker, &sought, hints, Read { whole, may_deny })?;
+    let resolves = explained.resolves();
+    asker.with(|known| {
+        let touched = |report: &&Notice| sought.touches(known, &report.subject, resolves);
+        reading.reports.iter().filter(touched).for_each(|report| tracing::warn!("{report}"));
+    });
+    Ok(explained)
 }
 
 fn sought<'q>(config: &'q Config, question: &'q Question, zones: &'q [WireName]) -> Sought<'q> {
@@ -71,7 +73,7 @@ fn sought<'q>(config: &'q Config, question: &'q Question, zones: &'q [WireName])
 fn hints(config: &Config, known: &Known<'_>, reading: &Reading) -> Vec<String> {
     let mut hints = Vec::new();
     if !reading.is_whole() {
-        hints.push("not everything could be read: what is said here holds for what was".into());
+        hints.push("not everything could be read (check lists it): the reasons hold for the rest".into());
     }
     if known.extent.selected {
         hints.push("Services without the labels of --selector were not read: they may exist".into());

@@ -5,7 +5,8 @@
 
 use super::entry::{Level, Needs};
 use super::find::{
-    Finder, contradiction, contradicts, differs, object_of_pod, ports, ports_not_in_slices, ports_without_target,
+    Finder, contradiction, contradicts, differs, has_one_port, object_of_pod, ports, ports_not_in_slices,
+    ports_without_target,
 };
 use super::{Asked, Effort, Finding, Known, Outcome};
 use crate::cluster::ServiceView;
@@ -89,7 +90,8 @@ impl Check<'_> {
         let nameless = pods().find(|row| row.hostname.is_none());
         if let Some((row, pod)) = nameless.and_then(|row| Some((row, row.pod?.to_string()))) {
             let (service, address) = (governing.clone(), row.address);
-            self.add(Finding::NoHostname { service, pod: pod.into(), address, resolves: false });
+            let selects = !view.service.is_some_and(|service| service.selector.is_empty());
+            self.add(Finding::NoHostname { service, pod: pod.into(), address, selects, resolves: false });
         }
     }
 
@@ -102,7 +104,10 @@ impl Check<'_> {
                 let selector = service.selector.clone();
                 self.add(Finding::NoEndpoints { service: service.key.clone(), selector, differs: Some(differs) });
             }
-            (Some(differs), ..) => self.add(Finding::SetNotSelected { set: key, service: name, differs }),
+            (Some(differs), ..) => {
+                let selects_another = view.stateful_sets.iter().any(|other| contradicts(service, other).is_none());
+                self.add(Finding::SetNotSelected { set: key, service: name, differs, selects_another });
+            }
             (None, _, Some(differs)) => self.add(Finding::TemplateDiffers { set: key, service: name, differs }),
             (None, _, None) => {}
         }
@@ -129,8 +134,9 @@ impl Check<'_> {
             }
         }
         self.finder.notes(service, &view);
+        let is_only = has_one_port(service, &view);
         for number in unnamed_ports(service, &view) {
-            self.add(Finding::PortUnnamed { service: key.clone(), number });
+            self.add(Finding::PortUnnamed { service: key.clone(), number, is_only });
         }
         self.outside_reverse(key, &view);
     }

@@ -787,7 +787,8 @@ impl<'k> Finder<'k> {
             } else if endpoint.hostname.is_none() && endpoint.pod.is_some_and(|pod| is(pod, label)) {
                 let (pod, address) = (label.into(), endpoint.address);
                 let resolves = self.recommends(key, &[dashed(address)]);
-                self.add(Finding::NoHostname { service: key.clone(), pod, address, resolves });
+                let selects = view.service.is_some_and(|service| !service.selector.is_empty());
+                self.add(Finding::NoHostname { service: key.clone(), pod, address, selects, resolves });
             }
         }
         if !listed {
@@ -995,7 +996,8 @@ impl<'k> Finder<'k> {
             return self.add(Finding::OtherProtocol { service: key, port: port.into(), protocols });
         }
         if let Some((name, protocol, number)) = ports.iter().find(|(name, ..)| name.is_empty()) {
-            let unnamed = Finding::PortUnnamed { service: key.clone(), number: *number };
+            let unnamed =
+                Finding::PortUnnamed { service: key.clone(), number: *number, is_only: has_one_port(service, view) };
             self.add(self.misnamed_port(service, view, name, *protocol, *number).unwrap_or(unnamed));
         }
         // Only endpoints that do not count have the port; others count.
@@ -1126,6 +1128,14 @@ pub(super) fn ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>,
 /// Those of them that SRV names do come from: of a headless Service those of endpoints that count.
 fn served_ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
     ports_of_slices(service, view, |slice| slice.endpoints().any(|endpoint| service.answers_with(endpoint.conditions)))
+}
+
+/// Returns whether the Service declares one port, or its slices have one where it declares none: it needs no name.
+pub(super) fn has_one_port(service: &Service, view: &ServiceView<'_>) -> bool {
+    match &service.ports[..] {
+        [] => ports(service, view).len() == 1,
+        declared => declared.len() == 1,
+    }
 }
 
 fn ports_of_slices(

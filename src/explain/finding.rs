@@ -275,6 +275,8 @@ pub enum Finding {
         pod: Box<str>,
         /// The endpoint's address, of which its name is made.
         address: IpAddr,
+        /// True if the Service has a selector: without one the author of its endpoints chose their names.
+        selects: bool,
         /// True if the recommended name resolves.
         resolves: bool,
     },
@@ -364,6 +366,8 @@ pub enum Finding {
         service: ObjectRef,
         /// The port's number.
         number: u16,
+        /// True if the Service has no other port: then it needs no name.
+        is_only: bool,
     },
     /// A port's number where its name is expected.
     PortNumber {
@@ -502,6 +506,8 @@ pub enum Finding {
         service: Box<str>,
         /// How they differ.
         differs: Differs,
+        /// True if the Service selects Pods of another StatefulSet that it governs.
+        selects_another: bool,
     },
     /// The slice says of no Service that it is its own.
     SliceOfNobody {
@@ -771,9 +777,9 @@ impl Finding {
                     )
                 })
                 .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
-            Self::SetNotSelected { set, service, differs } => part
+            Self::SetNotSelected { set, service, differs, selects_another } => part
                 .cause("D22", "STS-NOT-SELECTED", 5)
-                .level(Level::Error)
+                .level(if *selects_another { Level::Warning } else { Level::Error })
                 .text(|| {
                     let Difference { key, selected, .. } = &differs.labels[0];
                     let has = differs.has();
@@ -870,9 +876,9 @@ impl Finding {
                 .text(|| format!("this endpoint of Service {service} has a hostname: use {hostname}"))
                 .ask_for(|| resolves.then(|| format!("{hostname}.{}.{}.svc", service.name, service.namespace)))
                 .about(|| [About::service(service)]),
-            Self::NoHostname { service, pod, address, resolves } => part
+            Self::NoHostname { service, pod, address, selects, resolves } => part
                 .cause("D26", "NO-HOSTNAME", 11)
-                .level(Level::Error)
+                .level(if *selects { Level::Error } else { Level::Note })
                 .text(|| {
                     let (name, dashed) = (&service.name, dashed(*address));
                     format!("the EndpointSlice of {name} gives {pod} no hostname; its name is {dashed}.{name}")
@@ -975,10 +981,10 @@ impl Finding {
                     Some(Fix::Advice(format!("ask for _{port}.{label}.{}.{}.svc", service.name, service.namespace)))
                 })
                 .about(|| [About::service(service)]),
-            Self::PortUnnamed { service, number } => part
+            Self::PortUnnamed { service, number, is_only } => part
                 .cause("D32", "PORT-UNNAMED", 17)
                 .explains(&["NO-PORT"])
-                .level(Level::Warning)
+                .level(if *is_only { Level::Note } else { Level::Warning })
                 .text(|| format!("port {number} of Service {service} has no name: its SRV record is at the Service's name"))
                 .advice(|| ask_for_srv(service))
                 .about(|| [About::service(service)]),

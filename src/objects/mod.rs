@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::names::labels::{Label, LabelColumn, Repacked, TextsBuilder};
 
-pub use raw::{decode, decode_text};
+pub use raw::{decode, decode_text, key};
 pub use write::encode;
 
 /// The label that says which Service an EndpointSlice belongs to.
@@ -150,6 +150,23 @@ pub struct Skipped {
     pub object: Option<ObjectRef>,
     /// One sentence: the object, what is wrong with it, what happens instead.
     pub text: String,
+}
+
+/// The objects that something read wrongly is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Any: a file that cannot be read, an object without a name.
+    Unknown,
+    /// One object.
+    Object(ObjectRef),
+    /// Objects with these names, sorted, in any namespace: a document that cannot be parsed.
+    Names(Vec<Box<str>>),
+}
+
+impl From<Option<ObjectRef>> for Subject {
+    fn from(object: Option<ObjectRef>) -> Self {
+        object.map_or(Self::Unknown, Self::Object)
+    }
 }
 
 /// Why something was left out.

@@ -20,31 +20,52 @@ use crate::names::is_label;
 
 /// Decodes one document. `default_namespace` is for objects that name none.
 ///
+/// The kind is looked at first: of a kind that is not served nothing else has to be right.
+///
 /// # Errors
 ///
 /// [`Invalid`] says in one sentence what is wrong with a document that is no object of its kind.
 pub fn decode(document: Value, default_namespace: &str) -> Result<Decoded, Invalid> {
-    let kind = match document.get("kind") {
-        Some(Value::String(kind)) => kind.clone(),
-        _ => return Err(Invalid("it has no `kind`, so it is no Kubernetes object".into())),
-    };
-    let group = document.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    let group = group.split_once('/').map_or("", |(group, _)| group).to_owned();
-    if kind.ends_with("List") {
-        return match document {
-            Value::Object(mut fields) => match fields.remove("items") {
-                Some(Value::Array(mut items)) => {
-                    name_kinds(&kind, fields.get("apiVersion"), &mut items);
-                    Ok(Decoded::List(items))
-                }
-                None | Some(Value::Null) => Ok(Decoded::List(Vec::new())),
-                Some(_) => Err(Invalid(format!("the {kind} has `items` that are no list"))),
-            },
-            _ => Ok(Decoded::Ignored),
-        };
+    let Some(kind) = kind_of(&document)? else { return Ok(Decoded::Ignored) };
+    if let Some(item) = kind.strip_suffix("List") {
+        return decode_list(item, document);
     }
-    let key = key_of(&document, &kind, default_namespace)?;
-    trim(&kind, &group, key, Document::Tree(&document))
+    let Some(shape) = Shape::new(group_of(&document), &kind) else { return Ok(Decoded::Ignored) };
+    match valid_key(&document, &kind, default_namespace)? {
+        Some(key) => trim(&kind, shape, key, Document::Tree(&document)),
+        None => Ok(Decoded::Ignored),
+    }
+}
+
+/// Takes a list of objects of a kind apart; of any kind where it is empty.
+fn decode_list(kind: &str, mut document: Value) -> Result<Decoded, Invalid> {
+    match document.get_mut("items").map(Value::take) {
+        Some(Value::Array(mut items)) => {
+            name_kinds(kind, document.get("apiVersion"), &mut items);
+            Ok(Decoded::List(items))
+        }
+        None | Some(Value::Null) => Ok(Decoded::List(Vec::new())),
+        Some(_) if kind.is_empty() || Shape::new(group_of(&document), kind).is_some() => {
+            Err(Invalid(format!("the {kind}List has `items` that are no list")))
+        }
+        Some(_) => Ok(Decoded::Ignored),
+    }
+}
+
+/// Returns the kind of a document; `None` for one that is no Kubernetes object, as values of a chart or a dashboard.
+fn kind_of(document: &Value) -> Result<Option<String>, Invalid> {
+    match document.get("kind") {
+        Some(Value::String(kind)) => Ok(Some(kind.clone())),
+        _ if !document.is_object() => Err(Invalid("it is a plain value, so it is no Kubernetes object".into())),
+        _ if document.get("apiVersion").is_none() => Ok(None),
+        _ => Err(Invalid("it has an `apiVersion` and no `kind`, so it is no Kubernetes object".into())),
+    }
+}
+
+/// Returns the group of a document's `apiVersion`: `apps` of `apps/v1`, nothing of `v1`.
+fn group_of(document: &Value) -> Option<&str> {
+    let version = document.get("apiVersion")?.as_str()?;
+    Some(version.split_once('/').map_or("", |(group, _)| group))
 }
 
 /// Decodes the JSON text of an object whose kind, group and key are known: the same as [`decode`], at a third of the
@@ -54,7 +75,10 @@ pub fn decode(document: Value, default_namespace: &str) -> Result<Decoded, Inval
 ///
 /// As [`decode`]; the sentence may say less.
 pub fn decode_text(kind: &str, group: &str, key: ObjectRef, text: &str) -> Result<Decoded, Invalid> {
-    trim(kind, group, key, Document::Text(text))
+    match Shape::new(Some(group), kind) {
+        Some(shape) => trim(kind, shape, key, Document::Text(text)),
+        None => Ok(Decoded::Ignored),
+    }
 }
 
 /// Where the fields of an object are read from.
@@ -64,35 +88,60 @@ enum Document<'d> {
     Text(&'d str),
 }
 
-fn trim(kind: &str, group: &str, key: ObjectRef, document: Document<'_>) -> Result<Decoded, Invalid> {
+/// The kinds of objects that are read.
+#[derive(Clone, Copy)]
+enum Shape {
+    Namespace,
+    Service,
+    EndpointSlice,
+    Endpoints,
+    Pod,
+    StatefulSet,
+    Workload(WorkloadKind),
+}
+
+impl Shape {
+    /// By group and kind.
+    const ALL: [(&str, &str, Self); 14] = [
+        ("", "Namespace", Self::Namespace),
+        ("", "Service", Self::Service),
+        ("discovery.k8s.io", "EndpointSlice", Self::EndpointSlice),
+        ("", "Endpoints", Self::Endpoints),
+        ("", "Pod", Self::Pod),
+        ("apps", "StatefulSet", Self::StatefulSet),
+        ("apps", "Deployment", Self::Workload(WorkloadKind::Deployment)),
+        ("apps", "ReplicaSet", Self::Workload(WorkloadKind::ReplicaSet)),
+        ("apps", "DaemonSet", Self::Workload(WorkloadKind::DaemonSet)),
+        ("", "ReplicationController", Self::Workload(WorkloadKind::ReplicationController)),
+        ("apps.openshift.io", "DeploymentConfig", Self::Workload(WorkloadKind::DeploymentConfig)),
+        ("argoproj.io", "Rollout", Self::Workload(WorkloadKind::Rollout)),
+        ("apps.kruise.io", "CloneSet", Self::Workload(WorkloadKind::CloneSet)),
+        ("batch", "Job", Self::Workload(WorkloadKind::Job { indexed: false })),
+    ];
+
+    /// Returns the shape of a kind that is read. Without a group the kind decides: items of lists may lack it.
+    fn new(group: Option<&str>, kind: &str) -> Option<Self> {
+        let is_it = |own: &str, name: &str| name == kind && group.is_none_or(|group| group == own);
+        Self::ALL.into_iter().find(|(own, name, _)| is_it(own, name)).map(|(.., shape)| shape)
+    }
+}
+
+fn trim(kind: &str, shape: Shape, key: ObjectRef, document: Document<'_>) -> Result<Decoded, Invalid> {
     let mut trim = Trim { kind, key, skipped: Vec::new() };
-    let object = match (group, kind) {
-        ("", "Namespace") => Object::Namespace(trim.namespace()?),
-        ("", "Service") => Object::Service(trim.service(document)?),
-        ("discovery.k8s.io", "EndpointSlice") => Object::EndpointSlice(trim.slice(document)?),
-        ("", "Endpoints") => Object::Endpoints(trim.endpoints(document)?),
-        ("", "Pod") => Object::Pod(trim.pod(document)?),
-        ("apps", "StatefulSet") => Object::StatefulSet(trim.stateful_set(document)?),
-        ("apps", "Deployment") => Object::Workload(trim.workload(document, WorkloadKind::Deployment)?),
-        ("apps", "ReplicaSet") => Object::Workload(trim.workload(document, WorkloadKind::ReplicaSet)?),
-        ("apps", "DaemonSet") => Object::Workload(trim.workload(document, WorkloadKind::DaemonSet)?),
-        ("", "ReplicationController") => {
-            Object::Workload(trim.workload(document, WorkloadKind::ReplicationController)?)
-        }
-        ("apps.openshift.io", "DeploymentConfig") => {
-            Object::Workload(trim.workload(document, WorkloadKind::DeploymentConfig)?)
-        }
-        ("argoproj.io", "Rollout") => Object::Workload(trim.workload(document, WorkloadKind::Rollout)?),
-        ("apps.kruise.io", "CloneSet") => Object::Workload(trim.workload(document, WorkloadKind::CloneSet)?),
-        ("batch", "Job") => Object::Workload(trim.workload(document, WorkloadKind::Job { indexed: false })?),
-        _ => return Ok(Decoded::Ignored),
+    let object = match shape {
+        Shape::Namespace => Object::Namespace(trim.namespace()?),
+        Shape::Service => Object::Service(trim.service(document)?),
+        Shape::EndpointSlice => Object::EndpointSlice(trim.slice(document)?),
+        Shape::Endpoints => Object::Endpoints(trim.endpoints(document)?),
+        Shape::Pod => Object::Pod(trim.pod(document)?),
+        Shape::StatefulSet => Object::StatefulSet(trim.stateful_set(document)?),
+        Shape::Workload(kind) => Object::Workload(trim.workload(document, kind)?),
     };
     Ok(Decoded::Object(object, trim.skipped))
 }
 
 /// Items of a `ServiceList` may leave `kind` and `apiVersion` to the list.
-fn name_kinds(list: &str, api_version: Option<&Value>, items: &mut [Value]) {
-    let kind = list.strip_suffix("List").unwrap_or(list);
+fn name_kinds(kind: &str, api_version: Option<&Value>, items: &mut [Value]) {
     for item in items.iter_mut().filter_map(Value::as_object_mut) {
         if !kind.is_empty() && !item.contains_key("kind") {
             item.insert("kind".into(), kind.into());
@@ -103,14 +152,25 @@ fn name_kinds(list: &str, api_version: Option<&Value>, items: &mut [Value]) {
     }
 }
 
-fn key_of(document: &Value, kind: &str, default_namespace: &str) -> Result<ObjectRef, Invalid> {
-    let text = |field: &str| document.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty());
-    let namespace = text("namespace").unwrap_or(default_namespace);
-    match text("name") {
-        Some(name) if is_label(namespace) => Ok(ObjectRef::new(namespace, name)),
-        Some(name) => Err(Invalid(format!(
+/// Returns the namespace and the name of a document that has a name.
+pub fn key(document: &Value, default_namespace: &str) -> Option<ObjectRef> {
+    let namespace = text_of(document, "namespace").unwrap_or(default_namespace);
+    Some(ObjectRef::new(namespace, text_of(document, "name")?))
+}
+
+/// Returns a text of an object's metadata that is not empty.
+fn text_of<'d>(document: &'d Value, field: &str) -> Option<&'d str> {
+    document.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty())
+}
+
+/// Returns the object's namespace and name; `None` where the API server makes up a name (`generateName`).
+fn valid_key(document: &Value, kind: &str, default_namespace: &str) -> Result<Option<ObjectRef>, Invalid> {
+    match key(document, default_namespace) {
+        Some(key) if is_label(&key.namespace) => Ok(Some(key)),
+        Some(ObjectRef { namespace, name }) => Err(Invalid(format!(
             "{kind} {name}: the namespace {namespace:?} is not a DNS label (1 to 63 letters, digits and inner hyphens)"
         ))),
+        None if text_of(document, "generateName").is_some() => Ok(None),
         None => Err(Invalid(format!("the {kind} has no `metadata.name`"))),
     }
 }

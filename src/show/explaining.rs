@@ -15,7 +15,7 @@ use crate::config::AskedName;
 use crate::explain::{self, Asked, Asker, Effort, Finding, Known, Severity, Step, object};
 use crate::names::reverse::reverse_name;
 use crate::names::{Owner, QueryName, WireName, owner};
-use crate::objects::ObjectRef;
+use crate::objects::Subject;
 use crate::status::Status;
 use crate::wire::MAX_TCP;
 use crate::wire::client::{Reply, query};
@@ -219,11 +219,12 @@ impl Sought<'_> {
         names
     }
 
-    /// Returns whether the question is about this object: the Service of a name that is tried, its slices, a
-    /// StatefulSet that it governs or that the label names. Every object may be one that an address belongs to.
-    pub fn touches(&self, known: &Known<'_>, object: &ObjectRef) -> bool {
-        if matches!(self.name, AskedName::Address(_)) {
-            return true;
+    /// Returns whether the question is about one of these objects: the Service of a name that is tried, its slices, a
+    /// StatefulSet that it governs or that the label names. Every object may have the address of a reverse name, and a
+    /// name that does not resolve may lack an unknown object.
+    pub fn touches(&self, known: &Known<'_>, subject: &Subject, resolves: bool) -> bool {
+        if matches!(self.name, AskedName::Address(_)) || *subject == Subject::Unknown {
+            return *subject != Subject::Unknown || !resolves;
         }
         self.candidates().iter().any(|name| {
             let mut query = QueryName::default();
@@ -235,13 +236,22 @@ impl Sought<'_> {
                 _ => return false,
             };
             let key = explain::object(key);
-            let view = known.cluster.service(&key);
             let label = String::from_utf8_lossy(label);
             let set = label.rsplit_once('-').map_or(&*label, |(set, _)| set);
-            *object == key
-                || object.namespace == key.namespace && [&*label, set].contains(&&*object.name)
-                || view.slices().any(|slice| slice.key == *object)
-                || view.stateful_sets.iter().any(|governed| governed.key == *object)
+            match subject {
+                Subject::Unknown => false,
+                Subject::Object(object) => {
+                    let view = known.cluster.service(&key);
+                    *object == key
+                        || object.namespace == key.namespace && [&*label, set].contains(&&*object.name)
+                        || view.slices().any(|slice| slice.key == *object)
+                        || view.stateful_sets.iter().any(|governed| governed.key == *object)
+                }
+                Subject::Names(names) => {
+                    let is_named = |name: &str| names.binary_search_by(|other| (**other).cmp(name)).is_ok();
+                    [&*key.name, &*label, set].into_iter().any(is_named)
+                }
+            }
         })
     }
 

@@ -20,7 +20,7 @@ use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
 use crate::explain::{Asker, Extent};
 use crate::metrics::{Metrics, table};
 use crate::names::reverse::ReverseZones;
-use crate::objects::{Object, ObjectRef, Reason, Skipped};
+use crate::objects::{Object, ObjectRef, Reason, Skipped, Subject};
 use crate::records::{NameServer, contribution};
 use crate::rules::EndpointsSource;
 use crate::simulate;
@@ -226,8 +226,8 @@ impl Reading {
 pub struct Notice {
     /// What is lost.
     pub loss: Loss,
-    /// The object, where it is about one.
-    pub object: Option<ObjectRef>,
+    /// The objects that it is about.
+    pub subject: Subject,
     /// The sentence.
     pub text: String,
 }
@@ -262,7 +262,7 @@ impl Loss {
 
 impl Notice {
     fn of_part(skipped: Skipped) -> Self {
-        Self { loss: Loss::Part(skipped.reason), object: skipped.object, text: skipped.text }
+        Self { loss: Loss::Part(skipped.reason), subject: skipped.object.into(), text: skipped.text }
     }
 }
 
@@ -279,7 +279,7 @@ impl From<&manifests::Report> for Notice {
             Cause::Duplicate => Loss::Twice,
             Cause::Skipped(reason) => Loss::Part(reason),
         };
-        Self { loss, object: report.object.clone(), text: report.to_string() }
+        Self { loss, subject: report.subject.clone(), text: report.to_string() }
     }
 }
 

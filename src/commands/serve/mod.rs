@@ -627,6 +627,7 @@ fn limits(config: &Config) -> Limits {
 mod tests {
     use super::*;
     use crate::cli::{self, Invocation};
+    use crate::objects::Subject;
     use crate::source::manifests::Cause;
 
     #[test]
@@ -637,7 +638,7 @@ mod tests {
             line,
             cause: Cause::Syntax,
             text: "not told".into(),
-            object: None,
+            subject: Subject::Unknown,
         };
         for (unread, expected) in [
             (vec![report("a.yaml", Some(7))], "NOT-SYNCED: cannot read a.yaml, line 7"),

@@ -33,7 +33,7 @@ use super::live::{Followed, Live};
 use super::{Loss, Notice, Publisher, Reading, live};
 use crate::cluster::Resource;
 use crate::metrics::{Counters, Event, Metrics};
-use crate::objects::Object;
+use crate::objects::{Object, Subject};
 use crate::rules::{EndpointsSource, PodRecords};
 use crate::status::Status;
 
@@ -161,7 +161,7 @@ impl Cluster {
                 Err(failure) if *required => bail!("cannot list {name}: {}", failure.state()),
                 Err(failure) => {
                     let text = format!("cannot list {name}, which are optional: {}", failure.state());
-                    reports.push(Notice { loss: Loss::Optional, object: None, text });
+                    reports.push(Notice { loss: Loss::Optional, subject: Subject::Unknown, text });
                     continue;
                 }
             };
@@ -172,7 +172,11 @@ impl Cluster {
                         reports.extend(skipped.into_iter().map(Notice::of_part));
                     }
                     Err(invalid) => {
-                        reports.push(Notice { loss: Loss::Whole, object: None, text: invalid.to_string() });
+                        reports.push(Notice {
+                            loss: Loss::Whole,
+                            subject: Subject::Unknown,
+                            text: invalid.to_string(),
+                        });
                         complete = false;
                     }
                 }

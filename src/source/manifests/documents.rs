@@ -20,8 +20,25 @@ pub(super) struct Document {
     pub(super) number: usize,
     /// The line of the file, from 1: where the document begins, or where the error is.
     pub(super) line: usize,
-    /// The value; or what is wrong, without its place.
-    pub(super) value: Result<Value, String>,
+    /// The value, or why there is none.
+    pub(super) value: Result<Value, Unparsed>,
+    /// True if the text has `{{`, as a template of a chart.
+    pub(super) has_template: bool,
+}
+
+impl Document {
+    fn new(number: usize, line: usize, value: Value) -> Self {
+        Self { number, line, value: Ok(value), has_template: false }
+    }
+}
+
+/// A document that cannot be parsed.
+#[derive(Debug)]
+pub(super) struct Unparsed {
+    /// The error, without its place.
+    pub(super) error: String,
+    /// The values of all fields `name` in its text, sorted: objects that it may define.
+    pub(super) names: Vec<Box<str>>,
 }
 
 /// Every document of `text` that is not empty, in order.
@@ -38,7 +55,24 @@ pub(super) fn read(text: &str) -> Vec<Document> {
         Ok(Err(_)) => "the parser failed on this file; please report it".into(),
         Err(error) => format!("no thread to read it on: {error}"),
     };
-    vec![Document { number: 1, line: 1, value: Err(wrong) }]
+    vec![Document { value: Err(unparsed(text, wrong)), ..Document::new(1, 1, Value::Null) }]
+}
+
+/// Template actions of a chart.
+const TEMPLATE: &str = "{{";
+
+fn unparsed(text: &str, error: String) -> Unparsed {
+    let name = |line: &str| {
+        let (_, value) = line.split_once("name")?;
+        let value = value.trim_start_matches('"').trim_start().strip_prefix(':')?;
+        let value = value.trim_matches([' ', '\t', '\r', ',', '"', '\'']);
+        (!value.is_empty() && !value.contains(TEMPLATE)).then(|| value.into())
+    };
+    // Not only lines: JSON may be one.
+    let mut names: Vec<Box<str>> = text.split(['\n', ',', '{', '}']).filter_map(name).collect();
+    names.sort();
+    names.dedup();
+    Unparsed { error, names }
 }
 
 /// Octets; only what is used is ever backed by memory.
@@ -51,9 +85,12 @@ fn read_here(text: &str) -> Vec<Document> {
     for chunk in split(text) {
         let Some((line, at)) = content(&chunk) else { continue };
         let braced = chunk.text[at..].starts_with(['{', '[']);
+        let first = documents.len();
         if !(braced && read_json(&chunk, line, at, &mut documents)) {
             documents.extend(read_yaml(&chunk, line));
         }
+        let has_template = chunk.text.contains(TEMPLATE);
+        documents[first..].iter_mut().for_each(|document| document.has_template = has_template);
     }
     documents
 }
@@ -138,18 +175,16 @@ fn read_json(chunk: &Chunk<'_>, line: usize, at: usize, documents: &mut Vec<Docu
         match value {
             Ok(value) => {
                 let end = values.byte_offset();
-                documents.push(Document { number: chunk.number, line: lines.content(), value: Ok(value) });
+                documents.push(Document::new(chunk.number, lines.content(), value));
                 lines.skip_to(end);
             }
             Err(_) if first && json.len() <= MAX_FLOW && is_yaml(chunk.text) => return false,
             Err(error) => {
                 let text = error.to_string();
                 let text = text.split(" at line ").next().unwrap_or_default();
-                documents.push(Document {
-                    number: chunk.number,
-                    line: line + error.line().saturating_sub(1),
-                    value: Err(format!("this is not JSON: {text}")),
-                });
+                let value = Err(unparsed(&json[lines.at..], format!("this is not JSON: {text}")));
+                let line = line + error.line().saturating_sub(1);
+                documents.push(Document { value, ..Document::new(chunk.number, line, Value::Null) });
                 break;
             }
         }
@@ -188,18 +223,18 @@ impl Lines<'_> {
 
 fn read_yaml(chunk: &Chunk<'_>, line: usize) -> Option<Document> {
     let parsed = serde_saphyr::from_str_with_options::<Value>(chunk.text, options(chunk.text.len()));
-    let (line, value) = match parsed {
+    match parsed {
         // Only comments, or `null` spelled out.
-        Ok(Value::Null) => return None,
-        Ok(value) => (line, Ok(value)),
+        Ok(Value::Null) => None,
+        Ok(value) => Some(Document::new(chunk.number, line, value)),
         Err(error) => {
             // What is missing at the end is missed behind it, where the next document already begins.
             let last = chunk.text.trim_end().bytes().filter(|octet| *octet == b'\n').count();
             let at = error.location().map_or(0, |location| location.line().saturating_sub(1) as usize);
-            (chunk.line + at.min(last), Err(say(&error)))
+            let value = Err(unparsed(chunk.text, say(&error)));
+            Some(Document { value, ..Document::new(chunk.number, chunk.line + at.min(last), Value::Null) })
         }
-    };
-    Some(Document { number: chunk.number, line, value })
+    }
 }
 
 /// How kubectl reads YAML (sigs.k8s.io/yaml): version 1.1's booleans and octal numbers, the last of equal keys.
@@ -281,7 +316,7 @@ mod tests {
             .iter()
             .map(|document| match &document.value {
                 Ok(value) => format!("{}:{}:{value}", document.number, document.line),
-                Err(wrong) => format!("{}:{}:! {wrong}", document.number, document.line),
+                Err(wrong) => format!("{}:{}:! {}", document.number, document.line, wrong.error),
             })
             .collect();
         let same = seen.len() == expected.len()

@@ -17,11 +17,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::objects::{self, Decoded, Object, ObjectRef, Reason};
+use crate::objects::{self, Decoded, Object, ObjectRef, Reason, Subject};
 use documents::Document;
 use files::{EntryKind, Wrong};
 
 pub use watch::Watcher;
+
+/// The error of a template: it is no YAML, or its names are none.
+const RENDER: &str = "it is a template ({{ }}) and no manifest: render it first (helm template)";
 
 /// The default bound of one file, in octets.
 pub const MAX_SIZE: u64 = 64 << 20;
@@ -52,8 +55,8 @@ pub struct Report {
     pub line: Option<usize>,
     /// What kind of thing is wrong.
     pub cause: Cause,
-    /// The object, where it is about a part of one.
-    pub object: Option<ObjectRef>,
+    /// The objects that it is about.
+    pub subject: Subject,
     /// What is wrong, and what happens instead; without its place.
     pub text: String,
 }
@@ -206,10 +209,7 @@ impl Manifests {
         let documents = documents::read(&text);
         drop(text); // may be large, and so may be what follows
         let mut content = Content::default();
-        let mut troubles = Vec::new();
-        for document in documents {
-            content.add_document(document, &name, &self.namespace, &mut troubles);
-        }
+        let troubles = content.add_documents(documents, &name, &self.namespace);
         match old {
             Some(state) if !troubles.is_empty() => {
                 FileState { digest, troubles: troubles.into_iter().map(stays).collect(), ..state }
@@ -254,10 +254,7 @@ impl FileState {
 pub fn read_text(name: &str, text: &str, namespace: &str) -> Loaded {
     let name: Arc<str> = name.into();
     let mut content = Content::default();
-    let mut troubles = Vec::new();
-    for document in documents::read(text) {
-        content.add_document(document, &name, namespace, &mut troubles);
-    }
+    let troubles = content.add_documents(documents::read(text), &name, namespace);
     let file = FileState { path: PathBuf::new(), name, digest: None, content, troubles };
     let mut loaded = Loaded::default();
     merge(&[file], &mut loaded);
@@ -279,13 +276,35 @@ impl Place<'_> {
             document: Some(self.document),
             line: Some(self.line),
             cause,
-            object: None,
+            subject: Subject::Unknown,
             text,
         }
     }
 }
 
 impl Content {
+    /// Takes in the documents of a file, and returns those that cannot be read.
+    fn add_documents(&mut self, documents: Vec<Document>, file: &Arc<str>, namespace: &str) -> Vec<Report> {
+        let mut troubles = Vec::new();
+        for document in documents {
+            let (has_template, invalid) = (document.has_template, self.reports.len());
+            let first = troubles.len();
+            self.add_document(document, file, namespace, &mut troubles);
+            // Its own errors are those of a text that is not rendered yet.
+            let is_template = |report: &Report| report.cause == Cause::Invalid && report.text.contains("{{");
+            if has_template {
+                troubles.extend(self.reports.extract_if(invalid.., |report| is_template(report)));
+                for report in &mut troubles[first..] {
+                    (report.cause, report.subject, report.text) = (Cause::Syntax, Subject::Unknown, RENDER.into());
+                }
+            }
+        }
+        // One sentence for each file.
+        let mut is_first = true;
+        troubles.retain(|report| report.text != RENDER || std::mem::take(&mut is_first));
+        troubles
+    }
+
     fn add_document(&mut self, document: Document, file: &Arc<str>, namespace: &str, troubles: &mut Vec<Report>) {
         let place = Place { file, document: document.number, line: document.line };
         match document.value {
@@ -293,22 +312,30 @@ impl Content {
                 self.readable += usize::from(value.is_object() || value.is_array());
                 self.add(value, place, namespace, "");
             }
-            Err(wrong) => troubles.push(place.report(Cause::Syntax, wrong)),
+            Err(wrong) => {
+                let subject = if wrong.names.is_empty() { Subject::Unknown } else { Subject::Names(wrong.names) };
+                troubles.push(Report { subject, ..place.report(Cause::Syntax, wrong.error) });
+            }
         }
     }
 
     /// Takes in one document. `item` says which item of a list it is, for sentences.
     fn add(&mut self, value: Value, place: Place<'_>, namespace: &str, item: &str) {
-        // A bare array is no Kubernetes object, but there is only one thing it can mean.
+        let subject = objects::key(&value, namespace).into();
         let decoded = match value {
-            Value::Array(items) => Ok(Decoded::List(items)),
+            // A bare array is no Kubernetes object, but there is only one thing it can mean.
+            Value::Array(mut items) => {
+                items.retain(Value::is_object);
+                Ok(Decoded::List(items))
+            }
             value => objects::decode(value, namespace),
         };
         match decoded {
             Ok(Decoded::Object(object, skipped)) => {
-                let reports = skipped
-                    .into_iter()
-                    .map(|part| Report { object: part.object, ..place.report(Cause::Skipped(part.reason), part.text) });
+                let reports = skipped.into_iter().map(|part| Report {
+                    subject: part.object.into(),
+                    ..place.report(Cause::Skipped(part.reason), part.text)
+                });
                 self.reports.extend(reports);
                 self.objects.push(Placed { object, document: place.document, line: place.line });
             }
@@ -318,7 +345,10 @@ impl Content {
                 }
             }
             Ok(Decoded::Ignored) => self.ignored += 1,
-            Err(invalid) => self.reports.push(place.report(Cause::Invalid, format!("{item}{invalid}; it is left out"))),
+            Err(invalid) => {
+                let report = place.report(Cause::Invalid, format!("{item}{invalid}; it is left out"));
+                self.reports.push(Report { subject, ..report });
+            }
         }
     }
 }
@@ -360,7 +390,9 @@ fn duplicate(file: &FileState, placed: &Placed, other_file: &FileState, other: &
         other.document,
         other.line
     );
-    Place { file: &file.name, document: placed.document, line: placed.line }.report(Cause::Duplicate, text)
+    let place = Place { file: &file.name, document: placed.document, line: placed.line };
+    let subject = Subject::Object(ObjectRef::new(object.namespace(), object.name()));
+    Report { subject, ..place.report(Cause::Duplicate, text) }
 }
 
 fn unreadable(path: &Path, text: &str) -> Report {
@@ -369,7 +401,7 @@ fn unreadable(path: &Path, text: &str) -> Report {
         document: None,
         line: None,
         cause: Cause::Unreadable,
-        object: None,
+        subject: Subject::Unknown,
         text: text.into(),
     }
 }

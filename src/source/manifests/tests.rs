@@ -42,7 +42,8 @@ fn check(folder: &TempDir, loaded: &Loaded, objects: &[&str], reports: &[&str]) 
 #[test]
 fn a_folder() {
     let bad = format!("{}---\nkind: [\n---\n{}", service("a"), service("b"));
-    let invalid = "apiVersion: v1\nkind: Pod\n---\nx: 1\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
+    let invalid =
+        "apiVersion: v1\nkind: Pod\n---\napiVersion: v1\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
     let list = format!(
         r#"{{"kind":"List","apiVersion":"v1","items":[
             {{"apiVersion":"v1","kind":"Service","metadata":{{"name":"l1"}}}}, {{"kind":"Service","apiVersion":"v1"}},
@@ -73,12 +74,70 @@ fn a_folder() {
             "latin.yaml, line 2: it is not UTF-8",
             "bad.yaml, document 2, line 6: this is not YAML: ..",
             "invalid.yml, document 1, line 1: the Pod has no `metadata.name`; it is left out",
-            "invalid.yml, document 2, line 4: it has no `kind`, so it is no Kubernetes object; it is left out",
+            "invalid.yml, document 2, line 4: it has an `apiVersion` and no `kind`, so it is no Kubernetes object; it is \
+             left out",
             "list.json, document 1, line 1: item 2 of the list: the Service has no `metadata.name`; it is left out",
             "list.json, document 1, line 1: Service default/l2: `clusterIP` \"x\" is no address; it is left out",
         ],
     );
     assert_eq!((loaded.ignored, loaded.files), (1, 7));
+}
+
+/// Documents of kinds that are not read need nothing but their kind.
+#[test]
+fn documents_of_other_kinds_are_passed_over() {
+    for document in [
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yaml]\n",
+        "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {profile: minimal}\n",
+        "apiVersion: v1\nkind: List\nitems: [{apiVersion: example.org/v1, kind: Dashboard}]\n",
+        "apiVersion: example.org/v1\nkind: AllowList\nitems: {a: b}\n",
+        "apiVersion: serving.knative.dev/v1\nkind: Service\nspec: {}\n",
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {generateName: once-}\n",
+        "{\"title\": \"Requests\", \"panels\": [{\"id\": 1}]}",
+        "[{\"op\": \"remove\", \"path\": \"/spec/replicas\"}, 1]",
+        "replicaCount: 3\nimage: {tag: 1.2}\n",
+    ] {
+        let (folder, mut manifests) = folder(&[("1.yaml", document.as_bytes())]);
+        let loaded = manifests.reload();
+        check(&folder, &loaded, &[], &[]);
+        assert_eq!(loaded.ignored, 1, "{document}");
+    }
+    let text = b"apiVersion: v1\nkind: ServiceList\nitems: 5\n---\na text\n";
+    let (folder, mut manifests) = folder(&[("1.yaml", text)]);
+    let said = [
+        "1.yaml, document 1, line 1: the ServiceList has `items` that are no list; it is left out",
+        "1.yaml, document 2, line 5: it is a plain value, so it is no Kubernetes object; it is left out",
+    ];
+    check(&folder, &manifests.reload(), &[], &said);
+}
+
+/// A chart's templates are one report for each file.
+#[test]
+fn templates_of_charts() {
+    let templates = format!(
+        "{WEB}---\nkind: [\n---\n{{{{- if .Values.service }}}}\n{WEB}{{{{- end }}}}\n---\nreplicas: {{{{ .Values.n }}\n"
+    );
+    let rule = "apiVersion: example.org/v1\nkind: Rule\nspec: {text: '{{ $labels.pod }}'}\n";
+    let (folder, mut manifests) = folder(&[("1.yaml", templates.as_bytes()), ("2.yaml", rule.as_bytes())]);
+    let loaded = manifests.reload();
+    let said = ["1.yaml, document 2, line 6: this is not YAML: ..", "1.yaml, document 3, line 8: it is a template (.."];
+    check(&folder, &loaded, &["web"], &said);
+    assert!(loaded.reports[1].text.ends_with("render it first (helm template)"));
+}
+
+/// Names of the objects that a document may define.
+#[test]
+fn names_in_what_cannot_be_parsed() {
+    for (text, names) in [
+        ("kind: Service\nmetadata:\n  name: web\n  namespace: shop\nspec: [\n", &["web"][..]),
+        ("kind: Pod\nmetadata: {name: \"web-0\", labels: {a: b}}\nspec: {containers: [{name: c}\n", &["c", "web-0"]),
+        ("{\"metadata\": {\"name\":\"web\",\"x\":1}, \"spec\": [}", &["web"]),
+    ] {
+        let loaded = read_text("it", text, "default");
+        let names = names.iter().map(|name| (*name).into()).collect();
+        assert_eq!(loaded.reports[0].subject, Subject::Names(names), "{text}");
+    }
+    assert_eq!(read_text("it", "{ no: [yaml", "default").reports[0].subject, Subject::Unknown);
 }
 
 #[test]
