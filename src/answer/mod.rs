@@ -203,12 +203,14 @@ impl Responder {
     pub fn respond(&self, request: &Request, peer: Peer, worker: &mut Worker, message: &mut [u8]) -> Reply {
         let mut id = [0; 4];
         id.copy_from_slice(&message[..4]);
-        let reply = catch_unwind(AssertUnwindSafe(|| self.answer(request, &peer, worker, message)));
-        let mut reply = reply.unwrap_or_else(|_| {
+        // Written where it stays: a value that is handed on is copied at each step.
+        let mut reply = Reply::Drop(DropReason::Short);
+        let answering = AssertUnwindSafe(|| reply = self.answer(request, &peer, worker, message));
+        if catch_unwind(answering).is_err() {
             // The question may be overwritten by now: the header is enough.
             message[..4].copy_from_slice(&id);
-            self.fail(request, message)
-        });
+            reply = self.fail(request, message);
+        }
         if let Reply::Response(summary) = &mut reply {
             summary.truncated = wire::is_truncated(message);
         }

@@ -238,14 +238,16 @@ impl QueryName {
         let end = at + 1;
         // Length octets are at most 63, below 'A': lower-casing the whole touches letters only. In steps of a fixed
         // size, which become a few instructions each; what is behind the name does not matter.
-        let steps = self.octets.chunks_exact_mut(STEP).zip(wire.chunks(STEP));
-        for (to, from) in steps.take(end.div_ceil(STEP)) {
-            match <&[u8; STEP]>::try_from(from) {
-                Ok(from) => to.copy_from_slice(&from.map(|octet| octet.to_ascii_lowercase())),
-                Err(_) => {
-                    to[..from.len()].copy_from_slice(from);
-                    to.make_ascii_lowercase();
+        let whole = end.next_multiple_of(STEP);
+        match wire.get(..whole) {
+            Some(wire) => {
+                for (to, from) in self.octets[..whole].as_chunks_mut::<STEP>().0.iter_mut().zip(wire.as_chunks().0) {
+                    *to = from.map(|octet| octet.to_ascii_lowercase());
                 }
+            }
+            None => {
+                self.octets[..end].copy_from_slice(&wire[..end]);
+                self.octets[..end].make_ascii_lowercase();
             }
         }
         self.length = end as u8;
