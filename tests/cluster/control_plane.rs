@@ -6,12 +6,12 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::common::ports::ReservedPort;
 use super::{PATIENCE, until};
 
 /// The user of [`ControlPlane::server_kubeconfig`]: a service account, without any right of its own.
@@ -29,8 +29,6 @@ const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-cont
     statefulset-controller,deployment-controller,replicaset-controller,namespace-controller,\
     garbage-collector-controller,resourcequota-controller,disruption-controller,\
     persistentvolumeclaim-protection-controller";
-/// How often a start is tried, each time on other ports.
-const TRIES: usize = 5;
 
 /// One cluster's control plane, running.
 pub struct ControlPlane {
@@ -38,7 +36,8 @@ pub struct ControlPlane {
     pub api_server: Component,
     pub controller_manager: Component,
     assets: PathBuf,
-    api_port: u16,
+    /// Of etcd's clients, its peers and the API server: a component that starts again finds its own.
+    ports: [ReservedPort; 3],
     /// The last field: removed when nothing runs in it any more.
     folder: tempfile::TempDir,
 }
@@ -51,21 +50,11 @@ impl ControlPlane {
 
     /// The same; kube-apiserver gets these flags too.
     pub fn start_with(api_server_flags: &[&str]) -> Self {
-        let mut tried = String::new();
-        for _ in 0..TRIES {
-            match Self::try_start(api_server_flags) {
-                Ok(plane) => return plane,
-                Err(why) => tried.push_str(&why),
-            }
-        }
-        panic!("no control plane after {TRIES} tries:\n{tried}");
-    }
-
-    fn try_start(api_server_flags: &[&str]) -> Result<Self, String> {
         let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
         let assets = assets.expect("tests/cluster/run builds the binaries and sets KUBEBUILDER_ASSETS");
         let folder = tempfile::Builder::new().prefix("plane-").tempdir_in(work_folder()).unwrap();
-        let [etcd_port, peer_port, api_port] = free_ports();
+        let ports = [(); 3].map(|()| ReservedPort::new());
+        let [etcd_port, peer_port, api_port] = [0, 1, 2].map(|index: usize| ports[index].port());
         write_keys_and_tokens(folder.path());
         let plane = Self {
             etcd: Component::new("etcd", &assets, folder.path(), etcd_flags(folder.path(), etcd_port, peer_port)),
@@ -81,17 +70,17 @@ impl ControlPlane {
                 manager_flags(folder.path()),
             ),
             assets,
-            api_port,
+            ports,
             folder,
         };
         plane.etcd.start();
         plane.api_server.start();
-        plane.wait_ready()?;
+        plane.wait_ready().unwrap_or_else(|ended| panic!("no control plane: {ended}"));
         plane.write_kubeconfig("admin", "token: admin-token");
         plane.write_kubeconfig("server", "token: server-token");
         plane.controller_manager.start();
         plane.furnish();
-        Ok(plane)
+        plane
     }
 
     /// Waits until the API server says that it is ready, however often it was refused before.
@@ -206,11 +195,11 @@ impl ControlPlane {
     }
 
     pub fn api_port(&self) -> u16 {
-        self.api_port
+        self.ports[2].port()
     }
 
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.api_port)
+        format!("https://127.0.0.1:{}", self.api_port())
     }
 
     /// The certificate authority of the API server's certificate.
@@ -415,21 +404,6 @@ fn openssl(command: &mut Command) {
 /// Where `tests/cluster/run` looks for processes that are left over.
 pub fn work_folder() -> PathBuf {
     std::env::var_os("TEST_HEADLESS_DNS_CLUSTER").map_or_else(std::env::temp_dir, PathBuf::from)
-}
-
-/// Ports of 127.0.0.1 that nobody listens on, below those that outgoing connections get: a component that starts again
-/// finds its own free.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let mut held = Vec::new();
-    [(); N].map(|()| {
-        loop {
-            let port = fastrand::u16(20_000..32_000);
-            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-                held.push(listener);
-                return port;
-            }
-        }
-    })
 }
 
 fn copy(from: &Path, to: &Path) {
