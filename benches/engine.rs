@@ -74,6 +74,7 @@ fn service(name: &str, size: u32, net: u8) -> Vec<Object> {
         selector: Labels::default(),
         ports: Vec::new(),
         families: Vec::new(),
+        family_policy: None,
     })];
     let rows: Vec<EndpointRow> = (0..size)
         .map(|number| EndpointRow {

@@ -442,8 +442,9 @@ impl Cluster {
         for (key, state) in &self.services {
             objects.extend(state.service.clone().map(Object::Service));
             if !state.endpoints.is_empty() {
-                let slices = state.endpoints.iter().map(|slice| (**slice).clone()).collect();
-                objects.push(Object::Endpoints(Endpoints { key: key.clone(), slices }));
+                let slices: Vec<EndpointSlice> = state.endpoints.iter().map(|slice| (**slice).clone()).collect();
+                let mirrored = slices.iter().map(EndpointSlice::len).collect();
+                objects.push(Object::Endpoints(Endpoints { key: key.clone(), slices, mirrored }));
             }
         }
         objects.extend(self.slices().cloned().map(Object::EndpointSlice));

@@ -67,7 +67,7 @@ impl Server {
         source.load();
         let about = About {
             source: "tests & <things>".into(),
-            alive: config.simulate.is_some(),
+            alive: !config.simulate.is_empty(),
             namespace: "default".into(),
             listen: Arc::new(ArcSwap::from_pointee(Addresses {
                 plain: config.listen.addresses.clone(),

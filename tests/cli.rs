@@ -124,7 +124,7 @@ fn each_value_tells_where_it_came_from() {
         ("allow = [\"10.0.0.0/8\", \"fd00::/8\"]", "environment HEADLESS_DNS_ALLOW".into()),
         ("endpoint-pod-names = true", "environment HEADLESS_DNS_ENDPOINT_POD_NAMES".into()),
         ("zone = \"a.example\"", format!("file {path} line 1")),
-        ("simulate = \"10.244.0.0/16\"", format!("file {path} line 5")),
+        ("simulate = [\"10.244.0.0/16\"]", format!("file {path} line 5")),
         ("negative-ttl = 5", "default".into()),
         ("# service is not set", "default".into()),
     ] {
@@ -270,4 +270,63 @@ fn records_that_are_not_all() {
     assert_eq!((missing.status, missing.output.as_str()), (2, ""));
     assert!(missing.errors.contains("/nowhere/at/all.yaml: there is no such file"), "{}", missing.errors);
     assert_eq!(run(&mut program("records --demo")).status, 0);
+}
+
+#[test]
+fn endpoints_that_do_not_count_have_one_sentence() {
+    let service = |name: &str| {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: None}}\n---\n")
+    };
+    let endpoints = |name: &str, subsets: &str| {
+        format!("apiVersion: v1\nkind: Endpoints\nmetadata: {{name: {name}}}\nsubsets: {subsets}\n---\n")
+    };
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: c-1, labels: \
+                 {kubernetes.io/service-name: c}}\naddressType: IPv4\nendpoints: [{addresses: [192.0.2.9]}]\n---\n";
+    let listed = "[{addresses: [{ip: 192.0.2.1}]}]";
+    let manifest = [
+        service("a") + &endpoints("a", listed),
+        service("b") + &endpoints("b", listed),
+        // A slice counts instead.
+        service("c") + &endpoints("c", listed) + slice,
+        // No address.
+        service("d") + &endpoints("d", "[]"),
+    ]
+    .concat();
+    let (_folder, path) = file_with(&manifest);
+    let name = "a.default.svc.cluster.local. 5 IN A 192.0.2.1";
+    for (options, counts) in [("", false), (" --simulate", true), (" --endpoints-source endpoints", true)] {
+        let shown = run(program(&format!("records --log-format text{options} --manifests")).arg(&path));
+        let sentences: Vec<&str> = shown.errors.lines().filter(|line| line.contains("do not count")).collect();
+        assert_eq!(
+            shown.output.lines().any(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") == name),
+            counts
+        );
+        assert_eq!(sentences.len(), usize::from(!counts), "{}", shown.errors);
+        if !counts {
+            let start = "the Endpoints default/a and 1 more were read and do not count, because names are made of \
+                         EndpointSlices: --simulate";
+            assert!(sentences[0].contains(start), "{}", sentences[0]);
+        }
+    }
+}
+
+#[test]
+fn a_simulated_cluster_has_the_families_that_are_named() {
+    let manifest = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ipFamilyPolicy: PreferDualStack}\n---\n\
+                    apiVersion: v1\nkind: Pod\nmetadata: {name: t, annotations: {helm.sh/hook: test}}\n";
+    let (_folder, path) = file_with(manifest);
+    for (options, types) in [
+        ("--simulate", "A"),
+        ("--simulate=fd00:10:244::/64", "AAAA"),
+        ("--simulate --simulate=fd00:10:244::/64", "A AAAA"),
+    ] {
+        let shown = run(program(&format!("records {options} --manifests")).arg(&path));
+        let addresses = shown.output.lines().filter(|line| line.starts_with("web."));
+        let addresses: Vec<&str> = addresses.filter_map(|line| line.split_whitespace().nth(3)).collect();
+        assert_eq!(addresses.join(" "), types, "{options}: {}", shown.output);
+        let checked = run(program(&format!("check -o json {options} --manifests")).arg(&path));
+        let report: serde_json::Value = serde_json::from_str(&checked.output).unwrap();
+        assert_eq!((&report["errors"], &report["warnings"], &report["notes"]), (&0.into(), &0.into(), &1.into()));
+        assert!(checked.output.contains("Pod default/t: Helm runs it as a hook"), "{}", checked.output);
+    }
 }

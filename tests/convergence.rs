@@ -114,6 +114,7 @@ fn service() -> impl Strategy<Value = Service> {
             })
             .collect(),
         families: Vec::new(),
+        family_policy: None,
     })
 }
 
@@ -140,7 +141,11 @@ fn slice() -> impl Strategy<Value = EndpointSlice> {
 }
 
 fn endpoints() -> impl Strategy<Value = Endpoints> {
-    (key(&SERVICES), slice()).prop_map(|(key, slice)| Endpoints { key, slices: vec![slice] })
+    (key(&SERVICES), slice()).prop_map(|(key, slice)| Endpoints {
+        key,
+        mirrored: vec![slice.len()],
+        slices: vec![slice],
+    })
 }
 
 fn pod() -> impl Strategy<Value = Pod> {

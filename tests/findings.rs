@@ -20,7 +20,7 @@ use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::{QueryName, WireName};
 use headless_dns::objects::{Decoded, Family, Object, ObjectRef, decode};
 use headless_dns::rtype;
-use headless_dns::rules::{Ordinals, PodRecords, Rules};
+use headless_dns::rules::{EndpointsSource, Ordinals, PodRecords, Rules};
 use headless_dns::simulate::simulate;
 use headless_dns::source::{Options, Publisher};
 use headless_dns::zone::{Lookup, Settings, Zone};
@@ -930,8 +930,12 @@ fn what_helps_helps() {
     check(&objects(true), 1_000, |objects| ask(&objects, &|objects| publisher(decoded(objects), Rules::default())));
     check(&objects(false), 1_000, |objects| {
         ask(&objects, &|objects| {
-            let simulated =
-                simulate(decoded(objects), &["10.244.0.0/16".parse().unwrap()], &["10.96.0.0/16".parse().unwrap()]);
+            let simulated = simulate(
+                decoded(objects),
+                &["10.244.0.0/16".parse().unwrap()],
+                &["10.96.0.0/16".parse().unwrap()],
+                EndpointsSource::Slices,
+            );
             publisher(simulated.objects, Rules::default())
         });
     });

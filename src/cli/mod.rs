@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(config.zone.to_string(), "cluster.local.");
         assert_eq!((config.ttl, config.negative_ttl), (Duration::from_secs(5), Duration::from_secs(5)));
         assert_eq!(config.rules, Rules::default());
-        assert_eq!(config.simulate, None);
+        assert_eq!(config.simulate, []);
         assert!(config.listen.is_default && config.clients.is_everyone());
         assert_eq!(config.listen.addresses.len(), 2);
         assert_eq!(config.max_manifest_size, 64 << 20);
@@ -367,7 +367,7 @@ mod tests {
         let zones: Vec<_> = config.zones().map(ToString::to_string).collect();
         assert_eq!(zones, ["a.example.", "b.example.", "c.example."]);
         assert_eq!(config.listen, Listen { addresses: vec!["[::1]:53".parse().unwrap()], is_default: false });
-        assert_eq!(config.simulate, Some("10.1.0.0/16".parse().unwrap()));
+        assert_eq!(config.simulate, ["10.1.0.0/16".parse::<ipnet::IpNet>().unwrap()]);
         assert_eq!(config.service, Some(ObjectRef::new("kube-system", "dns")));
         assert_eq!((config.namespace.as_deref(), config.workers.get()), (Some("team"), 3));
         assert_eq!(config.nsid.as_deref(), Some("dns-0"));
@@ -487,16 +487,26 @@ mod tests {
 
     #[test]
     fn simulate_never_swallows_a_word() {
-        for (line, range) in [
-            ("serve --demo", Some("10.244.0.0/16")),
-            ("serve --demo --simulate=false", None),
-            ("serve --demo --simulate=fd00::/64", Some("fd00::/64")),
-            ("serve --simulate --manifests a", Some("10.244.0.0/16")),
-            ("serve --manifests a", None),
+        for (line, networks) in [
+            ("serve --demo", "10.244.0.0/16"),
+            ("serve --demo --simulate=false", ""),
+            ("serve --demo --simulate=fd00::/64", "fd00::/64"),
+            ("serve --simulate --manifests a", "10.244.0.0/16"),
+            ("serve --manifests a", ""),
+            ("serve --manifests a --simulate --simulate=fd00::/64", "10.244.0.0/16 fd00::/64"),
+            ("serve --manifests a --simulate=fd00::/64,10.1.0.0/16", "fd00::/64 10.1.0.0/16"),
         ] {
-            assert_eq!(config(line).simulate, range.map(|range| range.parse().unwrap()), "{line}");
+            let simulated: Vec<String> = config(line).simulate.iter().map(ToString::to_string).collect();
+            assert_eq!(simulated.join(" "), networks, "{line}");
         }
         assert!(run("serve --manifests a --simulate 10.1.0.0/16").unwrap_err().contains("unexpected argument"));
+        let twice = run("serve --manifests a --simulate --simulate=10.1.0.0/16").unwrap_err();
+        assert!(
+            twice.contains("--simulate 10.244.0.0/16 and --simulate 10.1.0.0/16 are networks of one family"),
+            "{twice}"
+        );
+        let both = run("serve --manifests a --simulate --simulate=false").unwrap_err();
+        assert!(both.contains("--simulate false and --simulate 10.244.0.0/16 exclude each other"), "{both}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
@@ -147,12 +147,13 @@ struct ObjectOptions {
     )]
     demo: bool,
     /// Bring to life workloads for which the manifests hold no Pods; their Pods get addresses from CIDR, or
-    /// 10.244.0.0/16.
+    /// 10.244.0.0/16; once with an IPv4 and once with an IPv6 network for a dual-stack cluster, in which the family of the
+    /// first is the default.
     #[arg(
-        long, env = "HEADLESS_DNS_SIMULATE", value_name = "CIDR", num_args = 0..=1, require_equals = true,
-        default_missing_value = "true"
+        long, env = "HEADLESS_DNS_SIMULATE", value_name = "CIDR", value_delimiter = ',', num_args = 0..=1,
+        require_equals = true, default_missing_value = "true"
     )]
-    simulate: Option<Simulate>,
+    simulate: Vec<Simulate>,
     /// Keep what is known of a cluster in this file, and answer from it, as stale, after a start without the API server.
     #[arg(long, env = "HEADLESS_DNS_SNAPSHOT", value_name = "FILE")]
     snapshot: Option<PathBuf>,
@@ -407,7 +408,7 @@ impl Options {
         let config = Config {
             admin: listening.admin(origins, objects.is_cluster()),
             file,
-            simulate: objects.simulated_range(),
+            simulate: Simulate::networks(&objects.simulate, objects.demo)?,
             lame_duck: life.lame_duck.unwrap_or_else(|| default_lame_duck(&source)),
             takeover: life.takeover,
             snapshot: objects.snapshot.clone(),
@@ -504,21 +505,6 @@ impl ObjectOptions {
             }),
         }
     }
-
-    /// The example is nothing without its Pods.
-    fn simulated_range(&self) -> Option<IpNet> {
-        match self.simulate {
-            Some(Simulate::Off) => None,
-            None if !self.demo => None,
-            None | Some(Simulate::Default) => Some(default_range()),
-            Some(Simulate::Range(range)) => Some(range),
-        }
-    }
-}
-
-/// 10.244.0.0/16, the range that many clusters give to Pods.
-fn default_range() -> IpNet {
-    IpNet::V4(Ipv4Net::new_assert([10, 244, 0, 0].into(), 16))
 }
 
 /// What `records` alone is told.

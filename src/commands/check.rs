@@ -129,6 +129,7 @@ fn level(notice: &Notice) -> Option<Level> {
     match notice.loss {
         Loss::Part(Reason::NoAddress | Reason::ExternalName | Reason::Fqdn) => None,
         Loss::Whole | Loss::Part(_) => Some(Level::Error),
-        Loss::Twice | Loss::Optional | Loss::Unmade => Some(Level::Warning),
+        Loss::Twice | Loss::Optional | Loss::Unmade | Loss::Uncounted => Some(Level::Warning),
+        Loss::Nothing => Some(Level::Note),
     }
 }

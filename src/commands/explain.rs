@@ -61,7 +61,7 @@ fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained>
     let resolves = explained.resolves();
     asker.with(|known| {
         let touched = |report: &&Notice| sought.touches(known, &report.subject, resolves);
-        reading.reports.iter().filter(touched).for_each(|report| tracing::warn!("{report}"));
+        reading.reports.iter().filter(touched).for_each(Notice::log);
     });
     Ok(explained)
 }

@@ -40,8 +40,11 @@ use crate::source::manifests::Manifests;
 use crate::source::{Input, ManifestSource, Options, Publisher, Reading};
 use crate::zone::{Settings, Zone};
 
-/// The range in which simulated Services get addresses: what most clusters have by default.
-const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16);
+/// The networks in which simulated Services get addresses: the default of most clusters.
+const SERVICES: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0), 112)),
+];
 
 /// R6: whose reverse names a server in a cluster has: RFC 1918, RFC 6598, RFC 4193.
 const PRIVATE: [IpNet; 5] = [
@@ -160,7 +163,7 @@ impl Opened {
 /// If there is no cluster to be found, or one is to be simulated.
 pub async fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<Opened> {
     if let Source::Cluster { kubeconfig, context, .. } = &config.source {
-        ensure!(config.simulate.is_none(), "--simulate is for manifests: the workloads of a cluster have Pods");
+        ensure!(config.simulate.is_empty(), "--simulate is for manifests: the workloads of a cluster have Pods");
         let access = kubernetes::find(kubeconfig.as_deref(), context.as_deref()).await?;
         let mut options = options(config, listen);
         if options.reverse.is_empty() && access.in_cluster {
@@ -231,7 +234,7 @@ fn usable(reading: &Reading) -> Result<(), WrongUse> {
 pub(crate) fn is_alive(config: &Config, known: &Known<'_>) -> bool {
     let written = [Resource::EndpointSlices, Resource::Endpoints];
     let live = matches!(config.source, Source::Cluster { .. });
-    live || config.simulate.is_some() || written.iter().any(|resource| known.cluster.count(*resource) > 0)
+    live || !config.simulate.is_empty() || written.iter().any(|resource| known.cluster.count(*resource) > 0)
 }
 
 /// A cluster, with all that `config` needs of it.
@@ -248,8 +251,11 @@ fn scope(config: &Config) -> Scope {
     }
 }
 
-fn simulated(config: &Config) -> Option<[IpNet; 2]> {
-    config.simulate.map(|pods| [pods, IpNet::V4(SERVICES)])
+/// Returns the networks of simulated Pods, and those of Services, of the same families.
+fn simulated(config: &Config) -> Option<[Vec<IpNet>; 2]> {
+    let of_family = |pods: &IpNet| SERVICES.into_iter().find(|net| net.addr().is_ipv4() == pods.addr().is_ipv4());
+    let services = config.simulate.iter().filter_map(of_family).collect();
+    (!config.simulate.is_empty()).then(|| [config.simulate.clone(), services])
 }
 
 fn zone(config: &Config) -> Arc<Zone> {
@@ -270,7 +276,7 @@ fn options(config: &Config, listen: &[SocketAddr]) -> Options {
     let Scope { namespace, selector } = scope(config);
     Options {
         reverse: config.reverse.clone(),
-        simulated: simulated(config).map(Vec::from).unwrap_or_default(),
+        simulated: simulated(config).map(|networks| networks.concat()).unwrap_or_default(),
         name_server: NameServer { configured: config.ns_addresses.clone(), fallback: own_addresses(listen) },
         service: config.service.clone(),
         endpoints_source: config.endpoints_source,

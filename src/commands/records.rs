@@ -26,7 +26,7 @@ pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
     }
     let Read { zone, reading, .. } = read(config, config.rules.pod_records)?;
     for report in reading.reports {
-        tracing::warn!("{report}");
+        report.log();
     }
     let origin = export.origin.unwrap_or_else(|| config.zone.clone());
     let mut output = BufWriter::new(io::stdout().lock());

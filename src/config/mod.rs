@@ -65,8 +65,9 @@ pub struct Config {
     /// The one namespace of a cluster that is watched, `None` for all; the namespace of objects in manifests that name
     /// none, `None` for `default`.
     pub namespace: Option<Box<str>>,
-    /// The range in which Pods of simulated workloads get addresses; `None` to simulate none.
-    pub simulate: Option<IpNet>,
+    /// The networks in which Pods of simulated workloads get addresses, at most one of each family; empty to simulate
+    /// none.
+    pub simulate: Vec<IpNet>,
     /// The largest manifest that is read, in octets.
     pub max_manifest_size: u64,
     /// A name that does not exist is denied although some manifests could not be read at the start.

@@ -69,7 +69,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("selector", selector.map(Into::into)),
         ("manifests", Some(list(manifests, ManifestPath::text))),
         ("demo", Some((config.source == Source::Demo).into())),
-        ("simulate", Some(config.simulate.map_or(Value::Boolean(false), |range| range.to_string().into()))),
+        ("simulate", Some(or_false(&config.simulate))),
         ("snapshot", config.snapshot.as_ref().map(|path| path.display().to_string().into())),
         ("snapshot-max-age", Some(number(config.snapshot_max_age.as_secs()))),
         ("namespace", config.namespace.as_deref().map(Into::into)),
@@ -110,6 +110,11 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
 /// A list that is the word `none` where it is empty: an empty list would mean the default.
 fn or_none<T: ToString>(items: &[T]) -> Value {
     if items.is_empty() { "none".into() } else { list(items, ToString::to_string) }
+}
+
+/// Returns a list, or `false` for an empty one.
+fn or_false<T: ToString>(items: &[T]) -> Value {
+    if items.is_empty() { false.into() } else { list(items, ToString::to_string) }
 }
 
 fn query_classes(classes: &[QueryClass]) -> Value {

@@ -4,13 +4,13 @@
 //! kind of value (`cli`), and what two values mean for each other ([`super::Config::check`]).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -363,15 +363,45 @@ impl ManifestPath {
     }
 }
 
-/// Whether workloads are brought to life, and in which range their Pods get addresses.
+/// One value of `--simulate`: the network in which Pods of simulated workloads get addresses, or no simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Simulate {
-    /// They are not.
+    /// No simulation.
     Off,
-    /// They are, in the range that is the default.
-    Default,
-    /// They are, in this range.
-    Range(IpNet),
+    /// This network.
+    Network(IpNet),
+}
+
+impl Simulate {
+    /// 10.244.0.0/16, the network that many clusters give to Pods.
+    const DEFAULT: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16));
+
+    /// Returns the networks of all values, at most one of each family; the default for the built-in example, which is
+    /// nothing without its Pods.
+    ///
+    /// # Errors
+    ///
+    /// If two networks of one family are named, or one beside `false`.
+    pub fn networks(named: &[Self], is_demo: bool) -> Result<Vec<IpNet>, String> {
+        let mut networks: Vec<IpNet> = Vec::new();
+        for one in named {
+            let Self::Network(network) = one else { continue };
+            if let Some(other) = networks.iter().find(|other| other.addr().is_ipv4() == network.addr().is_ipv4()) {
+                return Err(format!(
+                    "--simulate {other} and --simulate {network} are networks of one family: a cluster has at most one \
+                     IPv4 and one IPv6 network of Pods"
+                ));
+            }
+            networks.push(*network);
+        }
+        match networks.first() {
+            Some(network) if named.contains(&Self::Off) => {
+                Err(format!("--simulate false and --simulate {network} exclude each other"))
+            }
+            None if named.is_empty() && is_demo => Ok(vec![Self::DEFAULT]),
+            _ => Ok(networks),
+        }
+    }
 }
 
 impl FromStr for Simulate {
@@ -380,12 +410,12 @@ impl FromStr for Simulate {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "false" => Ok(Self::Off),
-            "true" => Ok(Self::Default),
+            "true" => Ok(Self::Network(Self::DEFAULT)),
             _ => match network(text)? {
                 range if range.prefix_len() == range.max_prefix_len() => {
                     Err(format!("{text:?} has room for one Pod only: write a network, as 10.244.0.0/16"))
                 }
-                range => Ok(Self::Range(range)),
+                range => Ok(Self::Network(range)),
             },
         }
     }
@@ -650,9 +680,9 @@ mod tests {
         check(
             str::parse::<Simulate>,
             &[
-                ("true", "Default"),
+                ("true", "Network(10.244.0.0/16)"),
                 ("false", "Off"),
-                ("10.244.0.0/16", "Range(10.244.0.0/16)"),
+                ("10.244.0.0/16", "Network(10.244.0.0/16)"),
                 ("10.244.0.1", "error"),
                 ("yes", "error"),
             ],

@@ -20,6 +20,15 @@ pub use write::encode;
 /// The label that says which Service an EndpointSlice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
+/// The label with the name of the controller, or person, that writes an EndpointSlice.
+pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// The label by which an Endpoints object is not mirrored, if its value is `true`.
+pub const SKIP_MIRROR_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
+
+/// Number of addresses of a subset that the mirroring controller copies at most, by default.
+pub const MAX_MIRRORED: usize = 1000;
+
 /// Labels of an object, or the pairs that a selector asks for, by key. Most have one or two: no tree is worth it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
@@ -275,6 +284,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `ipFamilies` as written: may be empty in a manifest.
     pub families: Vec<Family>,
+    /// `ipFamilyPolicy` as written: may be missing in a manifest.
+    pub family_policy: Option<FamilyPolicy>,
 }
 
 impl Service {
@@ -303,6 +314,31 @@ pub enum ServiceKind {
     Headless,
     /// By a CNAME to this name, as written.
     ExternalName(Box<str>),
+}
+
+/// Number of families that a Service has addresses of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FamilyPolicy {
+    /// One.
+    SingleStack,
+    /// Two, where the cluster has two.
+    PreferDualStack,
+    /// Two.
+    RequireDualStack,
+}
+
+impl FamilyPolicy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::SingleStack, Self::PreferDualStack, Self::RequireDualStack];
+
+    /// As the Kubernetes API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SingleStack => "SingleStack",
+            Self::PreferDualStack => "PreferDualStack",
+            Self::RequireDualStack => "RequireDualStack",
+        }
+    }
 }
 
 /// One port of a Service.
@@ -340,6 +376,8 @@ pub struct EndpointSlice {
     pub ports: Box<[EndpointPort]>,
     /// `addressType` is FQDN: it has no rows, whatever endpoints the object lists.
     pub fqdn: bool,
+    /// The controller that writes it.
+    pub manager: SliceManager,
     addresses: Addresses,
     conditions: Box<[Conditions]>,
     hostnames: LabelColumn,
@@ -374,6 +412,7 @@ impl EndpointSlice {
             service,
             ports: ports.into(),
             fqdn: false,
+            manager: SliceManager::default(),
             conditions: rows.iter().map(|row| row.conditions).collect(),
             hostnames: LabelColumn::new(rows.iter().map(|row| row.hostname.as_deref())),
             pods: LabelColumn::new(pods),
@@ -384,6 +423,11 @@ impl EndpointSlice {
     /// A slice of names instead of addresses (`addressType: FQDN`), of which nothing is served.
     pub fn of_names(key: ObjectRef, service: Option<Box<str>>) -> Self {
         Self { fqdn: true, ..Self::new(key, service, Family::V4, Vec::new(), &[]) }
+    }
+
+    /// Sets the controller that writes the slice.
+    pub fn managed_by(self, manager: SliceManager) -> Self {
+        Self { manager, ..self }
     }
 
     /// The family of every address in this slice.
@@ -453,6 +497,34 @@ fn v6(address: IpAddr) -> Option<u128> {
     match address {
         IpAddr::V6(address) => Some(address.into()),
         IpAddr::V4(_) => None,
+    }
+}
+
+/// The controller that writes an EndpointSlice, by its label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SliceManager {
+    /// The one that follows Services with a selector.
+    Selector,
+    /// The one that copies Endpoints of Services without a selector.
+    Mirroring,
+    /// Another, or a person.
+    #[default]
+    Other,
+}
+
+impl SliceManager {
+    /// The value of [`MANAGED_BY_LABEL`], for the controllers of a cluster.
+    pub fn label(self) -> Option<&'static str> {
+        match self {
+            Self::Selector => Some("endpointslice-controller.k8s.io"),
+            Self::Mirroring => Some("endpointslicemirroring-controller.k8s.io"),
+            Self::Other => None,
+        }
+    }
+
+    fn from_label(text: &str) -> Self {
+        let named = [Self::Selector, Self::Mirroring].into_iter().find(|manager| manager.label() == Some(text));
+        named.unwrap_or_default()
     }
 }
 
@@ -532,6 +604,8 @@ pub struct Endpoints {
     pub key: ObjectRef,
     /// One slice per subset and family.
     pub slices: Vec<EndpointSlice>,
+    /// Number of rows of each slice that the mirroring controller copies: none where the object's metadata forbids it.
+    pub mirrored: Vec<usize>,
 }
 
 /// A Pod.
@@ -553,6 +627,8 @@ pub struct Pod {
     pub terminating: bool,
     /// `status.phase` is `Succeeded` or `Failed`.
     pub finished: bool,
+    /// The annotation `helm.sh/hook`: when Helm runs the Pod, which is then no part of the release.
+    pub hook: Option<Box<str>>,
 }
 
 impl Default for ObjectRef {
@@ -622,6 +698,8 @@ pub struct Workload {
     pub template: PodTemplate,
     /// The object that controls it: of a ReplicaSet a Deployment.
     pub owner: Option<Owner>,
+    /// The annotation `helm.sh/hook`, as of a Pod.
+    pub hook: Option<Box<str>>,
 }
 
 /// Kinds of [`Workload`].

@@ -12,9 +12,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{
-    Conditions, Decoded, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Invalid, Labels, Object,
-    ObjectRef, Owner, Pod, PodSpec, PodTemplate, Protocol, Reason, Service, ServiceKind, ServicePort, Skipped,
-    StatefulSet, TargetPort, Workload, WorkloadKind,
+    Conditions, Decoded, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, FamilyPolicy, Invalid, Labels,
+    MAX_MIRRORED, Object, ObjectRef, Owner, Pod, PodSpec, PodTemplate, Protocol, Reason, Service, ServiceKind,
+    ServicePort, Skipped, SliceManager, StatefulSet, TargetPort, Workload, WorkloadKind,
 };
 use crate::names::is_label;
 
@@ -235,6 +235,9 @@ impl Trim<'_> {
             // Not collected where the raw ones stand: they are several times as large.
             ports: Vec::from(spec.ports.into_iter().filter_map(|port| self.service_port(port)).collect::<Box<[_]>>()),
             families: spec.ip_families.iter().filter_map(|family| family_of(family)).collect(),
+            family_policy: FamilyPolicy::ALL
+                .into_iter()
+                .find(|policy| spec.ip_family_policy.as_deref() == Some(policy.name())),
             key: self.key.clone(),
         })
     }
@@ -312,7 +315,9 @@ impl Trim<'_> {
 
     fn slice(&mut self, document: Document<'_>) -> Result<EndpointSlice, Invalid> {
         let raw: RawSlice<'_> = self.read(document)?;
-        let service = raw.metadata.labels.service.map(Text::into_box);
+        let RawSliceLabels { service, manager } = raw.metadata.labels;
+        let service = service.map(Text::into_box);
+        let manager = manager.map_or_else(SliceManager::default, |text| SliceManager::from_label(&text));
         let family = match raw.address_type.as_deref() {
             Some("IPv4") => Family::V4,
             Some("IPv6") => Family::V6,
@@ -352,7 +357,7 @@ impl Trim<'_> {
             rows.push(row);
             rows.extend(others);
         }
-        Ok(EndpointSlice::new(self.key.clone(), service, family, ports, &rows))
+        Ok(EndpointSlice::new(self.key.clone(), service, family, ports, &rows).managed_by(manager))
     }
 
     /// `None` if the endpoint is to be left out; else its hostname, if it has one.
@@ -391,7 +396,10 @@ impl Trim<'_> {
 
     fn endpoints(&mut self, document: Document<'_>) -> Result<Endpoints, Invalid> {
         let raw: RawEndpoints<'_> = self.read(document)?;
-        let mut slices = Vec::new();
+        let RawEndpointsMetadata { labels, annotations } = raw.metadata;
+        // pkg/controller/endpointslicemirroring: skipMirror, hasLeaderElection.
+        let is_mirrored = labels.skip_mirror.as_deref() != Some("true") && annotations.leader.is_none();
+        let (mut slices, mut mirrored) = (Vec::new(), Vec::new());
         for (index, subset) in raw.subsets.into_iter().enumerate() {
             let ports = self.ports(subset.ports);
             let ready = Conditions::new(Some(true), None, None);
@@ -411,11 +419,13 @@ impl Trim<'_> {
                 let service = Some(self.key.name.clone());
                 let slice = EndpointSlice::new(self.key.clone(), service, family, ports.clone(), &rows);
                 if !slice.is_empty() {
+                    let copied = rows.iter().take(if is_mirrored { MAX_MIRRORED } else { 0 });
+                    mirrored.push(copied.filter(|row| row.address.is_ipv4() == (family == Family::V4)).count());
                     slices.push(slice);
                 }
             }
         }
-        Ok(Endpoints { key: self.key.clone(), slices })
+        Ok(Endpoints { key: self.key.clone(), slices, mirrored })
     }
 
     fn pod(&mut self, document: Document<'_>) -> Result<Pod, Invalid> {
@@ -435,6 +445,7 @@ impl Trim<'_> {
             ready: ready.map(|condition| condition.status.as_deref() == Some("True")),
             terminating: raw.metadata.deletion_timestamp.is_some(),
             finished: matches!(raw.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            hook: hook_of(&raw.metadata),
             owner: owner_of(raw.metadata),
             key: self.key.clone(),
         })
@@ -496,6 +507,7 @@ impl Trim<'_> {
             kind,
             replicas,
             template: self.template(spec.template),
+            hook: hook_of(&metadata),
             owner: owner_of(metadata),
             key: self.key.clone(),
         })
@@ -524,6 +536,10 @@ impl RawTargetRef<'_> {
 fn owner_of(metadata: RawMetadata) -> Option<Owner> {
     let controller = metadata.owner_references.into_iter().find(|owner| owner.controller)?;
     Some(Owner { kind: controller.kind.into(), name: controller.name.into() })
+}
+
+fn hook_of(metadata: &RawMetadata) -> Option<Box<str>> {
+    metadata.annotations.hook.as_deref().filter(|hook| !hook.is_empty()).map(Into::into)
 }
 
 /// `null` is as good as nothing.
@@ -572,6 +588,11 @@ shapes! {
         labels: Option<BTreeMap<String, Option<String>>>,
         owner_references: Vec<RawOwner>,
         deletion_timestamp: Option<String>,
+        annotations: RawAnnotations,
+    }
+    RawAnnotations {
+        #[serde(rename = "helm.sh/hook")]
+        hook: Option<String>,
     }
     RawOwner { kind: String, name: String, controller: bool, }
     RawService { spec: RawServiceSpec, }
@@ -587,6 +608,7 @@ shapes! {
         selector: Option<BTreeMap<String, Option<String>>>,
         ports: Vec<RawServicePort>,
         ip_families: Vec<String>,
+        ip_family_policy: Option<String>,
     }
     RawServicePort {
         name: Option<String>,
@@ -611,6 +633,8 @@ shapes! {
     RawSliceLabels<'d> {
         #[serde(rename = "kubernetes.io/service-name", borrow)]
         service: Option<Text<'d>>,
+        #[serde(rename = "endpointslice.kubernetes.io/managed-by", borrow)]
+        manager: Option<Text<'d>>,
     }
     RawEndpoint<'d> {
         #[serde(borrow)]
@@ -630,7 +654,23 @@ shapes! {
     }
     RawEndpoints<'d> {
         #[serde(borrow)]
+        metadata: RawEndpointsMetadata<'d>,
+        #[serde(borrow)]
         subsets: Vec<RawSubset<'d>>,
+    }
+    RawEndpointsMetadata<'d> {
+        #[serde(borrow)]
+        labels: RawEndpointsLabels<'d>,
+        #[serde(borrow)]
+        annotations: RawEndpointsAnnotations<'d>,
+    }
+    RawEndpointsLabels<'d> {
+        #[serde(rename = "endpointslice.kubernetes.io/skip-mirror", borrow)]
+        skip_mirror: Option<Text<'d>>,
+    }
+    RawEndpointsAnnotations<'d> {
+        #[serde(rename = "control-plane.alpha.kubernetes.io/leader", borrow)]
+        leader: Option<Text<'d>>,
     }
     RawSubset<'d> {
         #[serde(borrow)]

@@ -6,8 +6,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Endpoint, EndpointPort, EndpointSlice, Endpoints, Family, Labels, Object, ObjectRef, Pod, PodSpec, Protocol,
-    SERVICE_NAME_LABEL, Service, ServiceKind, ServicePort, StatefulSet, TargetPort,
+    Endpoint, EndpointPort, EndpointSlice, Endpoints, Family, FamilyPolicy, Labels, MANAGED_BY_LABEL, Object,
+    ObjectRef, Pod, PodSpec, Protocol, SERVICE_NAME_LABEL, SKIP_MIRROR_LABEL, Service, ServiceKind, ServicePort,
+    StatefulSet, TargetPort,
 };
 
 /// The object; `None` for a kind that is never watched.
@@ -16,7 +17,11 @@ pub fn encode(object: &Object) -> Option<Value> {
         Object::Namespace(name) => json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
         Object::Service(one) => whole("v1", "Service", &one.key, None, "spec", service(one)),
         Object::EndpointSlice(slice) => endpoint_slice(slice),
-        Object::Endpoints(one) => whole("v1", "Endpoints", &one.key, None, "subsets", subsets(one)),
+        Object::Endpoints(one) => {
+            let skips = one.mirrored.iter().all(|rows| *rows == 0) && !one.mirrored.is_empty();
+            let labels = skips.then(|| json!({SKIP_MIRROR_LABEL: "true"}));
+            whole("v1", "Endpoints", &one.key, labels, "subsets", subsets(one))
+        }
         Object::Pod(pod) => pod_with_status(pod),
         Object::StatefulSet(set) => whole("apps/v1", "StatefulSet", &set.key, None, "spec", stateful_set(set)),
         Object::Workload(_) => return None,
@@ -46,6 +51,7 @@ fn service(service: &Service) -> Value {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
         }).collect::<Vec<_>>(),
+        "ipFamilyPolicy": service.family_policy.map(FamilyPolicy::name),
     });
     match &service.kind {
         ServiceKind::Headless => spec["clusterIP"] = json!("None"),
@@ -82,10 +88,13 @@ fn protocol(protocol: Protocol) -> &'static str {
 }
 
 fn endpoint_slice(slice: &EndpointSlice) -> Value {
-    let owner = slice.service.as_ref().map(|service| json!({SERVICE_NAME_LABEL: service}));
+    let owner = slice.service.as_deref().map(|service| (SERVICE_NAME_LABEL.to_owned(), json!(service)));
+    let manager = slice.manager.label().map(|manager| (MANAGED_BY_LABEL.to_owned(), json!(manager)));
+    let labels: Map<String, Value> = owner.into_iter().chain(manager).collect();
+    let labels = (!labels.is_empty()).then(|| labels.into());
     let key = &slice.key;
     let rows: Vec<Value> = slice.endpoints().map(|endpoint| row(&endpoint)).collect();
-    let mut object = whole("discovery.k8s.io/v1", "EndpointSlice", key, owner, "endpoints", rows.into());
+    let mut object = whole("discovery.k8s.io/v1", "EndpointSlice", key, labels, "endpoints", rows.into());
     object["addressType"] = json!(match slice.family() {
         _ if slice.fqdn => "FQDN",
         Family::V4 => "IPv4",

@@ -157,6 +157,7 @@ mod tests {
             selector: Labels::default(),
             ports: Vec::new(),
             families: Vec::new(),
+            family_policy: None,
         }));
         for (name, family) in [("four", Family::V4), ("six", Family::V6)] {
             let slice =

@@ -2,12 +2,16 @@
 //!
 //! The rules are the controllers'; where they draw at random, a hash of the names stands in, so that the same manifests
 //! always come to the same cluster. What the files hold themselves is never made again, and never changed, but for
-//! addresses that are missing. `pods.rs` makes Pods, `addresses.rs` gives addresses, `slices.rs` makes slices.
-//! Not here: reading files (`source/manifests`), and what is answered (`records.rs`).
+//! addresses that are missing and the API server's defaults. `pods.rs` makes Pods, `families.rs` chooses families,
+//! `addresses.rs` gives addresses, `slices.rs` makes slices of Pods, `mirror.rs` of Endpoints.
+//! Not here: reading files (`source/manifests`), and answers (`records.rs`). `docs/objects.md` lists the fields that are
+//! followed, checked and ignored.
 //!
 //! A DaemonSet gets one Pod: a cluster of one node is assumed.
 
 mod addresses;
+mod families;
+mod mirror;
 mod pods;
 mod slices;
 
@@ -16,9 +20,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::objects::{EndpointSlice, Family, Object, ObjectRef, Pod, Reason, Service, ServiceKind, Skipped};
-use addresses::Pools;
+use crate::objects::{
+    EndpointSlice, Family, Object, ObjectRef, Pod, Reason, Service, ServiceKind, Skipped, Workload, WorkloadKind,
+};
+use crate::rules::EndpointsSource;
+use addresses::{Pools, family_of};
+use families::families_of;
 use pods::Plan;
+use slices::Owners;
 
 /// How many Pods are made at most: a slip in `replicas` must not eat the machine.
 pub const MAX_PODS: usize = 1_000_000;
@@ -30,23 +39,36 @@ pub struct Simulated {
     pub objects: Vec<Object>,
     /// What could not be made, and why.
     pub reports: Vec<Skipped>,
+    /// Objects that are no endpoints on purpose, each with a sentence.
+    pub notes: Vec<(ObjectRef, String)>,
 }
 
 /// Brings the workloads among `objects` to life.
 ///
-/// Pods get an address of each family that `pods` has a range of; Services without an address get one of `services`
-/// for each of their families (or, where they name none, of the first range's family). An address that any object
-/// already has is not given again.
-pub fn simulate(objects: Vec<Object>, pods: &[IpNet], services: &[IpNet]) -> Simulated {
+/// `pods` are the cluster's networks of Pods, and their families are the cluster's; `services` are those of Services. A
+/// Pod gets an address of each family; a Service one of each family that the API server's defaulting gives it. An address
+/// that any object already has is not given again. Endpoints are mirrored, unless `source` counts them themselves.
+pub fn simulate(objects: Vec<Object>, pods: &[IpNet], services: &[IpNet], source: EndpointsSource) -> Simulated {
     let mut simulation = Simulation { taken: taken(&objects), objects, reports: Vec::new() };
-    simulation.address_services(services);
     let (mut pools, mut left) = (Pools::new(pods), Left::default());
+    simulation.complete_services(&pools.families(), services);
+    let notes = simulation.objects.iter().filter_map(note_of_hook).collect();
     simulation.address_bare_pods(&mut pools, &mut left);
     simulation.make_pods(&mut pools, &mut left);
     simulation.reports.extend(left.report("Pods", pods));
-    let slices = slices::slices(&simulation.objects);
+    let slices = made_slices(&simulation.objects, source);
     simulation.objects.extend(slices.into_iter().map(Object::EndpointSlice));
-    Simulated { objects: simulation.objects, reports: simulation.reports }
+    Simulated { objects: simulation.objects, reports: simulation.reports, notes }
+}
+
+fn made_slices(objects: &[Object], source: EndpointsSource) -> Vec<EndpointSlice> {
+    let written = Owners::new(objects, source);
+    let mut names: HashSet<ObjectRef> = objects.iter().filter_map(slice_key).collect();
+    let mut made = slices::slices(objects, &written, &mut names);
+    if source == EndpointsSource::Slices {
+        made.extend(mirror::slices(objects, &written, &mut names));
+    }
+    made
 }
 
 struct Simulation {
@@ -56,26 +78,28 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn address_services(&mut self, ranges: &[IpNet]) {
+    /// Gives Services their families, and addresses of those of which they have none.
+    fn complete_services(&mut self, cluster: &[Family], ranges: &[IpNet]) {
         let mut pools = Pools::new(ranges);
         let known = pools.families();
         let mut left = Left::default();
-        for service in in_order(self.objects.iter_mut().filter_map(without_address)) {
+        for service in in_order(self.objects.iter_mut().filter_map(as_service)) {
+            service.families = families_of(service, cluster);
+            let ServiceKind::ClusterIp(addresses) = &mut service.kind else { continue };
             let key = &service.key;
-            let asked = if service.families.is_empty() { &known[..known.len().min(1)] } else { &service.families[..] };
-            let mut given = Vec::new();
-            for family in asked {
-                if !known.contains(family) {
-                    self.reports.push(no_range(key, *family));
+            let has = |addresses: &[IpAddr], family| addresses.iter().any(|address| family_of(*address) == family);
+            for family in service.families.iter().copied().filter(|family| !has(addresses, *family)).collect::<Vec<_>>()
+            {
+                if !known.contains(&family) {
+                    self.reports.push(no_range(key, family));
                 } else if let Some(address) =
-                    pools.take(*family, &["service", &key.namespace, &key.name], &mut self.taken)
+                    pools.take(family, &["service", &key.namespace, &key.name], &mut self.taken)
                 {
-                    given.push(address);
+                    addresses.push(address);
                 } else {
                     left.add(1, || format!("Service {key}"));
                 }
             }
-            service.kind = ServiceKind::ClusterIp(given);
         }
         self.reports.extend(left.report("Services", ranges));
     }
@@ -84,10 +108,10 @@ impl Simulation {
     /// because it had none there.
     fn address_bare_pods(&mut self, pools: &mut Pools, left: &mut Left) {
         let bare = self.objects.iter_mut().filter_map(|object| match object {
-            Object::Pod(pod) if pod.owner.is_none() && pod.addresses.is_empty() && !pod.finished => Some(pod),
+            Object::Pod(pod) if is_bare(pod) && pod.hook.is_none() => Some(pod),
             _ => None,
         });
-        for pod in in_order(bare.filter(|pod| pod.ready.is_none())) {
+        for pod in in_order(bare) {
             if address(pod, pools, &mut self.taken) {
                 pod.ready = Some(true);
             } else {
@@ -98,7 +122,8 @@ impl Simulation {
 
     fn make_pods(&mut self, pools: &mut Pools, left: &mut Left) {
         let occupied = pods::occupied(&self.objects);
-        let mut plans: Vec<Plan> = self.objects.iter().filter_map(Plan::of).collect();
+        let mut plans: Vec<Plan> =
+            self.objects.iter().filter(|object| !is_hook_job(object)).filter_map(Plan::of).collect();
         plans.retain(|plan| !plan.is_occupied(&occupied));
         plans.sort_by(|one, other| one.order().cmp(&other.order()));
         let mut names: HashSet<ObjectRef> = self.objects.iter().filter_map(pod_key).collect();
@@ -152,9 +177,40 @@ impl Keyed for Service {
     }
 }
 
-fn without_address(object: &mut Object) -> Option<&mut Service> {
+fn as_service(object: &mut Object) -> Option<&mut Service> {
     match object {
-        Object::Service(service) if service.kind == ServiceKind::ClusterIp(Vec::new()) => Some(service),
+        Object::Service(service) => Some(service),
+        _ => None,
+    }
+}
+
+/// Returns whether a Pod was written by hand: it has nothing of a cluster.
+fn is_bare(pod: &Pod) -> bool {
+    pod.owner.is_none() && pod.addresses.is_empty() && !pod.finished && pod.ready.is_none()
+}
+
+fn is_hook_job(object: &Object) -> bool {
+    matches!(object, Object::Workload(Workload { kind: WorkloadKind::Job { .. }, hook: Some(_), .. }))
+}
+
+/// Returns the note about a Pod or a Job that Helm runs to its end: for `helm test`, or before and after an upgrade.
+fn note_of_hook(object: &Object) -> Option<(ObjectRef, String)> {
+    let (key, hook) = match object {
+        Object::Pod(pod) if is_bare(pod) => (&pod.key, pod.hook.as_deref()?),
+        Object::Workload(Workload { key, hook, .. }) if is_hook_job(object) => (key, hook.as_deref()?),
+        _ => return None,
+    };
+    let text = format!(
+        "{} {key}: Helm runs it as a hook (`helm.sh/hook: {hook}`), to its end: it is no part of the release that runs, \
+         and no endpoint",
+        object.kind()
+    );
+    Some((key.clone(), text))
+}
+
+fn slice_key(object: &Object) -> Option<ObjectRef> {
+    match object {
+        Object::EndpointSlice(slice) => Some(slice.key.clone()),
         _ => None,
     }
 }
@@ -187,7 +243,8 @@ fn taken(objects: &[Object]) -> HashSet<IpAddr> {
 fn no_range(key: &ObjectRef, family: Family) -> Skipped {
     let family = if family == Family::V4 { "IPv4" } else { "IPv6" };
     let text = format!(
-        "Service {key}: its `ipFamilies` ask for {family}, and no {family} range is simulated; it gets no such address"
+        "Service {key}: its `ipFamilies` or `ipFamilyPolicy` ask for {family}, and no {family} network is simulated; it \
+         gets no such address"
     );
     Skipped { reason: Reason::NoAddress, object: Some(key.clone()), text }
 }

@@ -7,38 +7,49 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::addresses::{family_of, hash};
 use super::pods::letters;
 use crate::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Object, ObjectRef, Pod, Service, ServiceKind,
-    ServicePort, TargetPort,
+    Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Object, ObjectRef, Pod, Service,
+    ServiceKind, ServicePort, SliceManager, TargetPort,
 };
+use crate::rules::EndpointsSource;
 
 /// The controller's default for the endpoints of one slice.
 const MAX_ENDPOINTS: usize = 100;
 
-/// The slices of every Service with a selector for which the objects hold neither slices nor Endpoints.
-pub(super) fn slices(objects: &[Object]) -> Vec<EndpointSlice> {
-    let mut written: HashSet<(&str, &str)> = HashSet::new();
-    let mut names: HashSet<ObjectRef> = HashSet::new();
-    for object in objects {
-        match object {
-            Object::EndpointSlice(slice) => {
-                written.extend(slice.service.as_deref().map(|service| (&*slice.key.namespace, service)));
-                names.insert(slice.key.clone());
+/// Services for which the objects hold slices, or Endpoints that count as such, by the controller that wrote them.
+pub(super) struct Owners<'o>(HashSet<(SliceManager, &'o str, &'o str)>);
+
+impl<'o> Owners<'o> {
+    /// A controller minds its own slices only: those of other writers are kept beside them. A cluster makes Endpoints
+    /// without addresses for a Service without Pods.
+    pub(super) fn new(objects: &'o [Object], source: EndpointsSource) -> Self {
+        let owner = |object: &'o Object| match object {
+            Object::EndpointSlice(slice) => Some((slice.manager, &*slice.key.namespace, slice.service.as_deref()?)),
+            Object::Endpoints(Endpoints { key, slices, .. }) => {
+                let counts = source == EndpointsSource::Endpoints && !slices.is_empty();
+                counts.then_some((SliceManager::Selector, &*key.namespace, &*key.name))
             }
-            Object::Endpoints(endpoints) => {
-                written.insert((&endpoints.key.namespace, &endpoints.key.name));
-            }
-            _ => {}
-        }
+            _ => None,
+        };
+        Self(objects.iter().filter_map(owner).collect())
     }
+
+    pub(super) fn contains(&self, manager: SliceManager, service: &ObjectRef) -> bool {
+        self.0.contains(&(manager, &*service.namespace, &*service.name))
+    }
+}
+
+/// The slices of every Service with a selector for which the objects hold none of the controller's. `names` are those
+/// of all slices so far.
+pub(super) fn slices(objects: &[Object], written: &Owners<'_>, names: &mut HashSet<ObjectRef>) -> Vec<EndpointSlice> {
     let pods = PodIndex::of(objects);
     let mut slices = Vec::new();
     for object in objects {
         if let Object::Service(service) = object
             && !matches!(service.kind, ServiceKind::ExternalName(_))
             && !service.selector.is_empty()
-            && !written.contains(&(&*service.key.namespace, &*service.key.name))
+            && !written.contains(SliceManager::Selector, &service.key)
         {
-            slices_of(service, &pods.selected_by(service), &mut names, &mut slices);
+            slices_of(service, &pods.selected_by(service), names, &mut slices);
         }
     }
     slices
@@ -82,8 +93,7 @@ fn slices_of(service: &Service, pods: &[&Pod], names: &mut HashSet<ObjectRef>, s
         let ports = ports_of(service, pod);
         for address in &pod.addresses {
             let family = family_of(*address);
-            // A manifest that names no families leaves them to the cluster: those that its Pods have.
-            if service.families.is_empty() || service.families.contains(&family) {
+            if service.families.contains(&family) {
                 let row = EndpointRow {
                     address: *address,
                     conditions: conditions_of(service, pod),
@@ -97,7 +107,8 @@ fn slices_of(service: &Service, pods: &[&Pod], names: &mut HashSet<ObjectRef>, s
     for (number, ((family, ports), rows)) in groups.into_iter().enumerate() {
         for (part, rows) in rows.chunks(MAX_ENDPOINTS).enumerate() {
             let key = name_of(service, number, part, names);
-            slices.push(EndpointSlice::new(key, Some(service.key.name.clone()), family, ports.clone(), rows));
+            let slice = EndpointSlice::new(key, Some(service.key.name.clone()), family, ports.clone(), rows);
+            slices.push(slice.managed_by(SliceManager::Selector));
         }
     }
 }
@@ -135,7 +146,8 @@ fn find_port(pod: &Pod, name: &str, port: &ServicePort) -> Option<u16> {
     ports.find(|has| has.name.eq_ignore_ascii_case(name)).map(|has| has.number)
 }
 
-fn name_of(service: &Service, number: usize, part: usize, names: &mut HashSet<ObjectRef>) -> ObjectRef {
+/// `generateName`: the Service's name with five letters.
+pub(super) fn name_of(service: &Service, number: usize, part: usize, names: &mut HashSet<ObjectRef>) -> ObjectRef {
     let ObjectRef { namespace, name } = &service.key;
     let mut seed = hash(&["slice", namespace, name, &number.to_string(), &part.to_string()]);
     loop {

@@ -23,7 +23,8 @@ fn ranges(text: &str) -> Vec<IpNet> {
 }
 
 fn run(manifest: &str, pods: &str) -> Simulated {
-    simulate(decode(manifest), &ranges(pods), &ranges(SERVICES))
+    let services = if pods.contains(':') { "10.96.0.0/16 fd00:10:96::/112" } else { SERVICES };
+    simulate(decode(manifest), &ranges(pods), &ranges(services), EndpointsSource::Slices)
 }
 
 /// Compares Services, Pods, slices and reports with lines of text, sorted. `*` stands for an address that was drawn,
@@ -234,12 +235,137 @@ fn what_the_files_hold_is_not_made_again() {
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: \
                  {kubernetes.io/service-name: web}}\naddressType: IPv4\n---\n";
     let web = headless("web", "web", "");
-    check(&format!("{web}{slice}{}", pod("a", "")), PODS, &["pod default/a *", "slice default/web [] "]);
-    let endpoints = "apiVersion: v1\nkind: Endpoints\nmetadata: {name: web}\n---\n";
-    check(&format!("{web}{endpoints}{}", pod("a", "")), PODS, &["pod default/a *"]);
+    // The controller minds its own slices only: Pods and machines behind one Service.
+    let made = "slice default/web [] (a)=*:rs";
+    check(&format!("{web}{slice}{}", pod("a", "")), PODS, &["pod default/a *", "slice default/web [] ", made]);
+    let managed =
+        slice.replace("web}", "web, endpointslice.kubernetes.io/managed-by: endpointslice-controller.k8s.io}");
+    check(&format!("{web}{managed}{}", pod("a", "")), PODS, &["pod default/a *", "slice default/web [] "]);
+    let other = managed.replace("endpointslice-controller", "endpointslicemirroring-controller");
+    check(&format!("{web}{other}{}", pod("a", "")), PODS, &["pod default/a *", "slice default/web [] ", made]);
     let external = web.replace("clusterIP: None", "type: ExternalName, externalName: x.org");
     check(&(external + &pod("a", "")), PODS, &["pod default/a *"]);
     check(&(web.replace("selector: {app: web}, ", "") + &pod("a", "")), PODS, &["pod default/a *"]);
+}
+
+fn endpoints(name: &str, subsets: &str) -> String {
+    format!("apiVersion: v1\nkind: Endpoints\nmetadata: {{name: {name}}}\nsubsets: {subsets}\n---\n")
+}
+
+#[test]
+fn endpoints_are_mirrored() {
+    let service = headless("db", "", "ports: [{port: 5432}]").replace("selector: {app: }, ", "");
+    let one = "[{addresses: [{ip: 192.0.2.1, hostname: db-0}, {ip: 192.0.2.2, nodeName: n, targetRef: {kind: Pod, name: \
+               p}}], notReadyAddresses: [{ip: 192.0.2.3}], ports: [{name: pg, port: 5432}]}]";
+    let mirrored = "slice default/db [pg:5432_t] db-0=192.0.2.1:rs (p)=192.0.2.2:rs -=192.0.2.3:";
+    check(&(service.clone() + &endpoints("db", one)), PODS, &[mirrored]);
+    // One slice for each family and list of ports: of all subsets.
+    let several = "[{addresses: [{ip: 192.0.2.1}, {ip: '2001:db8::1'}], ports: [{name: a, port: 1}, {name: b, port: 2}]}, \
+                   {addresses: [{ip: 192.0.2.2}], ports: [{name: b, port: 2}, {name: a, port: 1}]}, {addresses: [{ip: \
+                   192.0.2.3}], ports: [{name: a, port: 3}]}]";
+    check(
+        &(service.clone() + &endpoints("db", several)),
+        PODS,
+        &[
+            "slice default/db [a:1_t b:2_t] -=192.0.2.1:rs -=192.0.2.2:rs",
+            "slice default/db [a:1_t b:2_t] -=2001:db8::1:rs",
+            "slice default/db [a:3_t] -=192.0.2.3:rs",
+        ],
+    );
+    // With a ClusterIP too.
+    let cluster_ip = service.replace("None", "10.96.0.1");
+    check(&(cluster_ip + &endpoints("db", one)), PODS, &["service default/db 10.96.0.1", mirrored]);
+    // Whatever other slices the Service has, but for the controller's own.
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: \
+                 {kubernetes.io/service-name: db}}\naddressType: IPv4\n---\n";
+    check(&(service.clone() + slice + &endpoints("db", one)), PODS, &["slice default/db [] ", mirrored]);
+    let own = "db, endpointslice.kubernetes.io/managed-by: endpointslicemirroring-controller.k8s.io}";
+    check(&(service + &slice.replace("db}", own) + &endpoints("db", one)), PODS, &["slice default/db [] "]);
+}
+
+#[test]
+fn endpoints_that_are_not_mirrored() {
+    let service = headless("db", "", "").replace("selector: {app: }, ", "");
+    let written = endpoints("db", "[{addresses: [{ip: 192.0.2.1}]}]");
+    let with = |metadata: &str| written.replace("name: db", &format!("name: db, {metadata}"));
+    for metadata in [
+        "labels: {endpointslice.kubernetes.io/skip-mirror: 'true'}",
+        "annotations: {control-plane.alpha.kubernetes.io/leader: '{}'}",
+        "namespace: other",
+    ] {
+        check(&(service.clone() + &with(metadata)), PODS, &[]);
+    }
+    for metadata in [
+        "labels: {endpointslice.kubernetes.io/skip-mirror: 'false'}",
+        "annotations: {control-plane.alpha.kubernetes.io/other: x}",
+    ] {
+        check(&(service.clone() + &with(metadata)), PODS, &["slice default/db [] -=192.0.2.1:rs"]);
+    }
+    check(&written, PODS, &[]);
+    check(&(service.clone() + &endpoints("db", "[]")), PODS, &[]);
+    check(&(headless("db", "db", "") + &written), PODS, &[]);
+    // Where Endpoints count themselves, a copy of them would count twice.
+    let read = simulate(decode(&(service + &written)), &ranges(PODS), &[], EndpointsSource::Endpoints);
+    assert!(!read.objects.iter().any(|object| matches!(object, Object::EndpointSlice(_))), "{:?}", read.objects);
+}
+
+#[test]
+fn a_thousand_addresses_of_a_subset_are_mirrored() {
+    let service = headless("db", "", "").replace("selector: {app: }, ", "");
+    let addresses = |family: &dyn Fn(u32) -> String, count: u32| {
+        (0..count).map(|n| format!("{{ip: '{}'}}", family(n))).collect::<Vec<_>>().join(", ")
+    };
+    let v4 = |n: u32| format!("192.0.{}.{}", n / 256, n % 256);
+    let v6 = |n: u32| format!("2001:db8::{n:x}");
+    let lengths = |subsets: &str| {
+        let simulated = run(&(service.clone() + &endpoints("db", subsets)), PODS);
+        let length = |object: &Object| match object {
+            Object::EndpointSlice(slice) => Some((slice.len(), slice.states().filter(|(_, c)| c.ready()).count())),
+            _ => None,
+        };
+        simulated.objects.iter().filter_map(length).collect::<Vec<_>>()
+    };
+    let ready = format!("addresses: [{}]", addresses(&v4, 600));
+    assert_eq!(lengths(&format!("[{{notReadyAddresses: [{}], {ready}}}]", addresses(&v4, 700))), [(1000, 600)]);
+    assert_eq!(
+        lengths(&format!("[{{addresses: [{}, {}]}}]", addresses(&v6, 600), addresses(&v4, 600))),
+        [(400, 400), (600, 600)]
+    );
+    let two = format!("[{{addresses: [{}], ports: [{{port: 1}}]}}, {{{ready}}}]", addresses(&v4, 1100));
+    assert_eq!(lengths(&two), [(600, 600), (1000, 1000)]);
+}
+
+#[test]
+fn endpoints_without_addresses_are_no_endpoints() {
+    let web = headless("web", "web", "") + &pod("a", "");
+    let lines = |subsets: &str| {
+        let objects = decode(&(web.clone() + &endpoints("web", subsets)));
+        let simulated = simulate(objects, &ranges(PODS), &[], EndpointsSource::Endpoints);
+        simulated.objects.iter().filter_map(|object| line(object, &HashSet::new())).collect::<Vec<_>>()
+    };
+    assert_eq!(lines("[]"), ["pod default/a *", "slice default/web [] (a)=*:rs"]);
+    assert_eq!(lines("[{addresses: [{ip: 10.1.0.1}]}]"), ["pod default/a *"]);
+}
+
+#[test]
+fn hooks_of_helm_are_no_endpoints() {
+    let hook = |manifest: &str| manifest.replacen("metadata: {", "metadata: {annotations: {helm.sh/hook: test}, ", 1);
+    let web = headless("web", "web", "");
+    let manifest = web + &pod("a", "") + &hook(&pod("b", "")) + &hook(&workload("Job", "migrate", ""));
+    check(&manifest, PODS, &["pod default/a *", "pod default/b ", "slice default/web [] (a)=*:rs"]);
+    let notes: Vec<String> =
+        run(&manifest, PODS).notes.into_iter().map(|(key, text)| format!("{key} {text}")).collect();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    for (note, start) in notes.iter().zip([
+        "default/b Pod default/b: Helm runs it as a hook (`helm.sh/hook: test`)",
+        "default/migrate Job default/migrate: Helm runs it as a hook (`helm.sh/hook: test`)",
+    ]) {
+        assert!(note.starts_with(start), "{note}");
+    }
+    // A Pod that ran in a cluster is an endpoint, and so is one of a Deployment, which stays there.
+    let running = hook(&pod("b", "status: {podIP: 10.1.0.1}"));
+    check(&running, PODS, &["pod default/b 10.1.0.1"]);
+    assert_eq!(run(&(running + &hook(&workload("Deployment", "web", ""))), PODS).notes, []);
 }
 
 #[test]
@@ -313,16 +439,38 @@ fn families() {
     let four = "slice default/web [] web-0=*:rs";
     let service = headless("web", "web", "");
     check(&format!("{service}{set}"), "fd00::/64", &["pod default/web-0 *6", six]);
-    check(&format!("{service}{set}"), "10.0.0.0/8 fd00::/64", &["pod default/web-0 *,*6", six, four]);
+    let dual = "10.0.0.0/8 fd00::/64";
+    // The API server's default is one family, that of the cluster's first network.
+    check(&format!("{service}{set}"), dual, &["pod default/web-0 *,*6", four]);
+    check(&format!("{service}{set}"), "fd00::/64 10.0.0.0/8", &["pod default/web-0 *6,*", six]);
+    let prefers = headless("web", "web", "ipFamilyPolicy: PreferDualStack");
+    check(&format!("{prefers}{set}"), dual, &["pod default/web-0 *,*6", six, four]);
+    check(&format!("{prefers}{set}"), PODS, &["pod default/web-0 *", four]);
+    let single = headless("web", "web", "ipFamilyPolicy: SingleStack, ipFamilies: [IPv6]");
+    check(&format!("{single}{set}"), dual, &["pod default/web-0 *,*6", six]);
     let only_six = headless("web", "web", "ipFamilies: [IPv6]");
-    check(&format!("{only_six}{set}"), "10.0.0.0/8 fd00::/64", &["pod default/web-0 *,*6", six]);
+    check(&format!("{only_six}{set}"), dual, &["pod default/web-0 *,*6", six]);
     let both = "apiVersion: v1\nkind: Service\nmetadata: {name: both}\nspec: {ipFamilies: [IPv4, IPv6]}\n";
     check(
         both,
         PODS,
-        &["service default/both *", "! Service default/both: its `ipFamilies` ask for IPv6, and no IPv6.."],
+        &[
+            "service default/both *",
+            "! Service default/both: its `ipFamilies` or `ipFamilyPolicy` ask for IPv6, and no IPv6..",
+        ],
     );
-    let both = simulate(decode(both), &[], &ranges("fd00::/108 10.0.0.0/24"));
+    check(both, dual, &["service default/both *,*6"]);
+    let with = |spec: &str| both.replace("ipFamilies: [IPv4, IPv6]", spec);
+    check(&with("ipFamilyPolicy: PreferDualStack"), PODS, &["service default/both *"]);
+    check(&with("ipFamilyPolicy: PreferDualStack, ipFamilies: [IPv6]"), dual, &["service default/both *6,*"]);
+    check(
+        &with("ipFamilyPolicy: RequireDualStack, clusterIP: 10.96.0.9"),
+        dual,
+        &["service default/both 10.96.0.9,*6"],
+    );
+    check(&with("ipFamilyPolicy: SingleStack"), dual, &["service default/both *"]);
+    check(&with("clusterIP: 10.96.0.9"), dual, &["service default/both 10.96.0.9"]);
+    let both = simulate(decode(both), &[], &ranges("fd00::/108 10.0.0.0/24"), EndpointsSource::Slices);
     let Object::Service(both) = &both.objects[0] else { panic!("a Service") };
     assert!(matches!(&both.kind, ServiceKind::ClusterIp(addresses) if addresses.len() == 2));
 }
@@ -340,7 +488,8 @@ fn ranges_that_are_too_small() {
             "! Pods without an address: 7, from StatefulSet default/web on; 10.0.0.0/30 has no more of them..",
         ],
     );
-    let simulated = simulate(decode(&stateful_set("web", "web", u32::MAX)), &ranges("10.0.0.0/30"), &[]);
+    let simulated =
+        simulate(decode(&stateful_set("web", "web", u32::MAX)), &ranges("10.0.0.0/30"), &[], EndpointsSource::Slices);
     assert_eq!((simulated.objects.len(), simulated.reports.len()), (4, 1));
 }
 
@@ -380,7 +529,7 @@ fn large_sets() {
     let manifest =
         headless("web", "web", "ports: [{port: 80, targetPort: http}]") + &stateful_set("web", "web", 100_000);
     let objects = decode(&manifest);
-    let simulated = simulate(objects, &ranges("10.0.0.0/8"), &[]);
+    let simulated = simulate(objects, &ranges("10.0.0.0/8"), &[], EndpointsSource::Slices);
     let slices: Vec<&EndpointSlice> = simulated
         .objects
         .iter()

@@ -632,6 +632,7 @@ mod tests {
                 selector: Labels::default(),
                 ports: Vec::new(),
                 families: Vec::new(),
+                family_policy: None,
             };
             updates.push(Update::Apply(Box::new(Object::Service(service)), Vec::new(), None));
         }

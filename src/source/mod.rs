@@ -245,6 +245,10 @@ pub enum Loss {
     Optional,
     /// What simulation could not make.
     Unmade,
+    /// The addresses of Endpoints that do not count.
+    Uncounted,
+    /// Nothing that should be there.
+    Nothing,
 }
 
 impl Loss {
@@ -255,12 +259,20 @@ impl Loss {
             Self::Part(reason) => Some(reason.label()),
             Self::Twice => Some("duplicate"),
             Self::Unmade => Some("not_simulated"),
-            Self::Optional => None,
+            Self::Optional | Self::Uncounted | Self::Nothing => None,
         }
     }
 }
 
 impl Notice {
+    /// Writes the sentence to the log: as a warning, where something is lost.
+    pub fn log(&self) {
+        match self.loss {
+            Loss::Nothing => tracing::info!("{self}"),
+            _ => tracing::warn!("{self}"),
+        }
+    }
+
     fn of_part(skipped: Skipped) -> Self {
         Self { loss: Loss::Part(skipped.reason), subject: skipped.object.into(), text: skipped.text }
     }
@@ -288,8 +300,8 @@ pub struct ManifestSource {
     input: Input,
     /// The namespace of objects that name none.
     namespace: Box<str>,
-    /// Ranges of simulated Pods and Services; `None` to simulate nothing.
-    simulate: Option<[IpNet; 2]>,
+    /// Networks of simulated Pods and Services; `None` to simulate nothing.
+    simulate: Option<[Vec<IpNet>; 2]>,
     publisher: Publisher,
     /// What was reported last time: the same sentence is not said again.
     reported: HashSet<String>,
@@ -297,7 +309,7 @@ pub struct ManifestSource {
 
 impl ManifestSource {
     /// Nothing is read yet.
-    pub fn new(input: Input, namespace: &str, simulate: Option<[IpNet; 2]>, publisher: Publisher) -> Self {
+    pub fn new(input: Input, namespace: &str, simulate: Option<[Vec<IpNet>; 2]>, publisher: Publisher) -> Self {
         Self { input, namespace: namespace.into(), simulate, publisher, reported: HashSet::new() }
     }
 
@@ -313,18 +325,28 @@ impl ManifestSource {
             Input::Files(manifests) => manifests.reload(),
             Input::Text(name, text) => manifests::read_text(name, text, &self.namespace),
         };
-        let wanted = |object: &Object| match self.publisher.options.endpoints_source {
-            EndpointsSource::Slices => !matches!(object, Object::Endpoints(_)),
-            EndpointsSource::Endpoints => !matches!(object, Object::EndpointSlice(_)),
-        };
-        let mut objects: Vec<Object> = loaded.objects.into_iter().filter(wanted).collect();
+        let source = self.publisher.options.endpoints_source;
+        let mut objects = loaded.objects;
+        if source == EndpointsSource::Endpoints {
+            objects.retain(|object| !matches!(object, Object::EndpointSlice(_)));
+        }
         let mut reports: Vec<Notice> = loaded.reports.iter().map(Notice::from).collect();
-        if let Some([pods, services]) = self.simulate {
-            let simulated = simulate::simulate(objects, &[pods], &[services]);
+        if let Some([pods, services]) = &self.simulate {
+            let simulated = simulate::simulate(objects, pods, services, source);
             objects = simulated.objects;
             let unmade =
                 simulated.reports.into_iter().map(|report| Notice { loss: Loss::Unmade, ..Notice::of_part(report) });
-            reports.extend(unmade);
+            let notes = simulated.notes.into_iter();
+            reports.extend(unmade.chain(notes.map(|(key, text)| Notice {
+                loss: Loss::Nothing,
+                subject: Subject::Object(key),
+                text,
+            })));
+        } else if source == EndpointsSource::Slices {
+            reports.extend(uncounted_endpoints(&objects));
+        }
+        if source == EndpointsSource::Slices {
+            objects.retain(|object| !matches!(object, Object::Endpoints(_)));
         }
         let said: HashSet<String> = reports.iter().map(ToString::to_string).collect();
         reports.retain(|report| !self.reported.contains(&report.text));
@@ -345,4 +367,31 @@ impl ManifestSource {
     pub fn asker(&self) -> Asker {
         self.publisher.asker()
     }
+}
+
+/// Returns the sentence about Endpoints with addresses of a Service without EndpointSlices, the names of which they could
+/// be meant for.
+fn uncounted_endpoints(objects: &[Object]) -> Option<Notice> {
+    let sliced = objects.iter().filter_map(|object| match object {
+        Object::EndpointSlice(slice) => Some((&*slice.key.namespace, slice.service.as_deref()?)),
+        _ => None,
+    });
+    let sliced: HashSet<(&str, &str)> = sliced.collect();
+    let uncounted = objects.iter().filter_map(|object| match object {
+        Object::Endpoints(endpoints) if !endpoints.slices.is_empty() => Some(&endpoints.key),
+        _ => None,
+    });
+    let uncounted: Vec<&ObjectRef> = uncounted.filter(|key| !sliced.contains(&(&*key.namespace, &*key.name))).collect();
+    let (first, others) = uncounted.split_first()?;
+    let which = match others.len() {
+        0 => format!("the Endpoints {first} were read and do"),
+        more => format!("the Endpoints {first} and {more} more were read and do"),
+    };
+    let text = format!(
+        "{which} not count, because names are made of EndpointSlices: --simulate makes these of them as a cluster does, \
+         --endpoints-source endpoints reads Endpoints instead"
+    );
+    let mut names: Vec<Box<str>> = uncounted.iter().map(|key| key.name.clone()).collect();
+    names.sort();
+    Some(Notice { loss: Loss::Uncounted, subject: Subject::Names(names), text })
 }

@@ -78,6 +78,7 @@ pub fn service(name: &str, kind: ServiceKind) -> Object {
         selector: Labels::default(),
         ports: Vec::new(),
         families: Vec::new(),
+        family_policy: None,
     })
 }
 

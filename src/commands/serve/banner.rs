@@ -27,8 +27,9 @@ pub(super) fn text(
         .collect();
     let (services, names) = zone.size();
     let mut source = from.to_owned();
-    if let Some(range) = config.simulate {
-        let _ = write!(source, ", workloads simulated in {range}");
+    if !config.simulate.is_empty() {
+        let networks: Vec<String> = config.simulate.iter().map(ToString::to_string).collect();
+        let _ = write!(source, ", workloads simulated in {}", networks.join(" and "));
     }
     let listen = list(addresses.iter());
     let to = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);

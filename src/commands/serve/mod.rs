@@ -49,7 +49,7 @@ use crate::serve::{
 };
 use crate::source::manifests::{Report, Watcher};
 use crate::source::snapshot::{Restored, Snapshot};
-use crate::source::{self, ManifestSource, Publisher};
+use crate::source::{self, ManifestSource, Notice, Publisher};
 use crate::status::Status;
 
 use certificates::{Renewal, Told};
@@ -553,9 +553,7 @@ async fn load(
         tracing::error!("reading the manifests panicked: what was read before stays, in parts or as a whole");
         return Ok((source, None));
     };
-    for report in &reading.reports {
-        tracing::warn!("{report}");
-    }
+    reading.reports.iter().for_each(Notice::log);
     let (services, addresses) = source.zone().size();
     tracing::info!(services, addresses, serial = source.zone().serial(), "read");
     Ok((source, Some(reading)))
@@ -582,7 +580,7 @@ fn start_watching(paths: &[PathBuf]) -> Option<Watcher> {
 fn about(config: &Config, from: &str, listening: &[(ListenAddress, ListenAddress)]) -> About {
     About {
         source: from.to_owned(),
-        alive: matches!(config.source, Source::Cluster { .. }) || config.simulate.is_some(),
+        alive: matches!(config.source, Source::Cluster { .. }) || !config.simulate.is_empty(),
         namespace: config.namespace.as_deref().unwrap_or("default").to_owned(),
         listen: Arc::new(ArcSwap::from_pointee(as_shown(listening))),
         certificate: Arc::default(),

@@ -1,0 +1,33 @@
+//! The families of a Service, as the API server's defaulting chooses them (Kubernetes,
+//! `pkg/registry/core/service/storage/alloc.go`).
+
+use super::addresses::family_of;
+use crate::objects::{Family, FamilyPolicy, Service, ServiceKind};
+
+/// Returns the families of a Service in a cluster with these families, the first of which is its default; none for an
+/// ExternalName.
+pub(super) fn families_of(service: &Service, cluster: &[Family]) -> Vec<Family> {
+    if matches!(service.kind, ServiceKind::ExternalName(_)) {
+        return Vec::new();
+    }
+    let mut families = service.families.clone();
+    service.own_addresses().for_each(|address| add(&mut families, family_of(address)));
+    if families.is_empty() {
+        families.extend(cluster.first());
+    }
+    let without_selector = service.kind == ServiceKind::Headless && service.selector.is_empty();
+    let more = match service.family_policy {
+        Some(FamilyPolicy::SingleStack) => &[],
+        Some(FamilyPolicy::PreferDualStack) => cluster,
+        None if !without_selector => &[],
+        Some(FamilyPolicy::RequireDualStack) | None => &[Family::V4, Family::V6][..],
+    };
+    more.iter().for_each(|family| add(&mut families, *family));
+    families
+}
+
+fn add(families: &mut Vec<Family>, family: Family) {
+    if !families.contains(&family) {
+        families.push(family);
+    }
+}
