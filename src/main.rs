@@ -6,7 +6,7 @@ use headless_dns::{cli, commands, log};
 
 fn main() -> ExitCode {
     let _flush = log::FlushOnDrop;
-    match cli::read(std::env::args_os()) {
+    match cli::read_process() {
         Ok(invocation) => commands::run(invocation).unwrap_or_else(|error| commands::report(&error)),
         Err(stop) => stop.report(),
     }

@@ -65,6 +65,68 @@ fn what_is_shown() {
 }
 
 #[test]
+fn unknown_variable_is_refused() {
+    for (variable, nearest) in [
+        ("HEADLESS_DNS_TLL", "HEADLESS_DNS_TTL"),
+        ("HEADLESS_DNS_ttl", "HEADLESS_DNS_TTL"),
+        ("HEADLESS_DNS_ZONE_ALIASES", "HEADLESS_DNS_ZONE_ALIAS"),
+        ("HEADLESS_DNS_CONFG", "HEADLESS_DNS_CONFIG"),
+        ("HEADLESS_DNS_LISTEN-TLS", "HEADLESS_DNS_LISTEN_TLS"),
+        // A port alone is no service link, which has a URL.
+        ("HEADLESS_DNS_PORT", "HEADLESS_DNS_PTR"),
+        ("HEADLESS_DNS_SERVICE_HOSTS", "HEADLESS_DNS_SERVICE"),
+        ("HEADLESS_DNS_PORT_53_QUIC", "HEADLESS_DNS_LISTEN_QUIC"),
+        ("HEADLESS_DNS_PORT_HTTP_TCP", ""),
+        ("HEADLESS_DNS_TEST_SCALE", ""),
+        ("HEADLESS_DNS_", ""),
+    ] {
+        for line in
+            ["serve --demo", "records --demo", "explain --demo a", "check --demo", "config print", "local doctor"]
+        {
+            let refused = run(program(line).env(variable, "53").env("HEADLESS_DNS_TTL", "9"));
+            let start =
+                format!("headless-dns: environment {variable}: there is no such option; the nearest is {nearest}");
+            assert_eq!((refused.status, refused.output.as_str()), (2, ""), "{line} {variable}");
+            let end = if nearest.is_empty() { "" } else { "\n" };
+            assert!(refused.errors.starts_with(&(start + end)), "{line} {variable}: {}", refused.errors);
+            assert_eq!(refused.errors.lines().count(), 1, "{line} {variable}: {}", refused.errors);
+        }
+    }
+    // The misspelt variable is the cause, and not the option that it leaves alone.
+    let refused = run(program("config print --listen-tls ::1").env("HEADLESS_DNS_TLS_CRT", "c"));
+    assert!(refused.errors.contains("the nearest is HEADLESS_DNS_TLS_CERT\n"), "{}", refused.errors);
+    for line in ["--help", "serve --help", "--version", "completions bash"] {
+        assert_eq!(run(program(line).env("HEADLESS_DNS_TLL", "9")).status, 0, "{line}");
+    }
+}
+
+/// The kubelet sets them in every Pod of a namespace that has a Service of such a name, unless `enableServiceLinks` is
+/// false (`kubernetes/pkg/kubelet/envvars`).
+#[test]
+fn service_links_are_no_options() {
+    let mut links = Vec::new();
+    for service in ["HEADLESS_DNS", "HEADLESS_DNS_METRICS", "HEADLESS_DNS_LISTEN", "HEADLESS_DNS_PORT"] {
+        for (host, shown) in [("10.96.0.53", "10.96.0.53"), ("fd00::53", "[fd00::53]")] {
+            links.push((format!("{service}_SERVICE_HOST"), host.to_owned()));
+            links.push((format!("{service}_SERVICE_PORT"), "53".to_owned()));
+            links.push((format!("{service}_SERVICE_PORT_DNS"), "53".to_owned()));
+            links.push((format!("{service}_SERVICE_PORT_DNS_TCP"), "53".to_owned()));
+            links.push((format!("{service}_PORT"), format!("udp://{shown}:53")));
+            for (port, protocol) in [("53", "udp"), ("53", "tcp"), ("9153", "tcp"), ("65535", "sctp")] {
+                let link = format!("{service}_PORT_{port}_{}", protocol.to_uppercase());
+                links.push((format!("{link}_PROTO"), protocol.to_owned()));
+                links.push((format!("{link}_PORT"), port.to_owned()));
+                links.push((format!("{link}_ADDR"), host.to_owned()));
+                links.push((link, format!("{protocol}://{shown}:{port}")));
+            }
+        }
+    }
+    let shown = run(program("config print").envs(links));
+    assert_eq!((shown.status, shown.errors.as_str()), (0, ""));
+    assert!(!shown.output.contains("# environment"), "{}", shown.output);
+}
+
+#[test]
 fn wrong_use_has_status_2() {
     for (line, part) in [
         ("", "Usage: headless-dns <COMMAND>"),

@@ -35,7 +35,7 @@ fn doctor(at: u16, resolver: u16, root: &Path, options: &str) -> (i32, String) {
     let mut command = Command::new(server::binary());
     command.args(["local", "doctor", "--server", &format!("127.0.0.1:{at}")]);
     command.args(["--resolver-port", &resolver.to_string()]).arg("--root").arg(root);
-    let output = command.args(options.split_whitespace()).env_remove("HEADLESS_DNS_ZONE").output().unwrap();
+    let output = command.args(options.split_whitespace()).env_clear().output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }

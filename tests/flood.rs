@@ -101,7 +101,7 @@ impl Server {
             command.args([format!("--{flag}"), SocketAddr::new(address, 0).to_string()]);
         }
         command.args(authority.options().split(' ')).args(options.split_whitespace());
-        let mut child = command.env_remove("TEST_HEADLESS_DNS_BIN").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.env_clear().stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut next = |over: &str| -> SocketAddr {
             let line = lines.find(|line| line.starts_with("listen  ") && line.contains(over)).unwrap();

@@ -347,16 +347,21 @@ fn pipes_are_read_where_they_are_named() {
     fs::write(path("cluster"), kubeconfig(None, "")).unwrap();
     let web = path("web.yaml").display().to_string();
     let program = binary().display().to_string();
+    let path_variable = std::env::var_os("PATH").unwrap();
+    let bash = |line: &str| {
+        let mut command = Command::new("bash");
+        command.env_clear().env("PATH", &path_variable).args(["-c", line]).output().unwrap()
+    };
     for line in [
         format!("{program} records --manifests <(cat {web})"),
         format!("cat {web} | {program} records --manifests /dev/stdin"),
         format!("cat {web} | {program} records --manifests -"),
     ] {
-        let done = Command::new("bash").args(["-c", &line]).output().unwrap();
+        let done = bash(&line);
         assert!(done.status.success() && String::from_utf8(done.stdout).unwrap().contains("10.1.0.1"), "{line}");
     }
     let line = format!("{program} records --kubeconfig <(cat {})", path("cluster").display());
-    let done = Command::new("bash").args(["-c", &line]).output().unwrap();
+    let done = bash(&line);
     assert!(errors(&done).contains("cannot list services: "), "the cluster is asked: {}", errors(&done));
 }
 

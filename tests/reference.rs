@@ -1,4 +1,5 @@
-//! `docs/configuration.md` is what the command line says of itself. UPDATE_EXPECT=1 writes it again.
+//! `docs/configuration.md` is what the command line says of itself. UPDATE_EXPECT=1 writes it again. The chart knows the
+//! same options.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
@@ -15,7 +16,8 @@ const BEGIN: &str =
 # Configuration
 
 Every option is a flag, an environment variable and a key of an optional TOML file (`--config`). A flag wins over a
-variable, a variable over the file, the file over the default; a key that nobody knows is an error.
+variable, a variable over the file, the file over the default. An unknown key is an error, and so is an unknown variable
+that begins with `HEADLESS_DNS_`, but for those that Kubernetes sets for a Service `headless-dns` (service links).
 `config/headless-dns.toml` is a file with every key, `headless-dns config print` shows the result and where each value
 came from, and `docs/life-cycle.md` says which of them change without a restart. An option that may be repeated takes
 commas in its variable, and a list in the file.
@@ -30,6 +32,24 @@ fn the_reference_is_what_the_command_line_says() {
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
     assert!(written == expected, "docs/configuration.md is out of date: UPDATE_EXPECT=1 cargo test --test reference");
+}
+
+/// A chart that knows fewer options refuses good settings, and one that knows more makes Pods that do not start.
+#[test]
+fn chart_knows_every_option() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/headless-dns/templates/_helpers.tpl");
+    let template = fs::read_to_string(path).unwrap();
+    let section = |start: &str| template.split_once(start).unwrap().1.split_once("-}}").unwrap().0;
+    let quoted = |line: &'_ str| line.split('"').skip(1).step_by(2).map(ToOwned::to_owned).collect::<Vec<_>>();
+    let set = section("$set := dict").lines().filter_map(|line| quoted(line).into_iter().next());
+    let mut known: Vec<String> = set.chain(quoted(section("$options := list"))).collect();
+    known.sort();
+    let command = command();
+    let options = command.find_subcommand("serve").unwrap().get_arguments();
+    let mut keys: Vec<_> = options.filter(|option| option.get_env().is_some()).filter_map(Arg::get_long).collect();
+    keys.retain(|key| *key != "config");
+    keys.sort_unstable();
+    assert_eq!(known, keys);
 }
 
 fn reference() -> String {

@@ -65,6 +65,11 @@ fn declared(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     serve.flat_map(clap::Command::get_arguments).filter(|arg| arg.get_env().is_some())
 }
 
+/// The environment variable of every option.
+pub(super) fn variables(command: &clap::Command) -> impl Iterator<Item = &str> {
+    declared(command).filter_map(|option| option.get_env()?.to_str())
+}
+
 pub(super) fn key(option: &Arg) -> Option<&str> {
     option.get_long()
 }

@@ -1,11 +1,12 @@
 //! The commands and flags, and what a command line comes to.
 //!
 //! Every command takes every option, so that one file and one environment serve them all; each uses what concerns
-//! it. Beside it: `options` declares them, `layers` says which of flag, variable and file wins. Not here: what the
-//! values mean (`config`), and what the commands do (`commands`).
+//! it. Beside it: `options` declares them, `layers` chooses between flag, variable and file, `variables` refuses
+//! variables that no option has. Not here: the meaning of the values (`config`), and the work of the commands (`commands`).
 
 mod layers;
 mod options;
+mod variables;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -89,7 +90,7 @@ impl Stop {
 ///
 /// One sentence.
 pub fn read_again() -> Result<Config, String> {
-    match read(std::env::args_os()) {
+    match read_process() {
         Ok(Invocation::Serve(config)) => Ok(config),
         // What a process is called with does not change.
         Ok(_) => Err("this process does not serve".to_owned()),
@@ -97,13 +98,34 @@ pub fn read_again() -> Result<Config, String> {
     }
 }
 
-/// Reads the command line, the environment and the configuration file.
+/// Reads the command line of this process, its environment and the configuration file.
+///
+/// # Errors
+///
+/// [`Stop`], where there is nothing to do or something is wrong.
+pub fn read_process() -> Result<Invocation, Stop> {
+    read_checked(std::env::args_os(), std::env::vars_os())
+}
+
+/// Reads a command line, the environment and the configuration file. Ignores variables that belong to no option, which
+/// [`read_process`] refuses.
 ///
 /// # Errors
 ///
 /// [`Stop`], where there is nothing to do or something is wrong.
 pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
+    read_checked(args, [])
+}
+
+fn read_checked(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, Stop> {
     let (matches, origins) = layered(args.into_iter().collect())?;
+    // `completions` reads no variable, and a shell that starts runs it.
+    if matches.subcommand_name() != Some("completions") {
+        variables::check(&command(), environment).map_err(Stop::WrongUse)?;
+    }
     let cli = Cli::from_arg_matches(&matches).map_err(Stop::Clap)?;
     let invocation = match cli.command {
         Command::Serve(options) => Invocation::Serve(options.config(&origins).map_err(Stop::WrongUse)?),
@@ -255,10 +277,8 @@ mod tests {
         for option in options(&command) {
             let key = key(option).unwrap();
             let variable = option.get_env().unwrap().to_str().unwrap();
-            assert_eq!(variable, format!("HEADLESS_DNS_{}", key.to_uppercase().replace('-', "_")));
-            for taken in ["HEADLESS_DNS_PORT", "HEADLESS_DNS_SERVICE_"] {
-                assert!(!variable.starts_with(taken), "Kubernetes sets {variable} itself");
-            }
+            assert_eq!(variable, format!("{}{}", variables::PREFIX, key.to_uppercase().replace('-', "_")));
+            assert!(!variables::is_service_link(variable, "tcp://10.0.0.1:53"), "Kubernetes sets {variable} itself");
             assert!(option.get_help().is_some(), "{key} has no help");
             keys.push(key);
         }

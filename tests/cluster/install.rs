@@ -447,10 +447,19 @@ fn the_chart_installs_the_same() {
         let expected = json!({"name": name, "port": port, "targetPort": name, "protocol": protocol});
         assert!(ports.as_array().unwrap().contains(&expected), "{ports:#}");
     }
-    let wrong = ["replica=3", "settings.Zone=x", "settings.listen=x", "service.clusterIP=ours", "settings.ttl.is=5"];
-    for wrong in wrong.into_iter().chain(["tls.over={tcp}", "settings.tls-cert=x"]) {
+    for (wrong, sentence) in [
+        ("replica=3", "additional properties 'replica' not allowed"),
+        ("replicas=0", "at '/replicas': minimum: got 0, want 1"),
+        ("service.clusterIP=ours", "at '/service/clusterIP': 'ours' does not match pattern"),
+        ("settings.ttl.is=5", "at '/settings/ttl': got object, want"),
+        ("tls.over={tcp}", "at '/tls/over/0': value must be one of 'tls', 'https', 'quic'"),
+        ("settings.tll=10", "settings.tll: there is no such option; docs/configuration.md lists the options"),
+        ("settings.zone_alias=a", "settings.zone_alias: there is no such option;"),
+        ("settings.listen=127.0.0.1:53", "settings.listen: the chart sets this option from the value addresses"),
+        ("settings.tls-cert=x", "settings.tls-cert: the chart sets this option from the value tls.secretName"),
+    ] {
         let said = helm(&["template", "headless-dns", "charts/headless-dns", "--set", wrong]);
-        assert!(!said.status.success() && words(&said).contains("schema"), "{wrong}: {}", words(&said));
+        assert!(!said.status.success() && words(&said).contains(sentence), "{wrong}: {}", words(&said));
     }
     let linted = helm(&["lint", "--strict", "charts/headless-dns"]);
     assert!(linted.status.success(), "{}", words(&linted));

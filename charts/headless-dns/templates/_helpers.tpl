@@ -42,3 +42,33 @@ namespace: {{ .Release.Namespace }}
 labels:
   {{- include "headless-dns.labels" . | nindent 2 }}
 {{- end -}}
+
+{{/* Refuses a setting that is no option of the server, or that another value sets. tests/reference.rs compares both lists
+with the options. */}}
+{{- define "headless-dns.settings" -}}
+{{- $set := dict
+  "admin" "the value addresses"
+  "listen" "the value addresses"
+  "listen-https" "the value tls.over"
+  "listen-quic" "the value tls.over"
+  "listen-tls" "the value tls.over"
+  "namespace" "the value namespaced"
+  "nsid" "the name of the Pod"
+  "service" "the name of the release"
+  "tls-cert" "the value tls.secretName"
+  "tls-key" "the value tls.secretName" -}}
+{{- $options := list
+  "admin-api" "allow" "allow-unreadable" "client-prefix-v6" "context" "demo" "endpoint-pod-names"
+  "endpoints-source" "explain-to" "forward" "forward-for" "kubeconfig" "lame-duck" "log" "log-format"
+  "manifests" "max-manifest-size" "negative-ttl" "not-allowed" "ns-address" "ordinals" "pod-records" "ptr"
+  "query-log" "query-log-format" "query-log-sample" "reverse" "selector" "simulate" "snapshot"
+  "snapshot-max-age" "takeover" "tcp-connections" "tcp-connections-per-client" "tcp-idle" "ttl" "upstream"
+  "workers" "zone" "zone-alias" -}}
+{{- range $name, $_ := .Values.settings -}}
+{{- if hasKey $set $name -}}
+{{- fail (printf "settings.%s: the chart sets this option from %s" $name (get $set $name)) -}}
+{{- else if not (has $name $options) -}}
+{{- fail (printf "settings.%s: there is no such option; docs/configuration.md lists the options" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
