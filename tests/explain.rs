@@ -406,7 +406,7 @@ const LINT: &[(&str, &str, Sayings)] = &[
          {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a}}\n---\n\
          {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, labels: {kubernetes.io/service-name: a}}, addressType: IPv4, ports: [{name: http, port: 80}], endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: s-0}, conditions: {ready: false}}]}",
         "",
-        &[("error", "NO-HOSTNAME", "Service default/a"), ("note", "PUBLISHED-NOT-READY", "Service default/a")],
+        &[("note", "NO-HOSTNAME", "Service default/a"), ("note", "PUBLISHED-NOT-READY", "Service default/a")],
     ),
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, ports: [{port: 80, name: http}]}}\n---\n\
