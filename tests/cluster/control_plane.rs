@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
@@ -149,6 +150,26 @@ impl ControlPlane {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "kubectl {}: {}", args.join(" "), stderr(&output));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Makes a shell that runs `script`, and in which `kubectl` is the admin's.
+    pub fn shell(&self, script: &str) -> Command {
+        let bin = self.folder.path().join("bin");
+        if !bin.exists() {
+            fs::create_dir(&bin).unwrap();
+            let kubectl = format!(
+                "#!/bin/sh\nexec '{}' --kubeconfig '{}' --cache-dir '{}' \"$@\"\n",
+                self.assets.join("kubectl").display(),
+                self.admin_kubeconfig().display(),
+                self.folder.path().join("kubectl-cache").display(),
+            );
+            fs::write(bin.join("kubectl"), kubectl).unwrap();
+            fs::set_permissions(bin.join("kubectl"), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut command = Command::new("timeout");
+        command.args([&PATIENCE.as_secs().to_string(), "sh", "-c", script]);
+        command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
+        command
     }
 
     fn kubectl_command(&self) -> Command {

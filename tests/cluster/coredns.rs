@@ -423,24 +423,33 @@ pub struct CoreDns {
 }
 
 impl CoreDns {
-    /// With these blocks beside its block for everything else.
+    /// Starts it with these blocks beside its block for everything else.
     pub fn start(plane: &ControlPlane, blocks: &[String]) -> Self {
+        Self::start_with(plane, &Self::corefile(plane, blocks))
+    }
+
+    /// Starts it with a Corefile for port 53, in which each block has the line `errors`.
+    ///
+    /// # Panics
+    ///
+    /// If CoreDNS refuses the Corefile: with its log.
+    pub fn start_with(plane: &ControlPlane, corefile: &str) -> Self {
         let mut tried = String::new();
         for _ in 0..5 {
-            match Self::try_start(plane, blocks) {
+            match Self::try_start(plane, corefile) {
                 Ok(started) => return started,
                 Err(log) => tried += &log,
             }
         }
-        panic!("CoreDNS does not start:\n{tried}");
+        panic!("CoreDNS does not start:\n{tried}\n{corefile}");
     }
 
-    fn try_start(plane: &ControlPlane, blocks: &[String]) -> Result<Self, String> {
+    fn try_start(plane: &ControlPlane, text: &str) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("coredns-").tempdir_in(work_folder()).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(20_000..32_000)));
         let log = File::create(folder.path().join("log")).unwrap();
         let corefile = folder.path().join("Corefile");
-        fs::write(&corefile, Self::corefile(plane, address, blocks)).unwrap();
+        fs::write(&corefile, on_loopback(text, address)).unwrap();
         let mut command = Command::new(plane.asset("coredns"));
         command.arg("-conf").arg(&corefile).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
@@ -464,8 +473,8 @@ impl CoreDns {
         }
     }
 
-    /// Its file, with the blocks on its port and on loopback.
-    fn corefile(plane: &ControlPlane, address: SocketAddr, blocks: &[String]) -> String {
+    /// Its file with these blocks.
+    fn corefile(plane: &ControlPlane, blocks: &[String]) -> String {
         let kubeconfig = plane.admin_kubeconfig();
         let mut text = format!(
             ".:53 {{\n    errors\n    reload 2s 1s\n    kubernetes cluster.local in-addr.arpa ip6.arpa {{\n        \
@@ -473,17 +482,24 @@ impl CoreDns {
             kubeconfig.display()
         );
         blocks.iter().for_each(|block| text += block);
-        text.replace(":53 ", &format!(":{} ", address.port()))
-            .replace("    errors\n", "    errors\n    bind 127.0.0.1\n")
+        text
     }
 
     fn write_corefile(&self, plane: &ControlPlane, blocks: &[String]) {
-        fs::write(self.folder.path().join("Corefile"), Self::corefile(plane, self.address, blocks)).unwrap();
+        let text = on_loopback(&Self::corefile(plane, blocks), self.address);
+        fs::write(self.folder.path().join("Corefile"), text).unwrap();
     }
 
     fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
+}
+
+/// A Corefile with each block on this address.
+fn on_loopback(corefile: &str, address: SocketAddr) -> String {
+    corefile
+        .replace(":53 ", &format!(":{} ", address.port()))
+        .replace("    errors\n", "    errors\n    bind 127.0.0.1\n")
 }
 
 impl Drop for CoreDns {
