@@ -886,7 +886,7 @@ impl Finding {
                 .ask_for(|| resolves.then(|| format!("{}.{}.{}.svc", dashed(*address), service.name, service.namespace)))
                 .about(|| [About::service(service)]),
             Self::PodSubdomain { pod, hostname, subdomain, selecting } => part
-                .cause("D67", "POD-SUBDOMAIN", 11)
+                .cause("D67", "POD-SUBDOMAIN", 10)
                 .level(Level::Warning)
                 .needs(&[Needs::EveryService, Needs::EveryObject])
                 .explains(&["NO-HOSTNAME", "NO-SERVICE", "OTHER-NAMESPACE", "NO-SUCH-ENDPOINT"])

@@ -3,7 +3,8 @@
 //! `control_plane.rs` starts the first three, `kubelet.rs` gives Pods addresses and readiness on command, `server.rs`
 //! starts the built binary and asks it with dig, `whole.rs` compares all that it answers with what `kubectl get` says.
 //! `stories.rs` is what happens to Services and StatefulSets in their lives, `install.rs` what `config/`, the chart and
-//! `docs/install.md` install, `rights.rs` what it may do, `coredns.rs` the server behind CoreDNS.
+//! `docs/install.md` install, `rights.rs` what it may do, `coredns.rs` the server behind CoreDNS. `situations.rs` has
+//! broken objects, the reasons and the fixes.
 //!
 //! `drills.rs` is what happens to the control plane, while `asker.rs` asks without a pause, `writer.rs` changes
 //! `world.rs` through the API and `ledger.rs` says of every answer whether it was ever true. `proxy.rs` forwards
@@ -32,6 +33,7 @@ mod ledger;
 mod proxy;
 mod rights;
 mod server;
+mod situations;
 mod stories;
 mod story;
 mod whole;
