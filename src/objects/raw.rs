@@ -490,7 +490,7 @@ impl Trim<'_> {
                 let parallelism = spec.parallelism.unwrap_or(1);
                 let count = match spec.completions {
                     None => parallelism,
-                    Some(completions) if indexed => completions,
+                    Some(completions) if indexed && parallelism > 0 => completions,
                     Some(completions) => parallelism.min(completions),
                 };
                 // A Job of a dump may be over, or suspended: then it runs none.
@@ -501,6 +501,8 @@ impl Trim<'_> {
                 let idle = spec.suspend || status.conditions.iter().any(over);
                 (WorkloadKind::Job { indexed }, if idle { 0 } else { count })
             }
+            // A new one makes no ReplicaSet.
+            WorkloadKind::Deployment if spec.paused => (kind, 0),
             _ => (kind, spec.replicas.unwrap_or(1)),
         };
         Ok(Workload {
@@ -731,6 +733,7 @@ shapes! {
         parallelism: Option<u32>,
         completion_mode: Option<String>,
         suspend: bool,
+        paused: bool,
     }
 }
 
@@ -748,13 +751,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn how_many_pods_a_job_runs() {
+    fn number_of_pods_of_a_paused_deployment() {
+        for (kind, spec, expected) in [
+            ("Deployment", json!({"replicas": 2}), 2),
+            ("Deployment", json!({"replicas": 2, "paused": false}), 2),
+            ("Deployment", json!({"replicas": 2, "paused": true}), 0),
+            ("ReplicaSet", json!({"replicas": 2, "paused": true}), 2),
+        ] {
+            let object = json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "d"}, "spec": spec});
+            let Ok(Decoded::Object(Object::Workload(workload), _)) = decode(object, "default") else {
+                panic!("{kind}")
+            };
+            assert_eq!(workload.replicas, expected, "{kind} {spec}");
+        }
+    }
+
+    #[test]
+    fn number_of_pods_of_a_job() {
         for (spec, conditions, expected) in [
             (json!({}), json!([]), 1),
             (json!({"parallelism": 4}), json!([]), 4),
             (json!({"parallelism": 4, "completions": 2}), json!(null), 2),
             (json!({"parallelism": 2, "completions": 5}), json!([]), 2),
             (json!({"parallelism": 2, "completions": 5, "completionMode": "Indexed"}), json!([]), 5),
+            (json!({"parallelism": 0, "completions": 5, "completionMode": "Indexed"}), json!([]), 0),
             (json!({"suspend": true}), json!([]), 0),
             (json!({}), json!([{"type": "Complete", "status": "True"}]), 0),
             (json!({}), json!([{"type": "Failed", "status": "True"}]), 0),

@@ -217,7 +217,7 @@ fn workloads() {
 }
 
 #[test]
-fn what_the_files_hold_is_not_made_again() {
+fn files_are_not_made_again() {
     let of_set = owned(&pod("web-0", "status: {podIP: 10.1.0.1}"), "web-0", "StatefulSet", "web");
     check(&(of_set + &stateful_set("web", "web", 3)), PODS, &["pod default/web-0 10.1.0.1"]);
     check(&(pod("web-0", "") + &stateful_set("web", "web", 3)), PODS, &["pod default/web-0 *"]);
@@ -430,6 +430,17 @@ fn named_ports() {
             "slice default/web [web:8081_t dns:53_u] (b)=*:rs",
         ],
     );
+}
+
+#[test]
+fn ports_of_sidecars() {
+    let ports = "ports: [{port: 1, targetPort: own}, {name: side, port: 2, targetPort: side}, {name: once, port: 3, \
+                 targetPort: once}]";
+    let containers = "spec: {containers: [{ports: [{name: own, containerPort: 10}]}], initContainers: [{restartPolicy: \
+                      Always, ports: [{name: side, containerPort: 20, protocol: TCP}, {name: own, containerPort: 30}]}, \
+                      {ports: [{name: once, containerPort: 40}]}]}";
+    let expected = ["pod default/a *", "slice default/web [:10_t side:20_t] (a)=*:rs"];
+    check(&(headless("web", "web", ports) + &pod("a", containers)), PODS, &expected);
 }
 
 #[test]
