@@ -118,7 +118,7 @@ pub struct Rules {
     pub ptr: Ptr,
     /// What the `pod` branch answers.
     pub pod_records: PodRecords,
-    /// Whether an endpoint without a hostname has its Pod's name too, beside its dashed address (N9).
+    /// True if an endpoint without a hostname is called by its Pod's name, and its dashed address is an alias (N9).
     pub endpoint_pod_names: bool,
 }
 

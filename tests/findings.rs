@@ -34,9 +34,9 @@ const SETS: [&str; 2] = ["web", "db"];
 const HOSTS: [&str; 6] = ["web-0", "web-1", "web-2", "db-0", "other", "10-0-0-3"];
 const PORTS: [&str; 3] = ["http", "sql", ""];
 
-/// The objects of a cluster, as JSON.
+/// The objects of a cluster, as JSON; true if endpoints without a hostname are called by their Pods' names.
 #[derive(Clone, Debug)]
-struct Objects(Vec<Value>);
+struct Objects(Vec<Value>, bool);
 
 impl Objects {
     fn of(&self, kind: &str) -> impl Iterator<Item = &Value> {
@@ -65,11 +65,12 @@ impl Objects {
         self.slices(key).flat_map(|slice| slice["endpoints"].as_array().unwrap()).collect()
     }
 
-    /// The endpoints with this name: a hostname, or the address with dashes where there is none.
+    /// The endpoints with this name: a hostname, or the address with dashes or the Pod's name where there is none.
     fn named(&self, key: &ObjectRef, label: &str) -> Vec<&Value> {
         let mut endpoints = self.endpoints(key);
         endpoints.retain(|endpoint| match endpoint["hostname"].as_str() {
             Some(hostname) => hostname == label,
+            None if self.1 && endpoint["targetRef"]["name"] == label => true,
             None => endpoint["addresses"][0].as_str().unwrap().replace('.', "-") == label,
         });
         endpoints
@@ -658,7 +659,7 @@ fn objects(pods_and_slices: bool) -> impl Strategy<Value = Objects> {
                 let metadata = &object["metadata"];
                 seen.insert((text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"])))
             });
-            Objects(objects)
+            Objects(objects, false)
         })
 }
 
@@ -766,6 +767,7 @@ fn check<S: Strategy>(strategy: &S, full: u64, test: impl Fn(S::Value)) {
 fn no_finding_is_wrong() {
     let questions = questions();
     check(&(objects(true), rules()), 4_000, |(objects, rules)| {
+        let objects = Objects(objects.0, rules.endpoint_pod_names);
         let publisher = publisher(decoded(&objects), rules);
         let seen = Seen { whole: true, alive: true };
         let checked = publisher.asker().with(|known| lint(known, &publisher.zone().reverse_zones(), seen));

@@ -99,7 +99,8 @@ struct NamingOptions {
         value_parser = choice::<Ptr>(Ptr::NAMES)
     )]
     ptr: Ptr,
-    /// Give an endpoint without a hostname its Pod's name too, beside its dashed address.
+    /// Call an endpoint without a hostname by its Pod's name, also in SRV and PTR records, as endpoint_pod_names of CoreDNS
+    /// does; its dashed address stays an alias, and is its name where the Pod's is no DNS label.
     #[arg(
         long, env = "HEADLESS_DNS_ENDPOINT_POD_NAMES", value_name = "BOOL", num_args = 0..=1,
         require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set,

@@ -87,7 +87,7 @@ impl Check<'_> {
         if pods().next().is_none() && !service.selector.is_empty() {
             self.selection(set, service, &view);
         }
-        let nameless = pods().find(|row| row.hostname.is_none());
+        let nameless = pods().find(|row| self.finder.known.label_of(row).is_none());
         if let Some((row, pod)) = nameless.and_then(|row| Some((row, row.pod?.to_string()))) {
             let (service, address) = (governing.clone(), row.address);
             let selects = !view.service.is_some_and(|service| service.selector.is_empty());

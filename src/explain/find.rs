@@ -313,8 +313,13 @@ impl<'k> Finder<'k> {
     /// Returns whether an endpoint has this label as its name below the Service.
     fn is_named(&self, service: &Service, row: &Endpoint<'_>, label: &str) -> bool {
         let serves = service.answers_with(row.conditions) || self.known.rules.ordinals.keeps(row.conditions.serving());
-        let by_address = || spelled::parse(label.as_bytes()) == Some(row.address);
-        serves && row.hostname.map_or_else(by_address, |hostname| is(hostname, label))
+        serves && self.is_called(row, label)
+    }
+
+    /// Returns whether an endpoint has this label as its hostname, or without one its dashed address or its Pod's name.
+    fn is_called(&self, row: &Endpoint<'_>, label: &str) -> bool {
+        let by_address = row.hostname.is_none() && spelled::parse(label.as_bytes()) == Some(row.address);
+        by_address || self.known.label_of(row).is_some_and(|name| is(name, label))
     }
 
     /// Returns whether there are SRV records at the name of an endpoint, which resolves.
@@ -401,7 +406,9 @@ impl<'k> Finder<'k> {
         }
         let holds = |slice: &&EndpointSlice| {
             slice.key.namespace == key.namespace
-                && slice.endpoints().any(|endpoint| endpoint.hostname.is_some_and(|label| is(label, &key.name)))
+                && slice
+                    .endpoints()
+                    .any(|endpoint| self.known.label_of(&endpoint).is_some_and(|label| is(label, &key.name)))
         };
         let services = self.known.cluster.slices().filter(holds).filter_map(|slice| slice.service.clone());
         let exists = |service: &str| self.exists(&ObjectRef::new(&key.namespace, service));
@@ -680,7 +687,10 @@ impl<'k> Finder<'k> {
         self.no_addresses(service, &view);
         if self.findings.len() == before && self.searches() {
             let endpoints = view.slices().flat_map(EndpointSlice::endpoints);
-            let known = few(endpoints.filter_map(|endpoint| Some(endpoint.hostname?.to_string().into())), NAMES + 1);
+            let known = few(
+                endpoints.filter_map(|endpoint| Some(self.known.label_of(&endpoint)?.to_string().into())),
+                NAMES + 1,
+            );
             self.add(Finding::NoSuchEndpoint { service: key.clone(), label: label.into(), known });
         }
     }
@@ -769,11 +779,7 @@ impl<'k> Finder<'k> {
         let rows = self.rows();
         let mut listed = false;
         for endpoint in view.slices().flat_map(EndpointSlice::endpoints).take(rows) {
-            let own = match endpoint.hostname {
-                Some(hostname) => is(hostname, label),
-                None => spelled == Some(endpoint.address),
-            };
-            if own {
+            if self.is_called(&endpoint, label) {
                 listed = true;
                 let finding = not_served(key, label, Some(endpoint));
                 self.add(of_selected_pod(finding, view));
@@ -1006,7 +1012,8 @@ impl<'k> Finder<'k> {
             && let Some(endpoint) = view.slices().filter(with_port).flat_map(EndpointSlice::endpoints).next()
         {
             if self.searches() {
-                let label = endpoint.hostname.map_or_else(|| dashed(endpoint.address), |hostname| hostname.to_string());
+                let name = self.known.label_of(&endpoint);
+                let label = name.map_or_else(|| dashed(endpoint.address), |name| name.to_string());
                 self.add(of_selected_pod(not_served(&key, &label, Some(endpoint)), view));
             }
             return;

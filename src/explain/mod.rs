@@ -17,7 +17,9 @@ mod fix;
 mod steps;
 
 use crate::cluster::Cluster;
-use crate::names::{QueryName, WireName};
+use crate::names::labels::Label;
+use crate::names::{QueryName, WireName, is_label};
+use crate::objects::Endpoint;
 use crate::rules::Rules;
 
 pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
@@ -43,6 +45,12 @@ pub struct Known<'k> {
 }
 
 impl<'k> Known<'k> {
+    /// Returns the name that an endpoint has besides its dashed address: its hostname, or its Pod's name (N9).
+    fn label_of<'s>(&self, endpoint: &Endpoint<'s>) -> Option<Label<'s>> {
+        let pod = || endpoint.pod.filter(|pod| self.rules.endpoint_pod_names && is_label(&pod.to_string()));
+        endpoint.hostname.or_else(pod)
+    }
+
     /// The zone that a name stands in, and the label of the name at which its apex begins.
     pub fn apex_of(&self, name: &QueryName) -> Option<(&'k WireName, usize)> {
         self.apexes.iter().find_map(|apex| Some((apex, name.apex_at(apex)?)))

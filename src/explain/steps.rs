@@ -11,7 +11,7 @@ use super::fix::pairs;
 use super::{Asked, Known, Outcome};
 use crate::cluster::ServiceView;
 use crate::names::labels::split;
-use crate::names::{Owner, WireName, dashed, is_label, owner, reverse};
+use crate::names::{Owner, WireName, dashed, owner, reverse};
 use crate::objects::{Conditions, Endpoint, EndpointSlice, ObjectRef, Service, ServiceKind};
 use crate::rtype;
 use crate::rules::PodRecords;
@@ -257,27 +257,25 @@ impl Walk<'_> {
     fn endpoint(&mut self, service: &Service, view: &ServiceView<'_>, label: &str) {
         let spelled = dashed::parse(label.as_bytes());
         let rows = || view.slices().flat_map(EndpointSlice::endpoints);
-        let own = |row: &Endpoint<'_>| match row.hostname {
-            Some(hostname) => is(hostname, label),
-            None => spelled == Some(row.address),
-        };
-        let pod_names = self.known.rules.endpoint_pod_names;
-        let pod = |row: &Endpoint<'_>| {
-            pod_names && row.hostname.is_none() && is_label(label) && row.pod.is_some_and(|pod| is(pod, label))
-        };
-        let named: Vec<Endpoint<'_>> = rows().filter(|row| own(row) || pod(row)).collect();
+        let by_address = |row: &Endpoint<'_>| row.hostname.is_none() && spelled == Some(row.address);
+        let by_name = |row: &Endpoint<'_>| self.known.label_of(row).is_some_and(|name| is(name, label));
+        let named: Vec<Endpoint<'_>> = rows().filter(|row| by_address(row) || by_name(row)).collect();
         let served = named.iter().find(|row| self.served(service, **row));
         let Some(endpoint) = served.or(named.first()) else {
             return self.no("endpoint", format!("none is called {label}"));
         };
         let address = endpoint.address;
-        match endpoint.hostname {
-            Some(hostname) => self.yes("endpoint", format!("{address} has the hostname {hostname}")),
-            None if own(endpoint) => {
-                self.yes("endpoint", format!("{address} has no hostname: its address is its name"));
+        let sentence = match (endpoint.hostname, self.known.label_of(endpoint)) {
+            (Some(hostname), _) => format!("{address} has the hostname {hostname}"),
+            (None, None) => format!("{address} has no hostname: its address is its name"),
+            (None, Some(pod)) if by_name(endpoint) => {
+                format!("{address} has no hostname: its Pod's name {pod} is its name")
             }
-            None => self.yes("endpoint", format!("{address} is of the Pod {label}")),
-        }
+            (None, Some(pod)) => {
+                format!("{address} has no hostname: its Pod's name {pod} is its name, its address an alias")
+            }
+        };
+        self.yes("endpoint", sentence);
         self.push("readiness", Some(served.is_some()), self.state(service, *endpoint));
     }
 

@@ -127,8 +127,8 @@ struct Row {
     ports: u32,
     /// The Service's name answers with it.
     in_service: bool,
-    /// It is another name for an endpoint that has one already.
-    alias: bool,
+    /// True if the label is the Pod's name.
+    is_pod_name: bool,
 }
 
 impl Row {
@@ -187,23 +187,29 @@ impl<'s> Builder<'s> {
     ) {
         let in_service = self.service.answers_with(conditions);
         let served = in_service || self.rules.ordinals.keeps(conditions.serving());
+        let pod_name = self.pod_name(label, pod);
         if !served {
             let absence = if conditions.terminating() { Absence::Terminating } else { Absence::NotReady };
+            self.absent.extend(pod_name.map(|name| (name, absence)));
             let name = self.spelled(label, address);
             self.absent.push((name, absence));
             return;
         }
-        self.rows.push(Row { label, address, ports, in_service, alias: false });
-        if self.rules.endpoint_pod_names
-            && label.is_none()
-            && let Some(pod) = pod()
-        {
-            let pod = pod.to_string();
-            if is_label(&pod) {
-                let label = self.texts.pack(&pod.to_ascii_lowercase());
-                self.rows.push(Row { label, address, ports, in_service: false, alias: true });
-            }
+        let Some(pod_name) = pod_name else {
+            return self.rows.push(Row { label, address, ports, in_service, is_pod_name: false });
+        };
+        self.rows.push(Row { label: pod_name, address, ports, in_service, is_pod_name: true });
+        // An alias, which is no second endpoint of the Service.
+        self.rows.push(Row { label, address, ports, in_service: false, is_pod_name: false });
+    }
+
+    /// Returns the label of an endpoint that is called by its Pod's name (N9): it has no hostname, and the name is a label.
+    fn pod_name(&mut self, label: PackedLabel, pod: impl Fn() -> Option<Label<'s>>) -> Option<PackedLabel> {
+        if !self.rules.endpoint_pod_names || !label.is_none() {
+            return None;
         }
+        let name = pod()?.to_string();
+        is_label(&name).then(|| self.texts.pack(&name.to_ascii_lowercase()))
     }
 
     /// The label of an endpoint whose address will not be in the columns.
@@ -218,7 +224,7 @@ impl<'s> Builder<'s> {
 
     fn finish(&mut self) -> (Front, Endpoints) {
         let mut rows = std::mem::take(&mut self.rows);
-        drop_aliases_of_hostnames(&mut rows);
+        leave_names_to_hostnames(&mut rows);
         rows.sort_by_key(Row::order);
         // Those that the Service's name answers with come first, each part in the order of the names.
         let answered = |group: &&[Row]| group.iter().any(|row| row.in_service);
@@ -353,12 +359,14 @@ impl<'s> Builder<'s> {
     }
 }
 
-/// A Pod's name that is also some endpoint's hostname is that endpoint's alone.
-fn drop_aliases_of_hostnames(rows: &mut Vec<Row>) {
-    if rows.iter().any(|row| row.alias) {
-        let hostnames: HashSet<PackedLabel> =
-            rows.iter().filter(|row| !row.alias && !row.label.is_none()).map(|row| row.label).collect();
-        rows.retain(|row| !row.alias || !hostnames.contains(&row.label));
+/// Calls endpoints by their addresses where the Pod's name is the hostname of another endpoint.
+fn leave_names_to_hostnames(rows: &mut [Row]) {
+    if rows.iter().any(|row| row.is_pod_name) {
+        let hostnames = rows.iter().filter(|row| !row.is_pod_name && !row.label.is_none());
+        let hostnames: HashSet<PackedLabel> = hostnames.map(|row| row.label).collect();
+        for row in rows.iter_mut().filter(|row| row.is_pod_name && hostnames.contains(&row.label)) {
+            row.label = PackedLabel::NONE;
+        }
     }
 }
 

@@ -328,7 +328,7 @@ mod tests {
 
     fn publisher() -> Publisher {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];
-        let rules = Rules { pod_records: PodRecords::Verified, ..Rules::default() };
+        let rules = Rules { pod_records: PodRecords::Verified, endpoint_pod_names: true, ..Rules::default() };
         let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules };
         Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default())
     }
