@@ -374,7 +374,7 @@ fn endpoints_that_do_not_count_have_one_sentence() {
 
 #[test]
 fn a_simulated_cluster_has_the_families_that_are_named() {
-    let manifest = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ipFamilyPolicy: PreferDualStack}\n---\n\
+    let manifest = "apiVersion: v1\nkind: Service\nmetadata: {name: web, uid: u}\nspec: {ipFamilyPolicy: PreferDualStack}\n---\n\
                     apiVersion: v1\nkind: Pod\nmetadata: {name: t, annotations: {helm.sh/hook: test}}\n";
     let (_folder, path) = file_with(manifest);
     for (options, types) in [

@@ -269,6 +269,29 @@ fn explain_warns_about_touched_documents_only() {
     }
 }
 
+/// An object that the API server would refuse is an error, and nothing is answered from it.
+#[test]
+fn refused_objects_are_errors_and_not_served() {
+    let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: none, ports: [{port: 80}]}}\n---\n\
+                {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}";
+    let (_folder, path) = file_with(text);
+    let error = "document 1, line 1: Service default/a is invalid: spec.clusterIP \"none\" must be None or an IP \
+                 address; it is left out";
+    let commands = [("check", 1), ("records", 0), ("explain a", 2), ("explain b", 0)];
+    for (command, status) in commands {
+        let seen = run(&format!("{command} --log-format text --manifests {}", path.display()));
+        assert_eq!(seen.status, status, "{command}: {}{}", seen.output, seen.errors);
+        let is_shown = format!("{}{}", seen.output, seen.errors).contains(error);
+        assert_eq!(is_shown, command != "explain b", "{command}: {}{}", seen.output, seen.errors);
+        assert!(!seen.output.contains("a.default.svc.cluster.local.\t"), "{command}: {}", seen.output);
+    }
+    let server = Server::with(&format!("--manifests {}", path.display()));
+    for (name, status) in [("a", 1), ("b", 0)] {
+        let seen = run(&format!("explain {name}.default.svc.cluster.local. --server {}", server.address));
+        assert_eq!(seen.status, status, "{name}: {}{}", seen.output, seen.errors);
+    }
+}
+
 /// What is said: level, token, object.
 type Sayings = &'static [(&'static str, &'static str, &'static str)];
 
@@ -425,7 +448,9 @@ const LINT: &[(&str, &str, Sayings)] = &[
 #[test]
 fn the_lint_says_this_and_no_more() {
     for (objects, options, expected) in LINT {
+        // Abridged objects of a cluster.
         let text = objects.replace("{kind: Service", "{apiVersion: v1, kind: Service");
+        let text = text.replace("metadata: {name", "metadata: {uid: u, name");
         let (_folder, path) = file_with(&text);
         let said = run(&format!("check {options} -o json --manifests {}", path.display()));
         let checked: Value = serde_json::from_str(&said.output).unwrap();
@@ -453,7 +478,7 @@ fn the_lint_says_this_and_no_more() {
 
 #[test]
 fn the_lint_claims_nothing_of_what_it_could_not_read() {
-    let set = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s}, spec: {serviceName: a}}";
+    let set = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s, uid: u}, spec: {serviceName: a}}";
     let lint = |text: &str| {
         let said = run_with("check --manifests -", text);
         (said.status, said.output)
@@ -467,7 +492,7 @@ fn the_lint_claims_nothing_of_what_it_could_not_read() {
         assert!(output.starts_with("reading\n  error\n    standard input, document 2, line "), "{output}");
         assert!(!output.contains("STS-NO-SERVICE"), "{output}");
     }
-    let bad_part = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e}, addressType: IPv4, \
+    let bad_part = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, uid: u}, addressType: IPv4, \
                     endpoints: [{addresses: [nowhere]}]}";
     let (status, output) = lint(bad_part);
     assert!(status == 1 && output.contains("the address \"nowhere\", which is no address"), "{output}");

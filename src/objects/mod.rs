@@ -6,6 +6,7 @@
 //! other is `cluster.rs`.
 
 mod raw;
+mod validate;
 mod write;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::names::labels::{Label, LabelColumn, Repacked, TextsBuilder};
 
 pub use raw::{decode, decode_text, key};
+pub use validate::violations;
 pub use write::encode;
 
 /// The label that says which Service an EndpointSlice belongs to.
@@ -215,6 +217,24 @@ impl Reason {
 /// An object that cannot be used at all: one sentence that names it and says what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid(pub String);
+
+impl Invalid {
+    /// For a document with these [`violations`]; the first few are listed.
+    pub fn new(document: &serde_json::Value, default_namespace: &str, violations: &[String]) -> Self {
+        const LISTED: usize = 3;
+        let kind = document.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let object = match key(document, default_namespace) {
+            Some(key) => format!("{kind} {key}"),
+            None => format!("the {kind}"),
+        };
+        let more = match violations.len() {
+            0..=LISTED => String::new(),
+            len => format!("; and {} more", len - LISTED),
+        };
+        let listed = &violations[..violations.len().min(LISTED)];
+        Self(format!("{object} is invalid: {}{more}", listed.join("; ")))
+    }
+}
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

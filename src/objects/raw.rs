@@ -62,6 +62,11 @@ fn kind_of(document: &Value) -> Result<Option<String>, Invalid> {
     }
 }
 
+/// Returns whether objects of the document's kind are read.
+pub(super) fn is_read(document: &Value, kind: &str) -> bool {
+    Shape::new(group_of(document), kind).is_some()
+}
+
 /// Returns the group of a document's `apiVersion`: `apps` of `apps/v1`, nothing of `v1`.
 fn group_of(document: &Value) -> Option<&str> {
     let version = document.get("apiVersion")?.as_str()?;

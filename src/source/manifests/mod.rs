@@ -328,7 +328,10 @@ impl Content {
                 items.retain(Value::is_object);
                 Ok(Decoded::List(items))
             }
-            value => objects::decode(value, namespace),
+            value => match objects::violations(&value) {
+                violations if violations.is_empty() => objects::decode(value, namespace),
+                violations => Err(objects::Invalid::new(&value, namespace, &violations)),
+            },
         };
         match decoded {
             Ok(Decoded::Object(object, skipped)) => {

@@ -48,7 +48,7 @@ fn a_folder() {
         r#"{{"kind":"List","apiVersion":"v1","items":[
             {{"apiVersion":"v1","kind":"Service","metadata":{{"name":"l1"}}}}, {{"kind":"Service","apiVersion":"v1"}},
             {}]}}"#,
-        r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"l2"},"spec":{"clusterIP":"x"}}"#
+        r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"l2","uid":"1"},"spec":{"clusterIP":"x"}}"#
     );
     let (folder, mut manifests) = folder(&[
         ("z.yaml", service("z").as_bytes()),
@@ -150,7 +150,7 @@ fn lists_in_lists() {
 
 #[test]
 fn definitions_in_two_places() {
-    let other = WEB.replace("None", "10.0.0.1");
+    let other = WEB.replace("None", "10.0.0.1, ports: [{port: 80}]");
     let twice = format!("{WEB}---\n{WEB}---\n{other}");
     let (folder, mut manifests) = folder(&[("1.yaml", twice.as_bytes()), ("2.yaml", WEB.as_bytes())]);
     let loaded = manifests.reload();
