@@ -2,7 +2,11 @@
 //!
 //! Used by `fuzz/` and `tests/corpus.rs`. Not part of the public API.
 
-use serde::Deserialize;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::watched::{Event, Watched};
@@ -28,6 +32,7 @@ pub enum WatchEvent {
 pub fn read_event(resource: Resource, line: &[u8]) -> Option<WatchEvent> {
     let event = Event::read(resource, line).ok()?;
     if let Ok(Raw { object }) = serde_json::from_slice(line)
+        && serde_json::from_str::<UniqueNames>(object.get()).is_ok()
         && let Some(text) = Watched::read_text(resource, object.get())
     {
         let tree = Watched::read_tree(resource, object.get());
@@ -45,4 +50,32 @@ pub fn read_event(resource: Resource, line: &[u8]) -> Option<WatchEvent> {
 struct Raw<'e> {
     #[serde(borrow)]
     object: &'e RawValue,
+}
+
+/// An object in which no name occurs twice. What others mean is not defined (RFC 8259 section 4), and the API server
+/// writes none: the pass over the text takes the first, the tree the last.
+struct UniqueNames;
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(UniqueNames)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueNames {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, IgnoredAny)) = fields.next_entry::<String, _>()? {
+            if !names.insert(name) {
+                return Err(A::Error::custom("a name occurs twice"));
+            }
+        }
+        Ok(self)
+    }
 }
