@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::objects::{EndpointSlice, Endpoints, Object, ObjectRef, Pod, PodSpec, Service, ServiceKind, StatefulSet};
+use crate::objects::{
+    EndpointSlice, Endpoints, Namespace, Object, ObjectRef, Pod, PodSpec, Service, ServiceKind, StatefulSet,
+};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -146,6 +148,7 @@ impl ServiceState {
 #[derive(Default)]
 struct NamespaceState {
     declared: bool,
+    terminating: bool,
     objects: usize,
 }
 
@@ -243,7 +246,7 @@ impl Cluster {
             self.count_in_namespace(object.namespace(), 1, &mut dirty);
         }
         match object {
-            Object::Namespace(name) => self.declare_namespace(&name, true, &mut dirty),
+            Object::Namespace(namespace) => self.declare_namespace(&namespace.name, Some(&namespace), &mut dirty),
             Object::Service(service) => self.apply_service(service, &mut dirty),
             Object::EndpointSlice(slice) => self.apply_slice(slice, &mut dirty),
             Object::Endpoints(endpoints) => {
@@ -266,7 +269,7 @@ impl Cluster {
             _ => {}
         }
         match resource {
-            Resource::Namespaces => self.declare_namespace(&key.name, false, &mut dirty),
+            Resource::Namespaces => self.declare_namespace(&key.name, None, &mut dirty),
             Resource::Services => self.delete_service(key, &mut dirty),
             Resource::EndpointSlices => self.delete_slice(key, &mut dirty),
             Resource::Endpoints => self.replace_endpoints(key.clone(), Vec::new(), &mut dirty),
@@ -370,6 +373,11 @@ impl Cluster {
             .is_some_and(|state| state.declared || self.namespaces_exist == Namespaces::Inferred && state.objects > 0)
     }
 
+    /// Returns whether a namespace is being deleted, where Namespaces are read.
+    pub fn is_terminating(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(|state| state.terminating)
+    }
+
     /// Whether a namespace is known to exist: also where Namespaces may not be read, and an object stands in it.
     pub fn knows_namespace(&self, name: &str) -> bool {
         let holds = || self.namespaces.get(name).is_some_and(|state| state.objects > 0);
@@ -438,7 +446,11 @@ impl Cluster {
     /// Every object, as much as is kept of it: what makes the same cluster again when it is applied.
     pub fn objects(&self) -> Vec<Object> {
         let namespaces = self.namespaces.iter().filter(|(_, state)| state.declared);
-        let mut objects: Vec<Object> = namespaces.map(|(name, _)| Object::Namespace(name.clone())).collect();
+        let namespace = |(name, state): (&Box<str>, &NamespaceState)| Namespace {
+            name: name.clone(),
+            terminating: state.terminating,
+        };
+        let mut objects: Vec<Object> = namespaces.map(namespace).map(Object::Namespace).collect();
         for (key, state) in &self.services {
             objects.extend(state.service.clone().map(Object::Service));
             if !state.endpoints.is_empty() {
@@ -601,8 +613,12 @@ impl Cluster {
         }
     }
 
-    fn declare_namespace(&mut self, name: &str, declared: bool, dirty: &mut Vec<Contributor>) {
-        self.change_namespace(name, |state| state.declared = declared, dirty);
+    fn declare_namespace(&mut self, name: &str, object: Option<&Namespace>, dirty: &mut Vec<Contributor>) {
+        let change = |state: &mut NamespaceState| {
+            state.declared = object.is_some();
+            state.terminating = object.is_some_and(|object| object.terminating);
+        };
+        self.change_namespace(name, change, dirty);
     }
 
     fn count_in_namespace(&mut self, name: &str, change: isize, dirty: &mut Vec<Contributor>) {

@@ -17,7 +17,7 @@ use headless_dns::cluster::{Cluster, Contributor, Namespaces, Resource};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::{ReverseZones, reverse_name};
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Labels, Object, ObjectRef, Pod,
+    Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Labels, Namespace, Object, ObjectRef, Pod,
     PodTemplate, Protocol, Service, ServiceKind, ServicePort, StatefulSet, TargetPort,
 };
 use headless_dns::records::{NameServer, contribution};
@@ -58,7 +58,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn object() -> impl Strategy<Value = Object> {
     prop_oneof![
-        1 => namespace().prop_map(|name| Object::Namespace(name.into())),
+        1 => namespace().prop_map(|name| Object::Namespace(Namespace::new(name))),
         4 => service().prop_map(Object::Service),
         6 => slice().prop_map(Object::EndpointSlice),
         1 => endpoints().prop_map(Object::Endpoints),

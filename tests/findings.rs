@@ -407,6 +407,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             let labels: Vec<&str> = meant.split('.').collect();
             exists(&ObjectRef::new(labels[2], labels[1])) && question.ends_with(meant.trim_end_matches('.'))
         }
+        Finding::NamespaceTerminating { .. } => false,
         Finding::NothingBehind { service: key } => {
             !is_headless(service(key).unwrap()) && !objects.endpoints(key).into_iter().any(ready)
         }

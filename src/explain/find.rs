@@ -97,6 +97,23 @@ impl<'k> Finder<'k> {
             (Owner::Nothing, Outcome::NxDomain) => self.no_form(apex, apex_at),
             _ => {}
         }
+        self.terminating_namespace(&owner(name, apex_at), outcome);
+    }
+
+    fn terminating_namespace(&mut self, owner: &Owner<'_>, outcome: Outcome) {
+        let namespace = match owner {
+            Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Port(key, ..) | Owner::Protocol(key, _) => {
+                text(key.namespace())
+            }
+            Owner::Namespace(namespace) | Owner::PodAddress(namespace, _) | Owner::PodNamespace(namespace) => {
+                text(namespace)
+            }
+            _ => return,
+        };
+        if self.searches() && self.known.cluster.is_terminating(&namespace) {
+            let resolves = outcome != Outcome::NxDomain;
+            self.add(Finding::NamespaceTerminating { namespace: namespace.into(), resolves });
+        }
     }
 
     fn add(&mut self, finding: Finding) {

@@ -54,6 +54,13 @@ pub enum Finding {
         /// The name in the one namespace that it can mean, if it resolves.
         meant: Option<Box<str>>,
     },
+    /// The namespace is being deleted, with all objects in it.
+    NamespaceTerminating {
+        /// The namespace.
+        namespace: Box<str>,
+        /// True if the name resolves.
+        resolves: bool,
+    },
     /// Service and namespace stand in the wrong order.
     Swapped {
         /// The Service that exists.
@@ -730,6 +737,15 @@ impl Finding {
                     Some(Fix::Advice(format!("ask for {}.{}.pod", dashed(*address), pod.namespace)))
                 })
                 .about(|| elsewhere.iter().map(About::pod)),
+
+            Self::NamespaceTerminating { namespace, resolves } => if *resolves {
+                part.note("D70", "NAMESPACE-TERMINATING")
+            } else {
+                part.cause("D70", "NAMESPACE-TERMINATING", 2)
+            }
+            .explains(&["STS-NOT-YET", "NO-ENDPOINTS", "NONE-READY", "NO-SLICE", "NOT-READY", "TERMINATING"])
+            .text(|| format!("namespace {namespace} is terminating: the objects in it are being deleted"))
+            .about(|| [About { kind: "Namespace", key: ObjectRef::new(namespace, namespace) }]),
 
             // StatefulSets and their governing Services.
             Self::GoverningMissing { set, service, selecting, selector, ports } => part

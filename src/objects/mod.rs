@@ -95,8 +95,8 @@ impl fmt::Display for ObjectRef {
 /// A decoded object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
-    /// A Namespace, by its name.
-    Namespace(Box<str>),
+    /// A Namespace.
+    Namespace(Namespace),
     /// A Service.
     Service(Service),
     /// An EndpointSlice.
@@ -128,7 +128,7 @@ impl Object {
     /// The namespace it stands in; for a Namespace, itself.
     pub fn namespace(&self) -> &str {
         match self {
-            Self::Namespace(name) => name,
+            Self::Namespace(object) => &object.name,
             Self::Service(object) => &object.key.namespace,
             Self::EndpointSlice(object) => &object.key.namespace,
             Self::Endpoints(object) => &object.key.namespace,
@@ -141,7 +141,7 @@ impl Object {
     /// Its name.
     pub fn name(&self) -> &str {
         match self {
-            Self::Namespace(name) => name,
+            Self::Namespace(object) => &object.name,
             Self::Service(object) => &object.key.name,
             Self::EndpointSlice(object) => &object.key.name,
             Self::Endpoints(object) => &object.key.name,
@@ -287,6 +287,22 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
+}
+
+/// A Namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name, a DNS label.
+    pub name: Box<str>,
+    /// True while it is being deleted, with all objects in it.
+    pub terminating: bool,
+}
+
+impl Namespace {
+    /// Returns an active Namespace.
+    pub fn new(name: impl Into<Box<str>>) -> Self {
+        Self { name: name.into(), terminating: false }
+    }
 }
 
 /// A Service.

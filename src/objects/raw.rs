@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::{
     Conditions, Decoded, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, FamilyPolicy, Invalid, Labels,
-    MAX_MIRRORED, Object, ObjectRef, Owner, Pod, PodSpec, PodTemplate, Protocol, Reason, Service, ServiceKind,
-    ServicePort, Skipped, SliceManager, StatefulSet, TargetPort, Workload, WorkloadKind,
+    MAX_MIRRORED, Namespace, Object, ObjectRef, Owner, Pod, PodSpec, PodTemplate, Protocol, Reason, Service,
+    ServiceKind, ServicePort, Skipped, SliceManager, StatefulSet, TargetPort, Workload, WorkloadKind,
 };
 use crate::names::is_label;
 
@@ -134,7 +134,7 @@ impl Shape {
 fn trim(kind: &str, shape: Shape, key: ObjectRef, document: Document<'_>) -> Result<Decoded, Invalid> {
     let mut trim = Trim { kind, key, skipped: Vec::new() };
     let object = match shape {
-        Shape::Namespace => Object::Namespace(trim.namespace()?),
+        Shape::Namespace => Object::Namespace(trim.namespace(document)?),
         Shape::Service => Object::Service(trim.service(document)?),
         Shape::EndpointSlice => Object::EndpointSlice(trim.slice(document)?),
         Shape::Endpoints => Object::Endpoints(trim.endpoints(document)?),
@@ -215,9 +215,11 @@ impl Trim<'_> {
         )))
     }
 
-    fn namespace(&self) -> Result<Box<str>, Invalid> {
+    fn namespace(&self, document: Document<'_>) -> Result<Namespace, Invalid> {
         self.label()?;
-        Ok(self.key.name.clone())
+        let RawNamespace { metadata, status } = self.read(document)?;
+        let terminating = metadata.deletion_timestamp.is_some() || status.phase.as_deref() == Some("Terminating");
+        Ok(Namespace { name: self.key.name.clone(), terminating })
     }
 
     fn service(&mut self, document: Document<'_>) -> Result<Service, Invalid> {
@@ -602,6 +604,8 @@ shapes! {
         hook: Option<String>,
     }
     RawOwner { kind: String, name: String, controller: bool, }
+    RawNamespace { metadata: RawMetadata, status: RawNamespaceStatus, }
+    RawNamespaceStatus { phase: Option<String>, }
     RawService { spec: RawServiceSpec, }
     RawServiceSpec {
         #[serde(rename = "type")]

@@ -130,6 +130,7 @@ const SELECTING: &[&str] = &["StatefulSet", "Deployment", "ReplicaSet", "DaemonS
 const MAPPING: &[&str] = &["ReplicationController", "DeploymentConfig"];
 /// Their Pods always run.
 const RESTARTING: &[&str] = &["StatefulSet", "Deployment", "ReplicaSet", "DaemonSet", "ReplicationController"];
+const PHASES: &[&str] = &["Namespace", "Pod"];
 const PODS: &[&str] = ALL.split_at(4).1;
 
 const PROTOCOLS: FieldCheck = OneOf(&["TCP", "UDP", "SCTP"]);
@@ -281,7 +282,7 @@ const RULES: &[FieldRule] = &[
     rule(PODS, "POD.initContainers[*].ports[*].name", Name(PORT_NAME)),
     rule(PODS, "POD.initContainers[*].ports[*].protocol", PROTOCOLS),
     rule(PODS, "POD.initContainers[*].ports[*].containerPort", PORT),
-    rule(POD, "status.phase", Type(Text)),
+    rule(PHASES, "status.phase", Type(Text)),
     rule(POD, "status.podIP", Type(Text)),
     rule(POD, "status.podIPs", Type(List)),
     rule(POD, "status.podIPs[*]", Type(Object)),

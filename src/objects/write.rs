@@ -6,15 +6,18 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Endpoint, EndpointPort, EndpointSlice, Endpoints, Family, FamilyPolicy, Labels, MANAGED_BY_LABEL, Object,
-    ObjectRef, Pod, PodSpec, Protocol, SERVICE_NAME_LABEL, SKIP_MIRROR_LABEL, Service, ServiceKind, ServicePort,
-    StatefulSet, TargetPort,
+    Endpoint, EndpointPort, EndpointSlice, Endpoints, Family, FamilyPolicy, Labels, MANAGED_BY_LABEL, Namespace,
+    Object, ObjectRef, Pod, PodSpec, Protocol, SERVICE_NAME_LABEL, SKIP_MIRROR_LABEL, Service, ServiceKind,
+    ServicePort, StatefulSet, TargetPort,
 };
 
 /// The object; `None` for a kind that is never watched.
 pub fn encode(object: &Object) -> Option<Value> {
     Some(match object {
-        Object::Namespace(name) => json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        Object::Namespace(Namespace { name, terminating }) => {
+            let phase = if *terminating { "Terminating" } else { "Active" };
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "status": {"phase": phase}})
+        }
         Object::Service(one) => whole("v1", "Service", &one.key, None, "spec", service(one)),
         Object::EndpointSlice(slice) => endpoint_slice(slice),
         Object::Endpoints(one) => {

@@ -33,7 +33,7 @@ use super::live::{Followed, Live};
 use super::{Loss, Notice, Publisher, Reading, live};
 use crate::cluster::Resource;
 use crate::metrics::{Counters, Event, Metrics};
-use crate::objects::{Object, Subject};
+use crate::objects::{Namespace, Object, Subject};
 use crate::rules::{EndpointsSource, PodRecords};
 use crate::status::Status;
 
@@ -94,7 +94,7 @@ impl Cluster {
 
     /// What is known without asking: the namespace that somebody named exists.
     fn given(&self) -> Option<Object> {
-        self.scope.namespace.clone().map(Object::Namespace)
+        self.scope.namespace.clone().map(|name| Object::Namespace(Namespace::new(name)))
     }
 
     /// Follows the cluster until it is dropped: publishes what changes, and says in `status` how it stands, and to

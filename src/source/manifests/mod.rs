@@ -383,7 +383,7 @@ fn merge(files: &[FileState], loaded: &mut Loaded) {
 fn duplicate(file: &FileState, placed: &Placed, other_file: &FileState, other: &Placed) -> Report {
     let object = &placed.object;
     let name = match object {
-        Object::Namespace(name) => name.to_string(),
+        Object::Namespace(namespace) => namespace.name.to_string(),
         _ => format!("{}/{}", object.namespace(), object.name()),
     };
     let text = format!(
