@@ -388,7 +388,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct ZoneFigures {
     /// Services with a name that exists.
     pub services: usize,
-    /// Endpoints with a name that is answered.
+    /// Names of endpoints that are answered.
     pub endpoints: usize,
     /// Addresses with a name in reverse.
     pub reverse_addresses: usize,

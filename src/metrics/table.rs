@@ -152,7 +152,7 @@ families! {
     SERVICES: Gauge, Own, "headless_dns_services" [],
         "Services with a name that exists";
     ENDPOINTS: Gauge, Own, "headless_dns_endpoints" [],
-        "Endpoints with a name that is answered, over all Services";
+        "Names of endpoints that are answered, over all Services; with --endpoint-pod-names one endpoint can have two";
     REVERSE_ADDRESSES: Gauge, Own, "headless_dns_reverse_addresses" [],
         "Addresses with a name in reverse";
     SERIAL: Gauge, Own, "headless_dns_zone_serial" [],

@@ -241,7 +241,7 @@ impl Zone {
         (services, self.names_of.len())
     }
 
-    /// How many endpoints have a name that is answered, over all Services.
+    /// Returns the number of names of endpoints that are answered, over all Services.
     pub fn endpoints(&self) -> usize {
         self.services.load().iter().map(|published| published.records.served() as usize).sum()
     }

@@ -109,8 +109,12 @@ impl Server {
 
     /// One that follows a part of the cluster.
     fn of(connect: Connect, timing: Timing, scope: Scope) -> Self {
+        Self::with_rules(connect, timing, scope, Rules::default())
+    }
+
+    fn with_rules(connect: Connect, timing: Timing, scope: Scope, rules: Rules) -> Self {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];
-        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules };
         let zone = Zone::new(settings, ReverseZones::default());
         let zone = Arc::new(match &scope.namespace {
             Some(namespace) => zone.of_namespace(namespace),
@@ -231,6 +235,32 @@ async fn changes_are_followed_in_pages_and_in_streams() {
         let lists =
             if timing.streaming { fake.count(SERVICES, Kind::Stream) } else { fake.count(SERVICES, Kind::List) };
         assert_eq!(lists, if timing.streaming { 1 } else { 2 }, "one list, in two pages or as a stream");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_called_by_the_names_of_their_pods() {
+    let of_pod = |pod: &str, address: &str| {
+        let mut slice = slice("web", "web", address);
+        slice["endpoints"][0]["targetRef"] = json!({"kind": "Pod", "name": pod});
+        slice
+    };
+    for timing in both() {
+        let fake = cluster();
+        fake.apply(SLICES, of_pod("web-7d4b9c-x2x4z", "10.0.0.1"));
+        let rules = Rules { endpoint_pod_names: true, ..Rules::default() };
+        let mut server = Server::with_rules(fake.connect(), timing, Scope::default(), rules);
+        until(seconds(20), || server.is(DataState::Current)).await;
+        assert!(server.answers("web-7d4b9c-x2x4z.web") && server.answers("10-0-0-1.web"));
+        // The Deployment replaces the Pod.
+        fake.apply(SLICES, of_pod("web-7d4b9c-9qj8k", "10.0.0.2"));
+        until(seconds(1), || server.answers("web-7d4b9c-9qj8k.web")).await;
+        assert_eq!([server.ask("web-7d4b9c-x2x4z.web"), server.ask("10-0-0-1.web")], [(NXDOMAIN, 0); 2]);
+        let query = common::query(7, &common::wire("2.0.0.10.in-addr.arpa"), 12, None);
+        let response = server.engine.ask(Transport::Udp, &query).unwrap();
+        let target = common::wire("web-7d4b9c-9qj8k.web.default.svc.cluster.local");
+        assert_eq!(response[7], 1, "one name, and not the alias");
+        assert!(response.ends_with(&target), "{response:02x?}");
     }
 }
 
