@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use headless_dns::objects::{Decoded, Object, decode};
+use headless_dns::objects::{Decoded, Object, decode, violations};
 use serde_json::{Value, json};
 
 /// The decoded shape of each kind, by the heading of its table. Deployments and Jobs have one shape.
@@ -67,13 +67,18 @@ fn every_row_has_its_test() {
 fn ignored_fields_change_nothing() {
     let ignored: Vec<Row> = rows().into_iter().filter(|row| row.treatment == "ignored").collect();
     assert!(ignored.len() > 50, "{} fields", ignored.len());
+    let mut wrong = Vec::new();
     for row in ignored {
         let plain = plain(&row.kind);
         let mut changed = plain.clone();
         set(&mut changed, &row.field);
         assert_ne!(plain, changed, "{} {}", row.kind, row.field);
-        assert_eq!(decoded(plain), decoded(changed), "{} {} is not ignored", row.kind, row.field);
+        // A field that is judged is checked, and has that word.
+        if violations(&plain) != violations(&changed) || decoded(plain) != decoded(changed) {
+            wrong.push(format!("{} {}", row.kind, row.field));
+        }
     }
+    assert!(wrong.is_empty(), "these fields are not ignored: {wrong:#?}");
 }
 
 /// One line of a table.
