@@ -30,7 +30,7 @@ spec:
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: { name: web-1, labels: { kubernetes.io/service-name: web } }
+metadata: { name: web-1, labels: { kubernetes.io/service-name: web }, uid: "1" }
 addressType: IPv4
 ports: [{ name: http, port: 80, protocol: TCP }]
 endpoints:
