@@ -446,11 +446,10 @@ impl Cluster {
     /// Every object, as much as is kept of it: what makes the same cluster again when it is applied.
     pub fn objects(&self) -> Vec<Object> {
         let namespaces = self.namespaces.iter().filter(|(_, state)| state.declared);
-        let namespace = |(name, state): (&Box<str>, &NamespaceState)| Namespace {
-            name: name.clone(),
-            terminating: state.terminating,
-        };
-        let mut objects: Vec<Object> = namespaces.map(namespace).map(Object::Namespace).collect();
+        let mut objects: Vec<Object> = namespaces
+            .map(|(name, state)| Namespace { name: name.clone(), terminating: state.terminating })
+            .map(Object::Namespace)
+            .collect();
         for (key, state) in &self.services {
             objects.extend(state.service.clone().map(Object::Service));
             if !state.endpoints.is_empty() {
