@@ -495,9 +495,12 @@ impl Live {
                 }
             }
         }
-        let mut back = Vec::new();
+        /// How long the line of a recovery waits for the other resources that were lost.
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let (mut back, mut all) = (Vec::new(), true);
         for follow in self.follows.values_mut() {
             if follow.standing(self.no_contact.as_ref()).0 != WatchState::Current {
+                all &= !follow.logged;
                 continue;
             }
             match follow.logged {
@@ -505,7 +508,8 @@ impl Live {
                 false => follow.noted = None,
             }
         }
-        if !back.is_empty() && self.log.is_due(LogKey::Recovery, now) {
+        let is_complete = all || back.iter().any(|follow| follow.since.is_none_or(|since| now - since >= PATIENCE));
+        if !back.is_empty() && is_complete && self.log.is_due(LogKey::Recovery, now) {
             let names: Vec<&str> = back.iter().map(|follow| follow.what.name).collect();
             tracing::info!("{} are followed again", enumerate(&names));
             back.into_iter().for_each(|follow| (follow.noted, follow.logged) = (None, false));
