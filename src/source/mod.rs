@@ -194,6 +194,17 @@ fn unix_time() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as u32)
 }
 
+/// Returns whether the subject controls Pods among these objects.
+fn owns_pods(subject: &Subject, objects: &[Object]) -> bool {
+    let Subject::Object(key) = subject else { return false };
+    objects.iter().any(|object| match object {
+        Object::Pod(pod) => {
+            pod.key.namespace == key.namespace && pod.owner.as_ref().is_some_and(|owner| owner.name == key.name)
+        }
+        _ => false,
+    })
+}
+
 /// Where a [`ManifestSource`] reads.
 pub enum Input {
     /// Files and folders.
@@ -290,6 +301,7 @@ impl From<&manifests::Report> for Notice {
             Cause::Unreadable | Cause::Syntax | Cause::Invalid => Loss::Whole,
             Cause::Duplicate => Loss::Twice,
             Cause::Skipped(reason) => Loss::Part(reason),
+            Cause::NotSimulated => Loss::Nothing,
         };
         Self { loss, subject: report.subject.clone(), text: report.to_string() }
     }
@@ -330,6 +342,9 @@ impl ManifestSource {
         if source == EndpointsSource::Endpoints {
             objects.retain(|object| !matches!(object, Object::EndpointSlice(_)));
         }
+        loaded.reports.retain(|report| {
+            report.cause != Cause::NotSimulated || self.simulate.is_some() && !owns_pods(&report.subject, &objects)
+        });
         let mut reports: Vec<Notice> = loaded.reports.iter().map(Notice::from).collect();
         if let Some([pods, services]) = &self.simulate {
             let simulated = simulate::simulate(objects, pods, services, source);

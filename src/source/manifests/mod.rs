@@ -74,6 +74,8 @@ pub enum Cause {
     Duplicate,
     /// Something of an object that is not served.
     Skipped(Reason),
+    /// A workload of a kind that is not simulated.
+    NotSimulated,
 }
 
 impl fmt::Display for Report {
@@ -321,7 +323,9 @@ impl Content {
 
     /// Takes in one document. `item` says which item of a list it is, for sentences.
     fn add(&mut self, value: Value, place: Place<'_>, namespace: &str, item: &str) {
-        let subject = objects::key(&value, namespace).into();
+        let key = objects::key(&value, namespace);
+        let not_simulated = key.as_ref().and_then(|key| not_simulated(&value, key));
+        let subject = Subject::from(key);
         let decoded = match value {
             // A bare array is no Kubernetes object, but there is only one thing it can mean.
             Value::Array(mut items) => {
@@ -347,13 +351,24 @@ impl Content {
                     self.add(value, place, namespace, &format!("{item}item {} of the list: ", index + 1));
                 }
             }
-            Ok(Decoded::Ignored) => self.ignored += 1,
+            Ok(Decoded::Ignored) => {
+                self.ignored += 1;
+                let report = |text| Report { subject, ..place.report(Cause::NotSimulated, text) };
+                self.reports.extend(not_simulated.map(report));
+            }
             Err(invalid) => {
                 let report = place.report(Cause::Invalid, format!("{item}{invalid}; it is left out"));
                 self.reports.push(Report { subject, ..report });
             }
         }
     }
+}
+
+/// Returns the sentence about an object that is passed over although it has the template of Pods.
+fn not_simulated(value: &Value, key: &ObjectRef) -> Option<String> {
+    let kind = value.get("kind")?.as_str()?;
+    let containers = value.pointer("/spec/template/spec/containers").filter(|containers| containers.is_array());
+    containers.map(|_| format!("{kind} {key} has a Pod template, and this kind is not simulated: it gets no Pods"))
 }
 
 /// Puts the files together: of objects with the same kind, namespace and name the last one counts.

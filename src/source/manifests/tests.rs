@@ -111,6 +111,19 @@ fn documents_of_other_kinds_are_passed_over() {
     check(&folder, &manifests.reload(), &[], &said);
 }
 
+/// The Pods of a kind that is not simulated are missing.
+#[test]
+fn workloads_of_other_kinds_are_reported() {
+    let document = "apiVersion: apps.kruise.io/v1beta1\nkind: StatefulSet\nmetadata: {name: web}\n\
+                    spec: {template: {spec: {containers: []}}}\n";
+    let (folder, mut manifests) = folder(&[("1.yaml", document.as_bytes())]);
+    let loaded = manifests.reload();
+    let said = "1.yaml, document 1, line 1: StatefulSet default/web has a Pod template, and this kind is not simulated: \
+                it gets no Pods";
+    check(&folder, &loaded, &[], &[said]);
+    assert_eq!(loaded.reports[0].cause, Cause::NotSimulated);
+}
+
 /// A chart's templates are one report for each file.
 #[test]
 fn templates_of_charts() {
