@@ -23,6 +23,7 @@ mod server;
 mod tls;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -425,7 +426,13 @@ fn the_service_manager_is_told() {
     let mut server = Server::start(command);
     let next = || {
         let mut buffer = [0; 4096];
-        let length = manager.recv(&mut buffer).unwrap();
+        let length = loop {
+            match manager.recv(&mut buffer) {
+                // With a time-out, no system call is begun again after a signal (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.unwrap(),
+            }
+        };
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
     // What comes, without word that it lives: that comes at its own times.
