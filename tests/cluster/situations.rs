@@ -7,7 +7,7 @@
 //! * `$ ready POD yes` or `no`, `$ pending POD hold` or `go`, `$ terminating POD hold` or `go`: what the kubelet does.
 //! * `$ explain ARGUMENTS`: the lines below are the findings of `explain`, with their fixes, and the extended error of the
 //!   server's response. `UPDATE_EXPECT=1` writes them anew.
-//! * `$ fix`: applies the object or runs the commands of the last findings.
+//! * `$ fix`: applies the object, runs the commands or asks for the name of the last findings.
 //! * `$ resolves NAME TYPE`: the server's response has such records.
 
 use std::fmt::Write as _;
@@ -41,7 +41,7 @@ fn reasons_are_exact_and_fixes_help() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
-    assert!(written.matches("\n$ explain ").count() >= 20);
+    assert!(texts.len() >= 20);
     if updates {
         fs::write(&path, texts.join("\n\n") + "\n").unwrap();
     }
@@ -96,10 +96,7 @@ impl<'s> Situation<'s> {
                 }),
                 "resolves" => {
                     let (name, rtype) = rest.split_once(' ').expect("a name and a type");
-                    until(directive, CONVERGED, || {
-                        let answer = self.server.ask(name, rtype);
-                        if answer.data(rtype).is_empty() { Err(answer.to_string()) } else { Ok(()) }
-                    });
+                    self.resolves(name, rtype);
                 }
                 "ready" | "pending" | "terminating" => self.order(verb, rest),
                 other => panic!("{other} is no directive"),
@@ -167,15 +164,19 @@ impl<'s> Situation<'s> {
         (without_addresses(&lines.join("\n")), explained)
     }
 
-    /// Applies the first fix that can be applied.
+    /// Applies the first fix that can be applied: a name to ask for is asked for.
     fn fix(&self, explained: &Value) -> Result<(), String> {
         let findings = explained["findings"].as_array().ok_or("nothing was explained before")?;
         let fix = |finding: &'_ Value| {
             let (kind, text) =
                 (finding["fix"]["kind"].as_str()?.to_owned(), finding["fix"]["text"].as_str()?.to_owned());
-            (kind != "advice").then_some((kind, text))
+            (kind != "advice" || name_to_ask_for(&text).is_some()).then_some((kind, text))
         };
         let (kind, text) = findings.iter().find_map(fix).ok_or("no finding has one that can be applied")?;
+        if let Some(name) = name_to_ask_for(&text) {
+            self.resolves(&name, self::text(&explained["type"]));
+            return Ok(());
+        }
         if kind == "object" {
             self.plane.apply(&text);
             return Ok(());
@@ -183,6 +184,19 @@ impl<'s> Situation<'s> {
         let said = self.plane.shell(&text).output().unwrap();
         if said.status.success() { Ok(()) } else { Err(String::from_utf8(said.stderr).unwrap()) }
     }
+
+    fn resolves(&self, name: &str, rtype: &str) {
+        until(&format!("{name} resolves, {rtype}"), CONVERGED, || {
+            let answer = self.server.ask(name, rtype);
+            if answer.data(rtype).is_empty() { Err(answer.to_string()) } else { Ok(()) }
+        });
+    }
+}
+
+/// The name of the advice `ask for NAME`, as the search list of a Pod completes it.
+fn name_to_ask_for(advice: &str) -> Option<String> {
+    let name = advice.strip_prefix("ask for ").filter(|name| !name.contains(' '))?;
+    Some(if name.ends_with(".cluster.local") { name.to_owned() } else { format!("{name}.cluster.local") })
 }
 
 fn text(value: &Value) -> &str {
