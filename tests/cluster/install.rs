@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -478,7 +478,10 @@ fn blocks_are_added_and_removed_exactly() {
         let mut command = Command::new(folder("config/corefile/edit"));
         let mut child =
             command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(corefile.as_bytes()).unwrap();
+        // One that refuses its arguments ends without reading.
+        if let Err(error) = child.stdin.take().unwrap().write_all(corefile.as_bytes()) {
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        }
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout.clone()).unwrap();
         if output.status.success() { Ok(text) } else { Err((output.status.code(), text, words(&output))) }
