@@ -1,10 +1,13 @@
 //! The walls: which file may name which crate, what a pure file may not name, and which way the arrows point.
 //!
+//! Documents for contributors too: each path that they name exists, and `docs/architecture.md` lists every module and crate.
+//!
 //! It reads the source as text, without comments, literals and `#[cfg(test)]` items. It stops slips, not malice: a
 //! crate behind another name passes. Where a rule here hurts, change the table, and say why in the commit.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -128,6 +131,73 @@ fn no_files_name_each_other_in_a_circle() {
 fn unsafe_stands_in_two_files_at_most() {
     let (_, files) = WALLS.iter().find(|(words, _)| *words == ["unsafe"]).unwrap();
     assert!(files.len() <= 2 && files.iter().all(|file| !file.ends_with('/')));
+}
+
+/// The documents for contributors. Each path in them is checked.
+const DOCUMENTS: &[&str] = &["docs/architecture.md"];
+
+#[test]
+fn documents_name_paths_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = String::new();
+    for document in DOCUMENTS {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let folder = Path::new(document).parent().unwrap();
+        let links = linked(&text).into_iter().map(|link| folder.join(link));
+        for path in links.chain(quoted_paths(&text).into_iter().map(PathBuf::from)) {
+            if !root.join(&path).exists() {
+                writeln!(missing, "{document} names {}, which does not exist", path.display()).unwrap();
+            }
+        }
+    }
+    assert!(missing.is_empty(), "\n{missing}");
+}
+
+#[test]
+fn paths_of_documents_are_found() {
+    let text =
+        "[a](../src/lib.rs#x), [b](https://example.com), `src/a.rs`, `tests/NAME.yaml`, `fuzz/run 60`, `/api/v1`";
+    assert_eq!(linked(text), ["../src/lib.rs"]);
+    assert_eq!(quoted_paths(text), ["src/a.rs", "fuzz/run"]);
+}
+
+/// Returns the paths of links, without their anchors.
+fn linked(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://")).filter_map(|target| target.split('#').next()).collect()
+}
+
+/// Returns the paths in quotes that begin with a folder of the tree, but for those with a placeholder.
+fn quoted_paths(text: &str) -> Vec<&str> {
+    const FOLDERS: &[&str] = &[".ci", "benches", "charts", "config", "docs", "fuzz", "src", "tests"];
+    let words = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_whitespace().next());
+    let paths = words.filter(|word| word.split_once('/').is_some_and(|(first, _)| FOLDERS.contains(&first)));
+    paths.filter(|path| !path.contains('*') && !path.contains("NAME")).collect()
+}
+
+#[test]
+fn architecture_lists_every_module_and_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (library, architecture, manifest) = (read("src/lib.rs"), read("docs/architecture.md"), read("Cargo.toml"));
+    let (modules, crates) = architecture.split_once("## Libraries").unwrap();
+    let modules = first_cells(modules);
+    for module in library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
+        let listed = [format!("src/{module}/"), format!("src/{module}.rs")].iter().any(|path| modules.contains(path));
+        assert!(listed, "docs/architecture.md does not list the module {module}");
+    }
+    let sections = ["[dependencies]\n", "[dev-dependencies]\n"].map(|heading| {
+        let section = manifest.split_once(heading).unwrap().1.split("\n[").next().unwrap();
+        section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned()).collect()
+    });
+    let [used, tested]: [BTreeSet<String>; 2] = sections;
+    assert_eq!(first_cells(crates), &used | &tested, "crates of docs/architecture.md and of Cargo.toml");
+}
+
+/// Returns everything in quotes in the first cells of tables.
+fn first_cells(text: &str) -> BTreeSet<String> {
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(ToOwned::to_owned).collect()
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
