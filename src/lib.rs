@@ -1,7 +1,7 @@
 //! An authoritative DNS server for Kubernetes headless Services and StatefulSet Pods.
 //!
 //! `docs/architecture.md` continues this page: the modules, the path of an event and of a query, and the libraries.
-//! `README.md` has the use.
+//! `docs/glossary.md` has the terms, `README.md` the use.
 //!
 //! ```text
 //!    objects                                                                      queries
