@@ -1,7 +1,7 @@
 //! An authoritative DNS server for Kubernetes headless Services and StatefulSet Pods.
 //!
 //! `docs/architecture.md` continues this page: the modules, the path of an event and of a query, and the libraries.
-//! `docs/glossary.md` has the terms, `README.md` the use.
+//! `docs/glossary.md` has the terms, `CONTRIBUTING.md` the commands and the steps of usual additions, `README.md` the use.
 //!
 //! ```text
 //!    objects                                                                      queries

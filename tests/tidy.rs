@@ -134,7 +134,8 @@ fn unsafe_stands_in_two_files_at_most() {
 }
 
 /// The documents for contributors. Each path in them is checked.
-const DOCUMENTS: &[&str] = &["SECURITY.md", "benches/README.md", "docs/architecture.md", "docs/glossary.md"];
+const DOCUMENTS: &[&str] =
+    &["CONTRIBUTING.md", "SECURITY.md", "benches/README.md", "docs/architecture.md", "docs/glossary.md"];
 
 #[test]
 fn documents_name_paths_that_exist() {
