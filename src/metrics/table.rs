@@ -116,8 +116,8 @@ families! {
         "Whether the watch of a resource is in this state: waiting (not read yet), current, denied (the API server does \
          not allow it) or lost. One state of a resource is 1, the others are 0";
     DATA_STATE: Gauge, Own, "headless_dns_data_state" ["state"],
-        "Whether the data is in this state: not_synced, restored (from a snapshot), partial (some manifests cannot be read), current, or stale (a required resource was lost for longer \
-         than --stale-after). One state is 1, the others are 0";
+        "Whether the data is in this state: not_synced, restored (from a snapshot), partial (some manifests cannot be \
+         read), current, or stale (a required resource was lost for longer than 30 s). One state is 1, the others are 0";
     READY: Gauge, Own, "headless_dns_ready" [],
         "Whether /readyz says yes";
     WATCH_AGE: Gauge, Own, "headless_dns_watch_age_seconds" ["resource"],
