@@ -172,13 +172,17 @@ impl Scenario {
         self.objects.iter().any(|object| matches!(object, Object::Service(_)) && is_it(object))
     }
 
-    /// Whether `label` is an endpoint in `namespace` that is not ready, or a Pod of one of its StatefulSets.
+    /// Returns whether `label` is an endpoint in `namespace` that is not ready, or a Pod of one of its StatefulSets.
     pub(crate) fn expects(&self, namespace: &str, label: &str) -> bool {
         let not_ready = |slice: &EndpointSlice| {
             let mut endpoints = slice.endpoints().filter(|endpoint| !endpoint.conditions.ready());
             endpoints.any(|endpoint| match endpoint.hostname {
                 Some(hostname) => hostname.write(&mut [0; 63]) == label.as_bytes(),
-                None => dashed::write(endpoint.address, &mut [0; 63]) == label.as_bytes(),
+                None => {
+                    let names_pods = self.options.contains("--endpoint-pod-names");
+                    dashed::write(endpoint.address, &mut [0; 63]) == label.as_bytes()
+                        || names_pods && endpoint.pod.is_some_and(|pod| pod.to_string() == label)
+                }
             })
         };
         self.objects.iter().filter(|object| object.namespace() == namespace).any(|object| match object {
