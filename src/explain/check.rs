@@ -89,9 +89,14 @@ impl Check<'_> {
         }
         let nameless = pods().find(|row| self.finder.known.label_of(row).is_none());
         if let Some((row, pod)) = nameless.and_then(|row| Some((row, row.pod?.to_string()))) {
-            let (service, address) = (governing.clone(), row.address);
-            let selects = !view.service.is_some_and(|service| service.selector.is_empty());
-            self.add(Finding::NoHostname { service, pod: pod.into(), address, selects, resolves: false });
+            let (selects, address) = (!service.selector.is_empty(), row.address);
+            self.add(Finding::NoHostname {
+                service: governing.clone(),
+                pod: pod.into(),
+                address,
+                selects,
+                resolves: false,
+            });
         }
     }
 

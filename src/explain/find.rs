@@ -101,15 +101,7 @@ impl<'k> Finder<'k> {
     }
 
     fn terminating_namespace(&mut self, owner: &Owner<'_>, outcome: Outcome) {
-        let namespace = match owner {
-            Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Port(key, ..) | Owner::Protocol(key, _) => {
-                text(key.namespace())
-            }
-            Owner::Namespace(namespace) | Owner::PodAddress(namespace, _) | Owner::PodNamespace(namespace) => {
-                text(namespace)
-            }
-            _ => return,
-        };
+        let Some(namespace) = owner.namespace().map(text) else { return };
         if self.searches() && self.known.cluster.is_terminating(&namespace) {
             let resolves = outcome != Outcome::NxDomain;
             self.add(Finding::NamespaceTerminating { namespace: namespace.into(), resolves });
@@ -330,13 +322,7 @@ impl<'k> Finder<'k> {
     /// Returns whether an endpoint has this label as its name below the Service.
     fn is_named(&self, service: &Service, row: &Endpoint<'_>, label: &str) -> bool {
         let serves = service.answers_with(row.conditions) || self.known.rules.ordinals.keeps(row.conditions.serving());
-        serves && self.is_called(row, label)
-    }
-
-    /// Returns whether an endpoint has this label as its hostname, or without one its dashed address or its Pod's name.
-    fn is_called(&self, row: &Endpoint<'_>, label: &str) -> bool {
-        let by_address = row.hostname.is_none() && spelled::parse(label.as_bytes()) == Some(row.address);
-        by_address || self.known.label_of(row).is_some_and(|name| is(name, label))
+        serves && self.known.is_called(row, label, spelled::parse(label.as_bytes()))
     }
 
     /// Returns whether there are SRV records at the name of an endpoint, which resolves.
@@ -796,7 +782,7 @@ impl<'k> Finder<'k> {
         let rows = self.rows();
         let mut listed = false;
         for endpoint in view.slices().flat_map(EndpointSlice::endpoints).take(rows) {
-            if self.is_called(&endpoint, label) {
+            if self.known.is_called(&endpoint, label, spelled) {
                 listed = true;
                 let finding = not_served(key, label, Some(endpoint));
                 self.add(of_selected_pod(finding, view));

@@ -16,6 +16,8 @@ mod finding;
 mod fix;
 mod steps;
 
+use std::net::IpAddr;
+
 use crate::cluster::Cluster;
 use crate::names::labels::Label;
 use crate::names::{QueryName, WireName, is_label};
@@ -49,6 +51,13 @@ impl<'k> Known<'k> {
     fn label_of<'s>(&self, endpoint: &Endpoint<'s>) -> Option<Label<'s>> {
         let pod = || endpoint.pod.filter(|pod| self.rules.endpoint_pod_names && is_label(&pod.to_string()));
         endpoint.hostname.or_else(pod)
+    }
+
+    /// Returns whether an endpoint has this label as its hostname, or without one its dashed address or its Pod's name.
+    /// `spelled` is the address that the label spells.
+    fn is_called(&self, endpoint: &Endpoint<'_>, label: &str, spelled: Option<IpAddr>) -> bool {
+        endpoint.hostname.is_none() && spelled == Some(endpoint.address)
+            || self.label_of(endpoint).is_some_and(|name| find::is(name, label))
     }
 
     /// The zone that a name stands in, and the label of the name at which its apex begins.

@@ -257,9 +257,7 @@ impl Walk<'_> {
     fn endpoint(&mut self, service: &Service, view: &ServiceView<'_>, label: &str) {
         let spelled = dashed::parse(label.as_bytes());
         let rows = || view.slices().flat_map(EndpointSlice::endpoints);
-        let by_address = |row: &Endpoint<'_>| row.hostname.is_none() && spelled == Some(row.address);
-        let by_name = |row: &Endpoint<'_>| self.known.label_of(row).is_some_and(|name| is(name, label));
-        let named: Vec<Endpoint<'_>> = rows().filter(|row| by_address(row) || by_name(row)).collect();
+        let named: Vec<Endpoint<'_>> = rows().filter(|row| self.known.is_called(row, label, spelled)).collect();
         let served = named.iter().find(|row| self.served(service, **row));
         let Some(endpoint) = served.or(named.first()) else {
             return self.no("endpoint", format!("none is called {label}"));
@@ -268,7 +266,7 @@ impl Walk<'_> {
         let sentence = match (endpoint.hostname, self.known.label_of(endpoint)) {
             (Some(hostname), _) => format!("{address} has the hostname {hostname}"),
             (None, None) => format!("{address} has no hostname: its address is its name"),
-            (None, Some(pod)) if by_name(endpoint) => {
+            (None, Some(pod)) if is(pod, label) => {
                 format!("{address} has no hostname: its Pod's name {pod} is its name")
             }
             (None, Some(pod)) => {
