@@ -69,7 +69,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("selector", selector.map(Into::into)),
         ("manifests", Some(list(manifests, ManifestPath::text))),
         ("demo", Some((config.source == Source::Demo).into())),
-        ("simulate", Some(or_false(&config.simulate))),
+        ("simulate", Some(list_or(&config.simulate, false))),
         ("snapshot", config.snapshot.as_ref().map(|path| path.display().to_string().into())),
         ("snapshot-max-age", Some(number(config.snapshot_max_age.as_secs()))),
         ("namespace", config.namespace.as_deref().map(Into::into)),
@@ -85,7 +85,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("workers", Some(number(config.workers.get() as u64))),
         ("allow", Some(list(&config.clients.allow, ToString::to_string))),
         ("not-allowed", Some(config.clients.not_allowed.name().into())),
-        ("explain-to", Some(or_none(&config.explain_to))),
+        ("explain-to", Some(list_or(&config.explain_to, "none"))),
         ("tcp-connections", Some(number(config.tcp.connections as u64))),
         ("tcp-connections-per-client", Some(number(config.tcp.connections_per_client as u64))),
         ("client-prefix-v6", Some(number(config.tcp.client_prefix_v6.into()))),
@@ -100,25 +100,16 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("upstream", Some(list(&config.forward.aliases, ToString::to_string))),
         ("log", Some(config.log.filter.text().into())),
         ("log-format", Some(config.log.format.name().into())),
-        ("query-log", Some(query_classes(&config.query_log.classes))),
+        ("query-log", Some(list_or(&config.query_log.classes, QueryClass::Off.name()))),
         ("query-log-sample", Some(number(config.query_log.sample.into()))),
         ("query-log-format", Some(config.query_log.format.name().into())),
     ]
     .into()
 }
 
-/// A list that is the word `none` where it is empty: an empty list would mean the default.
-fn or_none<T: ToString>(items: &[T]) -> Value {
-    if items.is_empty() { "none".into() } else { list(items, ToString::to_string) }
-}
-
-/// Returns a list, or `false` for an empty one.
-fn or_false<T: ToString>(items: &[T]) -> Value {
-    if items.is_empty() { false.into() } else { list(items, ToString::to_string) }
-}
-
-fn query_classes(classes: &[QueryClass]) -> Value {
-    if classes.is_empty() { QueryClass::Off.name().into() } else { list(classes, ToString::to_string) }
+/// Returns a list, or `otherwise` for an empty one: an empty list would mean the default.
+fn list_or<T: ToString>(items: &[T], otherwise: impl Into<Value>) -> Value {
+    if items.is_empty() { otherwise.into() } else { list(items, ToString::to_string) }
 }
 
 fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> Value {
