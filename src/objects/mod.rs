@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::names::labels::{Label, LabelColumn, Repacked, TextsBuilder};
 
-pub use raw::{decode, decode_text, key};
+pub use raw::{decode, decode_text, is_read, key};
 pub use validate::violations;
 pub use write::encode;
 

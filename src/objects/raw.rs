@@ -63,7 +63,7 @@ fn kind_of(document: &Value) -> Result<Option<String>, Invalid> {
 }
 
 /// Returns whether objects of the document's kind are read.
-pub(super) fn is_read(document: &Value, kind: &str) -> bool {
+pub fn is_read(document: &Value, kind: &str) -> bool {
     Shape::new(group_of(document), kind).is_some()
 }
 

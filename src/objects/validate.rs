@@ -5,6 +5,7 @@
 //! with a default is not missing. The table is [`RULES`]; `raw.rs` decodes the valid objects.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -776,7 +777,7 @@ fn visit(value: &Value, field: &str, path: &mut String, then: &mut dyn FnMut(&Va
         then(value, path);
     } else if let Some(rest) = field.strip_prefix("[*]") {
         for (index, item) in items(value).iter().enumerate().filter(|(_, item)| !item.is_null()) {
-            path.push_str(&format!("[{index}]"));
+            let _ = write!(path, "[{index}]");
             visit(item, rest.strip_prefix('.').unwrap_or(rest), path, then);
             path.truncate(len);
         }

@@ -58,8 +58,8 @@ pub(super) fn read(text: &str) -> Vec<Document> {
     vec![Document { value: Err(unparsed(text, wrong)), ..Document::new(1, 1, Value::Null) }]
 }
 
-/// Template actions of a chart.
-const TEMPLATE: &str = "{{";
+/// Beginning of a template action of a chart.
+pub(super) const TEMPLATE: &str = "{{";
 
 fn unparsed(text: &str, error: String) -> Unparsed {
     let name = |line: &str| {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::objects::{self, Decoded, Object, ObjectRef, Reason, Subject};
-use documents::Document;
+use documents::{Document, TEMPLATE};
 use files::{EntryKind, Wrong};
 
 pub use watch::Watcher;
@@ -293,7 +293,7 @@ impl Content {
             let first = troubles.len();
             self.add_document(document, file, namespace, &mut troubles);
             // Its own errors are those of a text that is not rendered yet.
-            let is_template = |report: &Report| report.cause == Cause::Invalid && report.text.contains("{{");
+            let is_template = |report: &Report| report.cause == Cause::Invalid && report.text.contains(TEMPLATE);
             if has_template {
                 troubles.extend(self.reports.extract_if(invalid.., |report| is_template(report)));
                 for report in &mut troubles[first..] {
@@ -364,9 +364,9 @@ impl Content {
     }
 }
 
-/// Returns the sentence about an object that is passed over although it has the template of Pods.
+/// Returns the sentence about an object of a kind that is passed over although it has the template of Pods.
 fn not_simulated(value: &Value, key: &ObjectRef) -> Option<String> {
-    let kind = value.get("kind")?.as_str()?;
+    let kind = value.get("kind")?.as_str().filter(|kind| !objects::is_read(value, kind))?;
     let containers = value.pointer("/spec/template/spec/containers").filter(|containers| containers.is_array());
     containers.map(|_| format!("{kind} {key} has a Pod template, and this kind is not simulated: it gets no Pods"))
 }
