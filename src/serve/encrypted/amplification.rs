@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const FACTOR: u64 = 3;
 /// Least octets of a datagram that may begin a connection (RFC 9000 section 14.1).
 const MIN_INITIAL_BYTES: usize = 1200;
-/// Number of addresses without a connection for which datagrams are counted. Above it all of them are forgotten, and the next connection
-/// from there counts as if its first datagram had the least size.
+/// Number of addresses without a connection for which datagrams are counted. Above it all of them are forgotten, and the
+/// next connection from there counts as if its first datagram had the least size.
 const MAX_UNKNOWN: usize = 1024;
 
 /// Octets that came from addresses that are not validated, and octets sent to them. Clones share them.

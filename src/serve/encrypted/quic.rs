@@ -57,7 +57,8 @@ const SEND_WINDOW: u64 = 128 << 10;
 /// How many handshakes are begun with clients that may not be where they seem to be, before the next ones have to show
 /// that they are (RFC 9000 section 8.1.2). It costs them a round trip, and us nothing that stays.
 const UNPROVEN: usize = 128;
-/// Limit of the octets of CRYPTO frames that wait for those before them: as many as must be possible (RFC 9000 section 7.5).
+/// Limit of the octets of CRYPTO frames that wait for those before them: as many as must be possible (RFC 9000 section
+/// 7.5).
 const CRYPTO_WINDOW: usize = 4 << 10;
 /// What a handshake counts for among the octets held for slow clients: about what quinn and rustls keep at most of messages
 /// that are not complete, with the datagrams that they came in.
