@@ -8,17 +8,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod common;
+#[path = "common/files.rs"]
+mod files;
 #[path = "common/server.rs"]
 mod process;
 #[path = "common/tls.rs"]
 mod tls;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::net::UdpSocket;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use clap::Arg;
@@ -27,7 +28,9 @@ use headless_dns::metrics::table::FAMILIES;
 use headless_dns::rtype;
 use serde_json::Value;
 
+use common::http;
 use common::ports::ReservedPort;
+use files::{files, rust_files};
 use process::{Server, until};
 
 #[test]
@@ -231,8 +234,8 @@ fn admin() -> (Vec<String>, Vec<String>) {
         let mut server = Server::begin(command);
         until("the whole status", || {
             server.still_runs();
-            let Some(text) = get(port.address(), "/api/v1/status") else { return false };
-            let status: Value = serde_json::from_str(&text).unwrap();
+            let Ok(response) = http::get(port.address(), "/api/v1/status") else { return false };
+            let status: Value = serde_json::from_str(http::body(&response)).unwrap();
             let found = keys(std::slice::from_ref(&status));
             let whole = [last_key, "certificate.notAfter"].iter().all(|key| found.iter().any(|found| found == key));
             if whole {
@@ -240,20 +243,11 @@ fn admin() -> (Vec<String>, Vec<String>) {
             }
             whole
         });
-        let listed = get(port.address(), "/no-such-path").unwrap();
-        paths = listed.lines().filter(|line| line.starts_with('/')).map(ToOwned::to_owned).collect();
+        let response = http::get(port.address(), "/no-such-path").unwrap();
+        paths = http::body(&response).lines().filter(|line| line.starts_with('/')).map(ToOwned::to_owned).collect();
         server.kill();
     }
     (keys(&statuses), paths)
-}
-
-/// Returns the body of a response; none where no server listens yet.
-fn get(address: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response).ok()?;
-    Some(response.split_once("\r\n\r\n")?.1.to_owned())
 }
 
 /// Fields of query log lines, for an answer and a denial with its reason, and of the line that says that the server serves.
@@ -362,19 +356,7 @@ fn relative(path: &Path) -> String {
 /// The text of every file of the program's source, without its tests.
 fn sources() -> Vec<String> {
     let paths = ["src", "core/src"].map(|folder| root().join(folder)).into_iter().filter(|folder| folder.is_dir());
-    let files = paths.flat_map(|folder| files(&folder)).filter(|path| path.extension().is_some_and(|end| end == "rs"));
-    files.map(|path| fs::read_to_string(path).unwrap()).collect()
-}
-
-/// The files below a folder, in the order of their paths.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let below = if path.is_dir() { files(&path) } else { vec![path.clone()] };
-        found.insert(path, below);
-    }
-    found.into_values().flatten().collect()
+    paths.flat_map(|folder| rust_files(&folder)).map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
 fn root() -> &'static Path {

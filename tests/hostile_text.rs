@@ -11,10 +11,11 @@ mod server;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use common::http;
 use headless_dns::escape::is_unprintable;
 use serde_json::{Value, json};
 use server::{PATIENCE, Server, binary};
@@ -228,7 +229,8 @@ fn objects_in_a_server() {
             "/api/v1/records?origin=%0aFORGED",
             "/%1b%5b31m",
         ] {
-            assert_clean(path, get(admin, path).as_bytes());
+            let response = http::get(admin, path).unwrap();
+            assert_clean(path, http::body(&response).replace("\r\n", "\n").as_bytes());
         }
         server.signal("TERM");
         server.ended_well();
@@ -301,15 +303,6 @@ fn exchange(to: SocketAddr, message: &[u8]) -> Vec<u8> {
     let length = socket.recv(&mut response).unwrap();
     response.truncate(length);
     response
-}
-
-fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    response.split_once("\r\n\r\n").unwrap().1.replace("\r\n", "\n")
 }
 
 /// A DNS server that answers every query with hostile names and texts, in records and in an extended error.

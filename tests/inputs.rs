@@ -12,8 +12,7 @@ mod process;
 mod server;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, UdpSocket};
+use std::net::UdpSocket;
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -79,13 +78,7 @@ fn ask(server: &Server, name: &str, qtype: u16) -> (u8, Option<(u16, String)>) {
 
 /// The whole response to GET of a path at the admin listener.
 fn get(server: &Server, path: &str) -> String {
-    let address = server.admin().unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).unwrap();
-    response
+    common::http::get(server.admin().unwrap(), path).unwrap()
 }
 
 #[test]

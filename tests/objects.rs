@@ -3,12 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
+#[path = "common/files.rs"]
+#[allow(dead_code, reason = "another test uses the rest")]
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use headless_dns::objects::{Decoded, Object, decode, violations};
 use serde_json::{Value, json};
+
+use files::rust_files;
 
 /// The decoded shape of each kind, by the heading of its table. Deployments and Jobs have one shape.
 const SHAPES: [(&str, &[&str]); 6] = [
@@ -241,13 +247,6 @@ fn decoded(object: Value) -> Object {
         Ok(Decoded::Object(object, _)) => object,
         other => panic!("{other:?}"),
     }
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let (folders, files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
-    let files = files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs"));
-    files.chain(folders.iter().flat_map(|folder| rust_files(folder))).collect()
 }
 
 fn read(path: &Path) -> String {

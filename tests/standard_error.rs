@@ -6,13 +6,13 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::panic::catch_unwind;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{query, wire};
+use common::{http, query, wire};
 use headless_dns::answer::{Access, Responder};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::names::WireName;
@@ -97,7 +97,7 @@ fn the_server_answers_lives_and_ends() {
     let plain: SocketAddr = plain.expect("it says what it serves").parse().unwrap();
     let admin: SocketAddr = admin.unwrap().trim_start_matches("http://").parse().unwrap();
     ask(plain, 100);
-    assert!(get(admin, "/livez").ends_with("\r\n\r\nok\n"));
+    assert!(http::get(admin, "/livez").unwrap().ends_with("\r\n\r\nok\n"));
     ask(plain, 100);
     let killed = Command::new("kill").arg(child.0.id().to_string()).status().unwrap();
     assert!(killed.success());
@@ -105,15 +105,6 @@ fn the_server_answers_lives_and_ends() {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     assert_eq!(text.trim_matches('\n'), "", "no line had room");
-}
-
-fn get(admin: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(admin).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
 }
 
 /// The variable that makes a test the child of itself: the process whose standard error is the pipe.

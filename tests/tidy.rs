@@ -7,6 +7,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at once")]
 
+#[path = "common/files.rs"]
+mod files;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -100,7 +103,7 @@ const ARROWS: &[(&str, &str)] = &[
 #[test]
 fn the_tree_is_tidy() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files = rust_files(&root);
+    let files = sources(&root);
     assert!(!files.is_empty(), "there is source to read");
     let mut report = String::new();
     for path in files {
@@ -119,7 +122,7 @@ const ONE_WAY: &[&str] = &["explain/", "serve/", "source/kubernetes/"];
 fn no_files_name_each_other_in_a_circle() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for folder in ONE_WAY {
-        let texts = rust_files(&root.join(folder)).into_iter().map(|path| {
+        let texts = sources(&root.join(folder)).into_iter().map(|path| {
             let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
             (name, fs::read_to_string(&path).unwrap())
         });
@@ -201,18 +204,10 @@ fn first_cells(text: &str) -> BTreeSet<String> {
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(ToOwned::to_owned).collect()
 }
 
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") && path.file_stem().unwrap() != "tests" {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
+/// Returns the files of source code below a folder, without those of unit tests.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let is_tests = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "tests");
+    files::rust_files(folder).into_iter().filter(|path| !is_tests(path)).collect()
 }
 
 /// What is wrong with a file: the line and a sentence, in the order of the tables.

@@ -7,14 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::common::http;
 use super::control_plane::{ControlPlane, SERVER_USER};
 use super::kubelet::Kubelet;
 use super::server::{Server, headless_dns};
@@ -215,10 +215,7 @@ fn admin_of(server: &Server) -> SocketAddr {
 /// A container's probe, at this address; the error is what it got.
 fn probe(container: &Value, kind: &str, at: SocketAddr) -> Result<String, String> {
     let path = container[kind]["httpGet"]["path"].as_str().unwrap();
-    let mut said = String::new();
-    let mut stream = TcpStream::connect(at).map_err(|error| error.to_string())?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n").unwrap();
-    stream.read_to_string(&mut said).map_err(|error| error.to_string())?;
+    let said = http::get(at, path).map_err(|error| error.to_string())?;
     if said.starts_with("HTTP/1.1 200 ") { Ok(said) } else { Err(said) }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+pub mod http;
 pub mod mutants;
 pub mod ports;
 
