@@ -1,8 +1,9 @@
-//! Sockets before anybody serves them: bound here, or inherited from another process that has them already.
+//! Listening sockets before they are served: bound here, or inherited from another process.
 //!
-//! What comes to them is queued by the kernel. An inherited one is never bound again, and never connected: whoever has
-//! it too goes on with it. DNS has UDP and TCP on one port; what is encrypted has one of them. Not here: how sockets
-//! pass from one process to another (`takeover.rs`, `fds.rs`), and who reads them (`udp.rs`, `tcp.rs`, `encrypted/`).
+//! The kernel queues their datagrams and connections until a worker reads them. An inherited socket is never bound
+//! again and never connected, because the other process goes on using it. Plain DNS has UDP and TCP on one port; each
+//! encrypted protocol has one of the two. Not here: the transfer of sockets between processes (`takeover.rs`,
+//! `fds.rs`), and the workers that read them (`udp.rs`, `tcp.rs`, `encrypted/`).
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -16,7 +17,7 @@ use super::encrypted::certificates::Certificates;
 use super::relay::{self, Inbox, Outlets};
 use super::{Kind, ListenAddress, fds, sys, udp};
 
-/// Sockets that are bound, and serve nobody yet: what comes is queued by the kernel.
+/// Bound sockets that no worker reads yet: the kernel queues their datagrams and connections.
 #[derive(Debug)]
 pub struct Listeners {
     bound: Vec<Bound>,
@@ -27,14 +28,14 @@ pub struct Listeners {
 /// The sockets of one listen address.
 #[derive(Debug)]
 pub(super) struct Bound {
-    /// With the port that the kernel chose.
+    /// The address, with the port that the kernel chose.
     pub(super) listen: ListenAddress,
-    /// One per worker: the kernel gives each client to one of them (SO_REUSEPORT). For QUIC one, for what is over TCP
-    /// alone none.
+    /// UDP sockets: one per worker, among which the kernel spreads the clients (SO_REUSEPORT). One for QUIC, none for
+    /// TLS and HTTPS.
     pub(super) udp: Vec<UdpSocket>,
-    /// None for QUIC.
+    /// TCP listener. `None` for QUIC.
     pub(super) tcp: Option<TcpListener>,
-    /// Somebody keeps these sockets when this process ends, and what is queued in them.
+    /// Another process has these sockets too, and keeps them and their queues when this process ends.
     pub(super) kept: bool,
     /// What another process reads for this one, as long as it does. For QUIC alone.
     pub(super) inbox: Option<Inbox>,
@@ -50,19 +51,20 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Those that the service manager has bound for this process (sd_listen_fds(3)); none where there is none.
+    /// Takes the sockets that the service manager has bound for this process (sd_listen_fds(3)); empty without a
+    /// service manager, and when called again.
     ///
-    /// It keeps them: when this process ends, what is queued waits for the next one. May be asked once.
+    /// The service manager keeps them: when this process ends, their queues wait for the next one.
     ///
     /// # Errors
     ///
-    /// One sentence: they are no sockets that questions come to.
+    /// A socket is neither UDP nor a listening TCP socket, or has no IP address.
     pub fn from_service_manager() -> Result<Self> {
         let sockets = fds::from_service_manager().context("cannot take the sockets of the service manager")?;
         Ok(Self { kept: true, ..Self::sort(sockets).context("a socket of the service manager cannot be used")? })
     }
 
-    /// Which of them is for which protocol, and where.
+    /// Sorts sockets by protocol and address.
     pub(super) fn sort(sockets: Vec<OwnedFd>) -> Result<Self> {
         let mut sorted = Self::default();
         for socket in sockets {
@@ -91,12 +93,12 @@ impl Inherited {
         self.inboxes.remove(&address)
     }
 
-    /// Where they are bound, each address once.
+    /// Returns the addresses of the sockets, each once.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses_but_for(&[])
     }
 
-    /// Where they are bound, each address once, but for those that `taken` has a use for.
+    /// Returns the addresses of the sockets, each once, without those that an address of `taken` uses.
     pub fn addresses_but_for(&self, taken: &[ListenAddress]) -> Vec<SocketAddr> {
         let free = |address: &SocketAddr, over: fn(Kind) -> bool| {
             !taken.iter().any(|taken| taken.address == *address && over(taken.kind))
@@ -112,7 +114,7 @@ impl Inherited {
         addresses
     }
 
-    /// How many there are.
+    /// Returns the number of sockets.
     pub fn count(&self) -> usize {
         self.udp.len() + self.tcp.len()
     }
@@ -134,14 +136,14 @@ impl Listeners {
     ///
     /// # Errors
     ///
-    /// One sentence that names the address and says what to do.
+    /// An address cannot be bound. The error names it and says what to do.
     pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Self> {
         let listen: Vec<_> = addresses.iter().copied().map(ListenAddress::plain).collect();
         Self::inherit(Inherited::default(), &listen, workers)
     }
 
-    /// The same with whatever is spoken at each address, and but for addresses where there is an inherited socket: that
-    /// one is taken. Inherited sockets of other addresses are closed.
+    /// Binds the sockets of every address and protocol, except those that are inherited. Inherited sockets of other
+    /// addresses are closed. All or nothing.
     ///
     /// # Errors
     ///
@@ -169,23 +171,23 @@ impl Listeners {
         Ok(Self { bound, receive_buffer, certificates: None })
     }
 
-    /// The same, and where it is encrypted, the server shows this certificate.
+    /// Sets the certificate of encrypted listeners.
     pub fn certified(self, certificates: Option<Certificates>) -> Self {
         Self { certificates, ..self }
     }
 
-    /// The addresses bound, in the order asked for, with the ports that the kernel chose.
+    /// Returns the bound addresses, in the order of the request, with the ports that the kernel chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.bound.iter().map(|bound| bound.listen.address).collect()
     }
 
-    /// The same, with what is spoken there.
+    /// Returns the bound addresses with their protocols, in the order of the request.
     pub fn listen_addresses(&self) -> Vec<ListenAddress> {
         self.bound.iter().map(|bound| bound.listen).collect()
     }
 
-    /// The receive buffer that the kernel gave each UDP socket, in octets; 4 MiB were asked for. A small one loses
-    /// queries when many come at once. [`usize::MAX`] where there is no UDP socket.
+    /// Returns the smallest receive buffer that the kernel gave a UDP socket, in octets; 4 MiB were requested. A small
+    /// one loses queries in bursts. [`usize::MAX`] without a UDP socket.
     pub fn receive_buffer(&self) -> usize {
         self.receive_buffer
     }
@@ -196,20 +198,21 @@ impl Listeners {
 }
 
 impl Bound {
-    /// As many UDP sockets as `workers`: at the moment in which they are read, and not before. Where others read the
-    /// inherited ones still, a new one in their group would take its share of the datagrams at once.
+    /// Adds UDP sockets up to one for each of `workers`. Call it immediately before they are read: while another
+    /// process still reads the inherited ones, the kernel would give a new socket of their group its share of the
+    /// datagrams at once.
     pub(super) fn fill(&mut self, workers: usize) {
         let ListenAddress { kind, address } = self.listen;
         let workers = if kind == Kind::Plain { workers } else { 1 };
         while let Some(first) = self.udp.first()
             && self.udp.len() < workers
         {
-            // Bound by others without SO_REUSEPORT, it is one for all threads.
+            // A socket that another process bound without SO_REUSEPORT cannot get a second one: all threads share it.
             let shares_port = SockRef::from(first).reuse_port().unwrap_or(false);
             let another = if shares_port { bind_udp(address) } else { first.try_clone() };
             match another {
                 Ok(socket) => {
-                    // Less than was asked for is no failure: `receive_buffer` has told of the others.
+                    // A smaller buffer is no failure: `receive_buffer` has reported that of the first sockets.
                     let _ = sys::ask_receive_buffer(&socket, udp::RECEIVE_BUFFER);
                     self.udp.push(socket);
                 }
@@ -223,11 +226,11 @@ impl Bound {
     }
 }
 
-/// Makes inherited sockets fit, and binds what was not inherited.
+/// Prepares inherited sockets, and binds the missing ones.
 fn adopt(listen: ListenAddress, mut udp: Vec<UdpSocket>, tcp: Option<TcpListener>, workers: usize) -> Result<Bound> {
     let ListenAddress { kind, address } = listen;
     if kind == Kind::Quic {
-        // Who had it before may have had one for each thread.
+        // A predecessor that served plain DNS here may have had one socket for each thread.
         udp.truncate(1);
     }
     for socket in &udp {
@@ -250,7 +253,7 @@ fn adopt(listen: ListenAddress, mut udp: Vec<UdpSocket>, tcp: Option<TcpListener
 }
 
 fn bind(listen: ListenAddress, workers: usize) -> Result<Bound> {
-    // A port that is free for TCP can be taken for UDP; then the kernel chooses again.
+    // A port that is free for TCP can be taken for UDP; the kernel then chooses again.
     let mut tries = if listen.address.port() == 0 { 32 } else { 1 };
     loop {
         tries -= 1;
@@ -261,8 +264,9 @@ fn bind(listen: ListenAddress, workers: usize) -> Result<Bound> {
     }
 }
 
-/// TCP first: two of our own UDP sockets can share a port without a word (SO_REUSEPORT), TCP listeners cannot. So a
-/// second server on the same address is told, and no two get one port from the kernel.
+/// Binds the sockets of one address, TCP first: two UDP sockets of this program can share a port without an error
+/// (SO_REUSEPORT), two TCP listeners cannot. So a second server on one address fails to bind, and the kernel gives no
+/// port to two servers.
 fn bind_once(listen: ListenAddress, workers: usize) -> Result<Bound, (ErrorKind, anyhow::Error)> {
     let ListenAddress { kind, mut address } = listen;
     let failed = |protocol| move |error| explain(listen, protocol, error);
@@ -285,7 +289,8 @@ fn bind_datagrams(listen: ListenAddress, workers: usize) -> io::Result<Vec<UdpSo
     }
 }
 
-/// One alone, so that its port is nobody else's: a connection must not change from one socket to another.
+/// Binds a UDP socket without SO_REUSEPORT, so that no other socket has its port: a QUIC connection must not move
+/// between sockets.
 fn bind_quic(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
     socket.set_nonblocking(true)?;
@@ -295,9 +300,10 @@ fn bind_quic(address: SocketAddr) -> io::Result<UdpSocket> {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address, Type::STREAM, Protocol::TCP)?;
-    // Bind although connections of an earlier process still linger.
+    // Allows the address although connections of an earlier process are in TIME_WAIT.
     socket.set_reuse_address(true)?;
-    // Responses leave at once: accepted connections take this from the listener (tcp(7) of Linux).
+    // Disables Nagle's algorithm, or responses would be delayed; accepted connections inherit the option (tcp(7) of
+    // Linux).
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;
@@ -309,13 +315,13 @@ fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
     socket.set_reuse_port(true)?;
     let socket = UdpSocket::from(socket);
-    // Before it is bound: from then on it receives.
+    // Before `bind`, because the socket receives from then on.
     prepare(&socket, address)?;
     SockRef::from(&socket).bind(&address.into())?;
     Ok(socket)
 }
 
-/// Sets what its thread counts on.
+/// Sets the options that the UDP worker relies on.
 fn prepare(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(udp::LONGEST_WAIT))?;
@@ -335,7 +341,7 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
     Ok(socket)
 }
 
-/// The kind of the error, for us, and the sentence, for people.
+/// Returns the kind of the error, and an error that names the address and what to do.
 fn explain(listen: ListenAddress, protocol: &str, error: io::Error) -> (ErrorKind, anyhow::Error) {
     let kind = error.kind();
     let what = cannot_listen(listen, protocol);

@@ -1,11 +1,11 @@
-//! One connection: reads what is there, has every complete query in it answered, and writes all the responses at once
-//! (RFC 7766 sections 6.2.1.1 and 7, RFC 9210).
+//! One connection over TCP or TLS: reads, answers every complete query read, and writes all responses at once (RFC 7766
+//! sections 6.2.1.1 and 7, RFC 9210).
 //!
-//! The loop works over any [`Stream`], so that encryption is only a wrapper. The large buffers are those of a desk: an idle
-//! connection holds its task and nothing else. A message that is not complete, and responses that the client does not
-//! take, are held in the smallest room that fits, for a limited time; as long as responses wait, nothing more is read.
-//! Not here: who accepts (`tcp.rs`), how many may connect (`seats.rs`), and what is said before the first query
-//! (`encrypted/`). Read next: `desk.rs`.
+//! The loop works over any [`Stream`], so that encryption is a wrapper. The large buffers belong to a worker of the
+//! pool: an idle connection holds its task and nothing else. An incomplete message, and responses that the client does
+//! not read, are kept in buffers of their own size for a limited time; while responses wait, no query is read. Not
+//! here: accepting (`tcp.rs`), the limits on connections (`seats.rs`), and handshakes (`encrypted/`). Read next:
+//! `desk.rs`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -23,17 +23,18 @@ use super::place::Shared;
 use super::seats::Seat;
 use crate::answer::Peer;
 
-/// How many reads, or writes of as much as a desk makes, before the others have their turn.
+/// Maximum number of read-answer-write rounds before the task yields to the others.
 const TURNS: usize = 4;
 
-/// What a connection is over.
+/// A byte stream that carries DNS messages: TCP, or TLS over TCP.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
-    /// How many octets it may have taken and not passed on.
+    /// Maximum number of octets that the stream buffers between a write and the socket.
     const HOLDS: usize;
-    /// It says that it ends: without that, the client would have to think that something was cut off.
+    /// The stream ends with a message of its own (TLS close_notify), without which the client must assume a truncation.
     const SAYS_ITS_END: bool;
 
-    /// What it has read and cannot give yet, where that is so: since when, and how many octets.
+    /// Returns the partial record that the stream has read and cannot deliver yet: the time of its first octet, and its
+    /// length.
     fn part(&self) -> Option<(Instant, usize)>;
 }
 
@@ -52,21 +53,21 @@ pub(super) struct Connection<S> {
     peer: Peer,
     seat: Seat,
     shared: Arc<Shared>,
-    /// What was read and not answered: the begin of a message, or whole ones while responses wait.
+    /// Octets read and not answered: the beginning of a message, or complete messages while responses wait.
     unread: Vec<u8>,
-    /// Responses that the client did not take yet. Boxed, because most have none.
+    /// Responses that the client has not read yet. Boxed, because most connections have none.
     unsent: Option<Box<Unsent>>,
-    /// When something last moved: a message begun or complete, octets of responses taken.
+    /// Time of the last progress: a message begun or completed, octets of responses written.
     since: Instant,
-    /// Where responses come that were not here when their questions were read.
+    /// Queue of responses to forwarded queries. `None` before the first forwarded query.
     mailbox: Option<Arc<Mailbox>>,
-    /// What ends it once all responses are sent.
+    /// Reason for which the connection is closed once all responses are sent.
     ending: Option<End>,
-    /// When it heard that we stop.
+    /// Time at which the task noticed the shutdown.
     stopping: Option<Instant>,
 }
 
-/// Responses that wait. Where all octets are taken, the stream has yet to pass them on, as encryption does.
+/// Responses to be written. When all are, the stream may still have to flush them, as TLS does.
 struct Unsent {
     octets: Vec<u8>,
     taken: usize,
@@ -79,7 +80,7 @@ impl<S: Stream> Connection<S> {
         Self { stream, peer, seat, shared, unread, unsent, since, mailbox, ending, stopping }
     }
 
-    /// Answers until there is a reason not to.
+    /// Answers queries until the connection is closed, and returns the reason.
     #[allow(clippy::manual_async_fn, reason = "an async fn holds its arguments twice: half as much memory again")]
     pub(super) fn run(mut self) -> impl Future<Output = End> {
         async move {
@@ -88,7 +89,7 @@ impl<S: Stream> Connection<S> {
                 poll_fn(|context| self.poll_end(context, timer.as_mut())).await
             };
             match end {
-                // The client takes what was sent to it, or does not.
+                // Otherwise responses in flight could be lost with the connection.
                 End::Refused | End::Stopped => _ = timeout(LINGER, self.finish()).await,
                 End::Closed | End::Idle if S::SAYS_ITS_END => _ = timeout(LINGER, self.stream.shutdown()).await,
                 End::Closed | End::Idle | End::Slow => {}
@@ -109,12 +110,12 @@ impl<S: Stream> Connection<S> {
                 Poll::Pending => return self.poll_deadline(context, timer),
             }
         }
-        // There is more, but the others too want to be served.
+        // There may be more to read; wakes itself so that other tasks run in between.
         context.waker().wake_by_ref();
         self.poll_deadline(context, timer)
     }
 
-    /// When the client has been too slow, or we have waited long enough.
+    /// Returns the time at which the connection is closed if nothing happens.
     fn deadline(&self) -> Instant {
         let limits = self.seat.limits();
         match (self.stopping, self.begun()) {
@@ -127,12 +128,13 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Since when a message has been coming.
+    /// Returns the time at which an incomplete message began.
     fn begun(&self) -> Option<Instant> {
         if self.unread.is_empty() { self.stream.part().map(|(since, _)| since) } else { Some(self.since) }
     }
 
-    /// The timer is moved when it fires and when it would fire too late: not with each query.
+    /// Polls the timer. It is reset when it fires and when it would fire too late, not for each query, which would cost
+    /// more.
     fn poll_deadline(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
         let deadline = self.deadline();
         if deadline < timer.deadline() {
@@ -156,12 +158,12 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Whether a response has yet to come.
+    /// Returns whether the response to a forwarded query is outstanding.
     fn awaits(&self) -> bool {
         self.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_awaited())
     }
 
-    /// One step: sends what waits, reads, answers and sends again. Ready where there may be more to do.
+    /// Performs one round: writes waiting responses, reads, answers, and writes. Ready if there may be more to do.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         if self.unsent.is_some() {
             ready!(self.poll_send(context))?;
@@ -183,7 +185,7 @@ impl<S: Stream> Connection<S> {
         let filled = match ready!(self.poll_read(context, desk)) {
             Ok(filled) => filled,
             Err(end) => {
-                // The client may have said that it asks no more, and wait for what is to come.
+                // A client that has shut down its sending side may wait for responses.
                 self.ending = Some(end);
                 return Poll::Ready(Ok(()));
             }
@@ -201,7 +203,7 @@ impl<S: Stream> Connection<S> {
         Poll::Ready(sent)
     }
 
-    /// Puts what is unread and what comes now on the desk, and returns how much that is.
+    /// Fills the worker's buffer with unanswered octets and one read, and returns their number.
     fn poll_read(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<usize, End>> {
         let kept = self.unread.len();
         if whole_message(&self.unread).is_some() {
@@ -227,11 +229,11 @@ impl<S: Stream> Connection<S> {
         if answered || self.unread.is_empty() {
             self.since = now;
         }
-        // Also where nothing remains: it frees what was kept.
+        // Also if nothing remains: it frees the former buffer.
         self.unread = rest.to_vec();
     }
 
-    /// Sends what the stream takes now, straight from the desk, and keeps the rest.
+    /// Writes responses directly from the worker's buffer, and keeps the octets that the stream does not take.
     fn send(&mut self, context: &mut Context<'_>, responses: &[u8]) -> Result<(), End> {
         let mut at = 0;
         while at < responses.len() {
@@ -248,7 +250,7 @@ impl<S: Stream> Connection<S> {
         self.hold()
     }
 
-    /// Sends what waits.
+    /// Writes waiting responses.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         while let Some(unsent) = &mut self.unsent
             && unsent.taken < unsent.octets.len()
@@ -268,14 +270,14 @@ impl<S: Stream> Connection<S> {
         Pin::new(&mut self.stream).poll_flush(context).map_err(|_| End::Closed)
     }
 
-    /// Accounts for what is held.
+    /// Accounts for the octets that this connection buffers.
     fn hold(&mut self) -> Result<(), End> {
         let unsent = self.unsent.as_ref().map_or(0, |unsent| unsent.octets.len() + S::HOLDS);
         let part = self.stream.part().map_or(0, |(_, octets)| octets);
         if self.seat.hold(self.unread.len() + unsent + part) { Ok(()) } else { Err(End::Slow) }
     }
 
-    /// Says that nothing more will come, and waits until the client says so too.
+    /// Shuts down the sending side, and reads until the client shuts down the other.
     async fn finish(&mut self) {
         if self.stream.shutdown().await.is_err() {
             return;
@@ -313,7 +315,8 @@ mod tests {
     use crate::serve::{Limits, Stop};
     use crate::zone::{Settings, Zone};
 
-    /// The task of an idle connection is what it costs. Tokio adds its own header, and a registration of the socket.
+    /// The size of the task is the memory of an idle connection, besides Tokio's header and its registration of the
+    /// socket.
     #[tokio::test]
     async fn an_idle_connection_is_small() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,9 +1,9 @@
 //! The worker of stream transports: one call answers one message, over TCP, TLS, HTTPS and QUIC alike.
 //!
-//! [`StreamWorker::respond`] answers, counts and logs. A [`Desk`] is a worker with its large buffers, which belong to the
-//! thread at work and not to connections: an idle connection holds none of them. On streams, messages follow their
-//! lengths (RFC 1035 section 4.2.2). Not here: reading and writing (`connection.rs`, `encrypted/`), and the engine
-//! (`answer.rs`).
+//! [`StreamWorker::respond`] answers, counts and logs. A [`Desk`] is a worker with its large buffers, which belong to
+//! the thread that runs and not to a connection: an idle connection holds none of them. On streams, a message follows
+//! its length (RFC 1035 section 4.2.2). Not here: reading and writing (`connection.rs`, `encrypted/`), and the engine
+//! (`answer/`).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,29 +13,29 @@ use super::query_log::{LoggedQuery, QueryLogger};
 use crate::answer::{DropReason, Peer, Pending, Reply, RequestBatch, Responder, Transport, Worker};
 use crate::metrics::{Counters, ResponseCounters};
 
-/// The largest message: its length is two octets (RFC 1035 section 4.2.2).
+/// Maximum length of a message in octets: its length field has two octets (RFC 1035 section 4.2.2).
 pub(super) const MESSAGE: usize = 65_535;
-/// How much one read asks for.
+/// Size of one read in octets.
 pub(super) const READ: usize = 16 << 10;
-/// Responses are written when there are so many octets of them.
+/// Number of octets of responses after which they are written before further messages are answered.
 pub(super) const FULL: usize = 16 << 10;
 
-/// Answers the messages of stream transports: one connection's at a time.
+/// Answers the messages of stream transports, for one connection at a time.
 pub(super) struct StreamWorker {
     transport: Transport,
     worker: Worker,
     requests: RequestBatch,
     counters: ResponseCounters,
     log: QueryLogger,
-    /// When the batch came that is being answered.
+    /// Arrival time of the batch that is being answered.
     begun: Option<Instant>,
 }
 
-/// The reply to one message of a stream.
+/// Reply to one message of a stream.
 pub(super) enum StreamReply {
-    /// The response, of so many octets, is in the buffer; it is counted and logged.
+    /// The length in octets of the response, which is in the buffer, counted and logged.
     Response(usize),
-    /// An upstream has to be asked.
+    /// The query needs an upstream.
     Forward(Box<Pending>, Option<LoggedQuery>),
     /// No response. HTTPS has a status for each reason.
     Drop(#[cfg_attr(not(feature = "https"), expect(dead_code, reason = "other transports have none"))] DropReason),
@@ -53,13 +53,13 @@ impl StreamWorker {
         }
     }
 
-    /// Begins a batch of messages, which came `now`.
+    /// Begins a batch of messages that arrived at `now`.
     pub(super) fn begin_batch(&mut self, now: Instant) {
         self.worker.begin_batch(now);
         self.begun = Some(now);
     }
 
-    /// Ends a batch of messages: its responses were sent `now`. Nothing of a zone is held until the next.
+    /// Ends a batch of messages, at the time `now` of its responses, and releases the zone snapshot until the next.
     pub(super) fn end_batch(&mut self, now: Instant) {
         if let Some(begun) = self.begun.take() {
             self.counters.took(now.saturating_duration_since(begun));
@@ -68,7 +68,7 @@ impl StreamWorker {
         self.requests.release_snapshot();
     }
 
-    /// Answers one message. `response` is at least [`MESSAGE`] octets long.
+    /// Answers one message. `response` has at least [`MESSAGE`] octets.
     pub(super) fn respond(
         &mut self,
         responder: &Responder,
@@ -96,34 +96,34 @@ impl StreamWorker {
         }
     }
 
-    /// Writes SERVFAIL for a question that the forwarder has no room for; returns its length.
+    /// Writes SERVFAIL for a query for which the forwarder has no room, and returns the length of the response.
     pub(super) fn refuse(&self, question: &Question, response: &mut [u8]) -> usize {
         forward::refuse(question, &self.counters, response)
     }
 
-    /// The worker's other counters.
+    /// Returns the worker's counters of other events.
     #[cfg(feature = "https")]
     pub(super) fn counters(&self) -> &Counters {
         &self.counters.counters
     }
 }
 
-/// A worker and its buffers. For one connection at a time.
+/// A worker and its buffers, for one connection at a time.
 pub(super) struct Desk {
     pub(super) worker: StreamWorker,
-    /// Room for a message of the largest size that is nearly complete, and for one more read.
+    /// Input buffer: room for an almost complete message of maximum length and one read.
     pub(super) input: Box<[u8]>,
-    /// Room for one response of the largest size when it is nearly full.
+    /// Output buffer: [`FULL`] octets, and one response of maximum length.
     pub(super) output: Box<[u8]>,
 }
 
-/// The outcome of answering the octets in a buffer.
+/// Progress made with a buffer.
 pub(super) struct Answered {
-    /// Number of octets that were answered.
+    /// Number of octets answered.
     pub(super) read: usize,
     /// Number of octets of responses.
     pub(super) written: usize,
-    /// The client sent a message that gets no response. Nothing behind it is answered.
+    /// The client sent a message that gets no response. Messages after it are not answered.
     pub(super) refused: bool,
 }
 
@@ -134,8 +134,8 @@ impl Desk {
         Self { worker: StreamWorker::new(counters, log, transport), input, output }
     }
 
-    /// Answers the complete messages of `input[..filled]`, in their order, until there is enough to be written. Questions
-    /// for an upstream are given to `hand_over`.
+    /// Answers the complete messages of `input[..filled]` in their order, until [`FULL`] octets of responses are there.
+    /// Passes queries that need an upstream to `hand_over`.
     pub(super) fn answer(
         &mut self,
         responder: &Responder,
@@ -169,7 +169,7 @@ impl Desk {
     }
 }
 
-/// The first message in `octets`, without its length, if it is complete.
+/// Returns the first message in `octets` without its length field, if it is complete.
 pub(super) fn whole_message(octets: &[u8]) -> Option<&[u8]> {
     let (length, rest) = octets.split_first_chunk()?;
     rest.get(..usize::from(u16::from_be_bytes(*length)))

@@ -1,7 +1,9 @@
-//! Open sockets that pass between processes: over a Unix socket (unix(7), SCM_RIGHTS), and from the service manager.
+//! File descriptors of sockets, received from other processes: over a Unix socket (unix(7), SCM_RIGHTS) and from the
+//! service manager.
 //!
-//! The second module with `unsafe`, and this is why: an open socket is a number, and only the system call that brought
-//! it says that it is open and ours. Not here: who may have them, and what is said around them (`takeover.rs`).
+//! One of two modules with `unsafe`: a descriptor is an integer, and only the system call that delivered it guarantees
+//! that it is open and owned by nothing else. Not here: authorization and the protocol of a hot restart
+//! (`takeover.rs`).
 
 #![allow(unsafe_code)]
 
@@ -12,24 +14,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, iovec, msghdr};
 
-/// How many sockets go with one octet. The kernel takes 253 (SCM_MAX_FD).
+/// Maximum number of descriptors in one message. The kernel's limit is 253 (SCM_MAX_FD).
 pub(super) const MOST: usize = 64;
 
-/// Room for the control message: `CMSG_SPACE` of that many numbers, aligned as its header.
+/// Buffer of the control message: `CMSG_SPACE` of [`MOST`] descriptors, aligned as `cmsghdr`.
 #[repr(C, align(8))]
 struct Control([u8; CONTROL]);
 
-// SAFETY: it computes a length, and looks at nothing.
+// SAFETY: `CMSG_SPACE` computes a length and reads no memory.
 const CONTROL: usize = unsafe { libc::CMSG_SPACE((MOST * size_of::<RawFd>()) as u32) } as usize;
 
-/// Sends one octet and with it `sockets`, at most [`MOST`], which the receiver then has too.
+/// Sends one octet and with it copies of `sockets`, at most [`MOST`].
 pub(super) fn send(stream: &impl AsRawFd, sockets: &[OwnedFd]) -> io::Result<()> {
     assert!(!sockets.is_empty() && sockets.len() <= MOST, "as many as there is room for");
     let mut octet = [b'.'];
     let mut control = Control([0; CONTROL]);
     let length = size_of_val(sockets);
     // SAFETY: all pointers are to locals that outlive the call, with their lengths; `control` has room for a header and
-    // the numbers, which are written within it; the numbers are of sockets that are borrowed, and so open.
+    // the descriptors, which are written within it; the descriptors are borrowed, and so open.
     let sent = unsafe {
         let mut vector = iovec { iov_base: octet.as_mut_ptr().cast(), iov_len: 1 };
         let mut message: msghdr = std::mem::zeroed();
@@ -50,14 +52,14 @@ pub(super) fn send(stream: &impl AsRawFd, sockets: &[OwnedFd]) -> io::Result<()>
     if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives one octet and the sockets that came with it. `UnexpectedEof` where the other end has closed.
+/// Receives one octet and the descriptors that came with it. `UnexpectedEof` if the peer has closed the connection.
 pub(super) fn receive(stream: &impl AsRawFd) -> io::Result<Vec<OwnedFd>> {
     let mut octet = [0u8];
     let mut control = Control([0; CONTROL]);
     let mut sockets = Vec::new();
     // SAFETY: all pointers are to locals that outlive the call, with their lengths. The kernel wrote the control
-    // messages, `CMSG_*` stay within what it says it wrote, and each number in one with SCM_RIGHTS is a descriptor that
-    // is open, new, and nobody's but ours.
+    // messages, and `CMSG_*` stay within the length that it wrote; each descriptor of an SCM_RIGHTS message is open,
+    // new, and owned by nothing else.
     let (received, flags) = unsafe {
         let mut vector = iovec { iov_base: octet.as_mut_ptr().cast(), iov_len: 1 };
         let mut message: msghdr = std::mem::zeroed();
@@ -85,21 +87,22 @@ pub(super) fn receive(stream: &impl AsRawFd) -> io::Result<Vec<OwnedFd>> {
     }
 }
 
-/// The sockets that the service manager opened for this process (sd_listen_fds(3)). Once; then there are none.
+/// Takes the sockets that the service manager opened for this process (sd_listen_fds(3)). Empty when called again.
 pub(super) fn from_service_manager() -> io::Result<Vec<OwnedFd>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(Vec::new());
     }
     let numbers: Vec<c_int> = sd_notify::listen_fds()?.collect();
-    // SAFETY: the service manager opened them for this process, which `listen_fds` has checked: by the process ID, and
-    // by setting a flag on each. Nobody else here takes them, and this does so once.
+    // SAFETY: the service manager opened the descriptors for this process, which `listen_fds` has checked: by the
+    // process ID, and by setting a flag on each. Nothing else in this program takes them, and `TAKEN` lets this
+    // function do so once.
     Ok(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
 }
 
-/// Whose this process is.
+/// Returns the effective user ID of this process.
 pub(super) fn own_user() -> u32 {
-    // SAFETY: it takes nothing and cannot fail.
+    // SAFETY: the call has no arguments and cannot fail.
     unsafe { libc::geteuid() }
 }
 

@@ -25,7 +25,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Streams of this transport, answered by `responder`.
+    /// Creates streams of this protocol, answered by `responder`.
     pub fn new(kind: Kind, responder: Responder) -> Self {
         let metrics = Arc::<Metrics>::default();
         let from = SocketAddr::from(([127, 0, 0, 1], 40_000));
@@ -36,8 +36,8 @@ impl Streams {
         Self { shared, counters, peer: Peer { from, to } }
     }
 
-    /// Serves one TCP connection: the client sends `octets` and closes its side. Reads and writes move as many octets as
-    /// `portions` has, in turn; 0 stands for a read or write that would block. Returns the octets that the server sent.
+    /// Serves one TCP connection: the client sends `octets` and closes its side. Reads and writes move as many octets
+    /// as `portions` has, in turn; 0 is a read or write that would block. Returns the octets that the server sent.
     ///
     /// Needs a tokio runtime with time.
     pub async fn serve(&self, octets: &[u8], portions: &[u8]) -> Vec<u8> {
@@ -48,8 +48,8 @@ impl Streams {
         sent
     }
 
-    /// Answers the content of one QUIC stream. Returns the octets that the server sends on it, or the reason for which it
-    /// closes the connection.
+    /// Answers the content of one QUIC stream. Returns the octets that the server sends on the stream, or the reason
+    /// for which the server closes the connection.
     #[cfg(feature = "quic")]
     pub fn answer_quic_stream(&self, octets: &[u8]) -> Result<Vec<u8>, String> {
         super::encrypted::check_quic_stream(octets)?;
@@ -69,7 +69,7 @@ struct Scripted<'s> {
 }
 
 impl Scripted<'_> {
-    /// Octets that the next read or write moves at most. Where it would block, the task is woken at once.
+    /// Returns the maximum number of octets of the next read or write. If it would block, wakes the task at once.
     fn portion(&mut self, context: &Context<'_>) -> Poll<usize> {
         match self.portions.next() {
             Some(0) => {

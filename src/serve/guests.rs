@@ -1,7 +1,7 @@
-//! The connections of one address: their parent, how each may end, and how long the last ones have.
+//! The open connections of one listener: their tasks, the reasons for which they close, and the timeouts at shutdown.
 //!
-//! Each has a task, whatever it is over. Not here: how they come (`tcp.rs`, `encrypted/quic.rs`), and what is said over
-//! them (`connection.rs`, `encrypted/`).
+//! Each connection has a task, whatever its transport. Not here: accepting (`tcp.rs`, `encrypted/quic.rs`), and the
+//! protocols on a connection (`connection.rs`, `encrypted/`).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,37 +14,37 @@ use super::place::Shared;
 use super::{Phase, forward};
 use crate::metrics::{Counters, Event};
 
-/// Once we are about to stop, how long a connection stays open after its last reply.
+/// Idle timeout in the lame-duck phase, so that clients move to another server before the drain.
 pub(super) const LEAVING_IDLE: Duration = Duration::from_millis(500);
-/// When we stop, how long a quiet connection stays open for a query that is on its way.
+/// Idle timeout in the drain: time for a query that is on its way.
 pub(super) const LAST_WORD: Duration = Duration::from_millis(100);
-/// After our last octet, how long the client has to take it. Closed with a query unread, the kernel throws away
-/// responses that are on their way.
+/// Time that a client has to read the last octets. If a socket is closed with a query unread, the kernel discards
+/// responses on their way.
 pub(super) const LINGER: Duration = Duration::from_millis(250);
-/// How long a connection is kept, whatever else, that waits for what others say: longer than that takes.
+/// Timeout of a connection with forwarded queries, longer than any of them takes.
 pub(super) const LATE: Duration = forward::PATIENCE.saturating_mul(2);
 
-/// Why a connection ended.
+/// Reason for which a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The client closed it, or it broke.
+    /// The client closed the connection, or it failed.
     Closed,
-    /// The client sent what deserves no response.
+    /// The client sent a message that gets no response.
     Refused,
-    /// Nothing was asked for too long.
+    /// The idle timeout passed.
     Idle,
-    /// The client was too slow in sending a message or in taking responses.
+    /// The client was too slow in sending a message or in reading responses.
     Slow,
-    /// We stop.
+    /// The server shuts down.
     Stopped,
 }
 
-/// The parent of one address's connections.
+/// The tasks of one listener's connections.
 pub(super) struct Guests {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
     tasks: JoinSet<End>,
-    /// They have been told that we are about to stop.
+    /// Connections have been woken for the lame-duck phase.
     told_to_leave: bool,
 }
 
@@ -59,7 +59,7 @@ impl Guests {
         self.tasks.spawn(connection)
     }
 
-    /// Looks after those who are there, and returns once told to stop. May be dropped and called again.
+    /// Collects ended tasks, and returns once the drain begins. Cancel-safe.
     pub(super) async fn until_stop(&mut self) {
         let Self { shared, counters, tasks, told_to_leave } = self;
         loop {
@@ -75,13 +75,13 @@ impl Guests {
         }
     }
 
-    /// Tells all that we stop, and returns by when they have to have ended.
+    /// Wakes all connections for the drain, and returns its deadline.
     pub(super) fn call_time(&self) -> Instant {
         self.shared.seats.wake_all();
         Instant::now() + self.shared.limits.drain
     }
 
-    /// Returns when all have ended: by themselves, unless their client keeps them. May be dropped and called again.
+    /// Waits for all tasks, and aborts those that run at the deadline. Cancel-safe.
     pub(super) async fn see_all_off(&mut self, deadline: Instant) {
         while let Ok(Some(ended)) = timeout_at(deadline, self.tasks.join_next()).await {
             count_end(&self.counters, &ended);
@@ -93,14 +93,14 @@ impl Guests {
     }
 }
 
-/// Counts how the task of a connection ended.
+/// Counts the end of a connection's task.
 fn count_end(counters: &Counters, ended: &Result<End, JoinError>) {
     counters.count(Event::TcpClosed);
     match ended {
         Ok(End::Idle) => counters.count(Event::TcpIdle),
         Ok(End::Slow) => counters.count(Event::TcpSlow),
         Ok(End::Closed | End::Refused | End::Stopped) => {}
-        // Closed in favour of another connection, which is counted; a panic is counted by its hook.
+        // Evicted connections are counted by the limiter, panics by the panic hook.
         Err(_) => {}
     }
 }

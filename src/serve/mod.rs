@@ -1,19 +1,19 @@
-//! Where questions come from: the sockets, and the loops that read from them and write to them.
+//! The server: listening sockets, and the threads and tasks that read queries from them and send responses.
 //!
 //! ```text
 //!   bind, inherit ──▶ Listeners ──▶ Server ──┬─▶ udp.rs     one thread per worker and address ──▶ sys.rs
 //!   (bind.rs, takeover.rs, relay.rs, fds.rs) ├─▶ tcp.rs     accepts ──┬───────────────▶ connection.rs
 //!                                            │                        └─▶ encrypted/ TLS ──┘ and HTTPS
 //!                                            ├─▶ encrypted/ QUIC
-//!                                            └─▶ forward/   one thread for what others have to answer
+//!                                            └─▶ forward/   one thread, for queries that need an upstream
 //!
-//!   connections of all kinds ──▶ guests.rs (their tasks) ──▶ place.rs (their address) ──▶ desk.rs, seats.rs
+//!   connections of all kinds ──▶ guests.rs (tasks) ──▶ place.rs (listener) ──▶ desk.rs (buffers), seats.rs (limits)
 //! ```
 //!
-//! Arrows point to the right and down: no file names one that names it, but for what stands here, which all name.
-//! Every message goes to the one [`Responder`], and what comes back is sent: nothing here knows what a query is. Here:
-//! what runs, and how it is told to end ([`Stop`]). Not here: the gate and the answer (`answer.rs`), and which addresses
-//! to listen on (`config.rs`). Read next: `bind.rs`, `udp.rs`.
+//! Arrows point to the right and down, and no file names one above it; this file names all of them. Every message goes
+//! to the one [`Responder`], and its response is sent: nothing in this module knows the contents of a query. This file:
+//! the [`Server`] that runs all listeners, and its shutdown ([`Stop`]). Elsewhere: parsing and answering (`answer/`),
+//! and the choice of listen addresses (`config/`). Read next: `bind.rs`, `udp.rs`.
 
 mod bind;
 mod connection;
@@ -64,12 +64,12 @@ use query_log::QueryLogger;
 use seats::Seats;
 use takeover::Handout;
 
-/// Interval of the checks whether enough connections have ended to give their memory back.
+/// Interval between checks for a large decrease in the number of connections.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
-/// Number of times that memory is given back after that.
+/// Number of times that free memory is returned to the system after such a decrease.
 const GIVE_BACK_ROUNDS: usize = 3;
 
-/// What is spoken at an address.
+/// Protocol of a listen address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// DNS over UDP and TCP.
@@ -91,12 +91,12 @@ impl Kind {
         matches!(self, Self::Plain | Self::Quic)
     }
 
-    /// Whether a connection holds much, idle or not: the buffers of HTTP/2 or of QUIC.
+    /// Returns whether a connection holds large buffers even when idle: those of HTTP/2 or QUIC.
     fn is_large(self) -> bool {
         matches!(self, Self::Https | Self::Quic)
     }
 
-    /// How messages come over its streams.
+    /// Returns the transport of messages on the streams of this protocol.
     pub(crate) fn transport(self) -> Transport {
         match self {
             Self::Plain => Transport::Tcp,
@@ -118,17 +118,17 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Where questions are taken, and what is spoken there.
+/// A listen address and its protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenAddress {
-    /// What is spoken.
+    /// Protocol.
     pub kind: Kind,
-    /// Where.
+    /// IP address and port.
     pub address: SocketAddr,
 }
 
 impl ListenAddress {
-    /// For DNS over UDP and TCP.
+    /// Returns a listen address for DNS over UDP and TCP.
     pub fn plain(address: SocketAddr) -> Self {
         Self { kind: Kind::Plain, address }
     }
@@ -140,35 +140,36 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// What a client may take of the server over TCP, and what is over TCP or like it (RFC 7766 sections 6.2 and 10, RFC 9210
-/// section 4).
+/// Limits on clients with connections: over TCP, TLS, HTTPS and QUIC (RFC 7766 sections 6.2 and 10, RFC 9210 section
+/// 4).
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time, over all addresses. Above it, the one that has not asked for longest is closed in favour
-    /// of the new one. Default: 16,384.
+    /// Maximum number of concurrent connections, over all addresses. Above it, the longest idle connection (by the time of
+    /// its last query) is closed in favour of the new one. Default: 16,384.
     pub connections: usize,
-    /// Of these, those over HTTPS and QUIC, which hold many times as much as others. Above it, the one of them that has
-    /// not asked for longest is closed in favour of a new one of them. Default: 4,096, a quarter.
+    /// Maximum number of these over HTTPS and QUIC, which hold many times as much memory as others. Above it, the
+    /// longest idle of them is closed in favour of a new one of them. Default: 4,096, a quarter.
     pub large: usize,
-    /// Concurrent connections per client; above it, a new connection is closed. Default: 1,024.
+    /// Maximum number of concurrent connections per client; above it, a new connection is closed. Default: 1,024.
     pub per_client: usize,
     /// Length in bits, 1 to 128, of the prefix by which clients with global IPv6 addresses are counted, because one
     /// host may have a whole /64 (RFC 4862). Clients to which names are explained ([`Responder::explains_to`]) count by
     /// their address: a Kubernetes Node may have one /64 for all its Pods. Default: 64.
     pub client_prefix_v6: u8,
-    /// How long the handshake of an encrypted connection may take. Default: 3 s.
+    /// Timeout of the handshake of an encrypted connection. Default: 3 s.
     pub handshake: Duration,
-    /// How long a connection is kept that asks nothing. Default: 30 s, which is longer than a CoreDNS keeps its own.
+    /// Idle timeout of a connection without queries. Default: 30 s, longer than the timeout after which CoreDNS closes
+    /// its own connections to an upstream.
     pub idle: Duration,
-    /// How long a message may take from its first octet to its last. Default: 3 s.
+    /// Time limit for one message, from its first octet to its last. Default: 3 s.
     pub unfinished: Duration,
-    /// How long responses may wait for a client that reads nothing. Default: 5 s.
+    /// Time for which responses wait for a client that does not read. Default: 5 s.
     pub unread: Duration,
-    /// Octets held at a time for all clients that are slow in writing, reading or their handshakes, not counting the
-    /// first 1,024 of each. Above it, those of these connections that have not asked for longest are closed. Default:
+    /// Maximum number of octets buffered for all clients that are slow in sending, in reading or in their handshakes,
+    /// without the first 1,024 of each connection. Above it, the longest idle of these connections are closed. Default:
     /// 64 MiB.
     pub held: usize,
-    /// Time limit for requests in flight when the server stops, those that wait for an upstream included. Default: 5 s.
+    /// Time limit at shutdown for requests in flight, including those that wait for an upstream. Default: 5 s.
     pub drain: Duration,
 }
 
@@ -189,11 +190,11 @@ impl Default for Limits {
     }
 }
 
-/// Tells threads and tasks to stop. Clones are the same one.
+/// Shutdown signal for threads and tasks, with three phases. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     own: Arc<Told>,
-    /// What is told here is told to this one too.
+    /// State of the parent: its phases hold here too.
     above: Option<Arc<Told>>,
 }
 
@@ -203,34 +204,35 @@ struct Told {
     waiters: Notify,
 }
 
-/// How far the end has come.
+/// Phase of the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// It ends soon, and answers as before; connections that ask nothing are closed.
+    /// Lame duck: queries are answered as before, and idle connections are closed.
     Leaving = 1,
-    /// What was received is answered, and nothing more is taken.
+    /// Queries received so far are answered; no more are read.
     Draining = 2,
-    /// Another process reads the same sockets: whatever is queued is for it.
+    /// Another process reads the same sockets, and gets all datagrams and connections queued in them.
     HandedOver = 3,
 }
 
 impl Stop {
-    /// One that hears what this one is told, and can be told alone.
+    /// Returns a signal that follows this one, and can be signalled alone.
     fn child(&self) -> Self {
         Self { own: Arc::default(), above: Some(Arc::clone(&self.own)) }
     }
 
-    /// The end comes soon: everything is answered as before, and connections over TCP that ask nothing are closed.
+    /// Begins the lame-duck phase: queries are answered as before, and idle connections are closed.
     pub fn leave(&self) {
         self.enter(Phase::Leaving);
     }
 
-    /// Tells everyone, for good: to answer what was received, and to end.
+    /// Begins the drain, for good: queries received so far are answered, then threads and tasks end.
     pub fn tell(&self) {
         self.enter(Phase::Draining);
     }
 
-    /// Tells everyone, for good: to end, and to leave what is queued to the other process that reads the sockets.
+    /// Begins the end of a hot restart, for good: threads and tasks end, and leave queued datagrams and connections to
+    /// the other process that reads the sockets.
     pub fn hand_over(&self) {
         self.enter(Phase::HandedOver);
     }
@@ -240,7 +242,7 @@ impl Stop {
         self.own.waiters.notify_waiters();
     }
 
-    /// Whether it was told to end. For threads: it costs two loads.
+    /// Returns whether the drain has begun. For threads; two atomic loads.
     pub fn told(&self) -> bool {
         self.is_in(Phase::Draining)
     }
@@ -258,7 +260,7 @@ impl Stop {
         told(&self.own) || self.above.as_deref().is_some_and(told)
     }
 
-    /// Returns once it is told to end. For tasks.
+    /// Completes once the drain begins. For tasks.
     pub async fn wait(&self) {
         self.wait_for(Phase::Draining).await;
     }
@@ -267,7 +269,7 @@ impl Stop {
         loop {
             let mut own = std::pin::pin!(self.own.waiters.notified());
             let mut above = std::pin::pin!(self.above.as_ref().map(|above| above.waiters.notified()));
-            // First in the list, then look: told in between is heard.
+            // Register before the check, so that no signal between the two is lost.
             own.as_mut().enable();
             if let Some(above) = above.as_mut().as_pin_mut() {
                 above.enable();
@@ -283,55 +285,55 @@ impl Stop {
     }
 }
 
-/// Sockets that are served from now on, and then addresses that are no more: while a server runs.
+/// Change of the listeners of a running server: sockets to serve, then addresses to close.
 #[derive(Debug)]
 pub struct Change {
-    /// What is served from now on.
+    /// Sockets to serve from now on.
     pub start: Option<Listeners>,
-    /// The addresses that are left; everything that was received there is answered.
+    /// Addresses to close; queries received there so far are answered.
     pub stop: Vec<ListenAddress>,
 }
 
 impl Change {
-    /// The same, and where it is encrypted, the server shows this certificate.
+    /// Sets the certificate of encrypted listeners.
     pub fn certified(self, certificates: Option<Certificates>) -> Self {
         Self { start: self.start.map(|start| start.certified(certificates)), ..self }
     }
 }
 
-/// What runs: the threads and tasks of every address.
+/// The running server: the threads and tasks of all listen addresses.
 pub struct Server {
     stop: Stop,
     udp: udp::Common,
     streams: Shared,
     handout: Option<Handout>,
     lane: Option<Lane>,
-    /// One task for each address, which is the parent of all that serves it.
+    /// One task for each address, the parent of all threads and tasks that serve it.
     places: JoinSet<(ListenAddress, Result<()>)>,
     stops: HashMap<ListenAddress, Stop>,
     workers: usize,
 }
 
 impl Server {
-    /// Nothing is served yet. `workers` is how many threads serve each address, at least 1.
+    /// Creates a server without listeners. `workers` is the number of threads of each address, at least 1.
     pub fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, workers: usize, stop: Stop) -> Self {
         let udp = udp::Common::new(Arc::clone(&responder), Arc::clone(&metrics));
         let streams = Shared::new(responder, metrics, limits, stop.clone());
         Self { stop, udp, streams, handout: None, lane: None, places: JoinSet::new(), stops: HashMap::new(), workers }
     }
 
-    /// The same, and questions have lines in `log`.
+    /// Enables the query log.
     pub fn logging(mut self, log: Arc<QueryLog>) -> Self {
         let log = QueryLogger::new(log);
         (self.udp.log, self.streams.log) = (log.clone(), log);
         self
     }
 
-    /// The same, and others are asked for what the responder leaves to them.
+    /// Enables forwarding: queries that the responder cannot answer alone are completed by upstreams.
     ///
     /// # Errors
     ///
-    /// A thread could not be started.
+    /// The thread of the forwarder could not be started.
     pub fn forwarding(mut self, forwarder: Forwarder) -> Result<Self> {
         let responder = Arc::clone(&self.streams.responder);
         let lane = forwarder.start(
@@ -346,12 +348,13 @@ impl Server {
         Ok(self)
     }
 
-    /// The same, and all sockets can be handed over.
+    /// Enables hot restart: the sockets of all listeners are registered in `handout`.
     pub fn handing_out(self, handout: Handout) -> Self {
         Self { handout: Some(handout), ..self }
     }
 
-    /// Has `liveness` watch the workers. Comes before [`Self::forwarding`] and [`Self::start`].
+    /// Sets the [`Liveness`] that watches the workers. Call it before [`Self::forwarding`] and [`Self::start`], which
+    /// register them.
     pub fn with_liveness(mut self, liveness: Liveness) -> Self {
         self.udp.liveness = liveness;
         self
@@ -361,8 +364,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// A thread could not be started, or there is no certificate for an address that is encrypted. What was started before
-    /// then goes on.
+    /// A thread could not be started, or an encrypted address has no certificate. Listeners started before the failure
+    /// go on.
     pub fn start(&mut self, listeners: Listeners) -> Result<()> {
         let (bound, certificates) = listeners.into_parts();
         bound.into_iter().try_for_each(|bound| self.start_one(bound, certificates.as_ref()))
@@ -399,20 +402,20 @@ impl Server {
     fn threads(&self, listen: ListenAddress, sockets: Vec<UdpSocket>, kept: bool, stop: &Stop) -> Result<udp::Threads> {
         let mut threads = udp::Threads::new(self.udp.clone(), stop.clone(), listen.address, kept);
         for socket in sockets {
-            // Those that were started end with this stop.
+            // Ends the threads that were started before the failure.
             threads.start(socket).inspect_err(|_| stop.tell())?;
         }
         Ok(threads)
     }
 
-    /// Answers until told to stop, and takes changes. Returns when everything that was received before is answered, and
-    /// all sockets are closed; clients over TCP that do not take their responses have [`Limits::drain`].
+    /// Answers until shutdown, and applies `changes`. Returns when all queries received before are answered and all
+    /// sockets are closed; clients that do not read their responses have [`Limits::drain`].
     ///
     /// # Errors
     ///
-    /// What serves an address ended by itself. All others are told to stop then.
+    /// The threads or tasks of an address ended without being asked to. All others are shut down then.
     pub async fn run(mut self, mut changes: mpsc::UnboundedReceiver<Change>) -> Result<()> {
-        // However this ends, the others end too.
+        // Shuts the other listeners down however this function ends, also if its future is dropped.
         let _last = TellOnDrop(self.stop.clone());
         let mut memory = pin!(give_memory_back(Arc::clone(&self.streams.seats)));
         let mut result = Ok(());
@@ -465,8 +468,8 @@ impl Server {
     }
 }
 
-/// Gives memory back to the system when many connections have ended: at once, and after a while what QUIC kept of them for
-/// their last packets (RFC 9000 section 10.2).
+/// Returns free memory to the system when many connections have ended: at once, and again a little later, when QUIC has
+/// dropped the state that it keeps for the last packets of a closed connection (RFC 9000 section 10.2).
 async fn give_memory_back(seats: Arc<Seats>) -> Infallible {
     let mut rounds = 0;
     loop {
@@ -481,10 +484,10 @@ async fn give_memory_back(seats: Arc<Seats>) -> Infallible {
     }
 }
 
-/// What serves one address.
+/// Tasks of one listen address.
 type Parts = JoinSet<Result<()>>;
 
-/// Returns when all parts have ended. However one of them ends, the others end too.
+/// Completes when all tasks of an address have ended. When one of them ends, the others are shut down too.
 async fn all_parts(mut parts: Parts, listen: ListenAddress, stop: &Stop) -> Result<()> {
     let mut result = Ok(());
     while let Some(ended) = parts.join_next().await {
@@ -498,7 +501,7 @@ async fn all_parts(mut parts: Parts, listen: ListenAddress, stop: &Stop) -> Resu
 }
 
 impl Listeners {
-    /// Answers until told to stop, as [`Server::run`] does, with the same errors. Dropping what it returns tells `stop`.
+    /// Answers until shutdown, as [`Server::run`] does and with its errors. Dropping the future signals `stop`.
     pub async fn serve(
         self,
         responder: Arc<Responder>,

@@ -1,7 +1,7 @@
-//! What all that serves one address has in common: its limits, its seats, its desks, and who is asked.
+//! The context of a listener, shared by its connections: limits, connection limiter, worker pool, and forwarder.
 //!
-//! Whoever takes connections, over TCP or over UDP, has a [`Place`] to take them for. Not here: the connections themselves
-//! (`guests.rs`, `connection.rs`, `encrypted/`). Read next: `desk.rs`, `seats.rs`.
+//! Each acceptor, over TCP or UDP, has a [`Place`]. Not here: the connections (`guests.rs`, `connection.rs`,
+//! `encrypted/`). Read next: `desk.rs`, `seats.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,28 +19,28 @@ use crate::answer::Peer;
 use crate::answer::Responder;
 use crate::metrics::{Counters, Event, Metrics};
 
-/// One address that is listened on.
+/// A listener: one address with its protocol.
 pub(super) struct Place {
-    /// Somebody keeps the socket, and what waits in it.
+    /// Another process has the socket too, and gets the connections queued in it.
     pub(super) kept: bool,
     pub(super) shared: Arc<Shared>,
-    /// As long as it lives, another process can have the sockets.
+    /// Registration for a hot restart: while it lives, another process can get the sockets.
     pub(super) registered: Option<Registered>,
 }
 
-/// What all connections of an address share; all but `listen`, `stop` and `desks` with those of the other addresses.
+/// Context of all connections of a listener. All but `listen`, `stop` and `desks` is shared with the other listeners.
 pub(super) struct Shared {
-    /// What is listened on; figures are told apart by it.
+    /// The listen address, by which metrics are labelled.
     pub(super) listen: ListenAddress,
     pub(super) responder: Arc<Responder>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: Limits,
     pub(super) stop: Stop,
-    /// Where questions for others are handed over.
+    /// Queue of the forwarder.
     pub(super) door: Option<Door>,
     pub(super) seats: Arc<Seats>,
     pub(super) log: QueryLogger,
-    /// Desks that nobody works at. There are as many in all as threads ever worked at one time.
+    /// Idle workers. In all, there are as many as threads ever answered at one time.
     #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
     desks: Mutex<Vec<Box<Desk>>>,
 }
@@ -53,7 +53,7 @@ impl Shared {
         Self { listen, responder, metrics, limits, stop, door: None, seats, log, desks }
     }
 
-    /// The same for one address, which can be told to stop alone.
+    /// Returns the context of one listener, which can be shut down alone.
     pub(super) fn for_place(&self, listen: ListenAddress, stop: Stop) -> Self {
         Self {
             listen,
@@ -68,7 +68,7 @@ impl Shared {
         }
     }
 
-    /// A seat for a connection that was accepted; none where its client has too many. Both are counted.
+    /// Admits an accepted connection; `None` if the client has too many. Counts either.
     pub(super) fn admit(&self, counters: &Counters, client: IpAddr) -> Option<Seat> {
         counters.count(Event::TcpAccepted);
         let client = client.to_canonical();
@@ -92,7 +92,7 @@ impl Shared {
         }
     }
 
-    /// Hands a question over; what comes of it will be in the mailbox, which is made for the first.
+    /// Forwards a query. Its response will be put into `mailbox`, which is created for the first one.
     #[cold]
     pub(super) fn hand_over(&self, question: Question, mailbox: &mut Option<Arc<Mailbox>>) -> Result<(), Question> {
         let Some(door) = &self.door else { return Err(question) };
@@ -101,7 +101,7 @@ impl Shared {
         door.hand(question, Way::Stream(Arc::clone(mailbox))).inspect_err(|_| mailbox.forget())
     }
 
-    /// Answers one message that came whole, behind its length, as it would come over TCP.
+    /// Answers one complete message, framed by its length as over TCP.
     #[cfg(feature = "quic")]
     pub(super) fn answer(&self, peer: Peer, framed: &[u8]) -> Answer {
         let (mut desk, mut mailbox) = (self.take_desk(), None);
@@ -119,7 +119,7 @@ impl Shared {
         answer
     }
 
-    /// A desk for the length of one turn.
+    /// Takes a worker for one batch, from the pool or new.
     pub(super) fn take_desk(&self) -> Box<Desk> {
         let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
         free.unwrap_or_else(|| {
@@ -129,19 +129,19 @@ impl Shared {
         })
     }
 
-    /// One that a panic kept from being given back is not missed: its counters are in the metrics.
+    /// Returns a worker to the pool. One lost in a panic leaves its counts in the metrics.
     pub(super) fn give_back(&self, desk: Box<Desk>) {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner).push(desk);
     }
 }
 
-/// What becomes of one message.
+/// Reply to one message.
 #[cfg(feature = "quic")]
 pub(super) enum Answer {
-    /// The response, behind its length.
+    /// The response, framed by its length.
     Here(Vec<u8>),
-    /// The same will be in the mailbox.
+    /// The response will be in the queue, framed by its length.
     Later(Arc<Mailbox>),
-    /// It deserves none.
+    /// The message gets no response.
     Nothing,
 }

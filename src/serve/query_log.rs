@@ -1,8 +1,9 @@
-//! The query log: a line for each question, or for those whose answers are worth one. Off by default.
+//! The query log: one line for each query, or for a selection of them. Off by default.
 //!
-//! The thread that answers keeps a copy of the two messages and goes on; one thread of its own reads them, and writes
-//! lines in the format of CoreDNS's plugin `log`, or JSON. Between them is a queue with a bound: a line that finds it
-//! full is lost, and counted, so that a slow reader of the log slows no answer. Not here: the server's own log (`log.rs`).
+//! The worker that answers copies the query and the response and continues; a thread of its own formats and writes
+//! lines, in the format of CoreDNS's plugin `log` or as JSON. The queue between them is bounded: a line that finds it
+//! full is dropped and counted, so that a slow reader of the log does not delay a response. Not here: the server's own
+//! log (`log.rs`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -21,42 +22,43 @@ use crate::metrics::{Counters, Event};
 use crate::wire::client::{Asked, rcode_and_errors, rcode_name};
 use crate::wire::{self, rcode};
 
-/// How many lines wait at most.
+/// Maximum number of lines in the queue.
 const QUEUE: usize = 4096;
-/// How much of a query is kept: its question and OPT record are in it.
+/// Number of octets that are kept of a query: enough for its question and OPT record.
 const KEPT: usize = 512;
-/// How long the last lines may take when the server ends.
+/// Time limit at shutdown for the lines in the queue.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Which questions have a line.
+/// Selection of the queries that have a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Those whose answer has records.
+    /// Queries with records in the answer section.
     pub success: bool,
-    /// Those that get NXDOMAIN or NODATA.
+    /// Queries with NXDOMAIN or NODATA.
     pub denial: bool,
-    /// Those that get another code.
+    /// Queries with another RCODE.
     pub error: bool,
-    /// Of these one in so many; at least 1.
+    /// One of this many of the selected queries is logged; at least 1.
     pub sample: u32,
 }
 
 impl Choice {
-    /// Whether the class of a response, as CoreDNS has them, is among them.
+    /// Returns whether the class of a response, as CoreDNS defines it, is selected.
     fn has(self, response: &[u8]) -> bool {
         let answers = u16::from_be_bytes([response[6], response[7]]);
         let authorities = u16::from_be_bytes([response[8], response[9]]);
         match u16::from(response[3] & 0x0f) {
             rcode::NXDOMAIN => self.denial,
             rcode::NOERROR if answers > 0 => self.success,
-            // NODATA has an SOA record. What has neither is BADVERS, whose code is in its OPT record.
+            // NODATA has an SOA record. A response without answers and authorities is BADVERS, with its RCODE in the OPT
+            // record.
             rcode::NOERROR if authorities > 0 => self.denial,
             _ => self.error,
         }
     }
 }
 
-/// How a line is written.
+/// Format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The common format of CoreDNS.
@@ -65,16 +67,16 @@ pub enum Format {
     Json,
 }
 
-/// The log, for all who answer.
+/// The query log, shared by all workers.
 #[derive(Debug)]
 pub struct QueryLog {
     choice: Choice,
     queue: SyncSender<Line>,
-    /// How many lines were due.
+    /// Number of selected queries so far, for sampling.
     due: AtomicU32,
 }
 
-/// The thread that writes.
+/// The thread that writes the lines.
 pub struct LogWriter {
     ended: Receiver<()>,
 }
@@ -84,12 +86,12 @@ impl QueryLog {
     ///
     /// # Errors
     ///
-    /// If there is no thread to be had.
+    /// The thread could not be started.
     pub fn start(choice: Choice, format: Format, to: impl Write + Send + 'static) -> Result<(Arc<Self>, LogWriter)> {
         let (queue, lines) = sync_channel(QUEUE);
         let (end, ended) = sync_channel(0);
         let write = move || {
-            // Dropped at the end, which is heard.
+            // Dropped when the thread ends, which closes the channel of `LogWriter`.
             let _end = end;
             write_all(&lines, format, to);
         };
@@ -99,7 +101,7 @@ impl QueryLog {
 }
 
 impl LogWriter {
-    /// Waits until the lines of all who have answered, and hold the log no longer, are written; not for long.
+    /// Waits until the queued lines are written, for at most 1 s. All [`QueryLog`] values must have been dropped.
     pub fn finish(self) {
         if self.ended.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the last lines of the query log were not written: nobody reads it");
@@ -107,14 +109,14 @@ impl LogWriter {
     }
 }
 
-/// The access of one thread that answers to the log, if there is one.
+/// The handle of one worker to the query log, if there is one.
 #[derive(Clone, Default)]
 pub(super) struct QueryLogger(Option<Arc<QueryLog>>);
 
-/// A copy of a query, for its line when it is responded to.
+/// A copy of a query, from which its line is made when the response is known.
 pub(super) struct LoggedQuery {
     log: Arc<QueryLog>,
-    /// The beginning of the query.
+    /// The first [`KEPT`] octets of the query.
     query: Arc<[u8]>,
     length: usize,
     since: Instant,
@@ -138,7 +140,7 @@ impl LoggedQuery {
         Self { log: Arc::clone(log), query, length: message.len(), since: Instant::now() }
     }
 
-    /// Queues the line of the query and its response, if the log is to have one.
+    /// Queues the line of the query and its response, if it is selected.
     pub(super) fn responded(&self, counters: &Counters, peer: Peer, transport: Transport, response: &[u8]) {
         let Self { log, .. } = self;
         if !log.choice.has(response) {
@@ -156,7 +158,7 @@ impl LoggedQuery {
             query: Arc::clone(&self.query),
             query_length: self.length,
             response_length: response.len(),
-            // Everything but the answers themselves is told of it.
+            // A line needs all of a response except its answer section; of a large one, the header is enough.
             response: if response.len() <= wire::MAX_UDP { response.into() } else { response[..wire::HEADER].into() },
         };
         if log.queue.try_send(line).is_err() {
@@ -165,16 +167,16 @@ impl LoggedQuery {
     }
 }
 
-/// What a line is made of.
+/// The data of one line.
 struct Line {
     at: SystemTime,
     duration: Duration,
     from: SocketAddr,
     transport: Transport,
-    /// The beginning of the query.
+    /// The first [`KEPT`] octets of the query.
     query: Arc<[u8]>,
     query_length: usize,
-    /// The response, or of a large one its header.
+    /// The response, or the header of a large one.
     response: Box<[u8]>,
     response_length: usize,
 }
@@ -192,14 +194,14 @@ fn write_all(lines: &Receiver<Line>, format: Format, to: impl Write) {
             }
             next = lines.try_recv().ok();
         }
-        // Nothing waits: whoever reads is to see it.
+        // Flushes when the queue is empty, so that a reader of the log sees all lines.
         if let Err(error) = to.flush() {
             return gave_up(&error);
         }
     }
 }
 
-/// From here on every line is lost, and counted.
+/// Reports a failed write. The writer ends, and all further lines are dropped and counted.
 fn gave_up(error: &io::Error) {
     tracing::warn!("the query log ends: cannot write to standard output: {error}");
 }
@@ -243,7 +245,7 @@ impl Line {
         };
     }
 
-    /// The flags of the response, in the order of the header.
+    /// Returns the names of the response's flags, in the order of the header.
     fn flags(&self) -> Vec<&'static str> {
         let flags = u16::from_be_bytes([self.response[2], self.response[3]]);
         let names = [

@@ -1,9 +1,9 @@
-//! Who may be connected: the limits on connections, and who goes when there are too many.
+//! Limits on concurrent connections, and which idle connection is evicted when a limit is reached.
 //!
-//! A connection has a [`Seat`] for as long as it lives. Those over HTTPS and QUIC are large: idle ones hold some 30 and
-//! 37 kB, over TLS it is 9 and over TCP 1. So they may have a part of the seats, and compete for it among themselves: whoever
-//! opens many costs others who do, and no client over TCP. Not here: what is said over them (`connection.rs`,
-//! `encrypted/`).
+//! A connection has a [`Seat`] for as long as it lives. Connections over HTTPS and QUIC are large: an idle one holds
+//! some 30 or 37 kB, over TLS 9 kB, over TCP 1 kB. So they have a limit of their own, within which they evict each
+//! other: a client that opens many costs other clients of HTTPS and QUIC, and none over TCP. Not here: the protocols on
+//! connections (`connection.rs`, `encrypted/`).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,25 +17,25 @@ use tokio::task::AbortHandle;
 use super::Limits;
 use crate::metrics::{Counters, Event};
 
-/// How many of the longest idle are picked in one search, for this eviction and the next ones.
+/// Number of eviction candidates found in one search, for this eviction and the next ones.
 const PICKED: usize = 256;
-/// What a connection may hold before it counts against [`Limits::held`], in octets.
+/// Number of octets that a connection may buffer before they count against [`Limits::held`].
 const UNCOUNTED: usize = 1024;
-/// Value of [`Taken::held`] once the connection is closed in favour of others: its octets count no longer.
+/// Value of [`Taken::held`] once the connection is evicted: its octets count no longer.
 const EVICTED: usize = usize::MAX;
-/// Weight of a large connection beside that of any other, by the memory of idle ones.
+/// Weight of a large connection relative to any other, by the memory of idle ones.
 const LARGE_WEIGHT: usize = 4;
-/// Decrease in weight after which the allocator is asked to give memory back: 2 MB of idle connections, 8 of handshakes that
-/// hold what they may. Less than one client may have.
+/// Decrease in weight after which the allocator is asked to return memory to the system: 2 MB of idle connections, or 8
+/// MB of handshakes with full buffers. Less than one client may have.
 const GIVE_BACK_WEIGHT: usize = 256;
 
-/// All seats of a server.
+/// The connection limiter of a server.
 pub(super) struct Seats {
     limits: Limits,
     start: Instant,
     table: Mutex<Table>,
-    /// Octets held for slow clients, as [`Limits::held`] counts them. Below 0 for a moment where a connection is evicted
-    /// just as it holds more.
+    /// Octets buffered for slow clients, as [`Limits::held`] counts them. Negative for a moment when a connection is
+    /// evicted while its count grows.
     held: AtomicIsize,
     /// Written under the lock of `table`.
     counters: Arc<Counters>,
@@ -46,25 +46,25 @@ struct Table {
     next: u64,
     taken: HashMap<u64, Arc<Taken>>,
     clients: HashMap<IpAddr, usize>,
-    /// How many of them are large.
+    /// Number of large connections.
     large: usize,
     picked: Picked,
-    /// The same among those that are large.
+    /// Eviction candidates among large connections.
     picked_large: Picked,
-    /// The longest idle connections that held octets for a slow client.
+    /// Eviction candidates among connections that buffer octets for a slow client.
     picked_holding: Picked,
-    /// The largest [`Table::weight`] since memory was last given back.
+    /// The largest [`Table::weight`] since memory was last returned to the system.
     peak_weight: usize,
 }
 
-/// The longest idle of some time ago, longest first: their number, and when they had last asked.
+/// Eviction candidates of the last search, longest idle first: connection number, and time of the last query then.
 type Picked = VecDeque<(u64, u64)>;
 
-/// What is known of a seated connection.
+/// An admitted connection.
 struct Taken {
     client: IpAddr,
     is_large: bool,
-    /// When it last asked something, or was accepted: nanoseconds since the start.
+    /// Time of the last query, or of the admission: nanoseconds since the start of the server.
     asked: AtomicU64,
     /// Octets that count against [`Limits::held`], or [`EVICTED`].
     held: AtomicUsize,
@@ -78,12 +78,12 @@ impl Taken {
     }
 }
 
-/// What became of a new connection.
+/// Outcome of a new connection.
 pub(super) enum Admission {
     Seated(Seat),
-    /// There were too many, and the longest idle had to go.
+    /// Admitted by evicting the longest idle connection, because a limit was reached.
     SeatedForAnother(Seat),
-    /// This client has enough.
+    /// Refused, because the client has as many connections as it may have.
     Refused,
 }
 
@@ -119,14 +119,14 @@ impl Seats {
         Seat { seats: Arc::clone(self), number, taken, held: 0 }
     }
 
-    /// Whether one more that is large is seated only in place of another.
+    /// Returns whether a large connection would be admitted only by evicting another.
     #[cfg(feature = "quic")]
     pub(super) fn are_full_for_large(&self) -> bool {
         let table = self.table();
         table.large >= self.limits.large || table.taken.len() >= self.limits.connections
     }
 
-    /// Closes the longest idle connection; false if there is none.
+    /// Evicts the longest idle connection; false if there is none.
     pub(super) fn evict(&self) -> bool {
         self.evict_any(&mut self.table())
     }
@@ -148,11 +148,11 @@ impl Seats {
         if let Some(abort) = taken.abort.get() {
             abort.abort();
         }
-        // Now, and not when its task has ended: else the next ones would be closed for the same octets.
+        // Subtract its octets now and not when its task ends, or further connections would be evicted for them.
         self.count_held(&taken, EVICTED);
     }
 
-    /// Counts that a connection holds `counted` octets, or is evicted. Returns false if it was evicted before.
+    /// Counts that a connection buffers `counted` octets, or is evicted. Returns false if it was evicted before.
     fn count_held(&self, taken: &Taken, counted: usize) -> bool {
         let octets = |held| if held == EVICTED { 0 } else { held as isize };
         let before = taken.held.swap(counted, Ordering::Relaxed);
@@ -167,8 +167,8 @@ impl Seats {
         self.held.load(Ordering::Relaxed) > isize::try_from(self.limits.held).unwrap_or(isize::MAX)
     }
 
-    /// Closes connections that hold octets for slow clients, the longest idle first, until the budget suffices. Returns
-    /// false if that of `number` would be the next, or no other can be closed.
+    /// Evicts connections that buffer octets for slow clients, the longest idle first, until the limit is kept. Returns
+    /// false if connection `number` is the longest idle itself, or no other can be evicted.
     fn evict_holding(&self, number: u64) -> bool {
         let mut table = self.table();
         while self.is_over_budget() {
@@ -180,7 +180,7 @@ impl Seats {
         true
     }
 
-    /// Returns whether so many connections have ended that their memory is worth giving back, once for each decrease.
+    /// Returns whether the weight has fallen so far that its memory is worth returning, once for each decrease.
     pub(super) fn take_decrease(&self) -> bool {
         let mut table = self.table();
         let weight = table.weight();
@@ -191,7 +191,7 @@ impl Seats {
         is_large
     }
 
-    /// Has all connections look whether to stop. Later ones look by themselves.
+    /// Wakes all connections, so that they see the shutdown. Connections admitted later see it by themselves.
     pub(super) fn wake_all(&self) {
         for taken in self.table().taken.values() {
             if let Some(waker) = taken.waker.get() {
@@ -217,17 +217,17 @@ impl Table {
         self.taken.len() + self.large * (LARGE_WEIGHT - 1)
     }
 
-    /// Returns the longest idle of some connections that can be closed.
+    /// Returns the longest idle connection of a class that can be evicted.
     fn longest_idle(&mut self, is_among: IsAmong, picked: PickedOf) -> Option<u64> {
-        // Those picked may have gone or asked since. Who was not picked had asked later than all who were: the first
-        // that is unchanged is still the longest idle.
+        // Candidates may have closed or sent a query since the search. All other connections had a later query than
+        // every candidate, so the first unchanged candidate is still the longest idle.
         for search in [false, true] {
             if search {
                 *picked(self) = self.pick_longest_idle(is_among);
             }
             while let Some((number, asked)) = picked(self).pop_front() {
                 let Some(taken) = self.taken.get(&number) else { continue };
-                // A connection that is just being set up cannot be closed yet.
+                // A connection without a task yet cannot be evicted.
                 let can_close = taken.abort.get().is_some() && is_among(taken);
                 if can_close && taken.asked.load(Ordering::Relaxed) == asked {
                     return Some(number);
@@ -261,8 +261,9 @@ impl Table {
     }
 }
 
-/// Returns the first address of the network of `prefix` bits that a client with a global address counts by, and any other
-/// address as it is: within a link, a site or a host, addresses are not for the taking.
+/// Returns the key by which a client is counted: the first address of its network of `prefix` bits for a global
+/// address. A loopback, link-local or unique local address is returned unchanged, because a client cannot choose many
+/// of them.
 pub(super) fn client_network(client: Ipv6Addr, prefix: u8) -> IpAddr {
     let is_local = client.is_loopback() || client.is_unicast_link_local() || client.is_unique_local();
     let host_bits = 128 - u32::from(prefix.min(128));
@@ -270,12 +271,12 @@ pub(super) fn client_network(client: Ipv6Addr, prefix: u8) -> IpAddr {
     Ipv6Addr::from_bits(client.to_bits() & mask).into()
 }
 
-/// A connection's place. It is free again when this is dropped.
+/// The permit of one admitted connection. Dropping it releases its place in the limits.
 pub(super) struct Seat {
     seats: Arc<Seats>,
     number: u64,
     taken: Arc<Taken>,
-    /// What it holds and counts.
+    /// Octets buffered, as they count against [`Limits::held`].
     held: usize,
 }
 
@@ -284,28 +285,29 @@ impl Seat {
         &self.seats.limits
     }
 
-    /// How this connection is closed when another needs its place.
+    /// Returns the setter of the task that an eviction aborts.
     pub(super) fn closer(&self) -> Closer {
         Closer(Arc::clone(&self.taken))
     }
 
-    /// Has the connection's task woken when all shall stop. Only then: it is for a fraction of the memory of a
-    /// channel, and works because a task has one waker all its life.
+    /// Registers the task's waker for the shutdown signal. A waker takes a fraction of the memory of a channel; it can
+    /// be set once, because a task has one waker all its life.
     pub(super) fn wake_at_stop(&self, waker: &Waker) {
         if self.taken.waker.get().is_none() {
-            // With the lock: either `wake_all` comes after and finds it, or it came before and so did the stop.
+            // Under the lock, so that `wake_all` either comes later and finds the waker, or came before, and so did the
+            // shutdown.
             let _table = self.seats.table();
             let _ = self.taken.waker.set(waker.clone());
         }
     }
 
-    /// It asked something.
+    /// Records the time of a query.
     pub(super) fn asked(&self, now: Instant) {
         self.taken.asked.store(self.seats.nanoseconds(now), Ordering::Relaxed);
     }
 
-    /// Counts the octets that the connection holds for a slow client. Where all hold too much together, those that have
-    /// not asked for longest are closed; returns false if this one is to close.
+    /// Counts the octets that the connection buffers for a slow client. If all connections together exceed the limit,
+    /// the longest idle of them are evicted; returns false if this one has to close.
     pub(super) fn hold(&mut self, octets: usize) -> bool {
         let counted = octets.saturating_sub(UNCOUNTED);
         if counted == self.held {
@@ -325,7 +327,7 @@ impl Drop for Seat {
     }
 }
 
-/// Set once the connection has a task.
+/// Setter of the task that an eviction aborts, for when the connection has a task.
 pub(super) struct Closer(Arc<Taken>);
 
 impl Closer {
@@ -388,7 +390,7 @@ mod tests {
             seat.asked(later(seconds));
         }
         let _fifth = room.admit(HERE).unwrap();
-        // The new one has asked nothing yet, but is not older than the search: it stays for this round.
+        // The new connection has sent no query yet, and is not among the candidates: it stays for this round.
         assert_eq!(room.taken(), [0, 2, 3, 4]);
         seats[3].asked(later(9));
         let _sixth = room.admit(HERE).unwrap();
@@ -407,20 +409,20 @@ mod tests {
             seat.asked(later(seconds));
             seats.push(seat);
         }
-        // Although others have been idle for longer, and there is room.
+        // Large connections evict each other, although others are idle for longer and there is room.
         for (seat, seconds) in [(room.admit_as(HERE, true).unwrap(), 4), (room.admit_as(HERE, true).unwrap(), 5)] {
             seat.asked(later(seconds));
             seats.push(seat);
         }
         assert_eq!(room.taken(), [0, 2, 4, 5]);
-        // Of all, the longest idle goes, whatever it is.
+        // Among all, the longest idle is evicted, large or not.
         seats.extend([room.admit(HERE).unwrap(), room.admit(HERE).unwrap()]);
         seats.iter().skip(6).for_each(|seat| seat.asked(later(9)));
         seats[0].asked(later(7));
         seats[2].asked(later(6));
         seats.push(room.admit(HERE).unwrap());
         assert_eq!(room.taken(), [0, 2, 5, 6, 7, 8]);
-        // One of those that are large has gone, so one more may come, in place of any.
+        // A large connection was evicted, so one more is admitted, by evicting any.
         seats[8].asked(later(9));
         seats[5].asked(later(8));
         seats.push(room.admit_as(HERE, true).unwrap());

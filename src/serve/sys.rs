@@ -1,9 +1,9 @@
-//! The system calls that the standard library does not have: `recvmmsg` and `sendmmsg`, and some socket options.
+//! System calls that the standard library does not have: `recvmmsg` and `sendmmsg`, and some socket options.
 //!
-//! The one module with `unsafe`, and this is why: reading and answering datagrams one system call at a time costs
-//! about twice the CPU, and the kernel's interface for many at once is pointers to pointers. The door is safe: a
-//! [`Batch`] owns all memory that the kernel is told of, and no pointer leaves it. Not here: what is done with a
-//! datagram. Read next: `udp.rs`, which has the loop.
+//! One of two modules with `unsafe`: one system call per datagram costs about twice the CPU, and the kernel's interface
+//! for many is pointers to pointers. The interface of this module is safe: a [`Batch`] owns all memory that the kernel
+//! gets a pointer to, and no pointer leaves it. Not here: the use of a datagram. Read next: `udp.rs`, which has the
+//! loop.
 
 #![allow(unsafe_code)]
 
@@ -16,65 +16,67 @@ use std::ptr::{self, NonNull};
 
 use libc::{c_int, iovec, mmsghdr, sockaddr_in, sockaddr_in6, socklen_t};
 
-/// How many datagrams one system call takes or gives at most.
+/// Maximum number of datagrams per system call.
 pub(super) const BATCH: usize = 64;
-/// Room for one datagram and for the response that is written over it, in octets: queries of up to 4,096 octets are
-/// answered. A batch's slots are 266 KB for each worker, of which only the pages that datagrams reach are resident.
+/// Size in octets of the buffer for one datagram and for the response that is written over it: queries of up to 4,096
+/// octets are answered. The slots of a batch take 266 KB per worker, of which only the pages that datagrams reach are
+/// resident.
 ///
-/// Not a power of two: the begins of all slots would fall into few sets of the processor's caches.
+/// Not a power of two: the first octets of all slots would fall into few sets of the processor's caches.
 pub(super) const SLOT: usize = 4096 + 64;
 
-/// From now on large blocks of memory go back to the system when they are freed.
+/// Lets large blocks of memory go back to the system when they are freed, from now on.
 ///
-/// glibc by itself keeps the sizes that it has seen freed (mallopt(3), `M_MMAP_THRESHOLD`): each table that grows would
-/// leave a hole of its former size for as long as the process lives.
+/// By default, glibc raises its threshold to the sizes that it has seen freed (mallopt(3), `M_MMAP_THRESHOLD`): each
+/// table that grows would leave a hole of its former size for as long as the process lives.
 pub fn give_back_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: two numbers. What was allocated before is freed as it was.
+    // SAFETY: the arguments are two integers. Blocks allocated before are freed as they would have been.
     let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10) };
 }
 
-/// Gives free memory back to the system, of all arenas (malloc_trim(3)).
+/// Returns the free memory of all arenas to the system (malloc_trim(3)).
 ///
-/// glibc by itself gives back the top of each heap: below one block that is in use everything stays, which after many
-/// connections is nearly everything. Other allocators need no call.
+/// By default, glibc returns the top of each heap only: all memory below a block in use stays, which after many
+/// connections is nearly all. Other allocators need no call.
 pub(super) fn give_back_free_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: one number. Only memory that is free is touched.
+    // SAFETY: the argument is an integer, and the call touches free memory only.
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
 /// Datagrams that were received together, and their replies, which are sent together.
 ///
-/// A reply leaves with the header that its datagram came with: only lengths change. The headers of replies stand first,
-/// so one of which the datagram is not answered changes places with the next that is.
+/// A reply is sent with the header of its datagram: only lengths change. The headers of replies are at the front: a header
+/// without a reply changes places with the next one that has a reply.
 ///
 /// All memory is set up once and used again; a datagram allocates nothing.
 pub(super) struct Batch {
-    /// From `alloc_zeroed`, ours alone. Raw, because its headers point into it: a Rust reference to the whole would
-    /// claim that nobody else does.
+    /// Memory from `alloc_zeroed`, owned by this value. A raw pointer, because its headers point into it: a Rust
+    /// reference to the whole would claim to be the only one.
     memory: NonNull<Memory>,
     received: usize,
     replies: usize,
 }
 
-/// What the kernel reads and writes. Zeroes are a valid value of every field.
+/// Memory that the kernel reads and writes. Zeroes are a valid value of every field.
 #[repr(C)]
 struct Memory {
-    /// Each points to a vector, a name, a control message and a slot that no other points to.
+    /// Message headers. Each points to a vector, a name, a control message and a slot to which no other points.
     headers: [mmsghdr; BATCH],
     vectors: [iovec; BATCH],
-    /// Clients. Large enough for IPv4 too, and aligned the same.
+    /// Addresses of clients. The type has the size and alignment for IPv4 too.
     names: [sockaddr_in6; BATCH],
     controls: [Control; BATCH],
     slots: [[u8; SLOT]; BATCH],
 }
 
-/// Room for one control message: which of our addresses was asked. `CMSG_SPACE` of the larger, IPv6, is 40 octets.
+/// Buffer of one control message with the destination address (IP_PKTINFO). `CMSG_SPACE` of the larger, IPv6, is 40
+/// octets.
 #[repr(C, align(8))]
 struct Control([u8; 40]);
 
-/// Whether to wait for a first datagram: as long as the socket's read timeout says, or not at all.
+/// Mode of a receive call: waits for a first datagram up to the socket's read timeout, or does not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     Yes,
@@ -84,17 +86,18 @@ pub(super) enum Wait {
 /// One received datagram.
 pub(super) struct Datagram<'b> {
     pub(super) from: SocketAddr,
-    /// Which of our addresses was asked; only where the batch was made to know.
+    /// Destination address of the datagram. `None` unless the batch was created for sockets bound to a wildcard
+    /// address.
     pub(super) asked: Option<IpAddr>,
-    /// The datagram, and room behind it for a response.
+    /// Buffer with the datagram at its front, and room for a response.
     pub(super) slot: &'b mut [u8; SLOT],
-    /// How much of the slot is the datagram. One that was larger than the slot has lost its end.
+    /// Length of the datagram in octets. A datagram larger than the slot is cut to the slot's size.
     pub(super) length: usize,
 }
 
 impl Batch {
-    /// `asked`: whether the datagrams tell which of our addresses was asked, and replies leave from there. It is for
-    /// sockets bound to a wildcard and costs a control message each way. The socket needs [`tell_address_asked`].
+    /// Creates a batch. With `asked`, datagrams carry their destination address and replies are sent from it: for
+    /// sockets bound to a wildcard address, prepared by [`tell_address_asked`]. It costs a control message each way.
     pub(super) fn new(asked: bool) -> Self {
         // SAFETY: `Memory` is not of size zero.
         let memory = unsafe { alloc_zeroed(Layout::new::<Memory>()) };
@@ -108,8 +111,8 @@ impl Batch {
 
     fn set_up(&mut self, index: usize, asked: bool) {
         let memory = self.memory.as_ptr();
-        // SAFETY: `memory` is valid and ours; indexing checks the bounds; all pointers stay within `memory`, which
-        // does not move and lives as long as `self`.
+        // SAFETY: `memory` is valid and ours; indexing checks the bounds; all pointers stay within `memory`, which does
+        // not move and lives as long as `self`.
         unsafe {
             let vector = &raw mut (*memory).vectors[index];
             (*vector).iov_base = (&raw mut (*memory).slots[index]).cast();
@@ -126,14 +129,15 @@ impl Batch {
         }
     }
 
-    /// Receives what is there, in one system call. Forgets what was received before, and replies not sent.
+    /// Receives the datagrams in the socket's queue in one system call, at most [`BATCH`]. Discards datagrams received
+    /// before, and unsent replies.
     ///
-    /// `WouldBlock` if nothing came in time.
+    /// `WouldBlock` if none came in time.
     pub(super) fn receive(&mut self, socket: &UdpSocket, wait: Wait) -> io::Result<usize> {
         self.offer_room();
-        // After the first datagram, take what is there and come back.
+        // After the first datagram, do not wait for more.
         let flags = if wait == Wait::Yes { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
-        // SAFETY: the headers are set up to point at memory of their stated lengths, which nobody else uses now:
+        // SAFETY: the headers are set up to point at memory of their stated lengths, which nothing else uses now:
         // references handed out borrowed `self`.
         let count = unsafe {
             let headers = (&raw mut (*self.memory.as_ptr()).headers).cast();
@@ -143,7 +147,8 @@ impl Batch {
         Ok(self.received)
     }
 
-    /// The kernel wrote how much of the room it used, and replies how long they are: says again how much there is.
+    /// Restores the lengths in the headers to those of the buffers: the kernel overwrote them with the lengths
+    /// received, and replies with their own.
     fn offer_room(&mut self) {
         for index in 0..self.received {
             // SAFETY: `memory` is valid and ours; indexing checks the bounds; `msg_iov` points to one of its vectors.
@@ -160,7 +165,7 @@ impl Batch {
         self.replies = 0;
     }
 
-    /// What was received, in its order: for who only looks, before anything is answered.
+    /// Returns the received messages in their order, to be parsed before any is answered.
     pub(super) fn messages(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.received).map(|index| {
             // SAFETY: `memory` is valid and ours; indexing checks the bounds; `iov_base` points to one of its slots, of
@@ -173,8 +178,8 @@ impl Batch {
         })
     }
 
-    /// The datagram at `index`, which is below what [`Batch::receive`] returned. `None` if its sender has no address
-    /// of the internet, which cannot be.
+    /// Returns the datagram at `index`, which is below the number that [`Batch::receive`] returned. `None` if its
+    /// sender has no IP address, which cannot happen.
     pub(super) fn datagram(&mut self, index: usize) -> Option<Datagram<'_>> {
         assert!(index < self.received, "only what was received is looked at");
         let from = self.sender(index)?;
@@ -210,12 +215,12 @@ impl Batch {
         }
     }
 
-    /// Reads the control message and makes it fit to be sent: it then sets the source of the reply (ip(7), RFC 3542
-    /// section 6.2).
+    /// Reads the destination address from the control message, and prepares the message for sending: it then sets the
+    /// source address of the reply (ip(7), RFC 3542 section 6.2).
     fn address_asked(&mut self, index: usize) -> Option<IpAddr> {
-        // SAFETY: `memory` is valid and ours. `CMSG_FIRSTHDR` and the two branches read within `msg_controllen`,
-        // which the kernel set to what it wrote: the level and type say which structure follows, and `fits` that it
-        // is all there. It is read and written unaligned.
+        // SAFETY: `memory` is valid and ours. `CMSG_FIRSTHDR` and the two branches read within `msg_controllen`, which
+        // the kernel set to the length that it wrote: the level and type tell which structure follows, and `fits`
+        // checks that it is complete. It is read and written unaligned.
         unsafe {
             let header = &raw const (*self.memory.as_ptr()).headers[index].msg_hdr;
             if (*header).msg_control.is_null() {
@@ -230,7 +235,7 @@ impl Batch {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) if fits(size_of::<libc::in_pktinfo>()) => {
                     let data = libc::CMSG_DATA(control).cast::<libc::in_pktinfo>();
                     let mut info = data.read_unaligned();
-                    // The way back is the routing table's choice.
+                    // Leave the interface of the reply to the routing table.
                     info.ipi_ifindex = 0;
                     data.write_unaligned(info);
                     Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into())
@@ -239,7 +244,7 @@ impl Batch {
                     let data = libc::CMSG_DATA(control).cast::<libc::in6_pktinfo>();
                     let mut info = data.read_unaligned();
                     let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-                    // A link-local address means something on its own link only.
+                    // A link-local address is valid on its own link only.
                     if !address.is_unicast_link_local() {
                         info.ipi6_ifindex = 0;
                     }
@@ -251,8 +256,9 @@ impl Batch {
         }
     }
 
-    /// The first `length` octets of the slot at `index` go back to where it came from, when [`Batch::send`] is called.
-    /// Datagrams are replied to in their order, each once: none before `index` is looked at again.
+    /// Queues the first `length` octets of the slot at `index` as the reply to its datagram, for [`Batch::send`].
+    /// Datagrams are replied to in their order, each at most once; afterwards no datagram up to `index` may be read,
+    /// because headers have changed places.
     pub(super) fn reply(&mut self, index: usize, length: usize) {
         assert!((self.replies..self.received).contains(&index) && length <= SLOT, "one reply to what was received");
         // SAFETY: `memory` is valid and ours; indexing checks the bounds; `msg_iov` points to one of its vectors, and
@@ -267,11 +273,11 @@ impl Batch {
         self.replies += 1;
     }
 
-    /// Sends all replies, and returns how many the kernel did not take.
+    /// Sends all replies, and returns the number of those that the kernel refused.
     pub(super) fn send(&mut self, socket: &UdpSocket) -> usize {
         let (mut at, mut refused) = (0, 0);
         while at < self.replies {
-            // SAFETY: headers `at..replies` are those of datagrams of this batch, and say how long the replies are.
+            // SAFETY: headers `at..replies` are those of datagrams of this batch, and have the lengths of the replies.
             let sent = unsafe {
                 let headers = (&raw mut (*self.memory.as_ptr()).headers[at]).cast();
                 libc::sendmmsg(socket.as_raw_fd(), headers, (self.replies - at) as _, 0)
@@ -279,7 +285,7 @@ impl Batch {
             match usize::try_from(sent) {
                 Ok(sent) if sent > 0 => at += sent,
                 _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-                // The call fails for its first message: that one peer is passed over.
+                // The call fails for its first message only: skip that one client.
                 _ => (at, refused) = (at + 1, refused + 1),
             }
         }
@@ -290,25 +296,26 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        // SAFETY: from `alloc_zeroed` with this layout, and not used after. `Memory` has nothing to drop.
+        // SAFETY: `memory` is from `alloc_zeroed` with this layout, and not used after. `Memory` has nothing to drop.
         unsafe { std::alloc::dealloc(self.memory.as_ptr().cast(), Layout::new::<Memory>()) }
     }
 }
 
-// `sender` reads either family at the same place.
+// `sender` reads the family of either address type at one offset.
 const _: () = assert!(
     size_of::<sockaddr_in>() <= size_of::<sockaddr_in6>()
         && offset_of!(sockaddr_in, sin_family) == offset_of!(sockaddr_in6, sin6_family)
 );
 
-/// Sends one datagram, or fails at once; from the address `from`, for a socket that is bound to a wildcard.
+/// Sends one datagram, or fails at once instead of waiting. `from` is its source address, for a socket bound to a
+/// wildcard address.
 pub(super) fn send(socket: &UdpSocket, message: &[u8], to: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
     let to = socket2::SockAddr::from(to);
     let mut vector = iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: message.len() };
     let mut control = Control([0; 40]);
-    // SAFETY: zeroes are a valid value of `msghdr`. Its pointers are to what outlives the call, with their lengths; the
-    // kernel only reads the message. The control message is written into `control`, which has `CMSG_SPACE` of the
-    // larger of the two, and is aligned as `cmsghdr`; its data are written unaligned.
+    // SAFETY: zeroes are a valid value of `msghdr`. Its pointers are to values that outlive the call, with their
+    // lengths; the kernel only reads the message. The control message is written into `control`, which has `CMSG_SPACE`
+    // of the larger of the two, and is aligned as `cmsghdr`; its data are written unaligned.
     let sent = unsafe {
         let mut header: libc::msghdr = std::mem::zeroed();
         header.msg_name = to.as_ptr().cast_mut().cast();
@@ -335,7 +342,7 @@ pub(super) fn send(socket: &UdpSocket, message: &[u8], to: SocketAddr, from: Opt
                 }),
                 IpAddr::V6(from) => data.cast::<libc::in6_pktinfo>().write_unaligned(libc::in6_pktinfo {
                     ipi6_addr: libc::in6_addr { s6_addr: from.octets() },
-                    // The way back is the routing table's choice; a link-local client says the link itself.
+                    // Leave the interface to the routing table; the address of a link-local client names its link.
                     ipi6_ifindex: 0,
                 }),
             }
@@ -345,7 +352,7 @@ pub(super) fn send(socket: &UdpSocket, message: &[u8], to: SocketAddr, from: Opt
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Lets this process open as many files as it may allow itself; where it may not, the limit stays.
+/// Raises the limit on open files to the maximum for this process; on failure, the limit stays.
 pub(super) fn raise_file_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointers are to `limit`, which outlives both calls.
@@ -357,20 +364,20 @@ pub(super) fn raise_file_limit() {
     }
 }
 
-/// Asks for a receive buffer of `octets` and returns what the kernel gave, in the unit of the asking.
+/// Requests a receive buffer of `octets`, and returns the size in octets that the kernel granted.
 ///
-/// A process with `CAP_NET_ADMIN` gets it all; others as much as the sysctl `net.core.rmem_max` says.
+/// A process with `CAP_NET_ADMIN` gets the full size; others at most the sysctl `net.core.rmem_max`.
 pub(super) fn ask_receive_buffer(socket: &UdpSocket, octets: usize) -> io::Result<usize> {
     let wanted = c_int::try_from(octets).unwrap_or(c_int::MAX / 2);
     if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, wanted).is_err() {
         set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, wanted)?;
     }
-    // socket(7): the kernel doubles the value for its own needs, and returns it doubled.
+    // socket(7): the kernel doubles the value for its own needs, and returns the doubled value.
     Ok(socket2::SockRef::from(socket).recv_buffer_size()? / 2)
 }
 
-/// Never discovers a path's MTU and never believes one: a forged ICMP message could else make us cut our responses in
-/// fragments (RFC 9715 section 3.1, ip(7)).
+/// Disables path MTU discovery: a forged ICMP message could otherwise make the kernel fragment responses (RFC 9715
+/// section 3.1, ip(7)).
 pub(super) fn omit_path_mtu(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
     match ipv6 {
         false => set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
@@ -378,7 +385,7 @@ pub(super) fn omit_path_mtu(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
     }
 }
 
-/// Has every datagram tell which of our addresses was asked.
+/// Requests the destination address of every datagram, as a control message.
 pub(super) fn tell_address_asked(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
     match ipv6 {
         false => set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
@@ -395,8 +402,8 @@ fn set_option(socket: &UdpSocket, level: c_int, name: c_int, value: c_int) -> io
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How many datagrams the kernel dropped since the socket was opened, mostly because its receive buffer was full.
-/// The count wraps around.
+/// Returns the number of datagrams that the kernel dropped since the socket was opened, mostly because its receive
+/// buffer was full. The number wraps around.
 pub(super) fn drops(socket: &UdpSocket) -> io::Result<u32> {
     let mut figures = [0u32; libc::SK_MEMINFO_DROPS as usize + 1];
     let mut length = size_of_val(&figures) as socklen_t;
@@ -427,7 +434,7 @@ mod tests {
     }
 
     fn receive(batch: &mut Batch, server: &UdpSocket, wanted: usize) {
-        // Loopback queues a datagram before `send` returns: one call finds them all.
+        // Loopback queues a datagram before `send` returns: one call receives them all.
         assert_eq!(batch.receive(server, Wait::Yes).unwrap(), wanted);
     }
 

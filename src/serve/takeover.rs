@@ -34,29 +34,29 @@ use super::fds;
 use super::relay::{Outlets, Relay, Successor};
 use crate::regular_file;
 
-/// What who asks says first: what it wants, and in which form.
+/// First message of a process that asks for sockets: its request, with the version of the protocol.
 const ASK: [u8; 16] = *b"headless-dns/1\r\n";
-/// What it says once it answers.
+/// Message of the new process once it answers.
 const RELIEVED: u8 = b'r';
 /// What it says besides where it takes datagrams from then on. Who does not know of it ends the connection.
 const PASS_ON: u8 = b'q';
-/// How long the other may take for a step that takes no time.
+/// Timeout of each step of the protocol that does not wait for the new process to read its source.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Every socket of a server, for another process. Clones are the same one.
+/// Registry of a server's sockets, for another process. Clones share one registry.
 #[derive(Clone, Debug, Default)]
 pub struct Handout(Arc<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
     next: AtomicU64,
-    /// Copies of the sockets of each address.
+    /// Copies of the sockets of each listener.
     sockets: Mutex<HashMap<u64, Vec<OwnedFd>>>,
     given: AtomicBool,
     successor: OnceLock<Arc<Successor>>,
 }
 
-/// The sockets of one address can be handed out for as long as this lives.
+/// Registration of one listener's sockets; dropping it removes them.
 pub(super) struct Registered {
     handout: Handout,
     number: u64,
@@ -76,8 +76,8 @@ impl Handout {
         Ok(Registered { handout: self.clone(), number })
     }
 
-    /// Whether another process has the sockets now, and may or may not read them yet: then whatever is queued in them
-    /// is for it, also when this process is ended.
+    /// Returns whether another process has the sockets, whether it reads them already or not. If so, all that is queued
+    /// in them is for that process, also when this one is stopped by a signal.
     pub fn is_given(&self) -> bool {
         self.0.given.load(Ordering::Acquire)
     }
@@ -105,25 +105,26 @@ impl Drop for Registered {
     }
 }
 
-/// The place at which a server can be asked for its sockets: a Unix socket that only its own user may open.
+/// The Unix socket at which another process of the server's user can ask for the server's sockets.
 pub struct Offer {
     listener: UnixListener,
     path: PathBuf,
-    /// The file's own number: another process may have put its own in its place.
+    /// Inode of the socket file. If it differs at the end, another process has replaced the file, and it is not
+    /// removed.
     inode: u64,
     handout: Handout,
 }
 
 impl Offer {
-    /// Puts a Unix socket at `path`, in the place of one that is there.
+    /// Binds a Unix socket at `path`, and replaces one that is there.
     ///
     /// # Errors
     ///
-    /// One sentence that names the path.
+    /// The path has another kind of file, or the socket cannot be created. The error names the path.
     pub fn bind(path: &Path, handout: Handout) -> Result<Self> {
         let failed = || format!("cannot offer the sockets at {}", path.display());
         check_socket(path).with_context(failed)?;
-        // Renamed over the old one: there is no moment in which nobody can be asked.
+        // Bound beside the old socket and renamed over it, so that there is a socket at the path at every moment.
         let mut own = path.as_os_str().to_owned();
         own.push(format!(".{}", std::process::id()));
         let own = PathBuf::from(own);
@@ -142,7 +143,8 @@ impl Offer {
         Ok(Self { listener, path: path.into(), inode, handout })
     }
 
-    /// Returns once another process answers in our place. Until then whoever asks gets the sockets, one at a time.
+    /// Completes once another process answers in place of this one. Until then, gives the sockets to every process that
+    /// asks, one at a time.
     pub async fn relieved(&self) {
         loop {
             let relieved = match self.listener.accept().await {
@@ -164,7 +166,7 @@ impl Offer {
         }
     }
 
-    /// Whether the other process answers by the end of it. Then it may take more than sockets.
+    /// Gives the sockets to one process, and returns whether that process answers in the end.
     async fn give(&self, mut stream: UnixStream) -> Result<bool> {
         check_user(&stream)?;
         let mut asked = [0; ASK.len()];
@@ -185,7 +187,7 @@ impl Offer {
         };
         timeout(PATIENCE, sending).await.context("they are not taken")??;
         drop(sockets);
-        // However long its source takes.
+        // No time limit: the other process reads its source first.
         match stream.read_u8().await {
             Ok(RELIEVED) => {
                 if let Ok(Ok(PASS_ON)) = timeout(PATIENCE, stream.read_u8()).await {
@@ -218,13 +220,13 @@ pub struct Predecessor {
 ///
 /// # Errors
 ///
-/// One sentence that names the path: somebody is there, and gives none.
+/// A process is there and gives no sockets, or the path is not a Unix socket. The error names the path.
 pub async fn ask(path: &Path) -> Result<Option<(Predecessor, Inherited)>> {
     let failed = || format!("cannot ask for sockets at {}", path.display());
     check_socket(path).with_context(failed)?;
     let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
-        // Never there, or left behind by one that was killed.
+        // There was no server, or it was killed and left the file behind.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
         Err(error) => return Err(error).with_context(failed),
     };
@@ -232,7 +234,7 @@ pub async fn ask(path: &Path) -> Result<Option<(Predecessor, Inherited)>> {
     taken.map(Some).with_context(|| format!("cannot take over at {}", path.display()))
 }
 
-/// Checks that there is a Unix socket at the path, or nothing: a new socket is renamed over it.
+/// Checks that the path has a Unix socket or nothing, because a new socket is renamed over it.
 fn check_socket(path: &Path) -> Result<()> {
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -256,9 +258,9 @@ async fn take(mut stream: UnixStream) -> Result<(Predecessor, Inherited)> {
 }
 
 impl Predecessor {
-    /// Returns once it is gone, without having been relieved. May be dropped and called again.
+    /// Completes once the process has ended without being relieved. Cancel-safe.
     pub async fn gone(&mut self) {
-        // It has nothing to say.
+        // The process sends nothing before it is relieved: the read ends with the connection.
         let _ = self.stream.read_u8().await;
     }
 
@@ -274,7 +276,7 @@ impl Predecessor {
     }
 }
 
-/// Sockets are for the same user's processes, and root's.
+/// Checks that the peer belongs to this process's user or to root.
 fn check_user(stream: &UnixStream) -> Result<()> {
     let (theirs, ours) = (stream.peer_cred()?.uid(), fds::own_user());
     ensure!(theirs == ours || theirs == 0, "the process there is of user {theirs}, this one of {ours}");
@@ -285,7 +287,7 @@ fn check_user(stream: &UnixStream) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A server's UDP socket, and where it can be asked for.
+    /// Creates a server's UDP socket, its registration, and the Unix socket at which it can be asked for.
     fn offered(folder: &Path) -> (UdpSocket, Registered, Offer) {
         let (socket, handout) = (UdpSocket::bind("127.0.0.1:0").unwrap(), Handout::default());
         let registered = handout.register(std::slice::from_ref(&socket), None).unwrap();

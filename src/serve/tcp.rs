@@ -1,7 +1,7 @@
-//! TCP: accepts connections, and hands each to what is spoken there: to its handshake, or to the loop that answers.
+//! TCP acceptor: accepts connections, and starts the task of each: its handshake, or the loop that answers.
 //!
-//! Not here: what happens on a connection (`connection.rs`, `encrypted/`), and how many there may be (`seats.rs`). Read
-//! next: `guests.rs`, `connection.rs`.
+//! Not here: the protocols on a connection (`connection.rs`, `encrypted/`), and the limits on connections (`seats.rs`).
+//! Read next: `guests.rs`, `connection.rs`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,16 +18,16 @@ use super::place::Place;
 use crate::answer::Peer;
 use crate::metrics::Event;
 
-/// The shortest and longest pause after a failed accept.
+/// Shortest and longest pause after a failed accept.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// The listening socket, in this runtime.
+/// Registers the listening socket with this runtime.
 pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// Accepts connections until told to stop, and then until the last of them has ended. `handshakes` is what they begin
-/// with; `None` where they are plain.
+/// Accepts connections until the drain begins, and returns when the last of them has ended. `handshakes` starts
+/// encrypted ones; `None` for plain TCP.
 pub(super) async fn listen(listener: TcpListener, place: Place, handshakes: Option<Handshakes>) {
     let Place { kept, shared, registered } = place;
     let mut host = Host { guests: Guests::new(shared), handshakes };
@@ -45,19 +45,20 @@ pub(super) async fn listen(listener: TcpListener, place: Place, handshakes: Opti
             },
         }
     }
-    // Its copies of the sockets are closed with ours.
+    // The registry's copies of the sockets must be closed with this process's own, or the kernel would go on queueing
+    // connections.
     drop(registered);
     if !kept && !host.guests.shared.stop.is_handed_over() {
         host.welcome_the_last(listener);
     } else {
-        // Who waits in it is for the others who have it.
+        // Connections queued in it are for the process that has the socket too.
         drop(listener);
     }
     let deadline = host.guests.call_time();
     host.guests.see_all_off(deadline).await;
 }
 
-/// Who takes them.
+/// Accepts connections on one TCP socket.
 struct Host {
     guests: Guests,
     handshakes: Option<Handshakes>,
@@ -69,7 +70,8 @@ impl Host {
         let Some(seat) = shared.admit(counters, client.ip()) else { return };
         let mut to = shared.listen.address;
         if to.ip().is_unspecified() {
-            // Which of ours was asked. Fails only where the connection has already failed, which its first read tells.
+            // The local address that the client connected to. Fails only if the connection has already failed, which
+            // the first read reports.
             to = stream.local_addr().unwrap_or(to);
         }
         let (closer, peer, shared) = (seat.closer(), Peer { from: client, to }, Arc::clone(shared));
@@ -79,7 +81,7 @@ impl Host {
         });
     }
 
-    /// Those who had connected before we stopped listening. The kernel resets connections that nobody accepted.
+    /// Accepts the connections that the kernel has queued. It would reset them when the socket is closed.
     fn welcome_the_last(&mut self, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else { return };
         while let Ok((stream, client)) = listener.accept() {
@@ -94,14 +96,14 @@ impl Host {
     fn count_failure(&self, error: &io::Error) {
         let Guests { shared, counters, .. } = &self.guests;
         counters.count(Event::TcpAcceptErrors);
-        // Out of file descriptors is a limit like ours on connections, and so is the remedy.
+        // Running out of file descriptors has the remedy of a full connection limit: eviction.
         if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && shared.seats.evict() {
             counters.count(Event::TcpOverLimit);
         }
     }
 }
 
-/// After a failure to accept, the same would most likely happen at once again, and again.
+/// Back-off after a failed accept, which would most likely fail again at once.
 #[derive(Default)]
 struct Pause {
     length: Duration,

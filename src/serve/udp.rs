@@ -1,9 +1,8 @@
-//! Datagrams: one thread per socket, which receives a batch, has each answered in the slot that it came in, and sends
-//! the responses, with two system calls in all.
+//! UDP workers: one thread per socket, which receives a batch of datagrams, answers each in the slot that it came in,
+//! and sends the responses, with two system calls in all.
 //!
-//! Plain threads and no runtime: nothing is ever waited for but the socket. One that ends too early is started again,
-//! on the same socket. Not here: the system calls (`sys.rs`).
-//! Read next: `answer.rs`.
+//! Plain threads without an async runtime: they wait for the socket only. A thread that ends early is restarted on its
+//! socket. Not here: the system calls (`sys.rs`). Read next: `answer/mod.rs`.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -24,25 +23,25 @@ use crate::answer::{Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use crate::liveness::{Heartbeat, Liveness};
 use crate::metrics::{Event, Metrics, ResponseCounters};
 
-/// What is asked of the kernel for each socket, in octets: its default holds 256 small datagrams.
+/// Receive buffer requested for each socket, in octets; the kernel's default holds 256 small datagrams.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
-/// How long a thread waits for one system call, and so until it hears that it shall stop.
+/// Timeout of one system call, and so the maximum delay until a thread sees the shutdown.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(100);
-/// How long the queue is emptied at the end, should it fill again and again.
+/// Time limit for emptying the queue at shutdown, in case it is refilled again and again.
 const LONGEST_DRAIN: Duration = Duration::from_secs(5);
-/// Before a thread that ended is started again: what ended it may do so at once.
+/// Pause before a thread is restarted, because it may end again at once.
 const RESTART_PAUSE: Duration = Duration::from_millis(10);
-/// How often a busy thread asks for the kernel's count of drops, in batches.
+/// Interval of a busy thread's reads of the kernel's drop counter, in batches.
 const BATCHES_PER_LOOK: u32 = 1024;
 
-/// What the threads of all addresses share.
+/// Context shared by the threads of all listeners.
 #[derive(Clone)]
 pub(super) struct Common {
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     pub(super) liveness: Liveness,
     pub(super) log: QueryLogger,
-    /// Where questions for others are handed over.
+    /// Queue of the forwarder.
     pub(super) door: Option<Door>,
 }
 
@@ -56,28 +55,28 @@ impl Common {
     }
 }
 
-/// The threads of one address. Their sockets close when they end.
+/// The threads of one listener. Their sockets are closed when they end.
 pub(super) struct Threads {
     common: Common,
     stop: Stop,
     address: SocketAddr,
-    /// Somebody keeps the sockets, and what is queued in them.
+    /// Another process has the sockets too, and gets the datagrams queued in them.
     kept: bool,
-    /// A thread's number, when it ends.
+    /// Sends the number of a thread that ends.
     ending: mpsc::UnboundedSender<usize>,
     ended: mpsc::UnboundedReceiver<usize>,
-    /// Each with its socket, until it has ended for good.
+    /// Running threads with their sockets.
     running: HashMap<usize, (Arc<UdpSocket>, thread::JoinHandle<()>)>,
-    /// What a thread does.
+    /// Body of a thread; tests replace it.
     run: fn(&mut Loop<'_>, &Stop),
 }
 
-/// Says that a thread ends, however it does.
+/// Exit notifier of a thread: sends its number when dropped, also by a panic.
 struct Ending(usize, mpsc::UnboundedSender<usize>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        // Nobody listens any more: nobody cares.
+        // Fails only if the receiver is gone, and with it the parent of the threads.
         let _ = self.1.send(self.0);
     }
 }
@@ -97,7 +96,7 @@ impl Threads {
         }
     }
 
-    /// Starts one that answers what comes to `socket`, which is bound to the address.
+    /// Starts a thread that answers on `socket`, which is bound to the listener's address.
     pub(super) fn start(&mut self, socket: UdpSocket) -> Result<()> {
         self.spawn(self.running.len(), Arc::new(socket))
     }
@@ -112,7 +111,7 @@ impl Threads {
         let ending = Ending(number, self.ending.clone());
         let body = move || {
             let _ending = ending;
-            // Of an inherited socket the count is that of all who had it.
+            // The counter of an inherited socket includes drops before this process had it.
             let drops = sys::drops(&socket).unwrap_or(0);
             let (worker, requests) = (Worker::default(), RequestBatch::new(Transport::Udp));
             let responder = &*responder;
@@ -137,10 +136,10 @@ impl Threads {
         Ok(())
     }
 
-    /// Returns once all have ended. One that ends before it was told is started again.
+    /// Completes once all threads have ended. A thread that ends before the drain is restarted.
     pub(super) async fn ended(mut self) -> Result<()> {
         while !self.running.is_empty() {
-            // A sender is kept here: there is always a next one.
+            // Never closed: `self` has a sender.
             let Some(number) = self.ended.recv().await else { break };
             let Some((socket, handle)) = self.running.remove(&number) else { continue };
             let panicked = handle.join().is_err();
@@ -157,7 +156,7 @@ impl Threads {
     }
 }
 
-/// What one thread has.
+/// State of one thread.
 struct Loop<'t> {
     socket: &'t Arc<UdpSocket>,
     address: SocketAddr,
@@ -168,13 +167,13 @@ struct Loop<'t> {
     counters: ResponseCounters,
     log: QueryLogger,
     door: Option<Door>,
-    /// The kernel's count of drops when it was last looked at.
+    /// The kernel's drop counter when it was last read.
     drops: u32,
     heartbeat: Heartbeat,
 }
 
 impl Loop<'_> {
-    /// A panic is a mistake of ours and costs its batch; the socket stays answered.
+    /// Runs until the drain. A panic is a mistake in this program and costs a batch; the socket stays in service.
     fn run_to_the_end(&mut self, stop: &Stop) {
         while catch_unwind(AssertUnwindSafe(|| self.run(stop))).is_err() {
             tracing::error!(address = %self.address, "a panic while answering UDP cost a batch of queries");
@@ -201,7 +200,8 @@ impl Loop<'_> {
                 self.count_drops();
             }
         }
-        // What is queued in a socket that others have too is for them, and connecting it would take it from them.
+        // Datagrams queued in a socket that another process has too are for that process, and connecting the socket
+        // would cut it off.
         if !self.kept && !stop.is_handed_over() {
             self.drain(&mut batch);
         }
@@ -251,23 +251,23 @@ impl Loop<'_> {
         counters.took(begun.elapsed());
     }
 
-    /// The socket failed, which says nothing about the next call; but it must not become a busy loop.
+    /// Counts a failed receive call, and pauses, so that a lasting failure does not become a busy loop.
     fn pause(&mut self) {
         self.counters.counters.count(Event::ReceiveErrors);
         thread::sleep(Duration::from_millis(10));
     }
 
-    /// Answers what is queued, and then no more.
+    /// Answers the datagrams in the socket's queue, and receives no more.
     ///
-    /// A socket that closes drops its queue, and the kernel would go on filling it: connected to itself it takes from
-    /// nobody, keeps what it has, and can still send to anybody. What comes later goes to other sockets on this port
-    /// (a new process), or the client hears at once that nobody listens.
+    /// A closed socket drops its queue, and until then the kernel would go on filling it. Connected to itself, the
+    /// socket receives from no client, keeps its queue, and can still send to every client. Later datagrams go to other
+    /// sockets of this port (those of a new process), or the client gets an ICMP error at once.
     fn drain(&mut self, batch: &mut Batch) {
-        // Should it fail, because the address is gone, the socket is drained all the same, for a while.
+        // If it fails because the address is gone, the socket is drained nevertheless, with a time limit.
         let _ = self.socket.connect(own_address(self.address));
         let start = Instant::now();
         let mut empty = 0;
-        // Twice: a datagram can be on its way into the queue.
+        // Twice, because a datagram can be on its way into the queue.
         while empty < 2 && start.elapsed() < LONGEST_DRAIN {
             self.heartbeat.beat();
             match batch.receive(self.socket, Wait::No) {
@@ -290,7 +290,7 @@ impl Loop<'_> {
     }
 }
 
-/// Hands a question over to the forwarder, or gives it back.
+/// Forwards a query, or returns it if the forwarder has no room.
 #[cold]
 fn hand_over(door: Option<&Door>, question: Question, way: Way) -> Result<(), Question> {
     match door {
@@ -299,7 +299,7 @@ fn hand_over(door: Option<&Door>, question: Question, way: Way) -> Result<(), Qu
     }
 }
 
-/// Where a socket that is bound to `address` reaches itself.
+/// Returns the address at which a socket bound to `address` reaches itself.
 fn own_address(address: SocketAddr) -> SocketAddr {
     let mut own = address;
     match address {
@@ -331,7 +331,7 @@ mod tests {
 
     fn bound() -> (UdpSocket, SocketAddr) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        // As all have it: a thread must come round to hear that it shall stop.
+        // As on all sockets: a thread must return from the system call to see the shutdown.
         socket.set_read_timeout(Some(LONGEST_WAIT)).unwrap();
         let address = socket.local_addr().unwrap();
         (socket, address)
@@ -359,7 +359,7 @@ mod tests {
         let (blocked, address) = start(Some(blocks));
         let (turning, _) = start(None);
         let mut now = Instant::now();
-        // Each time, as if as much had passed as a stall lasts; the second thread turns at its own pace.
+        // Each look is later by the time that a stall lasts; the second thread runs at its own pace.
         while liveness.stalled(now).as_slice() != [format!("udp-0 at {address}")] {
             now += STALL_LIMIT;
             tokio::time::sleep(LONGEST_WAIT).await;
@@ -370,7 +370,8 @@ mod tests {
         assert!(liveness.stalled(now + STALL_LIMIT).is_empty(), "threads that have ended are forgotten");
     }
 
-    /// The first thread panics outside of all that catches panics; what was asked meanwhile waits in the socket.
+    /// The first thread panics outside of the code that catches panics; the query waits in the socket's queue
+    /// meanwhile.
     #[tokio::test]
     async fn a_thread_that_ends_is_started_again() {
         fn ends_once(of: &mut Loop<'_>, stop: &Stop) {

@@ -1,7 +1,7 @@
-//! Answers of upstreams that may be used again, as long as their TTLs allow and within a bound on memory.
+//! Cache of upstream responses, bounded by their TTLs and by memory.
 //!
-//! The bound is in octets and not only in entries: one answer may have 65,000 octets, and a client that may have names
-//! looked up can choose which. hickory-resolver's cache counts entries.
+//! The bound is in octets and not only in entries: one response may have 65,000 octets, and a client that may use
+//! forwarding can choose which. hickory-resolver's cache counts entries.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use crate::answer::ForeignAnswer;
 use crate::names::WireName;
 
-/// The largest number of answers.
+/// Maximum number of responses.
 const MAX_ENTRIES: usize = 4_096;
-/// The largest size of all answers, in octets.
+/// Maximum size of all responses, in octets.
 const MAX_BYTES: usize = 16 << 20;
 
 type Key = (WireName, u16);
 
-/// The answers by name and type.
+/// Responses by name and type.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     entries: HashMap<Key, Entry>,
@@ -35,7 +35,7 @@ struct Entry {
 }
 
 impl Cache {
-    /// The answer with the TTLs that are left of it.
+    /// Returns the response with its remaining TTLs.
     pub(super) fn get(&self, name: &WireName, qtype: u16, now: Instant) -> Option<Arc<ForeignAnswer>> {
         let Entry { answer, since, .. } = self.entries.get(&(name.clone(), qtype))?;
         let age = now.saturating_duration_since(*since);
@@ -46,7 +46,7 @@ impl Cache {
         }
     }
 
-    /// Keeps the answer if its TTL allows, and evicts the oldest ones for it.
+    /// Inserts a response if its TTL is not 0, and evicts the oldest ones until the bounds are kept.
     pub(super) fn insert(&mut self, name: WireName, qtype: u16, answer: Arc<ForeignAnswer>, now: Instant) {
         if answer.ttl() == 0 {
             return;
@@ -69,7 +69,7 @@ impl Cache {
     }
 }
 
-/// Size in memory, in octets, roughly: the name is there twice.
+/// Returns the approximate size in memory, in octets: the name is stored twice.
 fn size((name, _): &Key, answer: &ForeignAnswer) -> usize {
     answer.size() + 2 * (name.octets().len() + size_of::<Key>()) + size_of::<Entry>()
 }
@@ -103,7 +103,7 @@ mod tests {
     fn is_bounded_in_entries_and_octets() {
         let (mut cache, now) = (Cache::default(), Instant::now());
         for number in 0..3 * MAX_ENTRIES {
-            // Every second one replaces the same name's.
+            // Every second insertion replaces that of one name.
             let number = if number % 2 == 0 { 0 } else { number };
             cache.insert(name(number), 16, answer(&name(number), 30, 9), now);
         }

@@ -1,15 +1,15 @@
-//! The lane: where responses wait for what a resolver says, on one thread of its own and with a bound.
+//! The forwarder: completes queries that need an upstream, on one thread, with a bound on their number.
 //!
 //! ```text
-//!   udp.rs, tcp.rs ──▶ Door ──▶ the lane's thread ──▶ resolver.rs ──▶ upstreams
-//!        ▲  full: SERVFAIL          │ one task for each
-//!        └──────────────────────────┘ the socket, or the connection's mailbox
+//!   udp.rs, tcp.rs ──▶ Door ──▶ the forwarder's thread ──▶ resolver.rs ──▶ upstreams
+//!        ▲  full: SERVFAIL          │ one task for each query
+//!        └──────────────────────────┘ the UDP socket, or the connection's response queue
 //! ```
 //!
-//! A worker that answers for the zones hands a question over and goes on: it never waits for anything here. Whatever the
-//! upstreams do, each question that was taken gets a response before stub resolvers give up. A chain of CNAMEs may enter
-//! our zones and leave them again: the engine goes on with it, and returns the name for which an upstream is asked next. Not
-//! here: the clients that are served, and how a response is written (`answer/outside.rs`). Read next: `resolver.rs`.
+//! A worker that answers for the zones enqueues such a query and continues: it never waits here. Whatever the upstreams
+//! do, each query taken gets a response before stub resolvers give up. A chain of CNAMEs may enter the zones and leave
+//! them again: the engine follows it, and returns the name for which an upstream is asked next. Not here: the clients
+//! that may use forwarding, and the contents of a response (`answer/outside.rs`). Read next: `resolver.rs`.
 
 mod cache;
 mod resolver;
@@ -38,49 +38,49 @@ use crate::wire::{MAX_TCP, MAX_UDP, rcode};
 
 use resolver::Resolver;
 
-/// How many questions wait at a time. With two dead upstreams each may hold six sockets.
+/// Maximum number of outstanding queries. With two dead upstreams each may hold six sockets.
 const ROOM: usize = 256;
-/// The largest size of all responses that connections have not taken yet, in octets, and of those of one connection. A
-/// client that does not read could otherwise have any number of large ones prepared.
+/// Maximum size in octets of the responses that wait in the queues of all connections, and of one connection. A client
+/// that does not read could otherwise have any number of large ones prepared.
 const MAX_MAIL_BYTES: usize = 16 << 20;
 const MAX_MAILBOX_BYTES: usize = 256 << 10;
-/// How long a question waits at most: stub resolvers give up after 5 s (resolv.conf(5)).
+/// Timeout of a query, below the 5 s after which stub resolvers give up (resolv.conf(5)).
 pub(super) const PATIENCE: Duration = Duration::from_millis(4_500);
-/// How many questions in a row must fail before it is said that the upstreams do not answer.
+/// Number of consecutive failures after which the log reports that the upstreams do not answer.
 const FAILURES: u32 = 8;
 
-/// A server that is asked.
+/// An upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream {
-    /// Where it is.
+    /// Address and port.
     pub address: SocketAddr,
-    /// How it is talked to.
+    /// Protocol of the queries to it.
     pub protocol: Protocol,
 }
 
-/// How a server is talked to.
+/// Protocol of the queries to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// Over UDP, and TCP where that is not enough.
+    /// UDP, and TCP after a truncated response or an error.
     Plain,
-    /// DNS over TLS (RFC 7858). The certificate is one for this name; where there is none, for the server's address.
+    /// DNS over TLS (RFC 7858). The certificate must be valid for this name, or without a name for the upstream's
+    /// address.
     Tls(Option<Box<str>>),
 }
 
-/// Resolvers that are ready to be asked.
+/// Resolvers for the two uses of upstreams, not started.
 pub struct Forwarder {
     names: Option<Resolver>,
     aliases: Option<Resolver>,
 }
 
 impl Forwarder {
-    /// Asks `names` for names outside the zones, and `aliases` for those that our CNAMEs lead to; where one of them is
-    /// empty, the other is asked for both.
+    /// Creates a forwarder. `names` are the upstreams of names outside the zones, `aliases` those of CNAME targets
+    /// outside the zones; if one of them is empty, the other is used for both.
     ///
     /// # Errors
     ///
-    /// One sentence: no certificate authorities can be found to judge an upstream with TLS by, or a name that no
-    /// certificate can be for.
+    /// An upstream has TLS, and its name cannot be in a certificate or the system has no certificate authorities.
     pub fn new(names: &[Upstream], aliases: &[Upstream]) -> Result<Self> {
         let resolver = |upstreams: &[Upstream]| {
             if upstreams.is_empty() { Ok(None) } else { Resolver::new(upstreams).map(Some) }
@@ -94,8 +94,8 @@ impl Forwarder {
         first.as_ref().or(second.as_ref())
     }
 
-    /// Starts the lane for the questions of `responder`. Questions outstanding when `stop` is signalled get a response
-    /// within `drain` ([`super::Limits::drain`]).
+    /// Starts the thread that forwards the queries of `responder`. Queries outstanding when `stop` is signalled get a
+    /// response within `drain` ([`super::Limits::drain`]).
     pub(super) fn start(
         self,
         responder: Arc<Responder>,
@@ -104,7 +104,7 @@ impl Forwarder {
         stop: &Stop,
         drain: Duration,
     ) -> Result<Lane> {
-        // A socket for each question, beside those of the connections.
+        // Each query has a socket, besides those of connections.
         sys::raise_file_limit();
         let (sender, receiver) = mpsc::channel(ROOM);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -118,9 +118,9 @@ impl Forwarder {
     }
 }
 
-/// The lane while it runs.
+/// The running forwarder.
 pub(super) struct Lane {
-    /// Ends with the last of its clones.
+    /// The thread ends when the last clone is dropped.
     door: Door,
     thread: thread::JoinHandle<()>,
 }
@@ -130,18 +130,18 @@ impl Lane {
         self.door.clone()
     }
 
-    /// Returns once every question is answered. Nobody else has the door any more.
+    /// Completes once every query has its response. The caller must have dropped all other clones of the handle.
     pub(super) async fn ended(self) {
         let Self { door, thread } = self;
         let room = Arc::clone(&door.room);
         drop(door);
-        // Every place is given back with its response.
+        // A query releases its permit with its response.
         let _ = room.acquire_many(ROOM as u32).await;
         let _ = thread.join();
     }
 }
 
-/// Where questions are handed over.
+/// Handle of workers: bounded queue of the forwarder.
 #[derive(Clone)]
 pub(super) struct Door {
     sender: mpsc::Sender<Asked>,
@@ -149,25 +149,25 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Takes a question, or gives it back: there is no room.
+    /// Enqueues a query, or returns it if there is no room.
     pub(super) fn hand(&self, question: Question, way: Way) -> Result<(), Question> {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else { return Err(question) };
         let asked = Asked { question, way, since: Instant::now(), _place: place };
-        // As many fit as there are places.
+        // The channel has room for as many queries as there are permits.
         self.sender.try_send(asked).map_err(|refused| refused.into_inner().question)
     }
 }
 
-/// A question for others.
+/// A query that needs an upstream.
 pub(super) struct Question {
     pub(super) pending: Box<Pending>,
-    /// The address that is listened on.
+    /// The listen address that the query came to.
     pub(super) listen: SocketAddr,
-    /// The query, for its line in the log.
+    /// The copy of the query for the query log.
     pub(super) logged: Option<LoggedQuery>,
 }
 
-/// Writes the response to a question for which there is no room, and counts it; returns its length.
+/// Writes SERVFAIL for a query for which there is no room, counts and logs it, and returns the length of the response.
 pub(super) fn refuse(question: &Question, counters: &ResponseCounters, message: &mut [u8]) -> usize {
     let Question { pending, logged, .. } = question;
     counters.counters.count(Event::ForwardFull);
@@ -180,11 +180,11 @@ pub(super) fn refuse(question: &Question, counters: &ResponseCounters, message: 
     summary.length
 }
 
-/// How a response goes back.
+/// Way of a response to its client.
 pub(super) enum Way {
-    /// By the socket that the question came by; from the address that was asked, where the socket has several.
+    /// The UDP socket that received the query; `from` is the source address for a socket bound to a wildcard address.
     Datagram { socket: Arc<UdpSocket>, from: Option<IpAddr> },
-    /// By the connection that the question came by.
+    /// The response queue of the client's connection.
     Stream(Arc<Mailbox>),
 }
 
@@ -195,15 +195,15 @@ struct Asked {
     _place: OwnedSemaphorePermit,
 }
 
-/// What came for a connection while it did something else.
+/// Queue of the responses to a connection's forwarded queries.
 #[derive(Default)]
 pub(super) struct Mailbox(Mutex<Mail>);
 
 #[derive(Default)]
 struct Mail {
-    /// How many responses have yet to come.
+    /// Number of responses outstanding.
     waiting: usize,
-    /// Those that came, each behind its length (RFC 1035 section 4.2.2).
+    /// Responses, each framed by its length (RFC 1035 section 4.2.2).
     octets: Vec<u8>,
     /// Their share of [`MAX_MAIL_BYTES`].
     share: Option<OwnedSemaphorePermit>,
@@ -211,23 +211,23 @@ struct Mail {
 }
 
 impl Mailbox {
-    /// One more will come.
+    /// Registers an outstanding response.
     pub(super) fn expect(&self) {
         self.lock().waiting += 1;
     }
 
-    /// One that was expected was refused.
+    /// Withdraws an outstanding response, because its query was refused.
     pub(super) fn forget(&self) {
         self.lock().waiting -= 1;
     }
 
-    /// Whether anything is or will be here.
+    /// Returns whether responses are queued or outstanding.
     pub(super) fn is_awaited(&self) -> bool {
         let mail = self.lock();
         mail.waiting > 0 || !mail.octets.is_empty()
     }
 
-    /// What is here; where that is nothing, `reader` is woken when something is.
+    /// Takes all queued responses. `None` if there are none; `reader` is woken when there are.
     pub(super) fn take(&self, reader: &Waker) -> Option<Vec<u8>> {
         let mut mail = self.lock();
         if mail.octets.is_empty() {
@@ -240,7 +240,7 @@ impl Mailbox {
         Some(std::mem::take(&mut mail.octets))
     }
 
-    /// Returns whether a response of this length can be delivered; otherwise a short one has to do.
+    /// Returns whether a response of this length fits; otherwise SERVFAIL is delivered in its place.
     fn has_room(&self, length: usize) -> bool {
         self.lock().octets.len() + length <= MAX_MAILBOX_BYTES
     }
@@ -264,7 +264,7 @@ impl Mailbox {
     }
 }
 
-/// Runs one task for each question, until the last sender is gone and every question has its response.
+/// Runs one task for each query, until the last sender is dropped and every query has its response.
 async fn serve(
     forwarder: Forwarder,
     responder: Arc<Responder>,
@@ -293,36 +293,36 @@ async fn serve(
                 Some(asked) => _ = tasks.spawn(answer(Arc::clone(&lane), asked)),
                 None => is_open = false,
             },
-            // Each sends its response itself; a panic is counted by its hook.
+            // Each task sends its response itself; the panic hook counts panics.
             Some(_) = tasks.join_next() => {}
         }
     }
 }
 
-/// What the tasks of the lane share.
+/// Context of the forwarder's tasks.
 struct Shared {
     forwarder: Forwarder,
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
-    /// Counters of responses, by where the questions came in.
+    /// Counters of responses, by listen address and transport.
     places: Mutex<BTreeMap<(SocketAddr, Transport), ResponseCounters>>,
-    /// The rest of [`MAX_MAIL_BYTES`].
+    /// The unused part of [`MAX_MAIL_BYTES`].
     mail: Arc<Semaphore>,
-    /// Signalled at the end of the drain: outstanding questions get SERVFAIL at once.
+    /// Signalled at the end of the drain: outstanding queries get SERVFAIL at once.
     hurry: Stop,
     health: Mutex<Health>,
 }
 
-/// Whether upstreams answer.
+/// State of the upstreams, as the log last reported it.
 #[derive(Default)]
 struct Health {
-    /// Failures in a row.
+    /// Number of consecutive failures.
     failures: u32,
 }
 
 impl Shared {
-    /// Counts a response. Only the lane's thread does.
+    /// Counts and logs a response. Runs on the forwarder's thread only.
     fn count(&self, asked: &Asked, message: &[u8], summary: &ResponseSummary) {
         let Asked { question: Question { pending, listen, logged }, since, .. } = asked;
         let transport = pending.transport;
@@ -337,7 +337,7 @@ impl Shared {
         }
     }
 
-    /// Says so when upstreams stop answering, and when they answer again.
+    /// Records the result of a lookup, and logs when upstreams stop answering and when they answer again.
     fn note(&self, answer: &Result<Arc<ForeignAnswer>, Unanswered>) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
@@ -356,14 +356,14 @@ impl Shared {
     }
 }
 
-/// Why there is no answer.
+/// A failed lookup.
 struct Unanswered {
     failure: Failure,
-    /// No upstream was heard of, as against one that says that it failed.
+    /// No upstream responded, as opposed to a response with an error RCODE.
     dead: bool,
 }
 
-/// Completes the response, with the answers of upstreams that it needs, and sends it.
+/// Completes the response to a query with the records of upstreams, and sends it.
 async fn answer(lane: Arc<Shared>, mut asked: Asked) {
     lane.counters.count(Event::Forwarded);
     let pending = &mut asked.question.pending;
@@ -395,7 +395,7 @@ async fn answer(lane: Arc<Shared>, mut asked: Asked) {
     }
 }
 
-/// Writes the response into `message`. The chain of CNAMEs bounds the number of turns.
+/// Writes the response into `message`. The length of the CNAME chain bounds the number of iterations.
 async fn complete(
     lane: &Arc<Shared>,
     pending: &mut Pending,
@@ -418,7 +418,7 @@ async fn complete(
 
 async fn look_up(lane: &Arc<Shared>, pending: &Pending, since: Instant) -> Result<Arc<ForeignAnswer>, Unanswered> {
     let (is_alias, name, qtype) = (pending.is_alias(), pending.name().clone(), pending.qtype());
-    // A task of its own, so that a panic in it is one failure.
+    // In a task of its own, so that a panic fails this lookup only.
     let (mut tasks, shared) = (JoinSet::new(), Arc::clone(lane));
     tasks.spawn(async move {
         match shared.forwarder.resolver(is_alias) {

@@ -1,9 +1,9 @@
-//! Upstreams, asked through hickory-resolver's pool of name servers: retries, TCP where UDP is not enough, TLS.
+//! Queries to upstreams, through hickory-resolver's pool of name servers: retries, TCP after truncation, TLS.
 //!
-//! Not through its `Resolver`: that follows CNAMEs itself, so that it asks upstreams for our names and loses the CNAMEs
-//! in front of a denial, takes records of every section, and has a cache whose size in memory has no bound. Here:
-//! queries, and the meaning of responses and errors. The records taken from a response are chosen by [`ForeignAnswer`];
-//! how long a client waits is decided in `mod.rs`.
+//! Its `Resolver` is not used: it follows CNAMEs itself, so that it sends names of the zones to upstreams and loses the
+//! CNAMEs before a negative response, takes records of every section, and has a cache without a bound on memory. Here:
+//! queries, and the interpretation of responses and errors. Not here: the records taken from a response
+//! ([`ForeignAnswer`]), and the timeout of a query (`mod.rs`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,10 +27,10 @@ use crate::answer::{Failure, ForeignAnswer, ForeignRecord};
 use crate::names::{QueryName, WireName};
 use crate::wire::{MAX_UDP, rcode};
 
-/// How long one try may take, and how many follow the first: together less than anybody waits.
+/// Timeout of one attempt, and number of retries: together below the timeout of a query.
 const TRY: Duration = Duration::from_secs(2);
 const MORE_TRIES: usize = 1;
-/// A resolver over some upstreams.
+/// A resolver over some upstreams, with a cache.
 pub(super) struct Resolver {
     upstreams: RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>,
     cache: Mutex<Cache>,
@@ -44,7 +44,7 @@ impl Resolver {
         Ok(Self { upstreams: RetryDnsHandle::new(pool, MORE_TRIES), cache: Mutex::default() })
     }
 
-    /// Looks up the records of one name and type.
+    /// Looks up the records of one name and type, in the cache or at the upstreams.
     pub(super) async fn look_up(&self, name: &WireName, qtype: u16) -> Result<Arc<ForeignAnswer>, Unanswered> {
         if let Some(answer) = self.cache().get(name, qtype, Instant::now()) {
             return Ok(answer);
@@ -101,7 +101,7 @@ fn options() -> ResolverOpts {
     let mut options = ResolverOpts::default();
     options.timeout = TRY;
     options.try_tcp_on_error = true;
-    // Of one TCP or TLS connection: all questions of the lane may share it.
+    // The limit of one TCP or TLS connection, which all outstanding queries may share.
     options.max_active_requests = super::ROOM;
     options
 }
@@ -109,12 +109,13 @@ fn options() -> ResolverOpts {
 fn request() -> DnsRequestOptions {
     let mut options = DnsRequestOptions::default();
     options.use_edns = true;
-    // RFC 9715 section 3.1, as for our own answers.
+    // RFC 9715 section 3.1, as for this server's own responses.
     options.edns_payload_len = MAX_UDP as u16;
     options
 }
 
-/// With the authorities of this system where an upstream needs them. rustls-native-certs reads `SSL_CERT_FILE`.
+/// Returns the TLS configuration, with the system's certificate authorities if an upstream needs them.
+/// rustls-native-certs reads `SSL_CERT_FILE`.
 fn tls(upstreams: &[Upstream]) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let with_tls = upstreams.iter().find_map(|upstream| match &upstream.protocol {
@@ -151,7 +152,7 @@ fn unanswered(error: &NetError) -> Unanswered {
     }
 }
 
-/// The upstream is there, and has no answer either.
+/// Returns the error for an upstream that responded with an error RCODE.
 fn refused(code: u16) -> Unanswered {
     let text = format!("the upstream answered {}", crate::wire::client::rcode_name(code));
     Unanswered { failure: Failure::Unreachable(text), dead: false }
@@ -178,7 +179,7 @@ fn foreign_record<R: RecordData + BinEncodable>(record: &Record<R>) -> Option<Fo
     })
 }
 
-/// In wire form, with no name compressed: it will stand elsewhere.
+/// Returns the wire form without compressed names, because the record will be at another offset.
 fn octets(value: &impl BinEncodable) -> Option<Box<[u8]>> {
     let mut octets = Vec::new();
     let mut encoder = BinEncoder::new(&mut octets);
