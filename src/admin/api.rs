@@ -1,6 +1,6 @@
-//! `/api/v1`: how the server stands, for programs.
+//! `/api/v1/status`: the state of the server as JSON.
 //!
-//! Explanations and records are written by `show`, as the commands write them.
+//! Not here: explanations and records, which `report` renders for the commands as well.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,7 +16,7 @@ use crate::metrics::Event;
 use crate::status::{DataState, WatchState, WatchStatus};
 use crate::zone::Zone;
 
-/// The state of the data, as it is written.
+/// Returns the name of the data's state in JSON.
 pub(super) fn state_name(state: DataState) -> &'static str {
     match state {
         DataState::NotSynced => "not-synced",
@@ -27,7 +27,7 @@ pub(super) fn state_name(state: DataState) -> &'static str {
     }
 }
 
-/// The state of a watch, as it is written.
+/// Returns the name of a watch's state in JSON.
 pub(super) fn watch_name(watch: &WatchStatus) -> &'static str {
     match watch.state {
         WatchState::Waiting => "waiting",
@@ -37,7 +37,7 @@ pub(super) fn watch_name(watch: &WatchStatus) -> &'static str {
     }
 }
 
-/// Everything of `/api/v1/status` at `now`.
+/// Returns the document of `/api/v1/status` at `now`.
 pub(super) fn status(shown: &Shown, now: Instant) -> Value {
     let View { zone, status, metrics, about, .. } = &shown.view;
     let (services, reverse_addresses) = zone.size();
@@ -103,14 +103,14 @@ fn of_certificate(certificate: &CertificateInUse) -> Value {
     })
 }
 
-/// A time of 1970 or later as RFC 3339 writes it, in UTC and whole seconds.
+/// Formats a time of 1970 or later as RFC 3339 does, in UTC and whole seconds.
 pub(super) fn rfc_3339(at: SystemTime) -> String {
     const BEGIN: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
     let since = Duration::from_secs(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
     format!("{:.0}Z", BEGIN.saturating_add(since))
 }
 
-/// Each zone: its origin, and what is in it.
+/// Returns the origin, kind and size of each zone.
 fn zones(zone: &Zone) -> Vec<Value> {
     let (services, _) = zone.size();
     let forward = zone.settings().apexes.iter().map(|origin| {
@@ -125,13 +125,13 @@ fn zones(zone: &Zone) -> Vec<Value> {
     forward.chain(reverse).collect()
 }
 
-/// Sends what is written to it, in parts, and fails once nobody takes them any more.
+/// A writer that sends its octets in parts. It fails once the receiver is dropped.
 pub(super) struct Sender {
     parts: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
 }
 
-/// How large a part is, in octets.
+/// Size of a part in octets.
 const PART: usize = 64 << 10;
 
 impl Sender {
@@ -164,7 +164,7 @@ mod tests {
         for (milliseconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (1_795_264_496_999, "2026-11-21T12:34:56Z"),
-            // RFC 5280 section 4.1.2.5: a certificate that does not expire.
+            // RFC 5280 section 4.1.2.5: the notAfter of a certificate that does not expire.
             (253_402_300_799_000, "9999-12-31T23:59:59Z"),
             (300_000_000_000_000, "9999-12-31T23:59:59Z"),
         ] {

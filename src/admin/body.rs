@@ -1,4 +1,4 @@
-//! The body of a response: one text, or parts that come one by one while they are made.
+//! The body of a response: one text, or a stream of parts. Not here: the contents (`mod.rs`, `api.rs`).
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,28 +11,28 @@ use tokio::task::JoinSet;
 
 use super::clock::{At, Clock};
 
-/// What is sent.
+/// A response body.
 pub(super) struct Body {
     what: What,
-    /// Told when it is sent.
+    /// Clock of the connection. The body reports each part, and its own end.
     clock: Option<Arc<Clock>>,
 }
 
 enum What {
     Whole(Option<Bytes>),
-    /// The parts, and who makes them: it ends when nobody takes them any more.
+    /// A receiver of parts and the task that sends them. The task ends once the receiver is dropped.
     Parts(mpsc::Receiver<Bytes>, #[expect(dead_code, reason = "held, so that it has a parent")] JoinSet<()>),
 }
 
 impl Body {
-    /// All of it.
+    /// Makes a body of one text.
     pub(super) fn whole(octets: impl Into<Bytes>) -> Self {
         Self { what: What::Whole(Some(octets.into())), clock: None }
     }
 
-    /// As a thread makes it: `make` gets where the parts go, and learns there that nobody wants more.
+    /// Makes a body of the parts that `make` sends, on a thread of its own. Sending fails once the client is gone.
     pub(super) fn in_parts(make: impl FnOnce(mpsc::Sender<Bytes>) + Send + 'static) -> Self {
-        /// How many parts may wait for a slow reader.
+        /// Number of parts that wait for a slow client.
         const WAITING: usize = 4;
         let (sender, parts) = mpsc::channel(WAITING);
         let mut makers = JoinSet::new();
@@ -40,7 +40,7 @@ impl Body {
         Self { what: What::Parts(parts, makers), clock: None }
     }
 
-    /// The same, and `clock` is told how it goes on.
+    /// Sets the clock of the connection.
     pub(super) fn timed(mut self, clock: Arc<Clock>) -> Self {
         self.clock = Some(clock);
         self

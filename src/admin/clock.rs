@@ -1,4 +1,4 @@
-//! What a connection is at, and how long that may take. Not here: how many there may be (`listen.rs`).
+//! The phases of a connection and their deadlines. Not here: the number of connections (`listen.rs`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -6,18 +6,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// What clients may take.
+/// Limits of the admin listener's clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time. Above it, the one that has waited longest is closed in favour of the new one. Default: 64.
+    /// Number of concurrent connections. Beyond it the connection that has waited longest is evicted. Default: 64.
     pub connections: usize,
-    /// How long a request's head may take from its first octet to its last. Default: 5 s.
+    /// Deadline of a request's head, from its first octet to its last. Default: 5 s.
     pub head: Duration,
-    /// How long a request may take from the end of its head to the end of its response; of one that is sent in parts,
-    /// each part. Default: 30 s.
+    /// Deadline of a response, from the end of the request's head to the last octet; of a streamed response, of each
+    /// part. Default: 30 s.
     pub request: Duration,
-    /// How long a connection is kept that asks nothing. Default: 75 s, which is longer than metrics are usually left
-    /// unasked.
+    /// Timeout of an idle connection. Default: 75 s, which is longer than usual scrape intervals.
     pub idle: Duration,
 }
 
@@ -28,18 +27,18 @@ impl Default for Limits {
     }
 }
 
-/// What a connection is at.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum At {
-    /// Nothing is asked.
+    /// Idle: no octet of a request has arrived.
     Nothing,
-    /// A request's head has begun.
+    /// The head of a request is incomplete.
     Head,
-    /// A request is answered.
+    /// The response is not sent yet.
     Request,
 }
 
-/// What one connection is at, and since when.
+/// The phase of one connection, with the time of its beginning.
 #[derive(Debug)]
 pub(super) struct Clock {
     at: Mutex<(At, Instant)>,
@@ -52,7 +51,7 @@ impl Clock {
         Self { at: Mutex::new((At::Nothing, Instant::now())), turned: Notify::new(), limits }
     }
 
-    /// From now on it is at this.
+    /// Begins a phase.
     pub(super) fn turn(&self, at: At) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = (at, Instant::now());
         self.turned.notify_one();
@@ -62,7 +61,7 @@ impl Clock {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns once it takes longer than it may.
+    /// Waits until the present phase exceeds its deadline.
     pub(super) async fn late(&self) {
         loop {
             let (at, since) = self.now_at();

@@ -1,9 +1,9 @@
-//! Whether it lives, and whether questions are welcome: the texts of `/livez` and `/readyz`.
+//! The texts of `/livez` and `/readyz`.
 //!
-//! Pure. The server lives as long as it answers here and every worker turns. Liveness depends on nothing else: to restart
-//! it for an API server that is out of reach would lose what it knows. It is ready from the first time that everything was read until it is told to
-//! end; what goes stale later stays ready, for an old answer is better than none. Lines are written as
-//! kube-apiserver's: `[+]watch/services ok: …`.
+//! Pure. The process is live as long as it responds here and each worker sends heartbeats. Nothing else counts: a restart
+//! because of an unreachable API server would lose the known objects. The server is ready from the first complete
+//! synchronization until its shutdown begins; stale data does not change that, since a stale answer is better than none.
+//! Lines have the format of kube-apiserver: `[+]watch/services ok: …`.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -13,14 +13,14 @@ use crate::escape::Printable;
 use crate::liveness::STALL_LIMIT;
 use crate::status::{DataState, Status, WatchState, WatchStatus};
 
-/// A text, and whether it is good news.
+/// The outcome of a health check, with its text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Health {
     pub(super) good: bool,
     pub(super) text: String,
 }
 
-/// The health of the process: whether all its workers turn.
+/// Returns the health of the process: each stalled worker is a failure.
 pub(super) fn live(stalled: &[String]) -> Health {
     if stalled.is_empty() {
         return Health { good: true, text: "ok\n".into() };
@@ -30,7 +30,7 @@ pub(super) fn live(stalled: &[String]) -> Health {
     Health { good: false, text: lines.chain(["livez check failed\n".to_owned()]).collect() }
 }
 
-/// Whether questions are welcome at `now`: one word, and where they are not or it is asked for, every part of it.
+/// Returns the readiness at `now`: one word, or all checks with `verbose` or if one fails.
 pub(super) fn ready(status: &Status, verbose: bool, now: Instant) -> Health {
     let good = status.is_ready();
     if good && !verbose {
@@ -47,7 +47,7 @@ pub(super) fn ready(status: &Status, verbose: bool, now: Instant) -> Health {
 
 struct Part {
     name: String,
-    /// It does not keep the server from being ready.
+    /// The check passed.
     holds: bool,
     text: String,
 }
@@ -59,7 +59,7 @@ fn parts(status: &Status, now: Instant) -> Vec<Part> {
     parts.extend(unread(status, state));
     parts.extend(watches.iter().map(|watch| Part {
         name: format!("watch/{}", watch.resource),
-        // Once everything was read, what was read is answered.
+        // Once everything was read, a lost watch does not make the server unready.
         holds: watch.state == WatchState::Current || !watch.required || state.may_deny(),
         text: watch_text(watch, now),
     }));
@@ -82,18 +82,18 @@ fn data(status: &Status, watches: &[WatchStatus]) -> Part {
     Part { name: "data".into(), holds: state.may_deny(), text: text.into() }
 }
 
-/// Returns the text for stale data: the one that responses carry as their extended error.
+/// Returns the text for stale data, with the extended error that responses carry.
 pub(super) fn stale_text(status: &Status) -> String {
     format!("answers carry the extended error {}", status.sentence())
 }
 
-/// The files that could not be read.
+/// Returns a failed check for each manifest that cannot be read.
 fn unread(status: &Status, state: DataState) -> Vec<Part> {
     let sentences = if state == DataState::Partial { status.waiting_for() } else { Vec::new() };
     sentences.into_iter().map(|text| Part { name: "manifest".into(), holds: false, text }).collect()
 }
 
-/// How a watch stands, and for how long.
+/// Describes the state of a watch, with its duration.
 pub(super) fn watch_text(watch: &WatchStatus, now: Instant) -> String {
     let mut text = watch.state.to_string();
     if let Some(since) = watch.since {

@@ -1,8 +1,8 @@
-//! The sockets, and what a client may take: how many connections, for how long.
+//! The sockets of the admin listener, and the limits of its clients: number of connections, and deadlines.
 //!
-//! Liveness is asked here, so nobody may keep others from asking: above [`Limits::connections`] the connection that has
-//! waited longest is closed in favour of the new one, and each has a deadline for whatever it is at (`clock.rs`). Not
-//! here: what is asked and answered (`mod.rs`).
+//! Kubelet's probes connect here, so no client may keep another from connecting: above [`Limits::connections`] the
+//! connection that has waited longest is evicted, and each phase of a connection has a deadline (`clock.rs`). Not here:
+//! requests and responses (`mod.rs`).
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -26,14 +26,14 @@ use super::body::Body;
 use super::clock::{At, Clock, Limits};
 use super::route::Offer;
 
-/// Octets of a request's head; above it, 431.
+/// Size limit of a request's head in octets; beyond it the status is 431.
 const HEAD: usize = 16 << 10;
-/// Header fields of a request; above it, 431.
+/// Limit on the header fields of a request; beyond it the status is 431.
 const FIELDS: usize = 64;
-/// How long a request may not be interrupted for the sake of a new connection.
+/// Time for which a request is safe from eviction.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A socket that is bound, and serves nobody yet.
+/// A bound socket that accepts no connection yet.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) address: SocketAddr,
@@ -41,11 +41,11 @@ pub(super) struct Bound {
     listener: std::net::TcpListener,
 }
 
-/// Binds `address`, beside other processes of the same user that do (SO_REUSEPORT): two can hand over.
+/// Binds `address` with SO_REUSEPORT, so that the next process of a hot restart can bind it too.
 ///
 /// # Errors
 ///
-/// One sentence that names the option and the address, and says what to do.
+/// An address that cannot be bound, with the option, the address and the action to take.
 pub(super) fn bind(option: &str, address: SocketAddr, offer: Offer) -> anyhow::Result<Bound> {
     let bound = listener(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener) = bound.map_err(|error| sentence(option, address, error))?;
@@ -82,7 +82,7 @@ fn sentence(option: &str, address: SocketAddr, error: io::Error) -> anyhow::Erro
     anyhow!("{what}: {advice}")
 }
 
-/// Answers requests by `answer` until it is dropped.
+/// Answers requests by `answer` until the future is dropped.
 ///
 /// # Errors
 ///
@@ -108,18 +108,18 @@ where
     }
 }
 
-/// Waits for a connection; where the system has no room for one, for better times.
+/// Accepts a connection. Retries every 100 ms while the system is out of resources.
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
-            // The client left, or file descriptors ran out.
+            // The client has gone, or file descriptors ran out.
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-/// Those that are open, and their tasks.
+/// The open connections and their tasks.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
@@ -137,7 +137,7 @@ impl Connections {
         self.open.insert(task.id(), (task, clock));
     }
 
-    /// Waits for one that ends; for ever where there is none.
+    /// Waits for a connection that ends; for ever if none is open.
     async fn ended(&mut self) {
         let ended = match self.tasks.join_next_with_id().await {
             None => return std::future::pending().await,
@@ -146,8 +146,8 @@ impl Connections {
         self.open.remove(&ended);
     }
 
-    /// Closes the connection that has waited longest: one that asks nothing or has not finished its question, or else
-    /// one whose response takes long. Whether there was one.
+    /// Evicts the connection that has waited longest: first one without a complete request, then one that has waited
+    /// for its response longer than [`GRACE`]. Returns whether there was one.
     fn make_room(&mut self) -> bool {
         let now = Instant::now();
         let waited = self.open.iter().filter_map(|(id, (_, clock))| {
@@ -163,7 +163,7 @@ impl Connections {
     }
 }
 
-/// One connection, until it ends or is late.
+/// Serves one connection until it ends or misses a deadline.
 async fn connection<S, F>(stream: TcpStream, clock: Arc<Clock>, answer: S)
 where
     S: Fn(http::Request<hyper::body::Incoming>) -> F,
@@ -177,20 +177,20 @@ where
     });
     let timed = TokioIo::new(Timed { stream, clock: Arc::clone(&clock) });
     let serving = http1::Builder::new()
-        // Its clock knows one time for two things: a client that asks nothing, and one that does not finish.
+        // hyper has one timeout for both an idle client and a slow one. The clock has two.
         .header_read_timeout(None)
         .max_header_size(HEAD)
         .max_headers(FIELDS)
         .max_buf_size(2 * HEAD)
         .serve_connection(timed, service);
     tokio::select! {
-        // What a client does wrong is its own matter.
+        // Errors of the client concern no other client.
         _ = pin!(serving) => {}
         () = clock.late() => {}
     }
 }
 
-/// A connection that tells its clock when a request begins.
+/// A connection that reports the first octet of a request to its clock.
 struct Timed {
     stream: TcpStream,
     clock: Arc<Clock>,

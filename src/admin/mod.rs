@@ -1,15 +1,16 @@
-//! Who looks at the server over HTTP: probes, and people.
+//! HTTP for probes, Prometheus, programs and people.
 //!
 //! ```text
 //!   listen.rs ──▶ route.rs ──┬─▶ health.rs   /livez, /readyz
-//!   (limits)      (decides)  ├─▶ metrics     /metrics
-//!                            ├─▶ api.rs      /api/v1, in the words of `show`
+//!   (limits)      (routes)   ├─▶ metrics     /metrics
+//!                            ├─▶ api.rs      /api/v1, rendered by `report`
 //!                            └─▶ page.rs     /
 //! ```
 //!
-//! One small HTTP/1.1 server, without TLS. `/livez` and `/readyz` are for everyone; what shows the names of the cluster
-//! is given on a loopback address, or where `--admin-api` says so, and never to a page of another site. Nothing here
-//! can change the server. Not here: what is counted (`metrics`), and why a name does not resolve (`explain`).
+//! A small HTTP/1.1 server without TLS. Every client may request `/livez`, `/readyz` and `/metrics`. Responses with
+//! names of the cluster are limited to loopback addresses and to the address of `--admin-api`, and are never readable by
+//! a page of another site. No request changes the server. Not here: the counters (`metrics`), and the explanations
+//! (`explain`). Read next: `route.rs`.
 
 mod api;
 mod body;
@@ -44,16 +45,17 @@ use shown::Shown;
 pub use clock::Limits;
 pub use shown::{About, Addresses, CertificateInUse, View};
 
-/// The addresses, bound; nobody is served yet.
+/// The bound sockets of the admin listener, which accept no connection yet.
 #[derive(Debug)]
 pub struct Listeners(Vec<Bound>);
 
 impl Listeners {
-    /// Binds `address`, where health is shown, and on loopback everything; and `everything`, where all is.
+    /// Binds `address`, for health and metrics (and for all paths if it is a loopback address), and `everything`, for
+    /// all paths.
     ///
     /// # Errors
     ///
-    /// One sentence that names the option and the address, and says what to do.
+    /// An address that cannot be bound, with the option, the address and the action to take.
     pub fn bind(address: Option<SocketAddr>, everything: Option<SocketAddr>) -> anyhow::Result<Self> {
         let mut bound = Vec::new();
         if let Some(address) = address {
@@ -66,12 +68,12 @@ impl Listeners {
         Ok(Self(bound))
     }
 
-    /// Where, with the ports that the kernel chose.
+    /// Returns the addresses, with the ports that the kernel chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.0.iter().map(|bound| bound.address).collect()
     }
 
-    /// Answers until it is dropped. Where there is no address it waits for ever.
+    /// Serves requests until the future is dropped. Without an address it waits for ever.
     ///
     /// # Errors
     ///
@@ -94,7 +96,7 @@ impl Listeners {
     }
 }
 
-/// The response to `request` at an address with this offer.
+/// Answers one request to a listener with this exposure.
 async fn answer(shown: Arc<Shown>, request: Request<Incoming>, offer: Offer) -> Response<Body> {
     let hosts: Vec<&str> = hosts(&request).collect();
     let head = Head {
@@ -128,14 +130,14 @@ async fn answer(shown: Arc<Shown>, request: Request<Incoming>, offer: Offer) -> 
     response
 }
 
-/// Every host that a request names; one that cannot be read is a strange one.
+/// Returns each host that a request names; `?` for one that is not text.
 fn hosts(request: &Request<Incoming>) -> impl Iterator<Item = &str> {
     let fields = request.headers().get_all(header::HOST).iter();
     let target = request.uri().authority().map(http::uri::Authority::as_str);
     fields.map(|field| field.to_str().unwrap_or("?")).chain(target)
 }
 
-/// Whether a browser says that a page of another site asks, and not a person who goes there.
+/// Returns whether, by the browser's Fetch Metadata, a page of another site sends the request without a navigation.
 fn is_foreign(request: &Request<Incoming>) -> bool {
     let says = |name: &str, word: &str| request.headers().get(name).is_some_and(|value| value == word);
     says("sec-fetch-site", "cross-site") && !says("sec-fetch-mode", "navigate")
@@ -153,7 +155,8 @@ fn of_metrics(view: &View, accept: Option<&HeaderValue>) -> Response<Body> {
     typed(StatusCode::OK, format.content_type(), view.metrics.render(&view.status, figures, format))
 }
 
-/// Nobody is told of records that are not all there, nor why a name has none.
+/// Returns a response that refuses incomplete data; `None` once all objects were read. A missing record would be
+/// explained wrongly before.
 fn not_synced(shown: &Shown) -> Option<Response<Body>> {
     let status = &shown.view.status;
     (!status.data_state().may_deny()).then(|| {
@@ -189,7 +192,7 @@ fn of_records(shown: &Shown, origin: Option<WireName>, output: Output) -> Respon
     let Some(room) = shown.zones.take() else { return busy() };
     let body = Body::in_parts(move |parts| {
         let mut sender = api::Sender::new(parts);
-        // It fails where nobody wants more.
+        // The write fails if the client has closed the connection.
         let _ = records::write(&zone, &origin, output, &mut sender).and_then(|_| sender.flush());
         drop(room);
     });
@@ -236,7 +239,7 @@ async fn of_page(shown: Arc<Shown>, wish: Wish) -> Response<Body> {
     response
 }
 
-/// Does what may take long where nobody else waits for the thread; `None` where it panicked.
+/// Runs a long computation on a thread of its own; `None` if it panics.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }

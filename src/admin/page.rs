@@ -1,8 +1,7 @@
-//! The status page: how the server stands, what is wrong in the cluster, and why a name does not resolve.
+//! The status page: state of the server, findings of the lint, an explanation of a name, and a list of Services.
 //!
-//! All of it is written here, and can be read without JavaScript; `page.html` has the style, and a script that asks
-//! `/api/v1/status` again and again. Every text goes through [`Html::text`], which escapes it: names come from objects
-//! and from whoever asks. A large cluster is shown in pages.
+//! The page works without JavaScript. `page.html` has the style, and a script that polls `/api/v1/status`. Every text
+//! passes [`Html::text`], which escapes it: names come from objects and from clients. The list of Services is paged.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -23,21 +22,21 @@ use crate::show::explained::{Explained, Stepped, Tried};
 use crate::show::said::{Said, for_shell};
 use crate::status::{DataState, WatchState};
 
-/// How many Services are on a page.
+/// Number of Services on a page.
 const ROWS: usize = 50;
-/// How many findings are shown; `check` shows all.
+/// Limit on the findings that are shown; the command `check` shows all.
 const FINDINGS: usize = 25;
-/// A certificate that is good for less is about to expire, as for the alert of `config/prometheus/alerts.yaml`.
+/// Remaining validity below which a certificate expires soon, as in `config/prometheus/alerts.yaml`.
 const SOON: Duration = Duration::from_secs(7 * 86_400);
 const TEMPLATE: &str = include_str!("page.html");
 
-/// The page, and the policy that lets its own script run and no other (Content Security Policy Level 3).
+/// The page and its Content-Security-Policy, which allows the page's own script and no other.
 pub(super) struct Page {
     pub(super) text: String,
     pub(super) policy: String,
 }
 
-/// The page that `wish` asks for, as it is at `now`. Blocks while the cluster is looked at.
+/// Renders the page at `now`. Blocks while it reads the cluster.
 pub(super) fn render(shown: &Shown, wish: &Wish, now: Instant) -> Page {
     let nonce = nonce();
     let mut body = Html::default();
@@ -64,7 +63,7 @@ pub(super) fn render(shown: &Shown, wish: &Wish, now: Instant) -> Page {
     Page { text, policy }
 }
 
-/// Something that nobody outside can know before: 128 bits of the system's randomness.
+/// Returns 128 random bits as text, so that injected markup cannot name the nonce.
 fn nonce() -> String {
     let mut octets = [0; 16];
     let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut octets));
@@ -74,7 +73,7 @@ fn nonce() -> String {
     octets.iter().fold(String::new(), |text, octet| text + &format!("{octet:02x}"))
 }
 
-/// What the data is good for, in a word, and how that looks.
+/// Returns the word and the CSS class for the state of the data.
 fn state_word(state: DataState, leaving: bool) -> (&'static str, &'static str) {
     match state {
         _ if leaving => ("leaving", "warning"),
@@ -84,24 +83,24 @@ fn state_word(state: DataState, leaving: bool) -> (&'static str, &'static str) {
     }
 }
 
-/// HTML while it is written.
+/// An HTML text in progress.
 #[derive(Default)]
 struct Html(String);
 
 impl Html {
-    /// Markup of this file, as it stands.
+    /// Appends markup.
     fn raw(&mut self, markup: &'static str) -> &mut Self {
         self.0.push_str(markup);
         self
     }
 
-    /// A text from outside on one line, as the content of an element or of an attribute in quotes.
+    /// Appends a text on one line, escaped for the content of an element or of an attribute in quotes.
     #[allow(clippy::needless_pass_by_value, reason = "texts and numbers alike")]
     fn text(&mut self, text: impl ToString) -> &mut Self {
         self.block(&Printable(text.to_string()).to_string())
     }
 
-    /// A text with lines of its own, which are the program's.
+    /// Appends an escaped text that keeps its line breaks.
     fn block(&mut self, text: &str) -> &mut Self {
         for letter in lines(text).chars() {
             match letter {
@@ -116,7 +115,7 @@ impl Html {
         self
     }
 
-    /// A value of a query in a link.
+    /// Appends a percent-encoded value of a query string.
     fn parameter(&mut self, text: &str) -> &mut Self {
         for octet in text.bytes() {
             match octet {
@@ -167,7 +166,7 @@ impl Html {
         self.raw("</span></header>");
     }
 
-    /// What whoever looks must know first; nothing where all is well.
+    /// Appends the warning about incomplete or stale data; hidden without one.
     fn notice(&mut self, shown: &Shown) {
         let status = &shown.view.status;
         let waiting = status.waiting_for();
@@ -212,7 +211,7 @@ impl Html {
         self.raw("</section>");
     }
 
-    /// The queries of the last minute as a line; the script draws the same.
+    /// Appends the query rates of the last minute as a line. The script draws it in the same way.
     fn sparkline(&mut self, rates: &[f64]) {
         let most = rates.iter().copied().fold(1.0, f64::max);
         let missing = SECONDS.saturating_sub(rates.len());
@@ -277,7 +276,7 @@ impl Html {
         self.raw(", UDP and TCP, ").text(about.workers).raw(" workers</span></div></section>");
     }
 
-    /// Where it is encrypted, and what clients are shown there; hidden where it is not.
+    /// Appends the encrypted listeners and their certificate; hidden without them.
     fn encrypted(&mut self, about: &About, now: SystemTime) {
         let (listen, certificate) = (about.listen.load(), about.certificate.load());
         let is_none = listen.encrypted.is_empty() && certificate.is_none();
@@ -298,7 +297,7 @@ impl Html {
         self.raw("</section>");
     }
 
-    // What is wrong.
+    // Findings.
 
     fn findings(&mut self, lint: &[Checked]) {
         let broken = lint.iter().filter(|checked| checked.level != Level::Note);
@@ -328,7 +327,7 @@ impl Html {
         self.said(&Said::of(finding, (level.name(), crate::show::said::Tone::Plain)), look, object, false);
     }
 
-    /// One thing that is said, with what helps.
+    /// Appends one finding with its fix.
     fn said(&mut self, said: &Said, look: &'static str, object: Option<String>, open: bool) {
         self.raw("<article><header><h3>").text(object.unwrap_or_default()).raw("</h3>").pill(look, &said.weight.0);
         if let Some(token) = &said.token {
@@ -346,7 +345,7 @@ impl Html {
         self.raw("</article>");
     }
 
-    // Why.
+    // Explanation.
 
     fn explain(&mut self, shown: &Shown, wish: &Wish) {
         let [name, qtype, namespace] = &wish.asked;
@@ -405,7 +404,7 @@ impl Html {
         }
         self.raw("</ol>");
         if !explained.answer.is_empty() {
-            /// A Service can have any number.
+            /// Limit on the records that are shown: a Service can have any number.
             const RECORDS: usize = 20;
             let records: Vec<String> = explained.answer.iter().take(RECORDS).map(ToString::to_string).collect();
             let more = explained.answer.len().saturating_sub(RECORDS);
@@ -424,7 +423,7 @@ impl Html {
         self.raw("</div>");
     }
 
-    // The Services.
+    // Services.
 
     fn services(&mut self, shown: &Shown, wish: &Wish, lint: &[Checked]) {
         let (rows, found) = shown.view.asker.with(|known| rows(known, wish, lint));
@@ -483,7 +482,7 @@ impl Html {
     }
 }
 
-/// What a certificate is worth at `now`: a word, how that looks, and until when.
+/// Returns the word, the CSS class and the sentence for a certificate's validity at `now`.
 fn certificate_state(certificate: &CertificateInUse, now: SystemTime) -> (&'static str, &'static str, String) {
     let Some((begins, ends)) = certificate.good else {
         return ("unknown", "warning", "It does not say in a known form until when it is good.".into());
@@ -504,12 +503,12 @@ fn certificate_state(certificate: &CertificateInUse, now: SystemTime) -> (&'stat
     if left < SOON { ("expires soon", "warning", text) } else { ("good", "good", text) }
 }
 
-/// A name to try: one that the page shows to be broken would be better, and is shown below with its reason.
+/// Returns the name in the form's placeholder.
 fn example(shown: &Shown) -> String {
     shown.view.zone.example().to_string().trim_end_matches('.').to_owned()
 }
 
-/// A number as people read it: 1,234,567.
+/// Formats a number with thousands separators: 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -522,18 +521,18 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// One Service on the page.
+/// A row of the list of Services.
 struct Row {
     key: ObjectRef,
     kind: String,
-    /// How many endpoints are answered, of how many there are; `None` where they are not what is answered.
+    /// Number of endpoints in answers, and in all; `None` if answers hold no endpoints of the Service.
     endpoints: Option<(usize, usize)>,
     state: (&'static str, &'static str),
-    /// What the lint says of it first.
+    /// Text of the worst finding.
     why: Option<String>,
 }
 
-/// The Services that `wish` asks for, and how many there are on all pages.
+/// Returns the rows of the requested page, and the number of matching Services.
 fn rows(known: &Known<'_>, wish: &Wish, lint: &[Checked]) -> (Vec<Row>, usize) {
     let wanted = |service: &&Service| {
         let ObjectRef { namespace, name } = &service.key;

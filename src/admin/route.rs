@@ -1,9 +1,9 @@
-//! What a request asks for, and whether it gets it: decided from its head alone.
+//! Routing: decides from the head of a request which response it gets.
 //!
-//! Pure: no socket, no clock, and nothing is looked up. Who asks is not known here, and what the answers say neither
-//! (`health.rs`). The guard against foreign pages is [`is_local_name`]: a browser on a laptop runs scripts of
-//! sites that let their own names point to 127.0.0.1, and then may read what it gets from there. Such a request names
-//! the site in its Host.
+//! Pure: no socket, no clock, no look-up. The guard against pages of other sites is [`is_local_name`]. A browser on a laptop
+//! runs scripts of sites that let their own names resolve to 127.0.0.1 (DNS rebinding), and lets them read the responses.
+//! Such a request names the site in its Host field. Not here: the contents of the responses (`health.rs`, `api.rs`,
+//! `page.rs`).
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::config::{AskedName, Output, values};
 use crate::names::WireName;
 use crate::rtype;
 
-/// The paths, in the order in which they are listed; those behind [`Offer::everything`] last.
+/// The paths in the order in which a 404 response lists them, and whether a path needs [`Offer::everything`].
 const PATHS: &[(&str, bool)] = &[
     ("/livez", false),
     ("/readyz", false),
@@ -25,91 +25,91 @@ const PATHS: &[(&str, bool)] = &[
     ("/api/v1/explain", true),
 ];
 
-/// What is to be had at an address.
+/// Exposure of one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Offer {
-    /// The names of the cluster too: the page and `/api`.
+    /// Names of the cluster are exposed too: the page and `/api`.
     pub(super) everything: bool,
 }
 
-/// The head of a request, as far as it matters.
+/// The parts of a request's head that routing depends on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Head<'h> {
     pub(super) method: &'h str,
     pub(super) path: &'h str,
-    /// What stands behind `?`; empty where nothing does.
+    /// The part behind `?`; empty if there is none.
     pub(super) query: &'h str,
-    /// Every Host that it names: of a header, and of the target (RFC 9112 section 3.2.2).
+    /// All hosts of the request: of Host fields and of the request target (RFC 9112 section 3.2.2).
     pub(super) hosts: &'h [&'h str],
-    /// What a browser says of a script or an element of another site's page that asks (Fetch Metadata).
+    /// A script or an element of another site's page sends the request, by the browser's Fetch Metadata.
     pub(super) foreign: bool,
 }
 
-/// What is asked for.
+/// The response that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Whether the process lives.
+    /// Health of the process.
     Live,
-    /// Whether questions are welcome.
+    /// Readiness for queries.
     Ready {
-        /// With every part of it.
+        /// All checks, one on a line.
         verbose: bool,
     },
-    /// What was counted.
+    /// All metrics.
     Metrics,
-    /// How it stands, for programs.
+    /// The server's state as JSON.
     Status,
-    /// Every record of a zone.
+    /// All records of a zone.
     Records {
-        /// Which; `None` for the first.
+        /// Origin of the zone; `None` for the first one.
         origin: Option<WireName>,
-        /// How they are written.
+        /// Format of the records.
         output: Output,
     },
-    /// Why a name resolves, or does not.
+    /// The explanation of a name.
     Explain(Question),
-    /// All of it, for people.
+    /// The status page.
     Page(Wish),
 }
 
-/// A name that is asked about.
+/// A query to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) name: AskedName,
     pub(super) qtype: u16,
-    /// That of who asks; `None` for the server's own.
+    /// Namespace of the client; `None` for the server's default.
     pub(super) namespace: Option<Box<str>>,
 }
 
-/// What the page is to show. What is wrong with the question is shown on the page.
+/// Parameters of the status page. The page shows an invalid query with its error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wish {
-    /// As it was written: name, type, namespace.
+    /// Name, type and namespace as they were entered.
     pub(super) asked: [String; 3],
-    /// What is made of it; `None` where nothing is asked.
+    /// The parsed query; `None` without a name.
     pub(super) question: Option<Result<Question, String>>,
-    /// Services with this in their namespace or name.
+    /// Substring of the namespace or name of the Services to list.
     pub(super) filter: String,
-    /// Which page of them, from 1.
+    /// Page of that list, from 1.
     pub(super) page: usize,
 }
 
-/// Why nothing is to be had.
+/// The reason of a refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Another method than GET and HEAD.
+    /// The method is neither GET nor HEAD.
     Method,
-    /// No such path.
+    /// The path does not exist.
     Path,
-    /// It is there, and not at this address.
+    /// The path exists, and this listener does not expose it.
     NotHere,
-    /// It names a host by which nobody calls this server, or another site's page asks.
+    /// The request names a host that may be another site's, or comes from another site's page.
     Foreign(String),
-    /// The query is wrong, and how.
+    /// The query string is invalid, for this reason.
     Query(String),
 }
 
-/// What `head` asks for at an address with this offer.
+/// Routes a request to a listener with this exposure.
 pub(super) fn route(head: &Head<'_>, offer: Offer) -> Result<Route, Refusal> {
     let Some((_, everything)) = PATHS.iter().find(|(path, _)| *path == head.path) else { return Err(Refusal::Path) };
     if !matches!(head.method, "GET" | "HEAD") {
@@ -129,7 +129,7 @@ pub(super) fn route(head: &Head<'_>, offer: Offer) -> Result<Route, Refusal> {
             let question = question(values.of("name"), values.of("type"), values.of("namespace"));
             question.map(Route::Explain).map_err(Refusal::Query)
         }
-        // A probe is not refused for a parameter: it would end a server that works.
+        // Unknown parameters are ignored: a refused probe would restart a server that works.
         _ => Ok(Route::Ready { verbose: parameters(head.query).any(|(name, _)| name == "verbose") }),
     }
 }
@@ -155,7 +155,7 @@ fn wish(query: &str) -> Result<Wish, Refusal> {
     Ok(Wish { question, filter: text("q").to_ascii_lowercase(), page, asked })
 }
 
-/// The question that texts make, by the rules of the command `explain`.
+/// Parses a query by the rules of the command `explain`.
 fn question(name: Option<&str>, qtype: Option<&str>, namespace: Option<&str>) -> Result<Question, String> {
     let name: AskedName = name.filter(|name| !name.is_empty()).ok_or("name is missing: ?name=NAME&type=A")?.parse()?;
     let qtype = qtype.filter(|qtype| !qtype.is_empty()).map(rtype::parse).transpose()?;
@@ -163,7 +163,7 @@ fn question(name: Option<&str>, qtype: Option<&str>, namespace: Option<&str>) ->
     Ok(Question { qtype: qtype.unwrap_or_else(|| name.usual_type()), name, namespace })
 }
 
-/// The parameters of a query, each known and given once.
+/// The parameters of a query string. Each is known, and occurs once.
 struct Values(Vec<(String, String)>);
 
 impl Values {
@@ -188,7 +188,7 @@ impl Values {
     }
 }
 
-/// The names of the cluster are for who may have them.
+/// Refuses a request that may not see the names of the cluster.
 fn guard(head: &Head<'_>, offer: Offer) -> Result<(), Refusal> {
     if !offer.everything {
         return Err(Refusal::NotHere);
@@ -203,8 +203,8 @@ fn guard(head: &Head<'_>, offer: Offer) -> Result<(), Refusal> {
     }
 }
 
-/// Whether nobody can have let this host's name point here: an IP address or `localhost` (RFC 6761 section 6.3), with
-/// or without a port.
+/// Returns whether a host cannot be a name that another site's owner controls: an IP address or `localhost` (RFC 6761
+/// section 6.3), with or without a port.
 fn is_local_name(host: &str) -> bool {
     let is_port = |text: &str| text.parse::<u16>().is_ok();
     let bare = match (host.strip_prefix('['), host.rsplit_once(':')) {
@@ -221,12 +221,12 @@ fn is_local_name(host: &str) -> bool {
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4())
 }
 
-/// What is said of something that came from outside is not longer than a line.
+/// Shortens a text of the client to the length of a line.
 fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// The names and values of a query, decoded (application/x-www-form-urlencoded).
+/// Decodes the names and values of a query string (application/x-www-form-urlencoded).
 pub(super) fn parameters(query: &str) -> impl Iterator<Item = (String, String)> {
     let parts = query.split('&').filter(|part| !part.is_empty());
     parts.map(|part| {
@@ -235,7 +235,7 @@ pub(super) fn parameters(query: &str) -> impl Iterator<Item = (String, String)> 
     })
 }
 
-/// `%XX` and `+` decoded; what is no UTF-8 then is replaced.
+/// Decodes `%XX` and `+`. Octets that are not UTF-8 are replaced.
 fn decoded(text: &str) -> String {
     let digit = |octet: u8| char::from(octet).to_digit(16).map(|digit| digit as u8);
     let (octets, mut out, mut at) = (text.as_bytes(), Vec::with_capacity(text.len()), 0);
@@ -254,7 +254,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Every path that is to be had, one a line.
+/// Returns the exposed paths, one on a line.
 pub(super) fn paths(offer: Offer) -> String {
     let offered = PATHS.iter().filter(|(_, everything)| offer.everything || !everything);
     offered.map(|(path, _)| format!("{path}\n")).collect()

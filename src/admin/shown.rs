@@ -1,5 +1,7 @@
-//! What is shown of a running server, and what it may cost: a few look at much at a time, and nobody keeps the cluster
-//! from being changed for long.
+//! The state behind the admin listener: handles of the running server, and limits on expensive requests.
+//!
+//! Few clients export a zone or search the cluster at a time, and the lint holds the cluster's lock for a small share of
+//! the time. Not here: the responses (`api.rs`, `page.rs`).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,64 +26,64 @@ use crate::zone::Zone;
 
 use super::route::Question;
 
-/// What is looked at.
+/// Handles of the running server.
 pub struct View {
-    /// What is answered.
+    /// The records.
     pub zone: Arc<Zone>,
-    /// Who knows the cluster.
+    /// Read access to the cluster, for explanations.
     pub asker: Asker,
-    /// Whether the data can be trusted, and what is waited for.
+    /// State of the data and of the watches.
     pub status: Arc<Status>,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Liveness of its workers.
+    /// Heartbeats of the workers.
     pub liveness: Liveness,
-    /// What else is to be told.
+    /// Description of the server.
     pub about: About,
 }
 
-/// What is known of a server from its start.
+/// A description of the server, fixed at its start unless noted.
 #[derive(Clone, Debug, Default)]
 pub struct About {
-    /// Where the objects come from, for people.
+    /// Name of the source, for people.
     pub source: String,
-    /// Pods run: a cluster is watched, or workloads are simulated.
+    /// Pods run: the source is a live cluster, or simulates workloads.
     pub alive: bool,
-    /// The namespace of who asks and names none.
+    /// Namespace for explanations that name none.
     pub namespace: String,
-    /// Where questions are taken; a reload changes it.
+    /// Addresses of the DNS listeners. A reload changes them.
     pub listen: Arc<ArcSwap<Addresses>>,
-    /// What clients are shown where it is encrypted; none where nothing is.
+    /// Certificate of the encrypted listeners; `None` without such listeners.
     pub certificate: Arc<ArcSwapOption<CertificateInUse>>,
-    /// Threads that answer.
+    /// Number of worker threads.
     pub workers: usize,
 }
 
-/// Where questions are taken.
+/// Addresses of the DNS listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
-    /// Over UDP and TCP.
+    /// Addresses for UDP and TCP.
     pub plain: Vec<SocketAddr>,
-    /// Encrypted, each over one transport.
+    /// Addresses of encrypted transports.
     pub encrypted: Vec<(Transport, SocketAddr)>,
 }
 
-/// The certificate that clients are shown.
+/// The certificate of the encrypted listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateInUse {
-    /// From when to when it is good; `None` where that cannot be read from it.
+    /// Beginning and end of its validity; `None` if they cannot be parsed.
     pub good: Option<(SystemTime, SystemTime)>,
-    /// Why what its files hold now was not taken: a sentence.
+    /// Reason for which the present contents of the certificate's files are rejected; `None` if they are in use.
     pub refused: Option<String>,
 }
 
-/// How many are sent a whole zone at a time, and for how many the cluster is searched. Others are told to come again.
+/// Limits on concurrent zone exports and searches. Beyond them the status is 503 with `Retry-After`.
 const ZONES_AT_ONCE: usize = 2;
 const SEARCHES_AT_ONCE: usize = 4;
-/// How many seconds of rates are kept.
+/// Number of seconds for which query rates are kept.
 pub(super) const SECONDS: usize = 60;
 
-/// A view, and what is remembered of it.
+/// Handles of the server, with the state of the admin listener.
 pub(super) struct Shown {
     pub(super) view: View,
     pub(super) began: Instant,
@@ -91,7 +93,7 @@ pub(super) struct Shown {
     lint: Mutex<Option<Lint>>,
 }
 
-/// Room for those who look at much.
+/// A pool of permits for expensive requests.
 pub(super) struct Room(Arc<Semaphore>);
 
 impl Room {
@@ -99,20 +101,20 @@ impl Room {
         Self(Arc::new(Semaphore::new(places)))
     }
 
-    /// For one more, until it is dropped; `None` where there is none now.
+    /// Takes a permit until the result is dropped; `None` if all are taken.
     pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0).try_acquire_owned().ok()
     }
 }
 
-/// Queries of each of the last seconds.
+/// Query rates of the last seconds.
 #[derive(Default)]
 struct Rates {
     last: Option<(Instant, u64)>,
     history: VecDeque<f64>,
 }
 
-/// What the lint said, when, and how long it took.
+/// Findings of the last lint, with its time and duration.
 struct Lint {
     checked: Arc<Vec<Checked>>,
     made: Instant,
@@ -132,7 +134,7 @@ impl Shown {
         }
     }
 
-    /// Counts what is asked in each second, for ever.
+    /// Records the query rate of each second, until the future is dropped.
     pub(super) async fn count(&self) {
         let mut seconds = interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,17 +152,17 @@ impl Shown {
         }
     }
 
-    /// Queries of each of the last seconds, the oldest first.
+    /// Returns the queries per second of the last seconds, the oldest first.
     pub(super) fn rates(&self) -> Vec<f64> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).history.iter().copied().collect()
     }
 
-    /// Queries since the beginning.
+    /// Returns the number of queries since the start.
     pub(super) fn queries(&self) -> u64 {
         Transport::ALL.map(|transport| self.view.metrics.total(Event::received(transport))).iter().sum()
     }
 
-    /// What is to be said of a name. Blocks for as long as a search takes.
+    /// Explains a name. Blocks for the duration of a search.
     pub(super) fn explain(&self, question: &Question) -> anyhow::Result<Explained> {
         let View { zone, asker, about, .. } = &self.view;
         let name: &AskedName = &question.name;
@@ -186,14 +188,14 @@ impl Shown {
         self.view.about.alive || written.iter().any(|resource| known.cluster.count(*resource) > 0)
     }
 
-    /// What will not be answered as it is meant. Blocks while it is looked for, which it is not more often than every
-    /// 2 s and a twentieth of the time: the cluster cannot be changed meanwhile.
+    /// Returns the findings of the lint. The lint blocks changes of the cluster, so it runs at most every 2 s, and for
+    /// at most a twentieth of the time.
     pub(super) fn lint(&self) -> Arc<Vec<Checked>> {
         let mut lint = self.lint.lock().unwrap_or_else(PoisonError::into_inner);
         let serial = self.view.zone.serial();
         if let Some(Lint { checked, made, took, serial: then }) = &*lint {
             let pause = (*took * 20).max(Duration::from_secs(2));
-            // A serial is a second: what came later in it has the same.
+            // Changes within one second have the same serial, so the findings are not kept for ever.
             if made.elapsed() < pause || *then == serial && made.elapsed() < pause * 10 {
                 return Arc::clone(checked);
             }

@@ -1,9 +1,8 @@
-//! What a worker counts of its answers: types, codes, sizes and times, by zone.
+//! Response counters of one worker: types, RCODEs, sizes and durations, by zone.
 //!
-//! It is made for the one who counts, at a few instructions for each answer: no cell has more than one writer, none is
-//! allocated later, and a clock is read for a batch and not for an answer. Type, code and DO bit of an answer are one
-//! cell, and each length up to [`EXACT`] octets is one; what the labels of the metrics ask for is summed when somebody
-//! asks. Not here: how that is written (`exposition.rs`).
+//! To count a response costs a few instructions: no cell has more than one writer, none is allocated later, and the clock
+//! is read once for a batch. QTYPE, RCODE and DO bit of a response select one cell, and each length up to [`EXACT`] octets
+//! is a cell; the sums for the labels are made when `/metrics` is rendered. Not here: the formats (`exposition.rs`).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +13,11 @@ use super::table::{DO_REQUESTS, DURATION, REQUEST_SIZE, REQUESTS, RESPONSE_SIZE,
 use crate::answer::{CountedZone, ResponseSummary};
 use crate::transport::Transport;
 
-/// Up to this length, in octets, each has a cell.
+/// Number of lengths, from 0 octets, that have a cell of their own.
 const EXACT: usize = 512;
-/// The first of [`TIMES`], in nanoseconds: nearly every batch takes less.
+/// The first bound of [`TIMES`] in nanoseconds: nearly every batch takes less.
 const FIRST_TIME: u64 = 250_000;
-/// The types that CoreDNS tells apart (`plugin/metrics/vars/monitor.go`), by their numbers at IANA.
+/// The QTYPEs that CoreDNS distinguishes (`plugin/metrics/vars/monitor.go`).
 const TYPES: [(u16, &str); 18] = [
     (1, "A"),
     (2, "NS"),
@@ -39,9 +38,9 @@ const TYPES: [(u16, &str); 18] = [
     (252, "AXFR"),
     (255, "ANY"),
 ];
-/// All others.
+/// Label of all other QTYPEs.
 const OTHER_TYPE: &str = "other";
-/// The codes that we answer with.
+/// The RCODEs of our responses.
 const CODES: [(u16, &str); 8] = [
     (0, "NOERROR"),
     (1, "FORMERR"),
@@ -53,11 +52,11 @@ const CODES: [(u16, &str); 8] = [
     (16, "BADVERS"),
 ];
 const ROWS: usize = TYPES.len() + 1;
-/// Cells of one type: for each code one without the DO bit, and one with it.
+/// Cells of one QTYPE: two for each RCODE, without and with the DO bit.
 const ROW: usize = CODES.len() * 2;
-/// A power of two, so that an index is cut to it and not compared; those behind the last row are not used.
+/// A power of two, so that an index is masked and not compared; the cells behind the last row are unused.
 const CELLS: usize = (ROWS * ROW).next_power_of_two();
-/// Where the cells of a code begin in their row, and those of a type in all.
+/// Offsets of an RCODE's cells in their row, and of a QTYPE's row.
 const CODE_AT: [u16; 32] = places(&CODES, 2, 0);
 const TYPE_AT: [u16; 256] = places(&TYPES, ROW, TYPES.len());
 
@@ -71,7 +70,7 @@ const fn places<const N: usize, const M: usize>(known: &[(u16, &str); M], apart:
     places
 }
 
-/// Where a worker works: the address that is listened on, and how messages come in.
+/// Labels of a worker's listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) address: SocketAddr,
@@ -79,7 +78,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// As CoreDNS writes it: without the address where it listens on all.
+    /// Returns the label `server` as CoreDNS writes it: without the address if it is unspecified.
     fn server(&self) -> String {
         let (scheme, address) = (self.transport.scheme(), self.address);
         if address.ip().is_unspecified() {
@@ -94,7 +93,7 @@ impl Place {
     }
 }
 
-/// The answers of one worker, by zone. One thread at a time writes, any thread reads.
+/// Response counters of one worker by zone. One thread at a time writes, any thread reads.
 #[derive(Debug)]
 pub struct Answers {
     zones: Box<[Zone]>,
@@ -102,7 +101,7 @@ pub struct Answers {
 
 #[derive(Debug)]
 struct Zone {
-    /// Answers whose time is not known yet.
+    /// Responses without a duration yet.
     open: AtomicU64,
     cells: [AtomicU64; CELLS],
     queries: Lengths,
@@ -111,7 +110,7 @@ struct Zone {
     nanoseconds: AtomicU64,
 }
 
-/// How many messages were how long.
+/// Histogram of message lengths.
 #[derive(Debug)]
 struct Lengths {
     exact: [AtomicU64; EXACT],
@@ -127,7 +126,7 @@ impl Answers {
     /// Counts a response; its duration comes with [`Self::took`].
     #[inline]
     pub fn count(&self, summary: &ResponseSummary) {
-        // A zone that was not announced counts as none.
+        // A zone without a label counts as none.
         let Some(zone) = self.zones.get(summary.zone.index()).or_else(|| self.zones.first()) else { return };
         add(&zone.open, 1);
         let row = TYPE_AT.get(usize::from(summary.qtype)).copied().unwrap_or((TYPES.len() * ROW) as u16);
@@ -138,7 +137,7 @@ impl Answers {
         zone.responses.count(summary.length);
     }
 
-    /// What was counted since the last call took so long, each.
+    /// Records the duration of the responses since the last call, the same one for each.
     pub fn took(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let bucket = if nanoseconds <= FIRST_TIME { 0 } else { bucket(TIMES, time.as_secs_f64()) };
@@ -152,13 +151,13 @@ impl Answers {
         }
     }
 
-    /// How many had code number `rcode`.
+    /// Returns the number of responses with this RCODE.
     pub(super) fn with_code(&self, rcode: u16) -> u64 {
         let code = usize::from(CODE_AT[usize::from(rcode) % CODE_AT.len()]) / 2;
         self.zones.iter().map(|zone| (0..ROWS).map(|row| zone.of_row(row, code)).sum::<u64>()).sum()
     }
 
-    /// Adds all of it to what is shown.
+    /// Adds all series to `families`.
     pub(super) fn collect(&self, place: Place, names: &[String], families: &mut Families) {
         let (server, proto, family) = (&*place.server(), place.transport.label(), place.family());
         for (number, (zone, name)) in self.zones.iter().zip(names).enumerate() {
@@ -193,7 +192,7 @@ impl Answers {
     }
 }
 
-/// Who wrote the response, in CoreDNS's words: empty where the server itself refused.
+/// Returns the label `plugin`, in CoreDNS's terms; empty if the server itself refused.
 fn plugin(zone: CountedZone, code: &str) -> &'static str {
     match zone {
         CountedZone::OUTSIDE => "",
@@ -247,7 +246,7 @@ impl Lengths {
         add(&self.longer_octets, length as u64);
     }
 
-    /// How many fell into each bucket, and the octets of all.
+    /// Returns the number of messages in each bucket, and the octets of all messages.
     fn buckets(&self) -> (Vec<u64>, u64) {
         let mut buckets: Vec<u64> = self.longer.iter().map(load).collect();
         let mut octets = load(&self.longer_octets);
@@ -260,7 +259,7 @@ impl Lengths {
     }
 }
 
-/// The first bucket whose bound is not smaller; one behind the last where all are.
+/// Returns the index of the first bound that is not below `value`; `bounds.len()` if all are.
 pub(super) fn bucket(bounds: &[f64], value: f64) -> usize {
     bounds.partition_point(|bound| *bound < value)
 }
@@ -273,7 +272,7 @@ fn load(cell: &AtomicU64) -> u64 {
     cell.load(Ordering::Relaxed)
 }
 
-/// One writer: no read-modify-write is needed.
+/// Adds to a cell with one writer, which needs no read-modify-write instruction.
 #[inline]
 pub(super) fn add(cell: &AtomicU64, number: u64) {
     cell.store(cell.load(Ordering::Relaxed) + number, Ordering::Relaxed);

@@ -1,7 +1,7 @@
-//! How metrics are written: the text format of Prometheus (0.0.4) and OpenMetrics (1.0), whichever is asked for.
+//! The exposition formats: Prometheus's text format (0.0.4) and OpenMetrics (1.0).
 //!
-//! prometheus-client writes OpenMetrics; the older format is the same but for how counters are announced. Not here:
-//! where numbers come from (`mod.rs`), and over what they go out (`admin`).
+//! prometheus-client writes OpenMetrics; the text format differs from it in the HELP and TYPE lines of counters. Not here:
+//! the values (`mod.rs`), and the HTTP of `/metrics` (`admin`).
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -14,17 +14,17 @@ use prometheus_client::registry::Registry;
 
 use super::table::{FAMILIES, Family, Kind};
 
-/// A format that Prometheus reads.
+/// An exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Prometheus's own, version 0.0.4: for everyone who does not ask for another.
+    /// Prometheus text format 0.0.4, the default.
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
 impl Format {
-    /// The one that a request with this `Accept` header gets.
+    /// Returns the format for an `Accept` header field.
     pub fn accepted(accept: Option<&str>) -> Self {
         let wants = |part: &str| {
             let mut parameters = part.split(';').map(str::trim);
@@ -39,7 +39,7 @@ impl Format {
         }
     }
 
-    /// What goes into `Content-Type`.
+    /// Returns the value of the Content-Type header field.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -48,17 +48,17 @@ impl Format {
     }
 }
 
-/// The number of one series, or the numbers of one histogram.
+/// The value of one series.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Counter(f64),
     Gauge(f64),
-    /// How many observations fell into each bucket (one more than there are bounds), and their sum.
+    /// Number of observations in each bucket (one more than there are bounds), and their sum.
     Histogram(Vec<u64>, f64),
 }
 
 impl Value {
-    /// Of two sources of one series.
+    /// Adds the value of another source of this series.
     fn add(&mut self, other: Self) {
         match (self, other) {
             (Self::Counter(sum), Self::Counter(more)) | (Self::Gauge(sum), Self::Gauge(more)) => *sum += more,
@@ -71,26 +71,26 @@ impl Value {
     }
 }
 
-/// What is to be written: the series of each family, each once.
+/// All series by family.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Families(Vec<(&'static Family, BTreeMap<Labels, Value>)>);
 
 type Labels = Vec<(&'static str, String)>;
 
 impl Families {
-    /// A series has this value now, whatever it had before.
+    /// Sets the value of a series.
     pub(super) fn set(&mut self, family: &'static Family, values: &[&str], value: Value) {
         let labels = labels(family, values);
         self.of(family).insert(labels, value);
     }
 
-    /// A series is no more; a family without any is not announced either.
+    /// Removes a series. A family without series is not announced.
     pub(super) fn remove(&mut self, family: &'static Family, values: &[&str]) {
         self.of(family).remove(&labels(family, values));
         self.0.retain(|(_, series)| !series.is_empty());
     }
 
-    /// Adds a series; one with the same labels becomes their sum.
+    /// Adds a series; values with equal labels are summed.
     pub(super) fn add(&mut self, family: &'static Family, values: &[&str], value: Value) {
         match self.of(family).entry(labels(family, values)) {
             Entry::Vacant(entry) => _ = entry.insert(value),
@@ -107,7 +107,7 @@ impl Families {
         &mut self.0[at].1
     }
 
-    /// All of it, in the order of the table and of the labels.
+    /// Renders all series, in the order of the table and of the labels.
     pub(super) fn write(mut self, format: Format) -> String {
         self.0.sort_by_key(|(family, _)| FAMILIES.iter().position(|known| known.name == family.name));
         let mut registry = Registry::default();
@@ -137,7 +137,7 @@ impl Collector for Families {
             };
             let mut encoder = encoder.encode_descriptor(name, family.help, None, kind)?;
             for (labels, value) in series {
-                // Without labels there are no braces either.
+                // Without labels there are no braces.
                 match labels.as_slice() {
                     [] => encode(&mut encoder, family, value)?,
                     _ => encode(&mut encoder.encode_family(labels)?, family, value)?,
@@ -168,12 +168,12 @@ fn encode(encoder: &mut MetricEncoder<'_>, family: &Family, value: &Value) -> fm
     }
 }
 
-/// The name that OpenMetrics announces a counter by: its samples have `_total` behind it.
+/// Returns the name by which OpenMetrics announces a family; the samples of a counter add `_total`.
 fn announced(family: &Family) -> &'static str {
     family.name.strip_suffix("_total").unwrap_or(family.name)
 }
 
-/// Prometheus's older format: counters are announced by their whole names, and there is no end mark.
+/// Converts OpenMetrics to the text format: counters are announced with `_total`, and there is no end mark.
 fn as_text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     for line in open_metrics.lines().filter(|line| *line != "# EOF") {
@@ -193,7 +193,7 @@ fn as_text(open_metrics: &str) -> String {
     text
 }
 
-/// A label's value as both formats write it; prometheus-client leaves that to its user.
+/// Escapes a label's value, as both formats require and prometheus-client does not.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -1,8 +1,8 @@
-//! Every counter of the server, in one place.
+//! Counters of the whole server.
 //!
-//! Each worker counts in its own [`Counters`], which no other thread writes, and [`Metrics`] sums them when somebody
-//! asks: counting costs a load and a store. [`Metrics::render`] is what `/metrics` answers. Not here: what is logged,
-//! and over what the figures go out (`admin`). Read next: `table.rs`, every metric that is shown.
+//! Each worker counts in its own [`Counters`], which no other thread writes, and [`Metrics`] sums them when it renders
+//! `/metrics`: to count costs a load and a store. Not here: log lines, and the HTTP of `/metrics` (`admin`). Read next:
+//! `table.rs`, the table of all metrics.
 
 mod answers;
 mod exposition;
@@ -29,17 +29,17 @@ pub use exposition::Format;
 
 macro_rules! events {
     ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
-        /// What is counted.
+        /// A counted event.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Event {
             $($(#[doc = $doc])* $name,)*
         }
 
         impl Event {
-            /// All of them, in the order in which they are shown.
+            /// All events in the order of their definition.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// A name for people and for logs.
+            /// Returns a name for log lines.
             pub fn label(self) -> &'static str {
                 match self {
                     $(Self::$name => $label,)*
@@ -74,20 +74,19 @@ events! {
     Refused = "refused",
     /// Responses with another code: BADVERS, NOTAUTH.
     OtherCode = "other rcode",
-    /// Responses over UDP that were cut, with TC set.
+    /// Responses over UDP that were truncated (TC).
     TruncatedUdp = "truncated over udp",
-    /// Responses over TCP that hold only a window of an RRset over 65,535 octets.
+    /// Responses over TCP that hold only a part of an RRset over 65,535 octets (TC).
     TruncatedTcp = "truncated over tcp",
-    /// The same over TLS.
+    /// Responses over TLS that hold only a part of an RRset over 65,535 octets (TC).
     TruncatedTls = "truncated over tls",
-    /// The same over HTTPS.
+    /// Responses over HTTPS that hold only a part of an RRset over 65,535 octets (TC).
     TruncatedHttps = "truncated over https",
-    /// The same over QUIC.
+    /// Responses over QUIC that hold only a part of an RRset over 65,535 octets (TC).
     TruncatedQuic = "truncated over quic",
-    /// Answers from data that is stale, which say so.
+    /// Answers from stale data, which carry an extended error.
     StaleAnswers = "stale answers",
-    /// Names that something is to be said about, whose cause was not looked for: too many at once, or the objects were
-    /// just being changed.
+    /// Negative responses whose cause was not searched: too many at once, or the cluster was being changed.
     CausesNotLookedFor = "causes not looked for",
     /// Dropped: shorter than a header.
     DroppedShort = "dropped: short",
@@ -95,69 +94,69 @@ events! {
     DroppedResponse = "dropped: response",
     /// Dropped: a source that cannot be a client.
     DroppedSource = "dropped: source",
-    /// Dropped: a client that is not allowed, where the option says to be silent.
+    /// Dropped: a client that is not allowed, with `--not-allowed drop`.
     DroppedNotAllowed = "dropped: not allowed",
-    /// Panics of this process, whatever caught them. Counted by [`panics`], and not by workers.
+    /// Panics of this process, wherever they are caught. Counted by [`panics`], and not by workers.
     Panics = "panics",
-    /// Datagrams dropped by the kernel before they were received: the receive buffer was full. Seen when a socket is
-    /// idle, every thousand batches, and at the end.
+    /// Datagrams that the kernel dropped because the receive buffer was full. Read when a socket is idle, every
+    /// thousand batches, and at shutdown.
     DroppedByKernel = "dropped: by the kernel",
     /// Failures to receive datagrams.
     ReceiveErrors = "receive errors",
-    /// Responses that the kernel did not take.
+    /// Responses that the kernel rejected.
     SendErrors = "send errors",
-    /// Questions that a resolver was asked.
+    /// Queries that were forwarded to an upstream.
     Forwarded = "forwarded",
-    /// Questions that a resolver was asked, and that no upstream answered; the client got SERVFAIL.
+    /// Forwarded queries that no upstream answered; the client got SERVFAIL.
     ForwardFailed = "forwarded: failed",
-    /// Questions that no resolver was asked, because too many waited for one; the client got SERVFAIL.
+    /// Queries that were not forwarded because the queue was full; the client got SERVFAIL.
     ForwardFull = "forwarded: full",
     /// TCP connections accepted.
     TcpAccepted = "tcp accepted",
-    /// TCP connections closed at once, or the longest idle one in their place: too many.
+    /// TCP connections over the limit: the new one was closed, or the longest idle one in its place.
     TcpOverLimit = "tcp over limit",
-    /// TCP connections that have ended, whatever the reason.
+    /// TCP connections that have ended, for any reason.
     TcpClosed = "tcp closed",
     /// TCP connections closed for being idle.
     TcpIdle = "tcp idle",
-    /// TCP connections cut for sending or reading too slowly.
+    /// TCP connections closed because the client sent or read too slowly.
     TcpSlow = "tcp slow",
-    /// Lists of a resource of a live cluster that were begun.
+    /// Lists of a resource of a live cluster that began.
     Lists = "lists",
     /// Lists and watches of a live cluster that failed.
     WatchFailures = "watch failures",
-    /// Watches of a live cluster whose task ended, and was started again.
+    /// Watch tasks of a live cluster that ended, and were started again.
     WatchRestarts = "watch restarts",
-    /// Threads and tasks that ended, or panicked, and were started again; reloads that panicked.
+    /// Threads and tasks that ended or panicked, and were started again; reloads that panicked.
     TaskRestarts = "tasks restarted",
-    /// Objects and events of a live cluster that could not be read.
+    /// Objects and events of a live cluster that could not be decoded.
     ObjectsSkipped = "objects skipped",
-    /// Changes that were found by listing again, and not by an event.
+    /// Changes that an audit found, and no event had reported.
     AuditRepairs = "audit repairs",
-    /// Services and other contributors of a live cluster whose records were built, to be published.
+    /// Contributors of a live cluster that were built and published, such as Services.
     Published = "published",
-    /// Lines of the query log that were not written: nobody read fast enough.
+    /// Lines of the query log that were dropped because they could not be written fast enough.
     QueryLogLost = "query log lost",
-    /// Failures to accept a TCP connection: out of file descriptors, mostly.
+    /// Failures to accept a TCP connection, mostly for lack of file descriptors.
     TcpAcceptErrors = "tcp accept errors",
     /// Requests over HTTPS that got no DNS message: status 400.
     HttpsBadRequest = "https 400",
-    /// The same: 404.
+    /// Requests over HTTPS that got no DNS message: status 404.
     HttpsNotFound = "https 404",
-    /// The same: 405.
+    /// Requests over HTTPS that got no DNS message: status 405.
     HttpsMethodNotAllowed = "https 405",
-    /// The same: 408.
+    /// Requests over HTTPS that got no DNS message: status 408.
     HttpsTimeout = "https 408",
-    /// The same: 413.
+    /// Requests over HTTPS that got no DNS message: status 413.
     HttpsTooLarge = "https 413",
-    /// The same: 414.
+    /// Requests over HTTPS that got no DNS message: status 414.
     HttpsUriTooLong = "https 414",
-    /// The same: 415.
+    /// Requests over HTTPS that got no DNS message: status 415.
     HttpsMediaType = "https 415",
 }
 
 impl Event {
-    /// A message was read.
+    /// Returns the event of a message received over `transport`.
     pub fn received(transport: Transport) -> Self {
         match transport {
             Transport::Udp => Self::UdpReceived,
@@ -168,7 +167,7 @@ impl Event {
         }
     }
 
-    /// A response was cut.
+    /// Returns the event of a truncated response over `transport`.
     pub fn truncated(transport: Transport) -> Self {
         match transport {
             Transport::Udp => Self::TruncatedUdp,
@@ -179,7 +178,7 @@ impl Event {
         }
     }
 
-    /// The code of a response that is counted with its type (`answers.rs`), and not by itself.
+    /// Returns the RCODEs that this event counts. `answers.rs` counts them, together with the QTYPE.
     fn rcodes(self) -> &'static [u16] {
         match self {
             Self::NoError => &[0],
@@ -199,14 +198,14 @@ impl Event {
 pub struct Counters {
     values: [AtomicU64; Event::ALL.len()],
     place: Option<Place>,
-    /// How many zones are told apart.
+    /// Number of zone labels.
     zones: usize,
     answers: OnceLock<Arc<Answers>>,
-    /// Causes by their tokens, in the order in which they were first told.
+    /// Number of reports of each cause, by token, in the order of the first report.
     told: [(OnceLock<&'static str>, AtomicU64); MOST_CAUSES],
 }
 
-/// More than there are causes.
+/// Limit on the causes with a counter; there are fewer causes.
 const MOST_CAUSES: usize = 64;
 
 impl Counters {
@@ -216,12 +215,12 @@ impl Counters {
         Self { values, place, zones, answers: OnceLock::new(), told }
     }
 
-    /// Counts one.
+    /// Counts one event.
     pub fn count(&self, event: Event) {
         self.add(event, 1);
     }
 
-    /// Counts `number`.
+    /// Counts `number` events.
     pub fn add(&self, event: Event, number: u64) {
         answers::add(&self.values[event as usize], number);
     }
@@ -234,7 +233,7 @@ impl Counters {
         }
     }
 
-    /// What a worker that answers counts besides. Those that never ask for it have none.
+    /// Returns the response counters of this worker. They are allocated at the first call.
     pub fn answers(&self) -> Arc<Answers> {
         Arc::clone(self.answers.get_or_init(|| Arc::new(Answers::new(self.zones))))
     }
@@ -245,22 +244,22 @@ impl Counters {
     }
 }
 
-/// Counts what one worker receives and responds with over one transport.
+/// Counters of one worker's messages over one transport.
 #[derive(Debug)]
 pub struct ResponseCounters {
-    /// The worker's other counters.
+    /// The other counters of the worker.
     pub counters: Arc<Counters>,
     answers: Arc<Answers>,
     transport: Transport,
 }
 
 impl ResponseCounters {
-    /// Counts in `counters`.
+    /// Creates counters on top of `counters`.
     pub fn new(counters: Arc<Counters>, transport: Transport) -> Self {
         Self { answers: counters.answers(), counters, transport }
     }
 
-    /// Counts `number` messages that were received.
+    /// Counts received messages.
     pub fn received(&self, number: usize) {
         self.counters.add(Event::received(self.transport), number as u64);
     }
@@ -282,7 +281,7 @@ impl ResponseCounters {
         }
     }
 
-    /// Counts a message that gets no response.
+    /// Counts a message without a response.
     #[cold]
     pub fn dropped(&self, reason: DropReason) {
         self.counters.count(match reason {
@@ -293,45 +292,46 @@ impl ResponseCounters {
         });
     }
 
-    /// Counts the duration of the responses since the last call: the same for each.
+    /// Records the duration of the responses since the last call, the same one for each.
     pub fn took(&self, time: Duration) {
         self.answers.took(time);
     }
 }
 
-/// All workers' counters.
+/// Counters of all workers, and series that change rarely.
 #[derive(Debug)]
 pub struct Metrics {
-    /// The zones that are told apart, as labels.
+    /// Zone labels.
     zones: Vec<String>,
     workers: Mutex<Vec<Arc<Counters>>>,
-    /// What happens too rarely to have cells of its own.
+    /// Series that change too rarely to have counters in each worker.
     rare: Mutex<Families>,
-    /// When something was last heard of a resource.
+    /// Time of the last event, bookmark or list of each resource.
     heard: Mutex<BTreeMap<&'static str, Instant>>,
 }
 
 impl Default for Metrics {
-    /// No forward zone is told apart from what is outside.
+    /// Creates counters without labels for forward zones.
     fn default() -> Self {
         Self::new(&[])
     }
 }
 
 impl Metrics {
-    /// For the forward zones with these names, each with its last full stop, in the order of the zone's settings.
+    /// Creates counters with labels for these forward zones: names with a final dot, in the order of the zone's
+    /// settings.
     pub fn new(zones: &[String]) -> Self {
         panics::start_counting();
         let zones = CountedZone::names(zones);
         Self { zones, workers: Mutex::default(), rare: Mutex::default(), heard: Mutex::default() }
     }
 
-    /// New counters for a thread or task that begins to work. Its answers count in totals, and are of no server.
+    /// Returns new counters for a thread or task. Its responses count in totals only, since it has no listener.
     pub fn worker(&self) -> Arc<Counters> {
         self.with(None)
     }
 
-    /// New counters for who answers what comes to `address`, which is listened on.
+    /// Returns new counters for a worker that answers queries to the listener at `address`.
     pub fn worker_at(&self, address: SocketAddr, transport: Transport) -> Arc<Counters> {
         self.with(Some(Place { address, transport }))
     }
@@ -342,12 +342,12 @@ impl Metrics {
         counters
     }
 
-    /// Counts one of a series. It takes a lock: not for what a query does.
+    /// Adds 1 to a counter. Takes a lock: not for the query path.
     pub fn count(&self, family: &'static Family, labels: &[&str]) {
         lock(&self.rare).add(family, labels, Value::Counter(1.0));
     }
 
-    /// A histogram has one more observation. It takes a lock.
+    /// Adds an observation to a histogram. Takes a lock.
     pub fn observe(&self, family: &'static Family, labels: &[&str], time: Duration) {
         let Kind::Histogram(bounds) = family.kind else { return };
         let mut buckets = vec![0; bounds.len() + 1];
@@ -355,22 +355,22 @@ impl Metrics {
         lock(&self.rare).add(family, labels, Value::Histogram(buckets, time.as_secs_f64()));
     }
 
-    /// A gauge shows another value. It takes a lock.
+    /// Sets a gauge. Takes a lock.
     pub fn set(&self, family: &'static Family, labels: &[&str], value: f64) {
         lock(&self.rare).set(family, labels, Value::Gauge(value));
     }
 
-    /// A gauge shows nothing any more. It takes a lock.
+    /// Removes a gauge. Takes a lock.
     pub fn unset(&self, family: &'static Family, labels: &[&str]) {
         lock(&self.rare).remove(family, labels);
     }
 
-    /// An event, a bookmark or a list of this resource came.
+    /// Notes an event, a bookmark or a list of a resource.
     pub fn heard(&self, resource: &'static str, at: Instant) {
         lock(&self.heard).insert(resource, at);
     }
 
-    /// The sum over all workers, those that have ended too.
+    /// Returns the sum over all workers, including those that have ended.
     pub fn total(&self, event: Event) -> u64 {
         if event == Event::Panics {
             return panics::count();
@@ -383,21 +383,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Figures of the zones, which whoever asks for [`Metrics::render`] reads from them.
+/// Figures of the zones, which the caller of [`Metrics::render`] reads from them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ZoneFigures {
     /// Services with a name that exists.
     pub services: usize,
     /// Names of endpoints that are answered.
     pub endpoints: usize,
-    /// Addresses with a name in reverse.
+    /// Addresses with a PTR record.
     pub reverse_addresses: usize,
-    /// The serial.
+    /// Serial of the zones.
     pub serial: u32,
 }
 
 impl Metrics {
-    /// Everything that is known, as `/metrics` answers it. It may read a few files under `/proc`, and waits for nobody.
+    /// Renders all metrics as `/metrics` returns them. Reads a few files under `/proc`.
     pub fn render(&self, status: &Status, zone: ZoneFigures, format: Format) -> String {
         let mut families = lock(&self.rare).clone();
         self.collect_workers(&mut families);
@@ -471,7 +471,7 @@ impl Metrics {
             }
         }
         families.add(&table::LOG_LINES_LOST, &[], Value::Counter(log::lines_lost() as f64));
-        // In this order: a connection that ends in between is not counted as less than none.
+        // The order matters: a connection that ends in between must not make the number negative.
         let closed = self.total(Event::TcpClosed);
         let open = self.total(Event::TcpAccepted).saturating_sub(closed);
         families.add(&table::TCP_CONNECTIONS, &[], Value::Gauge(open as f64));

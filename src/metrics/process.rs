@@ -1,6 +1,6 @@
-//! Figures of this process, as the kernel has them under `/proc` (proc(5)).
+//! Metrics of this process, from `/proc` (proc(5)).
 //!
-//! What cannot be read is left out: no figure is better than a wrong one.
+//! A value that cannot be read is left out: a missing sample is better than a wrong one.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +9,10 @@ use super::exposition::{Families, Value};
 use super::table::{CPU, MAX_FDS, OPEN_FDS, RESIDENT_MEMORY, START_TIME, VIRTUAL_MEMORY};
 use crate::regular_file::{self, FileError, MAX_SMALL_FILE};
 
-/// USER_HZ: in what the kernel counts time for user space, on every architecture that Rust's std is built for.
+/// USER_HZ, the unit of CPU times in `/proc`: 100 on every architecture of Rust's std.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Adds what is known.
+/// Adds the metrics that can be read.
 pub(super) fn collect(families: &mut Families) {
     let mut gauge = |family, value: Option<f64>| {
         if let Some(value) = value {
@@ -31,13 +31,13 @@ pub(super) fn collect(families: &mut Families) {
     }
 }
 
-/// A field of `/proc/self/stat` by its number in proc(5); the second, a name in brackets, may hold blanks.
+/// Returns a field of `/proc/self/stat` by its number in proc(5). The second, a name in parentheses, may hold spaces.
 fn field(stat: &str, number: usize) -> Option<f64> {
     let (_, behind) = stat.rsplit_once(") ")?;
     behind.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
-/// Reads a table of the kernel.
+/// Reads a file under `/proc`.
 fn read(path: &str) -> Result<String, FileError> {
     regular_file::read_text(Path::new(path), MAX_SMALL_FILE)
 }

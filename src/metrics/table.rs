@@ -1,37 +1,37 @@
-//! Every metric that is shown, in one table: its name, kind, labels, what it says, and whose name it is.
+//! The table of all metrics: name, kind, labels, help and origin.
 //!
-//! Names and labels of CoreDNS are CoreDNS's, so that dashboards and alerts made for it work here. `docs/metrics.md`, the
-//! dashboard and the alert rules are made from this table. Not here: where the numbers come from (`mod.rs`,
-//! `answers.rs`), and how they are written (`exposition.rs`).
+//! Metrics that CoreDNS has too keep its names and labels, so that its dashboards and alerts work here. `docs/metrics.md`,
+//! the dashboard and the alert rules are generated from this table. Not here: the values (`mod.rs`, `answers.rs`), and the
+//! formats (`exposition.rs`).
 
-/// One metric and all its series.
+/// A metric with all its series.
 #[derive(Debug, PartialEq)]
 pub struct Family {
-    /// Its name, as it stands in queries; of a histogram without `_bucket`, `_sum` and `_count`.
+    /// Name, without the suffixes `_bucket`, `_sum` and `_count` of a histogram.
     pub name: &'static str,
-    /// What its numbers are.
+    /// Kind of the values.
     pub kind: Kind,
-    /// The names of its labels, in the order in which values are given.
+    /// Names of the labels, in the order in which values are given.
     pub labels: &'static [&'static str],
-    /// What it says, in a sentence or two without the last full stop.
+    /// Help text of one or two sentences, without the final full stop.
     pub help: &'static str,
-    /// Whose name it is.
+    /// Origin of the name.
     pub origin: Origin,
 }
 
-/// What the numbers of a metric are.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// It only grows, from 0 at the start of the process.
+    /// A value that only grows, from 0 at the start of the process.
     Counter,
-    /// It goes up and down.
+    /// A value that grows and shrinks.
     Gauge,
-    /// How many observations were at most so large, for each of these bounds; above the last is one more.
+    /// A histogram with these upper bounds of its buckets, and one bucket above the last.
     Histogram(&'static [f64]),
 }
 
 impl Kind {
-    /// The word of the exposition formats.
+    /// Returns the name of the kind in the exposition formats.
     pub fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -41,20 +41,20 @@ impl Kind {
     }
 }
 
-/// Whose name a metric has, and so where its labels are described.
+/// The origin of a metric's name, and so the description of its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// CoreDNS's plugin `prometheus` (`plugin/metrics/vars/vars.go` and `report.go`).
     CoreDns,
     /// CoreDNS's plugin `kubernetes` (`plugin/kubernetes/object/metrics.go`).
     CoreDnsKubernetes,
-    /// The names that Prometheus's client libraries give to processes ("Writing client libraries", "Process metrics").
+    /// The process metrics of Prometheus's client libraries ("Writing client libraries", "Process metrics").
     Process,
-    /// Ours.
+    /// This project.
     Own,
 }
 
-/// CoreDNS's buckets of times, in seconds: `ExponentialBuckets(0.00025, 2, 16)` in `plugin/plugin.go`.
+/// CoreDNS's buckets of durations, in seconds: `ExponentialBuckets(0.00025, 2, 16)` in `plugin/plugin.go`.
 pub const TIMES: &[f64] = &[
     0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192,
 ];
@@ -66,7 +66,7 @@ pub const PROGRAMMING_TIMES: &[f64] = &[
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384, 32.768,
     65.536, 131.072, 262.144, 524.288,
 ];
-/// Ours, of publications, in seconds: 10 us to 10 s.
+/// Buckets of publication times, in seconds: 10 us to 10 s.
 pub const PUBLISH_TIMES: &[f64] = &[
     0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
     2.5, 5.0, 10.0,
@@ -83,7 +83,7 @@ macro_rules! families {
                 Family { name: $name, kind: $kind, labels: &[$($label),*], help: $help, origin: $origin };
         )*
 
-        /// All of them, in the order in which they are shown.
+        /// All metrics in the order in which they are exposed.
         pub static FAMILIES: &[&Family] = &[$(&$constant,)*];
     };
 }

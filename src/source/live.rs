@@ -1,8 +1,9 @@
-//! The owner of what is known of a live cluster: takes updates as they come, and publishes each batch as one.
+//! The owner of a live cluster's objects: applies the updates of all watches and publishes each batch at once.
 //!
-//! It knows nothing of requests: `kubernetes` sends [`Update`]s, one watch per resource. A Service that many events of
-//! a batch touch is built once. Until everything was read nothing is published: no name is answered before. What a
-//! relist changes is published at its end, as one.
+//! Updates arrive in batches. A Service that many events of a batch change is built once. Nothing is published before
+//! every required resource was listed, so that no name is denied too early; the changes of a relist are published together
+//! at its end. Row ids (K11, K14, R6) are those of `tests/rows.md`. Not here: requests to the API server, and the steps of
+//! one watch (`kubernetes/`). Read next: `ClusterSync::take`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -18,94 +19,96 @@ use crate::metrics::{Counters, Event, table};
 use crate::objects::{Object, ObjectRef, ServiceKind, Skipped};
 use crate::status::{DataState, Loss, LossReason, Status, WatchState, WatchStatus};
 
-/// What a watch has to say.
+/// A message from one watch, or from the probe, to the owner of the cluster.
 pub enum Update {
-    /// The resource is followed.
+    /// The watch of this resource is established.
     Connected(Resource),
-    /// The resource cannot be followed.
+    /// The watch of this resource failed.
     Lost {
-        /// Which resource.
+        /// Resource of the watch.
         resource: Resource,
         /// [`WatchState::Denied`] or [`WatchState::Lost`].
         state: WatchState,
-        /// When the loss began: what was read is true up to this time.
+        /// Beginning of the loss: the objects are known to be current up to this time.
         since: Instant,
     },
-    /// No octet came from the API server since this time, and a probe failed: nothing is followed, whatever its watch says.
+    /// No octet came from the API server since this time, and a probe failed: every watch counts as lost, even one
+    /// whose connection is still open.
     NoContact {
-        /// When the last octet came.
+        /// Time of the last octet.
         since: Instant,
-        /// Why the probe failed.
+        /// Reason of the failed probe.
         loss: Loss,
     },
-    /// Octets come again.
+    /// The API server sends octets again.
     Contact,
-    /// A list begins; the flag says that what it changes was missed before (K14).
+    /// A list of this resource begins. The flag marks an audit: each of its changes is an event that was missed (K14).
     Begin(Resource, bool),
-    /// The present state of an object, what was left out of it, and when what it says changed, if that is noted in it.
+    /// An object as the API server has it now, the parts that were left out of it, and the time of the change in the
+    /// cluster, if the object notes it.
     Apply(Box<Object>, Vec<Skipped>, Option<SystemTime>),
-    /// An object that cannot be read, and why.
+    /// An object that cannot be decoded, with the reason.
     Invalid(Resource, String),
-    /// An object is gone.
+    /// An object was deleted.
     Delete(Resource, ObjectRef),
-    /// A list ends: what was not in it is gone, if that is not too much.
+    /// A list ends: objects that were not in it are deleted, unless they are too many.
     End {
-        /// What was listed.
+        /// Resource that was listed.
         resource: Resource,
-        /// It was listed twice: however much is gone, it is gone.
+        /// Marks a second list, which is believed however many objects it deletes.
         confirmed: bool,
-        /// What became of it.
+        /// Receives the result.
         reply: oneshot::Sender<Swept>,
     },
 }
 
-/// What became of the end of a list.
+/// Result of the end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swept {
-    /// What was not in it is gone.
+    /// The objects that were not in the list are deleted.
     Done,
-    /// It would have removed this many of so many objects: nothing is gone yet (K11).
+    /// The list would delete most of the known objects: none is deleted until a second list confirms it (K11).
     Held {
-        /// How many objects were not in it.
+        /// Number of known objects that were not in the list.
         unseen: usize,
-        /// How many are known.
+        /// Number of known objects.
         known: usize,
     },
 }
 
-/// One resource that is followed.
+/// A resource to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Followed {
-    /// Which.
+    /// The resource.
     pub resource: Resource,
-    /// Its name in the Kubernetes API.
+    /// Name of the resource in the Kubernetes API.
     pub name: &'static str,
-    /// Whether nothing is answered without it.
+    /// Readiness of the server depends on it.
     pub required: bool,
 }
 
 struct Follow {
     what: Followed,
     state: WatchState,
-    /// Since when.
+    /// Time of the last change of `state`.
     since: Option<Instant>,
-    /// It was listed to its end once.
+    /// A list was read to its end at least once.
     listed: bool,
-    /// And its changes were followed: a list alone goes stale at once.
+    /// The watch was established at least once. A list alone goes stale at once, and does not count.
     followed: bool,
     lost_since: Option<Instant>,
-    /// The reason of the present loss, once its line in the log is due or written.
+    /// Reason of the present loss, once its log line is pending or written.
     noted: Option<LossReason>,
-    /// The log has a line about it.
+    /// A log line reports the present loss.
     logged: bool,
     auditing: bool,
-    /// What a relist that has not ended has changed, while it goes on.
+    /// Contributors that the relist in progress has made dirty so far; `None` while no relist runs.
     relist: Option<HashSet<Contributor>>,
 }
 
 impl Follow {
-    /// Whether there is nothing to wait for before the first answer. An optional resource may be denied, and may be
-    /// lost if it does not come back once the required ones are there.
+    /// Returns whether the first publication does not have to wait for this resource. An optional resource may be
+    /// denied, and with `late` (the required ones are complete, and 2 s passed) it may be lost.
     fn settled(&self, late: bool) -> bool {
         let given_up = match self.state {
             WatchState::Denied(_) => true,
@@ -115,7 +118,7 @@ impl Follow {
         self.followed || !self.what.required && given_up
     }
 
-    /// Returns the state, and when its loss began, in view of a loss of contact.
+    /// Returns the state and the beginning of a loss, with a loss of contact taken into account.
     fn standing(&self, no_contact: Option<&NoContact>) -> (WatchState, Option<Instant>) {
         match (&self.state, no_contact) {
             (WatchState::Current, Some(NoContact { since, loss })) => (WatchState::Lost(loss.clone()), Some(*since)),
@@ -130,17 +133,17 @@ struct NoContact {
     loss: Loss,
 }
 
-/// At most one line about one reason comes within this time.
+/// Minimum time between two log lines about one reason.
 pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The losses that the log has no line about yet, one line for each reason, whichever resources it concerns.
+/// Losses without a log line yet: one line is written for each reason, for all resources that it concerns.
 #[derive(Default)]
 struct LossLog {
     pending: BTreeMap<LogKey, (WatchState, BTreeSet<Resource>)>,
     last: BTreeMap<LogKey, Instant>,
 }
 
-/// Subject of a line of the log. Rights are missing for each resource alone.
+/// Subject of a log line. Missing rights are reported for each resource alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum LogKey {
     Loss(LossReason, Option<Resource>),
@@ -150,7 +153,7 @@ enum LogKey {
 }
 
 impl LossLog {
-    /// Takes that a resource is lost, if not noted before for the same reason.
+    /// Records the loss of a resource, unless it is recorded for the present reason already.
     fn note(&mut self, follow: &mut Follow, state: &WatchState) {
         let resource = follow.what.resource;
         let Some(reason) = state.reason().filter(|reason| follow.noted != Some(*reason)) else { return };
@@ -160,7 +163,7 @@ impl LossLog {
         pending.or_insert_with(|| (state.clone(), BTreeSet::new())).1.insert(resource);
     }
 
-    /// Returns whether a line about this may be written now.
+    /// Returns whether a line about `key` may be written now, and if so starts its interval.
     fn is_due(&mut self, key: LogKey, now: Instant) -> bool {
         let due = self.last.get(&key).is_none_or(|last| now - *last >= LOG_INTERVAL);
         if due {
@@ -169,7 +172,8 @@ impl LossLog {
         due
     }
 
-    /// Takes out the losses that a line is due for. Others wait, unless `is_lost` says that they are over.
+    /// Removes and returns the losses whose line is due. The rest stays pending, without the resources that `is_lost`
+    /// reports as recovered.
     fn due(&mut self, now: Instant, is_lost: impl Fn(Resource) -> bool) -> Vec<(WatchState, BTreeSet<Resource>)> {
         let mut due = Vec::new();
         for (key, (state, mut resources)) in std::mem::take(&mut self.pending) {
@@ -186,7 +190,7 @@ impl LossLog {
     }
 }
 
-/// Owns a [`Publisher`] and keeps a [`Status`].
+/// The owner of the cluster's objects: applies updates through a [`Publisher`] and keeps the [`Status`].
 pub struct Live {
     publisher: Publisher,
     status: Arc<Status>,
@@ -196,25 +200,26 @@ pub struct Live {
     follows: BTreeMap<Resource, Follow>,
     dirty: HashSet<Contributor>,
     synced: bool,
-    /// Another was broken off, or a snapshot read: the zone holds what it published, and is answered from meanwhile.
+    /// The zone has contents already, from an owner that was aborted or from a snapshot. They are served until the
+    /// first synchronization completes.
     resumed: bool,
-    /// When it began.
+    /// Time of the first tick without a complete synchronization.
     since: Option<Instant>,
-    /// When the last of the required resources was read.
+    /// Time at which the last required resource was complete.
     required_since: Option<Instant>,
-    /// The addresses changed since the reverse zones were last looked at.
+    /// Addresses changed since the reverse zones were last derived.
     moved: bool,
     no_contact: Option<NoContact>,
     log: LossLog,
     said: HashSet<String>,
-    /// Services whose endpoints changed at these times, which is about to be published.
+    /// Services with the time at which their endpoints changed, to be observed at the next publication.
     triggered: Vec<(ObjectRef, SystemTime)>,
 }
 
 impl Live {
-    /// Nothing is known yet; or where `status` says that it was, it is all to be read again. Answers say that they are
-    /// stale once a required resource was lost for `stale`; a list that would remove more than half and at least
-    /// `hold_down` objects is to be made twice.
+    /// Starts without objects. If `status` shows that a zone is served already, that zone stays in service until
+    /// everything was listed again. Answers are marked stale once a required resource has been lost for `stale`. A list
+    /// that would delete more than half of the objects, and at least `hold_down`, has to be confirmed by a second list.
     pub fn new(
         publisher: Publisher,
         status: Arc<Status>,
@@ -258,12 +263,13 @@ impl Live {
             triggered: Vec::new(),
         };
         live.show();
-        // Those that are asked for are served from the beginning on: not yet known is no reason to refuse (R6).
+        // R6: the configured reverse zones are served from the start, or their queries would be refused until the first
+        // list.
         live.publisher.refresh_reverse_zones();
         live
     }
 
-    /// Takes what came in, in its order, and publishes what it changes as one.
+    /// Applies a batch of updates in order, and publishes their changes at once.
     pub fn take(&mut self, updates: impl IntoIterator<Item = Update>, now: Instant) {
         updates.into_iter().for_each(|update| self.update(update, now));
         if !self.synced {
@@ -277,8 +283,8 @@ impl Live {
         }
     }
 
-    /// How long the cluster's changes took until they are answered. Like CoreDNS's figure it is of headless Services with
-    /// a selector: those whose slices a controller writes, which notes the time.
+    /// Observes how long changes of the cluster took to be published. Like CoreDNS's metric it covers headless Services
+    /// with a selector: a controller writes their slices and notes the time of the change.
     fn observe_programming(&mut self) {
         let now = SystemTime::now();
         for (service, triggered) in std::mem::take(&mut self.triggered) {
@@ -295,7 +301,8 @@ impl Live {
         }
     }
 
-    /// Not of what a list says: it may have changed long before this server was there to see it.
+    /// Notes the time of a change for [`Self::observe_programming`]. Objects of a list are left out: they may have
+    /// changed long before this server started.
     fn note_trigger(&mut self, resource: Resource, dirty: &[Contributor], triggered: Option<SystemTime>) {
         let watched = self.follows.get(&resource).is_some_and(|follow| follow.followed && follow.relist.is_none());
         if let Some(triggered) = triggered.filter(|_| self.synced && watched) {
@@ -306,12 +313,12 @@ impl Live {
         }
     }
 
-    /// Whether everything was read once.
+    /// Returns whether everything was read once.
     pub fn is_synced(&self) -> bool {
         self.synced
     }
 
-    /// What time alone changes: whether answers are stale, and the reverse zones around new addresses.
+    /// Applies the effects of time: stale answers, and reverse zones derived from new addresses.
     pub fn tick(&mut self, now: Instant) {
         let required = self.follows.values().filter(|follow| follow.what.required);
         let lost = required.filter_map(|follow| {
@@ -325,9 +332,9 @@ impl Live {
         if !self.synced {
             self.sync_if_settled(now);
         }
-        // First the sentence, then the state that answers say it in.
+        // The sentence first, then the state: a response that carries the state must find its sentence.
         if !self.synced && self.status.data_state() == DataState::Restored {
-            // What the snapshot said of its age stands.
+            // The sentence of the snapshot, with its age, stays.
         } else if !self.synced && self.resumed {
             let seconds = (now - *self.since.get_or_insert(now)).as_secs();
             let (reason, resource) = lost.map_or((LossReason::OutOfReach, ""), |(_, reason, name)| (reason, name));
@@ -384,7 +391,7 @@ impl Live {
                 if let Some(follow) = self.follows.get_mut(&resource) {
                     follow.auditing = audit;
                     if follow.listed {
-                        // Of a list that failed half way the changes are not forgotten.
+                        // Keep the changes of a list that failed half-way: they are published with the next one.
                         follow.relist.get_or_insert_default();
                     }
                 }
@@ -409,7 +416,7 @@ impl Live {
                 self.touch(resource, dirty);
             }
             Update::End { resource, confirmed, reply } => {
-                // A watch that is gone by now lists again.
+                // The send fails if the watch was aborted. Its successor lists again.
                 let _ = reply.send(self.end(resource, confirmed));
             }
         }
@@ -436,7 +443,7 @@ impl Live {
     }
 
     fn touch(&mut self, resource: Resource, dirty: Vec<Contributor>) {
-        // What is given and not followed: the one namespace that somebody named.
+        // An object that is given by the configuration and not watched: the namespace of `--namespace`.
         let Some(follow) = self.follows.get_mut(&resource) else { return self.dirty.extend(dirty) };
         if !dirty.is_empty() && follow.auditing {
             self.counters.count(Event::AuditRepairs);
@@ -446,13 +453,14 @@ impl Live {
 
     fn set_state(&mut self, resource: Resource, state: WatchState, now: Instant) {
         let Some(follow) = self.follows.get_mut(&resource) else { return };
-        // The API server that answers has not said everything yet.
+        // The API server accepts the watch, but its list has not ended yet.
         let state = if state == WatchState::Current && !follow.listed { WatchState::Waiting } else { state };
         follow.followed |= state == WatchState::Current;
         if matches!(state, WatchState::Current | WatchState::Waiting) {
             follow.lost_since = None;
         }
-        // A list of an optional resource may never end: it must not keep what others say of a Service.
+        // The list of an optional resource may never end. Its changes must not hold back those of other resources for
+        // the Services that it touched.
         if follow.lost_since.is_some() && !follow.what.required {
             self.dirty.extend(follow.relist.take().into_iter().flatten());
         }
@@ -460,7 +468,7 @@ impl Live {
         if old == follow.state {
             return;
         }
-        // A failure that gives another reason is the same failure.
+        // Another reason does not begin another failure.
         if std::mem::discriminant(&old) != std::mem::discriminant(&follow.state) {
             follow.since = Some(now);
         }
@@ -472,14 +480,14 @@ impl Live {
     fn show(&self) {
         let shown = |follow: &Follow| {
             let (state, lost_since) = follow.standing(self.no_contact.as_ref());
-            // A loss is shown from the time on that answers count it from.
+            // The status shows the beginning of the loss, from which answers count their age.
             let since = lost_since.or(follow.since).map(Instant::into_std);
             WatchStatus { resource: follow.what.name, required: follow.what.required, state, since }
         };
         self.status.set_watches(self.follows.values().map(shown).collect());
     }
 
-    /// Writes one line for each reason of new losses, and one for the resources that are followed again.
+    /// Writes one line for each reason of new losses, and one for all resources that have recovered.
     fn log_changes(&mut self, now: Instant) {
         let no_contact = self.no_contact.as_ref();
         let follows = &self.follows;
@@ -495,7 +503,7 @@ impl Live {
                 }
             }
         }
-        /// How long the line of a recovery waits for the other resources that were lost.
+        /// Time for which the line about a recovery waits for the other resources that were lost.
         const PATIENCE: Duration = Duration::from_secs(2);
         let (mut back, mut all) = (Vec::new(), true);
         for follow in self.follows.values_mut() {
@@ -517,7 +525,7 @@ impl Live {
     }
 
     fn sync_if_settled(&mut self, now: Instant) {
-        /// How long optional resources that are lost may keep the rest from being answered.
+        /// Time for which lost optional resources may delay the first publication.
         const PATIENCE: Duration = Duration::from_secs(2);
         let unread = |follow: &Follow| !follow.followed || follow.relist.is_some();
         if self.follows.values().any(|follow| follow.what.required && unread(follow)) {
@@ -530,18 +538,18 @@ impl Live {
     }
 
     fn sync(&mut self) {
-        /// How many are one publication. Nothing is answered yet, so that it need not be all; and all of a large
-        /// cluster would stand in memory twice.
+        /// Contributors of one publication. The first one need not be atomic since nothing is served yet, and the
+        /// records of a whole large cluster would be in memory twice.
         const AT_ONCE: usize = 64;
         self.dirty.insert(Contributor::Apex);
         if self.resumed {
-            // What the other had not published any more is known to nobody.
+            // Contributors that only the aborted owner knew may be outdated: publish all.
             self.dirty.extend(self.publisher.contributors());
         }
         let dirty = self.changed();
         dirty.chunks(AT_ONCE).for_each(|part| self.publish(part.to_vec()));
         self.publisher.refresh_reverse_zones();
-        // Never again as much at once.
+        // Release the memory: no later batch is as large.
         self.dirty = HashSet::new();
         self.synced = true;
         self.status.set_synced();
@@ -549,8 +557,8 @@ impl Live {
         tracing::info!(services, addresses, serial = self.publisher.zone.serial(), "synced");
     }
 
-    /// All that changed, but for what a relist that goes on has changed: until its end a Service has old slices beside
-    /// new ones, which was never so.
+    /// Removes and returns the dirty contributors, except those that a relist in progress has touched: until the list
+    /// ends, a Service would show old slices beside new ones.
     fn changed(&mut self) -> Vec<Contributor> {
         let half_way = |contributor: &Contributor| {
             self.follows.values().any(|follow| follow.relist.as_ref().is_some_and(|held| held.contains(contributor)))
@@ -565,7 +573,7 @@ impl Live {
         }
     }
 
-    /// Once: what is wrong with an object is in every list of it.
+    /// Logs a sentence once: each list repeats the defects of an object.
     fn say(&mut self, sentence: String) {
         const REMEMBERED: usize = 10_000;
         if self.said.contains(&sentence) {
@@ -579,12 +587,12 @@ impl Live {
     }
 }
 
-/// Whether a list that would forget `unseen` of `known` objects is to be made again first (K11).
+/// Returns whether a list that would delete `unseen` of `known` objects must be confirmed by a second one (K11).
 fn holds_down(known: usize, unseen: usize, least: usize) -> bool {
     unseen >= least && unseen * 2 > known
 }
 
-/// Returns the line for resources that are lost for one reason: which, why, and what it means for answers.
+/// Formats the log line for resources that are lost for one reason: names, reason, and the effect on answers.
 fn loss_line(state: &WatchState, lost: &[&Follow]) -> String {
     let names: Vec<&str> = lost.iter().map(|follow| follow.what.name).collect();
     let names = enumerate(&names);
@@ -601,7 +609,7 @@ fn loss_line(state: &WatchState, lost: &[&Follow]) -> String {
     }
 }
 
-/// Returns names as a sentence has them: `a`, `a and b`, `a, b and c`.
+/// Joins names for a sentence: `a`, `a and b`, `a, b and c`.
 fn enumerate(names: &[&str]) -> String {
     match names {
         [] => String::new(),
@@ -621,7 +629,7 @@ mod tests {
     use crate::rules::Rules;
     use crate::zone::{Settings, Zone};
 
-    /// A cluster of these Services, listed and followed by a new one that goes on with what there is.
+    /// Lists and watches these Services through a new owner, which continues with the contents of the publisher.
     fn follow(publisher: Publisher, status: &Arc<Status>, services: &[&str]) -> Live {
         let followed = Followed { resource: Resource::Services, name: "services", required: true };
         let mut live =
@@ -656,7 +664,7 @@ mod tests {
         let known = || ["a", "b", "c"].map(|name| zone.knows(ServiceKey(&service_key("default", name).unwrap())));
         assert!(follow(publisher.again(), &status, &["a", "b"]).is_synced());
         assert_eq!(known(), [true, true, false]);
-        // What ended between a change of the cluster and its publication: nobody else knows that it is to be published.
+        // The owner was aborted between a change of the cluster and its publication: no update repeats that change.
         publisher.cluster_mut().delete(Resource::Services, &ObjectRef::new("default", "a"));
         let waiting =
             Live::new(publisher.again(), Arc::clone(&status), Metrics::default().worker(), &[], Duration::MAX, 100);

@@ -1,9 +1,9 @@
-//! Requests to the API server: the client, and one resource's lists and watches as octets.
+//! Requests to the API server: the client, and the lists and watches of one resource as octets.
 //!
-//! The client is put together from kube's parts without its retry layer, which sleeps for minutes after the API server
-//! is back (K2), and without its trace layer, which logs every failure. Responses are read here and not by
-//! `kube::Api`: it fails a whole list for one object, drops `Retry-After`, and logs bodies. Not here: when to ask
-//! (`machine.rs`), and what the octets say (`watched.rs`).
+//! The client is built from kube's parts without its retry layer, which sleeps for minutes after the API server is back
+//! (K2 of `tests/rows.md`), and without its trace layer, which logs every failure. Responses are not read by `kube::Api`:
+//! it fails a whole list for one object, drops `Retry-After`, and logs bodies. Not here: the time of a request
+//! (`machine.rs`), and the decoding of responses (`watched.rs`).
 
 use std::env;
 use std::error::Error;
@@ -35,28 +35,28 @@ use crate::cluster::Resource;
 use crate::objects::ObjectRef;
 use crate::regular_file::{self, FileError};
 
-/// Makes a client with connections of its own. It reads the kubeconfig, certificates and tokens anew.
+/// A function that makes a client with its own connections. It reads the kubeconfig, certificates and tokens again.
 pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;
-/// A client that is being made.
+/// The future of a client.
 pub type Connecting = Pin<Box<dyn Future<Output = anyhow::Result<Client>> + Send>>;
 
-/// A cluster that can be asked.
+/// Access to a cluster.
 #[derive(Clone)]
 pub struct Access {
-    /// Makes its clients.
+    /// Makes clients.
     pub connect: Connect,
-    /// The URL of the API server.
+    /// URL of the API server.
     pub server: String,
-    /// Whether this process runs in the cluster, by its service account.
+    /// This process runs in the cluster and uses its service account.
     pub in_cluster: bool,
 }
 
-/// Finds the cluster by kubectl's rules: the kubeconfig that is named, else the one of `KUBECONFIG` or
-/// `~/.kube/config`, else the service account of the Pod. A `context` takes a kubeconfig.
+/// Finds the cluster by kubectl's rules: the given kubeconfig, else `KUBECONFIG` or `~/.kube/config`, else the service
+/// account of the Pod. With a `context` only kubeconfigs are considered.
 ///
 /// # Errors
 ///
-/// A sentence that names the file, or both places where nothing was found.
+/// An unusable configuration, with the name of the file, or with both places where none was found.
 pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<Access> {
     let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..KubeConfigOptions::default() };
     let (place, config) = match (kubeconfig, context) {
@@ -93,7 +93,7 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
         // kube logs this for every connection; `log.rs` silences it.
         tracing::warn!("the certificate of {server} is not verified: the kubeconfig says insecure-skip-tls-verify");
     }
-    // What cannot work is said now, and not from every watch.
+    // Fail at startup, and not in each watch.
     client(&config).with_context(|| format!("cannot make a client for {server}"))?;
     let in_cluster = matches!(place, Place::ServiceAccount);
     let known = Arc::new(Known { place, options, last: Mutex::new(config) });
@@ -104,13 +104,13 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
     Ok(Access { connect: Arc::new(connect), server, in_cluster })
 }
 
-/// Where the configuration of a cluster stands.
+/// The place of a cluster's configuration.
 enum Place {
-    /// In this kubeconfig.
+    /// A kubeconfig.
     File(PathBuf),
-    /// In the kubeconfigs that kubectl reads.
+    /// The kubeconfigs that kubectl reads by default.
     Default,
-    /// Where a Pod has its service account.
+    /// The service account of the Pod.
     ServiceAccount,
 }
 
@@ -141,12 +141,13 @@ impl Place {
     }
 }
 
-/// The largest kubeconfig, and the largest certificate, key or token that one names, in octets.
+/// Size limit of a kubeconfig, and of a certificate, key or token that it names, in octets.
 const MAX_CREDENTIAL: u64 = 16 << 20;
-/// Where kubelet mounts a Pod's service account.
+/// Directory in which the kubelet mounts the service account of a Pod.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Reads a kubeconfig from a pipe, as a shell's `<(...)` is one. It can be read once: later `Known` keeps the configuration.
+/// Reads a kubeconfig from a pipe, such as a shell's `<(...)`. A pipe can be read once; later `Known` keeps the
+/// configuration.
 fn read_piped(path: &Path) -> anyhow::Result<Option<Kubeconfig>> {
     if !std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
         return Ok(None);
@@ -163,7 +164,7 @@ async fn configure(kubeconfig: Kubeconfig, path: &Path, options: &KubeConfigOpti
     Config::from_custom_kubeconfig(kubeconfig, options).await.with_context(cannot_use)
 }
 
-/// Returns the kubeconfigs that kubectl reads where none is named.
+/// Returns the kubeconfigs that kubectl reads by default.
 fn default_kubeconfigs() -> Vec<PathBuf> {
     match env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
         Some(list) => env::split_paths(&list).collect(),
@@ -171,7 +172,7 @@ fn default_kubeconfigs() -> Vec<PathBuf> {
     }
 }
 
-/// Checks the files that the kubeconfig's context in use names: kube opens them, and again while it runs.
+/// Checks the files that the kubeconfig's current context names, since kube opens them unchecked, now and at run time.
 fn check_named_files(kubeconfig: &Kubeconfig, options: &KubeConfigOptions) -> anyhow::Result<()> {
     let name = options.context.as_ref().or(kubeconfig.current_context.as_ref());
     let context = kubeconfig.contexts.iter().find(|context| Some(&context.name) == name);
@@ -191,7 +192,7 @@ fn check_named_files(kubeconfig: &Kubeconfig, options: &KubeConfigOptions) -> an
     Ok(())
 }
 
-/// Checks a file that kube opens by itself. A missing one is left to kube, which has the better error.
+/// Checks a file that kube opens by itself. A missing file passes: kube reports it better.
 fn check_if_there(path: &Path, what: &str) -> anyhow::Result<()> {
     match regular_file::check(path, MAX_CREDENTIAL) {
         Err(FileError::Io(_)) => Ok(()),
@@ -199,7 +200,7 @@ fn check_if_there(path: &Path, what: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A configuration that may change while it is used: certificates, tokens and addresses are rotated (K16).
+/// A configuration that is read again for each client: certificates, tokens and addresses are rotated (K16).
 struct Known {
     place: Place,
     options: KubeConfigOptions,
@@ -207,7 +208,7 @@ struct Known {
 }
 
 impl Known {
-    /// What it says now; what it said before where it cannot be read: it is just being written, or was a pipe.
+    /// Reads the configuration, or returns the previous one if that fails: a file may be half written, or was a pipe.
     async fn read_again(&self) -> Config {
         let read = self.place.read(&self.options).await;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,7 +219,8 @@ impl Known {
     }
 }
 
-/// A slice of 100 endpoints is 30 kB: an event that is read in pieces takes a turn of two tasks for each.
+/// Size of the read buffer in octets. A slice of 100 endpoints has 30 kB, and each piece of an event costs a switch
+/// between two tasks.
 const READ_AT_ONCE: usize = 64 << 10;
 
 fn client(config: &Config) -> anyhow::Result<Client> {
@@ -226,8 +228,8 @@ fn client(config: &Config) -> anyhow::Result<Client> {
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(Duration::from_secs(10)));
-    // K18: a peer that acknowledges nothing is dead after 20 s, whether this side sends or is idle: without the user
-    // time-out, a request that is never acknowledged is sent again for 15 minutes.
+    // K18: a dead peer is noticed after 20 s, by keep-alive probes while idle and by the user timeout while sending.
+    // Without the latter, the kernel retransmits a request for 15 minutes.
     tcp.set_keepalive(Some(Duration::from_secs(10)));
     tcp.set_keepalive_interval(Some(Duration::from_secs(5)));
     tcp.set_keepalive_retries(Some(2));
@@ -238,7 +240,7 @@ fn client(config: &Config) -> anyhow::Result<Client> {
         hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .http1_read_buf_exact_size(READ_AT_ONCE)
             .build(connector);
-    // The layer of tokens wants one type of error, whatever is below.
+    // The authentication layer requires one error type.
     let http = MapErr::new(http, BoxError::from);
     let builder = ClientBuilder::new(http, config.default_namespace.clone()).with_layer(&config.extra_headers_layer()?);
     let base = config.base_uri_layer();
@@ -248,19 +250,19 @@ fn client(config: &Config) -> anyhow::Result<Client> {
     })
 }
 
-/// One resource of one cluster, over one client.
+/// Requests for one resource of one cluster, over one client.
 #[derive(Clone)]
 pub(super) struct Api {
     client: Client,
     collection: Collection,
-    /// Which labels its objects have; `None` for any.
+    /// Label selector of the objects; `None` for all.
     labels: Option<Box<str>>,
     pace: Arc<Pace>,
     contact: Arc<Contact>,
 }
 
 impl Api {
-    /// Requests take their turn from `pace`, and octets that come are noted in `contact`.
+    /// Requests wait for their turn in `pace`; received octets are noted in `contact`.
     pub(super) fn new(
         client: Client,
         resource: Resource,
@@ -273,19 +275,19 @@ impl Api {
         Self { client, collection, labels, pace: Arc::clone(pace), contact: Arc::clone(contact) }
     }
 
-    /// One page of a list: its octets.
+    /// Requests one page of a list and returns its octets.
     pub(super) async fn page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, Failure> {
         self.pace.turn().await;
         self.next_page(limit, more).await
     }
 
-    /// The same without a turn: for the page behind a full one, or a large cluster takes minutes to list.
+    /// Requests the page behind a full one without a turn: a large cluster would take minutes to list.
     pub(super) async fn next_page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, Failure> {
         let params = ListParams { limit: Some(limit), continue_token: more.map(Into::into), ..ListParams::default() };
         self.list(&params).await
     }
 
-    /// The page of a list that has one object, or none.
+    /// Requests a list of the one object with this key; the list is empty if the object does not exist.
     pub(super) async fn one(&self, key: &ObjectRef, namespaced: bool) -> Result<Vec<u8>, Failure> {
         let ObjectRef { namespace, name } = key;
         let selector = match namespaced {
@@ -305,15 +307,15 @@ impl Api {
         Ok(page.to_bytes().into())
     }
 
-    /// A watch from a version on.
+    /// Starts a watch from a resourceVersion on.
     pub(super) async fn watch(&self, version: &str, timeout: Duration) -> Result<Lines, Failure> {
         self.events(&WatchParams::default().timeout(whole_seconds(timeout)), version).await
     }
 
-    /// A watch that begins with everything there is, and a bookmark behind it.
+    /// Starts a streaming list: a watch that begins with all objects and a bookmark behind them.
     pub(super) async fn stream(&self, timeout: Duration) -> Result<Lines, Failure> {
         let params = WatchParams::default().timeout(whole_seconds(timeout)).initial_events();
-        // Without a version: the present state, and not what a cache remembers.
+        // Without a resourceVersion the list shows the present state, and not that of a watch cache.
         self.events(&params, "").await
     }
 
@@ -336,34 +338,33 @@ impl Api {
     }
 }
 
-/// kube takes whole seconds below 295.
+/// Returns a `timeoutSeconds` that kube accepts: whole seconds below 295.
 fn whole_seconds(timeout: Duration) -> u32 {
     timeout.as_secs().clamp(1, 290) as u32
 }
 
-/// Lines as they come.
+/// The lines of a response, read as they arrive.
 pub(super) struct Lines {
     body: Body,
     contact: Arc<Contact>,
-    /// What came last, and how much of it was read.
+    /// The last piece of the body, and the number of its octets that were read.
     piece: Vec<u8>,
     read: usize,
-    /// The beginning of a line.
+    /// The beginning of the current line.
     line: Vec<u8>,
 }
 
 impl Lines {
-    /// The next line, without its end; `None` at the end of the response. Nothing is lost if it is not awaited to its
-    /// end.
+    /// Returns the next line without its line feed; `None` at the end of the response. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
-        /// No object of a cluster is half as large.
+        /// Size limit of a line in octets. Objects of a cluster are less than half as large.
         const LONGEST: usize = 16 << 20;
         loop {
-            // A slice cannot fail to be read.
+            // Reading from a slice cannot fail.
             self.read += (&self.piece[self.read..]).read_until(b'\n', &mut self.line).unwrap_or(0);
             if self.line.last() == Some(&b'\n') {
                 self.line.pop();
-                // The next line is mostly as long.
+                // The next line is usually as long.
                 let next = Vec::with_capacity(self.line.len() + 1);
                 return Ok(Some(std::mem::replace(&mut self.line, next)));
             }
@@ -385,7 +386,7 @@ impl Lines {
     }
 }
 
-/// Returns the failure of a connection that ended within a response.
+/// Returns the failure of a connection that was closed within a response.
 fn cut(error: &(dyn Error + 'static)) -> Failure {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -397,18 +398,18 @@ fn cut(error: &(dyn Error + 'static)) -> Failure {
     Failure::Cut(format!("the connection was cut: {}", sentence(error)))
 }
 
-/// What a response that is no success means.
+/// Reads a response without success, and returns its failure.
 async fn failure(response: Response<Body>, verb: &'static str) -> Failure {
     let status = response.status();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    // A status from an API server is some hundred octets; a page of a proxy may be of any size.
+    // A `Status` of the API server has some hundred octets; the page of a proxy may have any size.
     let body = Limited::new(response.into_body(), 64 << 10);
     let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     let message = serde_json::from_slice::<RawStatus>(&body).unwrap_or_default().message;
     failure_of(status, &message, retry_after.map(Duration::from_secs), verb)
 }
 
-/// What an HTTP status means, of a response or inside a watch.
+/// Returns the failure for an HTTP status, of a response or in an ERROR event of a watch.
 pub(super) fn failure_of(
     status: StatusCode,
     message: &str,
@@ -436,16 +437,16 @@ pub(super) fn failure_of(
     }
 }
 
-/// Cuts a message of the API server to what an operator needs of it: it may quote the URL of the request.
+/// Shortens a message of the API server, which may quote the URL of the request, to its first 120 octets.
 fn brief(message: &str) -> &str {
-    /// Octets of a message that are shown.
+    /// Length limit of a message in octets.
     const MAX_MESSAGE_BYTES: usize = 120;
     let line = message.lines().next().unwrap_or_default();
     let end = (0..=line.len().min(MAX_MESSAGE_BYTES)).rev().find(|end| line.is_char_boundary(*end));
     &line[..end.unwrap_or_default()]
 }
 
-/// kube wraps what is below it in a word of its own.
+/// Formats an error of kube without kube's own prefix.
 fn of_service(error: kube::Error) -> String {
     match error {
         kube::Error::Service(error) => sentence(&*error),
@@ -453,7 +454,7 @@ fn of_service(error: kube::Error) -> String {
     }
 }
 
-/// Returns an error with its causes, without those that only repeat, and without links to documentation.
+/// Formats an error with its causes, without repetitions and links to documentation.
 fn sentence(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut cause = Some(error);

@@ -1,6 +1,6 @@
-//! Contact with one API server: the time of its last octet, and the pace of requests to it.
+//! Contact with one API server: the time of its last octet, and the rate limit of requests to it.
 //!
-//! Not here: the probe while no octet comes (`probe.rs`), and the life of one watch (`machine.rs`).
+//! Not here: the probe after a silence (`probe.rs`), and the state of one watch (`machine.rs`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ impl Default for Contact {
 }
 
 impl Contact {
-    /// Notes that octets of a good response came.
+    /// Notes an octet of a successful response.
     pub(super) fn hear(&self) {
         self.heard.store(self.begun.elapsed().as_micros() as u64, Ordering::Relaxed);
         if self.lost.load(Ordering::Relaxed) && self.lost.swap(false, Ordering::Relaxed) {
@@ -32,7 +32,7 @@ impl Contact {
         }
     }
 
-    /// Notes that contact is lost, until the next octet.
+    /// Notes the loss of contact, which lasts until the next octet.
     pub(super) fn lose(&self) {
         self.lost.store(true, Ordering::Relaxed);
     }
@@ -48,7 +48,8 @@ impl Contact {
     }
 }
 
-/// Limits requests of one watch to two within any second, whatever they are for and whatever is answered (K17).
+/// A rate limit: at most two requests of one watch within any second, whatever their purpose and outcome (K17 of
+/// `tests/rows.md`).
 #[derive(Default)]
 pub(super) struct Pace(Mutex<[Option<Instant>; 2]>);
 
@@ -62,7 +63,7 @@ impl Pace {
         *last = [last[1], Some(Instant::now())];
     }
 
-    /// Gives the last turn back: for a request that is never made again.
+    /// Returns the last turn, which a request that is never repeated took.
     pub(super) async fn refund(&self) {
         let mut last = self.0.lock().await;
         *last = [None, last[0]];

@@ -1,4 +1,4 @@
-//! Entry points for fuzzing: how events of a watch are read.
+//! Entry points for fuzzing the decoder of watch events.
 //!
 //! Used by `fuzz/` and `tests/corpus.rs`. Not part of the public API.
 
@@ -13,22 +13,22 @@ use super::watched::{Event, Watched};
 use crate::cluster::Resource;
 use crate::objects::{Object, ObjectRef};
 
-/// An event of a watch.
+/// An event of a watch, as the fuzzer sees it.
 #[derive(Debug)]
 pub enum WatchEvent {
-    /// The present state of an object, or the reason for which it is skipped.
+    /// ADDED or MODIFIED: the object, or the reason for which it is skipped.
     Applied(Result<Object, String>),
-    /// An object is gone.
+    /// DELETED: the key of the object, if it has one.
     Deleted(Option<ObjectRef>),
     /// A bookmark, an error or an unknown event.
     Other,
 }
 
-/// Reads one line of a watch. `None` if the line is not an event.
+/// Decodes one line of a watch. Returns `None` if the line is not an event.
 ///
 /// # Panics
 ///
-/// If an object is read in one pass over its text, and the tree of its fields gives another object.
+/// If the fast pass over the text and the slow pass over the tree of fields decode two different objects.
 pub fn read_event(resource: Resource, line: &[u8]) -> Option<WatchEvent> {
     let event = Event::read(resource, line).ok()?;
     if let Ok(Raw { object }) = serde_json::from_slice(line)
@@ -52,8 +52,8 @@ struct Raw<'e> {
     object: &'e RawValue,
 }
 
-/// An object in which no name occurs twice. What others mean is not defined (RFC 8259 section 4), and the API server
-/// writes none: the pass over the text takes the first, the tree the last.
+/// A JSON object without duplicate names. RFC 8259 section 4 does not define the meaning of duplicates, and the API
+/// server writes none: the fast pass takes the first value, the slow pass the last.
 struct UniqueNames;
 
 impl<'de> Deserialize<'de> for UniqueNames {

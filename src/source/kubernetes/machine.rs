@@ -1,7 +1,8 @@
-//! What the watch of one resource does next: list, watch, or wait. Pure: time and chance come in as values.
+//! The state machine of one watch: decides whether to list, watch, wait or reconnect next.
 //!
-//! [`Machine::next`] says what to do, [`Machine::on`] takes what came of it. The ids (K1, ...) are the faults of
-//! `tests/api_server/`, where each is played. Not here: requests (`client.rs`), and who makes them (`watch.rs`).
+//! Pure: the time and a random number are arguments. [`Machine::next`] returns the next step, [`Machine::on`] takes its
+//! outcome. Row ids (K1, ...) are those of `tests/rows.md`; `tests/api_server/` plays each fault. Not here: requests
+//! (`client.rs`), and the execution of the steps (`watch.rs`).
 
 use std::time::Duration;
 
@@ -9,40 +10,41 @@ use tokio::time::Instant;
 
 use crate::status::{Loss, LossReason, WatchState};
 
-/// Every deadline and pause. The defaults are what the faults were measured against; tests shorten them.
+/// Deadlines and pauses of all watches. The faults K1 to K19 were measured with the defaults; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// How long one page of a LIST may take, and the pause between two events of a streaming list (K5). Default: 60 s.
+    /// Deadline of one page of a LIST, and of the pause between two events of a streaming list (K5). Default: 60 s.
     pub page: Duration,
-    /// Duration of a watch before the API server ends it. Default: 15 s, and up to a third more.
+    /// Duration of a watch before the API server ends it, as `timeoutSeconds`. Default: 15 s, and up to a third more.
     pub watch: Duration,
-    /// How long the start of a watch may take. With `watch`, which is how long the watch behind a streaming list lasts,
+    /// Deadline for the start of a watch. Together with `watch`, which also limits the watch behind a streaming list,
     /// it makes 25 s (K6). Default: 10 s.
     pub start: Duration,
-    /// How long past its end a watch may stay open before its connection counts as dead (K6). Default: 3 s.
+    /// Time past its end for which a watch may stay open before its connection counts as dead (K6). Default: 3 s.
     pub grace: Duration,
-    /// How long an accepted watch stays open before it counts as followed without an event or a bookmark, and before the
-    /// pause after a failure begins from the first again (K17). Default: 5 s.
+    /// Time for which an accepted watch must stay open to count as established without an event or a bookmark, and to
+    /// reset the back-off (K17). Default: 5 s.
     pub proof: Duration,
-    /// Time without an octet from the API server, over all watches, before one probe; also the deadline of that
-    /// probe, and the least time between two of them (K18). Default: 10 s.
+    /// Time without an octet from the API server, over all watches, before a probe; also the deadline of that probe,
+    /// and the minimum time between two probes (K18). Default: 10 s.
     pub quiet: Duration,
-    /// How long there may be neither an event nor a bookmark, over all watches, before a relist (K13). Default: 150 s.
+    /// Time without an event or a bookmark of this watch before a relist (K13). Default: 150 s.
     pub silence: Duration,
-    /// How often the version of the API server is looked at (K13). Default: 60 s.
+    /// Interval between checks of the API server's resourceVersion (K13). Default: 60 s.
     pub probe: Duration,
-    /// How often everything is listed again in case an event was lost (K14). Default: 15 min, a tenth more or less.
+    /// Interval between audits: relists in case an event was lost (K14). Default: 15 min, a tenth more or less.
     pub audit: Duration,
-    /// The bounds of the pause after a failure; it doubles from the first to the second (K1). Default: 1 and 10 s.
+    /// Bounds of the back-off after a failure, which doubles from the first to the second (K1). Default: 1 and 10 s.
     pub back_off: [Duration; 2],
-    /// How long to wait before asking again for an optional resource that is not allowed, once that has been so for the
-    /// pauses up to the longest (K15). Default: 60 s.
+    /// Pause between requests for an optional resource that is denied, once the back-off has reached its upper bound
+    /// (K15). Default: 60 s.
     pub denied: Duration,
-    /// How long after the beginning of a loss answers carry the extended error for stale data. Default: 30 s.
+    /// Time after the beginning of a loss from which answers carry the extended error for stale data. Default: 30 s.
     pub stale: Duration,
-    /// A relist that would remove more than half, and at least so many objects, is made twice (K11). Default: 100.
+    /// Minimum number of objects that a relist must delete to need a confirmation; it must also delete more than half
+    /// (K11). Default: 100.
     pub hold_down: usize,
-    /// Whether lists are asked for as streams first (K12). Default: yes.
+    /// Streaming lists are tried first (K12). Default: true.
     pub streaming: bool,
 }
 
@@ -67,36 +69,36 @@ impl Default for Timing {
     }
 }
 
-/// Why a request, or a watch, failed.
+/// The reason for which a request or a watch failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// 410: the version is no longer known to the API server.
+    /// 410: the API server no longer knows the resourceVersion.
     Gone(String),
-    /// 502, 503 or 504, by number: what a proxy answers in front of an API server that is out of reach. An API server
-    /// answers 504 if the version is not yet known to it.
+    /// 502, 503 or 504, with the status code: the response of a proxy whose API server is out of reach. The API server
+    /// itself responds 504 if it does not know the resourceVersion yet.
     Gateway(u16, String),
-    /// 401: the token is not taken any more.
+    /// 401: the API server rejects the credentials.
     Unauthorized(String),
-    /// 403: this verb is not allowed on this resource.
+    /// 403: the API server denies this verb on the resource.
     Denied(&'static str),
-    /// 400, 405 or 422: the API server does not offer what was asked for.
+    /// 400, 405 or 422: the API server does not support the request.
     Refused(String),
     /// 404: the API server does not have this resource.
     Unknown,
-    /// 429, or 503 with `Retry-After`: the pause that the API server asks for.
+    /// 429, or 503 with `Retry-After`: the pause that the API server asks for, and the text.
     Busy(Duration, String),
-    /// No answer in time, or no octet although the peer should have sent one.
+    /// No response before the deadline, or no octet although the API server should have sent one.
     Late(String),
-    /// No connection, or none that got as far as a response: what a client knows of certificates may be old.
+    /// No connection, or none that got as far as a response: the client's certificates may be outdated.
     Unreachable(String),
-    /// The connection ended within a response.
+    /// The connection was closed within a response.
     Cut(String),
-    /// Any other answer: 500, a watch that breaks at once, no JSON.
+    /// Any other failure: status 500, a watch that breaks at once, invalid JSON.
     Other(String),
 }
 
 impl Failure {
-    /// A word for metrics.
+    /// Returns the value of the metric label `reason`.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Gone(_) | Self::Gateway(504, _) => "gone",
@@ -111,12 +113,12 @@ impl Failure {
         }
     }
 
-    /// Returns whether the API server itself answered, so that it is within reach.
+    /// Returns whether the API server itself responded, so that it is within reach.
     pub(super) fn is_answer(&self) -> bool {
         !matches!(self, Self::Gateway(..) | Self::Late(_) | Self::Unreachable(_) | Self::Cut(_))
     }
 
-    /// The state of a watch that failed so.
+    /// Returns the state of a watch with this failure.
     pub(super) fn state(&self) -> WatchState {
         let lost = |reason, detail: &str| WatchState::Lost(Loss { reason, detail: detail.to_owned() });
         match self {
@@ -132,31 +134,31 @@ impl Failure {
     }
 }
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// A list was read to its end, and is what was known at this version.
+    /// A list was read to its end. It has this resourceVersion.
     Listed(String),
-    /// It would remove so much that it is to be made again, over a new connection.
+    /// A list would delete so many objects that a second list, over a new connection, must confirm it.
     HeldDown,
-    /// It was not read to its end.
+    /// A list was not read to its end.
     ListFailed(Failure),
-    /// A watch was not accepted.
+    /// The API server did not accept a watch.
     WatchFailed(Failure),
-    /// A watch failed after it was accepted.
+    /// A watch failed after the API server had accepted it.
     WatchBroke(Failure),
-    /// A watch with at least one event or bookmark, or open for [`Timing::proof`], ended.
+    /// A proven watch ended: it had an event or a bookmark, or stayed open for [`Timing::proof`].
     WatchEnded,
-    /// Neither an event nor a bookmark came for too long.
+    /// Neither an event nor a bookmark came for [`Timing::silence`].
     Silent,
-    /// Our version and the API server's do not belong together, or an event could not be made good.
+    /// The resourceVersion of the API server is older than the known one, or an event could not be repaired.
     Outdated,
-    /// It is time to list all again.
+    /// The next audit is due.
     AuditDue,
 }
 
 impl Outcome {
-    /// Why a list follows, if one does: a word for metrics.
+    /// Returns the value of the metric label `reason` of a list that follows.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Listed(_) | Self::WatchEnded => "start",
@@ -169,43 +171,44 @@ impl Outcome {
     }
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing for so long.
+    /// Sleep.
     Wait(Duration),
-    /// Make a new client: the connections of the old one are not to be used again.
+    /// Make a new client: the connections of the old one must not be used again.
     Reconnect,
-    /// List everything.
+    /// List all objects.
     List {
-        /// As the beginning of a watch; else in pages.
+        /// Marks a streaming list: the beginning of a watch. Otherwise the list comes in pages.
         streaming: bool,
-        /// The list before this one would have removed very much: what this one says is so.
+        /// Marks the second of two lists: it is believed however many objects it deletes.
         confirmed: bool,
-        /// What it changes are events that were lost.
+        /// Marks an audit: its changes are events that were lost.
         audit: bool,
     },
-    /// Watch from this version on.
+    /// Watch from this resourceVersion on.
     Watch(String),
 }
 
-/// Trust in the open watch, or the last one (K17).
+/// Trust in the open watch, or else in the last one (K17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// No watch was accepted since the last list or failure.
+    /// The API server accepted no watch since the last list or failure.
     None,
-    /// The watch was accepted at this time. It may break at once, as behind a proxy that answers 200 to everything.
+    /// The API server accepted the watch at this time. The watch may still break at once, as behind a proxy that
+    /// responds 200 to every request.
     Accepted(Instant),
-    /// The watch was accepted at this time, and a valid event or bookmark came.
+    /// The API server accepted the watch at this time, and a valid event or bookmark came.
     Proven(Instant),
-    /// The watch stayed open for [`Timing::proof`]: what failed before it is over.
+    /// The watch stayed open for [`Timing::proof`]: earlier failures are over.
     Lived,
 }
 
 /// The state of one resource's watch.
 pub(super) struct Machine {
     timing: Timing,
-    /// Whether nothing is answered without this resource: then being denied is retried soon.
+    /// The server is not ready without this resource. A denial is then retried soon.
     required: bool,
     version: Option<String>,
     streaming: bool,
@@ -214,22 +217,23 @@ pub(super) struct Machine {
     audit: bool,
     wait: Option<Duration>,
     told_to_wait: bool,
-    /// Failures since the last watch that lived: the back-off doubles with each.
+    /// Failures since the last watch that stayed open: each doubles the back-off.
     failures: u32,
-    /// Times in a row that it was not allowed.
+    /// Denials in a row.
     denials: u32,
-    /// Whether a list was ever read to its end.
+    /// A list was read to its end at least once.
     listed: bool,
-    /// Watches in a row that were not accepted, or broke before they were proven.
+    /// Watches in a row that were not accepted, or that broke before they were proven.
     failed_starts: u32,
     trust: Trust,
-    /// A watch broke before it was proven: until one is proven, being accepted is no proof that the API server is back.
+    /// A watch broke before it was proven. Until one is proven, an accepted watch does not show that the API server is
+    /// back.
     suspect: bool,
     outdated: u32,
 }
 
 impl Machine {
-    /// Nothing is known yet.
+    /// Begins without a resourceVersion: the first step is a list.
     pub(super) fn new(timing: Timing, required: bool) -> Self {
         Self {
             timing,
@@ -251,7 +255,7 @@ impl Machine {
         }
     }
 
-    /// What to do next. A step that was taken is not said again: call it once per step.
+    /// Returns the next step and removes it: call it once for each step.
     pub(super) fn next(&mut self) -> Step {
         if let Some(wait) = self.wait.take() {
             return Step::Wait(wait);
@@ -261,7 +265,7 @@ impl Machine {
         }
         match &self.version {
             Some(version) => Step::Watch(version.clone()),
-            // K11: the second list is no stream, which a cache of the API server's may serve.
+            // K11: a streaming list may come from the API server's watch cache; the second list must not.
             None => Step::List {
                 streaming: self.streaming && !self.held_down,
                 confirmed: self.held_down,
@@ -270,40 +274,41 @@ impl Machine {
         }
     }
 
-    /// The version of the last event or bookmark.
+    /// Notes the resourceVersion of an event or bookmark.
     pub(super) fn saw(&mut self, version: String) {
         if !version.is_empty() {
             self.version = Some(version);
         }
     }
 
-    /// Whether a list is asked for as a stream.
+    /// Returns whether lists are requested as streams.
     pub(super) fn streams(&self) -> bool {
         self.streaming
     }
 
-    /// The version that is known, while one is.
+    /// Returns the known resourceVersion.
     pub(super) fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// Whether a version that the API server gives is lower than the one that is known: it went back in time (K13).
+    /// Returns whether a resourceVersion of the API server is lower than the known one: the API server went back in
+    /// time (K13).
     pub(super) fn is_behind(&self, theirs: &str) -> bool {
         self.version.as_deref().is_some_and(|ours| is_behind(ours, theirs))
     }
 
-    /// Whether the pause is one that the API server asked for: nothing shortens it.
+    /// Returns whether the API server asked for the pause: a recovery of another watch must not shorten it.
     pub(super) fn was_told_to_wait(&self) -> bool {
         self.told_to_wait
     }
 
-    /// Takes that a watch was accepted, and returns whether the resource counts as followed by that alone.
+    /// Notes that the API server accepted a watch. Returns whether this alone establishes the watch.
     pub(super) fn accepted(&mut self, now: Instant) -> bool {
         self.trust = Trust::Accepted(now);
         !self.suspect
     }
 
-    /// Takes that a valid event or bookmark came, and returns whether it is the one that proves the watch.
+    /// Notes a valid event or bookmark. Returns whether it is the first, which proves the watch.
     pub(super) fn prove(&mut self) -> bool {
         let Trust::Accepted(since) = self.trust else { return false };
         self.trust = Trust::Proven(since);
@@ -311,7 +316,7 @@ impl Machine {
         true
     }
 
-    /// The time at which the open watch will have lived; none if it has.
+    /// Returns the time at which the open watch has been open for [`Timing::proof`]; `None` once that has passed.
     pub(super) fn lives_at(&self) -> Option<Instant> {
         match self.trust {
             Trust::Accepted(since) | Trust::Proven(since) => Some(since + self.timing.proof),
@@ -319,7 +324,7 @@ impl Machine {
         }
     }
 
-    /// Takes that the open watch has lived.
+    /// Notes that the watch stayed open for [`Timing::proof`], and resets the back-off.
     pub(super) fn live(&mut self) {
         self.trust = Trust::Lived;
         self.trusted();
@@ -330,12 +335,12 @@ impl Machine {
         (self.suspect, self.failed_starts, self.denials) = (false, 0, 0);
     }
 
-    /// Returns whether the open watch was proven: its end is no failure.
+    /// Returns whether the open watch was proven, so that its end is not a failure.
     pub(super) fn is_proven(&self) -> bool {
         matches!(self.trust, Trust::Proven(_) | Trust::Lived)
     }
 
-    /// Takes the outcome of a step. `chance` is from 0 to 1.
+    /// Applies the outcome of a step. `chance`, from 0 to 1, is the share of the back-off to wait.
     pub(super) fn on(&mut self, outcome: Outcome, chance: f64) {
         let trust = self.trust;
         if !matches!(outcome, Outcome::Listed(_)) {
@@ -360,13 +365,13 @@ impl Machine {
                 self.back_off(&failure, chance);
             }
             Outcome::WatchEnded if trust == Trust::Lived => {}
-            // One that ends soon, again and again, must not be requested without a pause.
+            // A watch that ends early again and again must not be requested without a pause.
             Outcome::WatchEnded => self.back_off(&Failure::Other(String::new()), chance),
             Outcome::Silent => (self.reconnect, self.version) = (true, None),
             Outcome::Outdated => {
                 self.version = None;
                 self.outdated += 1;
-                // The first list is due at once. Should the next watch be outdated too, a list does not help.
+                // The first relist is due at once. If the next watch is outdated too, a relist does not help.
                 if self.outdated > 1 {
                     self.back_off(&Failure::Other(String::new()), chance);
                 }
@@ -377,7 +382,7 @@ impl Machine {
 
     fn on_failed_start(&mut self, failure: &Failure, chance: f64) {
         self.failed_starts += 1;
-        // K3: it may be the version that the API server does not take, whatever it says.
+        // K3: the API server may reject the resourceVersion with any status, so a list follows the second failure.
         if matches!(failure, Failure::Gone(_) | Failure::Gateway(504, _)) || self.failed_starts >= 2 {
             self.version = None;
         }
@@ -387,25 +392,27 @@ impl Machine {
     fn on_failed_list(&mut self, failure: &Failure, chance: f64) {
         self.version = None;
         if self.streaming && matches!(failure, Failure::Refused(_)) {
-            // K12: remembered, and no reason to wait.
+            // K12: lists in pages follow from now on, without a pause.
             self.streaming = false;
             return;
         }
-        // An API server that does not know streams may take one for a watch that never says where the list ends.
+        // An API server without streaming lists may treat the request as a plain watch, and never mark the end of the
+        // list.
         self.streaming &= !matches!(failure, Failure::Late(_));
         self.back_off(failure, chance);
     }
 
-    /// K1: full jitter. Only a watch that lived makes it short again.
+    /// K1: full jitter.
     fn back_off(&mut self, failure: &Failure, chance: f64) {
         let denied = matches!(failure, Failure::Denied(_) | Failure::Unknown);
         let [first, last] = self.timing.back_off;
-        // An API server that starts denies everything before it has read its roles: denials have their own count.
+        // An API server that starts denies all requests until it has read its roles, so denials have a count of their
+        // own.
         let step = if denied { self.denials } else { self.failures };
         let last_now = match failure {
-            // Nothing is answered yet, and a connection that is refused costs nobody anything.
+            // The server is not ready yet, and a refused connection is cheap.
             Failure::Unreachable(_) if !self.listed => first.saturating_mul(2).min(last),
-            // The next watch has to be proven: with that it takes no longer than the longest pause.
+            // An unproven watch adds `proof` to the pause: together they must not exceed the longest pause.
             _ if self.suspect => last.min(self.timing.proof),
             _ => last,
         };
@@ -413,11 +420,11 @@ impl Machine {
         self.failures += 1;
         self.denials = if denied { self.denials + 1 } else { 0 };
         let wait = most.mul_f64(chance.clamp(0.0, 1.0));
-        // K16: a new client reads configuration, certificates and tokens anew.
+        // K16: a new client reads the configuration, certificates and tokens again.
         self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Late(_) | Failure::Unreachable(_));
         self.told_to_wait = matches!(failure, Failure::Busy(..));
         if matches!(failure, Failure::Late(_)) {
-            // Its deadline was the pause: with another one, events get old and a recovery is noticed late (K6).
+            // The deadline was pause enough: one more would delay events and the notice of a recovery (K6).
             return;
         }
         self.wait = Some(match failure {
@@ -428,8 +435,8 @@ impl Machine {
     }
 }
 
-/// Whether the API server is behind us: its version is lower than the one that it gave us before (K13). Versions that
-/// are no numbers are not compared.
+/// Returns whether the API server went back in time: `theirs` is lower than `ours` (K13). Versions that are not numbers
+/// are not compared.
 pub(super) fn is_behind(ours: &str, theirs: &str) -> bool {
     match (ours.parse::<u128>(), theirs.parse::<u128>()) {
         (Ok(ours), Ok(theirs)) => theirs < ours,
@@ -437,10 +444,10 @@ pub(super) fn is_behind(ours: &str, theirs: &str) -> bool {
     }
 }
 
-/// The first page of a list: nothing is known yet of how large its objects are.
+/// Number of objects of a list's first page: their size is not known yet.
 pub(super) const FIRST_PAGE: u32 = 20;
 
-/// How many objects the next page may have, after one of `items` objects in `octets` octets: about 512 kB of them.
+/// Returns the number of objects for the next page, after one of `items` objects in `octets` octets: about 512 kB.
 pub(super) fn next_page(items: usize, octets: usize) -> u32 {
     const PAGE: usize = 512_000;
     let each = octets.div_ceil(items.max(1)).max(1);
@@ -455,7 +462,7 @@ mod tests {
         Failure::Other("cut".into())
     }
 
-    /// What comes after `outcomes` from a watch at version 7, with the longest pauses.
+    /// Returns the steps after `outcomes`, from a watch at version 7, with the longest pauses.
     fn after(outcomes: &[Outcome]) -> Vec<Step> {
         let mut machine = Machine::new(Timing::default(), true);
         machine.on(Outcome::Listed("7".into()), 1.0);
@@ -512,7 +519,7 @@ mod tests {
         }
     }
 
-    /// A watch that ends so: before anything, after an event, or after it lived.
+    /// Ends a watch: before its first event, after one, or after it stayed open.
     fn end(machine: &mut Machine, events: bool, lives: bool, outcome: Outcome) -> Vec<Step> {
         machine.accepted(Instant::now());
         if events {
@@ -551,7 +558,7 @@ mod tests {
         machine.on(Outcome::WatchBroke(other()), 1.0);
         assert!(machine.accepted(Instant::now()) && !machine.is_proven());
         machine.on(Outcome::WatchBroke(other()), 1.0);
-        // A list is no proof that watches work.
+        // A list does not show that watches work.
         machine.on(Outcome::Listed("7".into()), 1.0);
         for _ in 0..3 {
             assert!(!machine.accepted(Instant::now()), "not before it is proven");
@@ -590,7 +597,7 @@ mod tests {
         assert_eq!(steps, [wait(2), list()], "K3: it may be the version that breaks it");
     }
 
-    /// The longest pauses after failures, in seconds.
+    /// Returns the longest pauses after failures, in seconds.
     fn pauses(required: bool, listed: bool, failures: &[Failure]) -> Vec<u64> {
         let mut machine = Machine::new(Timing::default(), required);
         if listed {
@@ -616,7 +623,7 @@ mod tests {
         let six = [(); 6].map(|()| denied());
         assert_eq!(pauses(true, false, &six), [1, 2, 4, 8, 10, 10]);
         assert_eq!(pauses(false, false, &six), [1, 2, 4, 8, 60, 60]);
-        // Whatever was before.
+        // Denials have their own count, whatever failed before.
         let late = [other(), other(), other(), other(), other(), denied(), denied(), other(), denied()];
         assert_eq!(pauses(false, true, &late), [1, 2, 4, 8, 10, 1, 2, 10, 1]);
     }

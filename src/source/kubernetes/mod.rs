@@ -1,4 +1,4 @@
-//! A live cluster as the source: one supervised watch for each resource, and the one owner of what they say.
+//! A live cluster as the source: one supervised watch for each resource, and one owner of the objects.
 //!
 //! ```text
 //!   API server ──▶ client.rs ──▶ watch.rs ──▶ Update ──▶ live.rs ──▶ Publisher ──▶ zone
@@ -7,10 +7,10 @@
 //!                                 machine.rs
 //! ```
 //!
-//! [`find`] finds the cluster, [`Cluster::follow`] follows it for ever, [`Cluster::read`] reads it once. Nothing
-//! writes to the API server. `kube` is named here and nowhere else: it gives configuration, authentication and TLS.
-//! Its own watcher is not used: it relists without a pause, never relists after an HTTP 410, fails a whole list for
-//! one object, and never notices an API server that went back in time. Read next: `machine.rs`.
+//! [`find`] locates the cluster, [`Cluster::follow`] watches it until it is dropped, [`Cluster::read`] lists it once.
+//! Nothing writes to the API server. `kube` is confined to `client.rs`, for configuration, authentication and TLS. Its
+//! watcher is not used: it relists without a pause, never relists after an HTTP 410, fails a whole list for one object,
+//! and never notices an API server that went back in time. Read next: `machine.rs`.
 
 mod client;
 mod contact;
@@ -45,8 +45,8 @@ use probe::Probe;
 use watch::Watch;
 use watched::name_of;
 
-/// The resources that a configuration needs: Services and endpoints are required, the rest makes answers better where
-/// it is allowed.
+/// Returns the resources that a configuration needs. Services and endpoints are required; the rest improves answers
+/// where the API server allows it.
 pub fn resources(endpoints: EndpointsSource, pods: PodRecords) -> Vec<Followed> {
     let endpoints = match endpoints {
         EndpointsSource::Slices => Resource::EndpointSlices,
@@ -61,16 +61,16 @@ pub fn resources(endpoints: EndpointsSource, pods: PodRecords) -> Vec<Followed> 
     wanted.into_iter().map(followed).collect()
 }
 
-/// Which objects of a cluster are wanted.
+/// The part of a cluster that is watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Those of this namespace; `None` for those of all.
+    /// Namespace of the objects; `None` for all namespaces.
     pub namespace: Option<Box<str>>,
-    /// The Services with these labels, as a label selector; `None` for all. Endpoints of other Services are unused.
+    /// Label selector of the Services; `None` for all. Endpoints of other Services stay unused.
     pub selector: Option<Box<str>>,
 }
 
-/// A cluster, and what is wanted of it.
+/// A cluster, and the resources to watch in it.
 pub struct Cluster {
     connect: Connect,
     resources: Vec<Followed>,
@@ -79,12 +79,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Nothing is asked yet.
+    /// Describes the cluster. No request is made yet.
     pub fn new(connect: Connect, resources: Vec<Followed>, timing: Timing) -> Self {
         Self { connect, resources, timing, scope: Arc::default() }
     }
 
-    /// The same for a part of it. A Role, which one namespace asks for, grants nothing on Namespaces.
+    /// Restricts the cluster to a scope. With a namespace, Namespaces are not watched: a Role cannot grant access to
+    /// them.
     pub fn within(mut self, scope: Scope) -> Self {
         if scope.namespace.is_some() {
             self.resources.retain(|followed| followed.resource != Resource::Namespaces);
@@ -92,13 +93,13 @@ impl Cluster {
         Self { scope: Arc::new(scope), ..self }
     }
 
-    /// What is known without asking: the namespace that somebody named exists.
+    /// Returns the object that is known without a request: the namespace of the scope exists.
     fn given(&self) -> Option<Object> {
         self.scope.namespace.clone().map(|name| Object::Namespace(Namespace::new(name)))
     }
 
-    /// Follows the cluster until it is dropped: publishes what changes, and says in `status` how it stands, and to
-    /// `synced` when everything was read once.
+    /// Watches the cluster until the future is dropped: publishes changes, keeps `status`, and sends to `synced` once
+    /// everything was listed.
     pub async fn follow(
         self,
         publisher: Publisher,
@@ -106,7 +107,7 @@ impl Cluster {
         metrics: &Arc<Metrics>,
         synced: oneshot::Sender<()>,
     ) {
-        /// How many updates may wait for their owner.
+        /// Capacity of the channel of updates.
         const WAITING: usize = 1024;
         let Timing { stale, hold_down, .. } = self.timing;
         let publisher = publisher.counting(Arc::clone(metrics));
@@ -141,14 +142,14 @@ impl Cluster {
             if live.is_synced()
                 && let Some(synced) = synced.take()
             {
-                // Who started this may not care.
+                // The receiver may be dropped: not every caller waits.
                 let _ = synced.send(());
             }
         }
     }
 
-    /// Reads the cluster once: its objects, and what is wrong. Optional resources that are not allowed leave the
-    /// reading complete.
+    /// Lists the cluster once and returns its objects with a report. Denied optional resources leave the report
+    /// complete.
     ///
     /// # Errors
     ///
@@ -186,17 +187,17 @@ impl Cluster {
     }
 }
 
-/// The tasks, one for each resource, and which is which.
+/// The watch tasks, one for each resource.
 struct Watches {
     cluster: Cluster,
     sender: mpsc::Sender<live::Update>,
     tasks: JoinSet<()>,
     running: HashMap<Id, (Followed, Arc<Counters>)>,
-    /// Notified when a watch that was lost is proven again.
+    /// Notified when a lost watch is proven again.
     back: Arc<Notify>,
     contact: Arc<Contact>,
     metrics: Arc<Metrics>,
-    /// The time of the last line about a task that ended.
+    /// Time of the last log line about a watch task that ended.
     logged: Option<Instant>,
 }
 
@@ -224,7 +225,7 @@ impl Watches {
         self.running.insert(task.id(), (what, counters));
     }
 
-    /// The probe of the API server, by a list of the first resource, which is required.
+    /// Returns the probe of the API server. It lists the first resource, which is required.
     fn probe(&self) -> Probe {
         Probe {
             contact: Arc::clone(&self.contact),
@@ -237,7 +238,7 @@ impl Watches {
         }
     }
 
-    /// Waits for a watch that ends, which none should (K9), and starts it again.
+    /// Waits for a watch task that ends, which is a defect (K9 of `tests/rows.md`), and starts it again.
     async fn ended(&mut self, counters: &Counters) {
         let Some(ended) = self.tasks.join_next_with_id().await else { return std::future::pending().await };
         let (id, why) = match ended {

@@ -1,8 +1,9 @@
-//! The probe of an API server while no octet comes from it.
+//! The probe of an API server that sends no octet.
 //!
-//! Silence alone is no staleness: nothing may have changed. So after [`Timing::quiet`] without an octet on any watch one
-//! list with `limit=1` goes the way that the watches go. If it fails, contact was lost at the last octet (K18). Not here:
-//! the time of that octet (`contact.rs`), and the life of one watch (`machine.rs`).
+//! Silence alone is not a loss: perhaps no object has changed. So after [`Timing::quiet`] without an octet on any watch the
+//! probe lists one object, over the connector and the path that the watches use. If it fails, contact was lost at the last
+//! octet (K18 of `tests/rows.md`). Not here: the time of that octet (`contact.rs`), and the state of one watch
+//! (`machine.rs`).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::cluster::Resource;
 use crate::source::live::Update;
 use crate::status::WatchState;
 
-/// Probes the API server while no octet comes from it.
+/// The task that probes the API server.
 pub(super) struct Probe {
     pub(super) contact: Arc<Contact>,
     pub(super) connect: Connect,
@@ -27,12 +28,12 @@ pub(super) struct Probe {
     pub(super) scope: Arc<Scope>,
     pub(super) timing: Timing,
     pub(super) updates: mpsc::Sender<Update>,
-    /// Wakes the watches that wait to try again.
+    /// Notified at the end of a loss, so that the watches retry at once.
     pub(super) back: Arc<Notify>,
 }
 
 impl Probe {
-    /// Tells of each loss of contact, and of its end.
+    /// Reports each loss of contact and its end, until the future is dropped.
     pub(super) async fn run(self) -> Infallible {
         let (mut api, mut lost, mut probed) = (None, None::<Instant>, None::<Instant>);
         loop {
@@ -70,7 +71,7 @@ impl Probe {
         }
     }
 
-    /// Lists one object, within the deadline.
+    /// Lists one object. The deadline is [`Timing::quiet`].
     async fn probe(&self, api: &mut Option<Api>) -> Result<(), Failure> {
         let request = async {
             let api = match api {
@@ -90,7 +91,7 @@ impl Probe {
     }
 
     async fn tell(&self, update: Update) {
-        // Fails only if the owner of the other end is gone, which ends this task too.
+        // The receiver is gone: its owner is about to abort this task as well.
         let _ = self.updates.send(update).await;
     }
 }

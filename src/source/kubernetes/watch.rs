@@ -1,7 +1,8 @@
-//! The watch of one resource: takes the steps that its [`Machine`] says, and tells what it sees.
+//! The watch of one resource: performs the steps of its [`Machine`] and sends an [`Update`] for each event.
 //!
-//! A relist is `Begin`, an `Apply` for each object, `End`; until the end what was known stays. Nothing here decides
-//! what follows a failure (`machine.rs`) or what is served (`live.rs`).
+//! A relist sends `Begin`, an `Apply` for each object, and `End`; the known objects stay until `End`. Row ids (K5, ...)
+//! are those of `tests/rows.md`. Not here: the step that follows a failure (`machine.rs`), and the objects that are served
+//! (`live.rs`). Read next: `Following::read`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::metrics::{Counters, Event as Counted, Metrics, table};
 use crate::objects::ObjectRef;
 use crate::source::live::{Followed, Swept, Update};
 
-/// Follows one resource.
+/// The task that watches one resource.
 pub(super) struct Watch {
     pub(super) what: Followed,
     pub(super) connect: Connect,
@@ -29,13 +30,13 @@ pub(super) struct Watch {
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) counters: Arc<Counters>,
     pub(super) metrics: Arc<Metrics>,
-    /// Notified by a watch that was lost and is proven again: the other watches need not wait any longer.
+    /// Notified when a lost watch is proven again, so that the other watches retry at once.
     pub(super) back: Arc<Notify>,
     pub(super) contact: Arc<Contact>,
     pub(super) scope: Arc<Scope>,
 }
 
-/// What is of a relist that goes on.
+/// The flags of a list in progress, from [`Step::List`].
 #[derive(Clone, Copy)]
 struct Relist {
     confirmed: bool,
@@ -44,23 +45,23 @@ struct Relist {
 
 struct Following {
     watch: Watch,
-    /// Why the next list is made, should there be one.
+    /// Reason of the next list, as a metric label.
     because: &'static str,
-    /// The beginning of the loss; none from the first proven watch after it on.
+    /// Beginning of the loss; `None` once a watch is proven again.
     lost_since: Option<Instant>,
     machine: Machine,
     pace: Arc<Pace>,
     api: Option<Api>,
-    /// When the last event or bookmark came, or the last list ended.
+    /// Time of the last event, bookmark or end of a list.
     heard: Instant,
-    /// When the last octet of this watch came.
+    /// Time of the last octet of this watch.
     octet: Instant,
     probe_at: Instant,
     audit_at: Instant,
 }
 
 impl Watch {
-    /// Never ends by itself.
+    /// Watches the resource until the future is dropped.
     pub(super) async fn follow(self, first_wait: Option<Duration>) {
         if let Some(wait) = first_wait {
             sleep(wait).await;
@@ -104,7 +105,7 @@ impl Following {
         }
     }
 
-    /// The watch is proven: by an event, or by time.
+    /// Reports the watch as proven: by an event, or by time.
     async fn proven(&mut self) {
         if self.lost_since.take().is_some() {
             self.watch.back.notify_waiters();
@@ -118,7 +119,7 @@ impl Following {
         if let Outcome::Listed(_) = outcome {
             self.hear(now);
             self.probe_at = now + self.watch.timing.probe;
-            // Not all resources, nor all servers, at the same time.
+            // Spreads the audits, so that not all resources and all servers list at the same time.
             self.audit_at = now + self.watch.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
         }
         self.machine.on(outcome, fastrand::f64());
@@ -131,7 +132,7 @@ impl Following {
 
     async fn tell(&self, update: Update) {
         if self.watch.updates.send(update).await.is_err() {
-            // Nobody wants to know any more: whoever owned the other end ends this task too.
+            // The receiver is gone: its owner is about to abort this task as well.
             std::future::pending::<()>().await;
         }
     }
@@ -148,14 +149,15 @@ impl Following {
             self.watch.metrics.count(&table::WATCH_FAILURES, &[self.watch.what.name, failure.label()]);
         }
         if matches!((outcome, failure), (Outcome::ListFailed(_), Failure::Refused(_))) && self.machine.streams() {
-            // K12: the list without a stream follows at once, and no stream ever again.
+            // K12: a list in pages follows at once. A stream is never requested again, so its turn is given back.
             return self.pace.refund().await;
         }
         let is_first = self.lost_since.is_none();
-        // Where time passed before the loss was noticed, changes may have been missed since the last octet.
+        // A deadline notices the loss late: events may have been missed since the last octet.
         let began = if matches!(failure, Failure::Late(_)) { self.octet } else { Instant::now() };
         let since = *self.lost_since.get_or_insert(began);
-        // A version that is too old, and a connection that died alone, are mended by the request that follows at once.
+        // The next request, which follows at once, repairs an outdated resourceVersion and a connection that died
+        // alone.
         let is_mended_next = matches!(
             (outcome, failure),
             (
@@ -169,7 +171,7 @@ impl Following {
         }
     }
 
-    /// A list within its deadline (K5).
+    /// Limits a request by the deadline of a page (K5).
     async fn ask<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         within(self.watch.timing.page, request).await
     }
@@ -195,7 +197,7 @@ impl Following {
         swept.await.unwrap_or(Swept::Done)
     }
 
-    /// Lists everything in pages.
+    /// Lists all objects in pages.
     async fn list(&mut self, relist: Relist) -> Outcome {
         match self.pages(relist).await {
             Ok(version) => match self.end(relist).await {
@@ -228,7 +230,7 @@ impl Following {
         }
     }
 
-    /// Whether it could be applied.
+    /// Sends the update for an object. Returns whether the object could be decoded.
     async fn apply(&self, watched: Watched) -> bool {
         match watched.object {
             Ok((object, skipped)) => {
@@ -242,14 +244,14 @@ impl Following {
         }
     }
 
-    /// Lists everything as the beginning of a watch.
+    /// Lists all objects as the beginning of a watch.
     async fn stream(&mut self, relist: Relist) -> Outcome {
         let api = match self.api().await {
             Ok(api) => api,
             Err(failure) => return Outcome::ListFailed(failure),
         };
         self.begin(relist).await;
-        // Long enough for the list; the watch behind it is ended here when its own time is over.
+        // Long enough for the list. The watch behind it is ended here, after `Timing::watch`.
         match self.ask(api.stream(Duration::from_secs(290))).await {
             Ok(lines) => self.read(&api, lines, Some(relist)).await,
             Err(failure) => Outcome::ListFailed(failure),
@@ -267,7 +269,8 @@ impl Following {
                 let now = Instant::now();
                 self.octet = now;
                 if self.lost_since.is_some() {
-                    // K13: it may be out of reach because it goes back in time.
+                    // K13: the loss may be a restore of the API server from a backup. Check its resourceVersion at
+                    // once.
                     self.probe_at = now;
                 }
                 if self.machine.accepted(now) {
@@ -279,7 +282,7 @@ impl Following {
         }
     }
 
-    /// Reads the events of a watch; while `relist` is something, they are those of a list.
+    /// Reads the events of a watch; those of a list as long as `relist` is `Some`.
     async fn read(&mut self, api: &Api, mut lines: Lines, mut relist: Option<Relist>) -> Outcome {
         let started = Instant::now();
         let streamed = relist.is_some();
@@ -299,7 +302,7 @@ impl Following {
                 () = sleep_until(ends) => return match (listed, streamed) {
                     (false, _) => Outcome::ListFailed(Failure::Late("a list has no end".into())),
                     (true, true) => Outcome::WatchEnded,
-                    // K6: the API server should have ended it.
+                    // K6: the API server should have ended the watch.
                     (true, false) => Outcome::WatchBroke(Failure::Late("a watch did not end in time".into())),
                 },
                 () = sleep_until(self.heard + self.watch.timing.silence), if listed => return Outcome::Silent,
@@ -319,7 +322,7 @@ impl Following {
             };
             let is_proven = listed && self.machine.is_proven();
             let broke = |failure| match failure {
-                // An API server that is out of reach accepts nothing.
+                // Without an event, an accepted watch does not show that the API server is within reach.
                 Failure::Cut(detail) if !is_proven && listed => Outcome::WatchBroke(Failure::Other(detail)),
                 Failure::Cut(detail) if !is_proven => Outcome::ListFailed(Failure::Other(detail)),
                 failure if listed => Outcome::WatchBroke(failure),
@@ -336,7 +339,7 @@ impl Following {
                 Err(failure) => return broke(failure),
             };
             let Ok(event) = Event::read(self.watch.what.resource, &line) else {
-                // What it said is lost, whatever it was.
+                // The event is lost, and only a relist can repair it.
                 self.watch.counters.count(Counted::ObjectsSkipped);
                 self.watch.metrics.count(&table::REJECTED, &["invalid"]);
                 return if is_proven { Outcome::Outdated } else { broke(Failure::Other("an event is no JSON".into())) };
@@ -398,7 +401,8 @@ impl Following {
         }
     }
 
-    /// K8: lists the one object of an event that could not be read. What cannot be read now either is nothing.
+    /// Lists the one object of an event that could not be decoded (K8), and deletes it if it cannot be decoded now
+    /// either.
     async fn again(&self, api: &Api, key: &ObjectRef) -> Result<(), Failure> {
         let resource = self.watch.what.resource;
         let octets = self.ask(api.one(key, resource != Resource::Namespaces)).await?;
@@ -412,12 +416,12 @@ impl Following {
         Ok(())
     }
 
-    /// Asks the API server for its version: whether it is behind the one that is ours now (K13).
+    /// Requests the resourceVersion of the API server, and compares it with the known one (K13).
     fn probe(&self, api: &Api) -> Probe {
         let (api, page) = (api.clone(), self.watch.timing.page);
         let ours = self.machine.version().unwrap_or_default().to_owned();
         Box::pin(async move {
-            // What fails here, the watch notices too.
+            // The watch notices the same failure.
             let Ok(octets) = within(page, api.page(1, None)).await else { return false };
             let page: Result<Page<'_>, _> = serde_json::from_slice(&octets);
             page.is_ok_and(|page| is_behind(&ours, &page.metadata.resource_version))
@@ -425,10 +429,10 @@ impl Following {
     }
 }
 
-/// Whether the API server is behind us.
+/// A request in flight that returns whether the API server went back in time.
 type Probe = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// What a probe finds; never, while there is none.
+/// Waits for the probe's result; for ever while there is no probe.
 async fn answer(probe: &mut Option<Probe>) -> bool {
     match probe {
         Some(probe) => probe.await,
@@ -436,7 +440,7 @@ async fn answer(probe: &mut Option<Probe>) -> bool {
     }
 }
 
-/// A request that may take so long.
+/// Limits a request by a deadline.
 async fn within<T>(deadline: Duration, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let late = || Failure::Late(format!("no answer from the API server within {deadline:?}"));
     timeout(deadline, request).await.unwrap_or_else(|_| Err(late()))
@@ -446,7 +450,7 @@ fn no_list(error: &serde_json::Error) -> Failure {
     Failure::Other(format!("what the API server sent is no list: {error}"))
 }
 
-/// Every object of `resource`, listed once, and a sentence for each that cannot be read.
+/// Lists all objects of `resource` once. An object that cannot be decoded has an error in its place.
 pub(super) async fn list_once(
     connect: &Connect,
     timing: Timing,

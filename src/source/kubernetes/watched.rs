@@ -1,7 +1,7 @@
-//! What the API server sends, read so that nothing in it can fail the whole: one object that does not decode is one
-//! object that is skipped (K7).
+//! Decoding of the API server's responses: objects, pages of lists, and events of watches.
 //!
-//! Not here: which fields of an object are served (`objects`).
+//! An object that cannot be decoded is skipped alone, and never fails the list or the watch (K7 of `tests/rows.md`). Not
+//! here: the fields that are served (`objects`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,26 +17,26 @@ use crate::cluster::Resource;
 use crate::names::is_label;
 use crate::objects::{Decoded, Invalid, Object, ObjectRef, Skipped, decode, decode_text};
 
-/// One object: what it is called, and what it is or why it is nothing.
+/// An object of a list or an event: its key, and the decoded object or the reason for which it is skipped.
 #[derive(Debug)]
 pub(super) struct Watched {
-    /// As `Cluster` knows it; `None` for an object without a name.
+    /// Key in `Cluster`; `None` for an object without a name.
     pub(super) key: Option<ObjectRef>,
-    /// Its version; empty where there is none.
+    /// The resourceVersion; empty if it is absent.
     pub(super) version: String,
-    /// What is served of it, and what had to be left out.
+    /// The trimmed object, and the parts that were left out.
     pub(super) object: Result<(Object, Vec<Skipped>), Invalid>,
-    /// When what it says changed in the cluster, as the controller that wrote it has noted.
+    /// Time of the change in the cluster, as the controller that wrote the object noted it.
     pub(super) triggered: Option<SystemTime>,
 }
 
-/// Where the controllers of EndpointSlices and Endpoints note when a Pod or Service changed, for what they write of it.
+/// Annotation in which the controllers of EndpointSlices and Endpoints note the time of the Pod's or Service's change.
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 impl Watched {
-    /// Reads one object of `resource`.
+    /// Decodes one object of `resource`.
     pub(super) fn read(resource: Resource, raw: &RawValue) -> Self {
-        // Whatever is not as it should be in the text is looked at closely.
+        // The fast pass declines an object with anything unusual, and the slow one reports it.
         Self::read_text(resource, raw.get()).unwrap_or_else(|| Self::read_tree(resource, raw.get()))
     }
 
@@ -71,7 +71,7 @@ impl Watched {
         };
         let text =
             |field: &str| document.get("metadata").and_then(|meta| meta.get(field)?.as_str()).unwrap_or_default();
-        // As `decode` takes it below: a key without it would delete no object.
+        // The default of `decode` below: with another namespace, a DELETED event would delete no object.
         let namespace = if text("namespace").is_empty() { "default" } else { text("namespace") };
         let key = key_in(resource, namespace, text("name"));
         let version = text("resourceVersion").to_owned();
@@ -86,9 +86,9 @@ impl Watched {
     }
 }
 
-/// A time as RFC 3339 writes it, of 1970 or later.
+/// Parses a time of RFC 3339, of 1970 or later.
 fn time_of(text: &str) -> Option<SystemTime> {
-    // jiff would do without the seconds, which RFC 3339 section 5.6 always has here.
+    // jiff accepts a time without seconds; RFC 3339 section 5.6 does not.
     let time: Timestamp = text.parse().ok().filter(|_| text.as_bytes().get(16) == Some(&b':'))?;
     (time >= Timestamp::UNIX_EPOCH).then(|| time.into())
 }
@@ -101,7 +101,7 @@ fn key_in(resource: Resource, namespace: &str, name: &str) -> Option<ObjectRef> 
     }
 }
 
-/// What an object is called, and nothing else of it.
+/// The fields that identify an object.
 #[derive(Default)]
 struct Head<'h> {
     kind: Option<Cow<'h, str>>,
@@ -110,11 +110,11 @@ struct Head<'h> {
 }
 
 impl<'h> Head<'h> {
-    /// Reads only as far as it must: the API server writes these fields before the others.
+    /// Reads no further than necessary: the API server writes these fields first.
     fn read(text: &'h str) -> Option<Self> {
         let mut head = Self::default();
         let mut reader = serde_json::Deserializer::from_str(text);
-        // Where it has seen enough, it ends with an error.
+        // Deserialization ends with an error once all fields are there.
         let read = reader.deserialize_map(HeadVisitor(&mut head));
         (read.is_ok() || head.is_whole()).then_some(head)
     }
@@ -168,7 +168,7 @@ struct Annotations<'h> {
     trigger_time: Option<Cow<'h, str>>,
 }
 
-/// Inserts `kind` and `apiVersion` where they are absent, each by itself: items of a list leave both to the list.
+/// Inserts `kind` and `apiVersion` where either is absent: items of a list have neither.
 fn with_kind(resource: Resource, mut document: Value) -> Value {
     if let Some(fields) = document.as_object_mut() {
         let (kind, version) = kind_of(resource);
@@ -181,7 +181,7 @@ fn with_kind(resource: Resource, mut document: Value) -> Value {
     document
 }
 
-/// The name of a resource in the Kubernetes API.
+/// Returns the name of a resource in the Kubernetes API.
 pub(super) fn name_of(resource: Resource) -> &'static str {
     match resource {
         Resource::Namespaces => "namespaces",
@@ -194,7 +194,7 @@ pub(super) fn name_of(resource: Resource) -> &'static str {
     }
 }
 
-/// Kind, group and version.
+/// Returns the kind and the group with version.
 fn kind_of(resource: Resource) -> (&'static str, &'static str) {
     match resource {
         Resource::Namespaces => ("Namespace", "v1"),
@@ -207,7 +207,7 @@ fn kind_of(resource: Resource) -> (&'static str, &'static str) {
     }
 }
 
-/// The path of a resource, of one namespace or of all.
+/// Returns the URL path of a resource, of one namespace or of all.
 pub(super) fn path_of(resource: Resource, namespace: Option<&str>) -> String {
     let version = kind_of(resource).1;
     let root = if version.contains('/') { "apis" } else { "api" };
@@ -242,22 +242,22 @@ impl<'p> Page<'p> {
     }
 }
 
-/// One event of a watch.
+/// An event of a watch.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The present state of an object.
+    /// ADDED or MODIFIED: an object as it is now.
     Applied(Watched),
-    /// An object is gone.
+    /// DELETED: the last state of an object.
     Deleted(Watched),
-    /// Nothing happened up to this version.
+    /// BOOKMARK: no change up to this resourceVersion.
     Bookmark {
         version: String,
-        /// A list that was asked for as a stream ends here.
+        /// Marks the end of a streaming list.
         end_of_list: bool,
     },
-    /// The watch ends, with an HTTP status and a message.
+    /// ERROR: the watch ends, with this HTTP status and message.
     Error(u16, String),
-    /// A type of event that this server does not know.
+    /// An event of an unknown type.
     Unknown,
 }
 
@@ -269,7 +269,7 @@ struct RawEvent<'e> {
     object: &'e RawValue,
 }
 
-/// The answer of an API server that did not do what it was asked for.
+/// The `Status` object of an unsuccessful request.
 #[derive(Default, Deserialize)]
 pub(super) struct RawStatus {
     #[serde(default)]
@@ -279,7 +279,7 @@ pub(super) struct RawStatus {
 }
 
 impl Event {
-    /// The version that it is of; empty where it is of none.
+    /// Returns the resourceVersion; empty if the event has none.
     pub(super) fn version(&self) -> &str {
         match self {
             Self::Applied(watched) | Self::Deleted(watched) => &watched.version,
@@ -288,7 +288,7 @@ impl Event {
         }
     }
 
-    /// The most frequent events, in the form in which the API server writes them: nothing is looked at twice.
+    /// Reads the most frequent events in one pass, if their text is exactly as the API server writes it.
     fn applied(resource: Resource, line: &[u8]) -> Option<Self> {
         let line = std::str::from_utf8(line).ok()?.strip_prefix(r#"{"type":""#)?;
         let object = line.strip_prefix("ADDED").or_else(|| line.strip_prefix("MODIFIED"))?;
@@ -300,7 +300,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// If it is no event at all: then whatever it was is lost.
+    /// If the line is not an event. The event is lost then.
     pub(super) fn read(resource: Resource, line: &[u8]) -> Result<Self, serde_json::Error> {
         if let Some(event) = Self::applied(resource, line) {
             return Ok(event);
@@ -409,7 +409,7 @@ mod tests {
             let (read, tree) = (Watched::read_text(resource, &text).unwrap(), Watched::read_tree(resource, &text));
             assert_eq!((read.key, read.version, read.object), (tree.key, tree.version, tree.object));
         }
-        // Nothing that is wrong is taken from the text.
+        // The fast pass declines every object that the slow one rejects.
         for text in [
             r#"{"metadata":{"name":"a"},"spec":7}"#,
             r#"{"kind":"Pod","metadata":{"name":"a"}}"#,
