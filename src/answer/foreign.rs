@@ -1,9 +1,9 @@
-//! Records of names outside the zones, as an upstream's response has them: which of them are taken, and their TTLs.
+//! Records of an upstream's response: which of them are accepted, and with which TTL.
 //!
-//! A response of an upstream is input that an attacker may have written. [`ForeignAnswer::new`] keeps the chain of
-//! CNAMEs that begins at the name asked for, the RRset at its end and the SOA of a denial, and nothing else, in no
-//! section (RFC 2181 section 5.4.1, RFC 5452 section 6). A chain may still pass through our zones: `outside.rs` cuts it
-//! there. Not here: queries to upstreams (`serve/forward/`).
+//! A response of an upstream is input that an attacker may have written. [`ForeignAnswer::new`] accepts the CNAME chain
+//! that begins at QNAME, the RRset at its end, and the SOA of a negative response; it ignores every other record, in any
+//! section (RFC 2181 section 5.4.1, RFC 5452 section 6). A chain may still lead through the zones of this server:
+//! `outside.rs` cuts it there. Not here: queries to upstreams (`serve/forward/`).
 
 use std::collections::HashSet;
 
@@ -11,56 +11,57 @@ use crate::names::{MAX_FORWARDED_CHAIN, QueryName, WireName};
 use crate::rtype;
 use crate::wire::rcode;
 
-/// Longest TTL of a record from an upstream, in seconds: 1 day. A longer one is lowered, so that a record that is wrong
-/// is gone after a day, here and in every cache in front. RFC 8767 section 4 allows 7 days; Unbound takes 1 day too.
+/// Maximum TTL of a record from an upstream, in seconds: 1 day. A longer TTL is lowered, so that a wrong record expires
+/// after a day, here and in the caches of clients. RFC 8767 section 4 allows 7 days; Unbound's default is 1 day too.
 pub const MAX_FOREIGN_TTL: u32 = 86_400;
-/// Longest TTL of a denial from an upstream, in seconds: 3 hours, the upper end of what RFC 2308 section 5 recommends.
+/// Maximum TTL of a negative response from an upstream, in seconds: 3 hours, the upper end of the range that RFC 2308
+/// section 5 recommends.
 pub const MAX_FOREIGN_NEGATIVE_TTL: u32 = 10_800;
-/// The TTL from which on the sign bit is set: such a TTL counts as 0 (RFC 2181 section 8).
+/// Lowest TTL with the sign bit set: such a TTL counts as 0 (RFC 2181 section 8).
 const TTL_SIGN_BIT: u32 = 1 << 31;
 
 /// A record from an upstream, of class IN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignRecord {
-    /// The owner name.
+    /// Owner name.
     pub owner: WireName,
-    /// Its type.
+    /// RR type.
     pub rtype: u16,
-    /// In seconds.
+    /// TTL in seconds.
     pub ttl: u32,
-    /// Its data, with no name in it compressed, at most 65,535 octets.
+    /// RDATA without compressed names, at most 65,535 octets.
     pub data: Box<[u8]>,
 }
 
 impl ForeignRecord {
-    /// The target of a CNAME; `None` for another type.
+    /// Returns the target of a CNAME; `None` for another type.
     pub fn target(&self) -> Option<WireName> {
         let mut name = QueryName::default();
         name.read(&self.data).filter(|_| self.rtype == rtype::CNAME)?;
         Some(name.to_wire())
     }
 
-    /// The field MINIMUM of a SOA (RFC 1035 section 3.3.13).
+    /// Returns the field MINIMUM of a SOA (RFC 1035 section 3.3.13).
     fn minimum(&self) -> Option<u32> {
         self.data.last_chunk().map(|octets| u32::from_be_bytes(*octets))
     }
 }
 
-/// The part of an upstream's response that is an answer to its question.
+/// Answer of an upstream: the records of its response that answer the question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForeignAnswer {
-    /// The CNAMEs from the name asked for to the last name.
+    /// CNAMEs from QNAME to the last name of the chain.
     pub(super) cnames: Vec<ForeignRecord>,
-    /// The records of the last name that have the type asked for.
+    /// Records of the last name, of type QTYPE.
     pub(super) rrset: Vec<ForeignRecord>,
-    /// NOERROR or NXDOMAIN, of the last name (RFC 6604 section 2.1).
+    /// RCODE of the last name (RFC 6604 section 2.1): NOERROR or NXDOMAIN.
     pub(super) rcode: u16,
-    /// The SOA of a denial, with the TTL of the denial.
+    /// SOA of a negative response, with the TTL of that response.
     pub(super) soa: Option<ForeignRecord>,
 }
 
 impl ForeignAnswer {
-    /// Takes the answer to the question for `name` and `qtype` from the records of a response.
+    /// Selects the answer to the question for `name` and `qtype` from the records of a response.
     ///
     /// `rcode` is NOERROR or NXDOMAIN.
     pub fn new(
@@ -70,7 +71,7 @@ impl ForeignAnswer {
     ) -> Self {
         let is_asked = |record: &ForeignRecord| qtype == rtype::ANY || record.rtype == qtype;
         let (mut cnames, mut last) = (Vec::new(), name.clone());
-        // One more than can be followed: then the chain is found to be too long.
+        // Keeps one CNAME more than may be followed, so that `Responder::resume` detects a chain that is too long.
         let rrset = loop {
             let rrset: Vec<_> = answers.extract_if(.., |record| record.owner == last && is_asked(record)).collect();
             let cname = answers.iter().position(|record| record.owner == last && record.rtype == rtype::CNAME);
@@ -95,25 +96,25 @@ impl ForeignAnswer {
         Self { cnames, rrset: unified(rrset), rcode, soa }
     }
 
-    /// Returns whether the answer denies the last name or its records. Otherwise an answer without records at
-    /// its end stops in the middle of a chain.
+    /// Returns whether the response is negative (NXDOMAIN or NODATA) for the last name. An answer without records that is
+    /// not negative ends in the middle of a chain: the last name needs another query.
     pub(super) fn is_denial(&self) -> bool {
         self.rrset.is_empty() && (self.rcode == rcode::NXDOMAIN || self.soa.is_some() || self.cnames.is_empty())
     }
 
-    /// The rcode of a response that ends with this answer.
+    /// Returns the RCODE of a response that ends with this answer.
     pub(super) fn end_rcode(&self) -> u16 {
         if self.rrset.is_empty() { self.rcode } else { rcode::NOERROR }
     }
 
-    /// The time for which it may be kept, in seconds: the shortest of its TTLs; 0 for a denial without SOA (RFC 2308
-    /// section 5).
+    /// Returns how long a cache may keep the answer, in seconds: its shortest TTL; 0 for a negative response without SOA
+    /// (RFC 2308 section 5).
     pub fn ttl(&self) -> u32 {
         let is_undated = self.rrset.is_empty() && self.soa.is_none();
         if is_undated { 0 } else { self.records().map(|record| record.ttl).min().unwrap_or(0) }
     }
 
-    /// Its size in memory, in octets, roughly.
+    /// Returns the approximate size in memory, in octets.
     pub fn size(&self) -> usize {
         self.records().map(|record| size_of_val(record) + record.owner.octets().len() + record.data.len()).sum()
     }
@@ -137,7 +138,7 @@ fn limited(ttl: u32, most: u32) -> u32 {
     if ttl >= TTL_SIGN_BIT { 0 } else { ttl.min(most) }
 }
 
-/// Makes RRsets of the records: without duplicates, and with one TTL each, the lowest (RFC 2181 sections 5 and 5.2).
+/// Groups the records into RRsets: removes duplicates, and gives each RRset its lowest TTL (RFC 2181 sections 5 and 5.2).
 fn unified(records: Vec<ForeignRecord>) -> Vec<ForeignRecord> {
     let mut seen = HashSet::with_capacity(records.len());
     let mut ttls = std::collections::HashMap::new();
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(denied(1_000_000, 1_000_000), "test. 6 10800, denial");
         assert_eq!(denied(600, 60), "test. 6 60, denial");
         assert_eq!(denied(60, 600), "test. 6 60, denial");
-        // The SOA of another zone is none for the name.
+        // The SOA of a zone that does not contain the name is ignored.
         assert_eq!(shown(A, 3, &[], &[soa("local", 60, 60)]), "denial");
     }
 

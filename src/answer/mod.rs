@@ -1,10 +1,11 @@
 //! Request and zone in, response out: the one engine, for every transport.
 //!
-//! [`RequestBatch::parse`] reads messages (`request.rs`), [`Responder::respond`] answers one of them: one `match` over the
-//! zone's lookup. A response is written in the buffer of the query, in `response.rs`; why a name does not resolve is
-//! added by `why.rs`; responses that need an upstream's answer are in `outside.rs`, and the records taken from it in
-//! `foreign.rs`. What is to be counted and logged comes back as a value (`summary.rs`): the engine has no metrics. Row ids
-//! (N1, A4, ...) are those of `tests/rows.md`. Octets are `wire.rs`, the names that exist `zone.rs`.
+//! [`RequestBatch::parse`] parses messages (`request.rs`). [`Responder::respond`] answers one of them: one `match` over the
+//! result of the zone's lookup. `response.rs` writes the response over the query, in its buffer; `why.rs` adds the cause
+//! of a non-resolution; `outside.rs` completes responses that need an upstream, with the records that `foreign.rs`
+//! accepts. The engine has no metrics: [`ResponseSummary`] holds all that the server counts and logs. Row ids (N1, A4,
+//! ...) are those of `tests/rows.md`. Not here: the wire format (`wire.rs`), the names that exist (`zone/`). Read next:
+//! `request.rs`, then `response.rs`.
 
 mod foreign;
 mod outside;
@@ -44,21 +45,21 @@ pub use outside::{Failure, Outside, Pending, Resumed};
 pub use request::{Request, RequestBatch};
 pub use summary::{CauseReport, CountedZone, ResponseSummary};
 
-/// The two ends of a message's path.
+/// Addresses of the client and of the listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// The client.
+    /// Address and port of the client.
     pub from: SocketAddr,
-    /// Our own address and port. For a wildcard bind, the address that was asked.
+    /// Address and port of the listener; for a wildcard bind, the address that the client sent the message to.
     pub to: SocketAddr,
 }
 
-/// Which clients are answered.
+/// Access list: the clients that are answered, and the treatment of all other clients.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// The clients that are answered; all where this is empty.
+    /// Networks of the clients that are answered. If empty, all clients are answered.
     pub allow: Vec<IpNet>,
-    /// Other clients get no response instead of REFUSED.
+    /// True if a query of any other client is dropped instead of answered with REFUSED.
     pub silent: bool,
 }
 
@@ -68,10 +69,10 @@ impl Access {
     }
 }
 
-/// The state of one thread that answers: its zone snapshot, the counter that rotates RRsets, its budget of causes.
+/// State of one thread that answers queries: zone snapshot, rotation counter of RRsets, budget for searches of causes.
 #[derive(Default)]
 pub struct Worker {
-    /// The name that a question of `_why` is about.
+    /// Memory for the name whose cause a `_why` question requests.
     subject: QueryName,
     view: View,
     turn: u16,
@@ -79,7 +80,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Refills the budget of causes, `now` that messages came. Without it no cause is searched for.
+    /// Refills the budget for searches of causes; `now` is the time at which the batch arrived. If it is never called, the
+    /// worker searches for no cause.
     pub fn begin_batch(&mut self, now: Instant) {
         self.causes.refill(now);
     }
@@ -95,40 +97,41 @@ impl Worker {
 pub enum Reply {
     /// The response is at the start of the message's buffer.
     Response(ResponseSummary),
-    /// An upstream has to be asked first; the content of the buffer is undefined. Only where [`Responder::asking`]
-    /// allows it.
+    /// The response needs records from an upstream; the content of the buffer is undefined. Only returned by a responder
+    /// with a forwarding policy ([`Responder::asking`]).
     Forward(Box<Pending>),
-    /// No response: over UDP the message is dropped, a connection is closed.
+    /// No response: the server drops a datagram, and closes a connection.
     Drop(DropReason),
 }
 
 impl Reply {
-    /// The length of the response, where there is one.
+    /// Returns the length of the response in octets, if the reply is one.
     pub fn length(&self) -> Option<usize> {
         if let Self::Response(summary) = self { Some(summary.length) } else { None }
     }
 }
 
-/// The remarks of a response to a client that is not answered: it does not learn which server this is.
+/// EDNS options of a response to a client outside the access list: without NSID, so that it does not learn the server's
+/// identifier.
 const NOT_ALLOWED: Remarks<'_> = Remarks { nsid: &[], error: Some((ede::PROHIBITED, "")) };
 
-/// Answers requests, for every transport.
+/// Engine that answers requests from the zone, for every transport.
 pub struct Responder {
     zone: Arc<Zone>,
     status: Arc<Status>,
     access: ArcSwap<Access>,
-    /// Everyone is answered: then `access` need not be looked at.
+    /// True if the access list is empty, so that `access` need not be loaded.
     everyone: AtomicBool,
     explainer: Option<Explainer>,
     outside: Option<Outside>,
-    /// What everyone is told before everything was read.
+    /// Text of the extended error before the initial lists are complete.
     not_synced: String,
-    /// Which of several replicas this is; empty where nobody said.
+    /// Server identifier (RFC 5001); empty without one.
     nsid: Arc<[u8]>,
 }
 
 impl Responder {
-    /// Answers for `zone`, and explains to nobody.
+    /// Creates a responder for `zone` that reports no causes and forwards nothing.
     pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
         let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
         let everyone = AtomicBool::new(access.allow.is_empty());
@@ -136,18 +139,18 @@ impl Responder {
         Self { zone, status, access, everyone, explainer: None, outside: None, not_synced, nsid: Arc::default() }
     }
 
-    /// Also says which server it is, to allowed clients that ask (RFC 5001): at most 255 octets.
+    /// Sets the identifier that allowed clients get on an NSID request (RFC 5001): at most 255 octets.
     pub fn named(self, nsid: &str) -> Self {
         Self { nsid: nsid.as_bytes().into(), ..self }
     }
 
-    /// Also says why names do not resolve, to the clients in `to`; to nobody where this is empty.
+    /// Reports causes of non-resolution to the clients in the networks `to`; if empty, to no client.
     pub fn explaining(self, asker: Asker, to: Vec<IpNet>) -> Self {
         Self { explainer: Some(Explainer::new(asker, to)), ..self }
     }
 
-    /// From now on others are answered, and told why names do not resolve. The latter only where somebody could be told
-    /// before: see [`Responder::explaining`].
+    /// Replaces the access list, and the networks of the clients that causes are reported to. The latter has no effect on a
+    /// responder without [`Responder::explaining`].
     pub fn change_clients(&self, access: Access, to: Vec<IpNet>) {
         let everyone = access.allow.is_empty();
         self.access.store(Arc::new(access));
@@ -157,26 +160,25 @@ impl Responder {
         }
     }
 
-    /// Returns whether a client is in the networks to which names are explained: see [`Responder::explaining`].
+    /// Returns whether causes are reported to a client: see [`Responder::explaining`].
     pub fn explains_to(&self, client: IpAddr) -> bool {
         self.explainer.as_ref().is_some_and(|explainer| explainer.includes(client))
     }
 
-    /// Also leaves to a resolver what `outside` says.
+    /// Sets the policy for names outside the zones: which clients may have them resolved by an upstream.
     pub fn asking(self, outside: Outside) -> Self {
         Self { outside: Some(outside), ..self }
     }
 
-    /// The zone that is answered from: what [`RequestBatch::parse`] takes.
+    /// Returns the zone that the responder answers from, for [`RequestBatch::parse`].
     pub fn zone(&self) -> &Zone {
         &self.zone
     }
 
-    /// Answers one request. `message` begins with the octets that the request was parsed from; the response is written
-    /// over them.
+    /// Answers one request. `message` begins with the octets that the request was parsed from; the response overwrites
+    /// them. Its length is at least 1,232 octets for UDP (the whole slot of the datagram), 65,535 for other transports.
     ///
-    /// Never panics: a panic inside is caught and answered with SERVFAIL. `message` is at least 1232 octets long for
-    /// UDP (the whole slot of the datagram), 65,535 for the other transports.
+    /// Never panics: a panic inside is caught and answered with SERVFAIL.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -203,11 +205,11 @@ impl Responder {
     pub fn respond(&self, request: &Request, peer: Peer, worker: &mut Worker, message: &mut [u8]) -> Reply {
         let mut id = [0; 4];
         id.copy_from_slice(&message[..4]);
-        // Written where it stays: a value that is handed on is copied at each step.
+        // Assigned in place: a value that is returned through the closure is copied at each step.
         let mut reply = Reply::Drop(DropReason::Short);
         let answering = AssertUnwindSafe(|| reply = self.answer(request, &peer, worker, message));
         if catch_unwind(answering).is_err() {
-            // The question may be overwritten by now: the header is enough.
+            // The question may be overwritten by now, so the response has only a header.
             message[..4].copy_from_slice(&id);
             reply = self.fail(request, message);
         }
@@ -217,7 +219,7 @@ impl Responder {
         reply
     }
 
-    /// SERVFAIL after a panic.
+    /// Answers with SERVFAIL after a panic.
     #[cold]
     fn fail(&self, request: &Request, message: &mut [u8]) -> Reply {
         let refusal = Refusal::header_only(rcode::SERVFAIL, request.edns());
@@ -269,7 +271,7 @@ impl Responder {
         if self.everyone.load(Ordering::Acquire) {
             return Admission::Answered;
         }
-        // Once: what becomes of one message is decided by one state of it.
+        // Load once, so that both checks see one access list.
         let access = self.access.load();
         match (access.allows(peer), access.silent) {
             (true, _) => Admission::Answered,
@@ -312,7 +314,7 @@ impl Responder {
         self.resolve_further(worker, received, state, (first, response))
     }
 
-    /// Completes a response that needs more than one look-up, or has a remark.
+    /// Completes a response that needs more than one look-up, or an extended error.
     #[inline(never)]
     fn resolve_further(
         &self,
@@ -355,7 +357,7 @@ impl Responder {
         }
     }
 
-    /// Answers for a name outside the zones.
+    /// Answers a query for a name outside the zones: refuses it, or leaves it to an upstream.
     fn resolve_outside(&self, received: &Received<'_>, mut writer: Writer<'_>, state: DataState) -> Reply {
         let Received { question: Question { name, query, .. }, peer, .. } = *received;
         let serving = self.outside.as_ref().filter(|outside| outside.serves(peer));
@@ -363,7 +365,7 @@ impl Responder {
             let error = (ede::NOT_AUTHORITATIVE, "");
             return self.refuse(writer.into_message(), received, CountedZone::OUTSIDE, rcode::REFUSED, error);
         };
-        // Which reverse names are ours is known with the addresses.
+        // The reverse zones follow from the addresses: before they are known, an upstream may not answer for one of them.
         if matches!(state, DataState::NotSynced | DataState::Partial) && is_reverse(name) {
             let error = (ede::NOT_READY, &*self.not_synced);
             return self.refuse(writer.into_message(), received, CountedZone::OUTSIDE, rcode::SERVFAIL, error);
@@ -405,8 +407,8 @@ impl Responder {
         self.explainer.as_ref().is_some_and(|explainer| explainer.tells(peer))
     }
 
-    /// Searches for the cause of a non-resolution: only for clients that causes are reported to, and where one is likely
-    /// to be known.
+    /// Searches for the cause of a non-resolution, if causes are reported to the client and one is likely to be found.
+    /// Sets `report` to the result.
     fn cause(
         &self,
         worker: &mut Worker,
@@ -428,7 +430,7 @@ impl Responder {
         found.ok().flatten()
     }
 
-    /// Returns whether [`Self::cause`] may find one.
+    /// Returns whether [`Self::cause`] may find a cause.
     #[inline]
     fn may_have_cause(&self, question: &Question<'_>, open: Open) -> bool {
         question.query.edns.is_some()
@@ -436,7 +438,7 @@ impl Responder {
             && why::is_worth_asking(&self.zone, question.name, question.query.qtype, open)
     }
 
-    /// Writes answer and authority of the question's own name.
+    /// Looks up QNAME, and writes the answer and authority sections that follow from QNAME alone.
     #[inline]
     fn write(
         &self,
@@ -446,7 +448,7 @@ impl Responder {
         response: &mut Response<'_>,
     ) -> Step {
         let not_ready = state == DataState::NotSynced;
-        // A snapshot may be from before a name, and a file that cannot be read may define it.
+        // A restored snapshot may be older than a name, and an unreadable file may define it: no NXDOMAIN then.
         let may_deny = state.may_deny();
         let Question { name, key, query } = received.question;
         self.zone.look_up_with(&mut worker.view, name, key, query.qtype, |lookup| {
@@ -458,7 +460,7 @@ impl Responder {
             let names = Names::of_question(site, name);
             match self.asks_why(name, received.peer, &lookup) {
                 None => self.write_lookup(name, names, query.qtype, lookup, response),
-                // A name that exists, and has nothing but a text.
+                // The name exists, with a TXT record only.
                 Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
                     self.deny(names, site, false, response);
                     Step::Done(rcode::NOERROR)
@@ -468,7 +470,8 @@ impl Responder {
         })
     }
 
-    /// Adds to what was written first what is missing: the rest of a chain of CNAMEs, addresses, a text.
+    /// Completes the response after the look-up of QNAME: the rest of a CNAME chain, addresses of the name server, or the
+    /// text of a `_why` question.
     fn go_on(
         &self,
         worker: &mut Worker,
@@ -490,7 +493,7 @@ impl Responder {
             Step::Follow(target, owner) => {
                 let question = &received.question;
                 let mut chain = Chain::new(question.name.to_wire());
-                // The first target is another name than the question's.
+                // Always true: a CNAME to QNAME itself is no `Follow`.
                 let _ = chain.extend(target, owner);
                 match self.follow(&mut worker.view, question.query.qtype, state, &mut chain, response) {
                     End::NotReady => Outcome::NotReady,
@@ -512,8 +515,8 @@ impl Responder {
         }
     }
 
-    /// The labels of the name that the question asks after, where nothing else knows the question's name, and the
-    /// client is told.
+    /// Returns the labels of the name whose cause QNAME requests (`_why.NAME`), if QNAME does not exist otherwise and
+    /// causes are reported to the client.
     #[inline]
     fn asks_why<'z>(&self, name: &QueryName, peer: &Peer, lookup: &Lookup<'z>) -> Option<(Site<'z>, Range<usize>)> {
         let (Lookup::NxDomain(site, _), Some(explainer)) = (lookup, &self.explainer) else { return None };
@@ -521,7 +524,7 @@ impl Responder {
         explainer.tells(peer).then_some((*site, labels))
     }
 
-    /// The text for the name of these labels of the question before the apex.
+    /// Returns the text for the name that these labels of QNAME form in front of the apex, and the cause that it reports.
     fn why(
         &self,
         worker: &mut Worker,
@@ -548,13 +551,14 @@ impl Responder {
         self.outside.as_ref().is_some_and(|outside| outside.serves(peer))
     }
 
-    /// Returns whether the name is in a zone of ours.
+    /// Returns whether the name is in a zone of this server.
     fn is_in_zones(&self, view: &mut View, name: &QueryName) -> bool {
         let key = self.zone.lookup_key(name);
         self.zone.look_up_with(view, name, key, rtype::ANY, |lookup| lookup.site().is_some())
     }
 
-    /// Writes the records of our zones from the last name of `chain` on, which is the target of a CNAME.
+    /// Follows the CNAME chain through the zones, from its last name, the target of a CNAME: writes the records of each
+    /// name until the chain ends or leaves the zones.
     fn follow(
         &self,
         view: &mut View,
@@ -600,7 +604,7 @@ impl Responder {
                 let Some(owner) = response.cname(names, site, target) else { return Step::Done(rcode::NOERROR) };
                 match qtype {
                     rtype::CNAME | rtype::ANY => Step::Done(rcode::NOERROR),
-                    // To itself: there is nothing to follow.
+                    // A CNAME to its own owner.
                     _ if *target.octets() == *name.octets() => Step::Circle,
                     _ => Step::Follow(target.clone(), owner),
                 }
@@ -618,7 +622,7 @@ impl Responder {
         }
     }
 
-    /// RFC 2308 sections 2 and 3: a negative answer carries the SOA, with the TTL that it may be kept for.
+    /// Writes the SOA of a negative response, with the TTL for which caches keep it (RFC 2308 sections 2, 3 and 5).
     #[inline]
     fn deny(&self, names: Names, site: Site<'_>, expected: bool, response: &mut Response<'_>) {
         let negative = self.zone.negative_ttl();
@@ -627,32 +631,33 @@ impl Responder {
     }
 }
 
-/// How long the response may become, in octets.
+/// Returns the maximum length of the response, in octets.
 #[inline]
 fn limit(transport: Transport, query: &Query) -> usize {
     if transport.is_datagram() { wire::udp_limit(query.edns) } else { MAX_TCP }
 }
 
-/// What becomes of a client's messages.
+/// Decision of the access list about a client's message.
 enum Admission {
     Answered,
     Refused,
     Dropped,
 }
 
-/// Step 3 of the gate: what can be a client. Our own address and port is a message that we sent ourselves.
+/// Returns whether the source address can be a client's: unicast, with a port, and not the listener's own address and
+/// port, since a response to it would be a query that this server sends to itself.
 #[inline]
 fn is_client(peer: &Peer) -> bool {
     let address = peer.from.ip();
     peer.from.port() != 0 && !address.is_unspecified() && !address.is_multicast() && peer.from != peer.to
 }
 
-/// The code of an answer from data that nobody can vouch for (RFC 8914 sections 4.4 and 4.20).
+/// Returns the extended error code of a response from stale data (RFC 8914 sections 4.4 and 4.20).
 fn stale(rcode: u16) -> u16 {
     if rcode == rcode::NXDOMAIN { ede::STALE_NXDOMAIN } else { ede::STALE_ANSWER }
 }
 
-/// A query that is answered, with where it came from.
+/// Query that is being answered, with its client.
 #[derive(Clone, Copy)]
 struct Received<'r> {
     question: Question<'r>,
@@ -661,7 +666,7 @@ struct Received<'r> {
 }
 
 impl Received<'_> {
-    /// The summary of its response, but for TC.
+    /// Returns the summary of the response, except for the TC bit.
     #[inline]
     fn summary(&self, length: usize, rcode: u16, zone: CountedZone) -> ResponseSummary {
         let query = self.question.query;
@@ -679,7 +684,7 @@ impl Received<'_> {
     }
 }
 
-/// The reply to a message with an unread question.
+/// Returns the reply to a message whose question was not parsed.
 #[cold]
 fn unread(request: &Request, length: usize, rcode: u16) -> Reply {
     Reply::Response(ResponseSummary {
@@ -695,50 +700,51 @@ fn unread(request: &Request, length: usize, rcode: u16) -> Reply {
     })
 }
 
-/// What became of a query.
+/// Result of a query within the zones.
 enum Outcome {
-    /// With this rcode, and perhaps with something to explain.
+    /// The sections are written: the RCODE, and the non-resolution to explain, if any.
     Answered(u16, Option<Open>),
-    /// The last CNAME leads out of the zones, and is to be followed there.
+    /// The last CNAME of the chain leads out of the zones, and an upstream must resolve its target.
     LeavesZones(Chain),
     NotInZone,
     NotReady,
 }
 
-/// Where a chain of CNAMEs ends.
+/// End of a CNAME chain.
 enum End {
-    /// At a name with this rcode (RFC 6604 section 2.1).
+    /// At a name of the zones, with this RCODE (RFC 6604 section 2.1).
     At(u16),
     /// At a name outside the zones.
     Outside,
-    /// At a name of which it is not known yet whether it exists.
+    /// At a name whose existence is not known yet.
     NotReady,
+    /// The chain is a loop, or too long.
     Never,
 }
 
-/// What became of one name.
+/// Result of the look-up of one name, with its records written.
 enum Step {
     Done(u16),
-    /// It is not there, or has nothing of the type.
+    /// NXDOMAIN or NODATA.
     Denied(u16, Open),
-    /// The name server's addresses go into the additional section, under the name at this position.
+    /// NS record; the addresses of the name server, whose name is at this position, belong in the additional section.
     Glue(usize),
-    /// A CNAME to this name, which stands in the message where this pointer points.
+    /// CNAME to this name, with the compression pointer to it in the message.
     Follow(WireName, u16),
-    /// A CNAME to itself.
+    /// CNAME to its own owner.
     Circle,
-    /// Nothing: the question asks after the name of these labels and the apex at the second.
+    /// No records: a `_why` question for the name of these labels, in front of the apex at this label.
     Why(Range<usize>, usize),
     NotInZone,
     NotReady,
 }
 
-/// Where names stand in the message already.
+/// Compression pointers to names that the message contains already.
 #[derive(Clone, Copy)]
 struct Names {
-    /// The owner of what is answered.
+    /// Owner name of the answer.
     owner: u16,
-    /// The apex of the zone that was asked.
+    /// Apex of the zone. `None` if the name is not QNAME, or a pointer cannot reach the apex.
     apex: Option<u16>,
 }
 
@@ -760,7 +766,7 @@ mod tests {
         Zone::new(Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() }, ReverseZones::default())
     }
 
-    /// A request that was parsed for another zone represents any bug of the engine.
+    /// Uses a request that was parsed for another zone to make the engine panic, as any bug would.
     #[test]
     fn a_panic_is_answered_with_servfail_and_the_opt_record() {
         let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x05other\x04test\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0";

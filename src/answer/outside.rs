@@ -1,11 +1,11 @@
-//! Responses that need an upstream's answer: for which clients, from where each record comes, and how they are written.
+//! Forwarding: which clients may use upstreams, and how a response with an upstream's records is completed.
 //!
-//! A [`Pending`] response holds what is written so far: the question alone (`--forward`), or CNAMEs that lead out of the
-//! zones too (`--upstream`, N14). [`Responder::resume`] goes on along the chain of CNAMEs. Each name of the chain has one
-//! source: our zones come first, then the special names, and only what is in neither is taken from an upstream
-//! (RFC 1034 section 4.3.2 step 3a, RFC 2181 section 5.4.1). So an upstream cannot give records to a name of ours,
-//! whatever its response holds. The records that are taken at all are chosen in `foreign.rs`; queries to upstreams are
-//! in `serve/forward/`.
+//! A [`Pending`] response holds the message so far: the question alone (`--forward`), or also CNAMEs that lead out of the
+//! zones (`--upstream`, row N14 of `tests/rows.md`). [`Responder::resume`] follows the rest of the CNAME chain. Each name
+//! of the chain has one source: the zones of this server, else the special names (RFC 6761), else an upstream (RFC 1034
+//! section 4.3.2 step 3a, RFC 2181 section 5.4.1). So an upstream cannot supply records for a name of the zones, whatever
+//! its response contains. Not here: the choice of records from an upstream's response (`foreign.rs`), and queries to
+//! upstreams (`serve/forward/`).
 
 use std::sync::Arc;
 
@@ -22,41 +22,41 @@ use crate::status::DataState;
 use crate::wire::{self, NameRef, QUESTION, Query, Remarks, Section, Writer, ede, rcode};
 use crate::zone::View;
 
-/// TTL of special names and of their denials, in seconds (RFC 6303 section 3).
+/// TTL of records and of negative responses for special names, in seconds (RFC 6303 section 3).
 const SPECIAL_TTL: u32 = 10_800;
 
-/// Policy for names outside the zones.
+/// Forwarding policy: the policy for names outside the zones.
 #[derive(Clone, Debug)]
 pub struct Outside {
-    /// Networks of the clients for which upstreams are asked; empty: for none.
+    /// Networks of the clients whose queries are forwarded. If empty, no query is.
     pub names_for: Vec<IpNet>,
-    /// CNAMEs that lead out of the zones are followed for every client, and not for those alone.
+    /// True if CNAMEs that lead out of the zones are followed for every client, not only for those in `names_for`.
     pub aliases: bool,
-    /// Names for which no upstream is asked.
+    /// Special names, which are answered here and never forwarded.
     pub special: SpecialNames,
 }
 
 impl Outside {
-    /// Returns whether upstreams are asked for names outside the zones, for this client.
+    /// Returns whether names outside the zones are forwarded for this client.
     pub(super) fn serves(&self, peer: &Peer) -> bool {
         let client = peer.from.ip().to_canonical();
         self.names_for.iter().any(|network| network.contains(&client))
     }
 
-    /// A special name's records, and the offset in the name at which its tree begins, in octets.
+    /// Returns the special-use domain that the name is in, and the offset in octets of that domain in the name.
     pub(super) fn special(&self, name: &QueryName) -> Option<(Special, usize)> {
         let (special, at) = self.special.find(name)?;
         Some((special, name.offset(at)))
     }
 }
 
-/// The names of a response from QNAME along its CNAMEs, without a repetition.
+/// CNAME chain of a response: the names from QNAME on, each at most once.
 #[derive(Debug)]
 pub(super) struct Chain {
     names: Vec<WireName>,
-    /// The largest number of CNAMEs.
+    /// Maximum number of CNAMEs.
     limit: usize,
-    /// Pointer to the last name in the message.
+    /// Compression pointer to the last name.
     pub(super) owner: u16,
 }
 
@@ -65,12 +65,13 @@ impl Chain {
         Self { names: vec![qname], limit: MAX_CHAIN, owner: QUESTION }
     }
 
-    /// The last name: its records come next.
+    /// Returns the last name, whose records the response needs next.
     pub(super) fn last(&self) -> &WireName {
         &self.names[self.names.len() - 1]
     }
 
-    /// Adds the target of a CNAME, to which `owner` points. Returns false if it is in the chain already, or one too many.
+    /// Adds the target of a CNAME, to which the compression pointer `owner` points. Returns false for a loop, or if the
+    /// chain is too long.
     pub(super) fn extend(&mut self, target: WireName, owner: u16) -> bool {
         let fits = self.names.len() <= self.limit && !self.names.contains(&target);
         if fits {
@@ -81,62 +82,62 @@ impl Chain {
     }
 }
 
-/// A response that waits for an upstream's answer.
+/// Response that waits for an upstream's answer.
 #[derive(Debug)]
 pub struct Pending {
-    /// The client and our own address.
+    /// Addresses of the client and of the listener.
     pub peer: Peer,
-    /// The transport of the query and of the response.
+    /// Transport of the query and of the response.
     pub transport: Transport,
     query: Query,
     /// Header, question, and the records of the answer section so far.
     begun: Box<[u8]>,
-    /// The number of these records.
+    /// Number of records in `begun`.
     answers: u16,
-    /// The upstream is asked for its last name.
+    /// CNAME chain; the upstream resolves its last name.
     chain: Chain,
-    /// A CNAME of ours leads to that name.
+    /// True if a CNAME of this server's zones leads to the last name.
     is_alias: bool,
-    /// Extended error of records of ours that may be out of date.
+    /// Extended error, if the response contains stale records of this server's zones.
     note: Option<(u16, String)>,
-    /// The length of the query, in octets.
+    /// Length of the query, in octets.
     length: usize,
     marks: Marks,
 }
 
-/// Properties of a pending response that do not change.
+/// Properties of a pending response that no later step changes.
 #[derive(Debug)]
 pub(super) struct Marks {
-    /// QNAME is in a zone of ours: the response is authoritative (RFC 1035 section 4.1.1).
+    /// AA bit: QNAME is in a zone of this server (RFC 1035 section 4.1.1).
     pub(super) authoritative: bool,
-    /// The client may ask for names outside the zones.
+    /// RA bit: names outside the zones are forwarded for this client.
     pub(super) served: bool,
-    /// The server's identifier.
+    /// Server identifier (RFC 5001); empty without one.
     pub(super) nsid: Arc<[u8]>,
-    /// The zone for which it is counted.
+    /// Zone label of the response in metrics.
     pub(super) zone: CountedZone,
 }
 
 /// Next step of a pending response.
 #[derive(Debug)]
 pub enum Resumed {
-    /// An upstream has to be asked for [`Pending::name`].
+    /// An upstream must resolve [`Pending::name`].
     Ask,
     /// The response is complete.
     Complete(ResponseSummary),
 }
 
-/// Reason for which there is no answer of an upstream (RFC 8914 sections 4.22 and 4.23).
+/// Failure of forwarding (RFC 8914 sections 4.22 and 4.23).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No upstream answers, or none has an answer.
+    /// No upstream responds, or none returns an answer.
     Unreachable(String),
     /// The exchange with an upstream failed.
     Network(String),
 }
 
 impl Failure {
-    /// The reason, for people.
+    /// Returns the reason as text for people.
     pub fn text(&self) -> &str {
         let (Self::Unreachable(text) | Self::Network(text)) = self;
         text
@@ -144,7 +145,7 @@ impl Failure {
 }
 
 impl Pending {
-    /// `writer` has written the records up to the last name of `chain`.
+    /// Creates a pending response from `writer`, which has written the records up to the last name of `chain`.
     pub(super) fn new(received: &Received<'_>, writer: Writer<'_>, mut chain: Chain, marks: Marks) -> Box<Self> {
         let Received { question, peer, request } = *received;
         let (peer, transport, query, length) = (*peer, request.transport, *question.query, request.length);
@@ -154,29 +155,29 @@ impl Pending {
         Box::new(Self { peer, transport, query, begun, answers, chain, is_alias, note: None, length, marks })
     }
 
-    /// Adds the extended error of records that may be out of date.
+    /// Sets the extended error of stale records.
     pub(super) fn with_note(mut self: Box<Self>, note: Option<(u16, String)>) -> Box<Self> {
         self.note = note;
         self
     }
 
-    /// The name for which an upstream has to be asked.
+    /// Returns the name that an upstream must resolve.
     pub fn name(&self) -> &WireName {
         self.chain.last()
     }
 
-    /// Returns whether a CNAME of ours leads to [`Self::name`].
+    /// Returns whether a CNAME of this server's zones leads to [`Self::name`].
     pub fn is_alias(&self) -> bool {
         self.is_alias
     }
 
-    /// The type for which an upstream has to be asked.
+    /// Returns QTYPE of the query to the upstream.
     pub fn qtype(&self) -> u16 {
         self.query.qtype
     }
 
-    /// Writes the response at the start of `message` if no upstream has an answer: SERVFAIL, with the records so far and
-    /// the reason. `message` is as long as for [`Responder::resume`].
+    /// Writes the response to a failed query at the start of `message`: SERVFAIL, with the records so far and the reason as
+    /// extended error. `message` is as long as for [`Responder::resume`].
     pub fn fail(&self, failure: &Failure, message: &mut [u8]) -> ResponseSummary {
         let code = match failure {
             Failure::Unreachable(_) => ede::NO_REACHABLE_AUTHORITY,
@@ -192,7 +193,7 @@ impl Pending {
         Writer::resume(message, self.begun.len(), self.answers, limit, self.query.edns.is_some())
     }
 
-    /// RFC 1035 section 4.1.1: AA is about the first name of the answer, RA about the queries that the client may send.
+    /// Finishes the response. AA is set according to QNAME alone, RA according to the client (RFC 1035 section 4.1.1).
     fn finish(&self, writer: Writer<'_>, rcode: u16, error: Option<(u16, &str)>) -> ResponseSummary {
         let note = self.note.as_ref().map(|(code, text)| (*code, text.as_str()));
         let remarks = Remarks { nsid: &self.marks.nsid, error: error.or(note) };
@@ -217,13 +218,13 @@ impl Pending {
 }
 
 impl Responder {
-    /// Goes on with a pending response at the start of `message`: writes the records of each further name of the chain,
-    /// from our zones, the special names, or `answer`, an upstream's for [`Pending::name`], until the response is
-    /// complete or another answer is needed. It is to be called without an answer first.
+    /// Continues a pending response at the start of `message`: writes the records of each further name of the chain, from
+    /// the zones, the special names, or `answer`, an upstream's answer for [`Pending::name`], until the response is
+    /// complete or needs another answer. The first call passes no answer.
     ///
     /// `message` is at least 1,232 octets long for UDP, 65,535 otherwise.
     pub fn resume(&self, pending: &mut Pending, answer: Option<&ForeignAnswer>, message: &mut [u8]) -> Resumed {
-        // Loaded once, so that one response shows one state of the data.
+        // Load once, so that these records describe one state of the data.
         let state = self.status.data_state();
         let mut response = Response {
             writer: pending.writer(message),
@@ -235,7 +236,8 @@ impl Responder {
         let mut source = answer.map(|answer| (answer, answer.cnames.iter()));
         loop {
             name.set(pending.chain.last());
-            // Which reverse names are ours is known with the addresses.
+            // The reverse zones follow from the addresses: before they are known, an upstream may not answer for one of
+            // them.
             let may_be_ours = matches!(state, DataState::NotSynced | DataState::Partial) && is_reverse(&name);
             if may_be_ours || self.is_in_zones(&mut view, &name) {
                 if may_be_ours {
@@ -251,7 +253,7 @@ impl Responder {
                         return pending.complete(response.writer, rcode, None);
                     }
                     End::Never => return fail_chain(pending, response),
-                    // The rest of the upstream's answer was reached through a record that is not taken.
+                    // The upstream's other records follow from a record that is not used, since the zones have that name.
                     End::Outside => (pending.is_alias, source) = (true, None),
                 }
             } else if let Some(special) = self.outside.as_ref().and_then(|outside| outside.special(&name)) {
@@ -265,7 +267,8 @@ impl Responder {
                     }
                     let rcode = self.outside_rcode(&name, answer.end_rcode());
                     let soa = answer.soa.as_ref().filter(|soa| {
-                        // With `--namespace` an upstream may be another server of the same zone.
+                        // With `--namespace`, an upstream may be a server of the whole zone: its SOA would deny names of
+                        // this server's part of it.
                         name.set(&soa.owner);
                         !self.is_in_zones(&mut view, &name)
                     });
@@ -288,8 +291,8 @@ impl Responder {
         Resumed::Ask
     }
 
-    /// The rcode of a name outside the zones. One with a zone of ours below it exists, although an upstream does not know:
-    /// a resolver may deny with it all that is below (RFC 8020).
+    /// Returns the RCODE for a name outside the zones: NOERROR instead of NXDOMAIN if a zone of this server is below the
+    /// name. From NXDOMAIN, a resolver could conclude that the zone does not exist (RFC 8020).
     pub(super) fn outside_rcode(&self, name: &QueryName, rcode: u16) -> u16 {
         if rcode == rcode::NXDOMAIN && self.zone.has_zone_below(name) { rcode::NOERROR } else { rcode }
     }
@@ -299,13 +302,14 @@ impl Responder {
     }
 }
 
-/// Fails a response with CNAMEs that never end. A denial would be kept by caches, and there is no SOA for it.
+/// Answers with SERVFAIL, since the CNAME chain is a loop or too long. Caches would keep a negative response, and it would
+/// have no SOA.
 fn fail_chain(pending: &Pending, response: Response<'_>) -> Resumed {
     let text = format!("the chain of CNAMEs is a loop, or longer than {MAX_FORWARDED_CHAIN}");
     pending.complete(response.writer, rcode::SERVFAIL, Some((ede::OTHER, &text)))
 }
 
-/// Writes the end of an upstream's answer: the RRset of the last name, or the SOA of its denial.
+/// Writes the end of an upstream's answer: the RRset of the last name, or the SOA of a negative response.
 fn write_end(writer: &mut Writer<'_>, owner: u16, rrset: &[ForeignRecord], soa: Option<&ForeignRecord>) {
     let fits = rrset.iter().all(|record| put(writer, owner, record));
     if !fits {
@@ -319,13 +323,14 @@ fn write_end(writer: &mut Writer<'_>, owner: u16, rrset: &[ForeignRecord], soa: 
     }
 }
 
-/// Writes the record; returns whether it fits. `owner` points to its owner name (RFC 1035 section 4.1.4).
+/// Writes the record, and returns whether it fits. `owner` points to its owner name (RFC 1035 section 4.1.4).
 fn put(writer: &mut Writer<'_>, owner: u16, record: &ForeignRecord) -> bool {
     writer.record(NameRef::Pointer(owner), record.rtype, record.ttl, &[&record.data])
 }
 
-/// Writes the answer for a special name, to which `owner` points; its tree begins `apex` octets behind the start of the
-/// name. The name is in the message in one piece: no name of a CNAME is compressed that is outside the zones.
+/// Writes the response for a special name, to which `owner` points, and returns its RCODE. The special-use domain begins
+/// `apex` octets after the start of the name. The name is in the message without compression: only targets of CNAMEs
+/// inside the zones are compressed.
 pub(super) fn write_special(writer: &mut Writer<'_>, owner: u16, (special, apex): (Special, usize), qtype: u16) -> u16 {
     let data: &[u8] = match (special, qtype) {
         (Special::Localhost, rtype::A | rtype::ANY) => &[127, 0, 0, 1],
@@ -335,7 +340,7 @@ pub(super) fn write_special(writer: &mut Writer<'_>, owner: u16, (special, apex)
     };
     let fits = if data.is_empty() {
         writer.begin(Section::Authority);
-        // RFC 6303 section 3: the server's name is the zone's own, and the mailbox does not exist.
+        // RFC 6303 section 3: MNAME is the zone's name, and the mailbox does not exist.
         let pointer = owner + apex as u16;
         let numbers = [1, 3600, 1200, 604_800, SPECIAL_TTL].map(u32::to_be_bytes).concat();
         let data: [&[u8]; 3] = [&pointer.to_be_bytes(), b"\x06nobody\x07invalid\x00", &numbers];

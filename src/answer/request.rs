@@ -1,8 +1,8 @@
-//! Messages, parsed: the header check, the question, EDNS and the lookup key, each once for each message.
+//! Parsed messages: the header check, the question, EDNS and the lookup key, each done once per message.
 //!
-//! A [`RequestBatch`] owns the memory that parsing needs and lends the [`Request`]s of one batch; they end with the next
-//! batch. No value of one message is readable through the request of another: the name and the lookup key are reachable
-//! only through the [`Question`] of a message that was parsed to its end. Not here: the response (`mod.rs`).
+//! A [`RequestBatch`] owns the memory for parsing and lends the [`Request`]s of one batch, until the next batch. No value
+//! of one message is readable through the request of another: name and lookup key are reachable only through the
+//! [`Question`] of a completely parsed message. Not here: the response (`mod.rs`, the file to read next).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,13 +11,13 @@ use crate::transport::Transport;
 use crate::wire::{self, DropReason, Edns, Query, Refusal};
 use crate::zone::{LookupKey, View, Zone};
 
-/// One message, parsed: all that a response needs beside the message's octets.
+/// Parsed message: all that a response needs beside the message's octets.
 pub struct Request {
-    /// The length of the message, in octets.
+    /// Length of the message, in octets.
     pub(super) length: usize,
     pub(super) transport: Transport,
     parsed: Parsed,
-    /// Memory for a name. Its content is this message's only where `parsed` is a query.
+    /// Memory for QNAME. Its content belongs to this message only if `parsed` is a query.
     name: QueryName,
 }
 
@@ -30,7 +30,7 @@ enum Parsed {
     Failed,
 }
 
-/// Disposition of a message, as far as the message alone decides.
+/// Disposition of a message, as far as it follows from the message alone.
 pub(super) enum Disposition<'r> {
     Answer(Question<'r>),
     Refuse(Refusal),
@@ -38,7 +38,7 @@ pub(super) enum Disposition<'r> {
     Fail,
 }
 
-/// The question of a message that is a well-formed query.
+/// Question of a well-formed query, with its lookup key and the other fields of the query.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'r> {
     pub(super) name: &'r QueryName,
@@ -74,7 +74,7 @@ impl Request {
         }
     }
 
-    /// The OPT record of the message, if a valid one came.
+    /// Returns the content of the OPT record, if the message has a valid one.
     pub(super) fn edns(&self) -> Option<Edns> {
         match &self.parsed {
             Parsed::Query(query, _) => query.edns,
@@ -84,8 +84,8 @@ impl Request {
     }
 }
 
-/// Memory for the requests of one batch of messages, which came over one transport. It is reused: a batch that is no
-/// larger than one before it allocates nothing.
+/// Requests of one batch of messages, which arrived over one transport. The memory is reused: a batch that is no larger
+/// than an earlier one allocates nothing.
 pub struct RequestBatch {
     transport: Transport,
     requests: Vec<Request>,
@@ -93,7 +93,7 @@ pub struct RequestBatch {
 }
 
 impl RequestBatch {
-    /// Makes room for no request yet.
+    /// Creates a batch without requests.
     pub fn new(transport: Transport) -> Self {
         Self { transport, requests: Vec::new(), view: View::default() }
     }
@@ -111,7 +111,7 @@ impl RequestBatch {
         while requests.len() > 0 {
             let parsing = catch_unwind(AssertUnwindSafe(|| {
                 for request in &mut requests {
-                    // In this order, so that a panic leaves nothing of the message before.
+                    // First, so that a panic does not leave the previous message's question in the request.
                     request.parsed = Parsed::Failed;
                     if let Some(message) = messages.next() {
                         request.parse(message, zone);
@@ -124,19 +124,18 @@ impl RequestBatch {
         }
         let requests = &self.requests[..count];
         if count > 1 {
-            // It only touches memory: after a panic the look-ups themselves read it.
+            // A failed prefetch costs only time: the look-ups read the same memory.
             let _ = catch_unwind(AssertUnwindSafe(|| prefetch(zone, &mut self.view, requests)));
         }
         requests
     }
 
-    /// Parses one message that came alone.
+    /// Parses a single message.
     pub fn parse_one(&mut self, zone: &Zone, message: &[u8]) -> &Request {
         &self.parse(zone, std::iter::once(message))[0]
     }
 
-    /// Releases the zone snapshot that the last batch was prefetched from. Called when the worker goes idle, or old
-    /// Services stay in memory.
+    /// Releases the zone snapshot used for prefetching. Called when the worker goes idle, or old Services stay in memory.
     pub fn release_snapshot(&mut self) {
         self.view.rest();
     }
@@ -167,7 +166,7 @@ mod tests {
         Zone::new(settings, ReverseZones::default())
     }
 
-    /// A panic of the iterator represents one of the parser: both happen inside the same guard.
+    /// Lets the iterator panic in place of the parser: one `catch_unwind` guards both.
     #[test]
     fn a_panic_while_parsing_costs_one_message() {
         let (zone, mut batch) = (zone(), RequestBatch::new(Transport::Udp));

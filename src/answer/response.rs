@@ -1,4 +1,7 @@
-//! How each kind of RRset is written into a response: what fits, from where, under which names.
+//! Response writer for RRsets: how many records fit, at which record a rotated RRset begins, which names are compressed.
+//!
+//! The rows in parentheses (A1, N4, R2, ...) are those of `tests/rows.md`. Not here: the choice of the RRset (`mod.rs`), and
+//! the wire format of a record (`wire.rs`).
 
 use super::{CountedZone, Names, Step};
 use crate::names::{HOSTMASTER, MAX_NAME, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
@@ -7,13 +10,13 @@ use crate::rtype;
 use crate::wire::{self, NameRef, Section, Writer, rcode};
 use crate::zone::{SOA_TIMERS, Site, VERSION_TTL, Zone};
 
-/// A response while it is written.
+/// Response under construction.
 pub(super) struct Response<'m> {
     pub(super) writer: Writer<'m>,
     pub(super) ttl: u32,
-    /// Where RRsets begin, before they are taken modulo their length (A6).
+    /// Rotation counter: modulo the number of records, the index of the first record of an RRset (A6).
     pub(super) turn: u16,
-    /// What it counts for.
+    /// Zone label of the response in metrics.
     pub(super) zone: CountedZone,
 }
 
@@ -38,7 +41,7 @@ impl Response<'_> {
         Step::Done(rcode::NOERROR)
     }
 
-    /// A1 and A4: as many addresses as fit, from a place that moves.
+    /// Writes as many addresses as fit (A4), in rotated order (A6).
     fn addresses<T: Copy, const N: usize>(
         &mut self,
         owner: u16,
@@ -65,7 +68,7 @@ impl Response<'_> {
         }
     }
 
-    /// How many of `count` records of `length` octets fit; cuts the answer where that is not all.
+    /// Returns how many of `count` records of `length` octets fit. If some do not, sets TC.
     fn fit(&mut self, count: usize, length: usize) -> usize {
         let fit = count.min(self.writer.room() / length);
         if fit < count {
@@ -74,15 +77,15 @@ impl Response<'_> {
         fit
     }
 
-    /// N4, N5: targets in full (RFC 2782: no compression), then their addresses as far as they fit (A4); none behind a
-    /// cut RRset, which the client discards (RFC 2181 section 9).
+    /// Writes SRV records (N4, N5) with uncompressed targets (RFC 2782), then the addresses of the targets as additional
+    /// records, as far as they fit (A4). A truncated RRset gets none, since the client discards it (RFC 2181 section 9).
     fn servers(&mut self, owner: u16, zone: &WireName, servers: Servers<'_>) {
         let count = servers.len();
         let start = start(self.turn, count);
         let first = self.writer.position();
         let mut below = [0; MAX_NAME];
         let below = concat(&mut below, [servers.service().0, SVC, zone.octets()]);
-        // Two ranges, and not a chain, which checks at each step in which of them it is.
+        // Two loops instead of `chain`, which would check at each step which of the ranges is current.
         for range in [start..count, 0..start] {
             for index in range {
                 if !self.server(owner, below, servers.weight, servers.get(index)) {
@@ -99,7 +102,7 @@ impl Response<'_> {
             let (data, next) = self.writer.data_of(position);
             position = next;
             let endpoint = servers.endpoint(index);
-            // Ports of one endpoint stand together, but for the place where the rotation begins.
+            // The ports of one endpoint are adjacent, except where the rotation begins between two of them.
             let seen = before == Some(endpoint) || index < start && begun_with == endpoint;
             before = Some(endpoint);
             let Some(target) = wire::pointer(data + 6).filter(|_| !seen) else { continue };
@@ -112,7 +115,7 @@ impl Response<'_> {
         }
     }
 
-    /// `below`: what stands behind the first label of a target.
+    /// Writes one SRV record, and returns whether it fits. `below` is the rest of the target after its first label.
     fn server(&mut self, owner: u16, below: &[u8], weight: u16, server: Server<'_>) -> bool {
         let mut buffer = [0; 64];
         let label = own_label(server.label, &mut buffer);
@@ -122,7 +125,7 @@ impl Response<'_> {
         self.writer.record(NameRef::Pointer(owner), rtype::SRV, self.ttl, &[&fixed, label, below])
     }
 
-    /// An RRset of the additional section: whole, or not at all.
+    /// Writes an RRset into the additional section if all its records fit.
     fn additional<T: Copy, const N: usize>(
         &mut self,
         owner: u16,
@@ -136,10 +139,10 @@ impl Response<'_> {
         }
     }
 
-    /// R2: in their order, never rotated: clients take the first.
+    /// Writes PTR records in their own order (R2): they are never rotated, since clients use the first.
     fn pointers(&mut self, owner: u16, site: Site<'_>, names: Pointers<'_>) {
         let Some(address) = site.address else { return };
-        // The first name is written in full; those behind it share its `svc` and its zone (RFC 1035 section 4.1.4).
+        // The first target is written in full; the next ones point to its `svc` and zone (RFC 1035 section 4.1.4).
         let mut shared: Option<u16> = None;
         for name in names.iter() {
             let mut buffer = [0; 64];
@@ -159,7 +162,8 @@ impl Response<'_> {
         }
     }
 
-    /// Returns where the target stands; `None` where the record did not fit.
+    /// Writes a CNAME record, and returns a compression pointer to its target; `None` if the record does not fit, or the
+    /// target is beyond the reach of pointers.
     pub(super) fn cname(&mut self, names: Names, site: Site<'_>, target: &WireName) -> Option<u16> {
         let at = self.writer.position() + 12;
         let below = target.octets().strip_suffix(site.apex.octets()).filter(|_| is_below(target, site.apex));
@@ -175,7 +179,7 @@ impl Response<'_> {
         wire::pointer(at)
     }
 
-    /// A8. Not even a question of 255 octets leaves too little room for it.
+    /// Writes the SOA record (A8). It always fits, even after a QNAME of 255 octets.
     pub(super) fn soa(&mut self, names: Names, site: Site<'_>, ttl: u32, zone: &Zone) {
         let [refresh, retry, expire] = SOA_TIMERS;
         let values = [zone.serial(), refresh, retry, expire, zone.negative_ttl()];
@@ -185,7 +189,7 @@ impl Response<'_> {
         }
         let (label, rest) = name_server(names, site);
         match (names.apex, &rest) {
-            // Nearly always: then all of it has one length.
+            // The usual case, in which all SOA records have one length.
             (Some(owner), Rest::Pointer([high, low])) => {
                 let mut data = [0; NAME_SERVER.len() + HOSTMASTER.len() + 24];
                 let (names, tail) = data.split_at_mut(NAME_SERVER.len() + HOSTMASTER.len() + 4);
@@ -205,7 +209,7 @@ impl Response<'_> {
         }
     }
 
-    /// The name server's addresses, under its name at `target`.
+    /// Writes the addresses of the name server as additional records. `target` is the position of its name in the message.
     pub(super) fn glue(&mut self, target: usize, zone: &Zone) {
         let apex = zone.name_server();
         self.writer.begin(Section::Additional);
@@ -215,7 +219,8 @@ impl Response<'_> {
         }
     }
 
-    /// A text at the question's name, in character-strings of at most 255 octets, not to be kept: it is of this moment.
+    /// Writes a TXT record at QNAME, in character-strings of at most 255 octets. Its TTL is 0: the text describes the
+    /// present state only.
     pub(super) fn text(&mut self, text: &str) {
         let strings = text.as_bytes().chunks(255);
         let data: Vec<u8> = strings.flat_map(|string| [&[string.len() as u8], string].concat()).collect();
@@ -229,17 +234,17 @@ impl Response<'_> {
     }
 }
 
-/// Where an RRset of `count` records begins.
+/// Returns the index of the first record of a rotated RRset of `count` records.
 #[inline]
 fn start(turn: u16, count: usize) -> usize {
-    // Of 32 bits: a division of 64 takes twice as long.
+    // 32 bits, since a 64-bit division takes twice as long.
     match u32::try_from(count) {
         Ok(count) if count > 1 => (u32::from(turn) % count) as usize,
         _ => 0,
     }
 }
 
-/// The name server's labels, and what stands behind them: a pointer to the zone that was asked, or the zone in full.
+/// Returns the labels of the name server in front of the zone, and the zone: a compression pointer, or the name in full.
 fn name_server<'s>(names: Names, site: Site<'s>) -> (&'static [u8], Rest<'s>) {
     match names.apex.filter(|_| std::ptr::eq(site.apex, site.forward)) {
         Some(pointer) => (NAME_SERVER, Rest::Pointer(pointer.to_be_bytes())),
@@ -261,7 +266,7 @@ impl Rest<'_> {
     }
 }
 
-/// The first label of an endpoint's name with its length in front; nothing for the Service's own name.
+/// Returns the first label of an endpoint's name in wire format, or nothing for the Service's own name.
 fn own_label<'b>(name: Option<OwnName<'_>>, buffer: &'b mut [u8; 64]) -> &'b [u8] {
     let (Some(name), [length, text @ ..]) = (name, &mut *buffer) else { return &[] };
     *length = name.write(text).len() as u8;
@@ -269,7 +274,7 @@ fn own_label<'b>(name: Option<OwnName<'_>>, buffer: &'b mut [u8; 64]) -> &'b [u8
     &buffer[..end]
 }
 
-/// The parts one behind the other.
+/// Concatenates the parts in `buffer`.
 fn concat<'b, const N: usize>(buffer: &'b mut [u8; MAX_NAME], parts: [&[u8]; N]) -> &'b [u8] {
     let mut end = 0;
     for part in parts {
@@ -279,7 +284,7 @@ fn concat<'b, const N: usize>(buffer: &'b mut [u8; MAX_NAME], parts: [&[u8]; N])
     &buffer[..end]
 }
 
-/// Whether `name` ends in the labels of `apex`, and not only in its octets.
+/// Returns whether `name` ends with the labels of `apex`: equal octets at the end can begin inside a label.
 fn is_below(name: &WireName, apex: &WireName) -> bool {
     let mut query = QueryName::default();
     query.set(name);

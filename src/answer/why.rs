@@ -1,8 +1,8 @@
-//! Why a name does not resolve, on the wire: which answers are worth a cause, and the text at `_why.NAME`.
+//! Causes of non-resolution in responses: which responses may report one, and the text at `_why.NAME`.
 //!
-//! Nothing here waits. What is worth asking is decided by the shape of the name and at most one look-up in the zone, so
-//! that ordinary traffic (search lists, AAAA of IPv4-only names) never comes to the objects. Who asks them at all is
-//! bounded: by `--explain-to`, and by a [`Budget`]. Not here: what is the matter (`explain`).
+//! Nothing here waits. The form of the name and at most one look-up in the zone decide whether a cause is searched for, so
+//! that ordinary traffic (search lists, AAAA of IPv4-only names) never reaches the cluster. `--explain-to` limits the
+//! clients, a [`Budget`] the rate. Not here: the search itself (`explain/`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::records::RRset;
 use crate::rtype;
 use crate::zone::{Lookup, Zone};
 
-/// A worker looks for one cause in this time, about 4 us of it: who asks now and then is always told, and a flood costs
-/// the others next to nothing.
+/// Time in which a worker earns one search. A search takes about 4 us, so a flood of such queries costs other clients less
+/// than 1 % of the worker's time.
 const EVERY: Duration = Duration::from_micros(500);
-/// How many causes it looks for at once, if it has looked for none for long.
+/// Maximum number of searches that a worker saves up.
 const BURST: u32 = 64;
 
-/// How many causes a worker may look for at the moment.
+/// Token bucket of one worker for searches of causes.
 #[derive(Default)]
 pub(super) struct Budget {
     left: u32,
@@ -34,7 +34,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Time has passed.
+    /// Adds the searches earned since the last call.
     pub(super) fn refill(&mut self, now: Instant) {
         let Some(counted) = self.counted else {
             (self.left, self.counted) = (BURST, Some(now));
@@ -48,7 +48,7 @@ impl Budget {
         }
     }
 
-    /// Whether one more may be looked for.
+    /// Takes one search from the budget. Returns false if none is left.
     pub(super) fn take(&mut self) -> bool {
         let may = self.left > 0;
         self.left -= u32::from(may);
@@ -56,57 +56,57 @@ impl Budget {
     }
 }
 
-/// What an answer leaves to be explained.
+/// Non-resolution that a cause may explain.
 #[derive(Clone, Copy)]
 pub(super) enum Open {
-    /// The name does not exist. The apex begins at this label of the question.
+    /// QNAME does not exist. The first field is the label of QNAME at which the apex begins.
     NxDomain(usize, Option<Absence>),
-    /// The name has no record of the type. The same.
+    /// QNAME has no record of QTYPE. The field is the label of QNAME at which the apex begins.
     NoData(usize),
-    /// A chain of CNAMEs ends at a name that does not exist, or does not end.
+    /// The CNAME chain ends at a name that does not exist, or is a loop, or too long.
     Chain,
 }
 
-/// Explains to some clients.
+/// Policy and cluster handle for causes in responses.
 pub(super) struct Explainer {
     asker: Asker,
     clients: ArcSwap<Vec<IpNet>>,
-    /// There are some: else nothing need be looked at.
+    /// True if `clients` is not empty, so that `clients` is loaded only if needed.
     anyone: AtomicBool,
 }
 
 impl Explainer {
-    /// Explains to `clients` what `asker` knows.
+    /// Creates the policy: causes that `asker` finds are reported to `clients`.
     pub(super) fn new(asker: Asker, clients: Vec<IpNet>) -> Self {
         let anyone = AtomicBool::new(!clients.is_empty());
         Self { asker, clients: ArcSwap::from_pointee(clients), anyone }
     }
 
-    /// From now on others are told.
+    /// Replaces the networks of the clients that causes are reported to.
     pub(super) fn change_clients(&self, clients: Vec<IpNet>) {
         let anyone = !clients.is_empty();
         self.clients.store(Arc::new(clients));
         self.anyone.store(anyone, Ordering::Release);
     }
 
-    /// Whether any client is told.
+    /// Returns whether causes are reported to any client.
     #[inline]
     pub(super) fn tells_anyone(&self) -> bool {
         self.anyone.load(Ordering::Acquire)
     }
 
-    /// Whether a client is told.
+    /// Returns whether causes are reported to the client.
     pub(super) fn tells(&self, peer: &Peer) -> bool {
         self.includes(peer.from.ip())
     }
 
-    /// Returns whether an address is in the networks of the clients.
+    /// Returns whether causes are reported to clients at this address.
     pub(super) fn includes(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         self.clients.load().iter().any(|network| network.contains(&client))
     }
 
-    /// The cause that goes out with an answer; none where none is certain.
+    /// Searches for the cause that a response reports; `None` if no cause is certain.
     pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Open) -> Result<Option<Finding>, Busy> {
         let (outcome, absence) = match open {
             Open::NxDomain(_, absence) => (Outcome::NxDomain, absence),
@@ -116,7 +116,7 @@ impl Explainer {
         self.asker.first(&Asked { name, qtype, outcome, absence })
     }
 
-    /// The text at `_why.NAME`, and the cause that it reports.
+    /// Returns the text at `_why.NAME`, and the cause that it reports.
     pub(super) fn text(&self, zone: &Zone, name: &QueryName) -> (String, CauseReport) {
         let seen = see(zone, name);
         let (outcome, absence) = match &seen {
@@ -138,16 +138,16 @@ impl Explainer {
     }
 }
 
-/// The text where the objects are being changed, or the worker's budget of causes is spent.
+/// Returns the text if the publisher is changing the cluster, or the worker's budget is spent.
 pub(super) fn busy() -> (String, CauseReport) {
     let text = "BUSY: the cause was not looked for, to keep nobody waiting; ask again".to_owned();
     (text, CauseReport::Skipped)
 }
 
-/// Whether there may be a cause that is certain. It costs no more than a look-up in the zone, and mostly less.
+/// Returns whether a search may find a certain cause. Costs at most one look-up in the zone.
 ///
-/// What is not worth it is most of all traffic: names with a search list behind them, and one address family of a name
-/// that has the other.
+/// Excludes most negative responses of ordinary traffic: names with a search list applied, and queries for one address
+/// family of a name that has the other.
 pub(super) fn is_worth_asking(zone: &Zone, name: &QueryName, qtype: u16, open: Open) -> bool {
     match open {
         Open::Chain | Open::NxDomain(_, Some(_)) => true,
@@ -166,7 +166,8 @@ fn is_service(name: &QueryName, apex_at: usize) -> bool {
     matches!(owner(name, apex_at), Owner::Service(_))
 }
 
-/// Whether a name that the zone knows nothing of has the shape of one that somebody may have meant.
+/// Returns whether a nonexistent name has a form that suggests a mistake: a Pod's ordinal, an address, a wildcard, or
+/// labels that lead to an existing Service.
 fn may_be_meant(zone: &Zone, name: &QueryName, apex_at: usize) -> bool {
     let by_shape = match owner(name, apex_at) {
         Owner::Service(key) => is_ordinal(key.service()),
@@ -178,13 +179,13 @@ fn may_be_meant(zone: &Zone, name: &QueryName, apex_at: usize) -> bool {
     by_shape || name.has_asterisk(apex_at)
 }
 
-/// What stands at a name, whatever the type.
+/// Contents of a name, for all types.
 enum Seen {
-    /// Records: how many, and of which type.
+    /// Records: the number and the mnemonic of each type.
     Records(Vec<String>),
-    /// Nothing, but below it there is something.
+    /// No records, but the name exists: an empty non-terminal.
     Nothing,
-    /// A CNAME.
+    /// CNAME with this target.
     Alias(WireName),
     /// The name does not exist.
     Missing(Option<Absence>),
