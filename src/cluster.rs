@@ -1,9 +1,9 @@
-//! What is known of the cluster: objects in, and out of each change the contributors that it touches.
+//! State of the cluster: all known objects, and for each change the contributors that it makes dirty.
 //!
-//! [`Cluster::apply`] and [`Cluster::delete`] return the dirty [`Contributor`]s, none where nothing served changed.
-//! A relist is mark and sweep in place: [`Cluster::begin`], `apply` for each object, [`Cluster::sweep`]; until the
-//! sweep, what was known stays. The views are what `records.rs` and `explain.rs` read. Not here: what a name answers
-//! (`records.rs`), and where objects come from (`source`).
+//! [`Cluster::apply`] and [`Cluster::delete`] return the dirty [`Contributor`]s: none if no published record can change.
+//! A relist is mark and sweep in place: [`Cluster::begin`], `apply` for each object, [`Cluster::sweep`]. Until the sweep,
+//! objects that the relist has not listed stay. `records/` and `explain/` read the views. Not here: the records of a name
+//! (`records/`, the module to read next), and the source of the objects (`source/`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -17,21 +17,21 @@ use crate::objects::{
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// A part of the zone that is published as one value, replaced by who contributed it and never by name: two Services
-/// can give one PTR RRset.
+/// Part of the cluster whose records are published as one value. The publisher replaces records by contributor and never
+/// by name, since two Services can contribute to one PTR RRset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Contributor {
-    /// The apex, the name server's addresses.
+    /// The apex: the addresses of the name server.
     Apex,
-    /// A namespace's own name.
+    /// The name of a namespace.
     Namespace(Box<str>),
-    /// Everything at and below a Service's name, and the PTR records that point there.
+    /// All records at and below a Service's name, and the PTR records that point there.
     Service(ObjectRef),
-    /// The Pod addresses of a namespace.
+    /// The Pod records of a namespace.
     PodAddresses(Box<str>),
 }
 
-/// A kind of object, to relist it.
+/// Resource of the Kubernetes API, the unit of a relist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Resource {
     /// Namespaces.
@@ -46,12 +46,12 @@ pub enum Resource {
     Pods,
     /// StatefulSets.
     StatefulSets,
-    /// Workloads that are known from manifests only.
+    /// Workloads, which only manifests contain.
     Workloads,
 }
 
 impl Resource {
-    /// All of them.
+    /// All resources, in the order of their discriminants.
     pub const ALL: [Self; 7] = [
         Self::Namespaces,
         Self::Services,
@@ -62,7 +62,7 @@ impl Resource {
         Self::Workloads,
     ];
 
-    /// The resource that `object` belongs to.
+    /// Returns the resource that `object` belongs to.
     pub fn of(object: &Object) -> Self {
         match object {
             Object::Namespace(_) => Self::Namespaces,
@@ -76,66 +76,68 @@ impl Resource {
     }
 }
 
-/// When a namespace exists.
+/// Rule for the existence of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespaces {
-    /// When its Namespace object does: a cluster whose Namespaces are watched.
+    /// It exists if its Namespace object does: for a cluster whose Namespaces are watched.
     Declared,
-    /// Also when any object stands in it: manifests rarely hold their Namespaces.
+    /// It also exists if it contains any object: for manifests, which rarely include their Namespaces.
     Inferred,
 }
 
-/// All objects, by what the zone needs to know of them.
+/// All known objects, indexed for records and explanations.
 pub struct Cluster {
     namespaces_exist: Namespaces,
-    /// The Service in front of this server, whose addresses are those of `ns.dns.Z`.
+    /// Service of this server. Its cluster IPs are the addresses of `ns.dns.Z`.
     apex_service: Option<ObjectRef>,
-    /// All objects but Services and EndpointSlices, of which there are many: those stand once, with their marks.
+    /// Marks of all objects except Services and EndpointSlices. Those are numerous, so each mark is beside its object instead
+    /// of under a second copy of the key.
     known: [Map<ObjectRef, Mark>; 7],
     services: Map<ObjectRef, Box<ServiceState>>,
-    /// How many of them hold a Service.
+    /// Number of entries of `services` with a Service.
     service_count: usize,
     slices: Map<ObjectRef, Seen<Arc<EndpointSlice>>>,
     pods: Map<Box<str>, BTreeMap<Box<str>, PodState>>,
     stateful_sets: Map<ObjectRef, StatefulSet>,
     namespaces: Map<Box<str>, NamespaceState>,
     networks: Networks,
-    /// The present relist of each resource: they are relisted apart.
+    /// Current relist of each resource: each resource is relisted separately.
     marks: [Mark; 7],
 }
 
-/// The number of the relist that an object was last seen in.
+/// Number of the relist in which an object was last listed.
 type Mark = u32;
 
-/// An object, and when it was seen.
+/// Object with its mark.
 struct Seen<T> {
     object: T,
     mark: Mark,
 }
 
-/// What is known of a Pod.
+/// Known fields of a Pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodState {
-    /// Its addresses; none of a finished Pod, whose address may belong to another one by now.
+    /// Addresses. Empty for a finished Pod, whose address another Pod may have by now.
     pub addresses: Vec<IpAddr>,
-    /// Its phase is Succeeded or Failed.
+    /// True if the phase is Succeeded or Failed.
     pub finished: bool,
     /// `spec.hostname`.
     pub hostname: Option<Box<str>>,
-    /// `spec.subdomain`: the Service below which its name is published.
+    /// `spec.subdomain`: the Service below which the Pod's name is published.
     pub subdomain: Option<Box<str>>,
 }
 
-/// All that bears a Service's name: the Service may be missing.
+/// Objects that belong to a Service's name. The Service itself may be missing.
 #[derive(Default)]
 struct ServiceState {
     service: Option<Service>,
-    /// Of the Service, if there is one.
+    /// Mark of the Service, if there is one.
     mark: Mark,
-    /// In the order of their names, Endpoints before EndpointSlices.
+    /// EndpointSlices, sorted by name.
     slices: Vec<Arc<EndpointSlice>>,
+    /// The slices that the Service's Endpoints object is converted to.
     endpoints: Vec<Arc<EndpointSlice>>,
-    /// StatefulSets that it governs.
+    /// Names of the StatefulSets that the Service governs.
     governs: BTreeSet<Box<str>>,
 }
 
@@ -152,7 +154,7 @@ struct NamespaceState {
     objects: usize,
 }
 
-/// How many addresses are known in each network: counted as they come and go, for there may be a million.
+/// Number of known addresses in each network, updated with each change, since there may be a million addresses.
 #[derive(Default)]
 struct Networks(Map<IpNet, usize>);
 
@@ -173,7 +175,8 @@ impl Networks {
     }
 }
 
-/// The networks of `addresses`, each with how many there are in a row: neighbours mostly share theirs.
+/// Passes the network of each run of adjacent `addresses` to `see`, with the length of the run. Adjacent addresses mostly
+/// share a network.
 fn counted(addresses: impl Iterator<Item = IpAddr>, mut see: impl FnMut(IpNet, usize)) {
     let mut last: Option<(IpNet, usize)> = None;
     for address in addresses {
@@ -192,7 +195,7 @@ fn counted(addresses: impl Iterator<Item = IpAddr>, mut see: impl FnMut(IpNet, u
     }
 }
 
-/// R6: as much around an address as is served in reverse where nobody says how much.
+/// Returns the network around an address that is served in reverse without `--reverse` (row R6 of `tests/rows.md`).
 fn network_of(address: IpAddr) -> Option<IpNet> {
     match address {
         IpAddr::V4(v4) => Ipv4Net::new(v4, 16).ok().map(|network| network.trunc().into()),
@@ -200,27 +203,27 @@ fn network_of(address: IpAddr) -> Option<IpNet> {
     }
 }
 
-/// What bears one Service's name.
+/// View of the objects that belong to one Service's name.
 pub struct ServiceView<'c> {
-    /// Its namespace and name.
+    /// Namespace and name of the Service.
     pub key: &'c ObjectRef,
-    /// The Service, where there is one.
+    /// The Service, if it exists.
     pub service: Option<&'c Service>,
     slices: &'c [Arc<EndpointSlice>],
     endpoints: &'c [Arc<EndpointSlice>],
-    /// The StatefulSets whose `serviceName` is this.
+    /// StatefulSets whose `serviceName` is the Service.
     pub stateful_sets: Vec<&'c StatefulSet>,
 }
 
 impl<'c> ServiceView<'c> {
-    /// The slices that belong to it, in the order of their names.
+    /// Returns the slices of the Service: those of its Endpoints object first, then its EndpointSlices, sorted by name.
     pub fn slices(&self) -> impl Iterator<Item = &'c EndpointSlice> + Clone {
         self.endpoints.iter().chain(self.slices).map(AsRef::as_ref)
     }
 }
 
 impl Cluster {
-    /// An empty cluster. `apex_service` is the Service whose addresses are those of `ns.dns.Z`.
+    /// Creates an empty cluster. The cluster IPs of `apex_service` are the addresses of `ns.dns.Z`.
     pub fn new(namespaces: Namespaces, apex_service: Option<ObjectRef>) -> Self {
         Self {
             namespaces_exist: namespaces,
@@ -237,7 +240,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the present state of one object and returns whom it touches: nobody where nothing served changed.
+    /// Adds or replaces one object, and returns the dirty contributors: none if no published record can change.
     pub fn apply(&mut self, object: Object) -> Vec<Contributor> {
         let mut dirty = Vec::new();
         let resource = Resource::of(&object);
@@ -259,7 +262,7 @@ impl Cluster {
         dirty
     }
 
-    /// Forgets one object, and returns whom that touches. For a Namespace both parts of `key` are its name.
+    /// Removes one object, and returns the dirty contributors. For a Namespace, both parts of `key` are its name.
     pub fn delete(&mut self, resource: Resource, key: &ObjectRef) -> Vec<Contributor> {
         let mut dirty = Vec::new();
         match resource {
@@ -283,12 +286,12 @@ impl Cluster {
         dirty
     }
 
-    /// Begins a relist of `resource`: what of it is applied from now on has been seen in it.
+    /// Begins a relist of `resource`: its objects that are applied from now on are marked as listed.
     pub fn begin(&mut self, resource: Resource) {
         self.marks[resource as usize] += 1;
     }
 
-    /// How many objects of `resource` are known.
+    /// Returns the number of known objects of `resource`.
     pub fn count(&self, resource: Resource) -> usize {
         match resource {
             Resource::Services => self.service_count,
@@ -297,13 +300,14 @@ impl Cluster {
         }
     }
 
-    /// How many objects of `resource` are known, and how many of them the relist has not seen: what
-    /// [`Self::sweep`] would forget.
+    /// Returns the number of known objects of `resource`, and how many of them the relist has not listed, so that
+    /// [`Self::sweep`] would remove them.
     pub fn unseen(&self, resource: Resource) -> (usize, usize) {
         (self.count(resource), self.not_seen(resource).count())
     }
 
-    /// Ends a relist of `resource`: forgets its objects that were not applied since [`Self::begin`].
+    /// Ends a relist of `resource`: removes its objects that were not applied since [`Self::begin`], and returns the dirty
+    /// contributors.
     pub fn sweep(&mut self, resource: Resource) -> Vec<Contributor> {
         let unseen: Vec<ObjectRef> = self.not_seen(resource).cloned().collect();
         unseen.iter().flat_map(|key| self.delete(resource, key)).collect()
@@ -320,7 +324,7 @@ impl Cluster {
         services.chain(slices.map(|(key, seen)| (key, seen.mark))).chain(others).filter_map(not_now)
     }
 
-    /// Whether a Service or an EndpointSlice is known.
+    /// Returns whether a Service or an EndpointSlice is known.
     fn holds(&self, resource: Resource, key: &ObjectRef) -> bool {
         match resource {
             Resource::Services => self.services.get(key).is_some_and(|state| state.service.is_some()),
@@ -328,8 +332,8 @@ impl Cluster {
         }
     }
 
-    /// Marks an object as seen, and returns whether it was known before. A new Service or EndpointSlice gets its mark
-    /// where it is put.
+    /// Marks an object as listed, and returns whether it was known before. A new Service or EndpointSlice gets its mark when
+    /// it is stored.
     fn see(&mut self, resource: Resource, key: ObjectRef) -> bool {
         let mark = self.marks[resource as usize];
         match resource {
@@ -351,7 +355,7 @@ impl Cluster {
         }
     }
 
-    /// What bears the Service's name `key`.
+    /// Returns the view of the Service's name `key`.
     pub fn service<'c>(&'c self, key: &'c ObjectRef) -> ServiceView<'c> {
         let state = self.services.get(key);
         let governs = state.map(|state| &state.governs).into_iter().flatten();
@@ -366,70 +370,71 @@ impl Cluster {
         }
     }
 
-    /// Whether a namespace exists.
+    /// Returns whether a namespace exists, by the rule of [`Namespaces`].
     pub fn namespace_exists(&self, name: &str) -> bool {
         self.namespaces
             .get(name)
             .is_some_and(|state| state.declared || self.namespaces_exist == Namespaces::Inferred && state.objects > 0)
     }
 
-    /// Returns whether a namespace is being deleted, where Namespaces are read.
+    /// Returns whether a namespace is being deleted; false if Namespaces are not read.
     pub fn is_terminating(&self, namespace: &str) -> bool {
         self.namespaces.get(namespace).is_some_and(|state| state.terminating)
     }
 
-    /// Whether a namespace is known to exist: also where Namespaces may not be read, and an object stands in it.
+    /// Returns whether a namespace is known to exist: by its Namespace object, or, if Namespaces may not be read, by an
+    /// object in it.
     pub fn knows_namespace(&self, name: &str) -> bool {
         let holds = || self.namespaces.get(name).is_some_and(|state| state.objects > 0);
         self.namespace_exists(name) || !self.declares_namespaces() && holds()
     }
 
-    /// The addresses of the Pods of a namespace.
+    /// Returns the addresses of the Pods of a namespace.
     pub fn pod_addresses(&self, namespace: &str) -> impl Iterator<Item = IpAddr> {
         self.pods_of(namespace).flat_map(|(_, pod)| &pod.addresses).copied()
     }
 
-    /// The Pods of a namespace, by name: all that there are only where Pods are read.
+    /// Returns the known Pods of a namespace, sorted by name; none if Pods are not read.
     pub fn pods_of(&self, namespace: &str) -> impl Iterator<Item = (&str, &PodState)> {
         self.pods.get(namespace).into_iter().flatten().map(|(name, pod)| (&**name, pod))
     }
 
-    /// One Pod, where Pods are read.
+    /// Returns a Pod, if Pods are read.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&PodState> {
         self.pods.get(namespace)?.get(name)
     }
 
-    /// Every Pod.
+    /// Returns every known Pod with its namespace and name, in no order of namespaces.
     pub fn pods(&self) -> impl Iterator<Item = (&str, &str, &PodState)> {
         self.pods.iter().flat_map(|(namespace, pods)| pods.iter().map(move |(name, pod)| (&**namespace, &**name, pod)))
     }
 
-    /// One StatefulSet.
+    /// Returns a StatefulSet.
     pub fn stateful_set(&self, key: &ObjectRef) -> Option<&StatefulSet> {
         self.stateful_sets.get(key)
     }
 
-    /// Every StatefulSet, in no order.
+    /// Returns every StatefulSet, in no order.
     pub fn stateful_sets(&self) -> impl Iterator<Item = &StatefulSet> {
         self.stateful_sets.values()
     }
 
-    /// Every Service, in no order.
+    /// Returns every Service, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values().filter_map(|state| state.service.as_ref())
     }
 
-    /// Every EndpointSlice, in no order, also those that belong to no Service.
+    /// Returns every EndpointSlice, in no order, including those that belong to no Service.
     pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
         self.slices.values().map(|seen| &*seen.object)
     }
 
-    /// Whether Namespaces are objects here like others: if not, one that holds nothing is not known.
+    /// Returns whether Namespaces are read. If not, a namespace without objects is unknown.
     pub fn declares_namespaces(&self) -> bool {
         self.namespaces_exist == Namespaces::Declared && !self.known[Resource::Namespaces as usize].is_empty()
     }
 
-    /// The addresses of the Service in front of this server.
+    /// Returns the cluster IPs of this server's Service.
     pub fn apex_addresses(&self) -> &[IpAddr] {
         let service = self.apex_service.as_ref().and_then(|key| self.services.get(key)?.service.as_ref());
         match service.map(|service| &service.kind) {
@@ -438,12 +443,12 @@ impl Cluster {
         }
     }
 
-    /// The /16 or /64 of every address that a name could be asked for in reverse: of Services, of endpoints.
+    /// Returns the networks (/16, /64) of all addresses with PTR records: those of Services and endpoints.
     pub fn networks(&self) -> impl Iterator<Item = IpNet> {
         self.networks.0.keys().copied()
     }
 
-    /// Every object, as much as is kept of it: what makes the same cluster again when it is applied.
+    /// Returns every object, reduced to the stored fields. Applied to an empty cluster, they restore this one.
     pub fn objects(&self) -> Vec<Object> {
         let namespaces = self.namespaces.iter().filter(|(_, state)| state.declared);
         let mut objects: Vec<Object> = namespaces
@@ -469,7 +474,7 @@ impl Cluster {
         objects
     }
 
-    /// Everyone who could contribute: to build a zone from nothing.
+    /// Returns all contributors, for building a zone from scratch.
     pub fn contributors(&self) -> Vec<Contributor> {
         let services = self.services.keys().cloned().map(Contributor::Service);
         let namespaces = self.namespaces.keys().cloned().map(Contributor::Namespace);
@@ -512,7 +517,7 @@ impl Cluster {
         }
         let key = slice.key.clone();
         let owner = owner_of(&slice);
-        // One that moves from one Service to another touches both.
+        // A slice that moves from one Service to another makes both dirty.
         self.detach_slice(&key, dirty);
         let slice = Arc::new(slice);
         if let Some(owner) = owner {
@@ -602,7 +607,7 @@ impl Cluster {
         }
     }
 
-    /// Changes what bears a Service's name, and forgets the name when nothing does.
+    /// Changes the entry of a Service's name, and removes the entry if no object is left in it.
     fn change(&mut self, key: &ObjectRef, change: impl FnOnce(&mut ServiceState)) {
         if let Some(state) = self.services.get_mut(key) {
             change(state);
@@ -641,7 +646,7 @@ impl Cluster {
     }
 }
 
-/// The Service that a slice belongs to, by its label.
+/// Returns the Service that a slice belongs to, by the label `kubernetes.io/service-name`.
 fn owner_of(slice: &EndpointSlice) -> Option<ObjectRef> {
     slice.service.as_deref().map(|service| ObjectRef::new(&slice.key.namespace, service))
 }
