@@ -1,35 +1,37 @@
-//! What is known beforehand of names that do not exist: published with the Service's records, so that a negative
-//! answer can say how soon it may change, and whether there is more to tell, without searching for anything.
+//! Absences: known reasons for NXDOMAIN, published with a Service's records.
+//!
+//! They let a negative response choose its TTL, and show whether a search for the cause is worthwhile, without a look at
+//! the cluster. Not here: the search itself (`find.rs`).
 
 use crate::cluster::ServiceView;
 use crate::names::labels::Label;
 use crate::objects::StatefulSet;
 
-/// Why a name at or below a known Service's name is not there, as far as that is known beforehand.
+/// Reason for NXDOMAIN of a name at or below a known Service's name.
 ///
-/// A Service's name is known where the Service exists, or a StatefulSet names it.
+/// A Service's name is known if the Service exists, or a StatefulSet names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absence {
-    /// The endpoint is in a slice, and not ready.
+    /// The endpoint is in a slice, but not ready.
     NotReady,
-    /// The endpoint is in a slice, and terminating.
+    /// The endpoint is in a slice, but terminating.
     Terminating,
-    /// The same, and its StatefulSet makes another Pod of its name.
+    /// The endpoint is terminating, and its StatefulSet will create another Pod of its name.
     Replaced,
-    /// An ordinal within a StatefulSet's `replicas` that is in no slice.
+    /// The label is an ordinal within a StatefulSet's `replicas`, but in no slice.
     NotThereYet,
-    /// Nothing is known of this very name.
+    /// No reason is known for this name.
     Unlisted,
 }
 
 impl Absence {
-    /// Whether the name is expected to exist soon, so that a negative answer must not be kept for long.
+    /// Returns whether the name is expected to exist soon, so that caches must not keep a negative response for long.
     pub fn is_expected(self) -> bool {
         matches!(self, Self::NotReady | Self::Replaced | Self::NotThereYet)
     }
 }
 
-/// The ordinals of a StatefulSet: `text` and a number in `from..to` are the name of a Pod that should exist.
+/// Ordinals of a StatefulSet: `text` with a number in `from..to` is the name of a Pod that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedOrdinals {
     text: Box<str>,
@@ -38,13 +40,13 @@ pub struct ExpectedOrdinals {
 }
 
 impl ExpectedOrdinals {
-    /// Whether `label` is one of them.
+    /// Returns whether `label` is the name of such a Pod.
     pub fn contains(&self, label: Label<'_>) -> bool {
         label.text == &*self.text && label.number.is_some_and(|number| (self.from..self.to).contains(&number))
     }
 }
 
-/// The ordinals that should exist below a Service: of the StatefulSets that it governs.
+/// Returns the ordinals that should exist below a Service: those of the StatefulSets that it governs.
 pub fn expected_ordinals(view: &ServiceView<'_>) -> Box<[ExpectedOrdinals]> {
     let expected = |set: &&StatefulSet| ExpectedOrdinals {
         text: format!("{}-", set.key.name).into(),

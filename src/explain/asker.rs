@@ -1,7 +1,8 @@
-//! The door to the cluster for whoever has a question while another thread changes it.
+//! Read access to the cluster for diagnosis, while the publisher changes it.
 //!
-//! One thread changes the cluster, object by object, and holds the lock for each no longer than that takes. Who answers
-//! on the wire does not wait for it: no text is better than a late answer. Who asks for a person does.
+//! The publisher changes the cluster object by object, and holds the lock for one object at a time. Workers that answer
+//! queries never wait for the lock: a response without a cause is better than a late one. Commands and the admin listener
+//! wait. Not here: the diagnosis (`find.rs`).
 
 use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
@@ -10,11 +11,11 @@ use crate::cluster::Cluster;
 use crate::names::WireName;
 use crate::rules::Rules;
 
-/// The cluster is being changed: who must not wait gets no cause.
+/// Error of a caller that must not wait: the publisher holds the lock of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
-/// Explains, from what is known at the moment.
+/// Handle for diagnosis against the current state of the cluster.
 pub struct Asker {
     cluster: Arc<RwLock<Cluster>>,
     apexes: Vec<WireName>,
@@ -23,16 +24,17 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// For the zones `apexes`, whose names are made of `cluster` by `rules`. `cluster` is `extent` of a real one.
+    /// Creates a handle for the zones `apexes`, whose names follow from `cluster` by `rules`. `extent` is the part of the
+    /// cluster that is read.
     pub fn new(cluster: Arc<RwLock<Cluster>>, apexes: Vec<WireName>, rules: Rules, extent: Extent) -> Self {
         Self { cluster, apexes, rules, extent }
     }
 
-    /// The cause that goes into an answer: `None` where none is known for certain. Guesses and notes are for people.
+    /// Returns the cause that a response reports; `None` if no cause is certain. Guesses and notes are for people only.
     ///
     /// # Errors
     ///
-    /// [`Busy`], where the cluster is being changed just now.
+    /// [`Busy`] if the publisher is changing the cluster.
     pub fn first(&self, asked: &Asked<'_>) -> Result<Option<Finding>, Busy> {
         let cluster = match self.cluster.try_read() {
             Ok(cluster) => cluster,
@@ -43,7 +45,7 @@ impl Asker {
         Ok(findings.into_iter().find(|finding| finding.severity() == Severity::Cause))
     }
 
-    /// Shows `see` what is known. It waits while the cluster is changed, and keeps it from being changed meanwhile.
+    /// Calls `see` with a view of the cluster. Waits for the lock, and blocks the publisher until `see` returns.
     pub fn with<R>(&self, see: impl FnOnce(&Known<'_>) -> R) -> R {
         see(&self.known(&self.cluster.read().unwrap_or_else(PoisonError::into_inner)))
     }

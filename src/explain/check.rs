@@ -1,7 +1,7 @@
-//! All objects in, findings out, without a question: what will not be answered as it is meant.
+//! Findings about all objects, without a question: names that will not resolve as their author intends.
 //!
-//! Only what the objects show is claimed. What may be shown by objects that were not read ([`Seen`]) is left out. How
-//! each cause is detected is `find.rs`; its level is in its entry (`finding.rs`).
+//! A finding that an unread object could refute ([`Seen`]) is omitted. Not here: the detection of most causes (`find.rs`),
+//! and the level of each (`finding.rs`).
 
 use super::entry::{Level, Needs};
 use super::find::{
@@ -14,26 +14,26 @@ use crate::names::QueryName;
 use crate::names::reverse::ReverseZones;
 use crate::objects::{EndpointSlice, ObjectRef, Service, ServiceKind, StatefulSet};
 
-/// How much of the cluster the objects show.
+/// Completeness of the objects that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Every object could be read: what is not there does not exist.
+    /// True if every object was read, so that a missing object does not exist.
     pub whole: bool,
-    /// Pods run, really or simulated: a Service without endpoints has none.
+    /// True if Pods are running, real or simulated, so that a Service without listed endpoints has none.
     pub alive: bool,
 }
 
-/// A finding and how much it matters.
+/// Finding with its level.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
-    /// How much.
+    /// Level.
     pub level: Level,
-    /// What.
+    /// Finding.
     pub finding: Finding,
 }
 
-/// What will not be answered as it is meant, by object: StatefulSets, Services, EndpointSlices, each by name.
-/// `reverse` are the zones whose PTR records are served.
+/// Returns the findings about all objects, sorted by object: StatefulSets, Services, EndpointSlices, each by name.
+/// `reverse` are the reverse zones that are served.
 pub fn check(known: &Known<'_>, reverse: &ReverseZones, seen: Seen) -> Vec<Checked> {
     let name = QueryName::default();
     let asked = Asked { name: &name, qtype: 0, outcome: Outcome::Found, absence: None };
@@ -83,7 +83,7 @@ impl Check<'_> {
         }
         let rows = || view.slices().flat_map(EndpointSlice::endpoints);
         let pods = || rows().filter(|row| object_of_pod(*row).is_some_and(|(text, _)| text == *key.name));
-        // Slices that were written by hand can list endpoints that the selector does not select.
+        // EndpointSlices written by hand can list Pods that the selector does not match: then their names resolve.
         if pods().next().is_none() && !service.selector.is_empty() {
             self.selection(set, service, &view);
         }
@@ -100,7 +100,7 @@ impl Check<'_> {
         }
     }
 
-    /// Compares the selector of the governing Service with the StatefulSet's own and with its template.
+    /// Compares the selector of the governing Service with the StatefulSet's selector and its Pod template.
     fn selection(&mut self, set: &StatefulSet, service: &Service, view: &ServiceView<'_>) {
         let (key, name) = (set.key.clone(), service.key.name.clone());
         let rows = view.slices().map(EndpointSlice::len).sum::<usize>();
@@ -146,7 +146,7 @@ impl Check<'_> {
         self.outside_reverse(key, &view);
     }
 
-    /// R6.
+    /// Reports endpoints whose addresses are in no reverse zone (row R6 of `tests/rows.md`).
     fn outside_reverse(&mut self, key: &ObjectRef, view: &ServiceView<'_>) {
         let rows = view.slices().flat_map(EndpointSlice::endpoints).map(|row| row.address);
         let mut outside: Vec<_> = rows.filter(|address| !self.reverse.covers(*address)).collect();
@@ -174,7 +174,8 @@ impl Check<'_> {
     }
 }
 
-/// A headless Service has the ports of its endpoints, once there are any. A port that the Service names is not here.
+/// Returns the numbers of ports without a name. A headless Service with endpoints has the ports of its slices; a port that
+/// the Service itself names is another finding (`PORT-NOT-IN-SLICE`).
 fn unnamed_ports(service: &Service, view: &ServiceView<'_>) -> Vec<u16> {
     let of_slices = service.kind == ServiceKind::Headless && view.slices().any(|slice| !slice.is_empty());
     if of_slices {

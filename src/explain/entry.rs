@@ -1,7 +1,7 @@
-//! The form of one entry of the table of findings (`finding.rs`).
+//! Entry of the table of findings (`finding.rs`).
 //!
-//! An entry is made anew at each request and only in the [`Part`] that the caller needs: ranking findings for an answer
-//! formats no text. Not here: the causes, and how each is detected (`find.rs`).
+//! An entry is built at each call, and only the [`Part`] that the caller needs: ranking findings for a response formats no
+//! text. Not here: the findings (`finding.rs`), and the detection of each (`find.rs`).
 
 use std::fmt::Display;
 
@@ -11,27 +11,27 @@ use crate::objects::ObjectRef;
 /// Importance of a finding for the client that asked for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The reason, or one of several.
+    /// Certain: the reason of the non-resolution, or one of several.
     Cause,
-    /// A guess from names that are near.
+    /// Uncertain: a guess, mostly from similar names.
     Guess,
-    /// The name resolves, and there is something to know.
+    /// No reason of a non-resolution, but a fact that the client should know.
     Note,
 }
 
 /// Importance of a finding for the author of the objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Names that are meant do not exist.
+    /// Intended names do not exist.
     Error,
-    /// Possibly intended, or passing.
+    /// Possibly intended, or temporary.
     Warning,
-    /// Answered, with something to know.
+    /// Names resolve, but with a fact that the author should know.
     Note,
 }
 
 impl Level {
-    /// The level's word in texts and JSON.
+    /// Returns the level's name in texts and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -41,12 +41,12 @@ impl Level {
     }
 }
 
-/// An object that a finding is about.
+/// Object that a finding is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {
-    /// Its kind, as the Kubernetes API writes it.
+    /// Kind, as in the Kubernetes API.
     pub kind: &'static str,
-    /// Its namespace and name.
+    /// Namespace and name.
     pub key: ObjectRef,
 }
 
@@ -55,7 +55,7 @@ impl About {
         Self { kind: "Service", key: key.clone() }
     }
 
-    /// The Service `name` of the namespace that `key` is in.
+    /// Returns the Service `name` in the namespace of `key`.
     pub(super) fn service_beside(key: &ObjectRef, name: &str) -> Self {
         Self { kind: "Service", key: ObjectRef::new(&key.namespace, name) }
     }
@@ -73,18 +73,18 @@ impl About {
     }
 }
 
-/// Condition on the objects that were read, without which a finding claims too much.
+/// Condition on the objects that were read, without which a finding could be false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// Every Service of the cluster, not only those of a label selector.
+    /// Every Service of the cluster was read, not only those of a label selector.
     EveryService,
-    /// Every object of the source: none was unreadable.
+    /// Every object of the source was read: none was invalid.
     EveryObject,
-    /// Endpoints of running Pods, real or simulated.
+    /// Pods are running, real or simulated.
     LivePods,
 }
 
-/// The part of an entry that a caller needs.
+/// Part of an entry that a caller needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// Identity, severity, rank and code only.
@@ -94,23 +94,23 @@ pub(super) enum Part {
     About,
 }
 
-/// All that is known of a finding but its detection.
+/// Entry of the table: all properties of a finding except its detection.
 pub(super) struct Entry {
     part: Part,
-    /// The row of `tests/causes.md`; never changes.
+    /// Id of the row in `tests/causes.md`; never changes.
     pub(super) id: &'static str,
-    /// The word for scripts; never changes.
+    /// Token for scripts; never changes.
     pub(super) token: &'static str,
     pub(super) severity: Severity,
-    /// Of several findings the lowest rank goes into an answer. 0 state of the data, 1 to 2 shape of the name, 3 to 7
-    /// StatefulSet, 8 to 13 endpoint, 14 to 18 port, 19 to 21 Service, 30 to 39 near names, 40 notes.
+    /// Rank: a response reports the cause with the lowest one. 0: state of the data, 1 to 2: form of the name, 3 to 7:
+    /// StatefulSet, 8 to 13: endpoint, 14 to 18: port, 19 to 21: Service, 30 to 39: similar names, 40: notes.
     pub(super) rank: u8,
-    /// The Extended DNS Error code (RFC 8914): 0 (Other) for causes that only Kubernetes has.
+    /// Extended DNS Error code (RFC 8914): 0 (Other) for causes specific to Kubernetes.
     pub(super) code: u16,
-    /// The level in `check`; `None` where it is no finding about an object.
+    /// Level in `check`; `None` if the finding is not about an object.
     pub(super) level: Option<Level>,
     pub(super) needs: &'static [Needs],
-    /// Tokens of findings that are consequences of this one.
+    /// Tokens of the findings that are consequences of this one.
     pub(super) explains: &'static [&'static str],
     pub(super) text: String,
     pub(super) fix: Option<Fix>,
@@ -165,7 +165,7 @@ impl Entry {
         Self { explains, ..self }
     }
 
-    /// The cause in one sentence without a full stop, the most specific first: an answer may cut its end.
+    /// Sets the sentence, without a full stop. The most specific fact comes first, since a response may truncate the text.
     pub(super) fn text(mut self, text: impl FnOnce() -> String) -> Self {
         if self.part == Part::Text {
             self.text = text();
@@ -173,7 +173,7 @@ impl Entry {
         self
     }
 
-    /// A fix that the API server accepts; none where there is nothing to do but wait, or nothing is certain.
+    /// Sets the fix, which the API server must accept; `None` if waiting is the only fix, or no fix is certain.
     pub(super) fn fix(mut self, fix: impl FnOnce() -> Option<Fix>) -> Self {
         if self.part == Part::Fix {
             self.fix = fix();
@@ -181,22 +181,22 @@ impl Entry {
         self
     }
 
-    /// A fix in a sentence.
+    /// Sets a sentence as the fix.
     pub(super) fn advice(self, text: impl FnOnce() -> String) -> Self {
         self.fix(|| Some(Fix::Advice(text())))
     }
 
-    /// The name to ask for instead, where there is one that resolves.
+    /// Sets the name to query instead as the fix, if there is a name that resolves.
     pub(super) fn ask_for<N: Display>(self, name: impl FnOnce() -> Option<N>) -> Self {
         self.fix(|| Some(Fix::Advice(format!("ask for {}", name()?))))
     }
 
-    /// A fix as lines for a shell.
+    /// Sets lines for a shell as the fix.
     pub(super) fn command(self, line: impl FnOnce() -> String) -> Self {
         self.fix(|| Some(Fix::Command(line())))
     }
 
-    /// The objects that it is about, the first the one that `check` shows it at.
+    /// Sets the objects that the finding is about. `check` lists it at the first one.
     pub(super) fn about<I: IntoIterator<Item = About>>(mut self, about: impl FnOnce() -> I) -> Self {
         if self.part == Part::About {
             self.about = about().into_iter().collect();

@@ -1,8 +1,9 @@
-//! Question and cluster in, findings out: what each cause is detected by.
+//! Detection of findings: question and cluster in, findings out.
 //!
-//! A finding is true of the cluster that it was made from, or it is not given. [`Effort::Exact`] is for answers on the
-//! wire: exact look-ups, and of a Service's endpoints no more than [`ROWS`], so that a flood of such questions costs
-//! little. [`Effort::Search`] is for people who wait: it looks at everything, and guesses at what was meant.
+//! Every finding is true of the cluster that it was made from. [`Effort::Exact`] is for responses to clients: exact
+//! look-ups, and at most [`ROWS`] endpoints of a Service, so that a flood of such queries costs little. [`Effort::Search`]
+//! is for people: it searches all objects, and guesses at the intended name. Not here: the texts and fixes of findings
+//! (`finding.rs`).
 
 use std::net::IpAddr;
 
@@ -22,12 +23,12 @@ use crate::objects::{
 use crate::rtype;
 use crate::rules::PodRecords;
 
-/// How many endpoints of a Service are looked at for an answer on the wire.
+/// Maximum number of endpoints of a Service that a search for a response examines.
 pub const ROWS: usize = 256;
-/// How many objects of a kind a finding lists at most.
+/// Maximum number of objects that a finding lists.
 const LISTED: usize = 3;
 
-/// All that is to be said of `asked`, the first of a severity first.
+/// Returns the findings about `asked`, sorted by rank, without those that another finding explains.
 pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<Finding> {
     let mut finder = Finder { known, asked, effort, findings: Vec::new() };
     finder.look();
@@ -40,7 +41,7 @@ pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<
     without_consequences(findings)
 }
 
-/// Leaves out findings that a more specific one, which comes before them, explains.
+/// Removes findings that a finding of lower rank explains.
 fn without_consequences(findings: Vec<Finding>) -> Vec<Finding> {
     let explained =
         |finding: &Finding| findings.iter().any(|other| other.rank() < finding.rank() && other.explains(finding));
@@ -116,7 +117,7 @@ impl<'k> Finder<'k> {
         self.effort == Effort::Search
     }
 
-    /// How many endpoints may be looked at.
+    /// Returns the maximum number of endpoints to examine.
     fn rows(&self) -> usize {
         if self.searches() { usize::MAX } else { ROWS }
     }
@@ -125,7 +126,7 @@ impl<'k> Finder<'k> {
         self.known.cluster.service(service).service.is_some()
     }
 
-    // Names that no form has.
+    // Names of no valid form.
 
     fn no_form(&mut self, apex: &WireName, apex_at: usize) {
         if let Some(finding) = self.second_zone(apex, apex_at) {
@@ -157,7 +158,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// `web.default.Z` or `web-0.web.default.Z`, where the Service exists.
+    /// Detects a missing `svc` label in `web.default.Z` or `web-0.web.default.Z`, if the Service exists.
     fn without_svc(&self, apex: &WireName, name: &QueryName, apex_at: usize) -> Option<Finding> {
         let label = |back: usize| text(name.label(apex_at - back));
         let service = ObjectRef::new(&label(1), &label(2));
@@ -169,7 +170,7 @@ impl<'k> Finder<'k> {
         Some(Finding::NoSvcLabel { service, meant, resolves })
     }
 
-    /// `_http._tcp.web-0.web.default.svc.Z` and `http.tcp.web.default.svc.Z`.
+    /// Detects `_http._tcp.web-0.web.default.svc.Z` and `http.tcp.web.default.svc.Z`.
     fn port_form(&self, apex: &WireName, apex_at: usize) -> Option<Finding> {
         let name = self.asked.name;
         let label = |back: usize| text(name.label(apex_at - back));
@@ -191,7 +192,8 @@ impl<'k> Finder<'k> {
         Some(Finding::NoUnderscore { service, meant })
     }
 
-    /// `X.Z.anything.Z` is `X.Z` with a search list applied; on the wire only where X is a Service's name.
+    /// Detects `X.Z.anything.Z`: `X.Z` with a search list applied. For a response, only if X is the name of a Service or
+    /// below it.
     fn second_zone(&self, apex: &WireName, apex_at: usize) -> Option<Finding> {
         let name = self.asked.name;
         let zone: Vec<&[u8]> = labels_of(apex.octets()).collect();
@@ -239,7 +241,7 @@ impl<'k> Finder<'k> {
         self.add(Finding::NoNamespace { namespace: namespace.into(), declared, elsewhere, meant });
     }
 
-    /// The labels are those of a Service, or of a name below it, without a namespace.
+    /// Detects a missing namespace: the labels are those of a Service's name, or of a name below it.
     fn namespace_forgotten(&mut self, front: &[String]) {
         let Some((service, front)) = front.split_last().filter(|(_, front)| self.searches() && front.len() < 3) else {
             return;
@@ -251,7 +253,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// A name outside the zones that is a Service's but for its end.
+    /// Detects a Service's name with a wrong zone, or none, at its end.
     fn mistyped_suffix(&mut self) {
         let name = self.asked.name;
         let labels: Vec<String> = (0..name.labels()).map(|index| text(name.label(index))).collect();
@@ -269,7 +271,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Services of this name, in the order of their namespaces.
+    /// Returns the Services of this name, sorted by namespace.
     fn services_named(&self, name: &str) -> Candidates {
         self.services_with_name(name, |_| true)
     }
@@ -279,21 +281,22 @@ impl<'k> Finder<'k> {
         candidates(named.filter(|key| *key.name == *name && such(key)).cloned())
     }
 
-    /// The question's name with another Service and namespace, if that resolves: `web-0.web.shop.svc`.
+    /// Returns QNAME with another Service and namespace, if that name resolves: `web-0.web.shop.svc`.
     fn name_instead(&self, service: &ObjectRef) -> Option<Box<str>> {
         let (_, apex_at) = self.known.apex_of(self.asked.name)?;
         let front: Vec<String> = (0..apex_at.checked_sub(3)?).map(|index| text(self.asked.name.label(index))).collect();
         self.name_at(service, &front)
     }
 
-    /// The name of these labels below a Service, if it resolves.
+    /// Returns the name of these labels below a Service, if it resolves.
     fn name_at(&self, service: &ObjectRef, front: &[String]) -> Option<Box<str>> {
         let front_text: String = front.iter().map(|label| format!("{label}.")).collect();
         let name = format!("{front_text}{}.{}.svc", service.name, service.namespace);
         self.resolves(service, front).then(|| name.into())
     }
 
-    /// Returns whether the name of these labels below a Service can be recommended. On the wire nothing is.
+    /// Returns whether a fix can recommend the name of these labels below a Service. Responses carry no fix, so a search for
+    /// one never does.
     fn recommends(&self, service: &ObjectRef, front: &[String]) -> bool {
         self.searches() && self.resolves(service, front)
     }
@@ -333,7 +336,7 @@ impl<'k> Finder<'k> {
         slices.flat_map(EndpointSlice::endpoints).any(|row| self.is_named(service, &row, label))
     }
 
-    /// The Service's own name does not exist.
+    /// Detects the causes of NXDOMAIN at a Service's name.
     fn no_service_name(&mut self, key: &ObjectRef) {
         let view = self.known.cluster.service(key);
         match view.service {
@@ -349,7 +352,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Nothing bears the Service's name.
+    /// Reports a missing Service, and guesses at the intended one.
     fn missing_service(&mut self, key: &ObjectRef) {
         if !self.searches() {
             return;
@@ -386,7 +389,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// A Pod's name where a Service's is expected: an ordinal of a StatefulSet, or a hostname in a slice.
+    /// Detects a Pod's name in place of a Service's: an ordinal of a StatefulSet, or a hostname in a slice.
     fn pod_as_service(&mut self, key: &ObjectRef) {
         if let Some((set, ordinal)) = self.set_of(&key.namespace, &key.name) {
             let governing = ObjectRef::new(&key.namespace, &set.service_name);
@@ -421,7 +424,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// The StatefulSet and the ordinal that a label is the Pod name of.
+    /// Returns the StatefulSet and the ordinal of the Pod whose name the label is.
     fn set_of(&self, namespace: &str, label: &str) -> Option<(&'k StatefulSet, u32)> {
         let (text, ordinal) = split(label);
         let set = self.known.cluster.stateful_set(&ObjectRef::new(namespace, text.strip_suffix('-')?))?;
@@ -455,7 +458,7 @@ impl<'k> Finder<'k> {
         });
     }
 
-    /// The Service exists, and its name has no record: nothing that it could be answered with counts.
+    /// Detects why a headless Service's name has no record: none of its endpoints counts.
     pub(super) fn no_addresses(&mut self, service: &Service, view: &ServiceView<'_>) {
         if service.kind != ServiceKind::Headless {
             return;
@@ -485,7 +488,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// The Service selects nothing: its slices list no endpoint.
+    /// Reports a Service with a selector whose slices list no endpoint.
     fn nothing_selected(&mut self, service: &Service, view: &ServiceView<'_>) {
         let key = service.key.clone();
         let differs = contradiction(service, view);
@@ -499,7 +502,7 @@ impl<'k> Finder<'k> {
         self.add(Finding::NoEndpoints { service: key, selector: service.selector.clone(), differs });
     }
 
-    /// Notes selected labels that the Pod templates lack. A controller may set them on the Pods, so it is no cause.
+    /// Reports selected labels that the Pod templates lack. Only a note, since a controller may set them on the Pods.
     pub(super) fn template_differs(&mut self, service: &Service, view: &ServiceView<'_>) {
         if let Some(differs) = template_difference(service, view) {
             let set = ObjectRef::new(&service.key.namespace, &differs.set);
@@ -516,7 +519,7 @@ impl<'k> Finder<'k> {
         few(of_nobody.map(|slice| slice.key.name.clone()), NAMES + 1)
     }
 
-    /// The Service's name exists.
+    /// Detects findings at a Service's name that exists.
     fn at_service(&mut self, key: &ObjectRef, outcome: Outcome) {
         let view = self.known.cluster.service(key);
         let Some(service) = view.service else { return };
@@ -547,7 +550,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// A clusterIP is answered whatever is behind it. Without slices of anything, they were not read.
+    /// Reports a clusterIP without ready endpoints. If no slice of any Service is known, slices are not read.
     fn nothing_behind(&mut self, service: &Service, view: &ServiceView<'_>) {
         let cluster = self.known.cluster;
         let slices_are_read = cluster.count(Resource::EndpointSlices) + cluster.count(Resource::Endpoints) > 0;
@@ -559,7 +562,7 @@ impl<'k> Finder<'k> {
     }
 
     fn no_family(&mut self, key: &ObjectRef, label: Option<&str>) {
-        // Most of all traffic: AAAA at a name that has IPv4 addresses only.
+        // AAAA queries for names that have IPv4 addresses only are ordinary traffic: no finding for a response.
         let family = match self.asked.qtype {
             rtype::A => Family::V4,
             rtype::AAAA => Family::V6,
@@ -570,7 +573,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// What is to be known of a Service that is answered.
+    /// Reports notes about a Service that resolves.
     pub(super) fn notes(&mut self, service: &Service, view: &ServiceView<'_>) {
         if matches!(service.kind, ServiceKind::ClusterIp(_)) {
             for set in &view.stateful_sets {
@@ -584,7 +587,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Follows an ExternalName through the zone's Services (N14).
+    /// Follows an ExternalName through the zone's Services (row N14 of `tests/rows.md`), and reports a bad end.
     pub(super) fn external_name(&mut self, key: &ObjectRef, target: &str) {
         let bad = |value: &str| Finding::BadExternalName { service: key.clone(), value: value.into() };
         if target.trim_end_matches('.').parse::<IpAddr>().is_ok() {
@@ -631,12 +634,13 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Returns whether the objects of this Service's namespace are read.
+    /// Returns whether objects in the namespace of the Service are read.
     fn reads(&self, service: &ObjectRef) -> bool {
         self.known.extent.namespace.as_ref().is_none_or(|only| *only == service.namespace)
     }
 
-    /// An ExternalName leads to a name in no zone: outside, or to a name of the cluster that lacks its end.
+    /// Reports an ExternalName whose target is in no zone: a name outside the cluster, or one of the cluster without its
+    /// zone.
     fn leads_outside(&mut self, key: &ObjectRef, target: WireName) {
         if !self.searches() {
             return;
@@ -698,7 +702,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// `label` is the Pod name of `set` with this ordinal.
+    /// Detects why `label`, the Pod of `set` with this ordinal, has no name below the Service of `view`.
     fn ordinal(&mut self, set: &StatefulSet, ordinal: u32, view: &ServiceView<'_>, label: &str) {
         let (key, name) = (&set.key, &set.service_name);
         if name.is_empty() {
@@ -743,11 +747,11 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Whether no slice lists the Pod; no where that is not known within the effort.
+    /// Returns whether no slice lists the Pod; false if that cannot be determined within [`Self::rows`] endpoints.
     fn is_in_no_slice(&self, view: &ServiceView<'_>, label: &str) -> bool {
         match self.asked.absence {
             Some(Absence::NotReady | Absence::Terminating | Absence::Replaced) => false,
-            // The zone was built from every slice.
+            // The absence was published with the records of all slices of the Service.
             Some(Absence::NotThereYet) if !self.searches() => true,
             _ => {
                 let rows = view.slices().map(EndpointSlice::len).sum::<usize>();
@@ -758,7 +762,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// The lowest ordinal that does not serve, where Pods are made one after the other.
+    /// Returns the lowest ordinal that does not serve, if the controller creates Pods in order.
     fn waits_for(&self, set: &StatefulSet, view: &ServiceView<'_>) -> Option<u32> {
         if set.parallel || view.slices().map(EndpointSlice::len).sum::<usize>() > self.rows() {
             return None;
@@ -775,7 +779,7 @@ impl<'k> Finder<'k> {
         range_of(set).find(|ordinal| !serving.contains(ordinal))
     }
 
-    /// What the Service's slices say of `label`.
+    /// Reports the endpoints in the Service's slices that `label` refers to.
     fn endpoint(&mut self, view: &ServiceView<'_>, label: &str) {
         let key = view.key;
         let spelled = spelled::parse(label.as_bytes());
@@ -816,7 +820,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Services with such an endpoint at this address.
+    /// Returns the Services with an endpoint at this address that matches the condition.
     fn services_with(&self, address: IpAddr, such: impl Fn(Endpoint<'_>) -> bool) -> Candidates {
         let has =
             |slice: &&EndpointSlice| slice.endpoints().any(|endpoint| endpoint.address == address && such(endpoint));
@@ -828,13 +832,13 @@ impl<'k> Finder<'k> {
         candidates(self.known.cluster.slices().filter(has).filter_map(owner).filter(has_endpoints))
     }
 
-    /// The first Pod with this address.
+    /// Returns the first Pod with this address, by namespace and name.
     fn pod_at(&self, address: IpAddr) -> Option<ObjectRef> {
         let pods = self.known.cluster.pods().filter(|(_, _, pod)| pod.addresses.contains(&address));
         pods.map(|(namespace, name, _)| ObjectRef::new(namespace, name)).min()
     }
 
-    /// What is known of the Pod itself, where Pods are read.
+    /// Reports a Pod of a StatefulSet that has finished or has no address, if Pods are read.
     fn pod(&mut self, namespace: &str, label: &str, view: &ServiceView<'_>) {
         let Some(pod) = self.known.cluster.pod(namespace, label) else { return };
         let governed = self.set_of(namespace, label).is_some_and(|(set, _)| *set.service_name == *view.key.name);
@@ -849,7 +853,8 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Pods that the Service selects and that ask for this hostname in another subdomain, where Pods are read.
+    /// Reports Pods of the Service's slices whose `hostname` is the label, but with another subdomain or none, if Pods are
+    /// read.
     fn pod_elsewhere(&mut self, view: &ServiceView<'_>, label: &str) {
         let cluster = self.known.cluster;
         if cluster.count(Resource::Pods) == 0 {
@@ -868,7 +873,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Pods of this hostname with a subdomain that names a missing Service, where Pods are read.
+    /// Reports Pods with this hostname whose subdomain names the missing Service, if Pods are read.
     fn pods_of_missing_service(&mut self, service: &ObjectRef, label: &str) {
         let cluster = self.known.cluster;
         for (name, state) in cluster.pods_of(&service.namespace) {
@@ -882,7 +887,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Every Pod of no StatefulSet with a subdomain that names no Service.
+    /// Reports every Pod outside StatefulSets whose subdomain names no Service.
     pub(super) fn pods_of_missing_services(&mut self) {
         let cluster = self.known.cluster;
         for (namespace, name, state) in cluster.pods().filter(|(.., pod)| !pod.finished) {
@@ -899,12 +904,12 @@ impl<'k> Finder<'k> {
         self.add(Finding::PodSubdomain { pod, hostname: label.into(), subdomain, selecting });
     }
 
-    /// Returns whether the Pod's name is an ordinal of a StatefulSet, whose `serviceName` is its subdomain.
+    /// Returns whether the Pod belongs to a StatefulSet by its name. Its subdomain is that StatefulSet's `serviceName`.
     fn is_of_set(&self, namespace: &str, pod: &str) -> bool {
         self.set_of(namespace, pod).is_some()
     }
 
-    /// The one headless Service whose slices list the Pod.
+    /// Returns the headless Service whose slices list the Pod, if there is only one.
     fn selecting(&self, pod: &ObjectRef) -> Option<Box<str>> {
         let of_namespace = self.known.cluster.slices().filter(|slice| slice.key.namespace == pod.namespace);
         let lists =
@@ -921,7 +926,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// An endpoint's name exists: it may have no record of the type, or only this server may answer it.
+    /// Detects findings at an endpoint's name that exists: NODATA, or a name that other DNS servers may not answer.
     fn at_endpoint(&mut self, key: &ObjectRef, label: &str) {
         if self.searches() {
             let view = self.known.cluster.service(key);
@@ -1009,7 +1014,7 @@ impl<'k> Finder<'k> {
                 Finding::PortUnnamed { service: key.clone(), number: *number, is_only: has_one_port(service, view) };
             self.add(self.misnamed_port(service, view, name, *protocol, *number).unwrap_or(unnamed));
         }
-        // Only endpoints that do not count have the port; others count.
+        // Endpoints have the port, but only endpoints that do not count.
         let with_port = |slice: &&EndpointSlice| slice.ports.iter().any(|own| *own.name == *port);
         if service.kind == ServiceKind::Headless
             && let Some(endpoint) = view.slices().filter(with_port).flat_map(EndpointSlice::endpoints).next()
@@ -1035,7 +1040,7 @@ impl<'k> Finder<'k> {
         self.add(Finding::NoPort { service: key, port: port.into(), known, meant });
     }
 
-    /// A port without a name in a slice, to which the Service gives one.
+    /// Returns the finding about a port that the Service names and a slice names otherwise or not at all, if it is one.
     fn misnamed_port(
         &self,
         service: &Service,
@@ -1066,7 +1071,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// A Pod's name in the `pod` branch. Only a name that exists is recommended: a Deployment's Pod has none of its own.
+    /// Reports a Pod's name in the `pod` branch. Recommends only a name that exists: the Pod of a Deployment has none.
     fn pod_not_address(&mut self, namespace: &str, label: &str) {
         let front = [label.to_owned()];
         let governing = self.set_of(namespace, label).map(|(set, _)| ObjectRef::new(namespace, &set.service_name));
@@ -1087,7 +1092,7 @@ impl<'k> Finder<'k> {
     }
 }
 
-/// The first few, each once, in their order.
+/// Returns the first `most` items, sorted and without duplicates.
 fn few<T: Ord>(items: impl Iterator<Item = T>, most: usize) -> Vec<T> {
     let mut items: Vec<T> = items.collect();
     items.sort();
@@ -1096,7 +1101,7 @@ fn few<T: Ord>(items: impl Iterator<Item = T>, most: usize) -> Vec<T> {
     items
 }
 
-/// The first few of the candidates, each once, in their order, and their number.
+/// Returns the candidates, sorted and without duplicates: the first [`LISTED`], and the number of all.
 fn candidates(keys: impl Iterator<Item = ObjectRef>) -> Candidates {
     let mut listed = few(keys, usize::MAX);
     let total = listed.len();
@@ -1104,13 +1109,15 @@ fn candidates(keys: impl Iterator<Item = ObjectRef>) -> Candidates {
     Candidates { listed, total }
 }
 
-/// `governing` is the governing Service where the question is not below it; `scales` whether more Pods help.
+/// Returns the finding about an ordinal out of range. `governing` is the governing Service if QNAME is not below it;
+/// `scales` is true if more replicas would make the name exist.
 fn out_of_range(set: &StatefulSet, ordinal: u32, governing: Option<Box<str>>, scales: bool) -> Finding {
     let (set, start, replicas) = (set.key.clone(), set.start, set.replicas);
     Finding::OrdinalOutOfRange { set, ordinal, start, replicas, governing, scales }
 }
 
-/// Without a selector no controller ties the endpoint to a Pod: it may be any address.
+/// Removes the Pod from the finding if the Service has no selector: then no controller guarantees that the endpoint is the
+/// Pod's.
 fn of_selected_pod(mut finding: Finding, view: &ServiceView<'_>) -> Finding {
     if let Finding::NotReady { pod, .. } = &mut finding
         && view.service.is_some_and(|service| service.selector.is_empty())
@@ -1130,17 +1137,17 @@ fn not_served(service: &ObjectRef, label: &str, endpoint: Option<Endpoint<'_>>) 
     }
 }
 
-/// The ports that a Service's SRV names can come from: its own, or of a headless one those of its slices.
+/// Returns the ports that SRV names of a Service can come from: its own, or for a headless Service those of its slices.
 pub(super) fn ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
     ports_of_slices(service, view, |slice| !slice.is_empty())
 }
 
-/// Those of them that SRV names do come from: of a headless Service those of endpoints that count.
+/// Returns the ports that SRV names of a Service come from: of a headless Service, only the ports of endpoints that count.
 fn served_ports(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Protocol, u16)> {
     ports_of_slices(service, view, |slice| slice.endpoints().any(|endpoint| service.answers_with(endpoint.conditions)))
 }
 
-/// Returns whether the Service declares one port, or its slices have one where it declares none: it needs no name.
+/// Returns whether the Service declares one port, or none and its slices have one. A single port needs no name.
 pub(super) fn has_one_port(service: &Service, view: &ServiceView<'_>) -> bool {
     match &service.ports[..] {
         [] => ports(service, view).len() == 1,
@@ -1165,15 +1172,15 @@ fn ports_of_slices(
     ports
 }
 
-/// The StatefulSet and the ordinal that an endpoint's Pod has by its name.
+/// Returns the StatefulSet and the ordinal of an endpoint's Pod, by the Pod's name.
 pub(super) fn object_of_pod(endpoint: Endpoint<'_>) -> Option<(String, u32)> {
     let pod = endpoint.pod?.to_string();
     let (text, ordinal) = split(&pod);
     Some((text.strip_suffix('-')?.to_owned(), ordinal?))
 }
 
-/// The ports of a headless Service whose named target no endpoint has, with that name. Its slices have to be the
-/// controller's: it leaves such a port out.
+/// Returns the ports of a headless Service whose named `targetPort` no endpoint has, each with that name. Only for slices
+/// of the controller, which omits such a port.
 pub(super) fn ports_without_target(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Box<str>)> {
     let slices = || view.slices().filter(|slice| !slice.is_empty());
     if service.selector.is_empty() || slices().next().is_none() {
@@ -1190,7 +1197,7 @@ pub(super) fn ports_without_target(service: &Service, view: &ServiceView<'_>) ->
     service.ports.iter().filter(missing).filter_map(target).collect()
 }
 
-/// The declared ports of a headless Service that no slice with endpoints has, each with the port in its place.
+/// Returns findings about the declared ports of a headless Service that no slice with endpoints has.
 pub(super) fn ports_not_in_slices(service: &Service, view: &ServiceView<'_>) -> Vec<Finding> {
     let slices = || view.slices().filter(|slice| !slice.is_empty());
     let is_there = |port: &ServicePort| {
@@ -1208,7 +1215,7 @@ pub(super) fn ports_not_in_slices(service: &Service, view: &ServiceView<'_>) -> 
     missing.map(|port| not_in_slices(service, port, misnamed(service, view, port))).collect()
 }
 
-/// The port of a slice that has the number of `declared`, and a name that the Service does not declare.
+/// Returns the port of a slice that has the number of `declared`, but a name that the Service does not declare.
 fn misnamed<'c>(
     service: &Service,
     view: &ServiceView<'c>,
@@ -1244,13 +1251,13 @@ fn not_in_slices(
     }
 }
 
-/// The labels that every Pod of the StatefulSet has: the API server refuses a template without them, and the controller
-/// lets go of a Pod that loses them.
+/// Returns the labels that every Pod of the StatefulSet has: the API server rejects a template without them, and the
+/// controller releases a Pod that loses them.
 fn required_labels(set: &StatefulSet) -> &Labels {
     &set.selector
 }
 
-/// The labels that the Service selects and every Pod of the StatefulSet has with another value.
+/// Returns the labels that the Service selects, but that every Pod of the StatefulSet has with another value.
 pub(super) fn contradicts(service: &Service, set: &StatefulSet) -> Option<Differs> {
     let (required, template) = (required_labels(set), &set.template.labels);
     let contradicted = |key: &str, selected: &str| required.get(key).filter(|has| *has != selected);
@@ -1267,7 +1274,8 @@ pub(super) fn contradicts(service: &Service, set: &StatefulSet) -> Option<Differ
     (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, alone })
 }
 
-/// The contradiction of a Service with each StatefulSet that it governs: of several it may be meant for one.
+/// Returns the mismatch of a Service with the first StatefulSet that it governs, if it has one with each of them: a
+/// Service can be intended for one of several.
 pub(super) fn contradiction(service: &Service, view: &ServiceView<'_>) -> Option<Differs> {
     let all: Option<Vec<Differs>> = view.stateful_sets.iter().map(|set| contradicts(service, set)).collect();
     let all = all?;
@@ -1275,7 +1283,7 @@ pub(super) fn contradiction(service: &Service, view: &ServiceView<'_>) -> Option
     all.into_iter().next().map(|first| Differs { alone: first.alone && only, ..first })
 }
 
-/// The labels that the Service selects and the template lacks or has with another value.
+/// Returns the labels that the Service selects, but that the Pod template lacks or has with another value.
 pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
     let has = |key: &str| set.template.labels.get(key);
     let differ = service.selector.iter().filter(|(key, value)| has(key) != Some(value));
@@ -1289,7 +1297,8 @@ pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
     (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, alone: false })
 }
 
-/// The difference of a Service from the templates of all StatefulSets that it governs.
+/// Returns the mismatch of a Service with the first Pod template, if it has one with the templates of all StatefulSets that
+/// it governs.
 pub(super) fn template_difference(service: &Service, view: &ServiceView<'_>) -> Option<Differs> {
     let all: Option<Vec<Differs>> = view.stateful_sets.iter().map(|set| differs(service, set)).collect();
     all?.into_iter().next()
@@ -1299,7 +1308,7 @@ fn satisfies(labels: &Labels, selector: &Labels) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(&**value))
 }
 
-/// What a Service has to select to get the Pods of `set`.
+/// Returns the selector that a governing Service of `set` needs.
 fn selector_of(set: &StatefulSet) -> Labels {
     if !set.selector.is_empty() && satisfies(&set.template.labels, &set.selector) {
         set.selector.clone()
@@ -1308,7 +1317,7 @@ fn selector_of(set: &StatefulSet) -> Labels {
     }
 }
 
-/// The ports of a StatefulSet's Pods as a Service can have them: several need different names.
+/// Returns the ports of a StatefulSet's Pods for its Service: only named ports, and each name once.
 fn ports_of(set: &StatefulSet) -> Vec<(Box<str>, Protocol, u16)> {
     let mut ports: Vec<(Box<str>, Protocol, u16)> = Vec::new();
     for port in &set.template.spec.ports {
@@ -1324,16 +1333,16 @@ pub(super) fn range_of(set: &StatefulSet) -> std::ops::Range<u32> {
 }
 
 pub(super) fn is(label: Label<'_>, text: &str) -> bool {
-    // Both were split in the same way.
+    // Equal texts are split equally, so that the parts can be compared.
     label == Label::of(text)
 }
 
-/// The Service that a name says.
+/// Returns the Service of a key in a name.
 pub fn object(key: ServiceKey<'_>) -> ObjectRef {
     ObjectRef::new(&text(key.namespace()), &text(key.service()))
 }
 
-/// A label of a question as text; octets that no object's name has are escaped (RFC 1035 section 5.1).
+/// Returns a label as text. A label that no object can have as its name is escaped (RFC 1035 section 5.1).
 pub(super) fn text(label: &[u8]) -> String {
     match std::str::from_utf8(label) {
         Ok(text) if is_label(text.strip_prefix('_').unwrap_or(text)) => text.to_owned(),
@@ -1347,7 +1356,7 @@ pub(super) fn text(label: &[u8]) -> String {
     }
 }
 
-/// How many letters have to be changed, added or left out to make one name the other (Levenshtein).
+/// Returns the Levenshtein distance of two names; `usize::MAX` if their lengths differ by more than 2.
 fn distance(one: &str, other: &str) -> usize {
     if one.len().abs_diff(other.len()) > 2 {
         return usize::MAX;

@@ -1,35 +1,35 @@
 //! Fixes: commands, objects and advice that the API server accepts.
 //!
-//! A field that cannot be changed in place is not advised: `serviceName` and a StatefulSet's selector are immutable, and
-//! `clusterIP` cannot become `None` or stop being it. Which finding has which fix is its entry (`finding.rs`).
+//! No fix changes a field that the API server does not let change: `serviceName` and a StatefulSet's selector are
+//! immutable, and `clusterIP` can change neither to `None` nor from it. Not here: the fix of each finding (`finding.rs`).
 
 use std::fmt::Write as _;
 
 use crate::escape;
 use crate::objects::{Labels, ObjectRef, Protocol};
 
-/// A fix of a cause.
+/// Fix of a cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fix {
     /// Lines for a shell.
     Command(String),
-    /// An object to apply.
+    /// YAML of an object to apply.
     Object(String),
-    /// Something to do or to know, in a sentence.
+    /// A sentence.
     Advice(String),
 }
 
-/// Pods that are not ready.
+/// Selection of Pods that are not ready.
 pub(super) enum Inspect<'p> {
     /// One Pod.
     Pod(&'p str),
     /// The Pods of a selector.
     Selected(&'p Labels),
-    /// Whatever the slices of the Service name.
+    /// The Pods that the slices of the Service list.
     Slices,
 }
 
-/// The commands that show why Pods are not ready. Publishing them is the last resort: it hides a crash loop.
+/// Returns commands that show why Pods are not ready. `publishNotReadyAddresses` comes last, since it hides a crash loop.
 pub(super) fn inspect(service: &ObjectRef, pods: &Inspect<'_>) -> String {
     let (namespace, name) = (&service.namespace, &service.name);
     let look = match pods {
@@ -43,7 +43,7 @@ pub(super) fn inspect(service: &ObjectRef, pods: &Inspect<'_>) -> String {
                  --all-containers --previous"
             )
         }
-        // Conditions in slices that are written by hand do not follow the Service's field.
+        // `publishNotReadyAddresses` has no effect on EndpointSlices without a controller.
         Inspect::Slices => {
             return format!("kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name} -o yaml");
         }
@@ -52,33 +52,33 @@ pub(super) fn inspect(service: &ObjectRef, pods: &Inspect<'_>) -> String {
     format!("{look}\n# only if peers must find each other before they are ready: {publish}")
 }
 
-/// The command that scales a StatefulSet.
+/// Returns the command that scales a StatefulSet.
 pub(super) fn scale(set: &ObjectRef, replicas: u32) -> String {
     format!("kubectl -n {} scale statefulset {} --replicas={replicas}", set.namespace, set.name)
 }
 
-/// The command that describes a Pod.
+/// Returns the command that describes a Pod.
 pub(super) fn describe_pod(namespace: &str, pod: &str) -> String {
     format!("kubectl -n {namespace} describe pod {pod}")
 }
 
-/// The sentence that leads an ExternalName elsewhere.
+/// Returns the advice to change the target of an ExternalName.
 pub(super) fn edit_external_name(service: &ObjectRef, target: &str) -> String {
     format!("kubectl -n {} edit service {}: set externalName to {target}", service.namespace, service.name)
 }
 
-/// The sentence for ports without a name.
+/// Returns the advice for ports without a name.
 pub(super) fn ask_for_srv(service: &ObjectRef) -> String {
     format!("ask for SRV at {}.{}.svc, or give the port a name", service.name, service.namespace)
 }
 
-/// The command that changes these fields of a Service's spec.
+/// Returns the command that changes these fields of a Service's spec.
 pub(super) fn patch(service: &ObjectRef, spec: &serde_json::Value) -> String {
     let patch = serde_json::json!({ "spec": spec });
     format!("kubectl -n {} patch service {} -p '{patch}'", service.namespace, service.name)
 }
 
-/// A headless Service as YAML.
+/// Returns the YAML of a headless Service.
 pub(super) fn headless(key: &ObjectRef, selector: &Labels, ports: &[(Box<str>, Protocol, u16)]) -> String {
     let mut yaml = format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n  clusterIP: None\n  selector:\n",
@@ -98,7 +98,7 @@ pub(super) fn headless(key: &ObjectRef, selector: &Labels, ports: &[(Box<str>, P
     yaml
 }
 
-/// A text in YAML. In quotes where it would be read as something else: `n` and `1` are names too.
+/// Returns a YAML scalar for a text, in quotes if YAML would parse it as another type: `n` and `1` are valid names.
 fn scalar(text: &str) -> String {
     const WORDS: [&str; 11] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"];
     let plain = text.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -108,7 +108,7 @@ fn scalar(text: &str) -> String {
     if plain { text.to_owned() } else { escape::json(&serde_json::Value::from(text).to_string()).into_owned() }
 }
 
-/// A selector as kubectl writes it: `app=web,tier=front`.
+/// Returns a selector in the syntax of kubectl: `app=web,tier=front`.
 pub(super) fn pairs(selector: &Labels) -> String {
     let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")

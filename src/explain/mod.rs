@@ -1,11 +1,11 @@
-//! Why a name does not resolve: question and cluster in, findings out.
+//! Diagnosis of non-resolution: question and cluster in, findings out.
 //!
-//! One function, [`explain`], for all faces: the command `explain`, the Extended DNS Error of an answer, the TXT record
-//! at `_why.NAME`, the API. It is pure; who holds the cluster, and who may ask, is not decided here. `finding.rs` has
-//! the causes, one entry each, `find.rs` how each is detected; `absence.rs` is what is known
-//! beforehand and published with a Service's records, so that most answers need no search. [`Asker`] is the door for
-//! threads that answer and must not wait. For people there are [`steps()`], the decision on one name, and [`check()`],
-//! the findings about all objects without a question.
+//! One function, [`explain`], serves the command `explain`, the extended errors of responses, the TXT record at
+//! `_why.NAME` and the API. It is pure: the caller holds the cluster and checks the client's permission. `finding.rs` has
+//! the table of findings, `find.rs` the detection of each; `absence.rs` has the reasons for NXDOMAIN that are published
+//! with a Service's records, so that most responses need no search. [`Asker`] gives threads that answer queries access to
+//! the cluster without waiting. For people there are [`steps()`], the trace of the decision on one name, and [`check()`],
+//! the findings about all objects. Read next: `finding.rs`, then `find.rs`.
 
 mod absence;
 mod asker;
@@ -33,85 +33,86 @@ pub use finding::{Candidates, Difference, Differs, Finding, MAX_BRIEF};
 pub use fix::Fix;
 pub use steps::{Step, steps};
 
-/// What is known, and by which rules names are made of it.
+/// View of the cluster for diagnosis, with the zones and rules by which names follow from the objects.
 #[derive(Clone, Copy)]
 pub struct Known<'k> {
-    /// The objects.
+    /// All known objects.
     pub cluster: &'k Cluster,
-    /// The zone and its aliases.
+    /// Apexes: the zone and its aliases.
     pub apexes: &'k [WireName],
-    /// Which names exist.
+    /// Naming rules of the zone.
     pub rules: Rules,
-    /// How much of the cluster the objects are.
+    /// Part of the cluster that is read.
     pub extent: &'k Extent,
 }
 
 impl<'k> Known<'k> {
-    /// Returns the name that an endpoint has besides its dashed address: its hostname, or its Pod's name (N9).
+    /// Returns the label of an endpoint besides its dashed address: its hostname, or its Pod's name (row N9 of
+    /// `tests/rows.md`).
     fn label_of<'s>(&self, endpoint: &Endpoint<'s>) -> Option<Label<'s>> {
         let pod = || endpoint.pod.filter(|pod| self.rules.endpoint_pod_names && is_label(&pod.to_string()));
         endpoint.hostname.or_else(pod)
     }
 
-    /// Returns whether an endpoint has this label as its hostname, or without one its dashed address or its Pod's name.
-    /// `spelled` is the address that the label spells.
+    /// Returns whether `label` is a label of the endpoint: its hostname, or without a hostname its dashed address or its
+    /// Pod's name. `spelled` is the address whose dashed form `label` is.
     fn is_called(&self, endpoint: &Endpoint<'_>, label: &str, spelled: Option<IpAddr>) -> bool {
         endpoint.hostname.is_none() && spelled == Some(endpoint.address)
             || self.label_of(endpoint).is_some_and(|name| find::is(name, label))
     }
 
-    /// The zone that a name stands in, and the label of the name at which its apex begins.
+    /// Returns the zone that a name is in, and the label of the name at which its apex begins.
     pub fn apex_of(&self, name: &QueryName) -> Option<(&'k WireName, usize)> {
         self.apexes.iter().find_map(|apex| Some((apex, name.apex_at(apex)?)))
     }
 }
 
-/// How much of a cluster is read: what is left out is not known to be missing.
+/// Part of the cluster that is read. The absence of any other object is unknown, so no finding may claim it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// The one namespace that is; `None` for all.
+    /// The only namespace that is read; `None` for all namespaces.
     pub namespace: Option<Box<str>>,
-    /// Of Services only those with some labels.
+    /// True if only Services that match a label selector are read.
     pub selected: bool,
 }
 
-/// What was asked, and what came of it.
+/// Question to diagnose, with the zone's result.
 #[derive(Clone, Copy)]
 pub struct Asked<'q> {
-    /// The name.
+    /// QNAME.
     pub name: &'q QueryName,
-    /// The type.
+    /// QTYPE.
     pub qtype: u16,
-    /// What the zone says.
+    /// Result of the zone's look-up.
     pub outcome: Outcome,
-    /// What the zone knows beforehand of a name that does not exist.
+    /// Reason for NXDOMAIN that the zone knows, if any.
     pub absence: Option<Absence>,
 }
 
-/// What the zone says of a name and type.
+/// Result of the zone's look-up of a name and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// There are records, or an alias.
+    /// The name has records of the type, or a CNAME.
     Found,
     /// The name exists and has no record of this type.
     NoData,
     /// The name does not exist.
     NxDomain,
-    /// No zone here has the name.
+    /// The name is in no zone of this server.
     NotInZone,
 }
 
-/// How far to look.
+/// Depth of a search for causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
-    /// For an answer on the wire: exact look-ups, no guesses, bounded work.
+    /// Exact look-ups, no guesses, bounded work: for responses to clients.
     Exact,
-    /// For people: everything, and what may have been meant.
+    /// All objects, with guesses at the intended name: for people.
     Search,
 }
 
-/// All that is to be said of a question, what goes into an answer first. Empty where the name resolves and there is
-/// nothing to know, or where no cause is known for certain.
+/// Returns all findings about a question, sorted by rank: a response reports the first cause. Empty if the name resolves
+/// without a note, or no cause is certain.
 pub fn explain(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<Finding> {
     find::find(known, asked, effort)
 }

@@ -1,7 +1,7 @@
-//! The decision on a name, step by step: what is looked at, in which order, and what was found.
+//! Trace of the decision on a name: the checks from the zone to the records, each with its result.
 //!
-//! A name that resolves fails no step, one that does not fails at least one. Why is [`explain`](super::explain)'s
-//! matter: a step says what is there, a finding what that means.
+//! A name that resolves passes all checks; a name that does not fails at least one. A step describes the present state of
+//! an object. Not here: the cause of a failed check ([`explain`](super::explain)).
 
 use std::net::IpAddr;
 
@@ -16,18 +16,18 @@ use crate::objects::{Conditions, Endpoint, EndpointSlice, ObjectRef, Service, Se
 use crate::rtype;
 use crate::rules::PodRecords;
 
-/// One step of the decision.
+/// Step of the decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What is looked at: `Service`, `slices`.
+    /// Subject of the check: `Service`, `slices`.
     pub what: &'static str,
-    /// Whether the way goes on; `None` for something to know on the way.
+    /// True if the check passed, false if it failed; `None` for a note.
     pub holds: Option<bool>,
-    /// What is there.
+    /// State that the check found.
     pub text: String,
 }
 
-/// The steps from the zone to the records of `asked`. `zone` is the apex of the zone that has the name.
+/// Returns the steps from the zone to the records of `asked`. `zone` is the apex of the zone that the name is in, if any.
 pub fn steps(known: &Known<'_>, asked: &Asked<'_>, zone: Option<&WireName>) -> Vec<Step> {
     let mut walk = Walk { known, asked, steps: Vec::new() };
     walk.walk(zone);
@@ -92,7 +92,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether to go on.
+    /// Checks the namespace. Returns true if the trace goes on.
     fn namespace(&mut self, namespace: &str) -> bool {
         let cluster = self.known.cluster;
         if cluster.namespace_exists(namespace) {
@@ -167,14 +167,14 @@ impl Walk<'_> {
     fn cluster_ip(&mut self, key: &ObjectRef, addresses: &[IpAddr]) {
         let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         if list.is_empty() {
-            // Names below it can exist all the same.
+            // No failure: names below the Service can exist without a clusterIP.
             self.note("Service", format!("{key} is not headless, and has no clusterIP"));
         } else {
             self.yes("Service", format!("{key} has the clusterIP {}", list.join(" and ")));
         }
     }
 
-    /// The StatefulSet whose Pod's name the label is.
+    /// Checks the StatefulSet whose Pod has the label as its name, if there is one.
     fn stateful_set(&mut self, asked: &ObjectRef, label: &str) {
         let (text, ordinal) = split(label);
         let (Some(name), Some(ordinal)) = (text.strip_suffix('-'), ordinal) else { return };
@@ -190,7 +190,7 @@ impl Walk<'_> {
             text +=
                 &format!(", below Service {}", Some(&*set.service_name).filter(|n| !n.is_empty()).unwrap_or("(none)"));
         }
-        // A slice can have the name all the same.
+        // No failure if the name exists: a slice can list it without the StatefulSet.
         let holds = governs && range.contains(&ordinal);
         self.push("StatefulSet", if holds { Some(true) } else { self.failed() }, text);
     }
@@ -217,7 +217,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether to go on.
+    /// Checks the slices. Returns true if the trace goes on.
     fn slices(&mut self, view: &ServiceView<'_>) -> bool {
         let (slices, names) = (view.slices().count(), view.slices().filter(|slice| slice.fqdn).count());
         let all: Vec<Conditions> = view.slices().flat_map(EndpointSlice::endpoints).map(|row| row.conditions).collect();
@@ -234,7 +234,7 @@ impl Walk<'_> {
         !all.is_empty()
     }
 
-    /// Whether the Service's name is answered with any endpoint.
+    /// Checks whether any endpoint counts for the Service's name.
     fn ready(&mut self, service: &Service, view: &ServiceView<'_>) {
         let endpoints = || view.slices().flat_map(EndpointSlice::endpoints);
         if service.publish_not_ready {
@@ -243,12 +243,12 @@ impl Walk<'_> {
         if endpoints().any(|endpoint| endpoint.conditions.ready()) {
             return self.yes("readiness", "at least one endpoint is ready");
         }
-        // N3: a name below it keeps the Service's name alive.
+        // Row N3 of `tests/rows.md`: the Service's name exists while a name below it does.
         let holds = self.asked.outcome != Outcome::NxDomain && endpoints().any(|row| self.served(service, row));
         self.push("readiness", if holds { None } else { Some(false) }, "no endpoint is ready");
     }
 
-    /// Whether an endpoint has a name of its own (E1 to E4).
+    /// Returns whether an endpoint's own name exists (E1 to E4).
     fn served(&self, service: &Service, endpoint: Endpoint<'_>) -> bool {
         let conditions = endpoint.conditions;
         service.answers_with(conditions) || self.known.rules.ordinals.keeps(conditions.serving())
@@ -294,7 +294,7 @@ impl Walk<'_> {
         text
     }
 
-    /// A headless Service has the ports of its slices, any other its own.
+    /// Checks the port: a headless Service has the ports of its slices, other Services have their own.
     fn port(&mut self, service: &Service, view: &ServiceView<'_>, port: Option<&str>, protocol: &str) {
         let fits = |name: &str, of: &str| !name.is_empty() && of == protocol && port.is_none_or(|port| name == port);
         let found = match service.kind {
@@ -314,7 +314,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether to go on.
+    /// Checks Pod records and the namespace of a Pod. Returns true if the trace goes on.
     fn pods(&mut self, namespace: &str) -> bool {
         match self.known.rules.pod_records {
             PodRecords::Off => self.no("Pod records", "off"),
@@ -394,17 +394,17 @@ impl Walk<'_> {
         self.steps.push(Step { what, holds, text: text.into() });
     }
 
-    /// The mark of what keeps most names from existing, but not this one if it exists.
+    /// Returns the result of a check whose failure prevents most names, but not this one if it exists: then it is a note.
     fn failed(&self) -> Option<bool> {
         if self.asked.outcome == Outcome::NxDomain { Some(false) } else { None }
     }
 }
 
-/// What of a Service is asked for.
+/// Part of a Service's name space that a name is in.
 #[derive(Clone, Copy)]
 enum Below<'q> {
     Nothing,
     Endpoint(&'q str),
-    /// A port, without its underscore, and a protocol with it.
+    /// A port without its underscore, and a protocol with its underscore.
     Port(Option<&'q str>, &'q str),
 }
