@@ -1,7 +1,8 @@
-//! Which of flag, environment variable and configuration file wins.
+//! Precedence of the sources of an option: flag, then environment variable, then configuration file.
 //!
-//! A key of the file becomes the flag of the same name, and the command line is read again with it: one parser judges
-//! all three, and an error in the file names the file, the line and the key.
+//! A key of the file is inserted into the command line as the flag of the same name, and the command line is parsed again, so
+//! that one parser validates all three. An error in the file names the file, the line and the key. Not here: the syntax of
+//! the file (`config/file.rs`). Read `options.rs` next.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,7 +17,8 @@ use crate::config::file::{self, Entry};
 use crate::config::{Origin, Origins};
 use crate::escape::{Printable, is_unprintable, lines};
 
-/// The command line with the file's keys added where neither a flag nor a variable said anything.
+/// Parses the command line, with the file's keys inserted for options that neither a flag nor a variable sets. Returns the
+/// matches, and the origin of each option that is set.
 pub(super) fn layered(mut args: Vec<OsString>) -> Result<(ArgMatches, Origins), Stop> {
     let command = command();
     let first = command.clone().try_get_matches_from(&args).map_err(|error| blame_variable(&command, &args, error))?;
@@ -34,7 +36,7 @@ pub(super) fn layered(mut args: Vec<OsString>) -> Result<(ArgMatches, Origins), 
         if words.is_empty() {
             continue;
         }
-        // Right behind the words of the command: what follows may end in `--`.
+        // Insert directly behind the subcommand: behind a `--`, the flags would be parsed as positional arguments.
         args.splice(1 + depth..1 + depth, words);
         matches =
             command.clone().try_get_matches_from(&args).map_err(|error| in_file(&path, &entry, &sentence(&error)))?;
@@ -43,7 +45,7 @@ pub(super) fn layered(mut args: Vec<OsString>) -> Result<(ArgMatches, Origins), 
     Ok((matches, origins))
 }
 
-/// The matches of the innermost command, and how many words name it.
+/// Returns the depth of the innermost subcommand, and its matches.
 fn innermost(matches: &ArgMatches) -> (usize, &ArgMatches) {
     match matches.subcommand() {
         None => (0, matches),
@@ -54,18 +56,18 @@ fn innermost(matches: &ArgMatches) -> (usize, &ArgMatches) {
     }
 }
 
-/// Every option that a file may set.
+/// Returns the options that a file may set.
 pub(super) fn options(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     declared(command).filter(|option| key(option) != Some("config"))
 }
 
-/// Every option, as `serve` has them.
+/// Returns all options, as `serve` declares them: the arguments with an environment variable.
 fn declared(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     let serve = command.find_subcommand("serve").into_iter();
     serve.flat_map(clap::Command::get_arguments).filter(|arg| arg.get_env().is_some())
 }
 
-/// The environment variable of every option.
+/// Returns the environment variables of all options.
 pub(super) fn variables(command: &clap::Command) -> impl Iterator<Item = &str> {
     declared(command).filter_map(|option| option.get_env()?.to_str())
 }
@@ -78,11 +80,11 @@ fn option<'c>(command: &'c clap::Command, wanted: &str) -> Option<&'c Arg> {
     options(command).find(|option| key(option) == Some(wanted))
 }
 
-/// Who said something about each option, before the file is asked.
+/// Returns the origin of each option that a flag or a variable sets.
 fn given_origins(command: &clap::Command, given: &ArgMatches) -> Origins {
     let origin = |option: &Arg| {
         let id = option.get_id().as_str();
-        // `completions` has no options, and asking for what a command does not have panics.
+        // Skip options that the subcommand does not declare (`completions` has none): `value_source` panics for them.
         given.try_contains_id(id).ok()?;
         match given.value_source(id)? {
             ValueSource::CommandLine => Some(Origin::Flag),
@@ -93,9 +95,9 @@ fn given_origins(command: &clap::Command, given: &ArgMatches) -> Origins {
     options(command).filter_map(|option| Some((key(option)?.to_owned(), origin(option)?))).collect()
 }
 
-/// What the entry would be on the command line.
+/// Returns the flags that set the entry's values on the command line.
 fn flags(option: &Arg, entry: &Entry) -> Result<Vec<OsString>, String> {
-    // `allow = []` would read as nobody and mean everybody.
+    // Refuse an empty list where the option has a default: `allow = []` reads as "no client" and would allow all clients.
     if entry.words.is_empty() && !option.get_default_values().is_empty() {
         return Err("a list with nothing in it: leave the key out for the default".into());
     }
@@ -111,7 +113,7 @@ fn unknown_key(command: &clap::Command, path: &Path, entry: &Entry) -> Stop {
     in_file(path, entry, &format!("there is no such key; the nearest is {nearest}"))
 }
 
-/// Names the variable, where a wrong value came from one: clap names the flag, which nobody wrote.
+/// Names the environment variable if the invalid value came from one: clap names the flag, which is not on the command line.
 fn blame_variable(command: &clap::Command, args: &[OsString], error: clap::Error) -> Stop {
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return Stop::Clap(error) };
     let flag = shown.split([' ', '=', '[']).next().unwrap_or_default();
@@ -130,7 +132,7 @@ fn blame_variable(command: &clap::Command, args: &[OsString], error: clap::Error
     }
 }
 
-/// Returns clap's message of several lines, escaped; `None` where every character of it is printable.
+/// Returns clap's message of several lines, escaped; `None` if all characters are printable.
 pub(super) fn escaped(error: &clap::Error) -> Option<String> {
     let is_clean = |text: &String| !text.contains(is_unprintable);
     let clean = error.context().all(|(_, value)| match value {
@@ -155,12 +157,12 @@ pub(super) fn escaped(error: &clap::Error) -> Option<String> {
         );
     }
     let source = std::error::Error::source(error).map(|source| format!("{}\n", Printable(source)));
-    // Without its context an error is the help, or a text of its own.
+    // An error without context is the help or the version, or has a text of its own.
     let text = if error.context().next().is_none() { rendered } else { own.render().to_string() };
     Some(lines(&text).into_owned() + &source.unwrap_or_default())
 }
 
-/// What clap says in several lines, in one: what is wrong with the value, without the usage.
+/// Returns clap's error message on one line, without the usage.
 pub(super) fn sentence(error: &clap::Error) -> String {
     if let Some(source) = std::error::Error::source(error) {
         return source.to_string();

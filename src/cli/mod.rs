@@ -1,8 +1,9 @@
-//! The commands and flags, and what a command line comes to.
+//! The command line: subcommands and options, parsed into an [`Invocation`].
 //!
-//! Every command takes every option, so that one file and one environment serve them all; each uses what concerns
-//! it. Beside it: `options` declares them, `layers` chooses between flag, variable and file, `variables` refuses
-//! variables that no option has. Not here: the meaning of the values (`config`), and the work of the commands (`commands`).
+//! Every subcommand that reads objects accepts every option, so that one file and one environment are valid for all of them;
+//! each ignores the options that do not concern it. `options` declares the options, `layers` decides between flag, variable
+//! and file, `variables` refuses unknown environment variables. Not here: the syntax of values (`config`), and the commands
+//! themselves (`commands`).
 
 mod layers;
 mod options;
@@ -20,42 +21,42 @@ use crate::escape::Printable;
 use layers::layered;
 use options::{CheckArgs, DoctorArgs, ExplainArgs, ExportArgs, FORWARDING, LISTENING, Options};
 
-/// The name of the program.
+/// Program name, as in messages and completion scripts.
 pub const NAME: &str = env!("CARGO_PKG_NAME");
 
-/// The exit status for wrong use: of a flag, a variable, the file. The same as clap's.
+/// Exit status for wrong use: an invalid flag, variable or file. Equal to clap's.
 pub const WRONG_USE: u8 = 2;
 
-/// What is to be done.
+/// Subcommand of a valid command line, with its configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Invocation {
-    /// Serve.
+    /// `serve`: answers DNS queries.
     Serve(Config),
-    /// Show every record of a zone.
+    /// `records`: prints all records of a zone.
     Records(Config, Export),
-    /// Say why a name resolves, or does not.
+    /// `explain`: prints why a name resolves or does not.
     Explain(Config, Question),
-    /// Say which names will not come out as meant.
+    /// `check`: prints findings about objects with names that will not resolve as intended.
     Check(Config, Strictness),
-    /// Look at the way from this machine's resolver to the server.
+    /// `local doctor`: checks the path from this machine's resolver to the server.
     Doctor(Doctor),
-    /// Show the configuration.
+    /// `config print`: prints the configuration.
     PrintConfig(Config, Origins),
-    /// Show a shell's completion script.
+    /// `completions`: prints a shell's completion script.
     Completions(clap_complete::Shell),
 }
 
-/// Why nothing is to be done.
+/// Reason to end before a command runs.
 #[derive(Debug)]
 pub enum Stop {
-    /// The help, the version, or a command line that clap does not understand.
+    /// Request for the help or the version, or an error of clap.
     Clap(clap::Error),
-    /// Values that are wrong, in one sentence.
+    /// Invalid values, in one sentence.
     WrongUse(String),
 }
 
 impl Stop {
-    /// What is wrong, in one sentence.
+    /// Returns the error in one sentence.
     pub fn sentence(&self) -> String {
         match self {
             Self::Clap(error) => layers::sentence(error),
@@ -63,12 +64,12 @@ impl Stop {
         }
     }
 
-    /// Says so, and gives the exit status.
+    /// Prints the help, the version or the error, and returns the exit status.
     pub fn report(&self) -> ExitCode {
-        // Nobody is left to tell if even this cannot be written.
+        // Ignore write errors: there is no other place to report them.
         match self {
             Self::Clap(error) => {
-                // The help and the version too hold values of variables; where all is printable, colours stay.
+                // Escape the help and the version too: they contain values of variables. Printable text keeps clap's colours.
                 let _ = match (layers::escaped(error), error.use_stderr()) {
                     (None, _) => error.print(),
                     (Some(text), true) => write!(std::io::stderr(), "{text}"),
@@ -84,15 +85,15 @@ impl Stop {
     }
 }
 
-/// Reads the configuration of this process again: its own command line and environment, and the file as it is now.
+/// Reads the configuration of this process again: its command line, its environment, and the current content of the file.
 ///
 /// # Errors
 ///
-/// One sentence.
+/// If the configuration is invalid: one sentence.
 pub fn read_again() -> Result<Config, String> {
     match read_process() {
         Ok(Invocation::Serve(config)) => Ok(config),
-        // What a process is called with does not change.
+        // Only a serving process calls this, and its command line does not change.
         Ok(_) => Err("this process does not serve".to_owned()),
         Err(stop) => Err(stop.sentence()),
     }
@@ -102,17 +103,17 @@ pub fn read_again() -> Result<Config, String> {
 ///
 /// # Errors
 ///
-/// [`Stop`], where there is nothing to do or something is wrong.
+/// [`Stop`] for the help, the version, and invalid input.
 pub fn read_process() -> Result<Invocation, Stop> {
     read_checked(std::env::args_os(), std::env::vars_os())
 }
 
-/// Reads a command line, the environment and the configuration file. Ignores variables that belong to no option, which
-/// [`read_process`] refuses.
+/// Reads a command line, the environment and the configuration file. Ignores unknown variables, which [`read_process`]
+/// refuses.
 ///
 /// # Errors
 ///
-/// [`Stop`], where there is nothing to do or something is wrong.
+/// [`Stop`] for the help, the version, and invalid input.
 pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
     read_checked(args, [])
 }
@@ -122,7 +123,7 @@ fn read_checked(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Invocation, Stop> {
     let (matches, origins) = layered(args.into_iter().collect())?;
-    // `completions` reads no variable, and a shell that starts runs it.
+    // Skip the check for `completions`: a starting shell runs it, and an unknown variable must not break that shell.
     if matches.subcommand_name() != Some("completions") {
         variables::check(&command(), environment).map_err(Stop::WrongUse)?;
     }
@@ -147,9 +148,9 @@ fn read_checked(
     Ok(invocation)
 }
 
-/// The command line as clap knows it; also for completions.
+/// Returns the clap command, which completion scripts are generated from too.
 pub fn command() -> clap::Command {
-    // These answer nobody: what concerns listening only is taken and not shown.
+    // These commands answer no queries: they accept the options of listening and forwarding, and their help hides them.
     ["records", "explain", "check"].into_iter().fold(Cli::command(), |command, quiet| {
         command.mut_subcommand(quiet, |quiet| {
             quiet.mut_args(|arg| {
@@ -168,7 +169,7 @@ struct Cli {
     command: Command,
 }
 
-// One value of it is ever made: its size is no matter.
+// The process makes one value of it, so its size does not matter.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -347,7 +348,7 @@ mod tests {
         ] {
             assert_eq!(run(&format!("serve --demo {line}")).unwrap_err(), error);
         }
-        // What is printed without upstreams can be read again.
+        // The printed configuration without upstreams is a valid file.
         let Ok(Invocation::PrintConfig(config, origins)) = run("config print --demo") else { panic!("it is good") };
         let file = file_with(&print::text(&config, &origins));
         assert!(run(&format!("serve --config {}", file.path().display())).is_ok());
@@ -463,7 +464,7 @@ mod tests {
         };
         assert_eq!(text(&encrypted.tls), "127.0.0.1:853 [::1]:8853");
         assert_eq!(text(&encrypted.https), "[::1]:443");
-        // Over QUIC it is another port than over TLS.
+        // UDP port 853 (QUIC) does not clash with TCP port 853 (TLS).
         assert_eq!(text(&encrypted.quic), "127.0.0.1:853 127.0.0.1:0 127.0.0.1:0");
         assert_eq!(encrypted.pair(), Some(("tls.crt".as_ref(), "tls.key".as_ref())));
         assert_eq!(config("serve --demo").encrypted, crate::config::Encrypted::default());

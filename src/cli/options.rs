@@ -1,7 +1,7 @@
-//! Every option, declared once, and the configuration that the options make.
+//! Declarations of all options, each once, and their conversion to a [`Config`].
 //!
-//! The help is written here, and the bounds of each value. Not here: how the text of a value is read
-//! (`config::values`), and what two values mean for each other (`Config::check`).
+//! The doc comment of a field is its help text, which `docs/configuration.md` repeats; the bounds of each value are here too.
+//! Not here: the syntax of values (`config/values.rs`), and constraints between options ([`Config::check`]).
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -24,7 +24,7 @@ use crate::objects::ObjectRef;
 use crate::rtype;
 use crate::rules::{EndpointsSource, Ordinals, PodRecords, Ptr, Rules};
 
-/// Every option. Its flag, variable and key have one name: `--zone-alias`, `HEADLESS_DNS_ZONE_ALIAS`, `zone-alias`.
+/// All options. Flag, variable and key of an option have one name: `--zone-alias`, `HEADLESS_DNS_ZONE_ALIAS`, `zone-alias`.
 ///
 /// No option may be called `--port…` or `--service-…`: in a Pod beside a Service named `headless-dns`, Kubernetes
 /// sets variables of those names.
@@ -69,7 +69,7 @@ struct NamingOptions {
     )]
     ttl: Duration,
     /// The TTL of negative answers, in seconds, 0 to 10800.
-    // RFC 2308 section 5: one to three hours have been found to work well as the longest.
+    // RFC 2308 section 5: a maximum of one to three hours has been found to work well.
     #[arg(
         long, env = "HEADLESS_DNS_NEGATIVE_TTL", value_name = "SECONDS", default_value = "5",
         value_parser = seconds(0, 10_800)
@@ -192,13 +192,14 @@ struct ObjectOptions {
     endpoints_source: EndpointsSource,
 }
 
-/// The heading of what concerns listening only.
+/// Help heading of the options of listening.
 pub(super) const LISTENING: &str = "Listening";
 
-/// The heading of what concerns names of others only.
+/// Help heading of the options of forwarding.
 pub(super) const FORWARDING: &str = "Names of others";
 
-/// The clients that are told why: this machine, RFC 1918, RFC 6598, RFC 4193, and the link (RFC 4291 section 2.5.6).
+/// Default of `--explain-to`: loopback, private (RFC 1918), shared (RFC 6598), unique local (RFC 4193) and link-local (RFC
+/// 4291 section 2.5.6) addresses.
 const NEAR: [&str; 8] =
     ["127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10"];
 
@@ -308,7 +309,7 @@ struct LifeOptions {
     takeover: Option<PathBuf>,
 }
 
-/// The clients for whom names of others are looked up: never an open resolver (RFC 5358).
+/// Default of `--forward-for`: loopback addresses, so that the server is no open resolver (RFC 5358).
 const HERE: [&str; 2] = ["127.0.0.0/8", "::1"];
 
 #[derive(Args, Clone, Debug)]
@@ -402,7 +403,8 @@ fn whole(unit: &'static str, least: u32, most: u32) -> impl Fn(&str) -> Result<u
 }
 
 impl Options {
-    /// The configuration; `origins` is for errors, and says whether anybody asked for the listeners.
+    /// Returns the validated configuration. `origins` names the sources of values in errors, and tells configured listeners
+    /// from default ones.
     pub(super) fn config(self, origins: &Origins) -> Result<Config, String> {
         let Self { config: file, naming, objects, listening, life, forwarding, log } = self;
         let source = objects.source(origins)?;
@@ -466,7 +468,8 @@ impl NamingOptions {
 }
 
 impl ListeningOptions {
-    /// Where objects are tried out, a port that nobody asked for is in the way.
+    /// Returns the addresses of the admin listeners. Without a cluster the default address is not bound: manifests are mostly
+    /// tried out on a machine where another server has the port.
     fn admin(&self, origins: &Origins, is_cluster: bool) -> Admin {
         let address = match self.admin {
             AdminAddress::At(address) if is_cluster || origins.contains_key("admin") => Some(address),
@@ -481,7 +484,8 @@ impl ObjectOptions {
         !self.demo && self.manifests.is_empty()
     }
 
-    /// clap could say that two options exclude each other, but not where each came from.
+    /// Returns the source of objects. Conflicts are detected here and not by clap: its errors do not name the origin of an
+    /// option.
     fn source(&self, origins: &Origins) -> Result<Source, String> {
         let from = |key: &str| origins.get(key).cloned().unwrap_or_default();
         let chosen = [
@@ -508,7 +512,7 @@ impl ObjectOptions {
     }
 }
 
-/// What `records` alone is told.
+/// Arguments of `records` only.
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
     /// How the records are written.
@@ -528,7 +532,7 @@ impl From<ExportArgs> for Export {
     }
 }
 
-/// What `explain` alone is told.
+/// Arguments of `explain` only.
 #[derive(Args, Debug)]
 pub(super) struct ExplainArgs {
     /// A name, or an address for its reverse name. One without a final dot is tried with the search list that a Pod of
@@ -554,7 +558,7 @@ impl From<ExplainArgs> for Question {
     }
 }
 
-/// What `local doctor` is told.
+/// Arguments of `local doctor`.
 #[derive(Args, Debug)]
 pub(super) struct DoctorArgs {
     /// The server; without a port it is 53.
@@ -584,7 +588,7 @@ impl From<DoctorArgs> for Doctor {
     }
 }
 
-/// What `check` alone is told.
+/// Arguments of `check` only.
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
     /// Warnings set the exit status too.

@@ -1,15 +1,15 @@
-//! Environment variables that begin as those of the options do, and belong to no option.
+//! Refusal of environment variables that have the prefix of the options and belong to no option.
 //!
-//! A misspelt variable is an error, as a misspelt flag or key is: without it the option silently keeps its default. The
-//! exception are the variables that Kubernetes sets for each Service of a Pod's namespace (service links): beside a
-//! Service `headless-dns` they have the same prefix.
+//! A misspelt variable is an error, as a misspelt flag or key is: otherwise the option silently keeps its default. The
+//! exception are the variables that the kubelet sets for each Service of a Pod's namespace (service links): in the namespace
+//! of a Service `headless-dns` they have the same prefix. Not here: the values of variables, which clap reads.
 
 use std::ffi::OsString;
 
 use super::layers::variables;
 use crate::config::file::nearest;
 
-/// The prefix of the variable of every option.
+/// Prefix of the environment variables of all options.
 pub(super) const PREFIX: &str = "HEADLESS_DNS_";
 
 /// Returns the error for the first variable in alphabetical order that has the prefix and is unknown.
@@ -37,7 +37,7 @@ pub(super) fn check(
     }
 }
 
-/// Returns whether the kubelet sets such a variable for a Service, in the environment of the namespace's Pods.
+/// Returns whether the variable has the form of one that the kubelet sets for a Service in the Pods of its namespace.
 ///
 /// `kubernetes/pkg/kubelet/envvars`: `X_SERVICE_HOST`, `X_SERVICE_PORT`, `X_SERVICE_PORT_NAME`, `X_PORT` with a URL, and
 /// `X_PORT_53_UDP`, alone or with `_PROTO`, `_PORT` or `_ADDR` behind it. `HEADLESS_DNS_PORT=53` is none of them.

@@ -1,4 +1,4 @@
-//! Asks a running server over HTTP, at its admin listener.
+//! HTTP client of the commands for the admin listener of a running server. Not here: the listener (`admin`).
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
-/// How long is waited for a response, and for each part of it.
+/// Timeout of a response, and of each part of its body.
 const PATIENCE: Duration = Duration::from_secs(35);
-/// How much of a refusal is repeated, in octets.
+/// Maximum length of the error text that is repeated, in octets.
 const SENTENCE: usize = 1024;
 
-/// Writes to `to` what `server` has at `path`, with these parameters.
+/// Requests `path` with these parameters from `server`, and writes the body of the response to `to`.
 ///
 /// # Errors
 ///
-/// If it does not answer, or refuses: then what it says.
+/// If the server does not answer, or refuses: then its text.
 pub(super) fn copy(
     server: SocketAddr,
     path: &str,
@@ -56,7 +56,7 @@ async fn copied(target: &str, to: &mut impl Write) -> anyhow::Result<()> {
     Ok(to.flush()?)
 }
 
-/// The parameters that are given, as a query (application/x-www-form-urlencoded).
+/// Returns the parameters that have a value as the query of a URL (application/x-www-form-urlencoded).
 fn written(query: &[(&str, Option<&str>)]) -> String {
     let given = query.iter().filter_map(|(name, value)| value.map(|value| (name, value)));
     let mut text = String::new();

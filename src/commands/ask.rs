@@ -1,6 +1,6 @@
-//! Asks a server over DNS, for commands: UDP first, TCP where the response was cut.
+//! Blocking DNS client of the commands: UDP first, TCP if the response is truncated.
 //!
-//! Blocking, with deadlines: one question at a time. What a message is made of is `wire/client.rs`.
+//! One query at a time, with timeouts. Not here: the format of messages (`wire/client.rs`).
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -13,15 +13,16 @@ use crate::rtype;
 use crate::wire::client::{Reply, query};
 use crate::wire::{HEADER, MAX_TCP};
 
-/// How often a question is sent over UDP, and how long each time a response is waited for.
+/// Number of times that a query is sent over UDP.
 const TRIES: u32 = 3;
+/// Timeout of a response over UDP, and of each read and write over TCP.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the server says to a question.
+/// Sends a query to the server, and returns the response.
 ///
 /// # Errors
 ///
-/// If it says nothing, or nothing that is a response to the question.
+/// If no response to the query arrives in time, or a socket fails.
 pub(crate) fn ask(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
     let reply = over_udp(server, name, qtype).with_context(|| format!("cannot ask {server} over UDP"))?;
     if reply.truncated {
@@ -30,7 +31,7 @@ pub(crate) fn ask(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Re
     Ok(reply)
 }
 
-/// The same over TCP from the start.
+/// Sends a query over TCP only.
 ///
 /// # Errors
 ///
@@ -39,7 +40,7 @@ pub(crate) fn ask_over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> a
     over_tcp(server, name, qtype).with_context(|| format!("cannot ask {server} over TCP"))
 }
 
-/// What the server says that it is, if it says so: `version.bind` in class CH, as many do (RFC 4892 section 2.1).
+/// Returns the version that the server tells at `version.bind` in class CH (RFC 4892 section 2.1), if any.
 pub(crate) fn version(server: SocketAddr) -> Option<String> {
     const CHAOS: [u8; 2] = [0, 3];
     let name = WireName::parse("version.bind").ok()?;
@@ -66,7 +67,7 @@ fn exchange_over_udp(
     let own: SocketAddr =
         if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(own)?;
-    // Connected: datagrams of others do not come here, and a closed port is an error.
+    // Connect: the kernel then drops datagrams from other addresses, and reports a closed port as an error.
     socket.connect(server)?;
     for _ in 0..TRIES {
         let id = fastrand::u16(..);
@@ -78,7 +79,7 @@ fn exchange_over_udp(
     bail!("no response within {} s", (TRIES * PATIENCE).as_secs())
 }
 
-/// Waits for a datagram that `read` takes; `None` where none comes in time.
+/// Waits for a datagram that `read` accepts; `None` if none arrives in time.
 fn wait(socket: &UdpSocket, read: impl Fn(&[u8]) -> Option<Reply>) -> io::Result<Option<Reply>> {
     let deadline = Instant::now() + PATIENCE;
     let mut buffer = [0; 4096];

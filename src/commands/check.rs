@@ -1,7 +1,7 @@
-//! `check`: which StatefulSets, Services and slices will not be answered as they are meant.
+//! The command `check`: findings about StatefulSets, Services and EndpointSlices with names that will not resolve as intended.
 //!
-//! What is found out is `explain::check`; here it is read, grouped by object and shown, beside what is wrong with the
-//! manifests themselves.
+//! Reads the source, and prints the findings grouped by object, with the reports on skipped objects and files. Not here: the
+//! detection of findings (`explain::check`).
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -17,11 +17,11 @@ use crate::objects::Reason;
 use crate::show::said::{Paint, Said, Tone, pretty};
 use crate::source::{Loss, Notice, Reading};
 
-/// Checks, and says by the exit status whether there are errors.
+/// Prints the findings. The exit status is 1 if there are errors, or with `--strict` warnings.
 ///
 /// # Errors
 ///
-/// If no cluster can be read.
+/// If the source cannot be read.
 pub fn run(config: &Config, strictness: Strictness) -> anyhow::Result<ExitCode> {
     let Read { zone, asker, reading } = read(config, config.rules.pod_records)?;
     let lint = asker.with(|known| {
@@ -38,11 +38,11 @@ pub fn run(config: &Config, strictness: Strictness) -> anyhow::Result<ExitCode> 
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What is shown.
+/// Findings and reports, ready to print.
 struct Lint {
-    /// By object: the object's kind and name, or the reading of all.
+    /// Object (kind and name, or `reading` for a report), level and text of each.
     said: Vec<(String, Level, Said)>,
-    /// How many Services, StatefulSets and slices there are.
+    /// Numbers of Services, of StatefulSets, and of EndpointSlices or Endpoints.
     counts: [usize; 3],
 }
 
@@ -124,7 +124,7 @@ fn weight(level: Level) -> (&'static str, Tone) {
     (level.name(), tone)
 }
 
-/// How much it matters that something could not be read; `None` for what a finding says already.
+/// Returns the level of a report; `None` if a finding has the same cause.
 fn level(notice: &Notice) -> Option<Level> {
     match notice.loss {
         Loss::Part(Reason::NoAddress | Reason::ExternalName | Reason::Fqdn) => None,

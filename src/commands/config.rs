@@ -1,4 +1,4 @@
-//! `config print` and `completions`: what the command line itself can tell.
+//! The commands `config print` and `completions`. Not here: the text of the configuration (`config/print.rs`).
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::config::{Config, Origins, print};
 
 use super::show;
 
-/// Shows the configuration as a file, each line with where its value came from.
+/// Prints the configuration as a file, each line with the source of its value.
 ///
 /// # Errors
 ///
@@ -18,7 +18,7 @@ pub fn print(config: &Config, origins: &Origins) -> anyhow::Result<ExitCode> {
     show(&print::text(config, origins))
 }
 
-/// Shows a shell's completion script.
+/// Prints the completion script for a shell.
 ///
 /// # Errors
 ///

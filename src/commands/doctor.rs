@@ -1,8 +1,8 @@
-//! `local doctor`: the way of a name from this machine's programs to the server, station by station.
+//! The command `local doctor`: checks the path of a query from this machine's programs to the server, hop by hop.
 //!
-//! Each station is one line: good, wrong with what to do, or worth knowing. What is looked at: the server itself, the
-//! files that say who is asked, each resolver that they name, what programs get. Nothing is changed. The recipes that
-//! its advice names are `docs/laptop.md`.
+//! Each check prints one line: good, wrong with a fix, or a note. The checks: the server itself, the files that configure the
+//! resolver, each resolver in them, the addresses that programs get, and the route to them. The command changes nothing.
+//! `docs/laptop.md` has the setups that the fixes refer to. Not here: the DNS client (`ask.rs`).
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -23,11 +23,11 @@ use crate::rtype;
 use crate::wire::client::{Reply, rcode_name};
 use crate::wire::rcode;
 
-/// Looks, and says what it saw.
+/// Runs all checks, and prints the results. The exit status is 1 if any is wrong.
 ///
 /// # Errors
 ///
-/// If the name would be too long.
+/// If `ns.dns.ZONE` is too long for a name.
 pub fn run(doctor: &Doctor) -> anyhow::Result<ExitCode> {
     let default = || doctor.zone.prefixed(NAME_SERVER).context("ns.dns and the zone are too long for a name");
     let name = doctor.name.clone().map_or_else(default, Ok)?;
@@ -47,7 +47,7 @@ pub fn run(doctor: &Doctor) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(wrong)))
 }
 
-/// What was seen, in one sentence or two.
+/// Result of one check, in one sentence or two.
 struct Line {
     kind: Kind,
     text: String,
@@ -56,9 +56,9 @@ struct Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Good,
-    /// The text ends with what to do.
+    /// The text ends with the fix.
     Wrong,
-    /// It depends: nothing to be done, or nothing that can be judged here.
+    /// There is nothing to fix, or the check cannot decide.
     Note,
 }
 
@@ -102,7 +102,7 @@ impl Visit<'_> {
         undotted(&self.name)
     }
 
-    /// What the server itself says the addresses are; nothing else matters where it says nothing.
+    /// Checks that the server answers, and returns the addresses of the name, which the other checks compare with.
     fn server(&mut self) -> Option<BTreeSet<IpAddr>> {
         let (server, name, zone) = (self.doctor.server, self.shown_name(), self.zone.clone());
         let reply = match ask(server, &self.name, rtype::A) {
@@ -158,8 +158,8 @@ impl Visit<'_> {
         }
     }
 
-    /// How whoever asks `server` hears why a name does not resolve. Extended errors are sent for names that are close to
-    /// one that exists: they are looked for where the name is one of a Service.
+    /// Returns how a client of `server` gets the reason why a name does not resolve; `None` if it does not. Extended errors are
+    /// sent for names that are close to an existing one, so that they are tested only if the name is that of a Service.
     fn explanations(&self, server: SocketAddr) -> Option<&'static str> {
         let text = self.doctor.zone.prefixed(b"\x04_why\x13headless-dns-doctor\x04none\x03svc")?;
         let text = ask(server, &text, rtype::TXT).is_ok_and(|reply| reply.answer.iter().any(|one| one.text.is_some()));
@@ -174,7 +174,7 @@ impl Visit<'_> {
         }
     }
 
-    /// `SERVICE.NAMESPACE.ZONE` of a name that ends in `SERVICE.NAMESPACE.svc.ZONE`.
+    /// Returns `SERVICE.NAMESPACE.ZONE` for a name that ends in `SERVICE.NAMESPACE.svc.ZONE`.
     fn without_svc(&self) -> Option<WireName> {
         let name = self.shown_name();
         let mut labels = name.strip_suffix(&format!(".svc.{}", self.zone))?.rsplit('.');
@@ -182,7 +182,7 @@ impl Visit<'_> {
         WireName::parse(&format!("{service}.{namespace}.{}", self.zone)).ok()
     }
 
-    /// RFC 6762 section 3: `.local` is for multicast DNS.
+    /// Checks whether multicast DNS may answer for the zone: `.local` belongs to it (RFC 6762 section 3).
     fn multicast(&mut self) {
         if self.doctor.zone.labels() == 0 || !format!(".{}", self.zone).ends_with(".local") {
             return;
@@ -203,7 +203,7 @@ impl Visit<'_> {
         }
     }
 
-    /// resolver(5) of macOS: a file for each domain.
+    /// Checks the zone's file in `/etc/resolver` of macOS (resolver(5)).
     fn macos(&mut self) {
         let Some(text) = self.read(&format!("etc/resolver/{}", self.zone)) else { return };
         let word = |wanted: &str| {
@@ -242,7 +242,7 @@ impl Visit<'_> {
         regular_file::read_text(&self.doctor.root.join(path), MAX_SMALL_FILE).ok()
     }
 
-    /// One of the servers that programs ask.
+    /// Checks one of the servers in `resolv.conf`.
     fn resolver(&mut self, resolver: SocketAddr, truth: &BTreeSet<IpAddr>) {
         let (name, zone) = (self.shown_name(), self.zone.clone());
         if resolver == self.doctor.server {
@@ -296,7 +296,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Whether the resolver keeps that a name does not exist for longer than the server says.
+    /// Checks that the resolver caches a negative response no longer than the server's negative TTL.
     fn keeps(&mut self, resolver: SocketAddr, who: &str) {
         let label = format!("headless-dns-doctor-{:x}", fastrand::u32(..));
         let labels = [&[label.len() as u8], label.as_bytes()].concat();
@@ -330,7 +330,7 @@ impl Visit<'_> {
         }
     }
 
-    /// What every program of this machine gets.
+    /// Checks the addresses that programs of this machine get.
     fn programs(&mut self, truth: &BTreeSet<IpAddr>) {
         let name = self.shown_name();
         if self.doctor.root != Path::new("/") {
@@ -340,7 +340,7 @@ impl Visit<'_> {
         match (name.as_str(), 0).to_socket_addrs() {
             Ok(found) => {
                 let seen: BTreeSet<IpAddr> = found.map(|one| one.ip()).collect();
-                // Of a machine without IPv6, programs are not told of it (RFC 3493 section 6.1).
+                // On a machine without IPv6, getaddrinfo leaves out IPv6 addresses (RFC 3493 section 6.1).
                 if seen.is_subset(truth) && !seen.is_empty() {
                     self.say(Kind::Good, format!("programs get the same: {name} is {} (getaddrinfo)", list(&seen)));
                 } else {
@@ -363,7 +363,7 @@ impl Visit<'_> {
         }
     }
 
-    /// To resolve is not to route.
+    /// Reports the route to an address: a name that resolves may be out of reach.
     fn route(&mut self, truth: &BTreeSet<IpAddr>) {
         let Some(address) = truth.iter().find(|ip| !ip.is_loopback()).copied() else {
             self.say(
@@ -372,7 +372,7 @@ impl Visit<'_> {
             );
             return;
         };
-        // RFC 5737: 192.0.2.1 is nowhere, and would go where everything goes.
+        // 192.0.2.1 is for documentation (RFC 5737), so that it has the default route.
         let source = |to: IpAddr| {
             let own: IpAddr =
                 if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
@@ -392,7 +392,7 @@ impl Visit<'_> {
     }
 }
 
-/// What a resolver is, as far as it can be told.
+/// Implementation of a resolver, as far as it can be detected.
 enum Software {
     Resolved,
     Dnsmasq(String),
@@ -403,7 +403,7 @@ enum Software {
 
 impl Software {
     fn of(resolver: SocketAddr) -> Self {
-        // systemd-resolved.service(8): its stub listens at these two.
+        // systemd-resolved.service(8): the stub listens on these two addresses.
         if resolver.port() == 53
             && matches!(resolver.ip(), IpAddr::V4(ip) if [53, 54].map(|last| Ipv4Addr::new(127, 0, 0, last)).contains(&ip))
         {
@@ -425,7 +425,7 @@ impl Software {
         }
     }
 
-    /// How it is told to ask the server.
+    /// Returns how to make the resolver forward the zone to the server.
     fn advice(&self, zone: &str, server: SocketAddr) -> String {
         let (ip, port) = (server.ip(), server.port());
         match self {
@@ -439,7 +439,7 @@ impl Software {
         }
     }
 
-    /// How it is told that private addresses are meant.
+    /// Returns how to exempt the zone from the resolver's protection against rebinding.
     fn rebinding(&self, zone: &str) -> String {
         match self {
             Self::Dnsmasq(_) => format!("give it `rebind-domain-ok=/{zone}/`"),

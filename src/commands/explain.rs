@@ -1,7 +1,8 @@
-//! `explain`: the decision on one name, step by step; the answer, or why there is none and what helps.
+//! The command `explain`: the decision on one name, step by step, and the answer, or the causes and their fixes.
 //!
-//! Over objects, the answer is what the engine says of the zone made of them (`show::explaining`). Of a running server
-//! it is what comes over DNS, and the reasons are those that it gives itself; over HTTP, all that it knows.
+//! For objects, the engine answers from a zone made of them (`show::explaining`). A running server gives over DNS its
+//! response, extended errors and the texts at `_why`, over HTTP its full explanation. Not here: the detection of causes
+//! (`explain`).
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -22,11 +23,11 @@ use crate::show::said::{Said, Tone};
 use crate::source::{Notice, Reading};
 use crate::wire::client::ede_name;
 
-/// Explains, and says by the exit status whether the name resolves.
+/// Prints the explanation. The exit status tells whether the name resolves.
 ///
 /// # Errors
 ///
-/// If no cluster can be read, or the server does not answer.
+/// If the source cannot be read, or the server does not answer.
 pub fn run(config: &Config, question: &Question) -> anyhow::Result<ExitCode> {
     let explained = match question.server {
         Some(AskedServer::Dns(server)) => of_server(config, question, server)?,
@@ -40,20 +41,20 @@ pub fn run(config: &Config, question: &Question) -> anyhow::Result<ExitCode> {
     show(&text)?;
     Ok(match explained.resolves() {
         true => ExitCode::SUCCESS,
-        // What was not read may be why.
+        // The cause may be in a part that was not read.
         false if !explained.whole => ExitCode::from(WRONG_USE),
         false => ExitCode::FAILURE,
     })
 }
 
-// Over objects.
+// From objects.
 
 fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained> {
-    // The caller's own kubeconfig may allow to read Pods, which a server does without.
+    // Read Pods if the user's kubeconfig allows it; the server's role has no need of that right.
     let super::Read { zone, asker, reading } = read(&everywhere(config), PodRecords::Verified)?;
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let sought = sought(config, question, &zones);
-    // As a server that reads the same files.
+    // Deny names under the condition of a server that reads these files.
     let may_deny = reading.unread.is_empty() || config.allow_unreadable;
     let whole = reading.is_whole() || config.allow_unreadable;
     let hints = |known: &Known<'_>| hints(config, known, &reading);
@@ -84,12 +85,13 @@ fn hints(config: &Config, known: &Known<'_>, reading: &Reading) -> Vec<String> {
     hints
 }
 
-/// The namespace of who asks.
+/// Returns the namespace of the client.
 fn asks_from(config: &Config) -> &str {
     config.namespace.as_deref().unwrap_or("default")
 }
 
-/// The same with all of a cluster: `--namespace` says where the question comes from, not what it may be about.
+/// Returns the configuration with all namespaces of a cluster: for `explain`, `--namespace` is that of the client, and the name
+/// may be in another one.
 fn everywhere(config: &Config) -> Config {
     let mut config = config.clone();
     if matches!(config.source, Source::Cluster { .. }) {
@@ -98,9 +100,9 @@ fn everywhere(config: &Config) -> Config {
     config
 }
 
-// Of a running server.
+// From a running server.
 
-/// What its admin listener says.
+/// Fetches the explanation of a server's admin listener.
 fn of_admin(config: &Config, question: &Question, server: SocketAddr) -> anyhow::Result<Explained> {
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let searched = sought(config, question, &zones).searched();
@@ -116,7 +118,8 @@ fn of_server(config: &Config, question: &Question, server: SocketAddr) -> anyhow
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let sought = sought(config, question, &zones);
     let (tried, resolved) = try_each(&sought, |name| ask(server, name, qtype))?;
-    // A server that explains says most about the name that is closest to one of its own.
+    // Of several names prefer one with a cause, then one in a zone of the server (no code 20, Not Authoritative): the server
+    // has most to tell about the name that is closest to one of its own.
     let told = || tried.iter().position(|(_, reply, _)| reply.errors.iter().any(|(_, text)| is_finding(text)));
     let known = || tried.iter().position(|(_, reply, _)| reply.errors.iter().all(|(code, _)| *code != 20));
     let chosen = resolved.or_else(told).or_else(known).unwrap_or_default();
@@ -150,7 +153,7 @@ fn of_server(config: &Config, question: &Question, server: SocketAddr) -> anyhow
     })
 }
 
-/// The texts at `_why.NAME`; `None` where there are none.
+/// Returns the texts at `_why.NAME`; `None` if there are none.
 fn why(server: SocketAddr, name: &WireName) -> anyhow::Result<Option<Vec<String>>> {
     let Some(why) = name.prefixed(b"\x04_why") else { return Ok(None) };
     let reply = ask(server, &why, rtype::TXT)?;

@@ -1,4 +1,5 @@
-//! What `--forward` and `--upstream` come to: servers with their addresses, none of which is this server.
+//! From `--forward` and `--upstream` to the addresses of upstreams, none of which is this server. Not here: queries to
+//! upstreams (`serve/forward/`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -13,11 +14,12 @@ use crate::names::special::SpecialNames;
 use crate::regular_file::{self, MAX_SMALL_FILE};
 use crate::serve::forward::{Forwarder, Protocol, Upstream};
 
-/// What is left to others, and who asks them; `None` where nothing is. This server listens on `own`, over TLS on `own_tls`.
+/// Returns the forwarding policy and the forwarder; `None` without upstreams. This server listens on `own`, over TLS on
+/// `own_tls`.
 ///
 /// # Errors
 ///
-/// One sentence: an upstream is this server, `/etc/resolv.conf` cannot be read, TLS cannot be had.
+/// If an upstream is this server, `/etc/resolv.conf` cannot be read, or TLS cannot be set up.
 pub(super) fn forwarding(
     forward: &Forward,
     own: &[SocketAddr],
@@ -62,18 +64,18 @@ fn upstreams(named: &[config::Upstream], own: &[SocketAddr], own_tls: &[SocketAd
     Ok(upstreams)
 }
 
-/// Whether what is sent to `address` comes to one of the sockets `own`.
+/// Returns whether datagrams to `address` reach one of the sockets `own`.
 fn is_one_of(address: SocketAddr, own: &[SocketAddr]) -> bool {
     let ip = address.ip().to_canonical();
     own.iter().any(|own| {
         let same = own.ip() == ip
-            // A wildcard takes what comes to any address of this machine, and a socket can be bound to those only.
+            // A wildcard socket receives for every address of this machine; only to these can a socket be bound.
             || own.ip().is_unspecified() && own.is_ipv4() == ip.is_ipv4() && UdpSocket::bind((ip, 0)).is_ok();
         same && own.port() == address.port()
     })
 }
 
-/// Whether an address is one of a private network, where names of private networks may be known.
+/// Returns whether an address is in a private network, so that its server may know names of private networks.
 fn is_private(ip: IpAddr) -> bool {
     const SHARED: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10));
     match ip.to_canonical() {

@@ -1,7 +1,7 @@
-//! What each command does, from its configuration to its exit status.
+//! The commands, from their configuration to their exit status.
 //!
-//! Here: which is called, how they speak to whoever called them, and what several of them begin with ([`open`]).
-//! Results go to standard output, everything else to standard error. Not here: the flags (`cli`).
+//! Here: dispatch, output and error reports, and the opening of a source ([`open`]), which several commands share. Results go
+//! to standard output, everything else to standard error. Not here: the options (`cli`).
 
 mod admin;
 mod ask;
@@ -40,13 +40,13 @@ use crate::source::manifests::Manifests;
 use crate::source::{Input, ManifestSource, Options, Publisher, Reading};
 use crate::zone::{Settings, Zone};
 
-/// The networks in which simulated Services get addresses: the default of most clusters.
+/// Networks for the addresses of simulated Services: the defaults of most clusters.
 const SERVICES: [IpNet; 2] = [
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16)),
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0), 112)),
 ];
 
-/// R6: whose reverse names a server in a cluster has: RFC 1918, RFC 6598, RFC 4193.
+/// R6 (`tests/rows.md`): default reverse zones of a server in a cluster: RFC 1918, RFC 6598, RFC 4193.
 const PRIVATE: [IpNet; 5] = [
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)),
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12)),
@@ -55,11 +55,11 @@ const PRIVATE: [IpNet; 5] = [
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7)),
 ];
 
-/// Does what is asked for.
+/// Runs a command, and returns its exit status.
 ///
 /// # Errors
 ///
-/// Whatever kept the command from being done; [`report`] says it.
+/// The error that kept the command from a result, for [`report`].
 pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
     match invocation {
         Invocation::Serve(config) => {
@@ -84,7 +84,7 @@ pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// For commands whose status 1 is a result: what kept them from one has status 2.
+/// Reports an error with status 2, for commands in which status 1 is a result.
 fn or_wrong_use(done: anyhow::Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| {
         report(&error);
@@ -92,14 +92,13 @@ fn or_wrong_use(done: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// Writes in one sentence, from the outermost cause to the innermost, why a command was not done, and returns its exit
-/// status.
+/// Writes an error to standard error in one sentence, from the outermost cause to the innermost. Returns the exit status.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     log::write_line(&Printable(format_args!("{NAME}: {error:#}")).to_string());
     if error.is::<WrongUse>() { ExitCode::from(WRONG_USE) } else { ExitCode::FAILURE }
 }
 
-/// Wrong use that shows only once the command runs, in one sentence.
+/// Wrong use that is detected only while the command runs, in one sentence.
 #[derive(Debug)]
 struct WrongUse(String);
 
@@ -111,17 +110,17 @@ impl fmt::Display for WrongUse {
 
 impl std::error::Error for WrongUse {}
 
-/// Colours on a terminal that can show them, unless NO_COLOR is set (no-color.org).
+/// Returns the styles for standard output: colours on a terminal that supports them, unless NO_COLOR is set (no-color.org).
 fn paint() -> Paint {
     let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     Paint::new(io::stdout().is_terminal() && !set("NO_COLOR") && !dumb)
 }
 
-/// Writes a command's result, for people or as JSON. A reader that has seen enough, as `head`, is no failure.
+/// Writes a command's result to standard output. A closed pipe is no error: a reader such as `head` has read enough.
 pub(crate) fn show(text: &str) -> anyhow::Result<ExitCode> {
     let mut output = io::stdout().lock();
-    // Each text from outside was escaped when it was inserted. This catches one that was missed, but for its line ends.
+    // Each text from outside was escaped when it was inserted. This escapes one that was missed, except for its line ends.
     match output.write_all(escape::lines(text).as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
@@ -130,16 +129,16 @@ pub(crate) fn show(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Where the objects of `config` come from, and what fills the zone with them; nothing is read yet.
+/// An opened source of objects, with the publisher that fills the zone. Nothing is read yet.
 pub enum Opened {
-    /// Manifests, or the example.
+    /// Manifests, or the built-in example.
     Manifests(ManifestSource),
-    /// A cluster that can be asked.
+    /// API server of a cluster.
     Cluster(Access, Publisher),
 }
 
 impl Opened {
-    /// The zone that is to be filled.
+    /// Returns the zone that the source fills.
     pub fn zone(&self) -> Arc<Zone> {
         match self {
             Self::Manifests(source) => source.zone(),
@@ -147,7 +146,7 @@ impl Opened {
         }
     }
 
-    /// Who can say why a name does not resolve.
+    /// Returns the handle that explains why a name does not resolve.
     pub fn asker(&self) -> Asker {
         match self {
             Self::Manifests(source) => source.asker(),
@@ -156,11 +155,11 @@ impl Opened {
     }
 }
 
-/// Opens the source that `config` names. `listen` are the addresses of this server.
+/// Opens the source that `config` names. `listen` are the addresses of this server, for `ns.dns.ZONE`.
 ///
 /// # Errors
 ///
-/// If there is no cluster to be found, or one is to be simulated.
+/// If no cluster is configured, or `--simulate` is set for one.
 pub async fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<Opened> {
     if let Source::Cluster { kubeconfig, context, .. } = &config.source {
         ensure!(config.simulate.is_empty(), "--simulate is for manifests: the workloads of a cluster have Pods");
@@ -174,7 +173,7 @@ pub async fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<Open
     Ok(Opened::Manifests(open_manifests(config, listen)))
 }
 
-/// The manifests that `config` names; none where it names a cluster.
+/// Opens the manifests that `config` names; an empty source if it names a cluster.
 pub fn open_manifests(config: &Config, listen: &[SocketAddr]) -> ManifestSource {
     let namespace = config.namespace.as_deref().unwrap_or("default");
     let input = match &config.source {
@@ -186,21 +185,21 @@ pub fn open_manifests(config: &Config, listen: &[SocketAddr]) -> ManifestSource 
     ManifestSource::new(input, namespace, simulated(config), publisher)
 }
 
-/// All that there is now, read once.
+/// Result of one read of a source.
 pub(crate) struct Read {
-    /// The zone of it.
+    /// Zone with the records of the objects.
     pub(crate) zone: Arc<Zone>,
-    /// Who knows the objects.
+    /// Handle that explains names by the objects.
     pub(crate) asker: Asker,
-    /// What is wrong with them.
+    /// Reports on objects and files that were skipped.
     pub(crate) reading: Reading,
 }
 
-/// Reads all that there is now; of a cluster the Pods too, where `pods` is `Verified` and it allows that.
+/// Reads the source once. Of a cluster, the Pods are read too if `pods` is `Verified` and the API server allows it.
 ///
 /// # Errors
 ///
-/// If there is no cluster to be found, or it cannot be read.
+/// If no cluster is configured, or the source cannot be read.
 pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start what reads a cluster")?;
@@ -220,30 +219,30 @@ pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
     })
 }
 
-/// Checks that each path that was named can be opened, and each named file has a readable document.
+/// Checks that each path of `--manifests` can be opened, and each file among them has a readable document.
 ///
 /// # Errors
 ///
-/// [`WrongUse`]: a sentence for each that has not.
+/// [`WrongUse`] with a sentence for each path that fails.
 fn usable(reading: &Reading) -> Result<(), WrongUse> {
     let sentences: Vec<String> = reading.unusable.iter().map(ToString::to_string).collect();
     if sentences.is_empty() { Ok(()) } else { Err(WrongUse(sentences.join("; "))) }
 }
 
-/// Whether Pods run: in a cluster, or simulated, or written down as they did.
+/// Returns whether there are endpoints: in a cluster, simulated, or in the manifests.
 pub(crate) fn is_alive(config: &Config, known: &Known<'_>) -> bool {
     let written = [Resource::EndpointSlices, Resource::Endpoints];
     let live = matches!(config.source, Source::Cluster { .. });
     live || !config.simulate.is_empty() || written.iter().any(|resource| known.cluster.count(*resource) > 0)
 }
 
-/// A cluster, with all that `config` needs of it.
+/// Returns the client that reads and watches the resources that `config` needs.
 pub(crate) fn cluster(access: &Access, config: &Config, pods: PodRecords) -> kubernetes::Cluster {
     let resources = kubernetes::resources(config.endpoints_source, pods);
     kubernetes::Cluster::new(Arc::clone(&access.connect), resources, Timing::default()).within(scope(config))
 }
 
-/// Which part of a cluster `config` names.
+/// Returns the part of the cluster that is watched.
 fn scope(config: &Config) -> Scope {
     match &config.source {
         Source::Cluster { selector, .. } => Scope { namespace: config.namespace.clone(), selector: selector.clone() },
@@ -251,7 +250,7 @@ fn scope(config: &Config) -> Scope {
     }
 }
 
-/// Returns the networks of simulated Pods, and those of Services, of the same families.
+/// Returns the networks of simulated Pods, and the Service networks of the same address families; `None` without simulation.
 fn simulated(config: &Config) -> Option<[Vec<IpNet>; 2]> {
     let of_family = |pods: &IpNet| SERVICES.into_iter().find(|net| net.addr().is_ipv4() == pods.addr().is_ipv4());
     let services = config.simulate.iter().filter_map(of_family).collect();
@@ -284,8 +283,8 @@ fn options(config: &Config, listen: &[SocketAddr]) -> Options {
     }
 }
 
-/// All addresses that `config` names, and what is spoken there. Of the default those that this machine has: not every one
-/// has an IPv6 loopback.
+/// Returns the addresses to listen on, with their transports. Skips default addresses that the machine lacks: not every
+/// machine has an IPv6 loopback.
 fn listen_addresses(config: &Config) -> Vec<ListenAddress> {
     let has = |address: &&SocketAddr| UdpSocket::bind((address.ip(), 0)).is_ok();
     let plain = config.listen.addresses.iter().filter(|address| !config.listen.is_default || has(address));
@@ -300,14 +299,14 @@ fn paths(written: &[ManifestPath]) -> Vec<PathBuf> {
     written.iter().map(|path| path.text().into()).collect()
 }
 
-/// N17: the addresses at which this server can be asked: those it listens on; where it listens on all, the one that
-/// leads to the default route; loopback where there is none.
+/// N17: returns the addresses of this server: those that it listens on; for a wildcard, the source address of the default
+/// route; without one, loopback.
 fn own_addresses(listen: &[SocketAddr]) -> Vec<IpAddr> {
     let named: Vec<IpAddr> = listen.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
     if !named.is_empty() {
         return named;
     }
-    // Connecting a UDP socket sends nothing: it only asks the kernel for a route.
+    // Connecting a UDP socket sends nothing; the kernel only looks up the route.
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 53))?;
         socket.local_addr()

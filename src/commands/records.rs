@@ -1,4 +1,5 @@
-//! `records`: every record of one zone, as a zone file, JSON, or a table for people.
+//! The command `records`: all records of one zone as a zone file, as JSON, or as a table for people. Not here: the formats
+//! (`show/records.rs`).
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -10,12 +11,12 @@ use crate::config::{Config, Export, Output};
 use crate::escape;
 use crate::show::records::{not_served, write};
 
-/// Shows every record of the zone that `export` names. What is wrong with the objects goes to the log; the exit status
-/// is 1 if not all could be read, or 0 with `--allow-unreadable`.
+/// Prints all records of the zone that `export` names, and logs the objects that were skipped. The exit status is 1 if not all
+/// could be read, or 0 with `--allow-unreadable`.
 ///
 /// # Errors
 ///
-/// If the cluster cannot be read, the server does not answer, or the zone is not served.
+/// If the source cannot be read, the server does not answer, or the zone is not served.
 pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
     if let Some(server) = export.server {
         let origin = export.origin.map(|origin| origin.to_string());
@@ -38,11 +39,11 @@ pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
     Ok(if reading.complete || config.allow_unreadable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Escapes the response of another server as it arrives.
+/// Writer that escapes the response of a server as it arrives.
 struct Escaping<W> {
     to: W,
     json: bool,
-    /// The beginning of a character of UTF-8.
+    /// First octets of a UTF-8 character that has not arrived whole.
     rest: Vec<u8>,
 }
 
@@ -65,7 +66,7 @@ impl<W: Write> Write for Escaping<W> {
         let mut chunks = octets.utf8_chunks().peekable();
         while let Some(chunk) = chunks.next() {
             self.put(chunk.valid())?;
-            // At the end it may be a character whose rest is to come.
+            // Keep an incomplete character at the end: the next write completes it.
             if chunks.peek().is_none() && is_begun(chunk.invalid()) {
                 self.rest = chunk.invalid().to_vec();
             } else {
@@ -80,12 +81,12 @@ impl<W: Write> Write for Escaping<W> {
     }
 }
 
-/// Returns whether these octets may begin a character of UTF-8 that is longer.
+/// Returns whether these octets are an incomplete UTF-8 character.
 fn is_begun(octets: &[u8]) -> bool {
     std::str::from_utf8(octets).is_err_and(|error| error.error_len().is_none())
 }
 
-/// A reader that has seen enough, as `head`, is no failure.
+/// Ignores a closed pipe: a reader such as `head` has read enough.
 fn written(result: anyhow::Result<()>) -> anyhow::Result<()> {
     result.or_else(|error| {
         let broken = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;

@@ -1,7 +1,7 @@
-//! The configuration file: one flat table of TOML, each key with the line it stands in.
+//! Parser of the configuration file: one flat TOML table, each key with its line number.
 //!
-//! Its values become the words that a flag would have, so that one parser judges both: a string, a number or a
-//! boolean is one word, a list several. Not here: which keys there are, and what their values mean (`cli`).
+//! Values become the arguments that a flag would have, so that one parser validates both: a string, a number or a boolean is
+//! one argument, a list several. Not here: the set of keys, and the types of their values (`cli`).
 
 use std::path::Path;
 
@@ -10,22 +10,22 @@ use toml::de::{DeTable, DeValue};
 
 use crate::regular_file::{self, MAX_SMALL_FILE};
 
-/// One key of the file.
+/// One key of the file, with its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The key, as it is written.
+    /// Key, as written.
     pub key: String,
-    /// Its line, counted from 1.
+    /// Line number, counted from 1.
     pub line: usize,
-    /// Its value as words; none for an empty list.
+    /// Values as text; none for an empty list.
     pub words: Vec<String>,
 }
 
-/// Reads a file.
+/// Reads and parses a file.
 ///
 /// # Errors
 ///
-/// One sentence that names the file and, where there is one, the line.
+/// One sentence that names the file and, for an error in its content, the line.
 pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
     let shown = path.display();
     let text =
@@ -33,7 +33,11 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
     parse(&text).map_err(|(line, sentence)| format!("{shown}, line {line}: {sentence}"))
 }
 
-/// Reads the text of a file, in the order of its lines; the error has the line.
+/// Parses the text of a file. Returns the entries in the order of their lines.
+///
+/// # Errors
+///
+/// The line number, and a sentence.
 pub fn parse(text: &str) -> Result<Vec<Entry>, (usize, String)> {
     let line_at = |at: usize| 1 + text.bytes().take(at).filter(|octet| *octet == b'\n').count();
     let table = DeTable::parse(text).map_err(|error| {
@@ -73,12 +77,12 @@ fn word(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// The one of `known` that `key` was most likely meant to be: the fewest letters to change, add or drop.
+/// Returns the element of `known` with the smallest edit distance to `key`, for error messages.
 pub fn nearest<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     known.into_iter().min_by_key(|known| edits(key, known))
 }
 
-/// The Levenshtein distance, one row at a time.
+/// Returns the Levenshtein distance, computed row by row.
 fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

@@ -1,10 +1,9 @@
-//! What the server was asked to do, with every name, address and duration already parsed.
+//! The configuration of the server and of the commands, with every name, address and duration parsed.
 //!
-//! Behind this door there are no strings that should be something else. [`Config::check`] holds what two values mean
-//! for each other. Beside it: [`mod@values`] reads the text of one value, [`mod@file`] the configuration file,
-//! [`mod@resolv`] that of the machine's resolver, `workers` how many CPUs there are, and [`mod@print`] writes a
-//! configuration as that file again. Not here: flags, variables and which of them wins (`cli`), and the rules of names,
-//! which the pure files share (`rules.rs`).
+//! [`Config::check`] validates constraints between values. [`mod@values`] parses single values, [`mod@file`] the
+//! configuration file and [`mod@resolv`] `/etc/resolv.conf`; `workers` counts CPUs, and [`mod@print`] writes a configuration
+//! as a file. Not here: flags, variables and their precedence (`cli`), and the naming rules, which the pure modules share
+//! (`rules.rs`).
 
 pub mod file;
 pub mod print;
@@ -28,150 +27,149 @@ use crate::rules::{EndpointsSource, Rules, choices};
 pub use values::{AskedName, AskedServer, LogFilter, ManifestPath, Upstream};
 pub use workers::default_workers;
 
-/// The built-in example: what `--demo` serves.
+/// Manifests of the built-in example (`--demo`).
 pub const DEMO: &str = include_str!("../../config/demo.yaml");
 
-/// The whole configuration.
+/// Values of all options, validated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The configuration file that was read.
+    /// Configuration file that was read (`--config`).
     pub file: Option<PathBuf>,
-    /// The zone's apex.
+    /// Apex of the zone.
     pub zone: WireName,
-    /// More apexes, under which the same names stand.
+    /// Further apexes with the same names.
     pub zone_aliases: Vec<WireName>,
-    /// The TTL of every record.
+    /// TTL of all records.
     pub ttl: Duration,
-    /// The TTL of negative answers: the SOA's MINIMUM (RFC 2308 section 4).
+    /// TTL of negative responses: MINIMUM of the SOA record (RFC 2308 section 4).
     pub negative_ttl: Duration,
-    /// Whose reverse names are served. Empty: those that the data suggests.
+    /// Networks of the reverse zones; if empty, the networks around the known addresses.
     pub reverse: Vec<IpNet>,
-    /// How names are made from objects.
+    /// Rules by which names are made from objects.
     pub rules: Rules,
-    /// The addresses at `ns.dns.Z`. Empty: found out by other means.
+    /// Addresses at `ns.dns.ZONE`; if empty, those of `service` or of the listeners.
     pub ns_addresses: Vec<IpAddr>,
-    /// The Service in front of this server, whose addresses then stand at `ns.dns.Z`.
+    /// Service in front of this server; its addresses are published at `ns.dns.ZONE`.
     pub service: Option<ObjectRef>,
-    /// Which of several servers this is, for clients that ask (RFC 5001): 1 to 255 octets.
+    /// Name server identifier (NSID, RFC 5001) of this server: 1 to 255 octets.
     pub nsid: Option<Box<str>>,
-    /// Where objects come from.
+    /// Source of the objects.
     pub source: Source,
-    /// Which objects say where endpoints are.
+    /// Kind of object that endpoints are read from.
     pub endpoints_source: EndpointsSource,
-    /// The file with what was known of a cluster.
+    /// Snapshot file, from which the server starts while the API server is out of reach.
     pub snapshot: Option<PathBuf>,
-    /// How long ago that may have been.
+    /// Maximum age of a snapshot that is restored: the time since its content was last current.
     pub snapshot_max_age: Duration,
-    /// The one namespace of a cluster that is watched, `None` for all; the namespace of objects in manifests that name
-    /// none, `None` for `default`.
+    /// Namespace of a cluster that is watched, `None` for all; in manifests, the namespace of objects that name none, `None`
+    /// for `default`.
     pub namespace: Option<Box<str>>,
-    /// The networks in which Pods of simulated workloads get addresses, at most one of each family; empty to simulate
-    /// none.
+    /// Networks for the Pods of simulated workloads, at most one per address family; empty for no simulation.
     pub simulate: Vec<IpNet>,
-    /// The largest manifest that is read, in octets.
+    /// Maximum size of a manifest, in octets.
     pub max_manifest_size: u64,
-    /// A name that does not exist is denied although some manifests could not be read at the start.
+    /// True if unknown names get NXDOMAIN although some manifests could not be read at startup; else they get SERVFAIL.
     pub allow_unreadable: bool,
-    /// Where questions are taken.
+    /// Addresses of the listeners for UDP and TCP.
     pub listen: Listen,
-    /// Where they are taken encrypted.
+    /// Addresses of the encrypted listeners, and their certificate.
     pub encrypted: Encrypted,
-    /// How many threads answer.
+    /// Number of worker threads.
     pub workers: NonZeroUsize,
-    /// Who may ask.
+    /// Access list of clients.
     pub clients: Clients,
-    /// The networks of those who are told why a name does not resolve. Empty: nobody is.
+    /// Networks of the clients that get the reason why a name does not resolve; empty for no client.
     pub explain_to: Vec<IpNet>,
-    /// What others are asked for.
+    /// Upstreams for names outside the zones.
     pub forward: Forward,
-    /// The bounds of TCP.
+    /// Limits on connections.
     pub tcp: Tcp,
-    /// Where it can be looked at.
+    /// Addresses of the admin listeners.
     pub admin: Admin,
-    /// How long the server answers after it was asked to end.
+    /// Duration of the lame duck: the server still answers for this long after SIGTERM.
     pub lame_duck: Duration,
-    /// The Unix socket at which a server's sockets can be had, by this one and by the next.
+    /// Unix socket of the hot restart, through which a new process gets the sockets of the old one.
     pub takeover: Option<PathBuf>,
-    /// What is logged.
+    /// Settings of the log.
     pub log: Log,
-    /// Which questions are.
+    /// Settings of the query log.
     pub query_log: QueryLog,
 }
 
-/// How long a server of this source answers after it was asked to end, where nobody says: in a Pod that watches its
-/// cluster the 5 s in which the nodes forget it, else not at all.
+/// Returns the default of `--lame-duck`: in a Pod that watches its cluster 5 s, within which the nodes stop sending queries to
+/// the Pod; else 0.
 pub fn default_lame_duck(source: &Source) -> Duration {
     let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let watches = matches!(source, Source::Cluster { .. });
     Duration::from_secs(if in_pod && watches { 5 } else { 0 })
 }
 
-/// Where objects come from.
+/// Source of the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A cluster's API server, found as kubectl finds it.
+    /// API server of a cluster, found as kubectl finds it.
     Cluster {
-        /// The kubeconfig; `None` for the usual one, or the Pod's service account.
+        /// Path of the kubeconfig; `None` for kubectl's default, or the Pod's service account.
         kubeconfig: Option<PathBuf>,
-        /// A context of the kubeconfig; `None` for its current one.
+        /// Context of the kubeconfig; `None` for its current one.
         context: Option<String>,
-        /// A label selector of Services; `None` for all.
+        /// Label selector of Services; `None` for all.
         selector: Option<Box<str>>,
     },
-    /// The built-in example, [`DEMO`].
+    /// Built-in example, [`DEMO`].
     Demo,
-    /// Files, in the order in which they were named; at least one.
+    /// Files and folders in the order of the options; at least one.
     Manifests(Vec<ManifestPath>),
 }
 
-/// Where questions are taken, over UDP and TCP.
+/// Addresses of the listeners for UDP and TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// The addresses and ports, at least one. Port 0 lets the system choose.
+    /// Addresses with ports, at least one. The kernel chooses a port in place of 0.
     pub addresses: Vec<SocketAddr>,
-    /// Nobody asked for these addresses: one that the machine does not have (no IPv6 loopback, mostly) is left out,
-    /// where one that somebody asked for is an error.
+    /// True if no option names the addresses. A default address that the machine lacks, often the IPv6 loopback, is skipped; a
+    /// configured one is an error.
     pub is_default: bool,
 }
 
-/// Where questions are taken encrypted, and how the server proves who it is.
+/// Addresses of the encrypted listeners, and the certificate of the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encrypted {
-    /// Over TLS.
+    /// Listeners for DNS over TLS (RFC 7858).
     pub tls: Vec<SocketAddr>,
-    /// Over HTTPS.
+    /// Listeners for DNS over HTTPS (RFC 8484).
     pub https: Vec<SocketAddr>,
-    /// Over QUIC.
+    /// Listeners for DNS over QUIC (RFC 9250).
     pub quic: Vec<SocketAddr>,
-    /// The certificate and what leads to its authority (PEM).
+    /// File of the certificate chain (PEM).
     pub certificate: Option<PathBuf>,
-    /// Its private key (PEM).
+    /// File of the private key (PEM).
     pub key: Option<PathBuf>,
 }
 
 impl Encrypted {
-    /// Each option that says where, and what it says.
+    /// Returns the options of the encrypted listeners with their addresses.
     fn listeners(&self) -> [(&'static str, &[SocketAddr]); 3] {
         [("listen-tls", &self.tls), ("listen-https", &self.https), ("listen-quic", &self.quic)]
     }
 
-    /// The files of the certificate and of its key; both, where anything is encrypted.
+    /// Returns the files of the certificate and of its key; set if there is an encrypted listener.
     pub fn pair(&self) -> Option<(&Path, &Path)> {
         Some((self.certificate.as_deref()?, self.key.as_deref()?))
     }
 }
 
-/// Who may ask, and what the others get.
+/// Access list of clients, and the treatment of clients that are not on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clients {
-    /// The networks of those who may.
+    /// Networks of the clients that get answers.
     pub allow: Vec<IpNet>,
-    /// What the others get.
+    /// Treatment of other clients.
     pub not_allowed: NotAllowed,
 }
 
 impl Clients {
-    /// Whether there is nobody to turn away, so that no address needs to be looked at.
+    /// Returns whether all clients are allowed, so that their addresses need not be compared.
     pub fn is_everyone(&self) -> bool {
         let all = |v4| self.allow.iter().any(|network| network.prefix_len() == 0 && network.addr().is_ipv4() == v4);
         all(true) && all(false)
@@ -179,201 +177,201 @@ impl Clients {
 }
 
 choices! {
-    /// What a client that may not ask gets.
+    /// Treatment of a client that is not allowed.
     pub enum NotAllowed {
-        /// An answer with REFUSED.
+        /// A response with REFUSED.
         #[default]
         Refused = "refused",
-        /// Silence; over TCP, a closed connection.
+        /// No response; over TCP, the connection is closed.
         Drop = "drop",
     }
 }
 
-/// What others are asked for.
+/// Upstreams for names outside the zones, and the clients that they are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// Who is asked for names outside the zones; nobody where this is empty.
+    /// Upstreams for all names outside the zones (`--forward`); empty for no forwarding.
     pub to: Vec<Upstream>,
-    /// The networks of those for whom.
+    /// Networks of the clients that `to` is for.
     pub clients: Vec<IpNet>,
-    /// Who is asked for the outside names that ExternalName Services stand for; where this is empty, `to` is, for those
-    /// clients.
+    /// Upstreams for the targets of ExternalName Services, for every client (`--upstream`); if empty, `to` is used, for
+    /// `clients` only.
     pub aliases: Vec<Upstream>,
 }
 
-/// The bounds of TCP.
+/// Limits on TCP connections, encrypted ones and those over QUIC included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tcp {
-    /// Connections at the same time.
+    /// Maximum number of concurrent connections.
     pub connections: usize,
-    /// Connections of one client at the same time.
+    /// Maximum number of concurrent connections of one client.
     pub connections_per_client: usize,
     /// Length in bits, 1 to 128, of the prefix by which a client with a global IPv6 address is counted.
     pub client_prefix_v6: u8,
-    /// How long a connection may stay open with nothing asked (RFC 7766 section 6.2.3).
+    /// Idle timeout of a connection (RFC 7766 section 6.2.3).
     pub idle: Duration,
 }
 
-/// Where the server can be looked at over HTTP.
+/// Addresses of the admin listeners (HTTP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Health and metrics, and from a loopback address everything; `None` for nowhere.
+    /// Listener for health and metrics; on a loopback address for the API and the status page too; `None` for no listener.
     pub address: Option<SocketAddr>,
-    /// Everything, the names of the cluster too; `None` for nowhere else.
+    /// Listener for all of these, on any address: the API and the status page show all names; `None` for no listener.
     pub api: Option<SocketAddr>,
 }
 
-/// What is logged, and how.
+/// Settings of the log, on standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// What.
+    /// Filter by target and level.
     pub filter: LogFilter,
-    /// How.
+    /// Format of a line.
     pub format: LogFormat,
 }
 
 choices! {
-    /// How a log line is written.
+    /// Format of a log line.
     pub enum LogFormat {
-        /// Text if standard error is a terminal, JSON if not.
+        /// Text if standard error is a terminal, else JSON.
         #[default]
         Auto = "auto",
-        /// For people.
+        /// Text for people.
         Text = "text",
         /// One JSON object per line.
         Json = "json",
     }
 }
 
-/// Which questions have a line on standard output, and how it is written.
+/// Settings of the query log, on standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryLog {
-    /// Those with such answers; none for no log.
+    /// Logged queries, by the class of their responses; empty for no query log.
     pub classes: Vec<QueryClass>,
-    /// Of these one in so many.
+    /// Sampling: one query in this many is logged.
     pub sample: u32,
-    /// How.
+    /// Format of a line.
     pub format: QueryFormat,
 }
 
 impl QueryLog {
-    /// Whether questions with such answers have a line.
+    /// Returns whether queries with responses of this class are logged.
     pub fn has(&self, class: QueryClass) -> bool {
         self.classes.contains(&class) || self.classes.contains(&QueryClass::All)
     }
 }
 
 choices! {
-    /// Answers of a kind, as CoreDNS's plugin `log` names them.
+    /// Class of responses, named as by the plugin `log` of CoreDNS.
     pub enum QueryClass {
-        /// None of them.
+        /// No response.
         #[default]
         Off = "off",
-        /// With records.
+        /// Responses with records.
         Success = "success",
         /// NXDOMAIN and NODATA.
         Denial = "denial",
-        /// Any other code: SERVFAIL, REFUSED, FORMERR, NOTIMP.
+        /// Any other RCODE: SERVFAIL, REFUSED, FORMERR, NOTIMP.
         Error = "error",
-        /// Every one.
+        /// All responses.
         All = "all",
     }
 }
 
 choices! {
-    /// How a line of the query log is written.
+    /// Format of a line of the query log.
     pub enum QueryFormat {
-        /// As CoreDNS writes it.
+        /// Format of the plugin `log` of CoreDNS.
         #[default]
         Common = "common",
-        /// One JSON object per line, which also tells the reason.
+        /// One JSON object per line, with the reason if the name does not resolve.
         Json = "json",
     }
 }
 
-/// What the `records` command shows.
+/// Arguments of `records`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// How it is written.
+    /// Output format.
     pub output: Output,
-    /// Which zone, by its apex; `None` for the first.
+    /// Apex of the zone to print; `None` for the first zone.
     pub origin: Option<WireName>,
-    /// A running server that is asked over HTTP, instead of objects.
+    /// Admin listener of a running server to read from, in place of objects.
     pub server: Option<SocketAddr>,
 }
 
 choices! {
-    /// How records are written.
+    /// Output format of `records`.
     pub enum Output {
-        /// As a zone file (RFC 1035 section 5).
+        /// Zone file (RFC 1035 section 5).
         #[default]
         Zone = "zone",
-        /// As JSON.
+        /// JSON.
         Json = "json",
-        /// As columns for people.
+        /// Columns for people.
         Table = "table",
     }
 }
 
-/// What the `explain` command is asked.
+/// Arguments of `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The name, as it was written.
+    /// Name or address, as written.
     pub name: AskedName,
-    /// The type of records.
+    /// QTYPE.
     pub qtype: u16,
-    /// A running server that is asked, instead of objects.
+    /// Running server to ask, in place of objects.
     pub server: Option<AskedServer>,
-    /// How the explanation is written.
+    /// Output format.
     pub output: Form,
 }
 
-/// What the `local doctor` command is told.
+/// Arguments of `local doctor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doctor {
-    /// The server.
+    /// DNS address of the server.
     pub server: SocketAddr,
-    /// The zone that this machine is meant to see.
+    /// Apex or alias of the zone that this machine is meant to resolve.
     pub zone: WireName,
-    /// A name with addresses; `None` for the name server's.
+    /// Name with addresses to look up; `None` for `ns.dns.ZONE`.
     pub name: Option<WireName>,
-    /// Where the machine's files are; `/` for this machine.
+    /// Folder with the files of the machine to check; `/` for this machine.
     pub root: PathBuf,
-    /// Where the servers of its `resolv.conf` listen: 53.
+    /// Port of the servers in its `resolv.conf`: 53, except in tests.
     pub resolver_port: u16,
 }
 
-/// What the `check` command is told.
+/// Arguments of `check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strictness {
-    /// Warnings count as errors.
+    /// True if warnings set the exit status as errors do.
     pub strict: bool,
-    /// How the findings are written.
+    /// Output format.
     pub output: Form,
 }
 
 choices! {
-    /// How findings are written.
+    /// Output format of `explain` and `check`.
     pub enum Form {
-        /// For people.
+        /// Text for people.
         #[default]
         Text = "text",
-        /// As JSON.
+        /// JSON.
         Json = "json",
     }
 }
 
 impl Config {
-    /// The zone and then its aliases.
+    /// Returns the apex of the zone, followed by its aliases.
     pub fn zones(&self) -> impl Iterator<Item = &WireName> {
         std::iter::once(&self.zone).chain(&self.zone_aliases)
     }
 
-    /// What values that are good alone mean for each other.
+    /// Checks the constraints between values that are valid alone.
     ///
     /// # Errors
     ///
-    /// One sentence for people.
+    /// One sentence for the first constraint that is violated.
     pub fn check(&self) -> Result<(), String> {
         self.check_zones()?;
         self.check_listen()?;
@@ -411,7 +409,7 @@ impl Config {
         Ok(())
     }
 
-    /// What is encrypted needs a certificate, and a certificate somebody to see it.
+    /// Checks that encrypted listeners have a certificate with its key, and that a certificate has a listener.
     fn check_encrypted(&self) -> Result<(), String> {
         let Encrypted { certificate, key, .. } = &self.encrypted;
         let wanted = self.encrypted.listeners().into_iter().find(|(_, addresses)| !addresses.is_empty());
@@ -436,8 +434,8 @@ impl Config {
         }
     }
 
-    /// Two listeners for one port: those that share theirs with other processes would share it with each other. What the
-    /// two admin listeners mean for each other is theirs.
+    /// Checks that no two options name one port. Binding would not fail, since listeners share their ports (SO_REUSEPORT), and
+    /// the kernel would divide the clients between the two. Conflicts between the two admin listeners are checked in `admin`.
     fn check_ports(&self) -> Result<(), String> {
         let mut known: Vec<(&str, SocketAddr)> = Vec::new();
         let plain = self.listen.addresses.iter().map(|address| ("listen", *address));
@@ -468,7 +466,7 @@ impl Config {
         Ok(())
     }
 
-    /// What stands in front of this server must be among what is watched.
+    /// Checks that the Service of `--service` is in the watched namespace.
     fn check_service(&self) -> Result<(), String> {
         match (&self.source, &self.namespace, &self.service) {
             (Source::Cluster { .. }, Some(only), Some(service)) if service.namespace != *only => Err(format!(
@@ -488,7 +486,7 @@ impl Config {
     }
 }
 
-/// Whether what two options listen on is one port: of the same protocol, at an address of both.
+/// Returns whether two listeners share a port: of one transport protocol, on one address or a wildcard.
 fn clash((option, one): &(&str, SocketAddr), (other_option, other): &(&str, SocketAddr)) -> bool {
     let over_tcp = |option: &str| option != "listen-quic";
     let over_udp = |option: &str| matches!(option, "listen" | "listen-quic");
@@ -497,7 +495,7 @@ fn clash((option, one): &(&str, SocketAddr), (other_option, other): &(&str, Sock
     same && one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4() && (ip || all)
 }
 
-/// The cargo feature that an option needs, if it was left out of this build. It is called as what is spoken.
+/// Returns the cargo feature that an option needs if this build lacks it. Its name is that of the protocol.
 fn left_out(option: &str) -> Option<&'static str> {
     let (feature, is_there) = match option {
         "listen-tls" => ("tls", cfg!(feature = "tls")),
@@ -507,7 +505,7 @@ fn left_out(option: &str) -> Option<&'static str> {
     (!is_there).then_some(feature)
 }
 
-/// Whether one of two names, written with the final dot, is the other or stands below it.
+/// Returns whether one of two names, both with the final dot, is equal to or below the other.
 fn nested(one: &str, other: &str) -> bool {
     let below =
         |name: &str, apex: &str| name.strip_suffix(apex).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -525,26 +523,26 @@ fn duplicate<T: PartialEq>(items: impl Iterator<Item = T>) -> Option<T> {
     None
 }
 
-/// A name as people write it in a configuration.
+/// Returns a name without the final dot, as in a configuration.
 fn without_dot(name: &WireName) -> String {
     name.to_string().trim_end_matches('.').to_owned()
 }
 
-/// Where a value came from.
+/// Source of an option's value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
-    /// A flag.
+    /// Flag on the command line.
     Flag,
-    /// The environment variable of this name.
+    /// Environment variable with this name.
     Environment(String),
-    /// A line, counted from 1, of a configuration file.
+    /// Line of the configuration file.
     File {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The line.
+        /// Line number, counted from 1.
         line: usize,
     },
-    /// Nobody said anything.
+    /// Default, as no source sets the option.
     #[default]
     Default,
 }
@@ -560,7 +558,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where each option's value came from, by its key; a key that is missing has its default.
+/// Source of each option's value, by key; an option without an entry has its default.
 pub type Origins = BTreeMap<String, Origin>;
 
 #[cfg(test)]

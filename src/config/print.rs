@@ -1,6 +1,6 @@
-//! A configuration as the text of a configuration file, each line with where its value came from.
+//! A configuration as the text of a configuration file, each line with the source of its value (`config print`).
 //!
-//! What is written can be read again as the file. A key for which there is nothing to write is a comment.
+//! The text is a valid configuration file. A key without a value is a comment. Not here: parsing (`file.rs`).
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::values::write_octets;
 use super::{Config, ManifestPath, Origins, QueryClass, Source, without_dot};
 use crate::escape::{Printable, toml_string};
 
-/// The text: one line for each key, in the order of [`entries`].
+/// Returns the text: one line for each key, in the order of [`entries`].
 pub fn text(config: &Config, origins: &Origins) -> String {
     let lines: Vec<_> = entries(config)
         .into_iter()
@@ -29,7 +29,7 @@ pub fn text(config: &Config, origins: &Origins) -> String {
     text
 }
 
-/// A value of the file, on one line.
+/// Returns a TOML value on one line.
 fn written(value: &Value) -> String {
     match value {
         Value::String(text) => toml_string(text),
@@ -38,7 +38,7 @@ fn written(value: &Value) -> String {
     }
 }
 
-/// Every key with its value, in the order of the help; `None` where nothing is set.
+/// Returns all keys with their values, in the order of the help; `None` for an option that is not set.
 pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
     let rules = config.rules;
     let manifests: &[ManifestPath] = match &config.source {
@@ -95,7 +95,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("lame-duck", Some(number(config.lame_duck.as_secs()))),
         ("takeover", config.takeover.as_ref().map(|path| path.display().to_string().into())),
         ("forward", Some(list(&config.forward.to, ToString::to_string))),
-        // Alone it would be refused.
+        // `forward-for` without `forward` is an error.
         ("forward-for", (!config.forward.to.is_empty()).then(|| list(&config.forward.clients, ToString::to_string))),
         ("upstream", Some(list(&config.forward.aliases, ToString::to_string))),
         ("log", Some(config.log.filter.text().into())),
@@ -116,7 +116,7 @@ fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> Value {
     items.iter().map(text).collect::<Vec<_>>().into()
 }
 
-/// Every number of the configuration is bounded far below what TOML can hold.
+/// Returns a TOML integer, which holds every number of the configuration.
 fn number(number: u64) -> Value {
     Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }

@@ -1,33 +1,35 @@
-//! The configuration of this machine's resolver: `/etc/resolv.conf` (resolv.conf(5)), and what comes before DNS.
+//! Parser of the configuration of this machine's resolver: `/etc/resolv.conf` (resolv.conf(5)), and the line `hosts` of
+//! `/etc/nsswitch.conf` (nsswitch.conf(5)).
 //!
-//! Read as glibc reads it: what it does not know is passed over. Not here: who asks the servers that it names.
+//! Parses as glibc does: unknown lines are ignored. Not here: queries to the servers (`commands/doctor.rs`,
+//! `commands/forward.rs`).
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Where it is.
+/// Path of the file.
 pub const PATH: &str = "/etc/resolv.conf";
 
-/// What matters of it.
+/// Settings of `resolv.conf` that are used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvConf {
-    /// The servers that are asked, on port 53, in this order.
+    /// Addresses of the servers, in the order of their use; their port is 53.
     pub servers: Vec<IpAddr>,
-    /// What is put behind short names.
+    /// Search list: domains that are appended to short names.
     pub search: Vec<String>,
-    /// A name with so many dots is asked for as it is first.
+    /// Number of dots from which a name is tried without the search list first; default 1, at most 15.
     pub ndots: u32,
 }
 
 impl ResolvConf {
-    /// Reads the text of the file. Without a server in it, the server is this machine.
+    /// Parses the text of the file. Without a server in it, the server is 127.0.0.1.
     pub fn parse(text: &str) -> Self {
         let mut read = Self { servers: Vec::new(), search: Vec::new(), ndots: 1 };
         for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
             let mut words = line.split_whitespace();
             match words.next() {
-                // A zone (fe80::1%eth0) has no place in an address here.
+                // Skip addresses with a zone id (fe80::1%eth0), which `IpAddr` cannot hold.
                 Some("nameserver") => read.servers.extend(words.next().and_then(|word| word.parse::<IpAddr>().ok())),
-                // The last of both wins.
+                // The last line of both kinds wins.
                 Some("search" | "domain") => read.search = words.map(ToOwned::to_owned).collect(),
                 Some("options") => {
                     let ndots = words.filter_map(|word| word.strip_prefix("ndots:")?.parse().ok()).next_back();
@@ -43,7 +45,7 @@ impl ResolvConf {
     }
 }
 
-/// The module of multicast DNS that `nsswitch.conf` asks for host names before DNS, if there is one (nsswitch.conf(5)).
+/// Returns the module of multicast DNS that `nsswitch.conf` lists for host names before `dns`, if any.
 pub fn mdns_module(nsswitch: &str) -> Option<&str> {
     let hosts = nsswitch.lines().find_map(|line| line.trim().strip_prefix("hosts:"))?;
     hosts.split_whitespace().take_while(|module| *module != "dns").find(|module| module.starts_with("mdns"))

@@ -1,7 +1,7 @@
-//! How each kind of value is written: the text of a flag, a variable or a key in, the value out.
+//! Parsers of values: from the text of a flag, a variable or a key to a typed value.
 //!
-//! Every error is the end of a sentence for people, and repeats what was written. Not here: which option has which
-//! kind of value (`cli`), and what two values mean for each other ([`super::Config::check`]).
+//! Every error repeats the text, and completes a message that names the option. Not here: the type of each option (`cli`),
+//! and constraints between values ([`super::Config::check`]).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,18 +18,18 @@ use crate::names::{MAX_APEX, QueryName, WireName, is_label, labels_of};
 use crate::objects::ObjectRef;
 use crate::rtype;
 
-/// The port of an address that names none: that of DNS (RFC 1035 section 4.2).
+/// Default port of DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;
-/// The port of the admin listener: that of CoreDNS's metrics.
+/// Default port of the admin listener, equal to that of CoreDNS's metrics.
 const ADMIN_PORT: u16 = 9153;
-/// That of DNS over TLS (RFC 7858 section 3.1).
+/// Default port of DNS over TLS (RFC 7858 section 3.1).
 const TLS_PORT: u16 = 853;
-/// That of HTTPS (RFC 8484 section 5 says no other).
+/// Default port of DNS over HTTPS: that of HTTPS, as RFC 8484 section 5 names no other.
 const HTTPS_PORT: u16 = 443;
-/// That of DNS over QUIC (RFC 9250 section 4.1.1).
+/// Default port of DNS over QUIC (RFC 9250 section 4.1.1).
 const QUIC_PORT: u16 = 853;
 
-/// A zone's apex: a name, not the root, with room below it for every name that a Service's endpoint can have.
+/// Parses the apex of a zone: not the root, and short enough that any endpoint name below it has at most 255 octets.
 pub fn apex(text: &str) -> Result<WireName, String> {
     let name = WireName::parse(text)?;
     if name.octets().len() <= MAX_APEX {
@@ -41,24 +41,24 @@ pub fn apex(text: &str) -> Result<WireName, String> {
     ))
 }
 
-/// `ADDR:PORT`, or `ADDR` for port 53. An IPv6 address with a port stands in brackets.
+/// Parses `ADDR:PORT`, or `ADDR` for port 53. An IPv6 address with a port has brackets.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
     with_port(text, DNS_PORT).ok_or_else(|| {
         format!("{text:?} is no address to listen on: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
     })
 }
 
-/// The same for TLS, port 853.
+/// Parses the address of a listener for TLS, default port 853.
 pub fn listen_tls(text: &str) -> Result<SocketAddr, String> {
     listen_encrypted(text, TLS_PORT)
 }
 
-/// The same for HTTPS, port 443.
+/// Parses the address of a listener for HTTPS, default port 443.
 pub fn listen_https(text: &str) -> Result<SocketAddr, String> {
     listen_encrypted(text, HTTPS_PORT)
 }
 
-/// The same for QUIC, port 853.
+/// Parses the address of a listener for QUIC, default port 853.
 pub fn listen_quic(text: &str) -> Result<SocketAddr, String> {
     listen_encrypted(text, QUIC_PORT)
 }
@@ -71,18 +71,18 @@ fn listen_encrypted(text: &str, port: u16) -> Result<SocketAddr, String> {
     })
 }
 
-/// An address with its port, or with `port` where it has none.
+/// Parses an address with its port, or with `port` if it has none.
 fn with_port(text: &str, port: u16) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     text.parse().or_else(|_| bare.parse().map(|address: IpAddr| SocketAddr::new(address, port))).ok()
 }
 
-/// A running server, and how it is asked.
+/// Address of a running server, with the protocol to query it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AskedServer {
-    /// Over DNS.
+    /// DNS.
     Dns(SocketAddr),
-    /// Over HTTP, at its admin listener.
+    /// HTTP, at the admin listener.
     Http(SocketAddr),
 }
 
@@ -98,7 +98,7 @@ impl FromStr for AskedServer {
     }
 }
 
-/// A server to ask over DNS: an address, or one with its port.
+/// Parses the address of a server to query over DNS, default port 53.
 pub fn server(text: &str) -> Result<SocketAddr, String> {
     listen(text).map_err(|_| {
         format!(
@@ -107,10 +107,10 @@ pub fn server(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// `http://ADDR:PORT`, or `http://ADDR` for port 9153.
+/// Parses `http://ADDR:PORT`, or `http://ADDR` for port 9153.
 pub fn http_server(text: &str) -> Result<SocketAddr, String> {
     let address = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
-    // By a name, a server would take it for the page of another site.
+    // `localhost` is the only host name that the admin listener accepts in Host: any other may be an attack by DNS rebinding.
     let address =
         address.map(|rest| rest.strip_prefix("localhost").map_or(rest.to_owned(), |port| format!("127.0.0.1{port}")));
     address.and_then(|address| with_port(&address, ADMIN_PORT)).ok_or_else(|| {
@@ -118,14 +118,14 @@ pub fn http_server(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// A name that somebody asks for.
+/// Name or address on the command line of `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AskedName {
-    /// An address: its reverse name is meant.
+    /// Address, which stands for its reverse name.
     Address(IpAddr),
-    /// A name with the final dot.
+    /// Name with the final dot.
     Absolute(WireName),
-    /// A name that a search list is applied to.
+    /// Name without the final dot, to which a search list applies.
     Relative(WireName),
 }
 
@@ -167,7 +167,7 @@ impl fmt::Display for AskedName {
 }
 
 impl AskedName {
-    /// The type that is meant where none is written: of an address its names, of `_port._protocol` its servers.
+    /// Returns the default QTYPE: PTR for an address, SRV for `_port._protocol`, else A.
     pub fn usual_type(&self) -> u16 {
         match self {
             Self::Address(_) => rtype::PTR,
@@ -179,8 +179,8 @@ impl AskedName {
     }
 }
 
-/// A network `10.0.0.0/8`, or an address for itself alone. No bit may be set beyond the prefix: whoever writes
-/// `10.1.2.3/8` means one of two things.
+/// Parses a network `10.0.0.0/8`, or an address as a network of its own. Bits beyond the prefix must be 0, since `10.1.2.3/8`
+/// may mean the network or the address.
 pub fn network(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
@@ -194,7 +194,7 @@ pub fn network(text: &str) -> Result<IpNet, String> {
     Ok(network)
 }
 
-/// An address that a client can be sent to.
+/// Parses a unicast address of a name server.
 pub fn name_server_address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
         Ok(address) if address.is_unspecified() || address.is_multicast() => {
@@ -205,7 +205,7 @@ pub fn name_server_address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// `NAMESPACE/NAME`.
+/// Parses a Service, `NAMESPACE/NAME`.
 pub fn object(text: &str) -> Result<ObjectRef, String> {
     match text.split_once('/') {
         Some((namespace, name)) if is_label(namespace) && is_label(name) => Ok(ObjectRef::new(namespace, name)),
@@ -213,7 +213,7 @@ pub fn object(text: &str) -> Result<ObjectRef, String> {
     }
 }
 
-/// A namespace's name.
+/// Parses the name of a namespace.
 pub fn namespace(text: &str) -> Result<Box<str>, String> {
     if is_label(text) {
         return Ok(text.to_ascii_lowercase().into());
@@ -221,9 +221,10 @@ pub fn namespace(text: &str) -> Result<Box<str>, String> {
     Err(format!("{text:?} is no namespace: 1 to 63 letters, digits and inner hyphens"))
 }
 
-/// A label selector, as `kubectl --selector` takes it: `app=web,tier!=test,env in (a, b),!old`.
+/// Parses a label selector in the syntax of `kubectl --selector`: `app=web,tier!=test,env in (a, b),!old`.
 ///
-/// The API server has the last word on keys and values; what it could only refuse again and again is refused here.
+/// The API server validates keys and values further. A selector with a wrong syntax is refused here, as otherwise each list
+/// request would fail.
 pub fn selector(text: &str) -> Result<Box<str>, String> {
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -266,7 +267,7 @@ fn is_label_key(text: &str) -> bool {
     !name.is_empty() && is_label_value(name) && prefix.is_none_or(|prefix| prefix.split('.').all(is_label))
 }
 
-/// Empty, or at most 63 letters, digits, `-`, `_` and `.`, a letter or digit first and last.
+/// Returns whether the text is empty, or has at most 63 letters, digits, `-`, `_` and `.`, a letter or digit first and last.
 fn is_label_value(text: &str) -> bool {
     let edge = |octet: Option<&u8>| octet.is_none_or(u8::is_ascii_alphanumeric);
     let octets = text.as_bytes();
@@ -276,7 +277,7 @@ fn is_label_value(text: &str) -> bool {
         && octets.iter().all(|octet| octet.is_ascii_alphanumeric() || b"-_.".contains(octet))
 }
 
-/// What a server calls itself (RFC 5001): 1 to 255 octets that a terminal can show.
+/// Parses a name server identifier (RFC 5001): 1 to 255 octets without control characters.
 pub fn nsid(text: &str) -> Result<Box<str>, String> {
     match text {
         "" => Err("an empty text tells no server from another: leave it out, or write a Pod's name".into()),
@@ -287,7 +288,7 @@ pub fn nsid(text: &str) -> Result<Box<str>, String> {
     }
 }
 
-/// Yes or no, as people write it in variables.
+/// Parses a boolean: true, yes, on, 1, or false, no, off, 0.
 pub fn truth(text: &str) -> Result<bool, String> {
     match text {
         "true" | "yes" | "on" | "1" => Ok(true),
@@ -296,7 +297,7 @@ pub fn truth(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A whole number of `unit` within `range`.
+/// Parses a whole number within `range`; the error names `unit`.
 pub fn whole(text: &str, unit: &str, range: &RangeInclusive<u32>) -> Result<u32, String> {
     let (least, most) = (range.start(), range.end());
     text.parse()
@@ -305,12 +306,12 @@ pub fn whole(text: &str, unit: &str, range: &RangeInclusive<u32>) -> Result<u32,
         .ok_or_else(|| format!("{text:?} is no whole number of {unit} from {least} to {most}"))
 }
 
-/// A whole number of seconds within `range`.
+/// Parses a whole number of seconds within `range`.
 pub fn seconds(text: &str, range: &RangeInclusive<u32>) -> Result<Duration, String> {
     whole(text, "seconds", range).map(|seconds| Duration::from_secs(u64::from(seconds)))
 }
 
-/// Octets: a whole number, with `K`, `M` or `G` behind it for powers of 1024.
+/// Parses a size in octets: a whole number, with `K`, `M` or `G` behind it for powers of 1024.
 pub fn octets(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.as_bytes() {
         [.., b'K' | b'k'] => (&text[..text.len() - 1], 1 << 10),
@@ -324,7 +325,7 @@ pub fn octets(text: &str) -> Result<u64, String> {
     })
 }
 
-/// [`octets`] the other way: the largest unit that leaves a whole number.
+/// Returns the text that [`octets`] parses, with the largest unit that leaves a whole number.
 pub fn write_octets(octets: u64) -> String {
     [("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)]
         .iter()
@@ -332,12 +333,12 @@ pub fn write_octets(octets: u64) -> String {
         .map_or_else(|| octets.to_string(), |(name, unit)| format!("{}{name}", octets / unit))
 }
 
-/// Where manifests are read from.
+/// Location of manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestPath {
-    /// `-`: the standard input, once, to its end.
+    /// Standard input (`-`), read once, to its end.
     Stdin,
-    /// A file, or a folder of files. Relative to the working directory, whoever named it.
+    /// File, or folder of files; relative to the working directory, also in a configuration file.
     Path(PathBuf),
 }
 
@@ -354,7 +355,7 @@ impl FromStr for ManifestPath {
 }
 
 impl ManifestPath {
-    /// As it is written on the command line.
+    /// Returns the location as on the command line.
     pub fn text(&self) -> String {
         match self {
             Self::Stdin => "-".into(),
@@ -368,16 +369,16 @@ impl ManifestPath {
 pub enum Simulate {
     /// No simulation.
     Off,
-    /// This network.
+    /// Simulation, with Pods in this network.
     Network(IpNet),
 }
 
 impl Simulate {
-    /// 10.244.0.0/16, the network that many clusters give to Pods.
+    /// Default network: 10.244.0.0/16, in which many clusters have their Pods.
     const DEFAULT: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16));
 
-    /// Returns the networks of all values, at most one of each family; the default for the built-in example, which is
-    /// nothing without its Pods.
+    /// Returns the networks of all values, at most one of each address family. The default network is used for the built-in
+    /// example, whose manifests have no Pods.
     ///
     /// # Errors
     ///
@@ -421,12 +422,12 @@ impl FromStr for Simulate {
     }
 }
 
-/// A network of clients that are told why a name does not resolve, or nobody.
+/// One value of `--explain-to`: a network of clients that get the reason why a name does not resolve, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExplainTo {
-    /// Nobody.
+    /// No client (`none`).
     Nobody,
-    /// The clients of this network.
+    /// Clients of this network.
     Clients(IpNet),
 }
 
@@ -442,11 +443,11 @@ impl FromStr for ExplainTo {
 }
 
 impl ExplainTo {
-    /// The networks of all that were named; none for nobody.
+    /// Returns the networks of all values; empty for `none`.
     ///
     /// # Errors
     ///
-    /// If nobody is named beside somebody.
+    /// If `none` is named beside a network.
     pub fn networks(named: &[Self]) -> Result<Vec<IpNet>, String> {
         let networks: Vec<IpNet> = named
             .iter()
@@ -462,12 +463,12 @@ impl ExplainTo {
     }
 }
 
-/// Where the server can be looked at over HTTP, or nowhere.
+/// Value of `--admin`: the address of the admin listener, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAddress {
-    /// Nowhere.
+    /// No admin listener (`none`).
     Nowhere,
-    /// Here.
+    /// Address to listen on.
     At(SocketAddr),
 }
 
@@ -482,21 +483,21 @@ impl FromStr for AdminAddress {
     }
 }
 
-/// `ADDR:PORT`, or `ADDR` for port 9153.
+/// Parses `ADDR:PORT`, or `ADDR` for port 9153.
 pub fn admin(text: &str) -> Result<SocketAddr, String> {
     with_port(text, ADMIN_PORT).ok_or_else(|| {
         format!("{text:?} is no address for HTTP: write 127.0.0.1:9153, [::1]:9153, or an address for port 9153")
     })
 }
 
-/// A server that is asked for names of others.
+/// Upstream for names outside the zones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upstream {
-    /// Those of this machine's `/etc/resolv.conf`.
+    /// Servers of this machine's `/etc/resolv.conf`.
     System,
-    /// Over UDP and TCP.
+    /// DNS over UDP and TCP.
     Plain(SocketAddr),
-    /// Over TLS; its certificate is for this name, or for its address.
+    /// DNS over TLS, with a certificate for this name, or without one for the address.
     Tls(SocketAddr, Option<Box<str>>),
 }
 
@@ -542,7 +543,7 @@ impl fmt::Display for Upstream {
     }
 }
 
-/// What is logged: a level, or `TARGET=LEVEL` several times with commas between, as `tracing-subscriber` reads them.
+/// Filter of the log: levels and `TARGET=LEVEL` pairs, separated by commas, in the syntax of `tracing-subscriber`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -550,7 +551,7 @@ impl FromStr for LogFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // A single word that is no level would be taken for a target, and `inof` would silence everything.
+        // Refuse a word that is no level: `tracing-subscriber` takes `inof` as a target, and would log nothing else.
         let is_stray = |part: &&str| part.is_empty() || !part.contains('=') && part.parse::<LevelFilter>().is_err();
         let stray = text.split(',').find(is_stray);
         if let Some(part) = stray {
@@ -564,12 +565,12 @@ impl FromStr for LogFilter {
 }
 
 impl LogFilter {
-    /// As it was written.
+    /// Returns the filter as written.
     pub fn text(&self) -> &str {
         &self.0
     }
 
-    /// What `tracing-subscriber` makes of it. It was read once before, so nothing is left to go wrong.
+    /// Returns the parsed filter. Its text was validated by `from_str`, so that lossy parsing loses nothing.
     pub fn directives(&self) -> EnvFilter {
         EnvFilter::builder().parse_lossy(&self.0)
     }

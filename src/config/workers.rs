@@ -1,15 +1,15 @@
-//! How many workers a machine, or the part of it that we were given, has use for.
+//! Default number of worker threads.
 //!
-//! It is the number of CPUs that we may run on, and no more than the CPU quota of the control group, rounded up so
-//! that the quota can be used whole. All of it is read from text that Linux shows under `/proc` and `/sys/fs/cgroup`;
-//! elsewhere, and where that text cannot be read, the standard library's count stands.
+//! The number of CPUs in the affinity mask, limited by the CPU quota of the control group, which is rounded up so that the
+//! whole quota can be used. Both are read from `/proc` and `/sys/fs/cgroup` of Linux. If these cannot be read, the count of the
+//! standard library is used.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
 
 use crate::regular_file::{self, MAX_SMALL_FILE};
 
-/// The number of workers where none was asked for.
+/// Returns the default of `--workers`.
 pub fn default_workers() -> NonZeroUsize {
     let read = |path: &Path| regular_file::read_text(path, MAX_SMALL_FILE).ok();
     let allowed = read(Path::new("/proc/self/status")).and_then(|status| cpus_allowed(&status));
@@ -18,7 +18,7 @@ pub fn default_workers() -> NonZeroUsize {
     quota.map_or(counted, |quota| quota.min(counted))
 }
 
-/// How many CPUs the affinity mask allows, from the text of `/proc/self/status`: `Cpus_allowed_list: 0-3,8`.
+/// Returns the number of CPUs in the affinity mask, from the text of `/proc/self/status`: `Cpus_allowed_list: 0-3,8`.
 fn cpus_allowed(status: &str) -> Option<NonZeroUsize> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let counts = list.trim().split(',').map(|range| {
@@ -29,12 +29,13 @@ fn cpus_allowed(status: &str) -> Option<NonZeroUsize> {
     NonZeroUsize::new(counts.sum::<Option<usize>>()?)
 }
 
-/// The smallest quota of our control group and of those above it, from the text of `/proc/self/cgroup`.
+/// Returns the smallest quota of this process's control group and its ancestors, in CPUs, from the text of
+/// `/proc/self/cgroup`.
 fn quota(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<NonZeroUsize> {
     groups.lines().filter_map(|line| group_quota(line, &read)).min()
 }
 
-/// One line is `HIERARCHY:CONTROLLERS:PATH`; version 2 has number 0 and no controllers.
+/// Returns the quota of one line, `HIERARCHY:CONTROLLERS:PATH`; cgroup version 2 has hierarchy 0 and no controllers.
 fn group_quota(line: &str, read: impl Fn(&Path) -> Option<String>) -> Option<NonZeroUsize> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
@@ -42,7 +43,7 @@ fn group_quota(line: &str, read: impl Fn(&Path) -> Option<String>) -> Option<Non
         return smallest(Path::new("/sys/fs/cgroup"), path, |group| cpu_max(&read(&group.join("cpu.max"))?));
     }
     controllers.split(',').any(|controller| controller == "cpu").then_some(())?;
-    // The controllers are mounted together or by name, as the distribution likes.
+    // Distributions mount the controller `cpu` alone, or together with `cpuacct`.
     ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"].iter().find_map(|root| {
         smallest(Path::new(root), path, |group| {
             cfs_quota(&read(&group.join("cpu.cfs_quota_us"))?, &read(&group.join("cpu.cfs_period_us"))?)
@@ -50,18 +51,19 @@ fn group_quota(line: &str, read: impl Fn(&Path) -> Option<String>) -> Option<Non
     })
 }
 
-/// From our group up to the root: in a container the path may be the host's, and only the root is there to be read.
+/// Returns the smallest quota from the group up to the root. In a container the path may be the host's, and only the root is
+/// readable.
 fn smallest(root: &Path, path: &str, quota_of: impl Fn(&Path) -> Option<NonZeroUsize>) -> Option<NonZeroUsize> {
     root.join(path).ancestors().take_while(|group| group.starts_with(root)).filter_map(quota_of).min()
 }
 
-/// The text of version 2's `cpu.max`: `150000 100000`, or `max 100000` for no quota.
+/// Parses `cpu.max` of version 2, quota and period in microseconds: `150000 100000`, or `max 100000` for no quota.
 fn cpu_max(text: &str) -> Option<NonZeroUsize> {
     let mut words = text.split_whitespace();
     whole_cpus(words.next()?.parse().ok()?, words.next()?.parse().ok()?)
 }
 
-/// The texts of version 1's `cpu.cfs_quota_us` (`-1` for no quota) and `cpu.cfs_period_us`.
+/// Parses `cpu.cfs_quota_us` (`-1` for no quota) and `cpu.cfs_period_us` of version 1.
 fn cfs_quota(quota: &str, period: &str) -> Option<NonZeroUsize> {
     whole_cpus(quota.trim().parse().ok()?, period.trim().parse().ok()?)
 }

@@ -1,4 +1,4 @@
-//! What a server says of itself: what it serves, from where, and in the end what it was asked.
+//! Texts about the server: the banner with zones, source and addresses, and the counters for the log line at shutdown.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,7 @@ use crate::metrics::{Event, Metrics};
 use crate::serve::{Kind, ListenAddress};
 use crate::zone::Zone;
 
-/// What is served, from where, at which addresses, and a line to try.
+/// Returns the banner: zones, source, addresses, and an example command.
 pub(super) fn text(
     config: &Config,
     listening: &[ListenAddress],
@@ -56,7 +56,7 @@ pub(super) fn text(
     )
 }
 
-/// Who is asked for names of others, and for whom: lines, or nothing.
+/// Returns the lines about upstreams and their clients; empty without upstreams.
 fn others(config: &Config) -> String {
     let mut lines = String::new();
     let Forward { to, clients, aliases } = &config.forward;
@@ -69,7 +69,7 @@ fn others(config: &Config) -> String {
     lines
 }
 
-/// Where the objects come from.
+/// Returns the description of the source, escaped.
 pub(super) fn from(config: &Config, source: &Opened) -> String {
     let text = match source {
         Opened::Cluster(access, _) => watched(config, &access.server),
@@ -78,7 +78,7 @@ pub(super) fn from(config: &Config, source: &Opened) -> String {
     Printable(text).to_string()
 }
 
-/// Which part of which cluster is watched.
+/// Returns the API server and the part of the cluster that is watched.
 fn watched(config: &Config, server: &str) -> String {
     let mut text = server.to_owned();
     if let Some(namespace) = &config.namespace {
@@ -90,7 +90,7 @@ fn watched(config: &Config, server: &str) -> String {
     text
 }
 
-/// Where manifests come from.
+/// Returns the locations of the manifests.
 fn written(config: &Config) -> String {
     match &config.source {
         Source::Cluster { .. } => String::new(),
@@ -99,7 +99,7 @@ fn written(config: &Config) -> String {
     }
 }
 
-/// The first few of a list, and how many more there are.
+/// Returns the first items of a list, and the number of the others.
 fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
     const MOST: usize = 4;
     let items: Vec<String> = items.map(|item| item.to_string()).collect();
@@ -110,7 +110,7 @@ fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
     }
 }
 
-/// What was counted, but for what never happened.
+/// Returns the event counters that are not 0.
 pub(super) fn summary(metrics: &Metrics) -> String {
     let totals = Event::ALL.iter().map(|event| (event.label(), metrics.total(*event)));
     let counted: Vec<String> =

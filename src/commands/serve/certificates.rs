@@ -1,7 +1,7 @@
-//! The certificate while the server runs: its files are read again when they change, on SIGHUP, and once a minute
-//! whatever happens, as not every file system tells of changes.
+//! Renewal of the certificate while the server runs: its files are read again when they change, on SIGHUP, and once a minute,
+//! since not every file system reports changes.
 //!
-//! Not here: what is read, and what is wrong with it (`serve/encrypted/certificates.rs`).
+//! Not here: parsing and validation of the files (`serve/encrypted/certificates.rs`).
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -18,29 +18,29 @@ use crate::admin::CertificateInUse;
 use crate::metrics::{Metrics, table};
 use crate::serve::encrypted::certificates::Certificates;
 
-/// How long the files are not looked at, at most.
+/// Maximum time between two reads of the files.
 const LOOK: Duration = Duration::from_secs(60);
-/// A certificate and its key are two files, which are mostly not written at one instant.
+/// Pause before a failed read is repeated: the certificate and its key are two files, mostly not written at one instant.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// Keeps a certificate as its files are.
+/// Task that keeps the certificate in step with its files.
 pub(super) struct Renewal {
-    /// What is shown; another, or of other files, where the configuration has changed.
+    /// Certificate in use; a reload of the configuration may replace it.
     pub(super) certificates: watch::Receiver<Option<Certificates>>,
-    /// Asks to look at once.
+    /// Requests a read of the files.
     pub(super) asked: Arc<Notify>,
-    /// What is told of it to who looks at the server.
+    /// Receiver of the state of the certificate.
     pub(super) told: Told,
 }
 
-/// Who is told of a certificate.
+/// Receiver of the state of the certificate: metrics and the admin listener.
 pub(super) struct Told {
     pub(super) metrics: Arc<Metrics>,
     pub(super) in_use: Arc<ArcSwapOption<CertificateInUse>>,
 }
 
 impl Told {
-    /// Nobody is shown one any more: that the last one expires is no news.
+    /// Clears the state when no listener is encrypted any more, so that the expiry of an unused certificate raises no alert.
     fn none(&self) {
         self.in_use.store(None);
         self.metrics.unset(&table::CERTIFICATE_EXPIRATION, &[]);
@@ -64,7 +64,7 @@ impl Told {
 }
 
 impl Renewal {
-    /// Follows the files for ever.
+    /// Follows the files of the certificate in use. Never returns.
     pub(super) async fn follow(self) -> Infallible {
         let Self { mut certificates, asked, told } = self;
         loop {
@@ -81,7 +81,7 @@ impl Renewal {
             tokio::select! {
                 never = keep => match never {},
                 changed = certificates.changed() => if changed.is_err() {
-                    // The server ends.
+                    // The sender is dropped when the server ends.
                     pending::<()>().await;
                 },
             }
@@ -92,7 +92,7 @@ impl Renewal {
 struct Kept<'k> {
     certificates: Certificates,
     told: &'k Told,
-    /// Why the files are not taken, and what clients will not like: each is said once.
+    /// Last refusal of the files, and last warning about the certificate: each is logged once.
     said: [Option<String>; 2],
 }
 
@@ -105,7 +105,7 @@ impl<'k> Kept<'k> {
         let mut watcher = start_watching(&self.certificates.paths());
         self.show();
         loop {
-            // Once more at the begin: the files may have changed before they were watched.
+            // Read at the start too: the files may have changed before they were watched.
             self.look().await;
             tokio::select! {
                 () = changed(&mut watcher) => {}
@@ -140,18 +140,18 @@ impl<'k> Kept<'k> {
         self.show();
     }
 
-    /// A file may be on a file system that hangs.
+    /// Reads the files, and returns whether they have changed. A thread of its own does it, as a file system may hang.
     async fn read(&self) -> anyhow::Result<bool> {
         let certificates = self.certificates.clone();
         let read = tokio::task::spawn_blocking(move || certificates.reload()).await;
         read.context("reading the certificate failed").flatten()
     }
 
-    /// Shows until when the certificate is good, and why no other has taken its place.
+    /// Publishes the validity of the certificate, and the refusal of its files. Logs a warning about it once.
     fn show(&mut self) {
         let [refused, _] = &self.said;
         self.told.certificate(CertificateInUse { good: self.certificates.validity(), refused: refused.clone() });
-        // How long ago it was differs each time.
+        // Compare by presence only: the text has a duration that differs each time.
         let complaint = self.certificates.complaint(SystemTime::now());
         if self.said[1].is_some() && complaint.is_some() {
             return;
@@ -161,7 +161,7 @@ impl<'k> Kept<'k> {
         }
     }
 
-    /// What is to be said now, if it was not said before.
+    /// Stores the text, and returns it if it is not the last one at this index.
     fn say(&mut self, at: usize, text: Option<String>) -> Option<String> {
         let is_new = self.said[at] != text;
         self.said[at].clone_from(&text);

@@ -1,7 +1,6 @@
-//! What happens to a server from its first answer to its last: it says that it is there, reads its configuration again,
-//! and ends in good order.
+//! Life cycle of a running server: readiness, reload, lame duck and shutdown.
 //!
-//! Not here: what a configuration that was read again changes (`reload.rs`), and how the sockets are emptied (`serve`).
+//! Not here: the options that a reload changes (`reload.rs`), and the draining of sockets (`serve`).
 
 use std::fmt::Write as _;
 use std::future::pending;
@@ -21,35 +20,35 @@ use crate::serve::Stop;
 use crate::source::manifests::Watcher;
 use crate::status::Status;
 
-/// Why a server ends.
+/// Reason why a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// It was asked to: what was received is answered first.
+    /// A signal: queries that were received are answered first.
     Asked,
-    /// It was asked to twice: at once.
+    /// A second signal: the server ends at once.
     Now,
-    /// Another process answers.
+    /// A new process has taken over (hot restart).
     Relieved,
 }
 
-/// A running server, and who may tell it something.
+/// State of the life cycle, and handles to the tasks that it controls.
 pub(super) struct Life<'l> {
     pub(super) running: Running,
     pub(super) signals: Signals,
     pub(super) manager: &'l Manager,
     pub(super) status: &'l Status,
     pub(super) stop: &'l Stop,
-    /// Has the certificate read again.
+    /// Requests a read of the certificate.
     pub(super) look_again: Arc<Notify>,
-    /// Where the objects come from, for people.
+    /// Description of the source, for people.
     pub(super) from: String,
-    /// Where it can be looked at.
+    /// Addresses of the admin listeners.
     pub(super) admin: Vec<SocketAddr>,
     pub(super) receive_buffer: usize,
 }
 
 impl Life<'_> {
-    /// Until it is asked to end, and the lame duck is over. `again` has the source read again.
+    /// Handles signals and reloads until a signal asks to end and the lame duck is over. `again` requests a read of the source.
     pub(super) async fn live(
         &mut self,
         mut synced: watch::Receiver<Progress>,
@@ -72,7 +71,7 @@ impl Life<'_> {
                         }
                         self.look_again.notify_one();
                         let (done, is_done) = oneshot::channel();
-                        // Gone only where the server ends.
+                        // The receiver is gone only if the server ends.
                         let _ = again.send(done);
                         reloading = Some(is_done);
                     }
@@ -100,7 +99,7 @@ impl Life<'_> {
         }
     }
 
-    /// Says what is served.
+    /// Prints the banner, and logs the start.
     fn announce(&self) -> anyhow::Result<()> {
         let Running { config, listening, zone, .. } = &self.running;
         let addresses: Vec<_> = listening.iter().map(|(_, bound)| *bound).collect();
@@ -109,7 +108,7 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// Tells the service manager that the server is ready, once everything was read.
+    /// Reports to the service manager that the server is ready, or why it is not.
     fn ready(&self, progress: Progress) {
         match progress {
             Progress::Nothing => return,
@@ -120,8 +119,8 @@ impl Life<'_> {
         self.manager.ready(&format!("{services} Services, {addresses} addresses in reverse, from {}", self.from));
     }
 
-    /// Reads the configuration again; one that is wrong changes nothing. Returns the signal to end that came meanwhile: a
-    /// file may be on a file system that hangs.
+    /// Reads the configuration again; an invalid one changes nothing. Returns a signal to end that arrives meanwhile, since a
+    /// file system may hang.
     async fn reload(&mut self) -> Option<Asked> {
         let read = tokio::select! {
             read = tokio::task::spawn_blocking(cli::read_again) => read.unwrap_or_else(|error| Err(error.to_string())),
@@ -138,7 +137,7 @@ impl Life<'_> {
         if asked == Asked::End { self.lame_duck().await } else { End::Asked }
     }
 
-    /// Answers as long as somebody may not know yet that it ends. Asked to end again, it ends at once.
+    /// Answers for the duration of `--lame-duck`, in which clients learn that the server ends. A second signal ends it at once.
     async fn lame_duck(&mut self) -> End {
         let length = self.running.config.lame_duck;
         self.status.set_leaving();
@@ -157,7 +156,7 @@ impl Life<'_> {
         }
     }
 
-    /// While the sockets are emptied.
+    /// Waits for a second signal while the sockets are drained.
     pub(super) async fn ended_again(&mut self) {
         self.manager.stopping("answers what was received");
         self.signals.end().await;
@@ -169,14 +168,14 @@ fn at_once() {
     tracing::warn!("ended at once by a second signal: queries may be lost");
 }
 
-/// Waits until more of the source was read; `None` where nothing will be.
+/// Waits for progress beyond `announced`; `None` if there will be none.
 async fn beyond(synced: &mut watch::Receiver<Progress>, announced: Progress) -> Option<Progress> {
     synced.wait_for(|progress| *progress > announced).await.ok().map(|progress| *progress)
 }
 
 async fn done(reloading: &mut Option<oneshot::Receiver<()>>) {
     match reloading {
-        // Dropped where the source could not be read at all, which ends the server.
+        // The sender is dropped if the source cannot be read at all, which ends the server.
         Some(done) => _ = done.await,
         None => pending().await,
     }

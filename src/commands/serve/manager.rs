@@ -1,7 +1,7 @@
-//! What the service manager is told (sd_notify(3)): ready, reloading, stopping, alive, and a line of status.
+//! Notifications to the service manager (sd_notify(3)): ready, reloading, stopping, watchdog, and a line of status.
 //!
-//! Without one, or without `Type=notify`, everything here does nothing. Not here: the sockets that it opens for a
-//! server (`serve/fds.rs`).
+//! Without a service manager, or without `Type=notify`, all functions do nothing. Not here: the sockets that the service
+//! manager passes to a server (`serve/fds.rs`).
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -12,49 +12,48 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::liveness::Liveness;
 
-/// The service manager.
+/// Notifier of the service manager.
 pub(super) struct Manager {
-    /// How often it wants to hear that the server lives, at the least.
+    /// Watchdog timeout of the service manager, if it has one.
     watchdog: Option<Duration>,
 }
 
 impl Manager {
-    /// The one that started this process, if one did.
+    /// Returns the notifier, with the watchdog timeout from the environment.
     pub(super) fn new() -> Self {
         let mut microseconds = 0;
         let wants = sd_notify::watchdog_enabled(false, &mut microseconds);
         Self { watchdog: (wants && microseconds > 0).then(|| Duration::from_micros(microseconds)) }
     }
 
-    /// What it is waiting for is not there yet.
+    /// Reports a status before the server is ready.
     pub(super) fn starting(&self, status: &str) {
         tell(&[NotifyState::Status(status)]);
     }
 
-    /// Everything was read.
+    /// Reports that the server is ready.
     pub(super) fn ready(&self, status: &str) {
         tell(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
-    /// Everything is being read again; [`Manager::ready`] is the end of it.
+    /// Reports the start of a reload; [`Manager::ready`] reports its end.
     pub(super) fn reloading(&self) {
-        // `Type=notify-reload` wants the time too.
+        // `Type=notify-reload` requires the time too.
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
             Err(_) => tell(&[NotifyState::Reloading]),
         }
     }
 
-    /// It will end.
+    /// Reports the shutdown.
     pub(super) fn stopping(&self, status: &str) {
         tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
     }
 
-    /// Tells the service manager's watchdog that the server lives, as long as this task runs and no worker is stalled.
-    /// Never returns.
+    /// Notifies the watchdog of the service manager as long as this task runs and no worker is stalled. Never returns.
     pub(super) async fn keep_watch(&self, liveness: &Liveness) -> Infallible {
         let Some(watchdog) = self.watchdog else { return pending().await };
-        // Twice in its time, as sd_watchdog_enabled(3) says.
+        // At half of the timeout, as sd_watchdog_enabled(3) recommends.
         let mut ticks = interval(watchdog / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -1,8 +1,9 @@
-//! `serve`: binds, reads, says what it serves, and answers until it is told to stop.
+//! The command `serve`: assembles the server, and runs it until shutdown.
 //!
-//! Here: what runs side by side, and in which order it begins and ends. Beside it: `life.rs` (signals, reload, lame
-//! duck), `reload.rs` (which options change while it runs), `certificates.rs` (which files do), `manager.rs` (systemd),
-//! `banner.rs` (what it says of itself), `supervise.rs` (what must not end). The whole is told in `docs/life-cycle.md`.
+//! Here: the tasks of the server, and the order of startup and shutdown. `life.rs` has signals, reload and the lame duck,
+//! `reload.rs` the options that a reload changes, `certificates.rs` the renewal of the certificate, `manager.rs` the
+//! notifications to systemd, `banner.rs` the startup summary, and `supervise.rs` the restart of tasks. `docs/life-cycle.md`
+//! describes all of it for operators. Not here: sockets and queries (`serve`).
 
 mod banner;
 mod certificates;
@@ -59,11 +60,11 @@ use reload::Running;
 use signals::Signals;
 use supervise::supervise;
 
-/// Serves until SIGTERM or SIGINT, or until another process does so in its place.
+/// Serves until SIGTERM or SIGINT, or until a new process takes over (hot restart).
 ///
 /// # Errors
 ///
-/// If an address cannot be bound, or the server cannot go on.
+/// If an address cannot be bound, or a task of the server fails.
 pub fn run(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     give_back_large_blocks();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -72,13 +73,13 @@ pub fn run(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the threads for TCP")?;
     let result = runtime.block_on(serve(config, filter));
-    // A reading of standard input that never ends must not keep the process.
+    // Do not wait for blocking tasks: a read of standard input that never ends would keep the process.
     runtime.shutdown_background();
     result
 }
 
 async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
-    // From here on a signal is an event, and no longer the end of the process.
+    // From here on a signal is an event, and does not end the process.
     let mut signals = Signals::new()?;
     let manager = Manager::new();
     let Some(prepared) = unless_ended(&mut signals, prepare(config.clone())).await? else {
@@ -134,11 +135,11 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let (started, answering) = oneshot::channel();
     let mut serving = pin!(async move {
         if begun.await.is_err() {
-            // Ended before it was its turn.
+            // The server ended before it was to begin.
             return Ok(());
         }
         server.start(listeners)?;
-        // Who waits for it has gone, or hears it.
+        // The receiver may be gone, if the hot restart has failed.
         let _ = started.send(());
         server.run(changed).await
     });
@@ -167,7 +168,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
         receive_buffer,
     };
 
-    // In this order: the sockets are served from the first moment, and say that nothing was read yet.
+    // Polled in this order: the sockets are served first, with SERVFAIL until the source was read.
     let ended = tokio::select! {
         biased;
         served = &mut serving => return served.and_then(|()| bail!("stopped answering")),
@@ -182,12 +183,12 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     status.set_leaving();
     match &ended {
         Ok(End::Now) => return Ok(ExitCode::SUCCESS),
-        // Also where it is asked to end while another has the sockets and does not read them yet.
+        // Also if a signal arrives when the new process has the sockets and does not read them yet.
         _ if handout.is_given() => stop.hand_over(),
         _ => stop.tell(),
     }
     let last_snapshot = async {
-        // A process that has taken this one's place keeps the snapshot, and knows more.
+        // After a hot restart the new process writes the snapshot, from newer data.
         if let (Ok(End::Asked), Some((snapshot, publisher))) = (&ended, &snapshot) {
             snapshot.finish(publisher, &status).await;
         }
@@ -202,7 +203,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Files, sockets and source of a server, opened.
+/// Opened files, sockets and source of a server.
 struct Prepared {
     certificates: Option<Certificates>,
     sockets: Sockets,
@@ -214,14 +215,14 @@ struct Prepared {
     forwarding: Option<(Outside, Forwarder)>,
 }
 
-/// Opens all that the configuration names: files, sockets, the source. May block, where a file system hangs.
+/// Opens the files, the sockets and the source of the configuration. May block if a file system hangs.
 async fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let certificates = config.encrypted.pair().map(|(cert, key)| Certificates::load(cert, key)).transpose()?;
     let mut sockets = sockets(&config).await?;
     sockets.listeners = sockets.listeners.certified(certificates.clone());
     let admin = admin::Listeners::bind(config.admin.address, config.admin.api)?;
     let addresses = of_kind(&sockets.listening, Kind::Plain);
-    // Before the first reading, so that no change falls between.
+    // Watch before the first read, so that no change between the two is missed.
     let watcher = watch(&config);
     let mut source = open(&config, &addresses).await?;
     let status = Arc::new(Status::default());
@@ -230,7 +231,7 @@ async fn prepare(config: Config) -> anyhow::Result<Prepared> {
     Ok(Prepared { certificates, sockets, admin, watcher, source, status, snapshot, forwarding })
 }
 
-/// Runs a task that may block, on a thread that the end of the process does not wait for; `None` once a signal asks to end.
+/// Runs a task that may block, on a thread that shutdown does not wait for. Returns `None` if a signal asks to end first.
 async fn unless_ended<T: Send + 'static>(
     signals: &mut Signals,
     task: impl Future<Output = anyhow::Result<T>> + Send + 'static,
@@ -243,44 +244,44 @@ async fn unless_ended<T: Send + 'static>(
     }
 }
 
-/// How long what is queued in sockets of the service manager may wait for the first reading, which mostly takes less.
-/// Then it is better answered with SERVFAIL than not at all.
+/// Time that queries may wait in sockets of the service manager for the first read of the source, which mostly takes less.
+/// After it, a response with SERVFAIL is better than none.
 const QUEUED: Duration = Duration::from_secs(1);
 
-/// What was asked for, and what was bound for it.
+/// Requested addresses, each with the address that was bound for it.
 type Listening = Vec<(ListenAddress, ListenAddress)>;
 
-/// What is bound of one kind.
+/// Returns the bound addresses of one kind.
 fn of_kind(listening: &[(ListenAddress, ListenAddress)], kind: Kind) -> Vec<SocketAddr> {
     let bound = listening.iter().map(|(_, bound)| bound);
     bound.filter(|bound| bound.kind == kind).map(|bound| bound.address).collect()
 }
 
-/// What is told of it to who looks at the server.
+/// Returns the bound addresses for the admin listener.
 fn as_shown(listening: &[(ListenAddress, ListenAddress)]) -> Addresses {
     let encrypted = listening.iter().map(|(_, bound)| bound).filter(|bound| bound.kind != Kind::Plain);
     let encrypted = encrypted.map(|bound| (bound.kind.transport(), bound.address)).collect();
     Addresses { plain: of_kind(listening, Kind::Plain), encrypted }
 }
 
-/// The sockets, and who has them too.
+/// Sockets, and the process that has them too.
 struct Sockets {
     listeners: Listeners,
-    /// They are of the service manager.
+    /// True if the service manager passed sockets (socket activation).
     activated: bool,
-    /// Where they are, but for those of what is encrypted.
+    /// Addresses of the sockets of the service manager, except for encrypted ones.
     given: Vec<ListenAddress>,
-    /// What was asked for, and what it became.
+    /// Requested and bound addresses.
     listening: Listening,
     predecessor: Option<Predecessor>,
 }
 
-/// Takes the sockets of another process or of the service manager where there is one, and binds the rest.
+/// Takes the sockets of the predecessor or of the service manager, if there is one, and binds the rest.
 async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
     let sockets = Inherited::from_service_manager()?;
     let activated = sockets.count() > 0;
     let encrypted: Vec<_> = listen_addresses(config).into_iter().filter(|one| one.kind != Kind::Plain).collect();
-    // What no option names is for DNS over UDP and TCP.
+    // Sockets that no option names are for DNS over UDP and TCP.
     let given: Vec<_> = sockets.addresses_but_for(&encrypted).into_iter().map(ListenAddress::plain).collect();
     let wanted = wanted(config, &given);
     if activated {
@@ -303,7 +304,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
     Ok(Sockets { listeners, activated, given, listening, predecessor })
 }
 
-/// All that is to be listened on: what the service manager has given is in the place of the default.
+/// Returns all addresses to listen on. Sockets of the service manager replace the default of `--listen`.
 fn wanted(config: &Config, given: &[ListenAddress]) -> Vec<ListenAddress> {
     let mut wanted = listen_addresses(config);
     if config.listen.is_default && !given.is_empty() {
@@ -314,15 +315,15 @@ fn wanted(config: &Config, given: &[ListenAddress]) -> Vec<ListenAddress> {
     wanted
 }
 
-/// A snapshot, and who knows what is to be in it.
+/// Snapshot, with the publisher of the objects that it stores.
 type Kept = Option<(Snapshot, Publisher)>;
 
-/// Answers from the snapshot, until everything was read.
+/// Fills the zone from the snapshot, if one is configured: the server answers from it until the source was read.
 ///
 /// # Errors
 ///
-/// The path names something that a snapshot must not replace. A folder in which nothing can be written is a warning: a
-/// server without a snapshot answers, and one that refuses to start because a disk went read-only does not.
+/// If the path names something that a snapshot must not replace. A folder that cannot be written to is a warning: a server
+/// without a snapshot answers, and one that does not start because a disk went read-only does not.
 fn restore(config: &Config, source: &mut Opened, status: &Status) -> anyhow::Result<Kept> {
     let (Some(path), Opened::Cluster(access, publisher)) = (&config.snapshot, &mut *source) else { return Ok(None) };
     let (server, namespace) = (&access.server, config.namespace.as_deref().unwrap_or("*"));
@@ -330,7 +331,7 @@ fn restore(config: &Config, source: &mut Opened, status: &Status) -> anyhow::Res
         Source::Cluster { selector: Some(selector), .. } => selector,
         _ => "",
     };
-    // A blank would end a field of the snapshot's first line; this is its last.
+    // Blanks separate the fields of the snapshot's first line. The selector is the last one, as it may contain blanks.
     let scope = format!("{server} {namespace} {} {selector}", config.endpoints_source.name());
     let snapshot = Snapshot { path: path.clone(), max_age: config.snapshot_max_age, scope, writing: Arc::default() };
     let shown = path.display();
@@ -357,21 +358,21 @@ async fn keep(snapshot: Option<&(Snapshot, Publisher)>, status: &Status) -> Infa
     }
 }
 
-/// The place of this process among those that answer on the same sockets, one after the other.
+/// Hot restart: the takeover from the predecessor, and by the successor.
 struct Place {
     predecessor: Option<Predecessor>,
     activated: bool,
     synced: watching::Receiver<Progress>,
-    /// Has the sockets read.
+    /// Starts the server.
     begin: oneshot::Sender<()>,
-    /// They are read.
+    /// Received when the server reads its sockets.
     answering: oneshot::Receiver<()>,
     path: Option<PathBuf>,
     handout: Handout,
 }
 
 impl Place {
-    /// Takes the place of the predecessor, and returns when a successor has taken this one.
+    /// Takes over from the predecessor, and returns when a successor has taken over from this process.
     async fn hold(self) -> anyhow::Result<()> {
         let Self { predecessor, activated, mut synced, begin, answering, path, handout } = self;
         let predecessor = match predecessor {
@@ -383,7 +384,7 @@ impl Place {
                 None
             }
         };
-        // Whoever does not hear has ended, and this with it.
+        // If the receiver is gone, the server has ended, and this task ends with it.
         let _ = begin.send(());
         let Ok(()) = answering.await else { return pending().await };
         let Some(path) = path else { return pending().await };
@@ -408,7 +409,7 @@ impl Place {
     }
 }
 
-/// Waits until everything was read; or until the predecessor is gone, and somebody must answer.
+/// Waits until the source was read. Returns `None` if the predecessor ends before that, and this process must answer.
 async fn until_its_turn(mut predecessor: Predecessor, mut synced: watching::Receiver<Progress>) -> Option<Predecessor> {
     tokio::select! {
         _ = synced.wait_for(|progress| *progress == Progress::Whole) => Some(predecessor),
@@ -419,28 +420,28 @@ async fn until_its_turn(mut predecessor: Predecessor, mut synced: watching::Rece
     }
 }
 
-/// Who reads the source, and when.
+/// Task that reads the source and keeps the zone in step with it.
 struct Reading {
     source: Opened,
     config: Config,
     watcher: Option<Watcher>,
-    /// Asked to read again; says when it has.
+    /// Requests to read the source again, each with the sender for its completion.
     again: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     synced: watching::Sender<Progress>,
 }
 
-/// The part of the source that has been read.
+/// Progress of the first read of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
     Nothing,
     /// All but files and documents that cannot be read: known names are answered.
     Partial,
-    /// All of it, once.
+    /// All of the source.
     Whole,
 }
 
 impl Reading {
-    /// Keeps the zone in step for ever.
+    /// Reads the source and its changes. Returns only for an error.
     async fn read(self, status: Arc<Status>, metrics: Arc<Metrics>) -> anyhow::Result<Infallible> {
         let Self { source, config, mut watcher, mut again, synced } = self;
         match source {
@@ -467,7 +468,7 @@ impl Reading {
                     let reading;
                     (source, reading) = load(source, &metrics).await?;
                     reading.iter().for_each(settle);
-                    // Who asked may not wait for it any more.
+                    // The requester may have ended.
                     let _ = asked.map(|asked| asked.send(()));
                 }
             }
@@ -489,7 +490,7 @@ impl Reading {
                         tokio::select! { () = cluster.follow(publisher, status, &metrics, sender) => {}, () = tell => {} }
                     }
                 };
-                // There is nothing to read again: it is followed.
+                // A cluster is watched all the time, so that a request to read again completes at once.
                 let answer = async {
                     while let Some(asked) = again.recv().await {
                         let _ = asked.send(());
@@ -502,13 +503,13 @@ impl Reading {
     }
 }
 
-/// Decides, before all was read once, if a name that is not known is denied.
+/// Decides whether unknown names get NXDOMAIN before the source was read without errors, and sets the status.
 fn settled(reading: &source::Reading, allow_unreadable: bool, status: &Status) -> Progress {
     if reading.complete || allow_unreadable {
         status.set_synced();
         return Progress::Whole;
     }
-    /// Each has a line of its own before.
+    /// Maximum number of files in the message; each has a log line of its own before.
     const NAMED: usize = 3;
     let unread: Vec<String> = reading.unread.iter().map(ToString::to_string).collect();
     tracing::error!(
@@ -521,9 +522,9 @@ fn settled(reading: &source::Reading, allow_unreadable: bool, status: &Status) -
     Progress::Partial
 }
 
-/// The text of an answer for a name that may be in a file that cannot be read: the file and the line of the first.
+/// Returns the extended error's text for names that may be in an unreadable file: file and line of the first one.
 fn unread_sentence(unread: &[Report]) -> String {
-    /// Of a longer path the end, in characters: the whole text has to fit into an answer with its line.
+    /// Maximum length of the path in characters, cut at its start: the text has to fit into a response with its line number.
     const PATH: usize = 60;
     let Some(Report { file, line, .. }) = unread.first() else { return String::new() };
     let file: Vec<char> = file.escape_default().collect();
@@ -538,7 +539,7 @@ fn unread_sentence(unread: &[Report]) -> String {
     Finding::NotSynced { waiting_for: vec![text], forbidden: false, seconds: 0 }.brief()
 }
 
-/// Reads everything, or reads it again, where it may block. A panic costs this reading, which is `None` then.
+/// Reads the manifests on a thread that may block, and logs the reports. The result is `None` after a panic.
 async fn load(
     mut source: ManifestSource,
     metrics: &Metrics,
@@ -566,7 +567,7 @@ async fn changed(watcher: &mut Option<Watcher>) {
     }
 }
 
-/// Watches what `config` names as manifests.
+/// Starts to watch the manifests of `config`.
 fn watch(config: &Config) -> Option<Watcher> {
     let Source::Manifests(paths) = &config.source else { return None };
     start_watching(&super::paths(paths))
@@ -576,7 +577,7 @@ fn start_watching(paths: &[PathBuf]) -> Option<Watcher> {
     Watcher::start(paths).inspect_err(|refused| tracing::warn!("{refused}")).ok()
 }
 
-/// What the admin listener tells of a server.
+/// Returns the description of the server for the admin listener.
 fn about(config: &Config, from: &str, listening: &[(ListenAddress, ListenAddress)]) -> About {
     About {
         source: from.to_owned(),
@@ -595,7 +596,7 @@ fn access(config: &Config) -> Access {
     }
 }
 
-/// The log of questions, if there is to be one, and who writes it.
+/// Starts the query log, if one is configured. Returns the log and its writer.
 fn query_log(config: &Config) -> anyhow::Result<Option<(Arc<QueryLog>, LogWriter)>> {
     let wanted = &config.query_log;
     let [success, denial, error] =
@@ -612,7 +613,7 @@ fn query_log(config: &Config) -> anyhow::Result<Option<(Arc<QueryLog>, LogWriter
 fn limits(config: &Config) -> Limits {
     Limits {
         connections: config.tcp.connections,
-        // `docs/install.md` counts on it.
+        // Connections over HTTPS and QUIC take more memory. `docs/install.md` computes the memory limit from this quarter.
         large: (config.tcp.connections / 4).max(1),
         per_client: config.tcp.connections_per_client,
         client_prefix_v6: config.tcp.client_prefix_v6,

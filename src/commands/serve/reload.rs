@@ -1,7 +1,8 @@
-//! What a server takes of its configuration when that is read again, and what needs a restart.
+//! Reload: the options that change while the server runs, and those that need a restart.
 //!
-//! The new configuration is read whole, and the new sockets are bound, before anything changes: where one of that fails,
-//! nothing does. `docs/life-cycle.md` has the same table for people, and a test holds the two together.
+//! The new configuration is validated and the new sockets are bound before anything changes: if either fails, nothing changes.
+//! `docs/life-cycle.md` has the table of keys for operators, and a test compares it with this file. Not here: the events that
+//! start a reload (`life.rs`).
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::serve::encrypted::certificates::Certificates;
 use crate::serve::{Change, Inherited, ListenAddress, Listeners};
 use crate::zone::Zone;
 
-/// The keys that are taken while the server runs.
+/// Keys that a reload changes.
 pub(super) const TAKEN: [&str; 13] = [
     "ttl",
     "negative-ttl",
@@ -34,17 +35,17 @@ pub(super) const TAKEN: [&str; 13] = [
     "log",
 ];
 
-/// What a running server has of its configuration.
+/// Configuration of a running server, with the handles that apply a new one.
 pub(super) struct Running {
-    /// As it runs.
+    /// Configuration in use.
     pub(super) config: Config,
-    /// Where the sockets of the service manager are: they stay.
+    /// Addresses of the sockets of the service manager, which a reload keeps.
     pub(super) given: Vec<ListenAddress>,
-    /// What was asked for, and what was bound for it.
+    /// Requested and bound addresses.
     pub(super) listening: Listening,
-    /// What clients are shown where it is encrypted.
+    /// Certificate of the encrypted listeners.
     pub(super) certificates: watch::Sender<Option<Certificates>>,
-    /// What is told of that to who looks at it.
+    /// Addresses that the admin listener shows.
     pub(super) shown: Arc<ArcSwap<Addresses>>,
     pub(super) responder: Arc<Responder>,
     pub(super) zone: Arc<Zone>,
@@ -53,15 +54,15 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Takes what `new` changes, and returns which keys those are and which need a restart.
+    /// Applies the new configuration. Returns the keys that were changed, and those that need a restart.
     ///
     /// # Errors
     ///
-    /// One sentence; then nothing has changed.
+    /// One sentence; the configuration in use is unchanged then.
     pub(super) fn take(&mut self, new: Config) -> Result<Changes, String> {
         let changed = changed(&self.config, &new);
         let (change, listening) = self.listen(&new)?;
-        // The last that may fail: what was bound closes again then.
+        // The last step that may fail: the new sockets are closed then.
         let change = change.certified(self.certify(&new)?);
         self.listening = listening;
         self.shown.store(Arc::new(as_shown(&self.listening)));
@@ -80,14 +81,14 @@ impl Running {
             let started: Vec<_> = start.iter().flat_map(Listeners::listen_addresses).map(|one| text(&one)).collect();
             let stopped: Vec<_> = stop.iter().map(text).collect();
             tracing::info!(?started, ?stopped, "the addresses that are listened on change");
-            // It is taken at once, or the server is ending.
+            // The receiver is gone only if the server ends.
             let _ = self.changes.send(change);
         }
         let (taken, left) = changed.into_iter().partition(|key| TAKEN.contains(key));
         Ok(Changes { taken, left })
     }
 
-    /// Binds what is new, and tells what is to be left, and what is listened on then.
+    /// Binds the new addresses. Returns the change of listeners, and all addresses after it.
     fn listen(&self, new: &Config) -> Result<(Change, Listening), String> {
         let wanted = wanted(new, &self.given);
         let known = |listen: &&ListenAddress| self.listening.iter().any(|(asked, _)| asked == *listen);
@@ -104,7 +105,7 @@ impl Running {
         Ok((Change { start: Some(start), stop }, listening))
     }
 
-    /// Reads the certificate, where it is another file's or the first.
+    /// Reads the certificate, if the new configuration names other files. Returns the certificate to use.
     fn certify(&self, new: &Config) -> Result<Option<Certificates>, String> {
         let old = self.certificates.borrow().clone();
         if new.encrypted.pair() == self.config.encrypted.pair() {
@@ -112,7 +113,7 @@ impl Running {
         }
         let read = match (new.encrypted.pair(), &old) {
             (None, _) => Ok(None),
-            // Listeners that stay have this one.
+            // Listeners that stay share this certificate.
             (Some((certificate, key)), Some(old)) => old.change(certificate, key).map(|_| Some(old.clone())),
             (Some((certificate, key)), None) => Certificates::load(certificate, key).map(Some),
         };
@@ -122,15 +123,15 @@ impl Running {
     }
 }
 
-/// Which keys changed.
+/// Keys that a new configuration changes.
 #[derive(Debug, PartialEq)]
 pub(super) struct Changes {
     pub(super) taken: Vec<&'static str>,
-    /// They need a restart.
+    /// Keys that need a restart.
     pub(super) left: Vec<&'static str>,
 }
 
-/// The keys whose values differ.
+/// Returns the keys with different values.
 fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
     let pairs = print::entries(old).into_iter().zip(print::entries(new));
     pairs.filter(|((_, old), (_, new))| old != new).map(|((key, _), _)| key).collect()

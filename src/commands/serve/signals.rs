@@ -1,23 +1,23 @@
-//! The signals that a server obeys: from here on they are events, and no longer the end of the process.
+//! Signals of a server as events: they do not end the process any more. Not here: the reaction to each (`life.rs`).
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals.
+/// Streams of the signals that are handled.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-/// What a signal asks for.
+/// Request that a signal makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// SIGTERM: to end, in good order.
+    /// SIGTERM: shutdown, with the lame duck.
     End,
-    /// SIGINT: to end; somebody at a keyboard waits for it.
+    /// SIGINT: shutdown without the lame duck, since a person at the keyboard waits for it.
     EndSoon,
-    /// SIGHUP: to read everything again.
+    /// SIGHUP: reload of the configuration, the certificate and the manifests.
     Reload,
 }
 
@@ -39,7 +39,7 @@ impl Signals {
         }
     }
 
-    /// Returns once it is asked to end, and how. A SIGHUP meanwhile waits for [`Self::next`].
+    /// Waits for SIGTERM or SIGINT. A SIGHUP that arrives meanwhile is left for [`Self::next`].
     pub(super) async fn end(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::End,

@@ -1,4 +1,5 @@
-//! A task that must not end: one that does, or panics, is started again, after a pause, counted and logged.
+//! Supervision of a task: one that ends or panics is restarted after a pause, counted and logged. Not here: the workers that
+//! read sockets, which `serve` restarts itself.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -10,10 +11,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::metrics::{Event, Metrics};
 
-/// The first pause, and the longest: each is twice the one before, until a task has run for longer than the longest.
+/// First and longest pause before a restart. The pause doubles each time, and is short again after a task has run for more than
+/// the longest pause.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
-/// Runs what `start` makes, and makes it again when it ends.
+/// Runs the task that `start` returns, and restarts it whenever it ends. Never returns.
 pub(super) async fn supervise<F>(name: &str, metrics: &Arc<Metrics>, mut start: impl FnMut() -> F) -> Infallible
 where
     F: Future<Output = ()> + Send + 'static,
@@ -22,7 +24,7 @@ where
     let mut pause = PAUSES.0;
     loop {
         let began = Instant::now();
-        // Its end is waited for here, and with this future it ends.
+        // The set aborts the task when this future is dropped.
         let mut task = JoinSet::new();
         task.spawn(start());
         let why = match task.join_next().await {
