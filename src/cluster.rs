@@ -17,8 +17,8 @@ use crate::objects::{
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Part of the cluster whose records are published as one value. The publisher replaces records by contributor and never
-/// by name, since two Services can contribute to one PTR RRset.
+/// Part of the cluster that is published as one value. The publisher replaces records by contributor and never by name,
+/// since two Services can contribute to one PTR RRset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Contributor {
     /// The apex: the addresses of the name server.
@@ -79,9 +79,9 @@ impl Resource {
 /// Rule for the existence of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespaces {
-    /// It exists if its Namespace object does: for a cluster whose Namespaces are watched.
+    /// A namespace exists if its Namespace object does: for clusters, where Namespaces are watched.
     Declared,
-    /// It also exists if it contains any object: for manifests, which rarely include their Namespaces.
+    /// A namespace also exists if it contains any object: for manifests, which rarely include their Namespaces.
     Inferred,
 }
 
@@ -117,7 +117,7 @@ struct Seen<T> {
 /// Known fields of a Pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodState {
-    /// Addresses. Empty for a finished Pod, whose address another Pod may have by now.
+    /// Addresses. Empty for a finished Pod: another Pod may have its address by now.
     pub addresses: Vec<IpAddr>,
     /// True if the phase is Succeeded or Failed.
     pub finished: bool,
@@ -211,7 +211,7 @@ pub struct ServiceView<'c> {
     pub service: Option<&'c Service>,
     slices: &'c [Arc<EndpointSlice>],
     endpoints: &'c [Arc<EndpointSlice>],
-    /// StatefulSets whose `serviceName` is the Service.
+    /// StatefulSets with the Service as their `serviceName`.
     pub stateful_sets: Vec<&'c StatefulSet>,
 }
 

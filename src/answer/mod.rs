@@ -72,7 +72,7 @@ impl Access {
 /// State of one thread that answers queries: zone snapshot, rotation counter of RRsets, budget for searches of causes.
 #[derive(Default)]
 pub struct Worker {
-    /// Memory for the name whose cause a `_why` question requests.
+    /// Memory for the name that a `_why` question is about.
     subject: QueryName,
     view: View,
     turn: u16,
@@ -515,8 +515,7 @@ impl Responder {
         }
     }
 
-    /// Returns the labels of the name whose cause QNAME requests (`_why.NAME`), if QNAME does not exist otherwise and
-    /// causes are reported to the client.
+    /// Returns the labels of NAME if QNAME is `_why.NAME`, does not exist otherwise, and causes are reported to the client.
     #[inline]
     fn asks_why<'z>(&self, name: &QueryName, peer: &Peer, lookup: &Lookup<'z>) -> Option<(Site<'z>, Range<usize>)> {
         let (Lookup::NxDomain(site, _), Some(explainer)) = (lookup, &self.explainer) else { return None };
@@ -684,7 +683,7 @@ impl Received<'_> {
     }
 }
 
-/// Returns the reply to a message whose question was not parsed.
+/// Returns the reply to a message with an unparsed question.
 #[cold]
 fn unread(request: &Request, length: usize, rcode: u16) -> Reply {
     Reply::Response(ResponseSummary {
@@ -716,7 +715,7 @@ enum End {
     At(u16),
     /// At a name outside the zones.
     Outside,
-    /// At a name whose existence is not known yet.
+    /// At a name that may or may not exist: the initial lists are not complete.
     NotReady,
     /// The chain is a loop, or too long.
     Never,
@@ -727,7 +726,7 @@ enum Step {
     Done(u16),
     /// NXDOMAIN or NODATA.
     Denied(u16, Open),
-    /// NS record; the addresses of the name server, whose name is at this position, belong in the additional section.
+    /// NS record. The target is at this position; its addresses belong in the additional section.
     Glue(usize),
     /// CNAME to this name, with the compression pointer to it in the message.
     Follow(WireName, u16),

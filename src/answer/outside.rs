@@ -28,7 +28,7 @@ const SPECIAL_TTL: u32 = 10_800;
 /// Forwarding policy: the policy for names outside the zones.
 #[derive(Clone, Debug)]
 pub struct Outside {
-    /// Networks of the clients whose queries are forwarded. If empty, no query is.
+    /// Networks of the clients that may use forwarding. If empty, no query is forwarded.
     pub names_for: Vec<IpNet>,
     /// True if CNAMEs that lead out of the zones are followed for every client, not only for those in `names_for`.
     pub aliases: bool,
@@ -65,7 +65,7 @@ impl Chain {
         Self { names: vec![qname], limit: MAX_CHAIN, owner: QUESTION }
     }
 
-    /// Returns the last name, whose records the response needs next.
+    /// Returns the last name: the response needs its records next.
     pub(super) fn last(&self) -> &WireName {
         &self.names[self.names.len() - 1]
     }

@@ -124,7 +124,7 @@ impl RequestBatch {
         }
         let requests = &self.requests[..count];
         if count > 1 {
-            // A failed prefetch costs only time: the look-ups read the same memory.
+            // A failed prefetch costs only time: the look-ups load that memory themselves.
             let _ = catch_unwind(AssertUnwindSafe(|| prefetch(zone, &mut self.view, requests)));
         }
         requests

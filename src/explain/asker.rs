@@ -24,7 +24,7 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Creates a handle for the zones `apexes`, whose names follow from `cluster` by `rules`. `extent` is the part of the
+    /// Creates a handle. The names of the zones `apexes` follow from `cluster` by `rules`; `extent` is the part of the
     /// cluster that is read.
     pub fn new(cluster: Arc<RwLock<Cluster>>, apexes: Vec<WireName>, rules: Rules, extent: Extent) -> Self {
         Self { cluster, apexes, rules, extent }

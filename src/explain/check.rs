@@ -146,7 +146,7 @@ impl Check<'_> {
         self.outside_reverse(key, &view);
     }
 
-    /// Reports endpoints whose addresses are in no reverse zone (row R6 of `tests/rows.md`).
+    /// Reports addresses of endpoints in no reverse zone (row R6 of `tests/rows.md`).
     fn outside_reverse(&mut self, key: &ObjectRef, view: &ServiceView<'_>) {
         let rows = view.slices().flat_map(EndpointSlice::endpoints).map(|row| row.address);
         let mut outside: Vec<_> = rows.filter(|address| !self.reverse.covers(*address)).collect();

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use super::fix::Fix;
 use crate::objects::ObjectRef;
 
-/// Importance of a finding for the client that asked for the name.
+/// Importance of a finding for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Certain: the reason of the non-resolution, or one of several.

@@ -424,7 +424,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Returns the StatefulSet and the ordinal of the Pod whose name the label is.
+    /// Returns the StatefulSet and the ordinal, if the label has the form of a Pod's name of an existing StatefulSet.
     fn set_of(&self, namespace: &str, label: &str) -> Option<(&'k StatefulSet, u32)> {
         let (text, ordinal) = split(label);
         let set = self.known.cluster.stateful_set(&ObjectRef::new(namespace, text.strip_suffix('-')?))?;
@@ -488,7 +488,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Reports a Service with a selector whose slices list no endpoint.
+    /// Reports a Service with a selector, but without any endpoint in its slices.
     fn nothing_selected(&mut self, service: &Service, view: &ServiceView<'_>) {
         let key = service.key.clone();
         let differs = contradiction(service, view);
@@ -639,8 +639,7 @@ impl<'k> Finder<'k> {
         self.known.extent.namespace.as_ref().is_none_or(|only| *only == service.namespace)
     }
 
-    /// Reports an ExternalName whose target is in no zone: a name outside the cluster, or one of the cluster without its
-    /// zone.
+    /// Reports an ExternalName with a target in no zone: a name outside the cluster, or one of the cluster without its zone.
     fn leads_outside(&mut self, key: &ObjectRef, target: WireName) {
         if !self.searches() {
             return;
@@ -853,8 +852,8 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Reports Pods of the Service's slices whose `hostname` is the label, but with another subdomain or none, if Pods are
-    /// read.
+    /// Reports Pods of the Service's slices that have the label as their `hostname`, but another subdomain or none, if Pods
+    /// are read.
     fn pod_elsewhere(&mut self, view: &ServiceView<'_>, label: &str) {
         let cluster = self.known.cluster;
         if cluster.count(Resource::Pods) == 0 {
@@ -873,7 +872,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Reports Pods with this hostname whose subdomain names the missing Service, if Pods are read.
+    /// Reports Pods with this hostname and the missing Service as their subdomain, if Pods are read.
     fn pods_of_missing_service(&mut self, service: &ObjectRef, label: &str) {
         let cluster = self.known.cluster;
         for (name, state) in cluster.pods_of(&service.namespace) {
@@ -887,7 +886,7 @@ impl<'k> Finder<'k> {
         }
     }
 
-    /// Reports every Pod outside StatefulSets whose subdomain names no Service.
+    /// Reports every Pod that belongs to no StatefulSet, and has a subdomain that names no Service.
     pub(super) fn pods_of_missing_services(&mut self) {
         let cluster = self.known.cluster;
         for (namespace, name, state) in cluster.pods().filter(|(.., pod)| !pod.finished) {
@@ -909,7 +908,7 @@ impl<'k> Finder<'k> {
         self.set_of(namespace, pod).is_some()
     }
 
-    /// Returns the headless Service whose slices list the Pod, if there is only one.
+    /// Returns the headless Service with the Pod in its slices, if there is only one.
     fn selecting(&self, pod: &ObjectRef) -> Option<Box<str>> {
         let of_namespace = self.known.cluster.slices().filter(|slice| slice.key.namespace == pod.namespace);
         let lists =
@@ -1179,8 +1178,8 @@ pub(super) fn object_of_pod(endpoint: Endpoint<'_>) -> Option<(String, u32)> {
     Some((text.strip_suffix('-')?.to_owned(), ordinal?))
 }
 
-/// Returns the ports of a headless Service whose named `targetPort` no endpoint has, each with that name. Only for slices
-/// of the controller, which omits such a port.
+/// Returns the ports of a headless Service with a named `targetPort` that no endpoint has, each with that name. Only for
+/// slices of the controller, which omits such a port.
 pub(super) fn ports_without_target(service: &Service, view: &ServiceView<'_>) -> Vec<(Box<str>, Box<str>)> {
     let slices = || view.slices().filter(|slice| !slice.is_empty());
     if service.selector.is_empty() || slices().next().is_none() {

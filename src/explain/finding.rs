@@ -1,9 +1,9 @@
-//! The causes: one variant each, with its claims about the objects, and one entry of a table.
+//! Table of findings: one variant of [`Finding`] for each cause, guess or note, and one entry for its properties.
 //!
-//! A finding is a value: it holds names and numbers, never text. Its entry ([`Finding::entry`]) has all that is known of
-//! it: identity, severity, Extended DNS Error code, sentence, fix, objects. To add a cause: a variant and an entry here,
-//! its detection in `find.rs`, a row in `tests/causes.md` and a scenario in `tests/causes/`. The form of an entry is
-//! `entry.rs`, the commands and objects of fixes are `fix.rs`.
+//! A finding is a value: it holds names and numbers, never text. Its entry ([`Finding::entry`]) has id and token,
+//! severity, Extended DNS Error code, sentence, fix and objects. To add a cause: a variant and an entry here, its
+//! detection in `find.rs`, a row in `tests/causes.md` and a scenario in `tests/causes/`. Not here: the type of an entry
+//! (`entry.rs`), and the commands and objects of fixes (`fix.rs`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,16 +14,16 @@ use crate::names::WireName;
 use crate::objects::{EndpointPort, Family, Labels, ObjectRef, Protocol};
 use crate::status::LossReason;
 
-/// Number of names of ports, endpoints or slices in one sentence.
+/// Maximum number of ports, endpoints or slices that one sentence lists.
 pub(super) const NAMES: usize = 5;
 
-/// How long the text in an answer may be, in octets.
+/// Maximum length of the text of an Extended DNS Error, in octets.
 pub const MAX_BRIEF: usize = 120;
 
-/// Why a name does not resolve, or what is to be known of one that does.
+/// Cause of a non-resolution, a guess at one, or a note about a name that resolves.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Finding {
-    /// No zone of this server is the name's end.
+    /// The name is in no zone of this server.
     OutsideZones,
     /// `service.namespace.Z`: the label `svc` is missing, and the Service exists.
     NoSvcLabel {
@@ -34,24 +34,24 @@ pub enum Finding {
         /// True if the recommended name resolves.
         resolves: bool,
     },
-    /// The zone's labels stand in the name twice: a search list was applied to an absolute name.
+    /// The name contains the zone twice: a search list was applied to an absolute name.
     SuffixTwice {
         /// The name without the second zone.
         meant: WireName,
         /// True if that name resolves.
         resolves: bool,
     },
-    /// More labels than any name has: a search list was applied to a name of somewhere else.
+    /// The name has more labels than any valid form: a search list was applied to a name outside the cluster.
     TooManyLabels,
-    /// There is no such namespace.
+    /// The namespace does not exist.
     NoNamespace {
         /// The namespace of the question.
         namespace: Box<str>,
-        /// Whether Namespace objects are known: if not, nothing stands in it, and that is all that is known.
+        /// True if Namespaces are read. If not, the finding claims only that no object is in the namespace.
         declared: bool,
-        /// Services of the name asked for in other namespaces: in those with a name like it, where there are any.
+        /// Services of the queried name in other namespaces: only in similarly named ones, if there are any.
         elsewhere: Candidates,
-        /// The name in the one namespace that it can mean, if it resolves.
+        /// The name in the only other namespace that has the Service, if it resolves.
         meant: Option<Box<str>>,
     },
     /// The namespace is being deleted, with all objects in it.
@@ -61,41 +61,41 @@ pub enum Finding {
         /// True if the name resolves.
         resolves: bool,
     },
-    /// Service and namespace stand in the wrong order.
+    /// The labels of Service and namespace are in the wrong order.
     Swapped {
         /// The Service that exists.
         service: ObjectRef,
         /// The name in the right order, if it resolves.
         meant: Option<Box<str>>,
     },
-    /// There is no such Service.
+    /// The Service does not exist.
     NoService {
         /// The Service of the question.
         service: ObjectRef,
-        /// Services of the namespace with names like it.
+        /// Services of the namespace with similar names.
         near: Vec<Box<str>>,
-        /// The name at the one of them, if it resolves.
+        /// The name with the only similar Service, if it resolves.
         meant: Option<Box<str>>,
     },
-    /// A Pod's name where a Service's is expected.
+    /// A Pod's name in place of a Service's.
     PodAsService {
         /// The Pod's name.
         pod: ObjectRef,
-        /// The Service below whose name the Pod's stands.
+        /// The Service below which the Pod's name is published.
         service: Box<str>,
         /// True if the recommended name resolves.
         resolves: bool,
     },
-    /// A name in the `pod` branch without an address in front.
+    /// The name is in the `pod` branch, and does not begin with an address.
     PodNotAddress {
         /// The labels in front of the namespace.
         label: Box<str>,
-        /// The name of that Pod, where there is one.
+        /// The name of that Pod, if it has one.
         meant: Option<Box<str>>,
     },
     /// The labels of a port and its protocol lack their underscores.
     NoUnderscore {
-        /// The Service, which has the port.
+        /// The Service that has the port.
         service: ObjectRef,
         /// The port's name with underscores.
         meant: WireName,
@@ -111,7 +111,7 @@ pub enum Finding {
         service: Box<str>,
         /// The Services of that name.
         candidates: Candidates,
-        /// The name in the one namespace that has it, if it resolves.
+        /// The name in the only namespace that has the Service, if it resolves.
         meant: Option<Box<str>>,
     },
     /// The zone at the end of the name is mistyped or missing.
@@ -123,12 +123,12 @@ pub enum Finding {
         /// True if that name resolves.
         resolves: bool,
     },
-    /// The StatefulSet names no Service.
+    /// The StatefulSet has no `serviceName`.
     NoServiceName {
         /// The StatefulSet.
         set: ObjectRef,
     },
-    /// The StatefulSet names a Service that does not exist.
+    /// The governing Service of the StatefulSet does not exist.
     GoverningMissing {
         /// The StatefulSet.
         set: ObjectRef,
@@ -136,32 +136,32 @@ pub enum Finding {
         service: Box<str>,
         /// Services of the namespace that select its Pods.
         selecting: Vec<Box<str>>,
-        /// What the missing Service has to select.
+        /// The selector that the missing Service needs.
         selector: Labels,
-        /// Ports of its Pods, by which the missing Service can be reached: name and number.
+        /// The ports that the missing Service needs: name, protocol and number of the named ports of the Pods.
         ports: Vec<(Box<str>, Protocol, u16)>,
     },
-    /// The Pod's name stands below another Service than the one asked for.
+    /// The Pod's name is published below another Service than the queried one.
     OtherGoverning {
         /// The StatefulSet.
         set: ObjectRef,
         /// The Pod's name.
         pod: Box<str>,
-        /// The Service below which its name stands.
+        /// The Service below which its name is published.
         governing: Box<str>,
         /// The Service of the question.
         asked: Box<str>,
         /// True if the recommended name resolves.
         resolves: bool,
     },
-    /// The governing Service has an address of its own. The names resolve here all the same.
+    /// The governing Service has a cluster IP. This server publishes the names below it nevertheless.
     GoverningNotHeadless {
         /// The StatefulSet.
         set: ObjectRef,
         /// Its governing Service.
         service: Box<str>,
     },
-    /// The governing Service is an ExternalName: nothing stands below it.
+    /// The governing Service is an ExternalName: no name exists below it.
     GoverningExternal {
         /// The StatefulSet.
         set: ObjectRef,
@@ -176,14 +176,14 @@ pub enum Finding {
         ordinal: u32,
         /// Its first ordinal.
         start: u32,
-        /// How many Pods it has.
+        /// Its number of replicas.
         replicas: u32,
-        /// Its governing Service, where the question is not below it.
+        /// Its governing Service, if QNAME is not below it.
         governing: Option<Box<str>>,
-        /// True if more Pods would make the name exist.
+        /// True if more replicas would make the name exist.
         scales: bool,
     },
-    /// The StatefulSets that the Service governs have no Pods by their `replicas`.
+    /// All StatefulSets that the Service governs have 0 replicas.
     NoReplicas {
         /// The first of the StatefulSets.
         set: ObjectRef,
@@ -196,10 +196,10 @@ pub enum Finding {
         set: ObjectRef,
         /// Its governing Service.
         service: Box<str>,
-        /// The labels.
+        /// The mismatched labels.
         differs: Differs,
     },
-    /// The ordinal should exist, and is in no slice of the governing Service.
+    /// The Pod with this ordinal should exist, but is in no slice of the governing Service.
     OrdinalNotThere {
         /// The StatefulSet.
         set: ObjectRef,
@@ -207,98 +207,98 @@ pub enum Finding {
         service: Box<str>,
         /// The ordinal of the question.
         ordinal: u32,
-        /// The lowest ordinal that does not serve: the controller makes Pods in order, and waits for it.
+        /// The lowest ordinal that does not serve, if the controller creates Pods in order, and so waits for it.
         waits_for: Option<u32>,
         /// True if the Service has a selector.
         selects: bool,
         /// True if the Pod was read and has an address.
         has_address: bool,
     },
-    /// The Pod exists and has no address.
+    /// The Pod exists, but has no address.
     PodWithoutAddress {
         /// The Pod.
         pod: ObjectRef,
     },
-    /// The endpoint is in a slice, and not ready.
+    /// The endpoint is in a slice, but not ready.
     NotReady {
         /// The Service.
         service: ObjectRef,
         /// The first label of the endpoint's name.
         label: Box<str>,
-        /// Its Pod, where the slice names one.
+        /// Its Pod, if the slice names one.
         pod: Option<Box<str>>,
-        /// Whether it serves all the same, where that is known.
+        /// Condition `serving`, if known.
         serving: Option<bool>,
     },
-    /// The endpoint is in a slice, and its Pod is being deleted.
+    /// The endpoint is in a slice, but its Pod is being deleted.
     Terminating {
         /// The Service.
         service: ObjectRef,
         /// The first label of the endpoint's name.
         label: Box<str>,
-        /// Whether it still serves, where that is known.
+        /// Condition `serving`, if known.
         serving: Option<bool>,
     },
-    /// The Pod has run to its end.
+    /// The Pod has finished (phase Succeeded or Failed).
     PodFinished {
         /// The Pod.
         pod: ObjectRef,
     },
-    /// The Service's slices list no endpoint at all.
+    /// The Service's slices list no endpoint.
     NoEndpoints {
         /// The Service.
         service: ObjectRef,
-        /// Its selector; empty where it has none.
+        /// Its selector; may be empty.
         selector: Labels,
-        /// A StatefulSet that it governs and that requires other labels of its Pods than it selects.
+        /// The mismatch with a governed StatefulSet that requires other labels of its Pods than the Service selects.
         differs: Option<Differs>,
     },
-    /// The Service has no selector, and no slice has its name.
+    /// The Service has no selector, and no slice belongs to it.
     NoSlice {
         /// The Service.
         service: ObjectRef,
-        /// Slices of the namespace without the label that would say whose they are.
+        /// Slices of the namespace without the label `kubernetes.io/service-name`.
         unlabelled: Vec<Box<str>>,
     },
     /// None of the Service's endpoints is ready.
     NoneReady {
         /// The Service.
         service: ObjectRef,
-        /// How many endpoints its slices list.
+        /// Number of endpoints in its slices.
         of: usize,
-        /// Its selector; empty where it has none.
+        /// Its selector; may be empty.
         selector: Labels,
     },
-    /// An endpoint that is not ready is answered, since its Service says so.
+    /// An endpoint that is not ready counts, since its Service sets `publishNotReadyAddresses`.
     PublishedNotReady {
         /// The Service.
         service: ObjectRef,
     },
-    /// The slice gives the Pod's endpoint no hostname.
+    /// The Pod's endpoint has no hostname in the slice.
     NoHostname {
         /// The Service.
         service: ObjectRef,
-        /// The Pod's name, as asked for.
+        /// The Pod's name, as queried.
         pod: Box<str>,
-        /// The endpoint's address, of which its name is made.
+        /// The endpoint's address. Its dashed form is the endpoint's label.
         address: IpAddr,
-        /// True if the Service has a selector: without one the author of its endpoints chose their names.
+        /// True if the Service has a selector. Without one, the author of its endpoints chose their names.
         selects: bool,
         /// True if the recommended name resolves.
         resolves: bool,
     },
-    /// The Pod asks for this hostname, and has no subdomain or one that names no Service.
+    /// The Pod has this hostname in its spec, but no subdomain, or one that names no Service.
     PodSubdomain {
         /// The Pod.
         pod: ObjectRef,
-        /// The hostname that it asks for, or its name.
+        /// Its `spec.hostname`, or its name.
         hostname: Box<str>,
-        /// Its subdomain; `None` where it has none.
+        /// Its `spec.subdomain`.
         subdomain: Option<Box<str>>,
         /// The Service that selects the Pod.
         selecting: Option<Box<str>>,
     },
-    /// A dashed address, of an endpoint that has a hostname.
+    /// A dashed address of an endpoint that has a hostname.
     HasHostname {
         /// The Service.
         service: ObjectRef,
@@ -309,45 +309,45 @@ pub enum Finding {
         /// True if the recommended name resolves.
         resolves: bool,
     },
-    /// A dashed address that is no endpoint of this Service.
+    /// A dashed address of no endpoint of the Service.
     NotAnEndpoint {
         /// The Service.
         service: ObjectRef,
         /// The address.
         address: IpAddr,
-        /// Services that have this endpoint.
+        /// Services with an endpoint at this address.
         elsewhere: Candidates,
     },
-    /// The Service has no endpoint of this name.
+    /// The Service has no endpoint with this label.
     NoSuchEndpoint {
         /// The Service.
         service: ObjectRef,
-        /// The label asked for.
+        /// The queried label.
         label: Box<str>,
-        /// Hostnames that its slices list.
+        /// Labels of its endpoints.
         known: Vec<Box<str>>,
     },
     /// The name exists in another namespace.
     OtherNamespace {
         /// The Service of the question.
         service: ObjectRef,
-        /// The Services of that name elsewhere.
+        /// The Services of that name in other namespaces.
         elsewhere: Candidates,
-        /// The name in the one other namespace, if it resolves.
+        /// The name in the only other namespace that has the Service, if it resolves.
         meant: Option<Box<str>>,
     },
     /// The Service has no port of this name.
     NoPort {
         /// The Service.
         service: ObjectRef,
-        /// The name asked for, without its underscore.
+        /// The queried port name, without its underscore.
         port: Box<str>,
-        /// The names that exist: `_http._tcp`.
+        /// Labels of the ports that exist: `_http._tcp`.
         known: Vec<Box<str>>,
-        /// The one that is like it, or the only one.
+        /// The only similar one, or the only one.
         meant: Option<Box<str>>,
     },
-    /// The Service declares the port, and none of its slices has it.
+    /// The Service declares the port, but none of its slices has it.
     PortNotInSlices {
         /// The Service.
         service: ObjectRef,
@@ -355,7 +355,7 @@ pub enum Finding {
         port: Box<str>,
         /// Its protocol.
         protocol: Protocol,
-        /// The port in a slice that has its number under another name, or none.
+        /// The slice and its port with this number, but another name or none.
         instead: Option<(ObjectRef, EndpointPort)>,
     },
     /// The port has another protocol.
@@ -364,30 +364,30 @@ pub enum Finding {
         service: ObjectRef,
         /// The port's name.
         port: Box<str>,
-        /// The protocols that it has.
+        /// Protocols of the port.
         protocols: Vec<Protocol>,
     },
-    /// A port without a name has no SRV name of its own.
+    /// A port has no name, and so no SRV name of its own.
     PortUnnamed {
         /// The Service.
         service: ObjectRef,
         /// The port's number.
         number: u16,
-        /// True if the Service has no other port: then it needs no name.
+        /// True if the Service has no other port: a single port needs no name.
         is_only: bool,
     },
-    /// A port's number where its name is expected.
+    /// A port's number in place of its name.
     PortNumber {
         /// The Service.
         service: ObjectRef,
         /// The number.
         number: u16,
-        /// The port's name; none where it has none.
+        /// The port's name, if it has one.
         name: Option<Box<str>>,
         /// The port's protocol.
         protocol: Protocol,
     },
-    /// The Service's port leads to a named port that no endpoint has.
+    /// The Service's `targetPort` is a named port that no endpoint has.
     NoTargetPort {
         /// The Service.
         service: ObjectRef,
@@ -401,16 +401,16 @@ pub enum Finding {
         /// The Service.
         service: ObjectRef,
     },
-    /// Below an ExternalName there is nothing.
+    /// The name is below an ExternalName, where no name exists.
     BelowExternalName {
         /// The Service.
         service: ObjectRef,
-        /// Where it leads.
+        /// Its `externalName`.
         target: Box<str>,
     },
-    /// SRV of one Pod's port.
+    /// An SRV name of one Pod's port. Only Services have such names.
     PortOfPod {
-        /// The name below which the ports stand.
+        /// The Pod's name, which has SRV records of all its ports.
         meant: WireName,
         /// True if the recommended name resolves.
         resolves: bool,
@@ -419,12 +419,12 @@ pub enum Finding {
     NoFamily {
         /// The Service.
         service: ObjectRef,
-        /// The endpoint of it that is asked for; `None` for the Service itself.
+        /// The queried endpoint; `None` for the Service itself.
         label: Option<Box<str>>,
-        /// The family asked for.
+        /// The queried address family.
         family: Family,
     },
-    /// The ExternalName is no name.
+    /// The ExternalName is not a domain name.
     BadExternalName {
         /// The Service.
         service: ObjectRef,
@@ -436,23 +436,23 @@ pub enum Finding {
         /// The Service.
         service: ObjectRef,
     },
-    /// The ExternalName leads through more names than are followed.
+    /// The CNAME chain of the ExternalName is too long.
     ExternalNameLong {
         /// The Service.
         service: ObjectRef,
-        /// How many are followed.
+        /// Maximum number of CNAMEs that are followed.
         most: usize,
     },
-    /// The ExternalName leads to a name in this zone that does not exist.
+    /// The CNAME chain of the ExternalName ends at a name of the zone that does not exist.
     ExternalNameDangling {
         /// The Service.
         service: ObjectRef,
         /// The last name of the chain.
         target: WireName,
-        /// True for an endpoint's name, which depends on running Pods.
+        /// True if it is an endpoint's name, which depends on running Pods.
         endpoint: bool,
     },
-    /// The ExternalName is a name inside the cluster without its zone: no search list completes a CNAME.
+    /// The ExternalName is a name of the cluster without its zone. Search lists do not apply to targets of CNAMEs.
     ExternalNameShort {
         /// The Service.
         service: ObjectRef,
@@ -461,19 +461,19 @@ pub enum Finding {
         /// The name with its zone.
         meant: WireName,
     },
-    /// The ExternalName leads to a name outside: stub resolvers do not follow it.
+    /// The CNAME chain of the ExternalName leads out of the zones. Stub resolvers do not follow it.
     ExternalNameOutside {
         /// The Service.
         service: ObjectRef,
         /// The name outside.
         target: WireName,
     },
-    /// A slice of names instead of addresses.
+    /// A slice with names instead of addresses (addressType FQDN).
     FqdnSlice {
         /// The slice.
         slice: ObjectRef,
     },
-    /// The `pod` branch is switched off.
+    /// Pod records are off (`--pod-records`).
     PodRecordsOff,
     /// No Pod of the namespace has this address.
     PodUnknown {
@@ -481,46 +481,46 @@ pub enum Finding {
         namespace: Box<str>,
         /// The address.
         address: IpAddr,
-        /// A Pod of another namespace that has it.
+        /// A Pod of another namespace with this address.
         elsewhere: Option<ObjectRef>,
     },
-    /// The address has no name: no endpoint of a Service that is ready.
+    /// The address has no PTR record: it is not a Service's, nor that of an endpoint that counts.
     AddressUnknown {
         /// The address.
         address: IpAddr,
-        /// Endpoints that have it and are not ready: their Services.
+        /// Services with an endpoint at this address that is not ready.
         not_ready: Vec<ObjectRef>,
-        /// A Pod that has it and that no Service selects.
+        /// A Pod with this address that is no endpoint.
         pod: Option<ObjectRef>,
     },
-    /// A label `*`.
+    /// The name has a label `*`.
     Wildcard,
-    /// A ClusterIP without ready endpoints: the name resolves, and connections to it fail.
+    /// The Service has a cluster IP, but no ready endpoints: the name resolves, but connections fail.
     NothingBehind {
         /// The Service.
         service: ObjectRef,
     },
-    /// A Service with an address of its own that has none yet.
+    /// The Service is not headless, but has no cluster IP.
     NoClusterIp {
         /// The Service.
         service: ObjectRef,
     },
-    /// The governing Service does not select the StatefulSet's Pods, whatever else it selects.
+    /// The governing Service does not select the StatefulSet's Pods, though it has other endpoints or StatefulSets.
     SetNotSelected {
         /// The StatefulSet.
         set: ObjectRef,
         /// Its governing Service.
         service: Box<str>,
-        /// How they differ.
+        /// The mismatched labels.
         differs: Differs,
         /// True if the Service selects Pods of another StatefulSet that it governs.
         selects_another: bool,
     },
-    /// The slice says of no Service that it is its own.
+    /// The slice has endpoints, but belongs to no Service.
     SliceOfNobody {
         /// The slice.
         slice: ObjectRef,
-        /// How many endpoints it lists.
+        /// Number of its endpoints.
         endpoints: usize,
     },
     /// The slice belongs to a Service that does not exist.
@@ -530,123 +530,123 @@ pub enum Finding {
         /// The Service.
         service: Box<str>,
     },
-    /// Endpoints have addresses in no reverse zone: their addresses lead back to no name here.
+    /// Addresses of endpoints are in no reverse zone of this server, so they have no PTR records.
     OutsideReverse {
         /// The Service.
         service: ObjectRef,
         /// The first of the addresses.
         address: IpAddr,
-        /// How many there are.
+        /// Number of such addresses.
         of: usize,
     },
-    /// Objects of this resource have not been read yet.
+    /// The initial lists are not complete.
     NotSynced {
-        /// What is waited for.
+        /// Resources or files that are not read yet, each with the reason if known.
         waiting_for: Vec<String>,
-        /// Whether the API server forbids it.
+        /// True if the API server forbids reading a resource.
         forbidden: bool,
-        /// For how long, in seconds; 0 where that is not known.
+        /// Duration so far, in seconds; 0 if unknown.
         seconds: u64,
     },
-    /// A required resource cannot be followed, so that answers may be old.
+    /// A required resource cannot be watched, so that responses may be stale.
     Stale {
-        /// Why.
+        /// Reason of the loss.
         reason: LossReason,
-        /// The resource, by its name in the Kubernetes API.
+        /// The resource's name in the Kubernetes API.
         resource: &'static str,
-        /// For how long, in seconds; 0 where that is not known.
+        /// Duration so far, in seconds; 0 if unknown.
         seconds: u64,
     },
 }
 
-/// Objects that a name can mean: the first few of them, and their number.
+/// Objects that a name may refer to: the first few, and the number of all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Candidates {
-    /// The first few.
+    /// The first few objects, sorted.
     pub listed: Vec<ObjectRef>,
-    /// The number of all.
+    /// Number of all objects.
     pub total: usize,
 }
 
 impl Candidates {
-    /// Returns the candidate where there is only one.
+    /// Returns the candidate if there is only one.
     pub fn only(&self) -> Option<&ObjectRef> {
         self.listed.first().filter(|_| self.total == 1)
     }
 }
 
-/// A StatefulSet and its governing Service, which selects other labels.
+/// Mismatch between the selector of a governing Service and the labels of a StatefulSet's Pods.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Differs {
-    /// The StatefulSet.
+    /// Name of the StatefulSet.
     pub set: Box<str>,
-    /// The labels that differ, at least one.
+    /// Mismatched labels, at least one.
     pub labels: Vec<Difference>,
-    /// True if the Service selects the Pods once these labels are changed, and governs no other StatefulSet.
+    /// True if a change of these labels alone makes the Service select the Pods, and it governs no other StatefulSet.
     pub alone: bool,
 }
 
-/// A label that is not what is selected.
+/// Label with another value than the selected one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// The label's key.
+    /// Key of the label.
     pub key: Box<str>,
-    /// What the Service selects.
+    /// Value that the Service selects.
     pub selected: Box<str>,
-    /// The value in the StatefulSet; `None` where it does not have the label.
+    /// Value in the StatefulSet; `None` if it lacks the label.
     pub has: Option<Box<str>>,
 }
 
 impl Finding {
-    /// The id of the cause, and its token for scripts: both never change.
+    /// Returns id and token of the finding, which never change.
     pub fn identity(&self) -> (&'static str, &'static str) {
         let entry = self.entry(Part::Class);
         (entry.id, entry.token)
     }
 
-    /// Returns how much it matters to the client.
+    /// Returns the severity for the client.
     pub fn severity(&self) -> Severity {
         self.entry(Part::Class).severity
     }
 
-    /// Returns its level in `check`; `None` where it is no finding about an object.
+    /// Returns the level in `check`; `None` if the finding is not about an object.
     pub fn level(&self) -> Option<Level> {
         self.entry(Part::Class).level
     }
 
-    /// Returns whether it is true only if `needed` holds of the objects that were read.
+    /// Returns whether the finding is certain only under the condition `needed`.
     pub(super) fn needs(&self, needed: Needs) -> bool {
         self.entry(Part::Class).needs.contains(&needed)
     }
 
-    /// Returns whether `other` is a consequence of it, and not worth a sentence of its own.
+    /// Returns whether `other` is a consequence of this finding, and so is omitted.
     pub(super) fn explains(&self, other: &Self) -> bool {
         self.entry(Part::Class).explains.contains(&other.identity().1)
     }
 
-    /// Returns its place among several findings: the lowest goes into an answer.
+    /// Returns the rank: of several causes, a response reports the one with the lowest.
     pub(super) fn rank(&self) -> u8 {
         self.entry(Part::Class).rank
     }
 
-    /// The Extended DNS Error code (RFC 8914): 0 (Other) for causes that only Kubernetes has.
+    /// Returns the Extended DNS Error code (RFC 8914): 0 (Other) for causes specific to Kubernetes.
     pub fn code(&self) -> u16 {
         self.entry(Part::Class).code
     }
 
-    /// The cause in one sentence without a full stop.
+    /// Returns the finding as a sentence without a full stop.
     pub fn what(&self) -> String {
         self.entry(Part::Text).text
     }
 
-    /// The text of a TXT record: token and sentence, whole; printable ASCII.
+    /// Returns token and sentence in full, for a TXT record: printable ASCII.
     pub fn line(&self) -> String {
         let entry = self.entry(Part::Text);
         let text = format!("{}: {}", entry.token, entry.text);
         if text.bytes().all(|octet| matches!(octet, b' '..=b'~')) { text } else { text.escape_default().to_string() }
     }
 
-    /// The text of an Extended DNS Error: [`Self::line`], cut after [`MAX_BRIEF`] octets.
+    /// Returns the text of an Extended DNS Error: [`Self::line`], truncated to [`MAX_BRIEF`] octets.
     pub fn brief(&self) -> String {
         let mut text = self.line();
         if text.len() > MAX_BRIEF {
@@ -656,17 +656,17 @@ impl Finding {
         text
     }
 
-    /// The fix; `None` where there is nothing to do but wait, or nothing is certain.
+    /// Returns the fix; `None` if waiting is the only fix, or no fix is certain.
     pub fn fix(&self) -> Option<Fix> {
         self.entry(Part::Fix).fix
     }
 
-    /// The objects that it is about.
+    /// Returns the objects that the finding is about.
     pub fn about(&self) -> Vec<About> {
         self.entry(Part::About).about
     }
 
-    /// The table: one entry per finding.
+    /// Returns the entry of the finding in the table.
     fn entry(&self, part: Part) -> Entry {
         match self {
             // State of the data.
@@ -772,7 +772,7 @@ impl Finding {
             Self::NoServiceName { set } => part
                 .cause("D11", "STS-NO-SERVICENAME", 4)
                 .explains(&["NO-HOSTNAME", "NO-ENDPOINTS", "NONE-READY", "NO-SERVICE"])
-                // Allowed since Kubernetes 1.33, and meant by some.
+                // A warning only: an empty serviceName is valid since Kubernetes 1.33, and may be intended.
                 .level(Level::Warning)
                 .text(|| format!("StatefulSet {set} names no Service, so its Pods have no names"))
                 .advice(|| {
@@ -1096,7 +1096,7 @@ impl Finding {
                     None => format!("Service {service} has 0 endpoints; it selects {}", pairs(selector)),
                 })
                 .fix(|| match differs {
-                    // Every label that is selected stays selected; only values change.
+                    // The patch changes only values: each selected label stays selected.
                     Some(differs) if differs.alone => {
                         let labels: BTreeMap<&str, _> =
                             differs.labels.iter().map(|label| (&*label.key, &label.has)).collect();
@@ -1246,7 +1246,7 @@ impl Finding {
                 .text(|| format!("Service {service} leads out to {}: a stub resolver does not follow it", bare(target)))
                 .about(|| [About::service(service)]),
 
-            // Names that are near, and names that are not there.
+            // Similar names, and names that do not exist.
             Self::SuffixMistyped { service, meant, resolves } => part
                 .guess("D64", "SUFFIX-MISTYPED", 30)
                 .text(|| format!("the name does not end in a zone that is served here: did you mean {}", bare(meant)))
@@ -1332,7 +1332,7 @@ impl Finding {
 }
 
 impl Differs {
-    /// The label that the Pods have instead of the first one that is selected.
+    /// Returns the label that the Pods have in place of the first mismatched one.
     fn has(&self) -> String {
         let Difference { key, has, .. } = &self.labels[0];
         match has {
@@ -1342,18 +1342,18 @@ impl Differs {
     }
 }
 
-/// A name as people write it.
+/// Returns a name without its final dot.
 pub(super) fn bare(name: &WireName) -> String {
     name.to_string().trim_end_matches('.').to_owned()
 }
 
-/// An address as a label.
+/// Returns the dashed form of an address, a label.
 pub(super) fn dashed(address: IpAddr) -> String {
     let mut buffer = [0; 63];
     String::from_utf8_lossy(crate::names::dashed::write(address, &mut buffer)).into_owned()
 }
 
-/// `a, b and c`; of more than [`NAMES`] the first.
+/// Returns `a and b`; for more than [`NAMES`] items, the first of them and `and others`.
 fn list_names(items: &[Box<str>]) -> String {
     match items.get(..NAMES).filter(|_| items.len() > NAMES) {
         Some(first) => format!("{} and others", list(first, ", ")),
@@ -1361,7 +1361,7 @@ fn list_names(items: &[Box<str>]) -> String {
     }
 }
 
-/// `a, b and c`.
+/// Returns `a, b and c`, with `last` before the last item.
 pub(super) fn list<T: AsRef<str>>(items: &[T], last: &str) -> String {
     let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
     match items.split_last() {
@@ -1372,7 +1372,7 @@ pub(super) fn list<T: AsRef<str>>(items: &[T], last: &str) -> String {
 }
 
 impl Candidates {
-    /// The namespaces of the candidates, and the number of those that are not listed.
+    /// Returns the namespaces of the candidates, and the number of candidates that are not listed.
     fn namespaces(&self) -> String {
         let mut names: Vec<String> =
             self.listed.iter().map(|service| format!("namespace {}", service.namespace)).collect();

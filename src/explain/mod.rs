@@ -55,7 +55,7 @@ impl<'k> Known<'k> {
     }
 
     /// Returns whether `label` is a label of the endpoint: its hostname, or without a hostname its dashed address or its
-    /// Pod's name. `spelled` is the address whose dashed form `label` is.
+    /// Pod's name. `spelled` is the address if `label` is a dashed one.
     fn is_called(&self, endpoint: &Endpoint<'_>, label: &str, spelled: Option<IpAddr>) -> bool {
         endpoint.hostname.is_none() && spelled == Some(endpoint.address)
             || self.label_of(endpoint).is_some_and(|name| find::is(name, label))

@@ -174,7 +174,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Checks the StatefulSet whose Pod has the label as its name, if there is one.
+    /// Checks the StatefulSet, if the label has the form of its Pods' names.
     fn stateful_set(&mut self, asked: &ObjectRef, label: &str) {
         let (text, ordinal) = split(label);
         let (Some(name), Some(ordinal)) = (text.strip_suffix('-'), ordinal) else { return };
@@ -394,7 +394,7 @@ impl Walk<'_> {
         self.steps.push(Step { what, holds, text: text.into() });
     }
 
-    /// Returns the result of a check whose failure prevents most names, but not this one if it exists: then it is a note.
+    /// Returns the result of a failed check: a note if the name exists in spite of it.
     fn failed(&self) -> Option<bool> {
         if self.asked.outcome == Outcome::NxDomain { Some(false) } else { None }
     }

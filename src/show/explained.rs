@@ -1,4 +1,6 @@
-//! What is said of one name, and how it is written: as text for people, and as JSON that can be read again.
+//! Explanation of one name: as text for people, and as JSON that the command `explain` reads from a server.
+//!
+//! Not here: how an explanation is made (`explaining.rs`), and the form of one finding (`said.rs`).
 
 use std::fmt::Write as _;
 
@@ -11,31 +13,31 @@ use crate::names::WireName;
 use crate::rtype;
 use crate::wire::client::{AnswerRecord, Reply, rcode_name};
 
-/// What is shown.
+/// Explanation of one name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explained {
-    /// Names in the order in which they were tried, each with what came of it. At least one.
+    /// Names in the order in which they were looked up, each with its result. At least one.
     pub(crate) tried: Vec<Tried>,
-    /// Which of them is explained.
+    /// Index of the explained name in `tried`.
     pub(crate) chosen: usize,
-    /// What was answered to that one.
+    /// Answer section of the response for the explained name.
     pub(crate) answer: Vec<AnswerRecord>,
     pub(crate) qtype: u16,
-    /// The namespace whose search list was applied, where one was.
+    /// Namespace of the search list, if one was applied.
     pub(crate) searched: Option<Box<str>>,
     pub(crate) steps: Vec<Stepped>,
     pub(crate) findings: Vec<Said>,
-    /// What else is to be known, in sentences.
+    /// Hints, in sentences.
     pub(crate) hints: Vec<String>,
-    /// Everything could be read.
+    /// True if every object was read.
     pub(crate) whole: bool,
 }
 
-/// A name that was asked for.
+/// Name that was looked up.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tried {
     pub(crate) name: WireName,
-    /// The response code, by its name.
+    /// Mnemonic of the response code.
     pub(crate) rcode: String,
     pub(crate) resolves: bool,
 }
@@ -46,7 +48,7 @@ impl Tried {
     }
 }
 
-/// One step of the decision.
+/// Step of the decision.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stepped {
     pub(crate) what: String,
@@ -61,12 +63,12 @@ impl From<Step> for Stepped {
 }
 
 impl Explained {
-    /// Whether the name that is explained resolves.
+    /// Returns whether the explained name resolves.
     pub fn resolves(&self) -> bool {
         self.tried[self.chosen].resolves
     }
 
-    /// For people.
+    /// Renders the explanation for people.
     pub(crate) fn text(&self, paint: Paint) -> String {
         let mut text = self.tried_text();
         let Tried { name, rcode, resolves } = &self.tried[self.chosen];
@@ -100,7 +102,7 @@ impl Explained {
         text
     }
 
-    /// Which names were tried, where that is worth knowing.
+    /// Returns the list of names that were looked up, if a search list was applied; else an empty text.
     fn tried_text(&self) -> String {
         let mut text = String::new();
         if let (Some(namespace), [_, _, ..], None) = (&self.searched, &self.tried[..], self.in_vain()) {
@@ -113,21 +115,21 @@ impl Explained {
         text
     }
 
-    /// Of a name that was tried as it stands first, and does not resolve: no search list helps.
+    /// Returns the note that no name of the search list resolves, if the resolver looks up the name itself first.
     fn in_vain(&self) -> Option<String> {
         let [Tried { name: first, .. }, Tried { name: second, .. }, ..] = &self.tried[..] else { return None };
-        // The names of a search list get shorter: longer ones come after the name itself.
+        // The names of a search list become shorter. If the second name is longer, the first is the name itself.
         let stands_first = self.chosen == 0 && second.labels() > first.labels();
         let namespace = self.searched.as_ref().filter(|_| stands_first)?;
         Some(format!("no name that the search list of namespace {namespace} makes of it resolves"))
     }
 
-    /// For programs.
+    /// Renders the explanation as JSON text.
     pub fn json(&self) -> String {
         pretty(&self.value())
     }
 
-    /// The same as a value.
+    /// Returns the explanation as a JSON value.
     pub(crate) fn value(&self) -> Value {
         let Tried { name, rcode, resolves } = &self.tried[self.chosen];
         let record = |record: &AnswerRecord| json!({"name": record.name, "ttl": record.ttl, "type": record.rtype, "data": record.data});
@@ -146,8 +148,8 @@ impl Explained {
         })
     }
 
-    /// What [`Self::json`] wrote, to be shown by somebody else who applied the search list of `searched`; `None` for
-    /// anything else.
+    /// Parses the output of [`Self::json`]. `searched` is the namespace of the search list that the caller applied. Returns
+    /// `None` for any other text.
     pub fn read(text: &[u8], searched: Option<Box<str>>) -> Option<Self> {
         let value: Value = serde_json::from_slice(text).ok()?;
         let items = |field: &str| value.get(field).and_then(Value::as_array);

@@ -1,7 +1,8 @@
-//! What is to be said of a name, from a zone and the cluster that it is made of.
+//! Explanation of a name, from a zone and its cluster.
 //!
-//! The answer is what the engine says of the zone; how a cause is found out is `explain`. Here: which names are tried,
-//! which of them is explained, and in which order things are said.
+//! The engine (`answer/`) responds to each name of the search list; the diagnosis (`explain/`) finds the cause. This file
+//! decides which names are looked up, which of them is explained, and in which order findings are listed. Not here: the
+//! text and JSON of an explanation (`explained.rs`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,36 +22,37 @@ use crate::wire::MAX_TCP;
 use crate::wire::client::{Reply, query};
 use crate::zone::{Lookup, Zone};
 
-/// How many dots make a Pod's resolver try a name before its search list (`dnsPolicy: ClusterFirst`).
+/// Number of dots from which on a Pod's resolver looks up a name before its search list (`ndots` of `dnsPolicy:
+/// ClusterFirst`).
 const NDOTS: usize = 5;
 
-/// A question of somebody.
+/// Name and type to explain.
 #[derive(Clone, Debug)]
 pub struct Sought<'q> {
-    /// The name, as it was written.
+    /// The name, as in the command line or request.
     pub name: &'q AskedName,
-    /// The type of records.
+    /// QTYPE.
     pub qtype: u16,
     /// The zone and its aliases, at least one.
     pub zones: &'q [WireName],
-    /// The namespace of who asks.
+    /// Namespace of the search list.
     pub namespace: &'q str,
 }
 
-/// The part of the objects that was read.
+/// Completeness of the objects that were read.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
-    /// All of it, and all of it was valid.
+    /// True if every object was read and valid.
     pub whole: bool,
-    /// A name that is not known is denied (NXDOMAIN), and not SERVFAIL.
+    /// True if an unknown name is answered with NXDOMAIN, false if with SERVFAIL.
     pub may_deny: bool,
 }
 
-/// Explains over objects: what `zone` answers, and what `asker` knows. `hints` says what else is to be known.
+/// Explains a name, from the responses of `zone` and the cluster of `asker`. `hints` returns further sentences.
 ///
 /// # Errors
 ///
-/// If the engine gives no response, which it always should.
+/// An internal error: the engine returns no response.
 pub fn explain(
     zone: &Arc<Zone>,
     asker: &Asker,
@@ -84,7 +86,7 @@ pub fn explain(
     }))
 }
 
-/// What is looked at for one name, and what is to be said of it, the most certain first.
+/// Returns the steps of the decision on one name, and the findings, sorted by severity and rank.
 fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (Vec<Step>, Vec<Finding>) {
     let mut query = QueryName::default();
     query.set(name);
@@ -100,16 +102,17 @@ fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (
     let asked = Asked { name: &query, qtype, outcome, absence };
     let steps = explain::steps(known, &asked, apex.as_ref());
     let mut findings = explain::explain(known, &asked, Effort::Search);
-    // Stable: inside a severity the order stays.
+    // Stable, so that findings of one severity stay sorted by rank.
     findings.sort_by_key(Finding::severity);
-    // Beside a cause it says nothing that the cause does not: somebody names the Service, or takes a Pod for one.
+    // Beside a cause, a missing Service without similar names is no news: the cause names that Service.
     if findings.first().is_some_and(|first| first.severity() == Severity::Cause) {
         findings.retain(|finding| !matches!(finding, Finding::NoService { near, .. } if near.is_empty()));
     }
     (steps, findings)
 }
 
-/// Which of several names that do not resolve is meant: the one that comes closest to existing. Of equals the first.
+/// Scores a name that does not resolve: the more of its objects exist, the higher, from 0 to 7. The name with the highest
+/// score is explained; of equal scores, the first.
 fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
     let mut query = QueryName::default();
     query.set(name);
@@ -123,7 +126,7 @@ fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
             match (view.service, &view.stateful_sets[..]) {
                 (Some(_), _) => 7,
                 (None, [_, ..]) => 6,
-                // Of the search list the first adds the namespace; the others take it from the name.
+                // The first name of the search list has the namespace added; the next ones contain it themselves.
                 _ if exists(key.namespace.as_bytes()) => {
                     if index == 0 {
                         4
@@ -138,7 +141,7 @@ fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
     }
 }
 
-/// The engine that answers on the wire, asked without one.
+/// Engine with its buffers, for queries without a socket.
 struct Engine {
     responder: Responder,
     worker: Worker,
@@ -158,7 +161,7 @@ impl Engine {
     }
 
     fn ask(&mut self, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
-        // The ID takes part in rotating RRsets: the same each time.
+        // A constant, since the rotation of RRsets depends on the ID.
         const ID: u16 = u16::MAX;
         let peer = Peer { from: SocketAddr::from(([127, 0, 0, 1], 1)), to: SocketAddr::from(([127, 0, 0, 1], 53)) };
         let mut message = query(ID, name, qtype);
@@ -172,16 +175,17 @@ impl Engine {
     }
 }
 
-// Which names.
+// Names to look up.
 
-/// A name that was asked for, what came, and whether it resolves.
+/// Name that was looked up, its response, and whether it resolves.
 pub type Attempt = (WireName, Reply, bool);
 
-/// Asks for each name that the question can mean, until one resolves: that one's place.
+/// Looks up the names of the search list with `ask`, until one resolves. Returns the attempts, and the index of the name
+/// that resolves.
 ///
 /// # Errors
 ///
-/// Those of `ask`.
+/// The errors of `ask`.
 pub fn try_each(
     sought: &Sought<'_>,
     mut ask: impl FnMut(&WireName) -> anyhow::Result<Reply>,
@@ -200,7 +204,7 @@ pub fn try_each(
 }
 
 impl Sought<'_> {
-    /// The names that a Pod's resolver would try, in its order. At least one.
+    /// Returns the names that a Pod's resolver would look up, in its order. At least one.
     fn candidates(&self) -> Vec<WireName> {
         let name = match self.name {
             AskedName::Address(address) => return vec![reverse_name(*address)],
@@ -211,7 +215,7 @@ impl Sought<'_> {
         let below = |suffix: &str| WireName::parse(&format!("{suffix}{zone}")).ok();
         let search = [below(&format!("{namespace}.svc.")), below("svc."), Some(zone.clone())];
         let labels = &name.octets()[..name.octets().len() - 1];
-        // A name that gets too long is not tried.
+        // A resolver skips a name that becomes too long.
         let mut names: Vec<WireName> =
             search.into_iter().flatten().filter_map(|suffix| suffix.prefixed(labels)).collect();
         let dots = name.labels() - 1;
@@ -219,9 +223,9 @@ impl Sought<'_> {
         names
     }
 
-    /// Returns whether the question is about one of these objects: the Service of a name that is tried, its slices, a
-    /// StatefulSet that it governs or that the label names. Every object may have the address of a reverse name, and a
-    /// name that does not resolve may lack an unknown object.
+    /// Returns whether the result may depend on the object or names of `subject`: the Service of a candidate name, its
+    /// slices, a StatefulSet that it governs, or the StatefulSet of the label. For an address, any object may have it. An
+    /// unknown object may be the reason of any non-resolution.
     pub fn touches(&self, known: &Known<'_>, subject: &Subject, resolves: bool) -> bool {
         if matches!(self.name, AskedName::Address(_)) || *subject == Subject::Unknown {
             return *subject != Subject::Unknown || !resolves;
@@ -255,7 +259,7 @@ impl Sought<'_> {
         })
     }
 
-    /// The namespace whose search list is applied, where one is.
+    /// Returns the namespace of the search list, if one is applied.
     pub fn searched(&self) -> Option<Box<str>> {
         matches!(self.name, AskedName::Relative(_)).then(|| self.namespace.into())
     }

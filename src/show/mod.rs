@@ -1,8 +1,8 @@
-//! What is shown to people and programs: the same from a command and from a running server.
+//! Reports for people and programs, rendered alike by commands and by a running server.
 //!
-//! `explained.rs` is what is said of one name and how it is written, `explaining.rs` finds it out of a zone and its
-//! cluster, `said.rs` is one finding, `records.rs` a zone as text. Nothing is read and nothing is sent here: `commands`
-//! and `admin` do that.
+//! `explained.rs` renders the explanation of one name, `explaining.rs` makes it from a zone and its cluster, `said.rs`
+//! renders one finding, `records.rs` a zone. Not here: input and output (`commands/`, `admin/`). Read next:
+//! `explaining.rs`.
 
 pub mod explained;
 pub mod explaining;

@@ -1,6 +1,7 @@
-//! The records of a zone as text: a zone file, JSON, or a table for people.
+//! Records of a zone as text: a zone file, JSON, or a table for people.
 //!
-//! Written part by part: a large zone is never held as a whole.
+//! Records are written in chunks, so that the text of a large zone is never in memory as a whole. Not here: the iteration
+//! over the zone (`zone/records.rs`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -9,11 +10,11 @@ use crate::config::Output;
 use crate::names::WireName;
 use crate::zone::{Record, RecordData, SOA_TIMERS, Zone};
 
-/// Writes every record of the zone `origin`; `false`, and nothing, where it is not served.
+/// Writes every record of the zone `origin`. Returns false, without output, if the zone is not served.
 ///
 /// # Errors
 ///
-/// Those of `to`.
+/// The errors of `to`.
 pub fn write(zone: &Zone, origin: &WireName, output: Output, to: &mut impl Write) -> io::Result<bool> {
     let Some(parts) = zone.parts(origin) else { return Ok(false) };
     match output {
@@ -43,13 +44,13 @@ pub fn write(zone: &Zone, origin: &WireName, output: Output, to: &mut impl Write
     Ok(true)
 }
 
-/// The sentence for a zone that is not served.
+/// Returns the error text for a zone that is not served.
 pub fn not_served(zone: &Zone, origin: &WireName) -> String {
     let served: Vec<String> = zone.origins().iter().map(ToString::to_string).collect();
     format!("{origin} is no zone of these objects; --origin can be {}", served.join(", "))
 }
 
-/// The records as a zone file (RFC 1035 section 5): absolute names, one record a line.
+/// Renders records as a zone file (RFC 1035 section 5): absolute names, one record per line.
 pub fn zone_file(records: &[Record]) -> String {
     let mut text = String::new();
     for record in records {
@@ -58,7 +59,7 @@ pub fn zone_file(records: &[Record]) -> String {
     text
 }
 
-/// A record as a JSON object with `name`, `ttl`, `type` and `data`.
+/// Renders a record as a JSON object with `name`, `ttl`, `type` and `data`.
 fn json(record: &Record) -> String {
     let name = record.owner.to_string();
     let object =
@@ -79,7 +80,7 @@ fn rtype(data: &RecordData) -> &'static str {
     }
 }
 
-/// The data in presentation form.
+/// Returns RDATA in presentation format.
 fn data(data: &RecordData) -> String {
     match data {
         RecordData::Soa { name_server, mailbox, serial, minimum } => {

@@ -1,4 +1,6 @@
-//! How findings are shown, to people and as JSON: the same for `explain` and `check`.
+//! Findings as text for people and as JSON, alike for `explain` and `check`.
+//!
+//! Not here: the sentences and fixes themselves (`explain/finding.rs`).
 
 use std::fmt::Write as _;
 
@@ -8,11 +10,11 @@ use serde_json::{Value, json};
 use crate::escape::{COLOURS, Printable, json as escape_json, lines};
 use crate::explain::{About, Finding, Fix};
 
-/// Colours for people, or none.
+/// Switch for ANSI colours.
 #[derive(Clone, Copy)]
 pub(crate) struct Paint(bool);
 
-/// What a text means, to be seen at a glance.
+/// Meaning of a text that its colour shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     Good,
@@ -22,7 +24,7 @@ pub(crate) enum Tone {
 }
 
 impl Paint {
-    /// Colours, or none.
+    /// Creates the switch: with `colours`, or without.
     pub(crate) fn new(colours: bool) -> Self {
         Self(colours)
     }
@@ -39,22 +41,22 @@ impl Paint {
     }
 }
 
-/// One thing that is said, whoever found it out.
+/// Rendered finding or sentence, of this process or of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Said {
-    /// The id of the cause; none where a server says only the token.
+    /// Id of the finding; `None` if the server sent only the token.
     pub(crate) id: Option<String>,
     pub(crate) token: Option<String>,
-    /// How much it matters: the word, and how it looks.
+    /// Severity or level: its word, and its colour.
     pub(crate) weight: (String, Tone),
     pub(crate) text: String,
     pub(crate) objects: Vec<Object>,
     pub(crate) fix: Option<Fix>,
-    /// The Extended DNS Error code; none where it came as TXT, or is no finding.
+    /// Extended DNS Error code; `None` if a TXT record carried the text, or it is no finding.
     pub(crate) code: Option<u16>,
 }
 
-/// An object that something is said about.
+/// Object that a finding is about.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Object {
     pub(crate) kind: String,
@@ -81,13 +83,13 @@ impl Said {
         }
     }
 
-    /// A sentence that is no finding.
+    /// Creates a sentence that is no finding.
     pub(crate) fn sentence(text: String, (word, tone): (&'static str, Tone)) -> Self {
         let weight = (word.to_owned(), tone);
         Self { id: None, token: None, weight, text, objects: Vec::new(), fix: None, code: None }
     }
 
-    /// For people: how much it matters, what it is, and what helps. What is for a shell begins at the line's start.
+    /// Renders the finding for people: severity, id and token, sentence, fix. Lines for a shell are not indented.
     pub(crate) fn text(&self, paint: Paint) -> String {
         let (word, tone) = &self.weight;
         let mut text = format!("  {}", paint.paint(*tone, &Printable(word).to_string()));
@@ -103,7 +105,7 @@ impl Said {
         text
     }
 
-    /// `weighed` is the key of how much it matters.
+    /// Returns the finding as a JSON value. `weighed` is the key of the severity or level.
     pub(crate) fn json(&self, weighed: &str) -> Value {
         let fix = self.fix.as_ref().map(|fix| match fix {
             Fix::Command(text) => json!({"kind": "command", "text": text}),
@@ -121,7 +123,7 @@ impl Said {
         })
     }
 
-    /// What [`Self::json`] wrote for `explain`; `None` for anything else.
+    /// Parses the output of [`Self::json`] with the key `severity`. Returns `None` for any other value.
     pub(super) fn read(value: &Value) -> Option<Self> {
         let text = |field: &str| value.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
         let severity = text("severity")?;
@@ -149,18 +151,18 @@ impl Said {
     }
 }
 
-/// What helps, as it stands for a shell.
+/// Returns a fix in the form that a shell accepts.
 pub(crate) fn for_shell(fix: &Fix) -> String {
     const END: &str = "EOF";
     match fix {
         Fix::Command(text) | Fix::Advice(text) => Printable(text).to_string(),
-        // An object of a server that was asked must not end the document and go on with commands.
+        // An object from another server must not end the here-document and continue with commands.
         Fix::Object(yaml) if yaml.lines().any(|line| line == END) => Printable(yaml).to_string(),
         Fix::Object(yaml) => format!("kubectl apply -f - <<'{END}'\n{}{END}", lines(yaml)),
     }
 }
 
-/// JSON for people and programs: indented, with a line's end.
+/// Renders JSON for people and programs: indented, with a final line feed.
 pub(crate) fn pretty(value: &Value) -> String {
     escape_json(&format!("{value:#}\n")).into_owned()
 }
