@@ -1,20 +1,20 @@
-//! Durations for people: in sentences, and as the status page writes ages.
+//! Durations as text, for sentences and for the ages on the status page. Not here: parsing of durations (`config`).
 
 use std::time::Duration;
 
-/// A duration in its largest unit that makes at least two, without a fraction: `119 s`, `2 min`, `3 h`, `2 d`.
+/// Formats a duration in the largest unit of which it has at least two, rounded down: `119 s`, `2 min`, `3 h`, `2 d`.
 pub fn rough(duration: Duration) -> String {
     let (count, unit) = largest_unit(duration.as_secs());
     format!("{count} {}", ["s", "min", "h", "d"][unit])
 }
 
-/// An age in seconds as kubectl writes it, by the same units: `119s`, `2m`, `3h`, `2d`.
+/// Formats an age in seconds as kubectl does, with the units of [`rough`]: `119s`, `2m`, `3h`, `2d`.
 pub fn age(seconds: u64) -> String {
     let (count, unit) = largest_unit(seconds);
     format!("{count}{}", ["s", "m", "h", "d"][unit])
 }
 
-/// Returns the count of the largest unit that makes at least two, and the unit: 0 for seconds, to 3 for days.
+/// Returns the number of whole units, and the unit: 0 for seconds, 1 for minutes, 2 for hours, 3 for days.
 fn largest_unit(seconds: u64) -> (u64, usize) {
     match seconds {
         0..120 => (seconds, 0),

@@ -1,5 +1,5 @@
-//! Record types, by their numbers at IANA (DNS parameters, "Resource Record (RR) TYPEs").
-#![allow(missing_docs)] // the names are the documentation of the constants
+//! Record types, by their IANA numbers (DNS parameters, "Resource Record (RR) TYPEs"), and their names.
+#![allow(missing_docs)] // the constants are named as the types are
 
 pub const A: u16 = 1;
 pub const NS: u16 = 2;
@@ -14,7 +14,7 @@ pub const IXFR: u16 = 251;
 pub const AXFR: u16 = 252;
 pub const ANY: u16 = 255;
 
-/// Types that people ask for by name. ANY is a type of questions only (RFC 8482).
+/// Types that a user can name. ANY is a QTYPE only (RFC 8482).
 const NAMES: &[(&str, u16)] = &[
     ("A", A),
     ("NS", NS),
@@ -35,7 +35,7 @@ const NAMES: &[(&str, u16)] = &[
     ("ANY", ANY),
 ];
 
-/// How a type is written: its name, or `TYPE65280` (RFC 3597 section 5).
+/// Formats a type: its mnemonic, or `TYPE65280` (RFC 3597 section 5).
 pub fn name(rtype: u16) -> String {
     NAMES
         .iter()
@@ -43,9 +43,13 @@ pub fn name(rtype: u16) -> String {
         .map_or_else(|| format!("TYPE{rtype}"), |(name, _)| (*name).to_owned())
 }
 
-/// Reads what [`name`] writes, in any case; the error is a sentence for people.
+/// Parses a type as [`name`] formats it, in any case.
 ///
-/// OPT is no type of a question, and 249 to 254 are other operations than to look up a name.
+/// OPT is not a QTYPE, and 249 to 254 request other operations than the look-up of a name.
+///
+/// # Errors
+///
+/// A sentence for the user.
 pub fn parse(text: &str) -> Result<u16, String> {
     let upper = text.to_ascii_uppercase();
     let by_name = NAMES.iter().find(|(name, _)| *name == upper).map(|(_, number)| *number);

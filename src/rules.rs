@@ -1,11 +1,11 @@
-//! The choices an operator has in how names are made: which endpoints count, which PTR records stand, what the
-//! `pod` branch answers.
+//! Naming rules: the operator's choices about which endpoints have names, which PTR records exist, and the `pod`
+//! branch.
 //!
-//! They are plain values for the pure files, which obey them. Not here: how they are asked for (`cli`) and
-//! everything of the configuration that is not a rule of names (`config`).
+//! Plain values, applied in `records` and `zone`. Not here: the options that set them (`cli`), and the rest of the
+//! configuration (`config`). Rule ids (E2, N9) are those of `tests/rows.md`.
 
-/// Declares an enum whose variants are words that people write: its names, `Display`, and `FromStr` with a sentence
-/// for an error.
+/// Declares an enum whose variants have names for users, with `NAMES`, `Display`, and `FromStr` with a sentence as the
+/// error.
 macro_rules! choices {
     (
         $(#[$meta:meta])*
@@ -18,10 +18,10 @@ macro_rules! choices {
         }
 
         impl $choice {
-            /// How each is written, in the order in which they are shown.
+            /// Names of all variants, in the order of the help text.
             pub const NAMES: &[&str] = &[$($name,)+];
 
-            /// How it is written.
+            /// Returns the variant's name.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
@@ -51,20 +51,20 @@ macro_rules! choices {
 pub(crate) use choices;
 
 choices! {
-    /// Which endpoints have a name of their own (`web-0.web.default.svc.Z`), whatever stands at the Service's name.
+    /// Endpoints that have a name of their own (`web-0.web.default.svc.Z`), independent of the Service's name.
     pub enum Ordinals {
-        /// Those that are ready, as the Service's own name (Kubernetes DNS specification 2.4.1).
+        /// Ready endpoints, as at the Service's own name (Kubernetes DNS specification 2.4.1).
         #[default]
         Ready = "ready",
-        /// Those that serve too: also while they terminate.
+        /// Serving endpoints too, also while they terminate.
         Serving = "serving",
-        /// Every one that has an address.
+        /// Every endpoint with an address.
         Any = "any",
     }
 }
 
 impl Ordinals {
-    /// Whether an endpoint that its Service's name is not answered with keeps a name of its own (E2, E3).
+    /// Returns whether an endpoint that does not count at the Service's name has a name of its own (E2, E3).
     pub fn keeps(self, serving: bool) -> bool {
         match self {
             Self::Ready => false,
@@ -75,50 +75,50 @@ impl Ordinals {
 }
 
 choices! {
-    /// Which names of an endpoint its address points back to.
+    /// Names of an endpoint that get PTR records at its address.
     pub enum Ptr {
-        /// One PTR for each endpoint name.
+        /// One PTR record for each endpoint name.
         #[default]
         All = "all",
-        /// Names made of a hostname; a dashed address only where there is no hostname.
+        /// Names from hostnames; a dashed address only if there is no hostname.
         HostnameOnly = "hostname-only",
     }
 }
 
 choices! {
-    /// What `10-2-1-10.NAMESPACE.pod.Z` answers.
+    /// Contents of `10-2-1-10.NAMESPACE.pod.Z`.
     pub enum PodRecords {
         /// NXDOMAIN.
         #[default]
         Off = "off",
-        /// Any address that the name spells, whether a Pod has it or not.
+        /// The address that the name spells, even if no Pod has it.
         Insecure = "insecure",
-        /// An address only if a Pod of that namespace has it.
+        /// The address that the name spells, if a Pod of the namespace has it.
         Verified = "verified",
     }
 }
 
 choices! {
-    /// Which objects say where a Service's endpoints are.
+    /// Objects that the endpoints of a Service are read from.
     pub enum EndpointsSource {
         /// EndpointSlices.
         #[default]
         Slices = "slices",
-        /// The older Endpoints objects, deprecated since Kubernetes 1.33.
+        /// Endpoints objects, deprecated since Kubernetes 1.33.
         Endpoints = "endpoints",
     }
 }
 
-/// How names are made from objects.
+/// Rules by which names are made from objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Which endpoints have a name of their own.
+    /// Endpoints that have a name of their own.
     pub ordinals: Ordinals,
-    /// Which names an address points back to.
+    /// Names that get PTR records.
     pub ptr: Ptr,
-    /// What the `pod` branch answers.
+    /// Contents of the `pod` branch.
     pub pod_records: PodRecords,
-    /// True if an endpoint without a hostname is called by its Pod's name, and its dashed address is an alias (N9).
+    /// An endpoint without a hostname is named by its Pod, and its dashed address is an alias (N9).
     pub endpoint_pod_names: bool,
 }
 

@@ -1,8 +1,8 @@
-//! What is known of the data as a whole, apart from what is in it: may a name be denied, is it the present state, and
-//! what is waited for.
+//! State of the data as a whole: whether a name may be denied, whether the data is stale, and the resources still to be
+//! read.
 //!
-//! [`Status`] is written by who reads the source (`source`) and read by who answers (`answer`). Not here: when the
-//! data counts as stale, which takes a clock.
+//! `source` writes [`Status`], `answer` and `admin` read it. Not here: when data becomes stale, which needs a clock
+//! (`source`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,50 +11,50 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 
-/// Whether the zone can be trusted.
+/// State of the zone's data, which decides about denials and the stale mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataState {
-    /// Not everything has been read yet: no name may be denied.
+    /// The source was not read completely: no name may be denied.
     NotSynced,
-    /// Not everything has been read yet, and the zone is what a snapshot says: what is in it is answered, as stale, and
-    /// what is not may not be denied.
+    /// The source was not read completely, and the zone is that of a snapshot: known names are answered as stale,
+    /// unknown names may not be denied.
     Restored,
-    /// Some files could not be read, and the source was never read whole: known names are answered, and an unknown name
+    /// Some files could not be read, and the source was never read completely: known names are answered, unknown names
     /// may not be denied.
     Partial,
-    /// The zone is what the source says.
+    /// The zone is in sync with the source.
     Current,
-    /// The zone is what the source said before it went out of reach.
+    /// The source is out of reach, and the zone is as it was before.
     Stale,
 }
 
 impl DataState {
-    /// Whether answers say that the data may be old.
+    /// Returns whether responses have to be marked as stale.
     pub fn is_old(self) -> bool {
         matches!(self, Self::Restored | Self::Stale)
     }
 
-    /// Returns whether everything was read once, so that a name that is not known does not exist.
+    /// Returns whether the source was read completely once, so that an unknown name does not exist.
     pub fn may_deny(self) -> bool {
         matches!(self, Self::Current | Self::Stale)
     }
 }
 
-/// How the watch of one resource stands.
+/// State of the watch of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchState {
-    /// It was not read to its end yet.
+    /// The first list is not complete.
     Waiting,
-    /// It was read, and its changes are followed.
+    /// The list is complete, and the watch follows the changes.
     Current,
     /// The API server does not allow this verb.
     Denied(&'static str),
-    /// The watch cannot be followed at the moment.
+    /// The watch is interrupted.
     Lost(Loss),
 }
 
 impl WatchState {
-    /// Returns why the resource cannot be followed; none while it can, or before the first attempt.
+    /// Returns why the resource cannot be followed; `None` while it can, or before the first attempt.
     pub fn reason(&self) -> Option<LossReason> {
         match self {
             Self::Waiting | Self::Current => None,
@@ -75,12 +75,12 @@ impl fmt::Display for WatchState {
     }
 }
 
-/// Why a resource cannot be followed: the reason, and the error behind it.
+/// Interruption of a watch: the reason, and the error behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// The reason.
+    /// Reason.
     pub reason: LossReason,
-    /// The error in the words of the API server or of the client; may be empty.
+    /// Error text of the API server or of the client; may be empty.
     pub detail: String,
 }
 
@@ -91,8 +91,8 @@ impl fmt::Display for Loss {
     }
 }
 
-/// Why the API server does not send changes of a resource. Responses, the log, `/readyz` and the status page take their
-/// text from [`LossReason::sentence`].
+/// Reasons why the API server sends no changes of a resource. Responses, the log, `/readyz` and the status page take
+/// their text from [`LossReason::sentence`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LossReason {
     /// The API server does not allow this verb (403).
@@ -101,15 +101,16 @@ pub enum LossReason {
     Unauthorized,
     /// 429, or 503 with `Retry-After`.
     Overloaded,
-    /// Any other error, or a response that is not the API's.
+    /// Any other error, or a response that is not one of the API.
     Failing,
-    /// No connection, or no answer in time.
+    /// No connection, or no response in time.
     OutOfReach,
 }
 
 impl LossReason {
-    /// Returns the sentence for this reason, which has lasted for `seconds`; in the present tense for 0. `resource` is
-    /// named where rights to it are missing, unless it is empty.
+    /// Returns the sentence for this reason, which has lasted for `seconds`; in the present tense for 0.
+    ///
+    /// `resource` is named if rights to it are missing, unless it is empty.
     pub fn sentence(self, resource: &str, seconds: u64) -> String {
         let on = if resource.is_empty() { String::new() } else { format!(" on {resource}") };
         let (is, has_been) = match self {
@@ -126,16 +127,16 @@ impl LossReason {
     }
 }
 
-/// One resource that is watched.
+/// Watch of one resource, with its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchStatus {
-    /// Its name in the Kubernetes API: `endpointslices`.
+    /// Name in the Kubernetes API: `endpointslices`.
     pub resource: &'static str,
-    /// Whether nothing can be answered without it.
+    /// The zone is not synced before this resource has been read.
     pub required: bool,
-    /// How it stands.
+    /// State of the watch.
     pub state: WatchState,
-    /// Since when.
+    /// Start of this state.
     pub since: Option<Instant>,
 }
 
@@ -151,35 +152,36 @@ const LEAVING: u8 = 4;
 const RESTORED: u8 = 8;
 const PARTIAL: u8 = 16;
 
-/// The present state, shared between who reads the source and who answers.
+/// Shared state of the data: `source` writes it, `answer` and `admin` read it.
 #[derive(Debug, Default)]
 pub struct Status {
     flags: AtomicU8,
     watches: Mutex<Vec<WatchStatus>>,
-    /// A sentence for each file or document that could not be read.
+    /// One sentence for each file or document that could not be read.
     unread: Mutex<Vec<String>>,
-    /// Read with every answer while the data is not current: so it is neither made nor locked then.
+    /// Sentence for responses. Every response reads it while the data is not current, so it is built and swapped
+    /// beforehand.
     sentence: ArcSwap<String>,
 }
 
 impl Status {
-    /// Everything has been read once.
+    /// Marks the source as read completely.
     pub fn set_synced(&self) {
         self.flags.fetch_or(SYNCED, Ordering::Release);
     }
 
-    /// A snapshot was read, and nothing else yet.
+    /// Marks the zone as loaded from a snapshot, with nothing read from the source.
     pub fn set_restored(&self) {
         self.flags.fetch_or(RESTORED, Ordering::Release);
     }
 
-    /// The source was read, but for what these sentences name. [`Self::set_synced`] ends this state.
+    /// Marks the source as read except for the parts that these sentences name. [`Self::set_synced`] ends this state.
     pub fn set_partial(&self, unread: Vec<String>) {
         *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = unread;
         self.flags.fetch_or(PARTIAL, Ordering::Release);
     }
 
-    /// Whether the source has been out of reach for so long that answers say so.
+    /// Sets whether the source has been out of reach for so long that the data is stale.
     pub fn set_cut_off(&self, cut_off: bool) {
         if cut_off {
             self.flags.fetch_or(CUT_OFF, Ordering::Release);
@@ -188,32 +190,32 @@ impl Status {
         }
     }
 
-    /// Why the data is not current, as answers say it. It means nothing while the data is current.
+    /// Sets the reason why the data is not current, for responses. It is unused while the data is current.
     pub fn set_sentence(&self, sentence: String) {
         self.sentence.store(Arc::new(sentence));
     }
 
-    /// What [`Self::set_sentence`] was told last; empty where it was told nothing.
+    /// Returns the sentence of [`Self::set_sentence`]; empty before the first call.
     pub fn sentence(&self) -> Guard<Arc<String>> {
         self.sentence.load()
     }
 
-    /// This server will end: it is to be asked nothing more, and still answers what it is asked.
+    /// Begins the lame duck phase: the server is no longer ready, and still answers queries.
     pub fn set_leaving(&self) {
         self.flags.fetch_or(LEAVING, Ordering::Release);
     }
 
-    /// Whether it will end.
+    /// Returns whether the server is in the lame duck phase.
     pub fn is_leaving(&self) -> bool {
         self.flags.load(Ordering::Acquire) & LEAVING != 0
     }
 
-    /// Whether questions are welcome: everything was read once, and it will not end.
+    /// Returns whether the server is ready: the source was read completely once, and the server does not shut down.
     pub fn is_ready(&self) -> bool {
         self.data_state().may_deny() && !self.is_leaving()
     }
 
-    /// The present state.
+    /// Returns the state of the data.
     pub fn data_state(&self) -> DataState {
         match self.flags.load(Ordering::Acquire) & (SYNCED | CUT_OFF | RESTORED | PARTIAL) {
             flags if flags & (SYNCED | CUT_OFF) == SYNCED => DataState::Current,
@@ -224,17 +226,17 @@ impl Status {
         }
     }
 
-    /// How each watch stands now.
+    /// Replaces the states of all watches.
     pub fn set_watches(&self, watches: Vec<WatchStatus>) {
         *self.watches.lock().unwrap_or_else(PoisonError::into_inner) = watches;
     }
 
-    /// How each watch stands; none where the source is not a cluster.
+    /// Returns the states of all watches; none if the source is not a cluster.
     pub fn watches(&self) -> Vec<WatchStatus> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What keeps the data from being synced, as sentences: each required resource, or each file, that was not read.
+    /// Returns one sentence for each required resource or file that still has to be read before the data is synced.
     pub fn waiting_for(&self) -> Vec<String> {
         let waits = |watch: &WatchStatus| watch.required && watch.state != WatchState::Current;
         match self.data_state() {

@@ -1,11 +1,11 @@
-//! The transports of DNS, as one value: response size, padding, labels.
+//! Transports of DNS, as one value: response size, padding, labels.
 
-/// The transport of a message.
+/// Transport of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
     /// UDP: responses of at most 1232 octets.
     Udp,
-    /// TCP, a stream like all that follow: responses of at most 65,535 octets.
+    /// TCP, a stream, as are all below: responses of at most 65,535 octets.
     Tcp,
     /// TLS (RFC 7858).
     Tls,

@@ -1,10 +1,12 @@
-//! The header check, the query parser, the response writer: octets of RFC 1035 section 4 and RFC 6891, nothing of zones.
+//! Wire format of queries and responses (RFC 1035 section 4, RFC 6891): header check, query parser, response writer.
 //!
-//! [`check_header`] and [`read`] decide whether a message is dropped, refused or answered, in the order of the gate's
-//! table (step numbers are in the comments). The fast parser reads the shape that nearly every query has; what it
-//! declines (a transfer's SOA, a signature) is read by hickory-proto into the same [`Query`]. [`Writer`] builds the
-//! response in the buffer that the query came in, behind its question. The answer itself is `answer.rs`. [`client`] is
-//! the other side: asks and reads.
+//! [`check_header`] and [`read`] decide whether a message is dropped, gets an error, or is answered; `tests/gate.rs` has
+//! the cases. The fast parser handles nearly every query; hickory-proto parses the rest (an IXFR with its SOA, a
+//! signature) into a [`Query`] too. [`Writer`] builds the response behind the question, in the buffer that the query
+//! came in. Rule ids (A3) are those of `tests/rows.md`.
+//!
+//! Not here: zones, and the decision about the response (`answer`). Next: [`client`] writes queries and parses
+//! responses.
 
 pub mod client;
 
@@ -16,16 +18,16 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use crate::names::{QueryName, WireName};
 use crate::rtype;
 
-/// Octets of a header (RFC 1035 section 4.1.1).
+/// Length of a header, in octets (RFC 1035 section 4.1.1).
 pub const HEADER: usize = 12;
-/// The largest UDP response ever sent, in octets (RFC 9715 section 3.1: avoids fragments).
+/// Maximum length of a UDP response, in octets (RFC 9715 section 3.1: avoids fragmentation).
 pub const MAX_UDP: usize = 1232;
-/// The largest UDP response without EDNS, in octets (RFC 1035 section 2.3.4).
+/// Maximum length of a UDP response without EDNS, in octets (RFC 1035 section 2.3.4).
 pub const MAX_UDP_PLAIN: usize = 512;
-/// The largest message over TCP, in octets (RFC 1035 section 4.2.2).
+/// Maximum length of a message over TCP, in octets (RFC 1035 section 4.2.2).
 pub const MAX_TCP: usize = 65_535;
 
-/// Response codes, by their numbers at IANA; those above 15 need an OPT record.
+/// Response codes, by their IANA numbers; those above 15 need an OPT record.
 pub mod rcode {
     #![allow(missing_docs)] // the names are the documentation
     pub const NOERROR: u16 = 0;
@@ -39,83 +41,84 @@ pub mod rcode {
 }
 
 const CLASS_IN: u16 = 1;
-/// A pointer to the question's name, right behind the header (RFC 1035 section 4.1.4).
+/// Compression pointer to the QNAME, directly behind the header (RFC 1035 section 4.1.4).
 pub const QUESTION: u16 = 0xc000 | HEADER as u16;
 const OPT_LENGTH: usize = 11;
-/// Limit on the octets of a message refused unread that are searched for an OPT record.
+/// Maximum number of octets of an unparsed message that are searched for an OPT record.
 const MAX_OPT_SEARCH_BYTES: usize = 16 << 10;
-/// Option codes (RFC 5001 section 2.3, RFC 7830 section 3, RFC 8914 section 2).
+/// EDNS option codes (RFC 5001 section 2.3, RFC 7830 section 3, RFC 8914 section 2).
 const NSID: u16 = 3;
 const PADDING: u16 = 12;
 const EXTENDED_ERROR: u16 = 15;
-/// The code of the option edns-tcp-keepalive (RFC 7828 section 3.1). It is ignored, but by QUIC, which forbids it.
+/// Code of the EDNS option edns-tcp-keepalive (RFC 7828 section 3.1). It is ignored, except over QUIC, which forbids
+/// it.
 pub const TCP_KEEPALIVE: u16 = 11;
-/// A padded response is so many octets long, or a multiple (RFC 8467 section 4.1).
+/// Block length in octets of a padded response (RFC 8467 section 4.1).
 pub const PADDING_BLOCK: usize = 468;
 
-/// A query that deserves an answer.
+/// Query that passed all checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// The message ID.
+    /// Message ID.
     pub id: u16,
-    /// The type asked for.
+    /// QTYPE.
     pub qtype: u16,
-    /// Where the question ends, in octets from the start of the message.
+    /// End of the question, in octets from the start of the message.
     pub question_end: usize,
-    /// The OPT record, if one came.
+    /// OPT record of the query.
     pub edns: Option<Edns>,
 }
 
-/// What matters of an OPT record (RFC 6891 section 6.1). Other options and unknown flags are ignored, and not echoed.
+/// Fields of an OPT record in use (RFC 6891 section 6.1). Other options and unknown flags are ignored, and not echoed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The requestor's UDP payload size, in octets.
     pub size: u16,
-    /// DNSSEC OK, which is copied (RFC 3225 section 3).
+    /// DNSSEC OK, which the response copies (RFC 3225 section 3).
     pub dnssec_ok: bool,
-    /// The requestor wants to know which server answers (RFC 5001 section 2.1, which has what it sent with it ignored).
+    /// The query has an NSID option (RFC 5001 section 2.1: its data is ignored).
     pub asks_nsid: bool,
-    /// The response is to be padded, as the query was (RFC 7830 section 4).
+    /// The query was padded, so the response has to be (RFC 7830 section 4).
     pub padded: bool,
     version: u8,
 }
 
-/// A query that gets an error, and with it this much of itself back.
+/// Error response, with the parts of the query that it echoes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The response code.
+    /// RCODE.
     pub rcode: u16,
-    /// Where the question ends; the header's end where none is sent back.
+    /// End of the question; the header's length if the question is not echoed.
     pub question_end: usize,
-    /// The OPT record, if one came and is answered.
+    /// OPT record to respond to.
     pub edns: Option<Edns>,
 }
 
 impl Refusal {
-    /// An error with the header alone, and an OPT record where `edns` came.
+    /// Creates an error response with the header alone, and an OPT record if `edns` has one.
     pub fn header_only(rcode: u16, edns: Option<Edns>) -> Self {
         Self { rcode, question_end: HEADER, edns }
     }
 }
 
-/// Why a message gets no response (steps 1 to 4 of the gate).
+/// Reasons to drop a message without a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
     /// The message is shorter than a header.
     Short,
-    /// The message is a response: two servers must never talk to each other.
+    /// The message is a response. A response to it could start a loop between two servers.
     Response,
-    /// The source address cannot be a client's.
+    /// The source address cannot be that of a client.
     Source,
-    /// The client is not allowed, and the server is configured to be silent.
+    /// The client is not allowed, and the server is configured to drop its queries.
     NotAllowed,
 }
 
-/// Checks that a message is a query (steps 1 and 2).
+/// Checks that a message is a query.
 ///
 /// # Errors
 ///
-/// Why it is dropped.
+/// The reason to drop the message.
 #[inline]
 pub fn check_header(message: &[u8]) -> Result<(), DropReason> {
     match message {
@@ -130,26 +133,28 @@ pub fn check_header(message: &[u8]) -> Result<(), DropReason> {
     }
 }
 
-/// Parses a message that passed [`check_header`] (steps 6 to 10 but for zones). `name` holds the QNAME if, and only if,
-/// the result is `Ok`. Padding is honoured only where the message came `encrypted` (RFC 7830 section 6).
+/// Parses a message that passed [`check_header`] (opcode, sections, question, EDNS version, class).
+///
+/// `name` contains the QNAME if the result is `Ok`, and is undefined otherwise. Padding counts only in a message that
+/// came `encrypted` (RFC 7830 section 6).
 ///
 /// # Errors
 ///
-/// The error response that the message gets.
+/// The error response to the message.
 #[inline]
 pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Query, Refusal> {
     let formerr = || refuse_unread(message, rcode::FORMERR, encrypted);
     let (header, body) = message.split_first_chunk::<HEADER>().ok_or_else(formerr)?;
-    // 6.
+    // Opcode.
     if header[2] & 0x78 != 0 {
         return Err(refuse_unread(message, rcode::NOTIMP, encrypted));
     }
-    // 7. Counts are compared; nothing is allocated from them.
+    // Section counts. They are compared only: nothing is allocated from them.
     let [questions, answers, authorities, additionals] = counts(header);
     if questions != 1 || answers != 0 || authorities > 1 || additionals > 2 {
         return Err(formerr());
     }
-    // 8.
+    // Question.
     let name_length = name.read(body).ok_or_else(formerr)?;
     let question_end = HEADER + name_length + 4;
     let (&[qtype_high, qtype_low, class_high, class_low], behind) =
@@ -158,7 +163,7 @@ pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Que
     if qtype == rtype::OPT || authorities == 1 && qtype != rtype::IXFR {
         return Err(formerr());
     }
-    // 9.
+    // Other sections.
     let edns = match (authorities, additionals) {
         (0, 0) if behind.is_empty() => None,
         (0, 0) => return Err(formerr()),
@@ -168,7 +173,7 @@ pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Que
         },
         _ => read_unusual(message, question_end, authorities > 0, encrypted)?,
     };
-    // 10.
+    // EDNS version and class.
     if edns.is_some_and(|edns| edns.version > 0) {
         return Err(Refusal { rcode: rcode::BADVERS, question_end, edns });
     }
@@ -178,21 +183,21 @@ pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Que
     Ok(Query { id: u16::from_be_bytes([header[0], header[1]]), qtype, question_end, edns })
 }
 
-/// QDCOUNT, ANCOUNT, NSCOUNT, ARCOUNT.
+/// Returns QDCOUNT, ANCOUNT, NSCOUNT and ARCOUNT.
 #[inline]
 fn counts(header: &[u8; HEADER]) -> [u16; 4] {
     [4, 6, 8, 10].map(|at| u16::from_be_bytes([header[at], header[at + 1]]))
 }
 
-/// The error response to a message that is not read as a query: the header, and an OPT record if a valid one came
-/// (RFC 6891 section 6.1.1).
+/// Returns the error response to a message that was not parsed: the header, and an OPT record if the message has a
+/// valid one (RFC 6891 section 6.1.1).
 #[cold]
 fn refuse_unread(message: &[u8], rcode: u16, encrypted: bool) -> Refusal {
     Refusal::header_only(rcode, find_opt(message, encrypted))
 }
 
-/// Returns the OPT record of a message of any opcode, if there is exactly one, it is valid, and the records before it
-/// can be walked.
+/// Returns the OPT record of a message of any opcode, if the message has exactly one, it is valid, and the records
+/// before it can be skipped.
 fn find_opt(message: &[u8], encrypted: bool) -> Option<Edns> {
     let message = &message[..message.len().min(MAX_OPT_SEARCH_BYTES)];
     let [questions, answers, authorities, additionals] = counts(message.first_chunk()?);
@@ -219,7 +224,7 @@ fn find_opt(message: &[u8], encrypted: bool) -> Option<Edns> {
     found.flatten()
 }
 
-/// The end of the name at `at`, compressed or not.
+/// Returns the end of the name at `at`, compressed or not.
 fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *message.get(at)? {
@@ -232,7 +237,7 @@ fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The end of the record at `at`, if all of it is there.
+/// Returns the end of the record at `at`, if the record is complete.
 fn skip_record(message: &[u8], at: usize) -> Option<usize> {
     let fixed = skip_name(message, at)?;
     let length = message.get(fixed + 8..fixed + 10)?;
@@ -246,7 +251,7 @@ fn is_opt(record: &[u8]) -> bool {
     record.starts_with(&[0, 0, rtype::OPT as u8])
 }
 
-/// An OPT record with the root as owner that ends where the message does (RFC 6891 section 6.1.2).
+/// Parses an OPT record that takes all of `record` (RFC 6891 section 6.1.2).
 #[inline]
 fn read_opt(record: &[u8], encrypted: bool) -> Option<Edns> {
     let (&[_, _, _, size_high, size_low, _rcode, version, flags, ..], mut options) = split_opt(record)?;
@@ -261,7 +266,7 @@ fn read_opt(record: &[u8], encrypted: bool) -> Option<Edns> {
     Some(Edns { size, dnssec_ok: flags & 0x80 != 0, asks_nsid, padded, version })
 }
 
-/// What is fixed of such a record, and its options.
+/// Splits an OPT record into its fixed part and its options.
 #[inline]
 fn split_opt(record: &[u8]) -> Option<(&[u8; OPT_LENGTH], &[u8])> {
     let (fixed, options) = record.split_first_chunk::<OPT_LENGTH>()?;
@@ -269,7 +274,7 @@ fn split_opt(record: &[u8]) -> Option<(&[u8; OPT_LENGTH], &[u8])> {
     (is_opt(fixed) && options.len() == usize::from(length)).then_some((fixed, options))
 }
 
-/// The code of the first option, and what stands behind that option.
+/// Returns the code of the first option, and the options behind it.
 #[inline]
 fn split_option(options: &[u8]) -> Option<(u16, &[u8])> {
     let (&[code_high, code_low, length_high, length_low], rest) = options.split_first_chunk()?;
@@ -277,7 +282,7 @@ fn split_option(options: &[u8]) -> Option<(u16, &[u8])> {
     Some((u16::from_be_bytes([code_high, code_low]), rest.get(length..)?))
 }
 
-/// Whether the query in `message` has an EDNS option with this code.
+/// Returns whether the query in `message` has an EDNS option with this code.
 pub fn has_option(message: &[u8], code: u16) -> bool {
     let body = message.get(HEADER..).unwrap_or_default();
     let behind = QueryName::default().read(body).and_then(|length| body.get(length + 4..)).unwrap_or_default();
@@ -297,7 +302,7 @@ pub fn has_option(message: &[u8], code: u16) -> bool {
             .is_some_and(|edns| edns.option(code.into()).is_some())
 }
 
-/// Reads what is behind the question of a message with more than an OPT there.
+/// Parses the sections behind the question of a message in which they are not a single OPT record.
 #[cold]
 fn read_unusual(
     message: &[u8],
@@ -319,7 +324,7 @@ fn read_unusual(
     match &parsed.additionals[..] {
         _ if !decoder.is_empty() => return Err(formerr()),
         [] => {}
-        // RFC 8945 section 5.2: a signature comes last; section 5.2.1: we know no key.
+        // RFC 8945 section 5.2: a signature is the last record; section 5.2.1: this server knows no key.
         [last] if last.record_type() == RecordType::TSIG && (edns.is_none() || opt_first || authority) => {
             return Err(Refusal { rcode: rcode::NOTAUTH, question_end, edns });
         }
@@ -328,7 +333,7 @@ fn read_unusual(
     Ok(edns)
 }
 
-/// How many octets a response over UDP may have (A3).
+/// Returns the maximum length of a response over UDP, in octets (A3).
 #[inline]
 pub fn udp_limit(edns: Option<Edns>) -> usize {
     edns.map_or(MAX_UDP_PLAIN, |edns| usize::from(edns.size).clamp(MAX_UDP_PLAIN, MAX_UDP))
@@ -347,18 +352,18 @@ pub mod ede {
     pub const NETWORK_ERROR: u16 = 23;
 }
 
-/// What an OPT record says besides: left out where there is no room for it, before anything else is.
+/// EDNS options of a response. They are left out if there is no room, before any record is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remarks<'t> {
-    /// A11: which server this is, for those who ask (RFC 5001). Empty: it has no name.
+    /// NSID of this server, for queries that ask for it (A11, RFC 5001); empty if it has none.
     pub nsid: &'t [u8],
-    /// An extended error: code and text (RFC 8914).
+    /// Extended DNS Error: code and text (RFC 8914).
     pub error: Option<(u16, &'t str)>,
 }
 
-/// Writes one response over the query in `message`, section by section.
+/// Writer of one response over the query in `message`, section by section.
 ///
-/// A record is written whole or not at all: every method that could run out of room returns whether it did not.
+/// A record is written completely or not at all: every method that can run out of room returns whether the record fit.
 pub struct Writer<'m> {
     message: &'m mut [u8],
     at: usize,
@@ -369,7 +374,7 @@ pub struct Writer<'m> {
     recursion: bool,
 }
 
-/// The sections behind the question.
+/// Sections behind the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     /// Answer.
@@ -381,74 +386,74 @@ pub enum Section {
 }
 
 impl<'m> Writer<'m> {
-    /// Begins behind the question. `limit` is how long the response may become; room for an OPT record is kept free
-    /// where one has to go out.
+    /// Starts behind the question. `limit` is the maximum length of the response in octets; with `edns`, room for an
+    /// OPT record is reserved.
     #[inline]
     pub fn new(message: &'m mut [u8], question_end: usize, limit: usize, edns: bool) -> Self {
         let limit = limit.min(message.len()) - if edns { OPT_LENGTH } else { 0 };
         Self { message, at: question_end, limit, section: 0, counts: [0; 3], truncated: false, recursion: false }
     }
 
-    /// Goes on behind `answers` records of the answer section, which end at `at`.
+    /// Continues a response with `answers` records in its answer section, which ends at `at`.
     pub fn resume(message: &'m mut [u8], at: usize, answers: u16, limit: usize, edns: bool) -> Self {
         let mut writer = Self::new(message, at, limit, edns);
         writer.counts[Section::Answer as usize] = answers;
         writer
     }
 
-    /// What [`Self::resume`] needs: where the next record would stand, and how many there are in the answer section.
+    /// Returns the arguments for [`Self::resume`]: the position of the next record, and the number of records in the
+    /// answer section.
     pub fn so_far(&self) -> (usize, u16) {
         (self.at, self.counts[Section::Answer as usize])
     }
 
-    /// The message as it is now: what was written has no header.
+    /// Returns the buffer as it is: the header is not written yet.
     pub fn into_message(self) -> &'m mut [u8] {
         self.message
     }
 
-    /// Whether the query in the message wants recursion.
+    /// Returns whether the query has RD set.
     pub fn is_recursion_desired(&self) -> bool {
         is_recursion_desired(self.message)
     }
 
-    /// Goes on with a later section.
+    /// Begins a later section.
     pub fn begin(&mut self, section: Section) {
         self.section = section as usize;
     }
 
-    /// What RA will say (RFC 1035 section 4.1.1).
+    /// Sets RA of the response (RFC 1035 section 4.1.1).
     pub fn recursion_available(self, available: bool) -> Self {
         Self { recursion: available, ..self }
     }
 
-    /// Where the next record will stand, in octets from the start of the message.
+    /// Returns the position of the next record, in octets from the start of the message.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// How many more octets fit.
+    /// Returns the number of octets that still fit.
     pub fn room(&self) -> usize {
         self.limit - self.at
     }
 
-    /// The data of the record that was written at `position`, and the position behind it.
+    /// Returns the start and the end of the RDATA of the record at `position`, which has a compression pointer as its owner.
     pub fn data_of(&self, position: usize) -> (usize, usize) {
         let data = position + 12;
         (data, data + usize::from(u16::from_be_bytes([self.message[data - 2], self.message[data - 1]])))
     }
 
-    /// The answer is cut (RFC 2181 section 9).
+    /// Marks the response as truncated (RFC 2181 section 9).
     pub fn truncate(&mut self) {
         self.truncated = true;
     }
 
-    /// Returns whether the answer is cut.
+    /// Returns whether the response is truncated.
     pub fn is_truncated(&self) -> bool {
         self.truncated
     }
 
-    /// A or AAAA records, `count` of them. The caller has seen that there is [`Self::room`] for 12 octets and an
-    /// address of each.
+    /// Writes `count` A or AAAA records. The caller checked [`Self::room`] for 12 octets and an address each.
     #[inline]
     pub fn addresses<const N: usize>(
         &mut self,
@@ -470,7 +475,7 @@ impl<'m> Writer<'m> {
         self.counts[self.section] += count as u16;
     }
 
-    /// The same as [`Self::record`] for data whose length is known: a few instructions.
+    /// Writes one record with RDATA of a constant length: compiles to fewer instructions than [`Self::record`].
     #[inline]
     pub fn whole<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, data: [u8; N]) -> bool {
         if 12 + N > self.room() {
@@ -483,7 +488,7 @@ impl<'m> Writer<'m> {
         true
     }
 
-    /// One record of another type, whose data are the parts one behind the other. `owner` is a pointer or a name.
+    /// Writes one record with the parts of `data` as its RDATA.
     #[inline]
     pub fn record<const N: usize>(&mut self, owner: NameRef<'_>, rtype: u16, ttl: u32, data: &[&[u8]; N]) -> bool {
         let length: usize = data.iter().map(|part| part.len()).sum();
@@ -506,8 +511,8 @@ impl<'m> Writer<'m> {
         true
     }
 
-    /// Writes the OPT record, if one came (A3), with the remarks that fit, and the header; returns the length of the
-    /// message.
+    /// Writes the OPT record if the query had one (A3), with the options that fit, then the header. Returns the length
+    /// of the message.
     #[inline]
     pub fn finish(mut self, rcode: u16, authoritative: bool, edns: Option<Edns>, remarks: Remarks<'_>) -> usize {
         if let Some(edns) = edns {
@@ -521,7 +526,7 @@ impl<'m> Writer<'m> {
             }
             self.counts[Section::Additional as usize] += 1;
         }
-        // QR, the opcode and RD as they came, AA, TC, RA; Z, AD, CD clear.
+        // QR set; opcode and RD of the query; AA, TC, RA; Z, AD, CD clear.
         let header = &mut self.message[..HEADER];
         header[2] = 0x80 | header[2] & 0x79 | u8::from(authoritative) << 2 | u8::from(self.truncated) << 1;
         header[3] = u8::from(self.recursion) << 7 | (rcode & 0x0f) as u8;
@@ -546,10 +551,11 @@ impl<'m> Writer<'m> {
         self.message[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
     }
 
-    /// RFC 8467 section 4.1: up to a whole number of blocks, or where there is no room for that, as far as there is. It
-    /// takes room from nothing else, and is the last of all.
+    /// Pads the message to a multiple of the block length, or as far as there is room (RFC 8467 section 4.1).
+    ///
+    /// Padding is the last option, so that it takes no room from another.
     fn pad(&mut self) {
-        // What a client says that it can receive is about datagrams (RFC 6891 section 6.2.3), and none is padded.
+        // The requestor's payload size is for UDP (RFC 6891 section 6.2.3), and a UDP response is never padded.
         let most = self.message.len().min(MAX_TCP);
         let data = self.at + 4;
         let end = data.next_multiple_of(PADDING_BLOCK).min(most);
@@ -560,7 +566,7 @@ impl<'m> Writer<'m> {
         self.at = end;
     }
 
-    /// RFC 8914 section 3: an option that does not fit is left out, and never sets TC.
+    /// Writes an option if it fits; a missing option does not set TC (RFC 8914 section 3).
     fn option(&mut self, code: u16, data: &[&[u8]]) {
         let length: usize = data.iter().map(|part| part.len()).sum();
         if self.room() < 4 + length {
@@ -571,7 +577,7 @@ impl<'m> Writer<'m> {
         data.iter().for_each(|part| self.put_all(part));
     }
 
-    /// Of a size that is known: a few instructions.
+    /// Writes octets of a constant number: compiles to a few instructions.
     #[inline]
     fn put<const N: usize>(&mut self, octets: [u8; N]) {
         self.message[self.at..self.at + N].copy_from_slice(&octets);
@@ -584,7 +590,7 @@ impl<'m> Writer<'m> {
     }
 }
 
-/// What stands between a record's owner and its data (RFC 1035 section 4.1.3).
+/// Builds the fields between a record's owner and its RDATA (RFC 1035 section 4.1.3).
 #[inline]
 fn fixed(rtype: u16, ttl: u32, length: usize) -> [u8; 10] {
     let mut fixed = [0; 10];
@@ -595,21 +601,21 @@ fn fixed(rtype: u16, ttl: u32, length: usize) -> [u8; 10] {
     fixed
 }
 
-/// An owner name: where it stands in the message already, or all of it.
+/// Owner name of a record: a pointer into the message, or the complete name.
 #[derive(Clone, Copy, Debug)]
 pub enum NameRef<'n> {
-    /// A compression pointer.
+    /// Compression pointer.
     Pointer(u16),
-    /// A name in full.
+    /// Complete name.
     Whole(&'n WireName),
 }
 
-/// A compression pointer to `position`, where it can be expressed (RFC 1035 section 4.1.4: 14 bits).
+/// Returns a compression pointer to `position`; `None` beyond 14 bits (RFC 1035 section 4.1.4).
 pub fn pointer(position: usize) -> Option<u16> {
     (position < 0x4000).then_some(0xc000 | position as u16)
 }
 
-/// Whether the query in `message` has RD set (RFC 1035 section 4.1.1).
+/// Returns whether the query in `message` has RD set (RFC 1035 section 4.1.1).
 pub fn is_recursion_desired(message: &[u8]) -> bool {
     message[2] & 0x01 != 0
 }
@@ -625,7 +631,7 @@ pub fn set_recursion_available(message: &mut [u8]) {
     message[3] |= 0x80;
 }
 
-/// Turns the query in `message` into an error without an answer, and returns its length.
+/// Turns the query in `message` into an error response, and returns its length.
 pub fn refuse(message: &mut [u8], refusal: Refusal, remarks: Remarks<'_>) -> usize {
     if refusal.question_end == HEADER {
         message[4..6].fill(0);

@@ -1,13 +1,16 @@
-//! Addresses as labels: `10-2-1-10`, `fd00-2--11` (Kubernetes DNS specification 1.1.0 section 2.4.1 leaves the form
-//! to the server; this is the one that clients know).
+//! Addresses as labels: `10-2-1-10`, `fd00-2--11`.
+//!
+//! The Kubernetes DNS specification 1.1.0, section 2.4.1, leaves the form to the server; clients know this one. Next:
+//! `reverse.rs`, for the names below `in-addr.arpa` and `ip6.arpa`.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Writes the label of `address` into `buffer` and returns the octets written, at most 39.
 ///
-/// IPv6 is written by RFC 5952, but for two cases: one that ends in `::` gets a `0` behind it, so that the label does
-/// not end in a hyphen, and an IPv4-mapped one has hexadecimal groups to the end, since a dot would split the label.
+/// IPv6 follows RFC 5952 with two exceptions: an address that ends in `::` gets a `0` behind it, so that the label does
+/// not end in a hyphen, and an IPv4-mapped address has hexadecimal groups to the end, since a dot would split the
+/// label.
 pub fn write(address: IpAddr, buffer: &mut [u8; 63]) -> &[u8] {
     let mut rest = &mut buffer[..];
     let written = match address {
@@ -36,15 +39,15 @@ pub fn write(address: IpAddr, buffer: &mut [u8; 63]) -> &[u8] {
     &buffer[..length]
 }
 
-/// The address that a label spells, if it spells one.
+/// Returns the address that a label spells; `None` for any other label.
 pub fn parse(label: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(label).ok()?;
-    // Three hyphens apart from each other are an IPv4 address: no IPv6 address has so few colons without `::`.
+    // Three separate hyphens are an IPv4 address: IPv6 has so few colons only with `::`.
     if text.matches('-').count() == 3 && !text.contains("--") {
         return text.replace('-', ".").parse::<Ipv4Addr>().ok().map(IpAddr::V4);
     }
     let text = text.replace('-', ":");
-    // A dot could only have come with the label, and would make an IPv4 tail.
+    // The label itself contains a dot, which would be read as the IPv4 tail of an IPv6 address.
     if text.contains('.') { None } else { text.parse::<Ipv6Addr>().ok().map(IpAddr::V6) }
 }
 

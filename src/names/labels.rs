@@ -1,30 +1,30 @@
-//! Many labels in little memory.
+//! Packed labels: many labels in little memory.
 //!
-//! Endpoints of one Service are called `web-0`, `web-1`, `web-2`: a [`Texts`] keeps `web-` once, and a
-//! [`PackedLabel`] of eight octets per endpoint says which text and which number behind it. Any label can be packed;
-//! one without digits at its end just has no number.
+//! The endpoints of one Service are called `web-0`, `web-1`, `web-2`: a [`Texts`] stores the prefix `web-` once, and a
+//! [`PackedLabel`] of eight octets per endpoint has the index of the prefix and the number behind it. Any label can be
+//! packed; a label without digits at its end has no number. Next: `records/mod.rs`, with columns of these labels.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-/// One label: the number of a text in its [`Texts`], and the decimal number behind it, if there is one.
+/// One label: the index of its prefix in a [`Texts`], and the decimal number behind the prefix, if there is one.
 ///
-/// Bits 0 to 31: the text's number. Bits 32 to 63: the decimal number plus 1, or 0 for none.
+/// Bits 0 to 31: the index of the prefix. Bits 32 to 63: the decimal number plus 1, or 0 for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PackedLabel(u64);
 
 impl PackedLabel {
-    /// No label: an endpoint that is known by its address alone.
+    /// No label: the endpoint is named by its address alone.
     pub const NONE: Self = Self(u64::MAX);
-    /// No label either: the name of the Service itself.
+    /// No label: the name of the Service itself.
     pub const SERVICE: Self = Self(u64::MAX - 1);
 
-    /// Whether this is [`Self::NONE`].
+    /// Returns whether this is [`Self::NONE`].
     pub fn is_none(self) -> bool {
         self == Self::NONE
     }
 
-    /// A key to sort labels of one [`Texts`] by: text after text, each in the order of its numbers.
+    /// Returns the key by which labels of one [`Texts`] are sorted: by prefix, then by number.
     pub fn order(self) -> u64 {
         self.0.rotate_left(32)
     }
@@ -42,8 +42,9 @@ impl PackedLabel {
     }
 }
 
-/// Splits a label into the text and the number that [`PackedLabel`] keeps: the text and the number's decimal form,
-/// one behind the other, are the label again. Leading zeros belong to the text.
+/// Splits a label into the prefix and the number that [`PackedLabel`] stores.
+///
+/// The prefix followed by the number in decimal is the label again. Leading zeros belong to the prefix.
 pub fn split(label: &str) -> (&str, Option<u32>) {
     let digits = label.bytes().rev().take_while(u8::is_ascii_digit).count();
     let mut start = label.len() - digits;
@@ -51,13 +52,14 @@ pub fn split(label: &str) -> (&str, Option<u32>) {
         start += 1;
     }
     match label[start..].parse() {
-        // The two largest are left out: PackedLabel keeps the number plus one, and all ones mean NONE or SERVICE.
+        // The two largest numbers stay in the prefix: PackedLabel stores the number plus one, and all ones are NONE or
+        // SERVICE.
         Ok(number) if number < u32::MAX - 1 => (&label[..start], Some(number)),
         _ => (label, None),
     }
 }
 
-/// Whether a label is one that a StatefulSet's Pod could have: a name, a hyphen and a number.
+/// Returns whether a label has the form of a StatefulSet Pod's name: a name, a hyphen and a number.
 pub fn is_ordinal(label: &[u8]) -> bool {
     if !label.last().is_some_and(u8::is_ascii_digit) {
         return false;
@@ -66,7 +68,7 @@ pub fn is_ordinal(label: &[u8]) -> bool {
     matches!(split(label), (text, Some(_)) if text.len() > 1 && text.ends_with('-'))
 }
 
-/// The texts of a set of [`PackedLabel`]s, in one block of memory.
+/// Pool of the prefixes of a set of [`PackedLabel`]s, in one block of memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Texts {
     block: Box<str>,
@@ -74,28 +76,28 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// The label that `packed` stands for; not for [`PackedLabel::NONE`] and [`PackedLabel::SERVICE`].
+    /// Returns the label of `packed`, which must be neither [`PackedLabel::NONE`] nor [`PackedLabel::SERVICE`].
     pub fn label(&self, packed: PackedLabel) -> Label<'_> {
         let index = packed.text();
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
         Label { text: &self.block[start..self.ends[index] as usize], number: packed.number() }
     }
 
-    /// Octets on the heap.
+    /// Returns the size of the pool on the heap, in octets.
     pub fn heap_size(&self) -> usize {
         self.block.len() + self.ends.len() * 4
     }
 }
 
-/// How the labels of one [`Texts`] are written in another.
+/// Mapping of packed labels from one [`Texts`] to another.
 #[derive(Debug)]
 pub struct Translation {
-    /// By the number of a text there, its number here; `None` where both are the same.
+    /// Index in the other pool, by the index here; `None` if both pools are equal.
     numbers: Option<Vec<Option<u32>>>,
 }
 
 impl Translation {
-    /// The same label; `None` where no label here has its text.
+    /// Returns `label` packed for the other pool; `None` if that pool lacks its prefix.
     pub fn of(&self, label: PackedLabel) -> Option<PackedLabel> {
         match &self.numbers {
             Some(numbers) if label != PackedLabel::NONE && label != PackedLabel::SERVICE => {
@@ -107,7 +109,8 @@ impl Translation {
 }
 
 impl Texts {
-    /// How its labels are written in `other`; `None` if there they stand in another [`PackedLabel::order`].
+    /// Returns the mapping of this pool's labels to `other`; `None` if the mapping does not preserve
+    /// [`PackedLabel::order`].
     pub fn translation(&self, other: &Self) -> Option<Translation> {
         if self == other {
             return Some(Translation { numbers: None });
@@ -121,24 +124,26 @@ impl Texts {
     }
 }
 
-/// One label, unpacked: `web-` and 0 are `web-0`.
+/// One label, unpacked: the prefix `web-` and the number 0 are `web-0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label<'t> {
-    /// What stands before the number.
+    /// Prefix in front of the number.
     pub text: &'t str,
-    /// The number at the end, written in decimal without leading zeros.
+    /// Number at the end, in decimal without leading zeros.
     pub number: Option<u32>,
 }
 
 impl<'t> Label<'t> {
-    /// The label of a text that was not packed.
+    /// Splits the text of a label.
     pub fn of(text: &'t str) -> Self {
         let (text, number) = split(text);
         Self { text, number }
     }
 
-    /// Writes the label into `buffer` and returns what was written. At most 63 octets: labels are checked where they
-    /// come in; a Pod's name that is longer is cut, and equal to no label.
+    /// Writes the label into `buffer` and returns the octets written, at most 63.
+    ///
+    /// Hostnames were checked when they were parsed. A Pod's name can be longer: it is cut, and no label is equal to
+    /// it.
     pub fn write<'b>(&self, buffer: &'b mut [u8; 63]) -> &'b [u8] {
         let mut length = self.text.len().min(63);
         buffer[..length].copy_from_slice(&self.text.as_bytes()[..length]);
@@ -160,7 +165,7 @@ impl<'t> Label<'t> {
         &buffer[..length]
     }
 
-    /// The order of the labels as texts, octet by octet.
+    /// Compares two labels as text, octet by octet.
     pub fn cmp_text(&self, other: &Self) -> Ordering {
         let (mut mine, mut theirs) = ([0; 63], [0; 63]);
         self.write(&mut mine).cmp(other.write(&mut theirs))
@@ -190,7 +195,7 @@ impl TextsBuilder {
         PackedLabel::new(self.text(text), number)
     }
 
-    /// Packs the labels of a column: each of its texts is looked for once.
+    /// Packs the labels of a column, with one search per prefix instead of one per label.
     pub fn repack<'c>(&mut self, column: &'c LabelColumn) -> Repacked<'c> {
         let texts = &column.texts;
         let text = |number| texts.label(PackedLabel::new(number, None)).text;
@@ -198,13 +203,13 @@ impl TextsBuilder {
         Repacked { labels: &column.labels, numbers }
     }
 
-    /// The finished texts; the labels packed so far belong to it.
+    /// Returns the finished pool, which the labels packed so far refer to.
     pub fn finish(self) -> Texts {
         Texts { block: self.block.into(), ends: self.ends.into() }
     }
 
     fn text(&mut self, text: &str) -> u32 {
-        // Neighbours mostly share their text.
+        // Neighbouring labels usually share their prefix: skip the hash table.
         if let Some(last) = self.last {
             let start = if last == 0 { 0 } else { self.ends[last as usize - 1] as usize };
             if &self.block[start..self.ends[last as usize] as usize] == text {
@@ -226,21 +231,21 @@ impl TextsBuilder {
     }
 }
 
-/// A column of labels, some of them missing: one per endpoint of a slice.
+/// Column of optional labels, one per endpoint of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelColumn {
     texts: Texts,
     labels: Packed,
 }
 
-/// Labels of some [`Texts`].
+/// Packed labels of one [`Texts`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Packed {
     /// Every label is missing.
     None,
-    /// Every label has the first text, and a number: the Pods of one StatefulSet.
+    /// Every label has the first prefix and a number: the Pods of one StatefulSet.
     Numbers(Box<[u32]>),
-    /// Whatever they are.
+    /// Any other labels.
     Each(Box<[PackedLabel]>),
 }
 
@@ -251,7 +256,7 @@ impl Default for LabelColumn {
 }
 
 impl LabelColumn {
-    /// The column of these labels, in their order.
+    /// Packs labels into a column, in their order.
     pub fn new<'l>(labels: impl IntoIterator<Item = Option<&'l str>>) -> Self {
         let mut texts = TextsBuilder::default();
         let packed: Vec<_> =
@@ -267,7 +272,7 @@ impl LabelColumn {
         Self { texts: texts.finish(), labels }
     }
 
-    /// Label number `index`, or `None` if it is missing.
+    /// Returns label number `index`; `None` if it is missing.
     pub fn get(&self, index: usize) -> Option<Label<'_>> {
         self.labels.get(index).map(|label| self.texts.label(label))
     }
@@ -283,14 +288,14 @@ impl Packed {
     }
 }
 
-/// A column's labels as another [`Texts`] writes them.
+/// Labels of a column, packed for another [`Texts`].
 pub struct Repacked<'c> {
     labels: &'c Packed,
     numbers: Vec<u32>,
 }
 
 impl Repacked<'_> {
-    /// Label number `index`; [`PackedLabel::NONE`] if it is missing.
+    /// Returns label number `index`; [`PackedLabel::NONE`] if it is missing.
     pub fn get(&self, index: usize) -> PackedLabel {
         let label = self.labels.get(index);
         label.map_or(PackedLabel::NONE, |label| PackedLabel::new(self.numbers[label.text()], label.number()))

@@ -1,11 +1,13 @@
-//! Every owner name is built, and taken apart, here and only here.
+//! Owner names: the only module that builds and parses them.
 //!
-//! A name is kept in lower case and in wire form (RFC 1035 section 3.1: length octets and labels, the root's
-//! zero octet last). This file has the names themselves ([`WireName`], [`QueryName`]) and the forms that a name
-//! can have under a zone ([`Owner`]). Not here: what exists at a name (`zone.rs`) and what is answered
-//! (`answer.rs`). Beside it: [`labels`] packs many labels into little memory, [`dashed`] writes addresses as
-//! labels, [`reverse`] knows `in-addr.arpa` and `ip6.arpa`, [`why`] the names that ask why, [`special`] those that
-//! nobody outside is asked for.
+//! A name is stored in lower case and in wire form (RFC 1035 section 3.1: length octets and labels, the root's zero
+//! octet last). This file has the names themselves ([`WireName`], [`QueryName`]) and the kinds of names below an apex
+//! ([`Owner`]). Not here: which names exist (`zone`) and the responses (`answer`). Rule ids (N14) are those of
+//! `tests/rows.md`.
+//!
+//! Next: [`labels`] packs labels into columns, [`dashed`] writes addresses as labels, [`reverse`] has `in-addr.arpa`
+//! and `ip6.arpa`, [`why`] the names `_why.NAME` of explanations, [`special`] the special-use names that are never
+//! forwarded.
 
 pub mod dashed;
 pub mod labels;
@@ -15,35 +17,36 @@ pub mod why;
 
 use std::fmt;
 
-/// The longest label, in octets (RFC 1035 section 2.3.4).
+/// Maximum length of a label, in octets (RFC 1035 section 2.3.4).
 pub const MAX_LABEL: usize = 63;
-/// The longest name in wire form, in octets (RFC 1035 section 2.3.4).
+/// Maximum length of a name in wire form, in octets (RFC 1035 section 2.3.4).
 pub const MAX_NAME: usize = 255;
-/// How deep a chain of CNAMEs inside the zones is followed (N14).
+/// Maximum number of CNAMEs followed inside the zones (N14).
 pub const MAX_CHAIN: usize = 8;
-/// Longest chain of CNAMEs that leaves the zones, those of ours and of upstreams together (N14). Beyond it, SERVFAIL.
+/// Maximum number of CNAMEs in a chain that leaves the zones, local and upstream CNAMEs together (N14). A longer chain
+/// gets SERVFAIL.
 pub const MAX_FORWARDED_CHAIN: usize = 16;
-/// The longest apex in wire form, in octets: three labels of any length and `svc` fit in front of it, so that every
-/// endpoint has a name.
+/// Maximum length of an apex in wire form, in octets: three labels of any length and `svc` fit in front of it, so that
+/// every endpoint has a name.
 pub const MAX_APEX: usize = MAX_NAME - 3 * (MAX_LABEL + 1) - 4;
 
-/// `svc` in wire form: between a namespace and the apex.
+/// Label `svc` in wire form: between a namespace and the apex.
 pub const SVC: &[u8] = b"\x03svc";
-/// `ns.dns` in wire form: the name server's name, in front of the apex.
+/// Labels `ns.dns` in wire form: with the apex, the name of the name server.
 pub const NAME_SERVER: &[u8] = b"\x02ns\x03dns";
-/// `hostmaster` in wire form: the mailbox of the SOA, in front of the apex.
+/// Label `hostmaster` in wire form: with the apex, the mailbox of the SOA record.
 pub const HOSTMASTER: &[u8] = b"\x0ahostmaster";
-/// `dns-version` in wire form, in front of the apex.
+/// Label `dns-version` in wire form, in front of the apex.
 pub const VERSION: &[u8] = b"\x0bdns-version";
 
-/// What a name under a forward zone's apex can be, by its shape alone. Whether it exists is the zone's matter.
+/// Kinds of names at and below a forward zone's apex, by the labels alone. The zone decides whether the name exists.
 ///
-/// `Z` stands for the apex in the comments.
+/// `Z` is the apex in the comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner<'q> {
     /// `Z`
     Apex,
-    /// `svc.Z`, `pod.Z`, `dns.Z`: in the tree by the form of the zone, with nothing at them.
+    /// `svc.Z`, `pod.Z`, `dns.Z`: empty non-terminals that every zone has.
     Structure,
     /// `ns.dns.Z`
     NameServer,
@@ -63,12 +66,12 @@ pub enum Owner<'q> {
     PodNamespace(&'q [u8]),
     /// `DASHED-ADDRESS.NAMESPACE.pod.Z`
     PodAddress(&'q [u8], &'q [u8]),
-    /// More labels than any form has, or a branch that no form has: nothing can exist there.
+    /// A name with too many labels, or in a branch without names: it cannot exist.
     Nothing,
 }
 
 impl<'q> Owner<'q> {
-    /// The namespace in which what has this name would stand.
+    /// Returns the namespace that the name is in; `None` for a name of the zone itself.
     pub fn namespace(&self) -> Option<&'q [u8]> {
         match *self {
             Self::Service(key) | Self::Endpoint(key, _) | Self::Protocol(key, _) | Self::Port(key, ..) => {
@@ -82,24 +85,25 @@ impl<'q> Owner<'q> {
     }
 }
 
-/// A Service's two labels in wire form, lower case, without a root: `3web7default`. It is the part of the question
-/// between its first labels and `svc.Z`, so that looking it up copies nothing.
+/// Two labels of a Service, in wire form and lower case, without the root: `3web7default`.
+///
+/// It borrows the part of the QNAME in front of `svc.Z`, so that a look-up copies nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceKey<'q>(pub &'q [u8]);
 
 impl<'q> ServiceKey<'q> {
-    /// The Service's label.
+    /// Returns the Service's label.
     pub fn service(self) -> &'q [u8] {
         &self.0[1..=usize::from(self.0[0])]
     }
 
-    /// The namespace's label.
+    /// Returns the namespace's label.
     pub fn namespace(self) -> &'q [u8] {
         &self.0[usize::from(self.0[0]) + 2..]
     }
 }
 
-/// The wire form of [`ServiceKey`] for a Service: `None` if one of the two is not a DNS label.
+/// Returns the wire form of [`ServiceKey`] for a Service; `None` if one of the two is not a DNS label.
 pub fn service_key(namespace: &str, service: &str) -> Option<Box<[u8]>> {
     if !is_label(service) || !is_label(namespace) {
         return None;
@@ -112,8 +116,8 @@ pub fn service_key(namespace: &str, service: &str) -> Option<Box<[u8]>> {
     Some(key.into())
 }
 
-/// Whether `text` is a host name's label: letters, digits and inner hyphens, 1 to 63 octets
-/// (RFC 1123 section 2.1; Kubernetes calls it a DNS label).
+/// Returns whether `text` is a label of a host name: letters, digits and inner hyphens, 1 to 63 octets (RFC 1123
+/// section 2.1; a DNS label in Kubernetes).
 pub fn is_label(text: &str) -> bool {
     let octets = text.as_bytes();
     (1..=MAX_LABEL).contains(&octets.len())
@@ -122,9 +126,9 @@ pub fn is_label(text: &str) -> bool {
         && octets[octets.len() - 1] != b'-'
 }
 
-/// The form of the name whose labels lie between the question's start and the apex.
+/// Classifies a name by the labels in front of the apex.
 ///
-/// `apex_at` is the number of the label of `name` at which the apex begins.
+/// `apex_at` is the index of the label of `name` at which the apex begins.
 #[inline(always)]
 pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
     let label = |back: usize| name.label(apex_at - back);
@@ -152,7 +156,8 @@ pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
     }
 }
 
-/// The Service at or below which a name stands by its form: that of [`owner`]'s.
+/// Returns the Service at or below which the name is, if the name is of such a kind: the key in the result of
+/// [`owner`].
 #[inline]
 pub fn service_of(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
     let has_form = match apex_at {
@@ -164,13 +169,14 @@ pub fn service_of(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
     is_service.then(|| ServiceKey(name.between(apex_at - 3, apex_at - 1)))
 }
 
-/// The Service that is meant by a name of no form: `web.default.Z` and `web-0.web.default.Z` (no `svc`),
-/// `web.default.svc.Z.default.svc.Z` (a search list behind a whole name), `_http._tcp.web-0.web.default.svc.Z`.
+/// Guesses the Service that a malformed name refers to.
 ///
-/// By the name's shape alone: only a Service that exists was meant.
+/// `web.default.Z` and `web-0.web.default.Z` lack `svc`, `web.default.svc.Z.default.svc.Z` is a complete name with a
+/// search domain behind it, `_http._tcp.web-0.web.default.svc.Z` is a port of an endpoint. Only the labels are
+/// examined: the caller checks that the Service exists.
 pub fn meant(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
     let apex = name.labels() - apex_at;
-    // The first label alone says it of nearly all.
+    // The apex's first label alone rules out nearly every position.
     let first = name.offset(apex_at);
     let first = &name.octets()[first..=first + usize::from(name.octets()[first])];
     let is_apex = |at: &usize| {
@@ -190,22 +196,22 @@ pub fn meant(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
     }
 }
 
-/// How much of a name is put into lower case at once, in octets.
+/// Number of octets of a name that are put into lower case at once.
 const STEP: usize = 16;
 
-/// The question's name in lower case, with the place of each label. Made once per worker and filled again for each
-/// query, so that a query allocates nothing.
+/// QNAME in lower case, with the offset of each label. A worker reuses its names for each query, so that a query
+/// allocates nothing.
 ///
-/// In this order, so that what most names need stands side by side.
+/// The order of the fields puts the parts that most names need side by side.
 #[derive(Clone)]
 #[repr(C)]
 pub struct QueryName {
     length: u8,
     labels: u8,
-    /// Whether a label is one octet long: the only ones that can be `*`.
+    /// A label is one octet long: only such a label can be `*`.
     short: bool,
     starts: [u8; 128],
-    /// Whole steps.
+    /// Room for whole steps.
     octets: [u8; MAX_NAME.next_multiple_of(STEP)],
 }
 
@@ -216,9 +222,10 @@ impl Default for QueryName {
 }
 
 impl QueryName {
-    /// Reads an uncompressed name at the start of `wire` and returns its length in octets, or `None` if it is not
-    /// one: a compression pointer, a label over 63 octets, a name over 255, an end that is missing
-    /// (RFC 1035 sections 2.3.4 and 3.1; a question's name comes first, so a pointer could only point at the header).
+    /// Parses an uncompressed name at the start of `wire` and returns its length in octets.
+    ///
+    /// `None` for a compression pointer, a label over 63 octets, a name over 255 octets, or a missing end (RFC 1035
+    /// sections 2.3.4 and 3.1). A pointer is invalid here because the QNAME is the first name of a message.
     pub fn read(&mut self, wire: &[u8]) -> Option<usize> {
         let name = &wire[..wire.len().min(MAX_NAME)];
         let (mut at, mut labels, mut short) = (0, 0, false);
@@ -236,8 +243,8 @@ impl QueryName {
             short |= length == 1;
         }
         let end = at + 1;
-        // Length octets are at most 63, below 'A': lower-casing the whole touches letters only. In steps of a fixed
-        // size, which become a few instructions each; what is behind the name does not matter.
+        // Length octets are at most 63, below 'A', so lower-casing the whole name changes letters only. Steps of a
+        // fixed size compile to a few instructions each; the octets behind the name are not used.
         let whole = end.next_multiple_of(STEP);
         match wire.get(..whole) {
             Some(wire) => {
@@ -256,8 +263,13 @@ impl QueryName {
         Some(end)
     }
 
-    /// Reads a name as people ask for it, with or without the final dot: labels of any visible ASCII, since somebody
-    /// may ask for what cannot exist. No escapes. The error is a sentence for people.
+    /// Parses the text of a query name, with or without the final dot.
+    ///
+    /// Labels are any visible ASCII, since a user can ask for a name that cannot exist. There are no escapes.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("{text:?} is not a domain name: {what}"));
         let absolute = text.strip_suffix('.').unwrap_or(text);
@@ -286,61 +298,61 @@ impl QueryName {
         }
     }
 
-    /// Takes the octets of a name that is known to be good.
+    /// Copies a valid name.
     pub fn set(&mut self, name: &WireName) {
         let read = self.read(&name.0);
         debug_assert_eq!(read, Some(name.0.len()), "a WireName is a good name");
     }
 
-    /// The wire form, lower case, with the root's octet.
+    /// Returns the wire form, in lower case, with the root's octet.
     pub fn octets(&self) -> &[u8] {
         &self.octets[..usize::from(self.length)]
     }
 
-    /// A copy to keep.
+    /// Copies the name into a [`WireName`].
     pub fn to_wire(&self) -> WireName {
         WireName(self.octets().into())
     }
 
-    /// How many labels there are, the root not counted.
+    /// Returns the number of labels without the root.
     pub fn labels(&self) -> usize {
         usize::from(self.labels)
     }
 
-    /// Label number `index` (0 is the first), without its length octet. `index` is below [`Self::labels`].
+    /// Returns label number `index`, from 0, without its length octet. `index` is below [`Self::labels`].
     #[inline]
     pub fn label(&self, index: usize) -> &[u8] {
         let start = usize::from(self.starts[index]);
         &self.octets[start + 1..=start + usize::from(self.octets[start])]
     }
 
-    /// The wire form of labels `from..to`, length octets included, no root.
+    /// Returns the wire form of labels `from..to`, with their length octets and without the root.
     #[inline]
     fn between(&self, from: usize, to: usize) -> &[u8] {
         let end = if to == self.labels() { usize::from(self.length) - 1 } else { usize::from(self.starts[to]) };
         &self.octets[usize::from(self.starts[from])..end]
     }
 
-    /// Whether one of the first `count` labels is `*`.
+    /// Returns whether one of the first `count` labels is `*`.
     #[inline]
     pub fn has_asterisk(&self, count: usize) -> bool {
         self.short && (0..count).any(|index| self.label(index) == b"*")
     }
 
-    /// Where the wire form of label `index` begins, in octets from the start of the name.
+    /// Returns the offset of label `index` in the wire form, in octets.
     #[inline]
     pub fn offset(&self, index: usize) -> usize {
         if index == self.labels() { usize::from(self.length) - 1 } else { usize::from(self.starts[index]) }
     }
 
-    /// The number of the label at which `apex` begins, if this name is `apex` or below it.
+    /// Returns the index of the label at which `apex` begins, if this name is `apex` or below it.
     #[inline]
     pub fn apex_at(&self, apex: &WireName) -> Option<usize> {
         let start = usize::from(self.length).checked_sub(apex.0.len())?;
         if self.octets()[start..] != *apex.0 {
             return None;
         }
-        // The same octets may begin inside a label.
+        // These octets can also begin inside a label.
         let mut at = self.labels();
         while self.offset(at) > start {
             at -= 1;
@@ -355,15 +367,19 @@ impl fmt::Display for QueryName {
     }
 }
 
-/// An absolute name in wire form and lower case, at most 255 octets.
+/// Absolute name in wire form and lower case, at most 255 octets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WireName(Box<[u8]>);
 
 impl WireName {
-    /// Reads `cluster.local` or `cluster.local.`; the error is a sentence for people.
+    /// Parses `cluster.local` or `cluster.local.`.
     ///
-    /// Labels are host name labels; a leading underscore is allowed, as in `_http._tcp`. No escapes: a name that
-    /// Kubernetes or a configuration holds never needs them.
+    /// Labels are labels of host names; a leading underscore is allowed, as in `_http._tcp`. There are no escapes:
+    /// names in Kubernetes objects and in the configuration never need them.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
         let absolute = text.strip_suffix('.').unwrap_or(text);
         if absolute.is_empty() {
@@ -386,17 +402,18 @@ impl WireName {
         Ok(Self(wire.into()))
     }
 
-    /// The wire form with the root's octet.
+    /// Returns the wire form with the root's octet.
     pub fn octets(&self) -> &[u8] {
         &self.0
     }
 
-    /// How many labels there are, the root not counted.
+    /// Returns the number of labels without the root.
     pub fn labels(&self) -> usize {
         labels_of(&self.0).count()
     }
 
-    /// The name of a Service below this apex, with `labels` in front, or `None` where that is over 255 octets.
+    /// Returns the name of a Service below this apex, with `labels` in front; `None` if it would be longer than 255
+    /// octets.
     pub fn of_service(&self, key: ServiceKey<'_>, labels: &[&[u8]]) -> Option<Self> {
         let mut wire = Vec::with_capacity(MAX_NAME);
         for label in labels {
@@ -408,20 +425,21 @@ impl WireName {
         self.prefixed(&wire)
     }
 
-    /// The name of a Pod's address below this apex: `label` and the namespace.
+    /// Returns the name of a Pod's address below this apex: `label`, the namespace and `pod`.
     pub fn of_pod(&self, namespace: &[u8], label: &[u8]) -> Option<Self> {
         let lengths = [[label.len() as u8], [namespace.len() as u8]];
         self.prefixed(&[&lengths[0], label, &lengths[1], namespace, b"\x03pod"].concat())
     }
 
-    /// A key that sorts names in canonical order (RFC 4034 section 6.1): their labels from the last to the first.
+    /// Returns the key that sorts names in canonical order (RFC 4034 section 6.1): the labels from the last to the
+    /// first.
     pub fn canonical(&self) -> Vec<Box<[u8]>> {
         let mut labels: Vec<Box<[u8]>> = labels_of(&self.0).map(Into::into).collect();
         labels.reverse();
         labels
     }
 
-    /// This name with `labels` (wire form, no root) in front, or `None` where that is over 255 octets.
+    /// Returns this name with `labels` (wire form, no root) in front; `None` if it would be longer than 255 octets.
     pub fn prefixed(&self, labels: &[u8]) -> Option<Self> {
         (labels.len() + self.0.len() <= MAX_NAME).then(|| Self([labels, &self.0].concat().into()))
     }
@@ -433,7 +451,7 @@ impl fmt::Display for WireName {
     }
 }
 
-/// The labels of a name in wire form, first to last, without the root.
+/// Iterates over the labels of a name in wire form, first to last, without the root.
 pub fn labels_of(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = 0;
     std::iter::from_fn(move || {

@@ -1,5 +1,7 @@
-//! Reverse names: `in-addr.arpa` (RFC 1035 section 3.5) and `ip6.arpa` (RFC 3596 section 2.5), and the zones of them
-//! that this server answers for.
+//! Reverse names, `in-addr.arpa` (RFC 1035 section 3.5) and `ip6.arpa` (RFC 3596 section 2.5), and the reverse zones
+//! served.
+//!
+//! Not here: which names an address has (`zone/reverse.rs`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,16 +11,16 @@ use ipnet::IpNet;
 
 use super::{QueryName, WireName};
 
-/// What a name under a reverse apex can be, by its shape alone.
+/// Kinds of names at and below a reverse apex, by the labels alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReverseOwner {
-    /// The apex of the zone. The addresses below it come with it.
+    /// The apex of the zone, with the addresses below it.
     Apex(AddressRange),
-    /// A name between the apex and whole addresses: it exists if an address below it has a name.
+    /// A name between the apex and complete addresses: it exists if an address below it has a name.
     Between(AddressRange),
-    /// The name of one whole address.
+    /// The name of one complete address.
     Address(IpAddr),
-    /// A label that is no octet or nibble, or one too many: nothing can exist there.
+    /// A name with a label that is no octet or nibble, or with too many labels: it cannot exist.
     Nothing,
 }
 
@@ -31,12 +33,12 @@ pub enum AddressRange {
     V6(RangeInclusive<u128>),
 }
 
-/// The beginning of an address that a reverse name spells: `depth` octets (IPv4) or nibbles (IPv6).
+/// Prefix of an address that a reverse name spells: `depth` octets (IPv4) or nibbles (IPv6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Prefix {
     v6: bool,
     depth: u8,
-    /// Aligned to the left of the family's width, zeros behind the prefix.
+    /// Address bits, aligned to the left of the family's width, zeros behind the prefix.
     bits: u128,
 }
 
@@ -53,7 +55,7 @@ impl Prefix {
         u32::from(self.depth) * Self::unit(self.v6)
     }
 
-    /// The prefix cut down to `depth` labels.
+    /// Shortens the prefix to `depth` labels.
     fn at(self, depth: u8) -> Self {
         let keep = u32::from(depth) * Self::unit(self.v6);
         let bits = self.bits & !Self::low_ones(Self::width(self.v6) - keep);
@@ -92,34 +94,36 @@ impl Prefix {
     }
 }
 
-/// The reverse name of an address: `10.1.2.10.in-addr.arpa`.
+/// Returns the reverse name of an address: `10.1.2.10.in-addr.arpa`.
 pub fn reverse_name(address: IpAddr) -> WireName {
     Prefix::of(address).name()
 }
 
-/// The address whose reverse name `name` is, if it is one of a whole address.
+/// Returns the address that a reverse name spells; `None` unless it spells a complete one.
 pub fn address_of(name: &QueryName) -> Option<IpAddr> {
     let (prefix, rest) = read(name)?;
     (rest == 0 && prefix.length() == Prefix::width(prefix.v6)).then(|| prefix.address())
 }
 
-/// Whether `name` stands in one of the two trees of reverse names.
+/// Returns whether `name` is below `in-addr.arpa` or `ip6.arpa`, or one of them.
 pub fn is_reverse(name: &QueryName) -> bool {
     read(name).is_some()
 }
 
-/// The reverse zones served: no two of them overlap.
+/// Reverse zones served: no two of them overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReverseZones {
     zones: Vec<WireName>,
     by_prefix: HashMap<Prefix, usize, foldhash::fast::RandomState>,
-    /// Which depths zones have, a bit for each: IPv4, IPv6.
+    /// Label counts that zones have, one bit for each count: IPv4, IPv6.
     depths: [u64; 2],
 }
 
 impl ReverseZones {
-    /// The zones that cover `networks`. A network off an octet or nibble boundary becomes several zones
-    /// (172.16.0.0/12 becomes 16); one that lies inside another adds nothing.
+    /// Computes the zones that cover `networks`.
+    ///
+    /// A network off an octet or nibble boundary becomes several zones (172.16.0.0/12 becomes 16); a network inside
+    /// another adds nothing.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         let mut prefixes: Vec<Prefix> = networks.into_iter().flat_map(prefixes_of).collect();
         prefixes.sort_by_key(|prefix| (prefix.v6, prefix.depth, prefix.bits));
@@ -135,13 +139,13 @@ impl ReverseZones {
         built
     }
 
-    /// The apexes, IPv4 first, in the order of their depth and address.
+    /// Returns the apexes, IPv4 first, by depth and address.
     pub fn apexes(&self) -> &[WireName] {
         &self.zones
     }
 
-    /// The zone that `name` stands in, the number of the label at which its apex begins, and what `name` can be.
-    /// `None` for a name outside these zones.
+    /// Finds the zone that `name` is in. Returns the apex, the index of the label at which it begins, and the kind of
+    /// the name; `None` for a name outside these zones.
     pub fn find(&self, name: &QueryName) -> Option<(&WireName, usize, ReverseOwner)> {
         let (prefix, rest) = read(name)?;
         let (depth, zone) = self.zone_of(prefix)?;
@@ -157,12 +161,12 @@ impl ReverseZones {
         Some((&self.zones[zone], rest + usize::from(prefix.depth - depth), owner))
     }
 
-    /// Whether one of these zones holds the reverse name of `address`.
+    /// Returns whether one of these zones contains the reverse name of `address`.
     pub fn covers(&self, address: IpAddr) -> bool {
         self.zone_of(Prefix::of(address)).is_some()
     }
 
-    /// The addresses below the apex `apex`, if it is one of these zones'.
+    /// Returns the addresses below `apex`; `None` if it is not an apex of these zones.
     pub fn range_of(&self, apex: &WireName) -> Option<AddressRange> {
         self.by_prefix.iter().find(|(_, zone)| self.zones[**zone] == *apex).map(|(prefix, _)| prefix.range())
     }
@@ -174,7 +178,7 @@ impl ReverseZones {
     }
 }
 
-/// What a name spells, and how many labels in front of that spell nothing.
+/// Parses a reverse name into the prefix that it spells, and the number of labels in front that are not part of it.
 fn read(name: &QueryName) -> Option<(Prefix, usize)> {
     let mut left = name.labels().checked_sub(2)?;
     if name.label(left + 1) != b"arpa" {
@@ -214,7 +218,7 @@ fn octet(label: &[u8]) -> Option<u8> {
     let digit = |digit: u8| digit.is_ascii_digit().then(|| u16::from(digit - b'0'));
     let value = match *label {
         [ones] => digit(ones)?,
-        // `010` is another name than `10`, and names nothing.
+        // `010` is not the label `10`, and spells no octet.
         [b'0', ..] => return None,
         [tens, ones] => digit(tens)? * 10 + digit(ones)?,
         [hundreds, tens, ones] => digit(hundreds)? * 100 + digit(tens)? * 10 + digit(ones)?,

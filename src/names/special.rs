@@ -1,36 +1,38 @@
-//! Names that no resolver asks the world for: `localhost`, `invalid`, the reverse names of private networks.
+//! Special-use names that are answered here and never forwarded: `localhost`, `invalid`, the reverse names of private
+//! networks.
 //!
-//! The IANA registries "Special-Use Domain Names" and "Locally-Served DNS Zones" are the source; which of their names
-//! are not here, because they may well exist where a resolver asks, is said at [`SpecialNames::find`].
+//! The sources are the IANA registries "Special-Use Domain Names" and "Locally-Served DNS Zones".
+//! [`SpecialNames::find`] lists the names of them that are forwarded, because they can exist at an upstream. Not here:
+//! the responses (`answer`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::reverse::{ReverseOwner, ReverseZones};
 use super::{QueryName, WireName};
 
-/// What there is at a special name.
+/// Contents of a special-use name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
     /// The addresses of this host (RFC 6761 section 6.3).
     Localhost,
-    /// A pointer to `localhost`.
+    /// A PTR record to `localhost`.
     LocalhostReverse,
-    /// A name without records.
+    /// NODATA: a name without records.
     Empty,
-    /// No name.
+    /// NXDOMAIN: no name.
     Nothing,
 }
 
-/// The special names, and whether those of private networks are among them.
+/// Table of the special-use names, with or without those of private networks.
 #[derive(Clone, Debug)]
 pub struct SpecialNames {
-    /// Below these there is nothing to be found anywhere.
+    /// Trees that are answered locally as a whole.
     trees: Vec<(WireName, Special)>,
     loopback: ReverseZones,
     private: ReverseZones,
 }
 
-/// RFC 6303 sections 4.2 to 4.6 and RFC 7793: what stands for something in its own network only.
+/// Networks with a meaning only inside themselves (RFC 6303 sections 4.2 to 4.6, RFC 7793).
 const PRIVATE: &[&str] = &[
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -49,11 +51,12 @@ const PRIVATE: &[&str] = &[
 ];
 
 impl SpecialNames {
-    /// `private_is_outside`: names of private networks are no special ones, because who is asked is in one.
+    /// Builds the table. `private_is_outside`: every upstream is inside a private network and may know its names, so
+    /// that reverse names of private networks and `home.arpa` are forwarded.
     pub fn new(private_is_outside: bool) -> Self {
         let networks = |texts: &[&str]| ReverseZones::new(texts.iter().filter_map(|text| text.parse().ok()));
         let mut trees = vec![("localhost", Special::Localhost), ("invalid", Special::Nothing)];
-        // RFC 7686 section 2, RFC 9462 section 6.4: an answer of the upstream's would lead clients past this server.
+        // RFC 7686 section 2, RFC 9462 section 6.4: an upstream's response would lead clients past this server.
         trees.extend([("onion", Special::Nothing), ("resolver.arpa", Special::Empty)]);
         if !private_is_outside {
             // RFC 8375 section 4.
@@ -67,10 +70,11 @@ impl SpecialNames {
         }
     }
 
-    /// What there is at `name`, if it is special, and the label at which the special tree begins.
+    /// Returns the contents of `name`, and the index of the label at which the special tree begins; `None` for a name
+    /// that is not special.
     ///
-    /// Not among them: `local` (RFC 6762 leaves it to multicast, but directories of companies use it), `test`
-    /// (RFC 6761 section 6.2: whoever has one has it at their resolver), `example` (no reason to treat it otherwise).
+    /// Not in the table: `local` (RFC 6762 leaves it to multicast DNS, but company directories use it), `test` (RFC
+    /// 6761 section 6.2: a site that uses it has it at its resolver), `example` (no reason for an exception).
     pub fn find(&self, name: &QueryName) -> Option<(Special, usize)> {
         let tree = self.trees.iter().find_map(|(tree, special)| Some((*special, name.apex_at(tree)?)));
         let loopback = || {
@@ -78,7 +82,7 @@ impl SpecialNames {
             let own = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
             Some(match owner {
                 ReverseOwner::Address(address) if own.contains(&address) => (Special::LocalhostReverse, at),
-                // The zone of ::1 is the name of ::1.
+                // The apex for ::1/128 is itself the reverse name of ::1.
                 ReverseOwner::Apex(_) if name.labels() == 34 => (Special::LocalhostReverse, at),
                 ReverseOwner::Apex(_) | ReverseOwner::Between(_) => (Special::Empty, at),
                 ReverseOwner::Address(_) | ReverseOwner::Nothing => (Special::Nothing, at),

@@ -1,18 +1,20 @@
-//! Names that ask why another name does not resolve.
+//! Names of explanations: TXT at `_why.NAME` explains why NAME does not resolve.
 //!
-//! `_why.NAME`, and for resolvers that stop at a name that does not exist `FRONT._why.Z`, where `NAME` is `FRONT.Z`.
-//! Both are data below names that do not exist, or that nothing else knows: the one exception to RFC 8020 here. Not
-//! here: what is told (`answer`).
+//! For resolvers that ask nothing below a name that does not exist (RFC 8020), the same data is at `FRONT._why.Z`,
+//! where NAME is `FRONT.Z`. These names exist below names that do not: the one exception to RFC 8020 here. Not here:
+//! the explanation (`explain`) and the response (`answer/why.rs`).
 
 use std::ops::Range;
 
 use super::{MAX_NAME, QueryName};
 
-/// The label, in lower case.
+/// Label `_why`, in lower case.
 pub const WHY: &[u8] = b"_why";
 
-/// The labels in front of the apex of the name that `name` asks after; empty for the apex itself. `None` where `name`
-/// asks after none. A question after such a question is the same one.
+/// Returns the labels in front of the apex of the name that `name` asks about; an empty range for the apex itself,
+/// `None` if `name` contains no `_why` at either end.
+///
+/// A repeated `_why` asks about the same name as a single one.
 pub fn subject(name: &QueryName, apex_at: usize) -> Option<Range<usize>> {
     let is_why = |index: &usize| name.label(*index) == WHY;
     let front = (0..apex_at).take_while(is_why).count();
@@ -21,7 +23,7 @@ pub fn subject(name: &QueryName, apex_at: usize) -> Option<Range<usize>> {
 }
 
 impl QueryName {
-    /// Becomes the name made of `labels` of `name` and the apex that begins at its label number `apex_at`.
+    /// Sets this name to `labels` of `name`, followed by the apex that begins at label `apex_at` of `name`.
     pub fn set_subject(&mut self, name: &Self, labels: Range<usize>, apex_at: usize) {
         let mut wire = [0; MAX_NAME];
         let (front, apex) = (name.between(labels.start, labels.end), &name.octets()[name.offset(apex_at)..]);

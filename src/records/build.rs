@@ -1,7 +1,8 @@
-//! How a Service's records are made: from its kind, its slices and the rules, in one pass over the endpoints.
+//! Builds a Service's records from its kind, its slices and the rules, in one pass over the endpoints.
 //!
-//! The regular Service (every endpoint ready, one address and the same ports each) comes out in the short forms of
-//! `records/mod.rs`; any other comes out spelled out, by the same steps.
+//! A regular Service (every endpoint ready, with one address and equal ports) gets the short forms of `records/mod.rs`;
+//! any other Service gets the general forms, by the same steps. Rule ids (N9, E6) are those of `tests/rows.md`. Next:
+//! `difference.rs`.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -19,20 +20,21 @@ use crate::names::{WireName, dashed, is_label, service_key};
 use crate::objects::{Conditions, EndpointPort, EndpointSlice, Protocol, Reason, Service, ServiceKind, Skipped};
 use crate::rules::Rules;
 
-/// The records of everything that bears one Service's name, and what could not be served of it.
+/// Builds the records of one Service's name, and reports the objects that were skipped.
 ///
-/// `None` where nothing bears the name.
+/// `None` if the Service does not exist, and no StatefulSet names it.
 pub fn service_records(view: &ServiceView<'_>, rules: Rules) -> (Option<ServiceRecords>, Vec<Skipped>) {
     let Some(key) = service_key(&view.key.namespace, &view.key.name) else { return (None, Vec::new()) };
     let expected = explain::expected_ordinals(view);
     let Some(service) = view.service else {
-        // E6: slices without their Service are ignored. Ordinals of a StatefulSet that names it are known all the same.
+        // E6: slices without their Service are ignored. The ordinals of a StatefulSet that names the Service are
+        // expected all the same.
         let records = (!expected.is_empty()).then(|| ServiceRecords::missing(key, expected));
         return (records, Vec::new());
     };
     let mut skipped = Vec::new();
     let mut builder = Builder::new(service, rules);
-    // N14: below an external name there is nothing, whatever slices say.
+    // N14: below an ExternalName there are no names, even if slices exist.
     if !matches!(service.kind, ServiceKind::ExternalName(_)) {
         builder.read(view.slices());
     }
@@ -47,7 +49,7 @@ pub fn service_records(view: &ServiceView<'_>, rules: Rules) -> (Option<ServiceR
 }
 
 impl ServiceRecords {
-    /// What is known of a Service that does not exist: nothing but the ordinals that should be below it.
+    /// Returns the records of a Service that does not exist: the ordinals that are expected below it.
     fn missing(key: Box<[u8]>, expected: Box<[ExpectedOrdinals]>) -> Self {
         let texts = TextsBuilder::default().finish();
         let front = Front::Headless { service: Set::default(), named: Ports::default() };
@@ -55,7 +57,7 @@ impl ServiceRecords {
     }
 }
 
-/// The addresses of a namespace's Pods.
+/// Sorts the addresses of a namespace's Pods by family.
 pub fn pod_addresses(addresses: impl Iterator<Item = IpAddr>) -> PodAddresses {
     let (mut v4, mut v6): (Vec<u32>, Vec<u128>) = (Vec::new(), Vec::new());
     for address in addresses {
@@ -97,7 +99,7 @@ fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped
 }
 
 fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> Front {
-    // N15: a name that is an address is well-formed as a name, and never meant as one.
+    // N15: an address is well-formed as a name, and never meant as one.
     let wrong = match name.trim_end_matches('.').parse::<IpAddr>() {
         Ok(_) => Some(format!("{name:?} is an address, not a name")),
         Err(_) => None,
@@ -118,21 +120,21 @@ fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> F
     }
 }
 
-/// One row of a slice: an address under a name.
+/// One address of an endpoint, under one label.
 struct Row {
-    /// `NONE`: its address is its name.
+    /// `NONE`: the endpoint is named by its address.
     label: PackedLabel,
     address: IpAddr,
-    /// The number of its slice's list of ports.
+    /// Index of the slice's list of ports in [`Builder::port_lists`].
     ports: u32,
-    /// The Service's name answers with it.
+    /// The address is a record of the Service's name.
     in_service: bool,
-    /// True if the label is the Pod's name.
+    /// The label is the Pod's name.
     is_pod_name: bool,
 }
 
 impl Row {
-    /// Rows of one endpoint stand together, and in them those of one address.
+    /// Returns the sort key: rows of one endpoint are neighbours, and in them those of one address.
     fn order(&self) -> (u64, IpAddr, bool) {
         (self.label.order(), self.address, !self.in_service)
     }
@@ -148,7 +150,7 @@ struct Builder<'s> {
     texts: TextsBuilder,
     rows: Vec<Row>,
     absent: Vec<(PackedLabel, Absence)>,
-    /// The different lists of ports that slices have.
+    /// Distinct lists of ports in the slices.
     port_lists: Vec<&'s [EndpointPort]>,
 }
 
@@ -199,11 +201,12 @@ impl<'s> Builder<'s> {
             return self.rows.push(Row { label, address, ports, in_service, is_pod_name: false });
         };
         self.rows.push(Row { label: pod_name, address, ports, in_service, is_pod_name: true });
-        // An alias, which is no second endpoint of the Service.
+        // An alias, and not a second endpoint of the Service.
         self.rows.push(Row { label, address, ports, in_service: false, is_pod_name: false });
     }
 
-    /// Returns the label of an endpoint that is called by its Pod's name (N9): it has no hostname, and the name is a label.
+    /// Returns the label of an endpoint that is named by its Pod (N9): the endpoint has no hostname, and the Pod's name
+    /// is a label.
     fn pod_name(&mut self, label: PackedLabel, pod: impl Fn() -> Option<Label<'s>>) -> Option<PackedLabel> {
         if !self.rules.endpoint_pod_names || !label.is_none() {
             return None;
@@ -212,7 +215,7 @@ impl<'s> Builder<'s> {
         is_label(&name).then(|| self.texts.pack(&name.to_ascii_lowercase()))
     }
 
-    /// The label of an endpoint whose address will not be in the columns.
+    /// Returns the label of an endpoint that is not in the address columns.
     fn spelled(&mut self, label: PackedLabel, address: IpAddr) -> PackedLabel {
         if !label.is_none() {
             return label;
@@ -226,7 +229,7 @@ impl<'s> Builder<'s> {
         let mut rows = std::mem::take(&mut self.rows);
         leave_names_to_hostnames(&mut rows);
         rows.sort_by_key(Row::order);
-        // Those that the Service's name answers with come first, each part in the order of the names.
+        // Endpoints in the Service's RRsets come first, each part in the order of the names.
         let answered = |group: &&[Row]| group.iter().any(|row| row.in_service);
         let mut groups = Vec::with_capacity(rows.len());
         groups.extend(rows.chunk_by(Row::is_of_same_endpoint).filter(answered));
@@ -253,8 +256,9 @@ impl<'s> Builder<'s> {
         (front, endpoints)
     }
 
-    /// Each address of each endpoint once (E5), in the order of the endpoints.
-    /// There are `rows` of them, `v4` of IPv4.
+    /// Builds the columns: each address of each endpoint once (E5), in the order of the endpoints.
+    ///
+    /// `groups` contains `rows` rows, `v4` of them with an IPv4 address.
     fn columns(groups: &[&[Row]], rows: usize, v4: usize) -> Columns {
         let mut columns = Columns {
             v4: ColumnBuilder::with_capacity(v4, groups.len()),
@@ -284,7 +288,7 @@ impl<'s> Builder<'s> {
     fn absent_names(&mut self, groups: &[&[Row]]) -> (Box<[PackedLabel]>, Box<[Absence]>) {
         let mut names: Vec<PackedLabel> = groups.iter().map(|group| group[0].label).collect();
         let mut absent = std::mem::take(&mut self.absent);
-        // Of two reasons for one name the first in the order of `Absence` is told.
+        // Of two reasons for one name, keep the first in the order of `Absence`.
         absent.sort_by_key(|(label, absence)| (label.order(), *absence as u8));
         absent.dedup_by_key(|(label, _)| *label);
         if !absent.is_empty() {
@@ -295,7 +299,7 @@ impl<'s> Builder<'s> {
         (names.into(), absent.into_iter().map(|(_, absence)| absence).collect())
     }
 
-    /// What a name answers with: all that is in service, or only what has the port `port`.
+    /// Builds the RRsets of a headless name: all endpoints in service, or those with the port `port`.
     fn set(&self, columns: &Columns, in_service: u32, port: Option<(&str, Protocol)>) -> Set {
         let numbers: Vec<Box<[u16]>> = self.port_lists.iter().map(|list| numbers_of(list, port)).collect();
         let has_port = |row: &Placed| port.is_none() || !numbers[row.ports as usize].is_empty();
@@ -313,7 +317,7 @@ impl<'s> Builder<'s> {
         Set { v4, v6, targets: Targets::Only(targets.into()), weight: weight(pairs.len()) }
     }
 
-    /// What the names of ports answer with; `service` is what the Service's own does.
+    /// Builds the RRsets of the ports' names; `service` has those of the Service's own name.
     fn named_ports(&self, columns: &Columns, service: &Set) -> Ports<Set> {
         let mut used = vec![false; self.port_lists.len()];
         for row in columns.rows.iter().filter(|row| row.in_service) {
@@ -359,7 +363,7 @@ impl<'s> Builder<'s> {
     }
 }
 
-/// Calls endpoints by their addresses where the Pod's name is the hostname of another endpoint.
+/// Names endpoints by their addresses if the Pod's name is the hostname of another endpoint.
 fn leave_names_to_hostnames(rows: &mut [Row]) {
     if rows.iter().any(|row| row.is_pod_name) {
         let hostnames = rows.iter().filter(|row| !row.is_pod_name && !row.label.is_none());
@@ -370,7 +374,7 @@ fn leave_names_to_hostnames(rows: &mut [Row]) {
     }
 }
 
-/// Values that are counted once each.
+/// Set for counting distinct values.
 type Distinct<T> = HashSet<T, foldhash::fast::RandomState>;
 
 struct Columns {
@@ -386,7 +390,7 @@ impl Columns {
     }
 }
 
-/// A row whose address has its place in a column. Several rows can share one.
+/// A row with the position of its address in a column. Several rows can share a position.
 struct Placed {
     endpoint: u32,
     place: u32,
@@ -397,7 +401,7 @@ struct Placed {
 
 struct ColumnBuilder<T> {
     addresses: Vec<T>,
-    /// Where the addresses of each endpoint end.
+    /// End of each endpoint's addresses.
     ends: Vec<u32>,
 }
 
@@ -415,16 +419,16 @@ impl<T: Copy + Ord + Hash> ColumnBuilder<T> {
         self.ends.push(self.addresses.len() as u32);
     }
 
-    /// The places of those of `rows` that are of this column, each address once.
+    /// Returns the positions of the `rows` that belong to this column, each address once.
     fn select<'r>(&self, rows: impl Iterator<Item = &'r Placed>, v6: bool) -> Select {
         let mut places = Vec::with_capacity(self.addresses.len());
         places.extend(rows.filter(|row| row.v6 == v6).map(|row| row.place));
         places.dedup();
         let address = |place: u32| self.addresses[place as usize];
         let mut sorted: Vec<T> = places.iter().map(|place| address(*place)).collect();
-        // In runs, mostly: a stable sort only joins them.
+        // The input is mostly sorted runs, which a stable sort only merges.
         sorted.sort();
-        // Two endpoints rarely have one address.
+        // Two endpoints rarely share an address.
         if !sorted.is_sorted_by(|a, b| a < b) {
             let mut seen = Distinct::default();
             places.retain(|place| seen.insert(address(*place)));
@@ -448,7 +452,7 @@ impl<T: Copy + Ord + Hash> ColumnBuilder<T> {
     }
 }
 
-/// The different numbers in a list of ports: of all of them, or of those with this name and protocol.
+/// Returns the distinct numbers in a list of ports: of all ports, or of those with this name and protocol.
 fn numbers_of(list: &[EndpointPort], port: Option<(&str, Protocol)>) -> Box<[u16]> {
     let asked = |candidate: &&EndpointPort| {
         port.is_none_or(|(name, protocol)| *candidate.name == *name && candidate.protocol == protocol)

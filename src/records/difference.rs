@@ -1,6 +1,7 @@
-//! What is different between two states of one Service: which endpoints came and which went, and which addresses lead
-//! back to it by another name. The endpoints of both are in the order of their names, so one pass side by side finds
-//! it, however many there are. Not here: what is made of it (`zone/publish.rs`).
+//! Difference between two states of one Service: endpoints that came and went, and addresses with another PTR target.
+//!
+//! The endpoints of both states are sorted by name, so one merge of the two finds it, in time linear in their number.
+//! Not here: how the zone applies it (`zone/publish.rs`).
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -9,24 +10,24 @@ use std::ops::Range;
 use super::{Endpoints, ServiceRecords, addresses};
 use crate::names::labels::{PackedLabel, Translation};
 
-/// What became of the state before.
+/// Changes from the previous state of a Service to the next.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// The numbers of the endpoints that no longer have their name, as they were.
+    /// Numbers, in the previous state, of the endpoints with names that are gone.
     pub gone: Vec<u32>,
-    /// The numbers of those that have a name that was not there.
+    /// Numbers, in the next state, of the endpoints with new names.
     pub new: Vec<u32>,
-    /// By the number that an endpoint had, the one that it has; `None` where each has its own still.
+    /// Next number of an endpoint, by its previous number; `None` if no number changed.
     pub numbers: Option<Vec<u32>>,
-    /// What no longer leads back: [`ServiceRecords::reverse`] of the state before.
+    /// PTR records that are gone, as [`ServiceRecords::reverse`] of the previous state has them.
     pub gone_addresses: Vec<(IpAddr, PackedLabel)>,
-    /// What did not lead back.
+    /// PTR records that are new.
     pub new_addresses: Vec<(IpAddr, PackedLabel)>,
 }
 
 impl ServiceRecords {
-    /// What is different from `old`, an older state of the same Service; `None` where their names do not stand in the
-    /// same order, which is rare.
+    /// Returns the changes from `old`, the previous state of the same Service; `None` if the names of the two are
+    /// sorted differently, which is rare.
     pub fn since(&self, old: &Self) -> Option<Difference> {
         let translation = old.name.translation(&self.name)?;
         let mut found = Found { old, new: self, translation, difference: Difference::default() };
@@ -47,7 +48,7 @@ struct Found<'r> {
 }
 
 impl Found<'_> {
-    /// Endpoints of one part of each: in it they are in order.
+    /// Merges one part of each state: within a part the endpoints are sorted.
     fn part(&mut self, old: Range<u32>, new: Range<u32>, in_service: bool) {
         let (mut at, mut to) = (old.start, new.start);
         while at < old.end || to < new.end {
@@ -74,7 +75,7 @@ impl Found<'_> {
         }
     }
 
-    /// Whose name comes first: `Less` for that of `at`, which is gone then.
+    /// Compares two names. `Less` if that of `at` is first, which is gone then.
     fn compare(&self, at: u32, to: u32, old: &Range<u32>, new: &Range<u32>) -> Ordering {
         if at == old.end {
             return Ordering::Greater;
@@ -82,7 +83,7 @@ impl Found<'_> {
         let label = self.translation.of(self.old.endpoints.names[at as usize]);
         let (Some(label), true) = (label, to < new.end) else { return Ordering::Less };
         let by_label = label.order().cmp(&self.new.endpoints.names[to as usize].order());
-        // Those without a label are in the order of their addresses.
+        // Endpoints without a label are in the order of their addresses.
         if by_label.is_eq() && label.is_none() {
             return self.old.first_address(at).cmp(&self.new.first_address(to));
         }
@@ -108,7 +109,7 @@ impl Found<'_> {
         }
     }
 
-    /// The addresses of one name, then and now: few.
+    /// Compares the few addresses of one name.
     fn addresses(&mut self, old: &[(IpAddr, PackedLabel)], new: &[(IpAddr, PackedLabel)]) {
         let not_in = |others: &[(IpAddr, PackedLabel)], address: IpAddr| others.iter().all(|other| other.0 != address);
         self.difference.gone_addresses.extend(old.iter().filter(|(address, _)| not_in(new, *address)));
@@ -134,7 +135,7 @@ mod tests {
     use crate::records::{OwnName, service_records};
     use crate::rules::Rules;
 
-    /// A headless Service of these endpoints: `HOSTNAME ADDRESS`, `ADDRESS`, or either with `!` where it is not ready.
+    /// Builds a headless Service from endpoints: `HOSTNAME ADDRESS`, `ADDRESS`, or either with `!` if it is not ready.
     fn records(endpoints: &str) -> ServiceRecords {
         let key = ObjectRef::new("default", "a");
         let row = |text: &str| {

@@ -1,10 +1,11 @@
-//! One contributor's view in, its records out. The rules of Kubernetes DNS-Based Service Discovery 1.1.0 live here
-//! and in `build.rs`; the row ids (N1, E3, ...) are those of the tables in `tests/rows.md`.
+//! Records: one contributor's view in, its records out, by the rules of Kubernetes DNS-Based Service Discovery 1.1.0.
 //!
-//! A Service's records are one immutable value in columns: its addresses stand side by side, the name of an endpoint
-//! is eight octets, and what a regular Service can say in two numbers is not spelled out. What is asked of it is an
-//! [`RRset`], a view into the columns. Not here: which name a question spells (`names.rs`), who finds the value
-//! (`zone.rs`), how it is written (`wire.rs`).
+//! A Service's records are one immutable value in columns: addresses are stored side by side, the name of an endpoint
+//! takes eight octets, and repeated values of a regular Service are stored once. A look-up gets an [`RRset`], a view
+//! into the columns. Rule ids (N1, E3) are those of `tests/rows.md`.
+//!
+//! Not here: parsing of names (`names`), the index of the values (`zone`), the wire form (`wire`). Next: `build.rs`
+//! makes the columns, `difference.rs` compares two states.
 
 mod build;
 mod difference;
@@ -23,22 +24,22 @@ use crate::rules::Rules;
 pub use build::{pod_addresses, service_records};
 pub use difference::Difference;
 
-/// What one contributor gives to the zone, and who it is.
+/// Part of the zone that one contributor publishes, with the contributor's identity.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Contribution {
-    /// The addresses of `ns.dns.Z`.
+    /// Addresses of `ns.dns.Z`.
     Apex(ApexRecords),
-    /// Whether a namespace exists without any Service in it.
+    /// A namespace, and whether it exists without any Service in it.
     Namespace(Box<str>, bool),
-    /// A Service's records, or `None` where nothing bears its name.
+    /// A Service's records; `None` if there is nothing to serve or to expect below its name.
     Service(ObjectRef, Option<Box<ServiceRecords>>),
-    /// The addresses of a namespace's Pods.
+    /// Addresses of a namespace's Pods.
     PodAddresses(Box<str>, PodAddresses),
 }
 
-/// What `contributor` gives to the zone in the present state of `cluster`, and what could not be served of it.
+/// Builds the contribution of `contributor` from the state of `cluster`, and reports the parts that were skipped.
 ///
-/// `name_server` is for the apex: the addresses of `ns.dns.Z` where the cluster names none.
+/// `name_server` has the sources of the addresses of `ns.dns.Z`.
 pub fn contribution(
     cluster: &Cluster,
     contributor: &Contributor,
@@ -60,12 +61,12 @@ pub fn contribution(
     (contribution, Vec::new())
 }
 
-/// Where the addresses of `ns.dns.Z` come from (N17).
+/// Sources of the addresses of `ns.dns.Z` (N17).
 #[derive(Clone, Debug, Default)]
 pub struct NameServer {
-    /// Given by the configuration: these and no others.
+    /// Addresses in the configuration, which replace all others.
     pub configured: Vec<IpAddr>,
-    /// Where nothing is configured and no Service stands in front.
+    /// Addresses to use if none is configured, and the Service in front of this server has no ClusterIP.
     pub fallback: Vec<IpAddr>,
 }
 
@@ -76,7 +77,7 @@ impl NameServer {
     }
 }
 
-/// The addresses of `ns.dns.Z` (N17).
+/// Addresses of `ns.dns.Z` (N17).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApexRecords {
     /// IPv4 addresses as numbers.
@@ -99,7 +100,7 @@ impl FromIterator<IpAddr> for ApexRecords {
     }
 }
 
-/// The addresses of a namespace's Pods, sorted (N21).
+/// Addresses of a namespace's Pods, sorted (N21).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodAddresses {
     v4: Box<[u32]>,
@@ -107,7 +108,7 @@ pub struct PodAddresses {
 }
 
 impl PodAddresses {
-    /// Whether `address` is one of them.
+    /// Returns whether a Pod has `address`.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => self.v4.binary_search(&v4.into()).is_ok(),
@@ -115,19 +116,19 @@ impl PodAddresses {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no addresses.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// All of them, IPv4 first, in order.
+    /// Iterates over the addresses, IPv4 first, in order.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.v4.iter().map(|address| Ipv4Addr::from(*address).into());
         v4.chain(self.v6.iter().map(|address| Ipv6Addr::from(*address).into()))
     }
 }
 
-/// Which Service, and the texts of its endpoints' names. PTR records share it.
+/// Labels of a Service, and the prefixes of its endpoints' labels. PTR records share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName {
     key: Box<[u8]>,
@@ -135,17 +136,17 @@ pub struct ServiceName {
 }
 
 impl ServiceName {
-    /// Its two labels in wire form.
+    /// Returns the two labels of the Service in wire form.
     pub fn key(&self) -> ServiceKey<'_> {
         ServiceKey(&self.key)
     }
 
-    /// How its labels are written in `other`; `None` if there they stand in another order.
+    /// Returns the mapping of this Service's labels to `other`; `None` if `other` sorts them differently.
     fn translation(&self, other: &Self) -> Option<Translation> {
         self.texts.translation(&other.texts)
     }
 
-    /// The label that `packed` stands for.
+    /// Returns the label of `packed`.
     pub fn label(&self, packed: PackedLabel) -> Label<'_> {
         self.texts.label(packed)
     }
@@ -154,61 +155,61 @@ impl ServiceName {
 /// All records at and below a Service's name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceRecords {
-    /// Which Service. Records that are equal share it.
+    /// Name of the Service. Records with equal names share it.
     pub name: Arc<ServiceName>,
     front: Front,
     endpoints: Endpoints,
     expected: Box<[ExpectedOrdinals]>,
 }
 
-/// What answers at the Service's own name.
+/// RRsets at the Service's own name.
 #[derive(Clone, Debug, PartialEq)]
 enum Front {
-    /// The name exists and holds nothing: an ExternalName that is no name (N15), a Service without an address.
+    /// The name exists without records: an ExternalName that is not a name (N15), or a Service without an address.
     Empty,
-    /// Its own addresses (N10), with the numbers of all ports (N11) and those of each named one (N12).
+    /// Its own addresses (N10), with the numbers of all ports (N11) and those of each named port (N12).
     ClusterIp { v4: Box<[u32]>, v6: Box<[u128]>, ports: Box<[u16]>, named: Ports<Box<[u16]>> },
-    /// The addresses of its endpoints (N1), and of those that have a port (N5, N6).
+    /// The addresses of its endpoints (N1), and of those with a named port (N5, N6).
     Headless { service: Set, named: Ports<Set> },
     /// A CNAME (N14).
     External(WireName),
 }
 
-/// What stands at `_port._protocol` names: name, protocol, and the value.
+/// Values at the names `_port._protocol`: port name, protocol, value.
 type Ports<T> = Box<[(Box<str>, Protocol, T)]>;
 
-/// The endpoints, as columns.
+/// Endpoints as columns.
 ///
-/// Numbers `0..in_service` are those that the Service's name answers with, up to `served` those that have only a name
-/// of their own, and the rest are known names that are absent.
+/// Endpoints `0..in_service` are in the RRsets of the Service's name, endpoints up to `served` only have names of their
+/// own, and the rest are known names without records.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Endpoints {
-    /// `NONE` for an endpoint that is called by its address.
+    /// Labels; `NONE` for an endpoint that is named by its address.
     names: Box<[PackedLabel]>,
     in_service: u32,
     served: u32,
     v4: Column<u32>,
     v6: Column<u128>,
     own_ports: OwnPorts,
-    /// Why each of the absent ones is.
+    /// Reasons why the endpoints from `served` on have no records.
     absent: Box<[Absence]>,
 }
 
-/// The addresses of one family, endpoint by endpoint.
+/// Addresses of one family, endpoint by endpoint.
 #[derive(Clone, Debug, PartialEq)]
 struct Column<T> {
     addresses: Box<[T]>,
     spans: Spans,
 }
 
-/// Which addresses of a column belong to which endpoint.
+/// Assignment of a column's addresses to endpoints.
 #[derive(Clone, Debug, PartialEq)]
 enum Spans {
-    /// None to any.
+    /// No endpoint has an address.
     None,
-    /// Address `n` to endpoint `n`.
+    /// Endpoint `n` has address `n`.
     OneEach,
-    /// Addresses up to `ends[n]` to endpoint `n`, from where those of the one before end.
+    /// The addresses of endpoint `n` end at `ends[n]`, and begin at the end of those of endpoint `n - 1`.
     Ends(Box<[u32]>),
 }
 
@@ -219,7 +220,7 @@ impl<T> Default for Column<T> {
 }
 
 impl<T: PartialEq> Column<T> {
-    /// Whether endpoint `one` has the addresses here that endpoint `two` has in `other`.
+    /// Returns whether endpoint `one` has the addresses here that endpoint `two` has in `other`.
     fn is_same(&self, one: u32, other: &Self, two: u32) -> bool {
         match (&self.spans, &other.spans) {
             (Spans::None, Spans::None) => true,
@@ -244,12 +245,12 @@ impl<T> Column<T> {
     }
 }
 
-/// The ports in SRV records at endpoints' own names (N8).
+/// Ports in the SRV records at the endpoints' own names (N8).
 #[derive(Clone, Debug, PartialEq)]
 enum OwnPorts {
-    /// The same for each.
+    /// All endpoints have these ports.
     Same(Box<[u16]>),
-    /// Ports up to `ends[n]` for endpoint `n`, with its weight.
+    /// The ports of endpoint `n` end at `ends[n]`; its SRV records have `weights[n]`.
     Each { ends: Box<[u32]>, ports: Box<[u16]>, weights: Box<[u16]> },
 }
 
@@ -259,7 +260,7 @@ impl Default for OwnPorts {
     }
 }
 
-/// A choice of endpoints: what the name of a headless Service, or of one of its ports, answers with.
+/// RRsets of the name of a headless Service, or of one of its ports: a selection of endpoints.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Set {
     v4: Select,
@@ -268,12 +269,12 @@ struct Set {
     weight: u16,
 }
 
-/// A choice of addresses in a column.
+/// Selection of addresses in a column.
 #[derive(Clone, Debug, PartialEq)]
 enum Select {
-    /// The first so many.
+    /// The first addresses, by their number.
     First(u32),
-    /// Those at these places.
+    /// Addresses at these positions.
     Only(Box<[u32]>),
 }
 
@@ -292,12 +293,12 @@ impl Default for Select {
     }
 }
 
-/// A choice of SRV targets and ports.
+/// Selection of SRV targets and ports.
 #[derive(Clone, Debug, PartialEq)]
 enum Targets {
-    /// Each of the first so many endpoints, with each of these ports.
+    /// Each of the first endpoints, by their number, with each of these ports.
     Product(u32, Box<[u16]>),
-    /// These endpoints, each with its port.
+    /// Pairs of an endpoint and a port.
     Only(Box<[(u32, u16)]>),
 }
 
@@ -307,26 +308,26 @@ impl Default for Targets {
     }
 }
 
-/// The records of one name and type: a view into columns.
+/// Records of one name and type: a view into columns.
 #[derive(Clone, Copy, Debug)]
 pub enum RRset<'z> {
     /// IPv4 addresses.
     A(Addresses<'z, u32>),
     /// IPv6 addresses.
     Aaaa(Addresses<'z, u128>),
-    /// Servers.
+    /// SRV records.
     Srv(Servers<'z>),
     /// Names of an address.
     Ptr(Pointers<'z>),
-    /// One text.
+    /// One TXT record with one character-string.
     Txt(&'static [u8]),
-    /// The zone's start of authority.
+    /// SOA record of the zone.
     Soa,
-    /// The zone's name server.
+    /// NS record of the zone.
     Ns,
 }
 
-/// Some addresses of a column: never empty.
+/// Selection of addresses of a column: never empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses<'z, T> {
     column: &'z [T],
@@ -334,7 +335,7 @@ pub struct Addresses<'z, T> {
 }
 
 impl<'z, T: Copy> Addresses<'z, T> {
-    /// All addresses of `column`; `None` where there are none.
+    /// Selects all addresses of `column`; `None` if there are none.
     pub fn all(column: &'z [T]) -> Option<Self> {
         (!column.is_empty()).then_some(Self { column, only: None })
     }
@@ -347,34 +348,34 @@ impl<'z, T: Copy> Addresses<'z, T> {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of addresses.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         self.only.map_or(self.column.len(), <[u32]>::len)
     }
 
-    /// The addresses side by side, where they are all of a column.
+    /// Returns the addresses as a slice if all of a column are selected.
     pub fn column(&self) -> Option<&'z [T]> {
         if self.only.is_none() { Some(self.column) } else { None }
     }
 
-    /// Address number `index`.
+    /// Returns address number `index`.
     pub fn get(&self, index: usize) -> T {
         self.column[self.only.map_or(index, |places| places[index] as usize)]
     }
 
-    /// All of them.
+    /// Iterates over the addresses.
     pub fn iter(&self) -> impl Iterator<Item = T> {
         (0..self.len()).map(|index| self.get(index))
     }
 }
 
-/// The servers of one SRV RRset: never empty.
+/// Records of one SRV RRset: never empty.
 #[derive(Clone, Copy, Debug)]
 pub struct Servers<'z> {
     records: &'z ServiceRecords,
     targets: ServerTargets<'z>,
-    /// Weight of each (RFC 2782).
+    /// Weight of each record (RFC 2782).
     pub weight: u16,
 }
 
@@ -382,7 +383,7 @@ pub struct Servers<'z> {
 enum ServerTargets<'z> {
     /// The Service's own name with each of these ports.
     Service(&'z [u16]),
-    /// `count` endpoints from `first`, each with each of these ports.
+    /// Endpoints from `first` on, `count` of them, each with each of these ports.
     Product {
         first: u32,
         count: u32,
@@ -391,17 +392,17 @@ enum ServerTargets<'z> {
     Only(&'z [(u32, u16)]),
 }
 
-/// One SRV record: where it points.
+/// Target and port of one SRV record.
 #[derive(Clone, Copy, Debug)]
 pub struct Server<'z> {
-    /// The target's first label, in front of the Service's name; `None` where it is the Service's name itself.
+    /// First label of the target, in front of the Service's name; `None` if the target is the Service's name.
     pub label: Option<OwnName<'z>>,
-    /// The port.
+    /// Port.
     pub port: u16,
 }
 
 impl<'z> Servers<'z> {
-    /// How many records there are.
+    /// Returns the number of records.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         match self.targets {
@@ -411,18 +412,18 @@ impl<'z> Servers<'z> {
         }
     }
 
-    /// Record number `index`.
+    /// Returns record number `index`.
     pub fn get(&self, index: usize) -> Server<'z> {
         let (endpoint, port) = self.target(index);
         Server { label: endpoint.map(|endpoint| self.records.own_name(endpoint)), port }
     }
 
-    /// The number of the target of record `index` among the Service's endpoints; `None` where it is the Service's name.
+    /// Returns the endpoint that is the target of record `index`; `None` if the target is the Service's name.
     pub fn endpoint(&self, index: usize) -> Option<u32> {
         self.target(index).0
     }
 
-    /// The addresses of a target: that of [`Self::endpoint`].
+    /// Returns the addresses of a target, as [`Self::endpoint`] returns it.
     pub fn addresses(&self, endpoint: Option<u32>) -> (&'z [u32], &'z [u128]) {
         match endpoint {
             Some(endpoint) => (self.records.endpoints.v4.of(endpoint), self.records.endpoints.v6.of(endpoint)),
@@ -434,7 +435,7 @@ impl<'z> Servers<'z> {
     fn target(&self, index: usize) -> (Option<u32>, u16) {
         match self.targets {
             ServerTargets::Service(ports) => (None, ports[index]),
-            // Nearly always: without a division.
+            // The usual case, without a division.
             ServerTargets::Product { first, ports: [port], .. } => (Some(first + index as u32), *port),
             ServerTargets::Product { first, ports, .. } => {
                 (Some(first + (index / ports.len()) as u32), ports[index % ports.len()])
@@ -443,23 +444,23 @@ impl<'z> Servers<'z> {
         }
     }
 
-    /// The Service below whose name the targets stand.
+    /// Returns the Service that the targets belong to.
     pub fn service(&self) -> ServiceKey<'z> {
         self.records.name.key()
     }
 }
 
-/// The first label of an endpoint's name.
+/// First label of an endpoint's name.
 #[derive(Clone, Copy, Debug)]
 pub enum OwnName<'z> {
-    /// Its hostname, or its Pod's name.
+    /// Hostname of the endpoint, or its Pod's name.
     Label(Label<'z>),
-    /// Its address with dashes (N9).
+    /// Address with dashes (N9).
     Dashed(IpAddr),
 }
 
 impl OwnName<'_> {
-    /// Writes the label into `buffer` and returns what was written.
+    /// Writes the label into `buffer` and returns the octets written.
     pub fn write<'b>(&self, buffer: &'b mut [u8; 63]) -> &'b [u8] {
         match self {
             Self::Label(label) => label.write(buffer),
@@ -468,7 +469,7 @@ impl OwnName<'_> {
     }
 }
 
-/// One name that an address has: a Service, and the label in front of it.
+/// PTR target of an address: a Service, and the label in front of its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Pointer<'z> {
     /// The Service.
@@ -477,7 +478,7 @@ pub struct Pointer<'z> {
 }
 
 impl<'z> Pointer<'z> {
-    /// The label in front of the Service's name for `address`; `None` where the name is the Service's own.
+    /// Returns the label in front of the Service's name for `address`; `None` if the target is the Service's own name.
     pub fn own_name(&self, address: IpAddr) -> Option<OwnName<'z>> {
         match self.label {
             PackedLabel::SERVICE => None,
@@ -486,12 +487,13 @@ impl<'z> Pointer<'z> {
         }
     }
 
-    /// Whether the name says no more than the address does.
+    /// Returns whether the label is the address with dashes, so that the name adds nothing to the address.
     pub fn is_dashed(&self) -> bool {
         self.label.is_none()
     }
 
-    /// The order of R2: a Service's own name, then hostnames, then dashed addresses; then by name.
+    /// Compares two targets in the order of R2: the Service's own name, then hostnames, then dashed addresses; then by
+    /// name.
     pub fn rank(&self, other: &Self) -> std::cmp::Ordering {
         let class = |name: &Self| match name.label {
             PackedLabel::SERVICE => 0,
@@ -510,7 +512,7 @@ impl<'z> Pointer<'z> {
     }
 }
 
-/// The same, for who keeps it.
+/// PTR target that owns its Service's name, for storage.
 #[derive(Clone, Debug)]
 pub struct PtrName {
     /// The Service.
@@ -519,29 +521,29 @@ pub struct PtrName {
 }
 
 impl PtrName {
-    /// To look at.
+    /// Borrows the target as a [`Pointer`].
     pub fn pointer(&self) -> Pointer<'_> {
         Pointer { service: &self.service, label: self.label }
     }
 
-    /// The order of [`Pointer::rank`].
+    /// Compares two targets in the order of [`Pointer::rank`].
     pub fn rank(&self, other: &Self) -> std::cmp::Ordering {
         self.pointer().rank(&other.pointer())
     }
 }
 
-/// The names of one address, in the order in which they are answered: never none.
+/// PTR RRset of one address, in the order of the response: never empty.
 #[derive(Clone, Copy, Debug)]
 pub enum Pointers<'z> {
-    /// Nearly always.
+    /// One target, which is the usual case.
     One(Pointer<'z>),
-    /// Each of them.
+    /// Several targets.
     Several(&'z [PtrName]),
 }
 
 impl<'z> Pointers<'z> {
-    /// How many there are.
-    #[allow(clippy::len_without_is_empty)] // never none
+    /// Returns the number of targets.
+    #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         match self {
             Self::One(_) => 1,
@@ -549,7 +551,7 @@ impl<'z> Pointers<'z> {
         }
     }
 
-    /// Name number `index`.
+    /// Returns target number `index`.
     pub fn get(&self, index: usize) -> Pointer<'z> {
         match self {
             Self::One(name) => *name,
@@ -557,25 +559,25 @@ impl<'z> Pointers<'z> {
         }
     }
 
-    /// All of them.
+    /// Iterates over the targets.
     pub fn iter(&self) -> impl Iterator<Item = Pointer<'z>> {
         (0..self.len()).map(|index| self.get(index))
     }
 }
 
-/// A name at or below a Service, as `zone.rs` finds it.
+/// Name at or below a Service, as the zone resolves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceNode {
     /// The Service's own name.
     Service,
-    /// Endpoint number so and so.
+    /// The endpoint with this number.
     Endpoint(u32),
-    /// Port number so and so.
+    /// The port with this number.
     Port(usize),
 }
 
 impl ServiceRecords {
-    /// Reads a little of what every look-up reads; the value means nothing.
+    /// Prefetches the fields that every look-up reads; the result only keeps the loads from being optimized away.
     #[inline]
     pub fn touch(&self) -> u64 {
         let Endpoints { names, v4, v6, served, .. } = &self.endpoints;
@@ -587,7 +589,7 @@ impl ServiceRecords {
         u64::from(set ^ served) ^ lengths as u64
     }
 
-    /// The same of what the pointers lead to, for an endpoint.
+    /// Prefetches the label and the first address of an endpoint; the result is as in [`Self::touch`].
     #[inline]
     pub fn touch_endpoint(&self, endpoint: u32) -> u64 {
         let endpoint = endpoint as usize;
@@ -595,7 +597,7 @@ impl ServiceRecords {
         label ^ self.endpoints.v4.addresses.get(endpoint).map_or(0, |address| u64::from(*address))
     }
 
-    /// Whether the Service's own name exists: something is answered at it or below it (N3).
+    /// Returns whether the Service's own name exists: there are records at it or below it (N3).
     pub fn exists(&self) -> bool {
         match &self.front {
             Front::Headless { .. } => self.endpoints.served > 0,
@@ -603,7 +605,7 @@ impl ServiceRecords {
         }
     }
 
-    /// The target of the CNAME at the Service's name.
+    /// Returns the target of the CNAME at the Service's name.
     pub fn external_name(&self) -> Option<&WireName> {
         match &self.front {
             Front::External(target) => Some(target),
@@ -611,12 +613,12 @@ impl ServiceRecords {
         }
     }
 
-    /// All labels that an endpoint is or could be known by, each with its number: to index them.
+    /// Iterates over the labels of all endpoints, also those without records, in the order of their numbers.
     pub fn endpoint_names(&self) -> impl ExactSizeIterator<Item = OwnName<'_>> {
         (0..self.endpoints.names.len() as u32).map(|endpoint| self.own_name(endpoint))
     }
 
-    /// The label of endpoint number `endpoint`.
+    /// Returns the label of endpoint number `endpoint`.
     pub fn own_name(&self, endpoint: u32) -> OwnName<'_> {
         match self.endpoints.names[endpoint as usize] {
             PackedLabel::NONE => OwnName::Dashed(self.first_address(endpoint)),
@@ -624,43 +626,43 @@ impl ServiceRecords {
         }
     }
 
-    /// How many endpoints have a name that exists.
+    /// Returns the number of endpoints with names that exist.
     pub fn served(&self) -> u32 {
         self.endpoints.served
     }
 
-    /// Why endpoint number `endpoint` has no records, where it has none.
+    /// Returns why endpoint number `endpoint` has no records; `None` if it has records.
     pub fn absence(&self, endpoint: u32) -> Option<Absence> {
         let absent = endpoint.checked_sub(self.endpoints.served)?;
         let absence = self.endpoints.absent[absent as usize];
-        // A terminating Pod of a StatefulSet comes back under its name.
+        // The StatefulSet creates a Pod with this name again.
         match (absence, self.own_name(endpoint)) {
             (Absence::Terminating, OwnName::Label(label)) if self.expected(label).is_some() => Some(Absence::Replaced),
             _ => Some(absence),
         }
     }
 
-    /// Whether a label that is no endpoint's should be one's.
+    /// Returns the absence of a label that no endpoint has; `None` if a StatefulSet does not expect it either.
     pub fn expected(&self, label: Label<'_>) -> Option<Absence> {
         self.expected.iter().any(|ordinals| ordinals.contains(label)).then_some(Absence::NotThereYet)
     }
 
-    /// Whether anything is expected below this name: spares the search where nothing is.
+    /// Returns whether a StatefulSet expects names here, so that the search can be skipped.
     pub fn expects_any(&self) -> bool {
         !self.expected.is_empty()
     }
 
-    /// Which port stands at `_port._protocol`; both labels with their underscore.
+    /// Returns the number of the port at `_port._protocol`; both labels have their underscore.
     pub fn port(&self, port: &[u8], protocol: &[u8]) -> Option<usize> {
         self.ports().position(|(name, other)| name.as_bytes() == &port[1..] && other.label().as_bytes() == protocol)
     }
 
-    /// Whether a port stands below `_protocol` (N19).
+    /// Returns whether there is a port below `_protocol` (N19).
     pub fn has_protocol(&self, protocol: &[u8]) -> bool {
         self.ports().any(|(_, other)| other.label().as_bytes() == protocol)
     }
 
-    /// Names and protocols of the ports that have names of their own.
+    /// Iterates over the names and protocols of the ports that have names of their own.
     pub fn ports(&self) -> impl Iterator<Item = (&str, Protocol)> {
         let (own, sets): (&[_], &[_]) = match &self.front {
             Front::ClusterIp { named, .. } => (named, &[]),
@@ -671,7 +673,7 @@ impl ServiceRecords {
         own.chain(sets.iter().map(|(name, protocol, _)| (&**name, *protocol)))
     }
 
-    /// The records of one type at `node`: `None` where the name has none of that type.
+    /// Returns the records of one type at `node`; `None` if there are none.
     #[inline]
     pub fn rrset(&self, node: ServiceNode, rtype: u16) -> Option<RRset<'_>> {
         match rtype {
@@ -682,8 +684,8 @@ impl ServiceRecords {
         }
     }
 
-    /// Every address that leads back here, with the label that it leads to and the number of its endpoint, which for
-    /// the Service's own is 0.
+    /// Iterates over the addresses with a PTR record to this Service, each with the target's label and the number of
+    /// its endpoint, which is 0 for the Service's own addresses.
     pub fn reverse(&self) -> impl Iterator<Item = (IpAddr, PackedLabel, u32)> {
         let (own_v4, own_v6) = self.own_addresses();
         let own = addresses(own_v4, own_v6).map(|address| (address, PackedLabel::SERVICE, 0));
@@ -695,18 +697,20 @@ impl ServiceRecords {
         own.chain(endpoints)
     }
 
-    /// The PTR record of an address that [`Self::reverse`] gave.
+    /// Returns the PTR target for a label of [`Self::reverse`], for storage.
     pub fn ptr_name(&self, label: PackedLabel) -> PtrName {
         PtrName { service: Arc::clone(&self.name), label }
     }
 
-    /// The same, to be written and not kept.
+    /// Returns the PTR target for a label of [`Self::reverse`].
     pub fn ptr(&self, label: PackedLabel) -> Pointer<'_> {
         Pointer { service: &self.name, label }
     }
 
-    /// The label that `address` leads to; `None` where it does not lead here. The number that its endpoint had is `near`
-    /// plus some times `apart`: there it is sought first, and then from `near` on to both sides.
+    /// Returns the label of the PTR record of `address`; `None` if this Service has no PTR record for it.
+    ///
+    /// `near` is a hint: the endpoint's number modulo `apart` when the index was written. The search begins at `near`
+    /// plus the multiples of `apart`, then continues from `near` in both directions.
     pub fn label_of(&self, address: IpAddr, near: u32, apart: usize) -> Option<PackedLabel> {
         let endpoints = &self.endpoints;
         let is = |endpoint: &u32| self.leads_to(*endpoint, address);
@@ -725,7 +729,7 @@ impl ServiceRecords {
         both.into_iter().find(is).map(|endpoint| endpoints.names[endpoint as usize])
     }
 
-    /// Whether `address` leads back to endpoint number `endpoint`.
+    /// Returns whether the PTR record of `address` has endpoint number `endpoint` as its target.
     pub fn leads_to(&self, endpoint: u32, address: IpAddr) -> bool {
         endpoint < self.endpoints.in_service
             && match address {
@@ -734,7 +738,7 @@ impl ServiceRecords {
             }
     }
 
-    /// Addresses of the Service itself.
+    /// Returns the addresses of the Service itself.
     pub fn own_addresses(&self) -> (&[u32], &[u128]) {
         match &self.front {
             Front::ClusterIp { v4, v6, .. } => (v4, v6),
@@ -822,7 +826,7 @@ fn addresses<'a>(v4: &'a [u32], v6: &'a [u128]) -> impl Iterator<Item = IpAddr> 
     v4.chain(v6.iter().map(|address| IpAddr::V6(Ipv6Addr::from(*address))))
 }
 
-/// The weight of each of the SRV records that share `pairs` distinct (address, port) pairs (N4).
+/// Returns the weight of each SRV record of a set with `pairs` distinct (address, port) pairs (N4).
 fn weight(pairs: usize) -> u16 {
     (100 / pairs.max(1)).max(1) as u16
 }

@@ -1,6 +1,6 @@
-//! The client's side: writes a question, reads a response to it for people.
+//! The client's side of the wire format: writes queries and parses responses, with names and data as text.
 //!
-//! For commands that ask a server, or the engine itself, and show what it says. Not here: sockets (`commands/ask.rs`).
+//! For commands that query a server or the engine itself, and for the query log. Not here: sockets (`commands/ask.rs`).
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use super::{HEADER, MAX_UDP, MAX_UDP_PLAIN, ede, rcode};
 use crate::names::{QueryName, WireName};
 use crate::rtype;
 
-/// The option of an Extended DNS Error (RFC 8914 section 2).
+/// Code of the EDNS option for an Extended DNS Error (RFC 8914 section 2).
 const EDE: u16 = 15;
 
-/// A query for `name` with an OPT record, and RD as stub resolvers set it.
+/// Builds a query for `name` with an OPT record, and with RD set as stub resolvers do.
 pub fn query(id: u16, name: &WireName, qtype: u16) -> Vec<u8> {
     let mut message = vec![0; HEADER];
     message[..2].copy_from_slice(&id.to_be_bytes());
@@ -30,35 +30,36 @@ pub fn query(id: u16, name: &WireName, qtype: u16) -> Vec<u8> {
     message
 }
 
-/// What a server said.
+/// Parsed response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The response code.
+    /// RCODE.
     pub rcode: u16,
-    /// Something was cut: ask over TCP.
+    /// The response is truncated: the client has to repeat the query over TCP.
     pub truncated: bool,
-    /// The answer section.
+    /// Records of the answer section.
     pub answer: Vec<AnswerRecord>,
-    /// The authority section has an SOA: the answer's last name has nothing of the type (RFC 2308 section 2).
+    /// The authority section has an SOA record: the last name of the answer has no records of the QTYPE (RFC 2308
+    /// section 2).
     pub negative: bool,
-    /// How long a negative answer may be kept, in seconds: the TTL of its SOA (RFC 2308 section 5).
+    /// TTL of a negative response, in seconds: that of its SOA record (RFC 2308 section 5).
     pub negative_ttl: Option<u32>,
-    /// Extended DNS Errors: the code and its text.
+    /// Extended DNS Errors: code and text.
     pub errors: Vec<(u16, String)>,
 }
 
-/// A record as people read it.
+/// Record as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerRecord {
-    /// The owner name, with the final dot.
+    /// Owner name, with the final dot.
     pub name: String,
-    /// In seconds.
+    /// TTL in seconds.
     pub ttl: u32,
-    /// Its type, as `A`.
+    /// Type: `A`.
     pub rtype: String,
-    /// Its data in presentation form (RFC 1035 section 5).
+    /// Data in presentation form (RFC 1035 section 5).
     pub data: String,
-    /// Of a TXT record its text, character-strings joined.
+    /// Text of a TXT record: its character-strings joined.
     pub text: Option<String>,
 }
 
@@ -82,13 +83,13 @@ impl From<&Record> for AnswerRecord {
 }
 
 impl Reply {
-    /// Reads the response to the question that [`query`] wrote: `None` for any other message.
+    /// Parses the response to the query of [`query`]; `None` for any other message.
     pub fn read(message: &[u8], id: u16, name: &WireName, qtype: u16) -> Option<Self> {
         let parsed = Message::from_vec(message).ok()?;
         if parsed.metadata.message_type != MessageType::Response || parsed.metadata.id != id {
             return None;
         }
-        // An error may come without its question; one that comes is the one that was asked.
+        // An error response can lack the question; a question must be that of the query.
         let mut echoed = QueryName::default();
         if message[5] == 1 {
             let end = HEADER + echoed.read(&message[HEADER..])?;
@@ -109,8 +110,8 @@ impl Reply {
         })
     }
 
-    /// Whether who asked for `qtype` has what they asked for: a record of that type, or an alias that leads out of
-    /// `zones`, which are the server's.
+    /// Returns whether the response resolves the query: it has a record of type `qtype`, or a CNAME chain that leaves
+    /// `zones`, the zones of the server.
     pub fn resolves<'z>(&self, qtype: u16, zones: impl IntoIterator<Item = &'z WireName>) -> bool {
         let Some(last) = self.answer.last().filter(|_| self.rcode == rcode::NOERROR) else { return false };
         qtype == rtype::ANY
@@ -134,23 +135,23 @@ fn extended_error((code, option): &(EdnsCode, EdnsOption)) -> Option<(u16, Strin
     }
 }
 
-/// What a query asks, as people read it; what cannot be read is `-`.
+/// Question and EDNS fields of a query as text; `-` for parts that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The name, escaped to ASCII, in lower case.
+    /// QNAME, escaped to ASCII, in lower case.
     pub name: String,
-    /// The type, as `A`.
+    /// QTYPE: `A`.
     pub qtype: String,
-    /// The class, as `IN`.
+    /// QCLASS: `IN`.
     pub qclass: String,
     /// DNSSEC OK.
     pub dnssec_ok: bool,
-    /// The largest UDP response that it takes, in octets.
+    /// Maximum length of a UDP response that the client accepts, in octets.
     pub size: u16,
 }
 
 impl Asked {
-    /// Reads a query, or as much of it as there is.
+    /// Parses a query, or as much of it as is well-formed.
     pub fn read(query: &[u8]) -> Self {
         let mut name = QueryName::default();
         let question = || {
@@ -170,7 +171,8 @@ impl Asked {
     }
 }
 
-/// The response code, and Extended DNS Errors: the code of each and its text. Of the header alone, what stands there.
+/// Returns the RCODE and the Extended DNS Errors, each with code and text. If the response cannot be parsed, the RCODE
+/// is that of the header.
 pub fn rcode_and_errors(response: &[u8]) -> (u16, Vec<(u16, String)>) {
     let low = u16::from(response[3] & 0x0f);
     match Message::from_vec(response).ok().and_then(|response| response.edns) {
@@ -182,7 +184,7 @@ pub fn rcode_and_errors(response: &[u8]) -> (u16, Vec<(u16, String)>) {
     }
 }
 
-/// How a class is written: its mnemonic, or `CLASS65280` (RFC 3597 section 5).
+/// Formats a class: its mnemonic, or `CLASS65280` (RFC 3597 section 5).
 fn class_name(class: u16) -> String {
     let name = match class {
         1 => "IN",
@@ -195,7 +197,7 @@ fn class_name(class: u16) -> String {
     name.to_owned()
 }
 
-/// How a response code is written: its name at IANA, or its number.
+/// Formats a response code: its IANA name, or `RCODE` and the number.
 pub fn rcode_name(code: u16) -> String {
     let name = match code {
         rcode::NOERROR => "NOERROR",
@@ -211,7 +213,8 @@ pub fn rcode_name(code: u16) -> String {
     name.to_owned()
 }
 
-/// What an Extended DNS Error code means (RFC 8914 section 5.2), of those that this server sends.
+/// Returns the IANA name of an Extended DNS Error code (RFC 8914 section 5.2) that this server sends; `None` for any
+/// other.
 pub fn ede_name(code: u16) -> Option<&'static str> {
     match code {
         ede::STALE_ANSWER => Some("Stale Answer"),

@@ -1,13 +1,15 @@
-//! The record index: publish, look up, serial, iterate.
+//! Zone: the record index, with publish, look-up, serial and export.
 //!
-//! A name is found by its labels: the two of its Service lead to one immutable value, and inside it a small table of
-//! numbers, without keys, leads from a label to an endpoint. So one Service is replaced by one store, no answer shows
-//! half of an update (A9), a name that does not exist costs one failed look-up, and every empty non-terminal is known
-//! because the value that makes it exist is known. Reverse names are found by address. The maps and their locks are
-//! in this folder only; no guard leaves it, and the closure that looks at what was found must not call the zone again.
+//! The two labels of a Service lead to one immutable value, and a small hash table of numbers in it leads from a label
+//! to an endpoint. So a Service is replaced by one store, no response shows half of an update (A9), a name that does
+//! not exist costs one failed look-up, and every empty non-terminal is known because the value below it is known.
+//! Reverse names are found by address. Rule ids (A7, N3) are those of `tests/rows.md`.
 //!
-//! Here: the look-up. Beside it: `services.rs` finds Services, `reverse.rs` addresses, `publish.rs` replaces what
-//! contributors gave, `records.rs` iterates.
+//! The maps and their locks are in this folder only. No guard leaves it, and a closure that gets the result of a
+//! look-up must not call the zone again, or it can wait for a lock that its own thread holds.
+//!
+//! Here: the look-up. Next: `services.rs` has the index of Services, `reverse.rs` that of addresses, `publish.rs`
+//! replaces contributions, `records.rs` exports.
 
 mod publish;
 mod records;
@@ -39,50 +41,50 @@ use services::{Index, Services};
 
 use reverse::ReverseIndex;
 
-/// What a zone is made with. Nothing of it changes but the TTLs ([`Zone::set_ttls`]).
+/// Settings of a zone. Only the TTLs can change later ([`Zone::set_ttls`]).
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The zone and its aliases, at least one, none below another. PTR records use the first.
+    /// Apex of the zone and its aliases, at least one, none below another. PTR records use the first.
     pub apexes: Vec<WireName>,
-    /// TTL of all records but those of the apex, in seconds.
+    /// TTL of all records except those of the apex, in seconds.
     pub ttl: u32,
-    /// TTL of negative answers, and the SOA's own and MINIMUM (RFC 2308), in seconds.
+    /// TTL of negative responses, and the SOA record's own TTL and MINIMUM (RFC 2308), in seconds.
     pub negative_ttl: u32,
-    /// Which names exist.
+    /// Naming rules.
     pub rules: Rules,
 }
 
-/// TTL of a negative answer for a name that is expected to exist soon, in seconds (A7).
+/// TTL of a negative response for a name that is expected to exist soon, in seconds (A7).
 pub const EXPECTED_TTL: u32 = 1;
 /// TTL of `dns-version.Z`, in seconds (Kubernetes DNS specification 1.1.0 section 2.2).
 pub const VERSION_TTL: u32 = 28800;
-/// SOA timers, in seconds: refresh, retry, expire (A8).
+/// SOA timers in seconds: refresh, retry, expire (A8).
 pub const SOA_TIMERS: [u32; 3] = [7200, 1800, 86400];
-/// The text of `dns-version.Z`.
+/// Text of `dns-version.Z`.
 pub const VERSION: &[u8] = b"1.1.0";
 
-/// Two TTLs as one value.
+/// Packs two TTLs into one value.
 fn both(ttl: u32, negative: u32) -> u64 {
     u64::from(ttl) << 32 | u64::from(negative)
 }
 
-/// What a look-up came to: the outcomes of RFC 1034 section 4.3.2, and no others.
+/// Outcome of a look-up: one of those of RFC 1034 section 4.3.2.
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'z> {
     /// The name has records of this type.
     Found(Site<'z>, RRset<'z>),
-    /// The name is an alias, and something else than the alias was asked for.
+    /// The name has a CNAME record, with this target. The outcome is independent of the QTYPE.
     Cname(Site<'z>, &'z WireName),
-    /// The name exists and has no record of this type.
+    /// The name exists, without records of this type.
     NoData(Site<'z>),
-    /// The name does not exist; why, as far as that is known beforehand: `None` where not even its Service is known.
+    /// The name does not exist. The absence is known beforehand; `None` if its Service is not known either.
     NxDomain(Site<'z>, Option<Absence>),
-    /// The name is in no zone of ours.
+    /// The name is in none of the zones.
     NotInZone,
 }
 
 impl Lookup<'_> {
-    /// Where in a zone the name stands; `None` where it is in none.
+    /// Returns the context of the zone that the name is in; `None` if it is in none.
     #[inline]
     pub fn site(&self) -> Option<&Site<'_>> {
         match self {
@@ -91,7 +93,7 @@ impl Lookup<'_> {
         }
     }
 
-    /// What there is to explain about it.
+    /// Returns the outcome and the absence that an explanation begins with.
     pub fn outcome(&self) -> (Outcome, Option<Absence>) {
         match self {
             Self::Found(..) | Self::Cname(..) => (Outcome::Found, None),
@@ -102,36 +104,37 @@ impl Lookup<'_> {
     }
 }
 
-/// Where the look-up of one name begins. It is of use only together with the name that it was computed from.
+/// Precomputed key of a look-up. It is valid only for the name that it was computed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LookupKey {
-    /// The number of the forward zone plus 1; 0 for a name that is in none.
+    /// Index of the forward zone plus 1; 0 for a name in none.
     apex: u32,
-    /// The number of the label at which its apex begins.
+    /// Index of the label at which the apex begins.
     apex_at: u32,
-    /// Of the labels of the Service at or below which the name would stand, if there is one.
+    /// Hash of the Service's labels; 0 if the name is not at or below a Service.
     hash: u64,
 }
 
-/// Where in a zone a name stands.
+/// Context of a look-up: the zone that the name is in.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'z> {
-    /// The apex of the zone.
+    /// Apex of the zone.
     pub apex: &'z WireName,
-    /// The number of the label of the question at which the apex begins.
+    /// Index of the label of the QNAME at which the apex begins.
     pub apex_at: usize,
-    /// The forward zone under which names in the answer stand: the one that was asked, for a reverse zone the first.
+    /// Forward zone of the names in the response: the zone of the QNAME, or the first forward zone if that is a reverse
+    /// zone.
     pub forward: &'z WireName,
-    /// The address that a reverse name spells, where it spells a whole one.
+    /// Address that a reverse name spells; `None` if it does not spell a complete one.
     pub address: Option<IpAddr>,
-    /// The number of the zone: 0 for all reverse ones of IPv4, 1 for those of IPv6, then the apexes in their order.
+    /// Number of the zone: 0 for all reverse zones of IPv4, 1 for those of IPv6, then the apexes in their order.
     pub number: usize,
 }
 
-/// The record index.
+/// Record index.
 pub struct Zone {
     settings: Settings,
-    /// The TTL of records and that of denials, which change together.
+    /// TTL of records and TTL of negative responses in one word, so that both change together.
     ttls: AtomicU64,
     services: Index,
     namespaces: Map<Box<[u8]>, NamespaceNode>,
@@ -141,32 +144,32 @@ pub struct Zone {
     apex: ArcSwap<ApexRecords>,
     serial: AtomicU32,
     hasher: RandomState,
-    /// The one namespace that is known, where not all are.
+    /// Label of the one namespace that is known; `None` if all are known.
     only: Option<Box<[u8]>>,
 }
 
 type Map<K, V> = DashMap<K, V, RandomState>;
 
-/// One Service's records with the numbers of its endpoints by their labels.
+/// Records of one Service, with the numbers of its endpoints by their labels.
 struct Published {
-    /// Of its labels.
+    /// Hash of the Service's labels.
     hash: u64,
     records: ServiceRecords,
     index: HashTable<u32>,
-    /// In the index of addresses, where any leads back to it.
+    /// Number of the Service in the index of addresses; `None` if it has no PTR records.
     number: Option<u32>,
 }
 
 #[derive(Default)]
 struct NamespaceNode {
-    /// It exists without any Service.
+    /// The namespace exists without any Service.
     declared: bool,
-    /// Services whose names exist in it.
+    /// Number of its Services with a name that exists.
     services: u32,
 }
 
 impl Zone {
-    /// An empty zone: its apexes exist, and the names that their form gives.
+    /// Creates a zone with the names that every zone has: the apexes and their empty non-terminals.
     pub fn new(settings: Settings, reverse: ReverseZones) -> Self {
         let hasher = RandomState::default();
         let ttls = AtomicU64::new(both(settings.ttl, settings.negative_ttl));
@@ -185,43 +188,43 @@ impl Zone {
         }
     }
 
-    /// The same where one namespace is all that is known: what could stand in another is no name of this zone, and is
-    /// neither answered nor denied.
+    /// Restricts the zone to one namespace. Names that could be in another are outside the zone: neither answered nor
+    /// denied.
     pub fn of_namespace(self, namespace: &str) -> Self {
         Self { only: Some(namespace.to_ascii_lowercase().into_bytes().into()), ..self }
     }
 
-    /// What the zone was made with.
+    /// Returns the settings that the zone was created with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The TTL of every record, in seconds: at first that of the settings.
+    /// Returns the TTL of every record, in seconds: at first that of the settings.
     pub fn ttl(&self) -> u32 {
         (self.ttls.load(Ordering::Relaxed) >> 32) as u32
     }
 
-    /// The TTL of denials, in seconds: the SOA's MINIMUM (RFC 2308 section 4).
+    /// Returns the TTL of negative responses, in seconds: the SOA record's MINIMUM (RFC 2308 section 4).
     pub fn negative_ttl(&self) -> u32 {
         self.ttls.load(Ordering::Relaxed) as u32
     }
 
-    /// Both, from now on.
+    /// Replaces both TTLs.
     pub fn set_ttls(&self, ttl: u32, negative: u32) {
         self.ttls.store(both(ttl, negative), Ordering::Relaxed);
     }
 
-    /// The SOA's serial: Unix time of the last change that was published (A8).
+    /// Returns the SOA record's serial: the Unix time of the last published change (A8).
     pub fn serial(&self) -> u32 {
         self.serial.load(Ordering::Relaxed)
     }
 
-    /// The addresses of `ns.dns.Z`.
+    /// Returns the addresses of `ns.dns.Z`.
     pub fn name_server(&self) -> Arc<ApexRecords> {
         self.apex.load_full()
     }
 
-    /// The reverse zones served.
+    /// Returns the reverse zones served.
     pub fn reverse_zones(&self) -> Arc<ReverseZones> {
         self.reverse.load_full()
     }
@@ -235,19 +238,19 @@ impl Zone {
         })
     }
 
-    /// How many Services have a name that exists, and how many addresses have one.
+    /// Returns the number of Services with a name that exists, and of addresses with a PTR record.
     pub fn size(&self) -> (usize, usize) {
         let services = self.namespaces.iter().map(|namespace| namespace.services as usize).sum();
         (services, self.names_of.len())
     }
 
-    /// Returns the number of names of endpoints that are answered, over all Services.
+    /// Returns the number of endpoint names with records, over all Services.
     pub fn endpoints(&self) -> usize {
         self.services.load().iter().map(|published| published.records.served() as usize).sum()
     }
 
-    /// A name with addresses to try: that of the Service with the most, of several the first by name; the name
-    /// server's where no Service has any.
+    /// Returns a name with addresses, as an example: the Service with the most addresses, the first by name if there
+    /// are several; the name server's name if no Service has an address.
     pub fn example(&self) -> WireName {
         let apex = &self.settings.apexes[0];
         let services = self.services.load();
@@ -260,33 +263,33 @@ impl Zone {
         name.or_else(|| apex.prefixed(NAME_SERVER)).unwrap_or_else(|| apex.clone())
     }
 
-    /// Whether anything is known of a Service's name: it exists, or a StatefulSet names it.
+    /// Returns whether a Service's name is known: it exists, or a StatefulSet names it.
     pub fn knows(&self, service: ServiceKey<'_>) -> bool {
         self.services.load().get(self.hash(service.0), service.0).is_some()
     }
 
-    /// Every Service of which anything is known, by namespace and name.
+    /// Returns every known Service, as namespace and name.
     pub fn services(&self) -> Vec<(String, String)> {
         let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
         let name = |key: ServiceKey<'_>| (text(key.namespace()), text(key.service()));
         self.services.load().iter().map(|service| name(service.records.name.key())).collect()
     }
 
-    /// Every namespace of which anything is known; one may come twice.
+    /// Returns every known namespace; a namespace can be in the list twice.
     pub fn namespaces(&self) -> Vec<String> {
         let text = |label: &[u8]| String::from_utf8_lossy(label).into_owned();
         let with_pods = self.pods.iter().map(|pods| text(pods.key()));
         self.namespaces.iter().map(|namespace| text(namespace.key())).chain(with_pods).collect()
     }
 
-    /// Looks up the records of type `qtype` at `name`, and shows `see` what was found.
+    /// Looks up the records of type `qtype` at `name`, and calls `see` with the outcome.
     ///
-    /// `qtype` may be ANY: then one RRset is found (RFC 8482 section 4.1). `see` must not call the zone again.
+    /// For ANY the outcome has one RRset (RFC 8482 section 4.1). `see` must not call the zone again.
     pub fn look_up<R>(&self, name: &QueryName, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
         self.look_up_among(&self.services.load(), name, self.lookup_key(name), qtype, see)
     }
 
-    /// Looks up a name by its [`Self::lookup_key`], in the snapshot that `view` keeps between look-ups.
+    /// Looks up a name by its [`Self::lookup_key`], in the snapshot that `view` caches between look-ups.
     #[inline]
     pub fn look_up_with<R>(
         &self,
@@ -299,7 +302,7 @@ impl Zone {
         self.look_up_among(self.services.seen_by(view), name, key, qtype, see)
     }
 
-    /// Which zone a name is in, and of which Service, by its octets alone.
+    /// Computes the zone of a name and the hash of its Service, from its octets alone.
     #[inline]
     pub fn lookup_key(&self, name: &QueryName) -> LookupKey {
         for (number, apex) in self.settings.apexes.iter().enumerate() {
@@ -314,7 +317,7 @@ impl Zone {
     /// Prefetches the memory that the look-ups of these names will read, level by level for all names, so that their
     /// cache misses overlap.
     pub fn prefetch<'n>(&self, view: &mut View, names: impl Iterator<Item = (&'n QueryName, LookupKey)>) {
-        /// Of more names the rest are not touched: so many come together at the most.
+        /// Maximum number of names to prefetch; look-ups of further names are correct, and slower.
         const MOST: usize = 64;
         let services = self.services.seen_by(view);
         let mut found = [None; MOST];
@@ -377,9 +380,9 @@ impl Zone {
         {
             return see(Lookup::NotInZone);
         }
-        // What a look-up refers to, where nobody else holds it.
+        // Values that the outcome borrows and the index does not own.
         let (apex, v4, v6);
-        // One call of `see`, so that it becomes a part of this function.
+        // A single call of `see`, so that the compiler inlines it.
         see(match owner {
             Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Protocol(key, _) | Owner::Port(key, ..) => {
                 match services.get(hash, key.0) {
@@ -388,7 +391,7 @@ impl Zone {
                 }
             }
             Owner::Apex => found(apex_rrset(qtype)),
-            // Their names are part of the form of every zone, whether anything stands below them now or not.
+            // These names exist in every zone, even with nothing below them.
             Owner::Structure => Lookup::NoData(site),
             Owner::NameServer => {
                 apex = self.apex.load();
@@ -433,7 +436,7 @@ impl Zone {
 
     fn ptr<'z>(&self, site: Site<'z>, address: IpAddr, names: Option<Pointers<'z>>, qtype: u16) -> Lookup<'z> {
         let Some(names) = names else {
-            // It may belong to a namespace that is not known.
+            // The address may belong to a namespace that is not known.
             return if self.only.is_some() { Lookup::NotInZone } else { Lookup::NxDomain(site, None) };
         };
         let names = answered_names(names, self.settings.rules.ptr);
@@ -458,10 +461,11 @@ impl Zone {
         known.then_some(address)
     }
 
-    /// Of a Service's two labels, or of an endpoint's: seeded, so that nobody outside can make them collide.
+    /// Hashes a Service's two labels, or an endpoint's label. The hasher is seeded, so that a client cannot construct
+    /// collisions.
     #[inline]
     fn hash(&self, octets: &[u8]) -> u64 {
-        // Not `hash_one`, which takes another round for the length.
+        // `hash_one` would take another round for the length.
         let mut hasher = self.hasher.build_hasher();
         hasher.write(octets);
         hasher.finish()
@@ -469,13 +473,13 @@ impl Zone {
 }
 
 impl Published {
-    /// The hash of [`Self::key`].
+    /// Returns the hash of [`Self::key`].
     #[inline]
     fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// The Service's two labels.
+    /// Returns the Service's two labels.
     #[inline]
     fn key(&self) -> &[u8] {
         self.records.name.key().0
@@ -509,19 +513,19 @@ impl Published {
         }
     }
 
-    /// Reads a little of each part that every look-up reads.
+    /// Prefetches the parts that every look-up reads.
     #[inline]
     fn touch(&self) -> u64 {
         self.hash ^ u64::from(self.index.len() as u32) ^ self.records.touch()
     }
 
-    /// The same one pointer further.
+    /// Prefetches the memory one pointer further.
     #[inline]
     fn touch_below(&self, zone: &Zone, name: &QueryName, key: LookupKey) -> u64 {
-        /// The columns of so few endpoints begin and end in one line of the cache.
+        /// Maximum number of endpoints with columns that fit one cache line.
         const FEW: usize = 8;
         let below = match key.apex_at.checked_sub(4) {
-            // One endpoint: where its number stands.
+            // One endpoint: the memory at its number.
             Some(label) if self.index.len() > FEW => {
                 let hash = zone.hash(name.label(label as usize));
                 self.index.find(hash, |_| true).map_or(0, |endpoint| self.records.touch_endpoint(*endpoint))
@@ -531,7 +535,7 @@ impl Published {
         below ^ u64::from(self.key()[0])
     }
 
-    /// The number of the endpoint with this label, also of one that is absent.
+    /// Returns the number of the endpoint with this label, also if it has no records.
     fn find(&self, zone: &Zone, label: &[u8]) -> Option<u32> {
         let same = |endpoint: &u32| self.records.own_name(*endpoint).write(&mut [0; 63]) == label;
         self.index.find(zone.hash(label), same).copied()
@@ -545,7 +549,7 @@ impl Published {
     }
 }
 
-/// The records of type `qtype`; for ANY those of the first of `types` that there are.
+/// Returns the records of type `qtype`; for ANY the first RRset of `types` that exists.
 #[inline]
 fn typed<'z>(qtype: u16, types: &[u16], of: impl Fn(u16) -> Option<RRset<'z>>) -> Option<RRset<'z>> {
     match qtype {
@@ -571,7 +575,7 @@ fn found<'z>(site: Site<'z>, rrset: Option<RRset<'z>>) -> Lookup<'z> {
     rrset.map_or(Lookup::NoData(site), |rrset| Lookup::Found(site, rrset))
 }
 
-/// The names that an address is answered with: all, or those that say more than the address.
+/// Returns the PTR targets that the rule keeps: all, or those with a label that is not a dashed address.
 fn answered_names(names: Pointers<'_>, rule: crate::rules::Ptr) -> Pointers<'_> {
     let Pointers::Several(several) = names else { return names };
     let telling = several.iter().take_while(|name| !name.pointer().is_dashed()).count();

@@ -1,7 +1,7 @@
-//! Publishing: what a contributor gave is replaced by what it gives now.
+//! Publishing: replaces what each contributor contributed before.
 //!
-//! The work of one thread at a time. New and changed Services come first, then each PTR address once with all its
-//! changes, then removals. Across Services there is no common instant.
+//! One thread publishes at a time. New and changed Services come first, then each PTR RRset once with all its changes,
+//! then removals. There is no common instant across Services. Not here: how contributions are built (`records`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,9 +20,10 @@ use crate::records::{ApexRecords, Contribution, Difference, PodAddresses, PtrNam
 use crate::rules::PodRecords;
 
 impl Zone {
-    /// Replaces what each contributor gave, and returns whether anything changed. Each is named at most once.
+    /// Replaces the contribution of each contributor, and returns whether anything changed.
     ///
-    /// `now` is Unix time in seconds: the serial becomes it, but never smaller (A8). One thread publishes at a time.
+    /// Each contributor occurs at most once. `now` is the Unix time in seconds: it becomes the serial, which never
+    /// decreases (A8). One thread publishes at a time.
     pub fn publish(&self, contributions: Vec<Contribution>, now: u32) -> bool {
         let mut reverse = ReverseChanges::default();
         let (mut new, mut removals) = (Vec::new(), Vec::new());
@@ -46,7 +47,7 @@ impl Zone {
                             removals.push(key);
                             false
                         }
-                        // No label, no name: it never had records.
+                        // A name that is not a label never had records.
                         (None, _) => false,
                     }
                 }
@@ -68,7 +69,7 @@ impl Zone {
         changed
     }
 
-    /// Sets the reverse zones served, and returns whether they changed.
+    /// Replaces the reverse zones served, and returns whether they changed.
     pub fn set_reverse_zones(&self, zones: ReverseZones) -> bool {
         let changed = **self.reverse.load() != zones;
         if changed {
@@ -94,7 +95,8 @@ impl Zone {
         old.is_none_or(|old| old != *pods)
     }
 
-    /// What takes the place of what a Service is published as, if that is new.
+    /// Builds the new entry of a Service, and records the changes of its PTR records; `None` if its records are
+    /// unchanged.
     fn replacement(
         &self,
         key: &[u8],
@@ -124,11 +126,12 @@ impl Zone {
             _ => reverse.replace(self, old.map(|old| &**old), Some(&new)),
         };
         let existed = old.is_some_and(|old| old.records.exists());
-        // Of one that is new nothing is read back yet.
+        // No PTR record is read back from a Service that is not published yet.
         Some(Replacement { new, existed, addresses: if old.is_some() { addresses } else { Vec::new() } })
     }
 
-    /// A namespace exists before its first Service does, and as long as its last.
+    /// Publishes Services. A namespace is counted before its first Service and until after its last, so that its name
+    /// exists whenever one of its Services does.
     fn publish_services(&self, replacements: &[Replacement]) {
         if replacements.is_empty() {
             return;
@@ -152,7 +155,7 @@ impl Zone {
         }
     }
 
-    /// Returns whether any was there.
+    /// Removes Services, and returns whether any existed.
     fn remove_services(&self, keys: &[Box<[u8]>]) -> bool {
         if keys.is_empty() {
             return false;
@@ -169,7 +172,8 @@ impl Zone {
         !removed.is_empty()
     }
 
-    /// The numbers of all endpoints by their labels. Of two with one label the first is found.
+    /// Builds the index of a Service: the numbers of all endpoints by their labels. If two endpoints share a label, the
+    /// first is found.
     fn index(&self, records: &ServiceRecords) -> HashTable<u32> {
         let mut index = HashTable::with_capacity(records.endpoint_names().len());
         for endpoint in 0..records.endpoint_names().len() as u32 {
@@ -178,8 +182,9 @@ impl Zone {
         index
     }
 
-    /// The same, made of the index before by what is different. `None` where that would be more work, or where a label
-    /// stands twice: of which endpoint its number was is not known then.
+    /// Builds the index of a Service from the previous index and the changes.
+    ///
+    /// `None` if a new index is less work, or if two endpoints share a label: an index contains only one of them.
     fn patched_index(&self, old: &Published, new: &ServiceRecords, difference: &Difference) -> Option<HashTable<u32>> {
         let (was, is) = (old.records.endpoint_names().len(), new.endpoint_names().len());
         let changed = difference.gone.len() + difference.new.len();
@@ -198,7 +203,7 @@ impl Zone {
         alone.then_some(index)
     }
 
-    /// Returns whether no other endpoint had its label.
+    /// Adds an endpoint to an index, and returns whether no other endpoint has its label.
     fn add_to_index(&self, index: &mut HashTable<u32>, records: &ServiceRecords, endpoint: u32) -> bool {
         let mut buffer = [0; 63];
         let label = records.own_name(endpoint).write(&mut buffer);
@@ -216,7 +221,7 @@ impl Zone {
         self.hash(records.own_name(endpoint).write(&mut [0; 63]))
     }
 
-    /// Returns whether the namespace's own name came or went.
+    /// Changes the entry of a namespace, and returns whether the namespace's own name came or went.
     fn change_namespace(&self, name: &[u8], change: impl FnOnce(&mut NamespaceNode)) -> bool {
         let mut node = self.namespaces.entry(name.into()).or_default();
         let exists = |node: &NamespaceNode| node.declared || node.services > 0;
@@ -245,12 +250,12 @@ impl Zone {
     }
 }
 
-/// What takes the place of a Service.
+/// New entry of a Service, with the data to publish it.
 struct Replacement {
     new: Arc<Published>,
-    /// Its name existed before.
+    /// The Service's name existed before.
     existed: bool,
-    /// The addresses whose names this changes, of a Service that was there before.
+    /// Addresses whose PTR records change; empty if the Service is new.
     addresses: Vec<IpAddr>,
 }
 
@@ -260,14 +265,14 @@ impl Replacement {
     }
 }
 
-/// All changes to PTR RRsets in one publication, by address.
+/// Changes of PTR RRsets in one publication, by address.
 #[derive(Default)]
 struct ReverseChanges {
     changes: HashMap<IpAddr, ReverseChange, RandomState>,
 }
 
 impl ReverseChanges {
-    /// What two states of one Service say of addresses, where that is known already. Returns the addresses.
+    /// Records the changes between two states of a Service from their difference, and returns the addresses.
     fn add(&mut self, old: &ServiceRecords, new: &ServiceRecords, difference: Difference) -> Vec<IpAddr> {
         let mut addresses = Vec::with_capacity(difference.gone_addresses.len() + difference.new_addresses.len());
         for (address, label) in difference.gone_addresses {
@@ -281,7 +286,8 @@ impl ReverseChanges {
         addresses
     }
 
-    /// The difference between what two states of one Service say of addresses. Returns the addresses.
+    /// Records the changes between two states of a Service by comparing all their addresses, and returns the addresses
+    /// that change.
     fn replace(&mut self, zone: &Zone, old: Option<&Published>, new: Option<&Published>) -> Vec<IpAddr> {
         let missing_in = |other: Option<&Published>, published: &Published| {
             let names = published.records.reverse();
@@ -308,7 +314,7 @@ impl ReverseChanges {
 }
 
 impl Published {
-    /// Whether `address` leads back to this Service under `name`.
+    /// Returns whether this Service has a PTR record at `address` with the target `name`.
     fn leads_to(&self, zone: &Zone, address: IpAddr, name: &PtrName) -> bool {
         match name.pointer().own_name(address) {
             Some(label) => self

@@ -1,4 +1,6 @@
-//! Iterating: all records of a zone, as a zone file has them.
+//! Export of a zone: all its records, as a zone file has them.
+//!
+//! Not here: the zone file's syntax (the command `records`) and look-ups (`zone/mod.rs`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,10 +10,10 @@ use crate::names::{self, HOSTMASTER, NAME_SERVER, ServiceKey, WireName, dashed};
 use crate::records::{OwnName, Pointers, RRset, ServiceNode, ServiceRecords};
 use crate::rtype;
 
-/// One record of the zone, as a zone file has it.
+/// One record of a zone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Record {
-    /// The owner name.
+    /// Owner name.
     pub owner: WireName,
     /// TTL in seconds.
     pub ttl: u32,
@@ -19,7 +21,7 @@ pub struct Record {
     pub data: RecordData,
 }
 
-/// The data of a [`Record`], by its type.
+/// Data of a [`Record`], by its type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)] // the types are those of the RFCs
 pub enum RecordData {
@@ -34,26 +36,31 @@ pub enum RecordData {
 }
 
 impl Zone {
-    /// The apexes of all zones: the forward ones, then the reverse ones.
+    /// Returns the apexes of all zones, the forward zones first.
     pub fn origins(&self) -> Vec<WireName> {
         let mut origins = self.settings.apexes.clone();
         origins.extend_from_slice(self.reverse.load().apexes());
         origins
     }
 
-    /// All records of the zone `origin`, the SOA first, the rest in canonical order (RFC 4034 section 6.1). `None`
-    /// for a zone that is not served. What is made from the question (`--pod-records insecure`) is not in it.
+    /// Returns all records of the zone `origin`, the SOA record first, the rest in canonical order (RFC 4034 section
+    /// 6.1).
+    ///
+    /// `None` for a zone that is not served. Records made from the QNAME (`--pod-records insecure`) are not included.
     pub fn records(&self, origin: &WireName) -> Option<Vec<Record>> {
         Some(self.parts(origin)?.flatten().collect())
     }
 
-    /// The same in its parts, one after the other: the apex, each namespace's Pods, each Service, some addresses. So a
-    /// zone of any size can be written without holding it. Each part shows one state; between them it may change.
+    /// Iterates over the records of a zone in chunks: the apex, the Pods of each namespace, each Service, or some
+    /// addresses.
+    ///
+    /// So a zone of any size can be written without a copy of it in memory. Each chunk shows one state; between chunks
+    /// the zone can change. `None` for a zone that is not served.
     pub fn parts(&self, origin: &WireName) -> Option<impl Iterator<Item = Vec<Record>>> {
         let forward = self.settings.apexes.contains(origin);
         let mut parts = vec![Part::Apex];
         if forward {
-            // The labels below the apex, in their order: dns, dns-version, pod, svc.
+            // Order of the labels below the apex: dns, dns-version, pod, svc.
             let mut namespaces: Vec<Box<[u8]>> = self.pods.iter().map(|pods| pods.key().clone()).collect();
             namespaces.sort();
             parts.extend(namespaces.into_iter().map(Part::Pods));
@@ -72,7 +79,7 @@ impl Zone {
         Some(parts.into_iter().map(move |part| self.part(&origin, forward, &part)))
     }
 
-    /// How many addresses with names a reverse zone has; `None` for one that is not served.
+    /// Returns the number of addresses with PTR records in a reverse zone; `None` for a zone that is not served.
     pub fn addresses_of(&self, origin: &WireName) -> Option<usize> {
         Some(self.names_of.count_in(&self.reverse.load().range_of(origin)?))
     }
@@ -89,7 +96,7 @@ impl Zone {
             }
             Part::Addresses(addresses) => addresses.iter().for_each(|address| self.address_part(&mut out, *address)),
         }
-        // Addresses are in order, and the SOA is the first of its zone.
+        // Addresses are sorted already, and the SOA record stays first.
         let head = match part {
             Part::Apex => 2.min(out.records.len()),
             Part::Addresses(_) => return out.records,
@@ -136,7 +143,7 @@ impl Zone {
         }
     }
 
-    /// The names that `address` points back to, in the order of a zone file.
+    /// Adds the PTR records of `address`, in the order of a zone file.
     fn address_part(&self, out: &mut Out<'_>, address: IpAddr) {
         let before = out.records.len();
         self.names_of.look_up(address, |names| {
@@ -152,7 +159,7 @@ impl Zone {
         out.records.dedup();
     }
 
-    /// The addresses with names in `range`, in the canonical order of their reverse names.
+    /// Returns the addresses with PTR records in `range`, in the canonical order of their reverse names.
     fn addresses_in(&self, range: &AddressRange) -> Vec<IpAddr> {
         let mut addresses = self.names_of.addresses();
         addresses.retain(|address| match (range, address) {
@@ -160,7 +167,7 @@ impl Zone {
             (AddressRange::V6(range), IpAddr::V6(v6)) => range.contains(&(*v6).into()),
             _ => false,
         });
-        // Labels of IPv4 are compared as text: 10 stands before 2. Of hexadecimal digits the order is that of the number.
+        // Octets of IPv4 are compared as labels: 10 is before 2. Hexadecimal digits have the order of the address.
         if let AddressRange::V4(_) = range {
             addresses.sort_by_cached_key(|address| match address {
                 IpAddr::V4(v4) => v4.octets().map(|octet| octet.to_string()),
@@ -171,20 +178,20 @@ impl Zone {
     }
 }
 
-/// How many addresses are one part.
+/// Maximum number of addresses in a chunk.
 const ADDRESSES: usize = 1024;
 
-/// A part of a zone: its names stand together in canonical order.
+/// Chunk of a zone: its names are neighbours in canonical order.
 enum Part {
     Apex,
-    /// The Pods of a namespace.
+    /// Pods of a namespace.
     Pods(Box<[u8]>),
-    /// A Service, by its two labels.
+    /// Service with these two labels.
     Service(Box<[u8]>),
     Addresses(Box<[IpAddr]>),
 }
 
-/// The records of a zone while they are collected.
+/// Collector of a zone's records.
 struct Out<'z> {
     records: Vec<Record>,
     origin: &'z WireName,
@@ -236,7 +243,7 @@ impl Out<'_> {
         }
     }
 
-    /// A name over 255 octets cannot be asked for, and is not in the zone.
+    /// Adds a record. A name over 255 octets cannot be queried, and is left out.
     fn record(&mut self, owner: Option<WireName>, data: RecordData) {
         self.records.extend(owner.map(|owner| Record { owner, ttl: self.ttl, data }));
     }

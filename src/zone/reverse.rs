@@ -1,13 +1,14 @@
-//! Reverse names: which Services an address leads back to.
+//! Index of addresses: the PTR RRset of each.
 //!
-//! Nearly every address has one name, and costs eight octets: a hash, the number of its Service, and where it stands in
-//! that Service's columns. Neither address nor name is kept: both are read back from the columns. An address with
-//! several names has them spelled out under it. A shard's lock is held for one address at a time, and never while a
-//! table grows. Not here: what changed (`publish.rs`), and which of the names are answered (`zone/mod.rs`).
+//! Nearly every address has one name, and takes eight octets: a hash, the number of its Service, and the endpoint's
+//! position in that Service's columns. Neither the address nor the name is stored: both are read back from the columns.
+//! An address with several names has them stored under it. A shard is locked for one address at a time, and never while
+//! its table grows. Not here: the changes (`publish.rs`) and the names that the rules keep (`zone/mod.rs`).
 //!
-//! Invariant: a name above an address that has one never seems empty, and an address that has a name before a
-//! publication and after it has one all along. So it is counted before it comes and after it is gone, and before a
-//! Service's columns are replaced, the names that this would change are spelled out ([`ReverseIndex::pin`]).
+//! Invariant: a reverse name above an address with a name never seems empty, and an address that has a name before and
+//! after a publication has one all the time. So an address is counted before its first name is added and until after
+//! its last is removed, and before a Service's columns are replaced, the names that would change are stored in full
+//! ([`ReverseIndex::pin`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -22,7 +23,7 @@ use super::Published;
 use crate::names::reverse::AddressRange;
 use crate::records::{Pointers, PtrName};
 
-/// The names of all addresses.
+/// PTR RRsets of all addresses.
 pub(super) struct ReverseIndex {
     shards: Box<[RwLock<Shard>]>,
     services: Services,
@@ -31,39 +32,39 @@ pub(super) struct ReverseIndex {
     hasher: RandomState,
 }
 
-/// Lookups of one shard wait for a change of another address in it, and only for that.
+/// Number of shards. A look-up waits only while another address of its shard is changed.
 const SHARDS: usize = 64;
 
 #[derive(Default)]
 struct Shard {
     /// Addresses with one name.
     one: Table,
-    /// Addresses with several, in the order in which they are answered; for a moment also such with one.
+    /// Addresses with several names, in the order of the response; during a publication also with one.
     spelled: HashMap<IpAddr, Box<[PtrName]>, RandomState>,
 }
 
-/// Which addresses have names, to answer for the names above them.
+/// Addresses with names in order, to decide whether a reverse name above them exists.
 #[derive(Default)]
 struct Order {
-    /// How many there are in each /24 that has any: every name above an address of IPv4 is of a /24 or wider.
+    /// Number of addresses in each /24 with any: every IPv4 reverse name above a complete address is of a /24 or wider.
     v4: BTreeMap<u32, u32>,
     v6: BTreeSet<u128>,
 }
 
-/// What becomes of the names of one address.
+/// Changes of the names of one address.
 #[derive(Default)]
 pub(super) struct ReverseChange {
-    /// Names that it loses.
+    /// Names that are removed.
     pub(super) gone: Vec<PtrName>,
-    /// Names that it gets, each with its place, if that has a number.
+    /// Names that are added, each with its position if its Service has a number.
     pub(super) new: Vec<(PtrName, Option<Place>)>,
 }
 
-/// Where a name can be read back: the number of a Service, and that of an endpoint of it.
+/// Position that a name can be read back from: the number of a Service, and of one of its endpoints.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) service: u32,
-    /// Of an address of the Service itself any.
+    /// Number of the endpoint; unused for an address of the Service itself.
     pub(super) endpoint: u32,
 }
 
@@ -78,7 +79,7 @@ impl ReverseIndex {
         }
     }
 
-    /// Shows `see` the names of `address` in the order in which they are answered. `see` must not call the zone.
+    /// Calls `see` with the names of `address`, in the order of the response. `see` must not call the zone.
     pub(super) fn look_up<R>(&self, address: IpAddr, see: impl FnOnce(Option<Pointers<'_>>) -> R) -> R {
         let (shard, hash) = self.place(address);
         let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
@@ -93,12 +94,12 @@ impl ReverseIndex {
         see(shard.spelled.get(&address).map(|names| Pointers::Several(names)))
     }
 
-    /// How many addresses have a name.
+    /// Returns the number of addresses with a name.
     pub(super) fn len(&self) -> usize {
         self.addresses.load(Ordering::Relaxed)
     }
 
-    /// Whether an address in `range` has a name.
+    /// Returns whether an address in `range` has a name.
     pub(super) fn any_in(&self, range: &AddressRange) -> bool {
         let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
         match range {
@@ -107,7 +108,8 @@ impl ReverseIndex {
         }
     }
 
-    /// How many addresses in `range` have a name. It is that of a whole name: of IPv4 a /24 and wider, or one address.
+    /// Counts the addresses with a name in `range`, which is that of a reverse name: for IPv4 a /24 or wider, or one
+    /// address.
     pub(super) fn count_in(&self, range: &AddressRange) -> usize {
         match range {
             AddressRange::V4(range) if range.start() == range.end() => {
@@ -124,7 +126,7 @@ impl ReverseIndex {
         }
     }
 
-    /// Every address that has a name, in no order.
+    /// Returns every address with a name, sorted.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         let mut all = Vec::new();
         for published in self.services.all() {
@@ -138,13 +140,13 @@ impl ReverseIndex {
         all
     }
 
-    /// A number for a Service whose addresses lead back to it; `None` where there are too many. What it publishes is
-    /// not seen before [`Self::show`].
+    /// Allocates a number for a Service with PTR records; `None` if there are too many. Its addresses are found after
+    /// [`Self::show`].
     pub(super) fn number(&self) -> Option<u32> {
         self.services.take()
     }
 
-    /// From now on the names of a Service's addresses are read back from `published`.
+    /// Sets or removes the Service that the names of its addresses are read back from.
     pub(super) fn show(&self, service: u32, published: Option<&Arc<Published>>) {
         self.services.set(service, published.map(Arc::clone));
         if published.is_none() {
@@ -152,7 +154,7 @@ impl ReverseIndex {
         }
     }
 
-    /// Spells out the names of `addresses`, as far as they are read back from a Service that is about to change.
+    /// Stores the names of `addresses` in full if they are read back from a Service that is about to change.
     pub(super) fn pin(&self, service: u32, addresses: &[IpAddr]) {
         for address in addresses.iter().copied() {
             let (shard, hash) = self.place(address);
@@ -165,7 +167,8 @@ impl ReverseIndex {
         }
     }
 
-    /// Changes the names of `address` in one step. `place` says where a name that it keeps can be read back.
+    /// Changes the names of `address` in one step. `place` returns the position that a remaining name can be read back
+    /// from.
     pub(super) fn apply(
         &self,
         address: IpAddr,
@@ -197,7 +200,7 @@ impl ReverseIndex {
         if has && !had {
             self.count(address, true);
         }
-        // One thread publishes: between the locks nobody else changes a shard.
+        // Only this thread publishes, so the shard does not change between the two locks.
         let grown = new.and_then(|_| lock.read().unwrap_or_else(PoisonError::into_inner).one.grown());
         let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(grown) = grown {
@@ -220,7 +223,7 @@ impl ReverseIndex {
         }
     }
 
-    /// The one name of an address, and the entry that leads to it.
+    /// Returns the only name of an address, and its entry.
     fn one_name(&self, shard: &Shard, hash: u32, address: IpAddr) -> Option<(Entry, PtrName)> {
         shard.one.find(hash).find_map(|entry| {
             let published = self.services.get(entry.service());
@@ -260,13 +263,13 @@ impl ReverseIndex {
     }
 }
 
-/// The /24s of a range of addresses.
+/// Returns the /24s of a range of addresses.
 fn prefixes(range: &RangeInclusive<u32>) -> RangeInclusive<u32> {
     range.start() >> 8..=range.end() >> 8
 }
 
-/// One address with one name: from the left 26 bits of its hash, 24 of its Service's number plus 1, so that no entry is
-/// 0, and 14 of the endpoint's number.
+/// Entry of an address with one name. From the highest bit: 26 bits of its hash, 24 of its Service's number plus 1, so
+/// that no entry is 0, and 14 of the endpoint's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry(u64);
 
@@ -274,7 +277,7 @@ impl Entry {
     const HASH: u32 = 26;
     const SERVICE: u32 = 24;
     const ENDPOINT: u32 = 14;
-    /// Endpoints of one Service that look the same.
+    /// Modulus of the endpoint's number in an entry.
     const APART: usize = 1 << Self::ENDPOINT;
 
     fn new(hash: u32, place: Place) -> Self {
@@ -291,13 +294,13 @@ impl Entry {
         (self.0 >> Self::ENDPOINT & ((1 << Self::SERVICE) - 1)) as u32 - 1
     }
 
-    /// Where the endpoint stood, as far as it fits: it may stand elsewhere by now.
+    /// Returns the endpoint's number modulo [`Self::APART`], at the time when the entry was written.
     fn endpoint(self) -> u32 {
         (self.0 & ((1 << Self::ENDPOINT) - 1)) as u32
     }
 }
 
-/// Entries where their hashes say, or behind that with no gap between; 0 is a gap. It grows by a quarter.
+/// Hash table of entries with linear probing; 0 is an empty slot. It grows by a quarter.
 #[derive(Default)]
 struct Table {
     slots: Box<[u64]>,
@@ -305,7 +308,7 @@ struct Table {
 }
 
 impl Table {
-    /// Where an entry of this hash stands at the earliest.
+    /// Returns the first slot of the entries with this hash.
     fn home(&self, hash: u32) -> usize {
         ((self.slots.len() as u64 * u64::from(hash)) >> Entry::HASH) as usize
     }
@@ -314,7 +317,7 @@ impl Table {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
-    /// The entries of this hash: nearly always none, or one.
+    /// Iterates over the entries with this hash: nearly always none or one.
     fn find(&self, hash: u32) -> impl Iterator<Item = Entry> + '_ {
         let mut at = self.home(hash);
         std::iter::from_fn(move || {
@@ -331,9 +334,9 @@ impl Table {
         })
     }
 
-    /// A larger table with the same entries, if there is no room for one more.
+    /// Returns a larger table with the same entries; `None` if there is room for one more.
     fn grown(&self) -> Option<Self> {
-        // A sixth of gaps at least: so that what is not there is soon known not to be.
+        // At least a sixth of the slots stays empty, so that a search for a missing entry ends soon.
         if (self.used + 1) * 6 <= self.slots.len() * 5 {
             return None;
         }
@@ -342,7 +345,7 @@ impl Table {
         Some(grown)
     }
 
-    /// There must be room.
+    /// Inserts an entry. The table must have an empty slot.
     fn insert(&mut self, entry: Entry) {
         let mut at = self.home(entry.hash());
         while self.slots[at] != 0 {
@@ -352,7 +355,7 @@ impl Table {
         self.used += 1;
     }
 
-    /// Takes an entry out, and moves those behind it that would not be found any more.
+    /// Removes an entry, and moves back the entries behind it that would not be found any more.
     fn remove(&mut self, entry: Entry) {
         let mut gap = self.home(entry.hash());
         loop {
@@ -371,7 +374,7 @@ impl Table {
                 if self.slots[at] == 0 {
                     return;
                 }
-                // It may move to the gap if its home does not stand behind the gap, on the way round to it.
+                // The entry moves to the gap unless its first slot is behind the gap, in probing order.
                 let home = self.home(Entry(self.slots[at]).hash());
                 let behind = if gap <= at { gap < home && home <= at } else { gap < home || home <= at };
                 if !behind {
@@ -384,19 +387,19 @@ impl Table {
     }
 }
 
-/// The Services that addresses lead back to, by number. Read without a lock.
+/// Services with PTR records, by number. Readers take no lock.
 struct Services {
-    /// Each twice as long as the one before: what stands in one never moves.
+    /// Chunks of slots, each twice as long as the one before: a slot never moves.
     parts: [OnceLock<Box<[ArcSwapOption<Published>]>>; PARTS],
     numbers: Mutex<Numbers>,
 }
 
-/// How long the first part is.
+/// Number of slots of the first chunk.
 const FIRST: usize = 64;
-/// So many that an [`Entry`] can say every number.
+/// Number of chunks: together they have a slot for every number that fits an [`Entry`].
 const PARTS: usize = (Entry::SERVICE - 6) as usize;
 
-/// Which numbers are in use: those under `end` that are not free.
+/// Allocator of slot numbers: all below `end` that are not free are in use.
 #[derive(Default)]
 struct Numbers {
     end: u32,
@@ -410,7 +413,7 @@ impl Default for Services {
 }
 
 impl Services {
-    /// Which part, and where in it.
+    /// Returns the chunk of a number, and the position in it.
     fn at(number: u32) -> (usize, usize) {
         let from_first = number as usize + FIRST;
         let part = (from_first / FIRST).ilog2() as usize;
@@ -492,7 +495,7 @@ mod tests {
             ((random >> 33) % below) as u32
         };
         for turn in 0..50_000 {
-            // Few hashes, at both ends: entries stand far from home, and around the end.
+            // Few distinct hashes, at both ends: entries far from their first slot, and across the end.
             let hash = [next(8), (1 << Entry::HASH) - 1 - next(8), next(1 << Entry::HASH)][next(3) as usize];
             let entry = Entry::new(hash, Place { service: next(9), endpoint: next(9) });
             if held.contains(&entry.0) {
@@ -508,7 +511,7 @@ mod tests {
                 table.remove(Entry(first));
                 held.remove(&first);
             }
-            // What is not in it is not taken out.
+            // Removing a missing entry changes nothing.
             table.remove(Entry::new(hash, Place { service: 77, endpoint: 0 }));
             assert_eq!(table.used, held.len());
             for other in [entry.0, held.first().copied().unwrap_or(entry.0), held.last().copied().unwrap_or(entry.0)] {

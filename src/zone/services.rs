@@ -1,10 +1,10 @@
-//! The Services of a zone by their two labels: read without a lock, and without a wait for who writes.
+//! Index of the Services of a zone by their two labels. Readers take no lock and never wait for the publisher.
 //!
-//! A tree of three levels that never changes: two of branches, by bits of the hash of the labels, and below one Service,
-//! or a small table. Who publishes copies the way down to what changes, and puts the new root in the place of the old one, so
-//! that all of a publication is seen at once. A reader keeps the root that it looks at in a [`View`], and asks before
-//! each look-up whether it is still the newest: one load, and no shared word is written. Not here: what a Service
-//! answers (`mod.rs`), what is published (`publish.rs`).
+//! The index is an immutable hash trie: two levels of nodes, by bits of the hash of the labels, and leaves with one
+//! Service or a small table. The publisher copies the path to each change and swaps the root, so that all of a
+//! publication becomes visible at once. A reader caches the root in a [`View`] and checks before each look-up whether
+//! it is the newest: one load, and no write to a shared word. Not here: the records of a Service (`mod.rs`) and the
+//! changes (`publish.rs`).
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use hashbrown::hash_table::Entry;
 
 use super::Published;
 
-/// Branches of one level: a power of two.
+/// Number of branches of a node: a power of two.
 const WIDTH: usize = 64;
-/// Which bits of the hash choose the branch. The tables use the lowest and the highest seven.
+/// Lowest bits of the hash that select the branch, per level. The tables use the lowest bits and the highest seven.
 const FIRST: u32 = 44;
 const SECOND: u32 = 50;
 
@@ -26,15 +26,15 @@ pub(super) struct Services {
     branches: Branches<Arc<Branches<Leaf>>>,
 }
 
-/// One level of the tree. Empty branches are not there.
+/// One level of the trie.
 #[derive(Clone)]
 struct Branches<T>([Option<T>; WIDTH]);
 
-/// Where the branches end. Up to some thousand Services nearly every leaf is one: nothing stands between.
+/// Leaf of the trie. Up to some thousand Services, nearly every leaf has one Service and no table.
 #[derive(Clone)]
 enum Leaf {
     One(Arc<Published>),
-    /// The hash stands beside each, so that nothing else is looked at for the others.
+    /// Table with the hash beside each Service, so that a comparison does not load the Service.
     Several(Arc<HashTable<(u64, Arc<Published>)>>),
 }
 
@@ -53,7 +53,7 @@ fn is(published: &Published, hash: u64, key: &[u8]) -> bool {
 }
 
 impl Services {
-    /// The Service of these labels, whose hash is `hash`.
+    /// Returns the Service with these labels, which have the hash `hash`.
     #[inline]
     pub(super) fn get(&self, hash: u64, key: &[u8]) -> Option<&Arc<Published>> {
         match self.branches.0[branch(hash, FIRST)].as_ref()?.0[branch(hash, SECOND)].as_ref()? {
@@ -65,7 +65,7 @@ impl Services {
         }
     }
 
-    /// The Service with this hash: nearly always the one that [`Self::get`] finds.
+    /// Returns the Service with this hash: nearly always that of [`Self::get`].
     #[inline]
     pub(super) fn likely(&self, hash: u64) -> Option<&Published> {
         match self.branches.0[branch(hash, FIRST)].as_ref()?.0[branch(hash, SECOND)].as_ref()? {
@@ -74,7 +74,7 @@ impl Services {
         }
     }
 
-    /// All of them, in no order.
+    /// Iterates over all Services, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Published>> {
         let leaves = self.branches.0.iter().flatten().flat_map(|level| level.0.iter().flatten());
         leaves.flat_map(|leaf| {
@@ -86,7 +86,7 @@ impl Services {
         })
     }
 
-    /// Puts a Service in the place of the one with the same labels.
+    /// Adds a Service, or replaces the Service with these labels.
     pub(super) fn insert(&mut self, new: Arc<Published>) {
         let hash = new.hash();
         let level = Arc::make_mut(self.branches.0[branch(hash, FIRST)].get_or_insert_default());
@@ -133,23 +133,23 @@ impl Services {
     }
 }
 
-/// The newest [`Services`].
+/// Shared pointer to the newest [`Services`].
 #[derive(Default)]
 pub(super) struct Index {
     newest: Arc<ArcSwap<Services>>,
 }
 
 impl Index {
-    /// For one look, or a few.
+    /// Returns the newest snapshot, for a few look-ups.
     pub(super) fn load(&self) -> Guard<Arc<Services>> {
         self.newest.load()
     }
 
-    /// The newest, kept in `view`.
+    /// Returns the newest snapshot, cached in `view`.
     #[inline]
     pub(super) fn seen_by<'v>(&self, view: &'v mut View) -> &'v Services {
         match &mut view.0 {
-            // Of another zone: a worker may answer for one after the other.
+            // The worker answered from another zone before.
             Some(cache) if !std::ptr::eq(cache.arc_swap(), &*self.newest) => *cache = self.cache(),
             Some(_) => {}
             empty => *empty = Some(self.cache()),
@@ -162,7 +162,7 @@ impl Index {
         Cache::new(Arc::clone(&self.newest))
     }
 
-    /// Changes all that `change` changes in one step. One thread at a time.
+    /// Publishes all that `change` changes in one step. One thread at a time.
     pub(super) fn change<R>(&self, change: impl FnOnce(&mut Services) -> R) -> R {
         let mut services = Services::clone(&self.newest.load());
         let result = change(&mut services);
@@ -173,13 +173,13 @@ impl Index {
 
 type Cached = Cache<Arc<ArcSwap<Services>>, Arc<Services>>;
 
-/// What one reader looks at. It keeps what it saw last from being freed: who has nothing to do for a while calls
+/// Cached snapshot of the Services of one reader. It keeps old Services in memory: a worker that goes idle calls
 /// [`View::rest`].
 #[derive(Default)]
 pub struct View(Option<Cached>);
 
 impl View {
-    /// Lets go of what was seen.
+    /// Releases the cached snapshot.
     pub fn rest(&mut self) {
         self.0 = None;
     }
