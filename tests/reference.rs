@@ -15,12 +15,12 @@ const BEGIN: &str =
 
 # Configuration
 
-Every option is a flag, an environment variable and a key of an optional TOML file (`--config`). A flag wins over a
-variable, a variable over the file, the file over the default. An unknown key is an error, and so is an unknown variable
-that begins with `HEADLESS_DNS_`, but for those that Kubernetes sets for a Service `headless-dns` (service links).
-`config/headless-dns.toml` is a file with every key, `headless-dns config print` shows the result and where each value
-came from, and `docs/life-cycle.md` says which of them change without a restart. An option that may be repeated takes
-commas in its variable, and a list in the file.
+Every option is a flag, an environment variable and a key of an optional TOML file (`--config`). A flag takes precedence
+over a variable, a variable over the file, the file over the default. An unknown key is an error, and so is an unknown
+variable that begins with `HEADLESS_DNS_`, except for those that Kubernetes sets for a Service `headless-dns` (service
+links). `config/headless-dns.toml` is a file with every key, `headless-dns config print` prints the effective configuration
+with the source of each value, and `docs/life-cycle.md` lists the keys that change without a restart. An option that may be
+repeated takes commas in its variable, and a list in the file.
 ";
 
 #[test]

@@ -173,48 +173,48 @@ struct Cli {
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Answer questions about the names of Services: of a cluster that is watched, or of manifests.
+    /// Answer DNS queries for the Services of a cluster that is watched, or of manifests.
     Serve(Options),
-    /// Show every record of one zone.
+    /// Print all records of one zone.
     Records {
         #[command(flatten)]
         export: ExportArgs,
         #[command(flatten)]
         options: Options,
     },
-    /// Say why a name resolves, or does not: the decision step by step, the answer or the reasons, and what helps.
+    /// Explain why a name resolves or does not: the decision step by step, and the answer, or the causes and their fixes.
     ///
-    /// Reads a cluster or manifests, or asks a running server (--server). Exit status: 0 if the name resolves, 1 if it
-    /// does not, 2 for wrong use, and where not everything could be read.
+    /// Reads a cluster or manifests, or queries a running server (--server). Exit status: 0 if the name resolves, 1 if it
+    /// does not, 2 for wrong use, and if not everything could be read.
     Explain {
         #[command(flatten)]
         question: ExplainArgs,
         #[command(flatten)]
         options: Options,
     },
-    /// Say which StatefulSets, Services and slices will not be answered as they are meant, and what helps.
+    /// List StatefulSets, Services and EndpointSlices with names that will not resolve as intended, and the fixes.
     ///
-    /// Reads a cluster or manifests. Exit status: 0 if there are no errors, 1 if there are, 2 for wrong use, and where
-    /// no cluster could be read.
+    /// Reads a cluster or manifests. Exit status: 0 if there are no errors, 1 if there are, 2 for wrong use, and if no
+    /// cluster could be read.
     Check {
         #[command(flatten)]
         strictness: CheckArgs,
         #[command(flatten)]
         options: Options,
     },
-    /// Names of the cluster on this machine.
+    /// Resolve names of the cluster on this machine.
     Local {
         #[command(subcommand)]
         command: LocalCommand,
     },
-    /// Look at the configuration.
+    /// Inspect the configuration.
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Write a completion script for a shell.
+    /// Print a completion script for a shell.
     Completions {
-        /// The shell.
+        /// Shell to complete commands in.
         shell: clap_complete::Shell,
     },
 }
@@ -222,13 +222,13 @@ enum Command {
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Show the configuration that flags, environment and file make, as a file, with where each value came from.
+    /// Print the effective configuration as a file, with the source of each value.
     Print(Options),
 }
 
 #[derive(Debug, Subcommand)]
 enum LocalCommand {
-    /// Look at the way from this machine's resolver to the server, and say what is wrong with it and what to do.
+    /// Check the path from this machine's resolver to the server, and print the problems and their fixes.
     ///
     /// Exit status: 0 if nothing is wrong, 1 if something is, 2 for wrong use.
     Doctor(DoctorArgs),

@@ -30,7 +30,7 @@ use crate::rules::{EndpointsSource, Ordinals, PodRecords, Ptr, Rules};
 /// sets variables of those names.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
-    /// Configuration file (TOML; its keys are the long flags). Flags and variables win over it.
+    /// Configuration file (TOML, with the long flags as keys). Flags and environment variables take precedence.
     #[arg(long, env = "HEADLESS_DNS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -48,75 +48,75 @@ pub(super) struct Options {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Names and answers")]
+#[command(next_help_heading = "Zones and records")]
 struct NamingOptions {
-    /// The zone's apex.
+    /// Apex of the zone.
     #[arg(
         long, env = "HEADLESS_DNS_ZONE", value_name = "ZONE", default_value = "cluster.local",
         value_parser = values::apex
     )]
     zone: WireName,
-    /// Another apex for the same names, as cluster.internal; may be repeated.
+    /// Further apex with the same names, such as cluster.internal; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_ZONE_ALIAS", value_name = "ZONE", value_delimiter = ',',
         value_parser = values::apex
     )]
     zone_alias: Vec<WireName>,
-    /// The TTL of every record, in seconds, 0 to 86400.
+    /// TTL of all records, in seconds, 0 to 86400.
     #[arg(
         long, env = "HEADLESS_DNS_TTL", value_name = "SECONDS", default_value = "5",
         value_parser = seconds(0, 86_400)
     )]
     ttl: Duration,
-    /// The TTL of negative answers, in seconds, 0 to 10800.
+    /// TTL of negative responses, in seconds, 0 to 10800.
     // RFC 2308 section 5: a maximum of one to three hours has been found to work well.
     #[arg(
         long, env = "HEADLESS_DNS_NEGATIVE_TTL", value_name = "SECONDS", default_value = "5",
         value_parser = seconds(0, 10_800)
     )]
     negative_ttl: Duration,
-    /// Serve the reverse names of this network; may be repeated [default: those around the known addresses].
+    /// Serve the reverse zones of this network; may be repeated [default: networks around the known addresses].
     #[arg(
         long, env = "HEADLESS_DNS_REVERSE", value_name = "CIDR", value_delimiter = ',',
         value_parser = values::network
     )]
     reverse: Vec<IpNet>,
-    /// Answer 10-2-1-10.NAMESPACE.pod.ZONE: not at all, for any address, or for the addresses of Pods.
+    /// Records at 10-2-1-10.NAMESPACE.pod.ZONE: none, for any address, or for addresses of Pods only.
     #[arg(
         long, env = "HEADLESS_DNS_POD_RECORDS", value_name = "WHICH", default_value = "off",
         value_parser = choice::<PodRecords>(PodRecords::NAMES)
     )]
     pod_records: PodRecords,
-    /// Which endpoints have a name of their own: ready ones, serving ones too, or any.
+    /// Endpoints that have a name of their own, by condition: ready ones, serving ones too, or any.
     #[arg(
         long, env = "HEADLESS_DNS_ORDINALS", value_name = "WHICH", default_value = "ready",
         value_parser = choice::<Ordinals>(Ordinals::NAMES)
     )]
     ordinals: Ordinals,
-    /// Which names an address points back to: all, or dashed addresses only where there is no hostname.
+    /// Targets of PTR records: all endpoint names of the address, or dashed addresses only if there is no hostname.
     #[arg(
         long, env = "HEADLESS_DNS_PTR", value_name = "WHICH", default_value = "all",
         value_parser = choice::<Ptr>(Ptr::NAMES)
     )]
     ptr: Ptr,
-    /// Call an endpoint without a hostname by its Pod's name, also in SRV and PTR records, as endpoint_pod_names of CoreDNS
-    /// does; its dashed address stays an alias, and is its name where the Pod's is no DNS label.
+    /// Name an endpoint without a hostname after its Pod, also in SRV and PTR records, as endpoint_pod_names of CoreDNS
+    /// does; the dashed address remains an alias, and is the name if that of the Pod is no DNS label.
     #[arg(
         long, env = "HEADLESS_DNS_ENDPOINT_POD_NAMES", value_name = "BOOL", num_args = 0..=1,
         require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set,
         value_parser = values::truth
     )]
     endpoint_pod_names: bool,
-    /// An address of this server, for ns.dns.ZONE; may be repeated [default: --service, or the listeners].
+    /// Address of this server, for ns.dns.ZONE; may be repeated [default: those of --service, or of the listeners].
     #[arg(
         long, env = "HEADLESS_DNS_NS_ADDRESS", value_name = "IP", value_delimiter = ',',
         value_parser = values::name_server_address
     )]
     ns_address: Vec<IpAddr>,
-    /// The Service in front of this server, whose addresses stand at ns.dns.ZONE.
+    /// Service in front of this server; its addresses are published at ns.dns.ZONE.
     #[arg(long, env = "HEADLESS_DNS_SERVICE", value_name = "NAMESPACE/NAME", value_parser = values::object)]
     service: Option<ObjectRef>,
-    /// Which of several servers this is, for clients that ask (dig +nsid), as a Pod's name.
+    /// Name server identifier (NSID) of this server, such as its Pod's name, for clients that ask for it (dig +nsid).
     #[arg(long, env = "HEADLESS_DNS_NSID", value_name = "TEXT", value_parser = values::nsid)]
     nsid: Option<Box<str>>,
 }
@@ -124,67 +124,68 @@ struct NamingOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Objects")]
 struct ObjectOptions {
-    /// Watch the cluster of this kubeconfig [default: as kubectl: KUBECONFIG, ~/.kube/config, or the Pod's service
+    /// Kubeconfig of the cluster to watch [default: as kubectl: KUBECONFIG, ~/.kube/config, or the Pod's service
     /// account].
     #[arg(long, env = "HEADLESS_DNS_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Watch the cluster of this context of the kubeconfig [default: its current one].
+    /// Context of the kubeconfig [default: its current context].
     #[arg(long, env = "HEADLESS_DNS_CONTEXT", value_name = "CONTEXT")]
     context: Option<String>,
-    /// Of a cluster, answer for the Services with these labels only, as kubectl selects them: app=web,tier!=test.
+    /// Serve only Services of the cluster with these labels, in the syntax of kubectl: app=web,tier!=test.
     #[arg(
         short = 'l', long, env = "HEADLESS_DNS_SELECTOR", value_name = "LABELS", value_parser = values::selector
     )]
     selector: Option<Box<str>>,
     /// Read objects from a file, a folder, or - for standard input (YAML or JSON); may be repeated, as a flag or in
-    /// the file.
+    /// the configuration file.
     #[arg(long, env = "HEADLESS_DNS_MANIFESTS", value_name = "PATH")]
     manifests: Vec<ManifestPath>,
-    /// Serve the built-in example, with its workloads simulated.
+    /// Serve the built-in example, with simulated workloads.
     #[arg(
         long, env = "HEADLESS_DNS_DEMO", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", action = ArgAction::Set,
         value_parser = values::truth
     )]
     demo: bool,
-    /// Bring to life workloads for which the manifests hold no Pods; their Pods get addresses from CIDR, or
-    /// 10.244.0.0/16; once with an IPv4 and once with an IPv6 network for a dual-stack cluster, in which the family of the
-    /// first is the default.
+    /// Simulate the Pods of workloads that have none in the manifests, with addresses from CIDR, or from 10.244.0.0/16;
+    /// repeated with an IPv4 and an IPv6 network for a dual-stack cluster, in which the address family of the first is the
+    /// default.
     #[arg(
         long, env = "HEADLESS_DNS_SIMULATE", value_name = "CIDR", value_delimiter = ',', num_args = 0..=1,
         require_equals = true, default_missing_value = "true"
     )]
     simulate: Vec<Simulate>,
-    /// Keep what is known of a cluster in this file, and answer from it, as stale, after a start without the API server.
+    /// Save the objects of the cluster to this file, and answer from it, as stale, if the API server is out of reach at
+    /// startup.
     #[arg(long, env = "HEADLESS_DNS_SNAPSHOT", value_name = "FILE")]
     snapshot: Option<PathBuf>,
-    /// Refuse a snapshot that was not true for so long, in seconds, 1 to 31536000.
+    /// Maximum time since a snapshot was last current, in seconds, 1 to 31536000; an older one is refused.
     #[arg(
         long, env = "HEADLESS_DNS_SNAPSHOT_MAX_AGE", value_name = "SECONDS", default_value = "86400",
         value_parser = seconds(1, 31_536_000)
     )]
     snapshot_max_age: Duration,
-    /// Watch this namespace of a cluster only, for which a Role is enough [default: all]; in manifests, the namespace
-    /// of objects that name none [default: default]; for explain, that of who asks for a short name.
+    /// Watch this namespace of the cluster only, for which a Role suffices [default: all]; in manifests, the namespace
+    /// of objects that name none [default: default]; for explain, the namespace of the client, for short names.
     #[arg(
         short, long, env = "HEADLESS_DNS_NAMESPACE", value_name = "NAMESPACE", value_parser = values::namespace
     )]
     namespace: Option<Box<str>>,
-    /// The largest manifest that is read, in octets, or with K, M or G for powers of 1024.
+    /// Maximum size of a manifest, in octets, or with K, M or G for powers of 1024.
     #[arg(
         long, env = "HEADLESS_DNS_MAX_MANIFEST_SIZE", value_name = "SIZE", default_value = "64M",
         value_parser = values::octets
     )]
     max_manifest_size: u64,
-    /// Deny a name that does not exist (NXDOMAIN) although some manifests could not be read at the start; without it the
-    /// answer is SERVFAIL until all can be read.
+    /// Answer unknown names with NXDOMAIN although some manifests could not be read at startup; otherwise they get SERVFAIL
+    /// until all can be read.
     #[arg(
         long, env = "HEADLESS_DNS_ALLOW_UNREADABLE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", action = ArgAction::Set,
         value_parser = values::truth
     )]
     allow_unreadable: bool,
-    /// Which objects say where endpoints are: EndpointSlices, or the older Endpoints.
+    /// Kind of object to read endpoints from: EndpointSlices, or the older Endpoints.
     #[arg(
         long, env = "HEADLESS_DNS_ENDPOINTS_SOURCE", value_name = "WHICH", default_value = "slices",
         value_parser = choice::<EndpointsSource>(EndpointsSource::NAMES)
@@ -196,7 +197,7 @@ struct ObjectOptions {
 pub(super) const LISTENING: &str = "Listening";
 
 /// Help heading of the options of forwarding.
-pub(super) const FORWARDING: &str = "Names of others";
+pub(super) const FORWARDING: &str = "Forwarding";
 
 /// Default of `--explain-to`: loopback, private (RFC 1918), shared (RFC 6598), unique local (RFC 4193) and link-local (RFC
 /// 4291 section 2.5.6) addresses.
@@ -206,90 +207,92 @@ const NEAR: [&str; 8] =
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = LISTENING)]
 struct ListeningOptions {
-    /// Answer here, over UDP and TCP; an address alone means port 53; may be repeated. Of the default, an address
-    /// that the machine does not have is left out.
+    /// Listen on this address over UDP and TCP, default port 53; may be repeated. A default address that the machine
+    /// lacks is skipped.
     #[arg(
         long, env = "HEADLESS_DNS_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',',
         default_values = ["127.0.0.1:1053", "[::1]:1053"], value_parser = values::listen
     )]
     listen: Vec<SocketAddr>,
-    /// Answer here over TLS (RFC 7858); an address alone means port 853; may be repeated.
+    /// Listen on this address for DNS over TLS (RFC 7858), default port 853; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_LISTEN_TLS", value_name = "ADDR:PORT", value_delimiter = ',',
         value_parser = values::listen_tls
     )]
     listen_tls: Vec<SocketAddr>,
-    /// Answer here over HTTPS (RFC 8484), at /dns-query; an address alone means port 443; may be repeated.
+    /// Listen on this address for DNS over HTTPS (RFC 8484) at /dns-query, default port 443; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_LISTEN_HTTPS", value_name = "ADDR:PORT", value_delimiter = ',',
         value_parser = values::listen_https
     )]
     listen_https: Vec<SocketAddr>,
-    /// Answer here over QUIC (RFC 9250); an address alone means port 853; may be repeated.
+    /// Listen on this address for DNS over QUIC (RFC 9250), default port 853; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_LISTEN_QUIC", value_name = "ADDR:PORT", value_delimiter = ',',
         value_parser = values::listen_quic
     )]
     listen_quic: Vec<SocketAddr>,
-    /// The certificate for these three, and behind it those that lead to its authority (PEM); read again when it
+    /// Certificate of the encrypted listeners, followed by its intermediate certificates (PEM); read again when the file
     /// changes.
     #[arg(long, env = "HEADLESS_DNS_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
-    /// Its private key (PEM, not encrypted).
+    /// Private key of the certificate (PEM, not encrypted).
     #[arg(long, env = "HEADLESS_DNS_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Threads that answer, 1 to 1024 [default: the CPUs that affinity and the CPU quota leave].
+    /// Number of worker threads, 1 to 1024 [default: the CPUs of the affinity mask, limited by the CPU quota].
     #[arg(long, env = "HEADLESS_DNS_WORKERS", value_name = "N", value_parser = whole("workers", 1, 1024))]
     workers: Option<u32>,
-    /// Answer clients of this network only; may be repeated.
+    /// Answer clients in this network only; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_ALLOW", value_name = "CIDR", value_delimiter = ',',
         default_values = ["0.0.0.0/0", "::/0"], value_parser = values::network
     )]
     allow: Vec<IpNet>,
-    /// What other clients get: REFUSED, or nothing.
+    /// Treatment of other clients: a response with REFUSED, or none.
     #[arg(
         long, env = "HEADLESS_DNS_NOT_ALLOWED", value_name = "WHAT", default_value = "refused",
         value_parser = choice::<NotAllowed>(NotAllowed::NAMES)
     )]
     not_allowed: NotAllowed,
-    /// Tell clients of this network why a name does not resolve (extended errors, and TXT at _why.NAME), or none; may
-    /// be repeated.
+    /// Tell clients in this network why a name does not resolve (extended errors, and TXT at _why.NAME), or none for no
+    /// client; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_EXPLAIN_TO", value_name = "CIDR", value_delimiter = ',',
         default_values = NEAR
     )]
     explain_to: Vec<ExplainTo>,
-    /// TCP connections at the same time, encrypted ones and those over QUIC too; over HTTPS and QUIC, a quarter of them.
+    /// Maximum number of concurrent TCP connections, encrypted ones and those over QUIC included; for HTTPS and QUIC, a
+    /// quarter of it.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_CONNECTIONS", value_name = "N", default_value = "16384",
         value_parser = whole("connections", 1, 1_000_000)
     )]
     tcp_connections: u32,
-    /// Of these, those of one client.
+    /// Maximum number of these connections from one client.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_CONNECTIONS_PER_CLIENT", value_name = "N", default_value = "1024",
         value_parser = whole("connections", 1, 1_000_000)
     )]
     tcp_connections_per_client: u32,
-    /// Count clients with global IPv6 addresses by a prefix of this many bits, 1 to 128: one host may have a whole /64.
-    /// Clients in a network of --explain-to, and all others, count by their address.
+    /// Prefix length by which clients with global IPv6 addresses are counted, in bits, 1 to 128: one host may have a whole
+    /// /64. Clients in a network of --explain-to, and all others, are counted by their address.
     #[arg(
         long, env = "HEADLESS_DNS_CLIENT_PREFIX_V6", value_name = "BITS", default_value = "64",
         value_parser = whole("bits", 1, 128)
     )]
     client_prefix_v6: u32,
-    /// How long such a connection may stay open with nothing asked, in seconds, 1 to 3600.
+    /// Idle timeout of these connections, in seconds, 1 to 3600.
     #[arg(
         long, env = "HEADLESS_DNS_TCP_IDLE", value_name = "SECONDS", default_value = "30",
         value_parser = seconds(1, 3600)
     )]
     tcp_idle: Duration,
-    /// Serve /livez, /readyz and /metrics over HTTP here, and from a loopback address the status page and /api too; an
-    /// address alone means port 9153; none for nowhere, the default with --manifests and --demo.
+    /// Serve /livez, /readyz and /metrics over HTTP on this address, default port 9153, and on a loopback address the status
+    /// page and /api too; none for no listener, the default with --manifests and --demo.
     #[arg(long, env = "HEADLESS_DNS_ADMIN", value_name = "ADDR:PORT", default_value = "127.0.0.1:9153")]
     admin: AdminAddress,
-    /// Serve all of that here too: the status page and /api show every name of the cluster to whoever asks.
+    /// Serve all of these on this address too. The status page and /api show all names of the cluster to any client that
+    /// connects.
     #[arg(
         long, env = "HEADLESS_DNS_ADMIN_API", value_name = "ADDR:PORT", value_parser = values::admin
     )]
@@ -299,12 +302,12 @@ struct ListeningOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = LISTENING)]
 struct LifeOptions {
-    /// After SIGTERM, answer this long before the sockets close, in seconds, 0 to 3600 [default: 5 in a Pod that watches
-    /// its cluster, else 0].
+    /// Duration of the lame duck, in which the server still answers after SIGTERM, in seconds, 0 to 3600 [default: 5 in a Pod
+    /// that watches its cluster, else 0].
     #[arg(long, env = "HEADLESS_DNS_LAME_DUCK", value_name = "SECONDS", value_parser = seconds(0, 3600))]
     lame_duck: Option<Duration>,
-    /// Take the place, and the sockets, of the server that has this Unix socket, once everything was read; then the next
-    /// one can do so.
+    /// Unix socket of the hot restart: take the sockets of the server that listens there, answer in its place once the
+    /// source was read, and then listen there for the next server.
     #[arg(long, env = "HEADLESS_DNS_TAKEOVER", value_name = "PATH")]
     takeover: Option<PathBuf>,
 }
@@ -315,18 +318,18 @@ const HERE: [&str; 2] = ["127.0.0.0/8", "::1"];
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = FORWARDING)]
 struct ForwardingOptions {
-    /// Ask this server for names outside the zones: an address with or without a port, tls://ADDRESS#NAME, or system
-    /// for those of /etc/resolv.conf; may be repeated.
+    /// Forward queries for names outside the zones to this upstream: an address with or without a port,
+    /// tls://ADDRESS#NAME, or system for the servers of /etc/resolv.conf; may be repeated.
     #[arg(long, env = "HEADLESS_DNS_FORWARD", value_name = "SERVER", value_delimiter = ',')]
     forward: Vec<Upstream>,
-    /// For clients of this network only; others get REFUSED; may be repeated.
+    /// Forward queries of clients in this network only; other clients get REFUSED; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_FORWARD_FOR", value_name = "CIDR", value_delimiter = ',',
         default_values = HERE, value_parser = values::network
     )]
     forward_for: Vec<IpNet>,
-    /// Ask this server, written as for --forward, for the outside names that ExternalName Services stand for, for
-    /// every client; may be repeated.
+    /// Resolve targets of ExternalName Services outside the zones at this upstream, written as for --forward, for every
+    /// client; may be repeated.
     #[arg(long, env = "HEADLESS_DNS_UPSTREAM", value_name = "SERVER", value_delimiter = ',')]
     upstream: Vec<Upstream>,
 }
@@ -346,29 +349,29 @@ impl ForwardingOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Log")]
 struct LogOptions {
-    /// What is logged to standard error: off, error, warn, info, debug, trace, or TARGET=LEVEL with commas between.
+    /// Filter of the log on standard error: off, error, warn, info, debug, trace, or TARGET=LEVEL, separated by commas.
     #[arg(long, env = "HEADLESS_DNS_LOG", value_name = "FILTER", default_value = "info")]
     log: LogFilter,
-    /// How: auto is text on a terminal and JSON elsewhere.
+    /// Format of the log; auto is text on a terminal and JSON elsewhere.
     #[arg(
         long, env = "HEADLESS_DNS_LOG_FORMAT", value_name = "FORMAT", default_value = "auto",
         value_parser = choice::<LogFormat>(LogFormat::NAMES)
     )]
     log_format: LogFormat,
-    /// Write a line to standard output for each question whose answer is of this kind: success, denial (NXDOMAIN and
-    /// NODATA), error, all, or off; may be repeated.
+    /// Log queries to standard output by the class of their response: success, denial (NXDOMAIN and NODATA), error, all, or
+    /// off; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_QUERY_LOG", value_name = "WHICH", value_delimiter = ',', default_values = ["off"],
         value_parser = choice::<QueryClass>(QueryClass::NAMES)
     )]
     query_log: Vec<QueryClass>,
-    /// Of these write one in N, 1 to 1000000.
+    /// Log one in N of these queries, 1 to 1000000.
     #[arg(
         long, env = "HEADLESS_DNS_QUERY_LOG_SAMPLE", value_name = "N", default_value = "1",
         value_parser = whole("lines", 1, 1_000_000)
     )]
     query_log_sample: u32,
-    /// How: as CoreDNS writes it, or one JSON object per line, which also tells the reason.
+    /// Format of the query log: that of CoreDNS, or one JSON object per line, which includes the reason.
     #[arg(
         long, env = "HEADLESS_DNS_QUERY_LOG_FORMAT", value_name = "FORMAT", default_value = "common",
         value_parser = choice::<QueryFormat>(QueryFormat::NAMES)
@@ -515,13 +518,13 @@ impl ObjectOptions {
 /// Arguments of `records` only.
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
-    /// How the records are written.
+    /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "zone", value_parser = choice::<Output>(Output::NAMES))]
     output: Output,
-    /// Which zone, by its apex, reverse zones too [default: --zone].
+    /// Apex of the zone to print, which may be a reverse zone [default: --zone].
     #[arg(long, value_name = "ZONE", value_parser = WireName::parse)]
     origin: Option<WireName>,
-    /// Ask the admin listener of this running server, instead of reading objects; without a port it is 9153.
+    /// Read from the admin listener of this running server, in place of objects; default port 9153.
     #[arg(long, value_name = "http://ADDR[:PORT]", value_parser = values::http_server)]
     server: Option<SocketAddr>,
 }
@@ -535,18 +538,18 @@ impl From<ExportArgs> for Export {
 /// Arguments of `explain` only.
 #[derive(Args, Debug)]
 pub(super) struct ExplainArgs {
-    /// A name, or an address for its reverse name. One without a final dot is tried with the search list that a Pod of
-    /// the namespace -n has.
+    /// Name, or address for its reverse name. A name without a final dot is tried with the search list of a Pod in the
+    /// namespace -n.
     #[arg(value_name = "NAME")]
     name: AskedName,
-    /// The type of records [default: A; SRV for _port._protocol, PTR for an address].
+    /// Record type [default: A; SRV for _port._protocol, PTR for an address].
     #[arg(value_name = "TYPE", value_parser = rtype::parse)]
     qtype: Option<u16>,
-    /// Ask this running server, instead of reading objects: over DNS (without a port it is 53), or with http:// before
-    /// the address its admin listener, which knows more (port 9153).
+    /// Query this running server, in place of reading objects: over DNS (default port 53), or with http:// its admin
+    /// listener, which gives the full explanation (default port 9153).
     #[arg(long, value_name = "[http://]ADDR[:PORT]")]
     server: Option<AskedServer>,
-    /// How the explanation is written.
+    /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<Form>(Form::NAMES))]
     output: Form,
 }
@@ -561,22 +564,22 @@ impl From<ExplainArgs> for Question {
 /// Arguments of `local doctor`.
 #[derive(Args, Debug)]
 pub(super) struct DoctorArgs {
-    /// The server; without a port it is 53.
+    /// Address of the server, default port 53.
     #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:1053", value_parser = values::server)]
     server: SocketAddr,
-    /// The zone's apex, or the alias that this machine is meant to use.
+    /// Apex of the zone, or the alias that this machine is meant to use.
     #[arg(
         long, env = "HEADLESS_DNS_ZONE", value_name = "ZONE", default_value = "cluster.local",
         value_parser = values::apex
     )]
     zone: WireName,
-    /// A name of the zone that has addresses [default: ns.dns.ZONE, which every server has].
+    /// Name in the zone that has addresses [default: ns.dns.ZONE, which every server has].
     #[arg(long, value_name = "NAME", value_parser = WireName::parse)]
     name: Option<WireName>,
-    /// Look at the files of a machine below this folder; for tests.
+    /// Folder with the files of the machine to check; for tests.
     #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
     root: PathBuf,
-    /// The port of the servers in resolv.conf; for tests.
+    /// Port of the servers in resolv.conf; for tests.
     #[arg(long, value_name = "PORT", default_value = "53", hide = true)]
     resolver_port: u16,
 }
@@ -591,10 +594,10 @@ impl From<DoctorArgs> for Doctor {
 /// Arguments of `check` only.
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
-    /// Warnings set the exit status too.
+    /// Exit with status 1 for warnings too.
     #[arg(long)]
     strict: bool,
-    /// How the findings are written.
+    /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<Form>(Form::NAMES))]
     output: Form,
 }
