@@ -1,18 +1,19 @@
-//! Texts for people: no text from outside moves a cursor, changes a colour, hides a letter or begins a line.
+//! Escaping of texts for people: no text from outside moves a cursor, changes a colour, hides a letter or begins a
+//! line.
 //!
-//! Names come from objects, from servers that are asked, from the command line and from file names. Whatever is written
-//! for people (standard output and error, the log as text, `/readyz`, the status page) passes here: each text from
-//! outside through [`Printable`], on one line, and each whole output of several lines through [`lines`]. JSON stays
-//! JSON through [`json`]. An escaped character is written as Rust writes it, `\u{1b}`; a backslash is not escaped, so
-//! the text is for reading and not for reading back.
+//! Names come from objects, from servers, from the command line and from file names. All output for people (standard
+//! output and error, the log as text, `/readyz`, the status page) is escaped here: each text from outside by
+//! [`Printable`], on one line, and each whole output of several lines by [`lines`]. JSON stays JSON by [`json`]. An
+//! escaped character has the form of a Rust literal, `\u{1b}`; a backslash is not escaped, so the text is for reading
+//! and cannot be parsed back.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
 
-/// The escape sequences of this program's own colours, and the end of them (ECMA-48 section 8.3.117).
+/// Escape sequences of this program's own colours, and their end (ECMA-48 section 8.3.117).
 pub const COLOURS: [&str; 4] = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[0m"];
 
-/// Returns whether a character acts on a terminal, or is not seen: control characters (C0, DEL, C1), line separators,
+/// Returns whether a character acts on a terminal, or is invisible: control characters (C0, DEL, C1), line separators,
 /// bidirectional controls (Unicode Standard Annex 9), zero-width and other format characters, tags, variation
 /// selectors, fillers.
 pub fn is_unprintable(letter: char) -> bool {
@@ -24,7 +25,7 @@ pub fn is_unprintable(letter: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A value that is displayed on one line, with every unprintable character escaped.
+/// Value that is displayed on one line, with every unprintable character escaped.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<T>(pub T);
 
@@ -56,7 +57,7 @@ fn write_escape(to: &mut impl Write, letter: char) -> fmt::Result {
     }
 }
 
-/// Escapes an output of several lines: its line ends, its tabs and this program's [`COLOURS`] stay.
+/// Escapes an output of several lines. Its line ends, its tabs and this program's [`COLOURS`] stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escape(
         text,
@@ -68,8 +69,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// Escapes a JSON text: outside its strings there is no unprintable character but white space, and inside them
-/// `\u202e` means the same. Line ends and tabs stay.
+/// Escapes a JSON text. Unprintable characters other than white space occur only in its strings, where `\u202e` is
+/// equivalent to the character. Line ends and tabs stay.
 pub fn json(text: &str) -> Cow<'_, str> {
     escape(text, own_space, |to, letter| {
         letter.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(to, "\\u{unit:04x}"))
@@ -87,7 +88,7 @@ fn own_space(rest: &str) -> Option<usize> {
     rest.starts_with(['\n', '\t']).then_some(1)
 }
 
-/// Replaces unprintable characters. `own` returns the length of a beginning that stays.
+/// Replaces unprintable characters. `own` returns the length of a prefix that stays.
 fn escape(
     text: &str,
     own: impl Fn(&str) -> Option<usize>,

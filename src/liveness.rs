@@ -1,8 +1,8 @@
-//! Liveness: whether every worker still turns. `/livez` and the service manager's watchdog ask it.
+//! Heartbeats of workers, by which `/livez` and the service manager's watchdog find a stalled worker.
 //!
-//! A worker is a thread that beats at each turn, at least once a second, or a worker thread of a Tokio runtime, which counts
-//! its own turns. One that has not turned for [`STALL_LIMIT`] is stalled: it blocks, or it spins inside one
-//! message. A worker that has ended is its parent's business, and is forgotten here.
+//! A worker is a thread that beats at each turn of its loop, at least once a second, or a worker thread of a Tokio
+//! runtime, which counts its own turns. A worker without a turn for [`STALL_LIMIT`] is stalled: it blocks, or it loops
+//! within one message. Not here: a worker that has ended is handled by its parent, and is no longer watched.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,28 +11,28 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::RuntimeMetrics;
 
-/// A worker without a turn for so long is stalled.
+/// Time without a turn after which a worker is stalled.
 pub const STALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// A worker that has nothing to do beats at least so often.
+/// Maximum interval between the heartbeats of an idle worker.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The workers of a server. Clones are the same value.
+/// Watched workers of a server. Clones share their state.
 #[derive(Clone, Default)]
 pub struct Liveness(Arc<Mutex<Vec<Watched>>>);
 
-/// A thread's own sign of life.
+/// Heartbeat of one thread.
 #[derive(Debug, Default)]
 pub struct Heartbeat(Arc<AtomicU64>);
 
 struct Watched {
     name: String,
     turns: Turns,
-    /// The turn that was last seen, and since when.
+    /// Turn that was last seen, and the time when it was first seen.
     seen: Option<(Turn, Instant)>,
 }
 
-/// The source of a worker's turns.
+/// Source of a worker's turns.
 enum Turns {
     Beats(Weak<AtomicU64>),
     Runtime(RuntimeMetrics, usize),
@@ -42,12 +42,12 @@ enum Turns {
 enum Turn {
     /// At work. The numbers differ from those of any other turn.
     Active(u64, Duration),
-    /// Waiting for work, for as long as there is none.
+    /// Idle: waits for work, which may never come.
     Parked,
 }
 
 impl Liveness {
-    /// Watches a thread, which beats from now on. It is forgotten when the heartbeat is dropped.
+    /// Watches a thread, which beats from now on. It is no longer watched when the heartbeat is dropped.
     pub fn heartbeat(&self, name: impl Into<String>) -> Heartbeat {
         let heartbeat = Heartbeat::default();
         self.watch(name.into(), Turns::Beats(Arc::downgrade(&heartbeat.0)));
@@ -65,8 +65,8 @@ impl Liveness {
         self.lock().push(Watched { name, turns, seen: None });
     }
 
-    /// Returns the names of the workers that are stalled at `now`: seen in the same turn by this and by an earlier call,
-    /// [`STALL_LIMIT`] ago or longer.
+    /// Returns the names of the workers that are stalled at `now`: seen in the same turn by this call and by an earlier
+    /// one, [`STALL_LIMIT`] ago or longer.
     pub fn stalled(&self, now: Instant) -> Vec<String> {
         let mut workers = self.lock();
         workers.retain(|worker| worker.turns.exist());
@@ -85,7 +85,7 @@ impl fmt::Debug for Liveness {
 }
 
 impl Heartbeat {
-    /// One more turn. It costs a load and a store: one thread at a time beats.
+    /// Records one more turn. Costs a load and a store, because only one thread at a time beats.
     #[inline]
     pub fn beat(&self) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -122,9 +122,9 @@ impl Turns {
                 Turn::Active(beats, Duration::ZERO)
             }
             Self::Runtime(metrics, worker) => match metrics.worker_park_unpark_count(*worker) {
-                // An odd count: it is parked.
+                // An odd count: the worker is parked.
                 count if count % 2 == 1 => Turn::Parked,
-                // A worker that is never idle does not park; the time that it was busy grows with its maintenance.
+                // A worker that is never idle does not park, but its maintenance adds to its busy time.
                 count => Turn::Active(count, metrics.worker_total_busy_duration(*worker)),
             },
         }
@@ -145,7 +145,7 @@ mod tests {
         one.beat();
         assert!(liveness.stalled(begin + STALL_LIMIT / 2).is_empty(), "not for long");
         assert_eq!(liveness.stalled(begin + STALL_LIMIT), ["two"]);
-        // Another caller changes nothing.
+        // A second caller changes nothing.
         assert_eq!(liveness.stalled(begin + STALL_LIMIT), ["two"]);
         two.beat();
         one.beat();
@@ -170,7 +170,8 @@ mod tests {
             (release, blocking)
         };
         let mut now = begin;
-        // Each look at the same turns is so much later. A worker that has work or none may not have had the processor yet.
+        // Each look at unchanged turns is later by the limit. A worker with a new task, or none, may not have had the
+        // processor yet.
         let mut become_stalled = |count: usize| {
             let patience = Instant::now() + Duration::from_secs(60);
             while liveness.stalled(now).len() != count {

@@ -1,7 +1,8 @@
-//! Starts the server's own log: to standard error, one line when the state changes, none per query.
+//! The server's own log: on standard error, one line when the state changes, none per query.
 //!
-//! No thread that answers writes to standard error, which may be a pipe that is not read: lines and panics wait in a
-//! bounded queue, and a thread of its own writes them. A line that finds the queue full is lost, and counted.
+//! No thread that answers queries writes to standard error, which may be a pipe that is not read: lines and panics wait
+//! in a bounded queue, and a thread of the log writes them. A line that finds the queue full is lost, and counted. Not
+//! here: the query log (`serve/query_log.rs`).
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
@@ -24,33 +25,33 @@ use crate::config::{Log, LogFilter, LogFormat};
 use crate::escape::{self, Printable};
 use crate::panics;
 
-/// Lines that wait at most.
+/// Maximum number of waiting lines.
 const QUEUE_LEN: usize = 1024;
-/// Octets that wait at most, in all lines.
+/// Maximum octets of all waiting lines.
 const QUEUE_BYTES: usize = 1 << 20;
-/// Timeout for the last lines at the end of the process.
+/// Timeout for writing the last lines at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// A panic at one place has at most one line in this time.
+/// Interval in which a panic at one place is logged once.
 const PANIC_LINE_INTERVAL: Duration = Duration::from_secs(10);
-/// Places in the code with panic lines within one [`PANIC_LINE_INTERVAL`].
+/// Maximum number of places in the code with a panic line within one [`PANIC_LINE_INTERVAL`].
 const PANIC_PLACES: usize = 16;
 
-/// The filter of a running log.
+/// Filter of a running log.
 pub struct Filter(reload::Handle<EnvFilter, Registry>);
 
 impl Filter {
     /// Replaces the filter.
     pub fn change(&self, filter: &LogFilter) {
-        // Fails only where the log has ended, which it does with the process.
+        // Fails only if the log has ended, which happens with the process.
         let _ = self.0.reload(directives(filter));
     }
 }
 
-/// Starts the log for the whole process. Panics are lines of it from now on.
+/// Starts the log of the whole process. Panics are logged from now on.
 ///
 /// # Errors
 ///
-/// If it was started before, or there is no thread to be had.
+/// The log was started before, or its thread cannot be started.
 pub fn start(log: &Log) -> anyhow::Result<Filter> {
     let (queue, lines) = sync_channel(QUEUE_LEN);
     let lines = LineQueue { queue, waiting_bytes: AtomicUsize::new(0) }.start(lines)?;
@@ -59,7 +60,7 @@ pub fn start(log: &Log) -> anyhow::Result<Filter> {
         let layer = fmt::layer().with_writer(move || Json(lines.make_writer()));
         layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
-        // A field's value comes from outside, and is one line.
+        // The value of a field comes from outside, and must stay on one line.
         let fields = fmt::format::debug_fn(|to, field, value| match field.name() {
             "message" => write!(to, "{}", Printable(format_args!("{value:?}"))),
             name => write!(to, "{name}={}", Printable(format_args!("{value:?}"))),
@@ -75,22 +76,22 @@ pub fn start(log: &Log) -> anyhow::Result<Filter> {
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how many log lines were lost, because standard error was not read fast enough or could not be written.
+/// Returns the number of lost log lines: standard error was not read fast enough, or could not be written.
 pub fn lines_lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Writes one line of text to standard error, behind the log lines that wait.
+/// Writes one line of text to standard error, behind the waiting log lines.
 pub fn write_line(line: &str) {
     let line = format!("{line}\n");
     match QUEUE.get() {
         Some(queue) => queue.push(line.as_bytes()),
-        // No log was started. If even this fails, there is no place left to report it.
+        // No log was started. If this write fails too, nothing is left to report it.
         None => _ = io::stderr().write_all(line.as_bytes()),
     }
 }
 
-/// Writes the last log lines when it is dropped, at the end of the process: for at most 1 s.
+/// Guard that writes the last log lines when it is dropped, at the end of the process: for at most 1 s.
 #[must_use]
 pub struct FlushOnDrop;
 
@@ -117,7 +118,7 @@ pub fn flush() {
     let _ = is_written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
 }
 
-/// The way of lines to the thread that writes them.
+/// Queue of lines for the thread that writes them.
 struct LineQueue {
     queue: SyncSender<Entry>,
     waiting_bytes: AtomicUsize,
@@ -125,7 +126,7 @@ struct LineQueue {
 
 enum Entry {
     Line(Vec<u8>),
-    /// All entries before it are written.
+    /// Signal that all entries before it are written.
     Flush(SyncSender<()>),
 }
 
@@ -156,7 +157,7 @@ fn write_all(entries: &Receiver<Entry>, waiting_bytes: &AtomicUsize, mut to: imp
         let line = match entry {
             Entry::Line(line) => line,
             Entry::Flush(written) => {
-                // A flush that has timed out is not waited for.
+                // The flush may have timed out, and dropped its receiver.
                 let _ = written.try_send(());
                 continue;
             }
@@ -167,7 +168,7 @@ fn write_all(entries: &Receiver<Entry>, waiting_bytes: &AtomicUsize, mut to: imp
             LOST.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        // After a line that was written, or a broken standard error would make lines without end.
+        // Reports only after a successful write: a broken standard error would make lines without end.
         let lost = lines_lost() - reported;
         if lost > 0 {
             reported += lost;
@@ -184,7 +185,7 @@ impl<'q> MakeWriter<'q> for &'static LineQueue {
     }
 }
 
-/// Escapes the characters that JSON may hold and a terminal acts on. Each write is a line.
+/// Writer that escapes the characters that JSON may hold and a terminal acts on. Each write is a line.
 struct Json<W>(W);
 
 impl<W: Write> Write for Json<W> {
@@ -201,7 +202,7 @@ impl<W: Write> Write for Json<W> {
     }
 }
 
-/// Takes lines from the formatter, each in one write.
+/// Writer that queues lines of the formatter, each in one write.
 struct LineWriter(&'static LineQueue);
 
 impl Write for LineWriter {
@@ -219,7 +220,7 @@ impl Write for LineWriter {
 fn report_panic(info: &PanicHookInfo<'_>) {
     static LIMITER: Mutex<PanicLimiter> = Mutex::new(PanicLimiter(VecDeque::new()));
     let place = info.location().map_or_else(|| "an unknown place".to_owned(), Location::to_string);
-    // Never waits: while another thread holds it, that thread's line is enough.
+    // Never waits: if another thread holds the lock, the line of that thread is enough.
     let Ok(mut limiter) = LIMITER.try_lock() else { return };
     let Some(unlogged) = limiter.admit(&place, Instant::now()) else { return };
     drop(limiter);
@@ -227,7 +228,7 @@ fn report_panic(info: &PanicHookInfo<'_>) {
     let message = payload.copied().or(owned.map(String::as_str)).unwrap_or("(no text)");
     let thread = thread::current();
     let thread = thread.name().unwrap_or("(unnamed)");
-    // Empty, and not in the line, without RUST_BACKTRACE.
+    // Without RUST_BACKTRACE disabled, and left out of the line.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(backtrace));
     tracing::error!(
@@ -239,11 +240,11 @@ fn report_panic(info: &PanicHookInfo<'_>) {
     );
 }
 
-/// The last line of each place, and how many panics there had none since.
+/// Places that panicked, each with the time of its last line and the number of panics since.
 struct PanicLimiter(VecDeque<(String, Instant, u64)>);
 
 impl PanicLimiter {
-    /// Returns, where the panic has a line, how many at this place had none before it.
+    /// Returns the number of earlier panics at this place that were not logged, if this one is.
     fn admit(&mut self, place: &str, now: Instant) -> Option<u64> {
         if let Some((_, since, unlogged)) = self.0.iter_mut().find(|(known, ..)| known == place) {
             if now.saturating_duration_since(*since) < PANIC_LINE_INTERVAL {
@@ -254,7 +255,7 @@ impl PanicLimiter {
             return Some(std::mem::take(unlogged));
         }
         if self.0.len() == PANIC_PLACES {
-            // The oldest makes room, unless its interval lasts: so many lines in an interval, whatever panics.
+            // The oldest place makes room after its interval, so that the number of lines per interval is bounded.
             let (_, since, _) = self.0.front()?;
             if now.saturating_duration_since(*since) < PANIC_LINE_INTERVAL {
                 return None;
@@ -322,7 +323,7 @@ mod tests {
             let (queue, entries) = sync_channel(QUEUE_LEN);
             let lines = LineQueue { queue, waiting_bytes: AtomicUsize::new(0) };
             let lost = lines_lost();
-            // Nothing reads them yet, and none waits for it.
+            // Nothing reads the lines yet, and `push` does not wait.
             (0..count).for_each(|_| lines.push(&vec![b'x'; length]));
             assert_eq!(lines_lost() - lost, (count - fit) as u64);
             let LineQueue { queue, waiting_bytes } = lines;

@@ -1,4 +1,5 @@
-//! The program: read what is asked for, start the log, do it, say how it went. No logic; start reading in `lib.rs`.
+//! The program: parses the command line, runs the command, and returns its exit status. No logic; start reading in
+//! `lib.rs`.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! Panics: each is counted in the hook, where it begins, so that none depends on the place that catches it.
+//! Counter of panics: the hook counts each where it begins, so that no place that catches a panic can omit it.
 //!
-//! The count is of the process. A panic is reported by the hook that was there before, or as the log decides
-//! ([`report_with`]).
+//! The count is for the process. A panic is then reported by the hook that was installed before, or as the log decides
+//! ([`report_with`]; see `log.rs`).
 
 use std::panic::{self, PanicHookInfo};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,13 +27,13 @@ pub fn start_counting() {
     });
 }
 
-/// Counts every panic, and reports each with `report` in place of the hook before. The first call decides.
+/// Counts every panic, and reports each with `report` instead of the previous hook. Only the first call has an effect.
 pub fn report_with(report: Report) {
     start_counting();
     let _ = REPORT.set(report);
 }
 
-/// Returns how many panics there were since [`start_counting`], whatever caught them.
+/// Returns the number of panics since [`start_counting`], caught or not.
 pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }

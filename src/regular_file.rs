@@ -14,19 +14,19 @@ use std::path::Path;
 /// The largest configuration file, certificate, key or kernel table, in octets.
 pub const MAX_SMALL_FILE: u64 = 1 << 20;
 
-/// Why a file was not read. The text continues `cannot read PATH: `.
+/// Error of reading a file. Its text continues `cannot read PATH: `.
 #[derive(Debug)]
 pub enum FileError {
-    /// The path names something other than a regular file: which kind, as a noun with its article.
+    /// The path names something other than a regular file: its kind, as a noun with its article.
     NotRegular(&'static str),
     /// The file has more octets than this bound.
     TooLarge(u64),
-    /// The system refused.
+    /// The system call failed.
     Io(io::Error),
 }
 
 impl FileError {
-    /// Returns whether there is nothing at the path.
+    /// Returns whether the path does not exist.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == ErrorKind::NotFound)
     }
@@ -59,11 +59,7 @@ pub fn open(path: &Path) -> Result<File, FileError> {
     open_with(path, OpenOptions::new().read(true))
 }
 
-/// Sets when a regular file was last modified, without blocking.
-///
-/// # Errors
-///
-/// As [`open`].
+/// Sets the modification time of a regular file, without blocking.
 pub fn touch(path: &Path, time: std::time::SystemTime) -> Result<(), FileError> {
     Ok(open_with(path, OpenOptions::new().write(true))?.set_modified(time)?)
 }
@@ -92,11 +88,7 @@ pub fn read_text(path: &Path, max: u64) -> Result<String, FileError> {
 }
 
 /// Reads a named pipe, to its end and at most `max` octets. Blocks until the other end is opened and closed, so the
-/// caller runs on a thread that the end of the process does not wait for.
-///
-/// # Errors
-///
-/// The stream is larger, or the system refuses.
+/// caller runs on a thread that the process does not wait for at its end.
 pub fn read_pipe(path: &Path, max: u64) -> Result<Vec<u8>, FileError> {
     read_bounded(File::open(path)?, max)
 }
@@ -123,7 +115,7 @@ pub fn check(path: &Path, max: u64) -> Result<(), FileError> {
     if metadata.len() > max { Err(FileError::TooLarge(max)) } else { Ok(()) }
 }
 
-/// Names a type of file, with its article.
+/// Returns the name of a file type, with its article.
 pub fn kind(kind: FileType) -> &'static str {
     match () {
         () if kind.is_file() => "a regular file",
@@ -141,10 +133,10 @@ fn check_type(of: FileType) -> Result<(), FileError> {
 }
 
 fn open_with(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
-    // Opening alone may act on a device, and waits for the other end of a FIFO.
+    // Opening alone may act on a device, and blocks until the other end of a FIFO is opened.
     check_type(fs::metadata(path)?.file_type())?;
     let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    // Something else may have taken the path since.
+    // The path may name another file since the check.
     check_type(file.metadata()?.file_type())?;
     Ok(file)
 }
@@ -196,7 +188,7 @@ mod tests {
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert!(matches!(read(&path, 1 << 30), Err(FileError::TooLarge(_))));
         assert!(matches!(check(&path, 1 << 30), Err(FileError::TooLarge(_))));
-        // A file of the kernel has no size.
+        // A file of the kernel has size 0.
         assert!(matches!(read(Path::new("/proc/self/stat"), 3), Err(FileError::TooLarge(3))));
         assert!(!read(Path::new("/proc/self/stat"), MAX_SMALL_FILE).unwrap().is_empty());
         fs::write(&path, b"\xff").unwrap();

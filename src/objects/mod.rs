@@ -1,9 +1,10 @@
 //! Trimmed Kubernetes objects: the fields that are served, simulated or explained, and no others.
 //!
-//! Decoding is lenient: what can be served of an object is kept, what cannot is left out and said in a
-//! [`Skipped`]; only an object that is not of its kind at all is [`Invalid`]. Behind this file there are no strings
-//! that should be addresses, families or protocols. The JSON shapes are in `raw.rs`, and written again in `write.rs`; what the objects mean to each
-//! other is `cluster.rs`.
+//! Decoding is lenient: the valid part of an object is kept, and each invalid part is left out and reported as
+//! [`Skipped`]; only a document that is no object of its kind is [`Invalid`]. Beyond this module, addresses, families
+//! and protocols are values and no strings. Not here: relations between objects (`cluster.rs`) and their records
+//! (`records/`). Read `raw.rs` next, the JSON shapes and their decoder; `validate.rs` checks manifests as the API
+//! server does, `write.rs` encodes objects for the snapshot.
 
 mod raw;
 mod validate;
@@ -19,34 +20,35 @@ pub use raw::{decode, decode_text, is_read, key};
 pub use validate::violations;
 pub use write::encode;
 
-/// The label that says which Service an EndpointSlice belongs to.
+/// Label with the name of the Service that an EndpointSlice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// The label with the name of the controller, or person, that writes an EndpointSlice.
+/// Label with the name of the controller or person that manages an EndpointSlice.
 pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 
-/// The label by which an Endpoints object is not mirrored, if its value is `true`.
+/// Label that, with the value `true`, keeps the mirroring controller from copying an Endpoints object.
 pub const SKIP_MIRROR_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
 
-/// Number of addresses of a subset that the mirroring controller copies at most, by default.
+/// Maximum number of addresses that the mirroring controller copies of one subset, by default.
 pub const MAX_MIRRORED: usize = 1000;
 
-/// Labels of an object, or the pairs that a selector asks for, by key. Most have one or two: no tree is worth it.
+/// Labels of an object, or the label pairs of a selector, sorted by key. Most have one or two, so a slice replaces a
+/// tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Box<[(Box<str>, Box<str>)]>);
 
 impl Labels {
-    /// Whether there are none.
+    /// Returns whether there are no labels.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Keys and values, by key.
+    /// Returns keys and values, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Box<str>, &Box<str>)> {
         self.0.iter().map(|(key, value)| (key, value))
     }
 
-    /// The keys, in order.
+    /// Returns the keys, sorted.
     pub fn keys(&self) -> impl Iterator<Item = &Box<str>> {
         self.0.iter().map(|(key, _)| key)
     }
@@ -56,7 +58,7 @@ impl Labels {
         *self = std::mem::take(self).0.into_iter().chain([(key, value)]).collect();
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         let at = self.0.binary_search_by(|(other, _)| (**other).cmp(key)).ok()?;
         Some(&self.0[at].1)
@@ -64,23 +66,23 @@ impl Labels {
 }
 
 impl FromIterator<(Box<str>, Box<str>)> for Labels {
-    /// Of one key the last value counts.
+    /// Collects pairs. The last value of a repeated key counts.
     fn from_iter<I: IntoIterator<Item = (Box<str>, Box<str>)>>(pairs: I) -> Self {
         Self(BTreeMap::from_iter(pairs).into_iter().collect())
     }
 }
 
-/// Which object: its namespace and its name.
+/// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectRef {
-    /// The namespace.
+    /// Namespace of the object.
     pub namespace: Box<str>,
-    /// The name in that namespace.
+    /// Name of the object in that namespace.
     pub name: Box<str>,
 }
 
 impl ObjectRef {
-    /// `namespace/name`.
+    /// Returns the reference `namespace/name`.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
@@ -107,12 +109,12 @@ pub enum Object {
     Pod(Pod),
     /// A StatefulSet.
     StatefulSet(StatefulSet),
-    /// A Deployment, ReplicaSet, DaemonSet or Job: needed to simulate, never watched.
+    /// A Deployment, ReplicaSet, DaemonSet, Job or other workload: simulated, never watched.
     Workload(Workload),
 }
 
 impl Object {
-    /// Which kind it is, as the Kubernetes API writes it.
+    /// Returns the kind, as the Kubernetes API writes it.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Namespace(_) => "Namespace",
@@ -125,7 +127,7 @@ impl Object {
         }
     }
 
-    /// The namespace it stands in; for a Namespace, itself.
+    /// Returns the namespace of the object; for a Namespace, its own name.
     pub fn namespace(&self) -> &str {
         match self {
             Self::Namespace(object) => &object.name,
@@ -138,7 +140,7 @@ impl Object {
         }
     }
 
-    /// Its name.
+    /// Returns the name of the object.
     pub fn name(&self) -> &str {
         match self {
             Self::Namespace(object) => &object.name,
@@ -152,25 +154,25 @@ impl Object {
     }
 }
 
-/// What was left out of an object, or the whole of it: one sentence for people, and a reason for counters.
+/// A part of an object, or a whole object, that is left out: one sentence for people, and a reason for metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Why, as a label of a counter.
+    /// Reason, as a label of a metric.
     pub reason: Reason,
-    /// The object, where it is about one.
+    /// Object concerned, if it is a single one.
     pub object: Option<ObjectRef>,
-    /// One sentence: the object, what is wrong with it, what happens instead.
+    /// One sentence: the object, the error, and the consequence.
     pub text: String,
 }
 
-/// The objects that something read wrongly is about.
+/// Objects that an error in the input may concern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Any: a file that cannot be read, an object without a name.
+    /// Any object: a file cannot be read, or an object has no name.
     Unknown,
     /// One object.
     Object(ObjectRef),
-    /// Objects with these names, sorted, in any namespace: a document that cannot be parsed.
+    /// Objects of these names, sorted, in any namespace: a document cannot be parsed.
     Names(Vec<Box<str>>),
 }
 
@@ -180,10 +182,10 @@ impl From<Option<ObjectRef>> for Subject {
     }
 }
 
-/// Why something was left out.
+/// Reason why an object or a part of it is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// An address that does not parse, or is of another family than its slice says.
+    /// An address that does not parse, or is not of the family of its slice.
     Address,
     /// `addressType: FQDN`: names instead of addresses.
     Fqdn,
@@ -191,16 +193,16 @@ pub enum Reason {
     Hostname,
     /// A port without a usable name, number or protocol.
     Port,
-    /// An external name that is an address or no name at all.
+    /// An external name that is an address, or no domain name.
     ExternalName,
     /// A name or namespace that cannot be a label.
     Name,
-    /// A Service without an address that should have one.
+    /// A Service or Pod that should have an address and has none.
     NoAddress,
 }
 
 impl Reason {
-    /// The label's value.
+    /// Returns the value of the metric's label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Address => "address",
@@ -214,12 +216,12 @@ impl Reason {
     }
 }
 
-/// An object that cannot be used at all: one sentence that names it and says what is wrong.
+/// Error of a document that cannot be used at all: one sentence with the object and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid(pub String);
 
 impl Invalid {
-    /// For a document with these [`violations`]; the first few are listed.
+    /// Returns the error of a document with these [`violations`], of which it lists the first three.
     pub fn new(document: &serde_json::Value, default_namespace: &str, violations: &[String]) -> Self {
         const LISTED: usize = 3;
         let kind = document.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -242,19 +244,19 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// What a document turned out to be.
-#[allow(clippy::large_enum_variant)] // it is taken apart at once, and nearly all of them are objects
+/// Result of decoding one document.
+#[allow(clippy::large_enum_variant)] // nearly all are objects, and each is matched at once
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded {
-    /// An object, and what of it could not be served.
+    /// An object, and the parts of it that cannot be served.
     Object(Object, Vec<Skipped>),
-    /// The items of a `List` (or `ServiceList`, ...), each to be decoded alone.
+    /// The items of a `List` (or `ServiceList`, ...), each to be decoded by itself.
     List(Vec<serde_json::Value>),
-    /// An object of a kind that is not served: a ConfigMap, an Ingress, ...
+    /// A document of a kind that is not read: a ConfigMap, an Ingress, ...
     Ignored,
 }
 
-/// A transport protocol of a port.
+/// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP, the API server's default.
@@ -267,10 +269,10 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them, in the order of their discriminants.
+    /// All protocols, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
-    /// The label of an SRV name: `_tcp`.
+    /// Returns the protocol label of an SRV name (RFC 2782): `_tcp`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Tcp => "_tcp",
@@ -292,9 +294,9 @@ pub enum Family {
 /// A Namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
-    /// Its name, a DNS label.
+    /// Name, a DNS label.
     pub name: Box<str>,
-    /// True while it is being deleted, with all objects in it.
+    /// True while the Namespace and all objects in it are being deleted.
     pub terminating: bool,
 }
 
@@ -308,30 +310,31 @@ impl Namespace {
 /// A Service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
-    /// Its namespace and name; both are DNS labels.
+    /// Namespace and name; both are DNS labels.
     pub key: ObjectRef,
-    /// How it is answered.
+    /// Kind of records at the Service's name.
     pub kind: ServiceKind,
-    /// `publishNotReadyAddresses`.
+    /// `publishNotReadyAddresses`: endpoints that are not ready are answered too.
     pub publish_not_ready: bool,
-    /// Which Pods it selects; empty for a Service whose endpoints somebody else writes.
+    /// Labels of the Pods that are its endpoints; empty if its EndpointSlices are written by other means.
     pub selector: Labels,
-    /// Its ports.
+    /// Ports, in the order of the object.
     pub ports: Vec<ServicePort>,
-    /// `ipFamilies` as written: may be empty in a manifest.
+    /// `ipFamilies` as written; may be empty in a manifest.
     pub families: Vec<Family>,
-    /// `ipFamilyPolicy` as written: may be missing in a manifest.
+    /// `ipFamilyPolicy` as written; may be absent in a manifest.
     pub family_policy: Option<FamilyPolicy>,
 }
 
 impl Service {
-    /// Whether its name is answered with an endpoint of these conditions: `ready` decides, whatever `terminating` says,
-    /// and the Service's own field counts for slices written by hand (E1, E4).
+    /// Returns whether an endpoint with these conditions is in the answer for the Service's name: it is ready, whatever
+    /// its `terminating` condition, or the Service publishes endpoints that are not ready, also of slices written by
+    /// hand (E1, E4 of `tests/rows.md`).
     pub fn answers_with(&self, conditions: Conditions) -> bool {
         conditions.ready() || self.publish_not_ready
     }
 
-    /// The addresses that are its own.
+    /// Returns the cluster IPs; none for a headless Service or an ExternalName.
     pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let own = match &self.kind {
             ServiceKind::ClusterIp(addresses) => &addresses[..],
@@ -341,33 +344,33 @@ impl Service {
     }
 }
 
-/// How a Service is answered.
+/// Kind of records at a Service's name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServiceKind {
-    /// By its own addresses: none where a manifest gives none, one, or two of different families.
+    /// Address records of the cluster IPs: none if a manifest gives none, one, or two of different families.
     ClusterIp(Vec<IpAddr>),
-    /// By the addresses of its endpoints (`clusterIP: None`).
+    /// Address records of the endpoints (`clusterIP: None`).
     Headless,
-    /// By a CNAME to this name, as written.
+    /// A CNAME record with this target, as written.
     ExternalName(Box<str>),
 }
 
-/// Number of families that a Service has addresses of.
+/// Number of families that a Service has addresses of (`ipFamilyPolicy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyPolicy {
-    /// One.
+    /// One family.
     SingleStack,
-    /// Two, where the cluster has two.
+    /// Two families if the cluster has two, else one.
     PreferDualStack,
-    /// Two.
+    /// Two families.
     RequireDualStack,
 }
 
 impl FamilyPolicy {
-    /// All of them.
+    /// All policies.
     pub const ALL: [Self; 3] = [Self::SingleStack, Self::PreferDualStack, Self::RequireDualStack];
 
-    /// As the Kubernetes API writes it.
+    /// Returns the policy, as the Kubernetes API writes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::SingleStack => "SingleStack",
@@ -380,39 +383,39 @@ impl FamilyPolicy {
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// Its name, lower case, or empty.
+    /// Name in lower case, or empty.
     pub name: Box<str>,
-    /// Its protocol.
+    /// Transport protocol.
     pub protocol: Protocol,
-    /// The port at the Service's address.
+    /// Port at the cluster IP.
     pub number: u16,
-    /// The port at the Pods.
+    /// Port at the Pods.
     pub target: TargetPort,
 }
 
 /// `targetPort` of a Service's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetPort {
-    /// A number (the default is the Service's port).
+    /// A number (default: the port at the cluster IP).
     Number(u16),
-    /// The name of a container's port.
+    /// Name of a container's port.
     Name(Box<str>),
 }
 
-/// An EndpointSlice, as columns: row `i` of each belongs to the same address.
+/// An EndpointSlice in columns: row `i` of each column belongs to one address.
 ///
-/// An endpoint with several addresses is several rows. Rows that cannot be served are not here.
+/// An endpoint with several addresses has several rows. Endpoints that cannot be served have no row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSlice {
-    /// Its namespace and name.
+    /// Namespace and name.
     pub key: ObjectRef,
-    /// The Service named by its label, in the same namespace.
+    /// Value of [`SERVICE_NAME_LABEL`]: name of the Service, in the same namespace.
     pub service: Option<Box<str>>,
     /// Ports of every endpoint of this slice.
     pub ports: Box<[EndpointPort]>,
-    /// `addressType` is FQDN: it has no rows, whatever endpoints the object lists.
+    /// True for `addressType: FQDN`: the slice has no rows, even if the object lists endpoints.
     pub fqdn: bool,
-    /// The controller that writes it.
+    /// Controller that writes the slice.
     pub manager: SliceManager,
     addresses: Addresses,
     conditions: Box<[Conditions]>,
@@ -427,7 +430,7 @@ enum Addresses {
 }
 
 impl EndpointSlice {
-    /// A slice of these rows. All addresses are of `family`; others are left out.
+    /// Returns a slice of these rows, without those of another family than `family`.
     pub fn new(
         key: ObjectRef,
         service: Option<Box<str>>,
@@ -441,7 +444,7 @@ impl EndpointSlice {
             Family::V4 => Addresses::V4(rows.iter().filter_map(|row| v4(row.address)).collect()),
             Family::V6 => Addresses::V6(rows.iter().filter_map(|row| v6(row.address)).collect()),
         };
-        // The Pod's name is kept only where it differs from the hostname: for a StatefulSet it never does.
+        // The Pod's name is stored only if it differs from the hostname: for a StatefulSet it never does.
         let pods = rows.iter().map(|row| row.pod.as_deref().filter(|pod| row.hostname.as_deref() != Some(pod)));
         Self {
             key,
@@ -456,7 +459,7 @@ impl EndpointSlice {
         }
     }
 
-    /// A slice of names instead of addresses (`addressType: FQDN`), of which nothing is served.
+    /// Returns a slice with `addressType: FQDN`, of which nothing is served.
     pub fn of_names(key: ObjectRef, service: Option<Box<str>>) -> Self {
         Self { fqdn: true, ..Self::new(key, service, Family::V4, Vec::new(), &[]) }
     }
@@ -466,7 +469,7 @@ impl EndpointSlice {
         Self { manager, ..self }
     }
 
-    /// The family of every address in this slice.
+    /// Returns the family of every address in this slice.
     pub fn family(&self) -> Family {
         match self.addresses {
             Addresses::V4(_) => Family::V4,
@@ -474,32 +477,32 @@ impl EndpointSlice {
         }
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.conditions.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.conditions.is_empty()
     }
 
-    /// The addresses, in the order of the object.
+    /// Returns the addresses, in the order of the object.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.states().map(|(address, _)| address)
     }
 
-    /// The address and the conditions of each row, in the order of the object.
+    /// Returns the address and the conditions of each row, in the order of the object.
     pub fn states(&self) -> impl Iterator<Item = (IpAddr, Conditions)> {
         (0..self.len()).map(|row| (self.address(row), self.conditions[row]))
     }
 
-    /// The hostnames of the rows, as `texts` writes them.
+    /// Returns the hostnames of the rows, packed with the label pool that `texts` builds.
     pub fn hostnames(&self, texts: &mut TextsBuilder) -> Repacked<'_> {
         texts.repack(&self.hostnames)
     }
 
-    /// The name of a row's Pod: [`Endpoint::pod`].
+    /// Returns the name of a row's Pod, as [`Endpoint::pod`].
     pub fn pod(&self, row: usize) -> Option<Label<'_>> {
         self.pods.get(row).or_else(|| self.hostnames.get(row))
     }
@@ -511,7 +514,7 @@ impl EndpointSlice {
         }
     }
 
-    /// The rows, in the order of the object.
+    /// Returns the rows, in the order of the object.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint<'_>> {
         (0..self.len()).map(|row| Endpoint {
             address: self.address(row),
@@ -536,20 +539,20 @@ fn v6(address: IpAddr) -> Option<u128> {
     }
 }
 
-/// The controller that writes an EndpointSlice, by its label.
+/// Controller that writes an EndpointSlice, by [`MANAGED_BY_LABEL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SliceManager {
-    /// The one that follows Services with a selector.
+    /// The EndpointSlice controller, for Services with a selector.
     Selector,
-    /// The one that copies Endpoints of Services without a selector.
+    /// The EndpointSlice mirroring controller, which copies Endpoints of Services without a selector.
     Mirroring,
-    /// Another, or a person.
+    /// Another controller, or a person.
     #[default]
     Other,
 }
 
 impl SliceManager {
-    /// The value of [`MANAGED_BY_LABEL`], for the controllers of a cluster.
+    /// Returns the value of [`MANAGED_BY_LABEL`] for a controller of Kubernetes.
     pub fn label(self) -> Option<&'static str> {
         match self {
             Self::Selector => Some("endpointslice-controller.k8s.io"),
@@ -564,59 +567,59 @@ impl SliceManager {
     }
 }
 
-/// One row of an [`EndpointSlice`], to build it from.
+/// One row for [`EndpointSlice::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointRow {
-    /// The address.
+    /// Address.
     pub address: IpAddr,
-    /// Ready, serving, terminating.
+    /// Conditions: ready, serving, terminating.
     pub conditions: Conditions,
-    /// A DNS label, lower case.
+    /// Hostname, a DNS label in lower case.
     pub hostname: Option<Box<str>>,
-    /// `targetRef.name` where that is a Pod.
+    /// `targetRef.name`, if the target is a Pod.
     pub pod: Option<Box<str>>,
 }
 
-/// One row of an [`EndpointSlice`], as read.
+/// One row of an [`EndpointSlice`].
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'s> {
-    /// The address.
+    /// Address.
     pub address: IpAddr,
-    /// Ready, serving, terminating.
+    /// Conditions: ready, serving, terminating.
     pub conditions: Conditions,
-    /// A DNS label, lower case.
+    /// Hostname, a DNS label in lower case.
     pub hostname: Option<Label<'s>>,
-    /// The Pod's name: `targetRef.name`, or the hostname where the object names no Pod or the same.
+    /// Name of the Pod: `targetRef.name`, or the hostname if the object names no Pod.
     pub pod: Option<Label<'s>>,
 }
 
-/// The conditions of an endpoint. Absent ones have the API's meaning: `ready` true, `serving` as `ready`,
-/// `terminating` false.
+/// Conditions of an endpoint. Absent conditions have the API's defaults: `ready` is true, `serving` is as `ready`,
+/// `terminating` is false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions(u8);
 
 impl Conditions {
-    /// Ready and serving.
+    /// Ready, serving and not terminating.
     pub const READY: Self = Self(0b011);
 
-    /// From the three fields of the API.
+    /// Returns conditions from the three fields of the API.
     pub fn new(ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>) -> Self {
         let ready = ready.unwrap_or(true);
         let serving = serving.unwrap_or(ready);
         Self(u8::from(ready) | u8::from(serving) << 1 | u8::from(terminating.unwrap_or(false)) << 2)
     }
 
-    /// The endpoint takes new connections.
+    /// Returns whether the endpoint takes new connections.
     pub fn ready(self) -> bool {
         self.0 & 0b001 != 0
     }
 
-    /// It could, were it not terminating.
+    /// Returns whether the endpoint responds, even while it terminates.
     pub fn serving(self) -> bool {
         self.0 & 0b010 != 0
     }
 
-    /// Its Pod is being deleted.
+    /// Returns whether the endpoint's Pod is being deleted.
     pub fn terminating(self) -> bool {
         self.0 & 0b100 != 0
     }
@@ -625,45 +628,45 @@ impl Conditions {
 /// One port of an EndpointSlice or Endpoints object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointPort {
-    /// Its name, lower case, or empty.
+    /// Name in lower case, or empty.
     pub name: Box<str>,
-    /// Its protocol.
+    /// Transport protocol.
     pub protocol: Protocol,
-    /// The port at the endpoints.
+    /// Port at the endpoints.
     pub number: u16,
 }
 
-/// An Endpoints object: the same as some slices of the Service of its name.
+/// An Endpoints object, as EndpointSlices of the Service of its name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoints {
-    /// Its namespace and name, which are the Service's.
+    /// Namespace and name, which are those of the Service.
     pub key: ObjectRef,
-    /// One slice per subset and family.
+    /// One slice per subset and address family.
     pub slices: Vec<EndpointSlice>,
-    /// Number of rows of each slice that the mirroring controller copies: none where the object's metadata forbids it.
+    /// Number of rows of each slice that the mirroring controller copies: 0 if the object's metadata forbids it.
     pub mirrored: Vec<usize>,
 }
 
 /// A Pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
-    /// Its namespace and name.
+    /// Namespace and name.
     pub key: ObjectRef,
-    /// Its labels.
+    /// Labels.
     pub labels: Labels,
-    /// `status.podIPs`, or none.
+    /// `status.podIPs`; empty before the Pod has an address.
     pub addresses: Vec<IpAddr>,
-    /// What its template says of it.
+    /// Fields of `spec`.
     pub spec: PodSpec,
-    /// The object that controls it: kind and name.
+    /// Controller of the Pod, if it has one.
     pub owner: Option<Owner>,
-    /// The condition `Ready`; `None` where the manifest has no status.
+    /// Condition `Ready`; `None` if the manifest has no status.
     pub ready: Option<bool>,
-    /// It has a `deletionTimestamp`.
+    /// True if the Pod has a `deletionTimestamp`.
     pub terminating: bool,
-    /// `status.phase` is `Succeeded` or `Failed`.
+    /// True if `status.phase` is `Succeeded` or `Failed`.
     pub finished: bool,
-    /// The annotation `helm.sh/hook`: when Helm runs the Pod, which is then no part of the release.
+    /// Annotation `helm.sh/hook`: events at which Helm runs the Pod, which is then no part of the release.
     pub hook: Option<Box<str>>,
 }
 
@@ -673,23 +676,23 @@ impl Default for ObjectRef {
     }
 }
 
-/// The controller of an object.
+/// Controller of an object: its owner reference with `controller: true`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Its kind.
+    /// Kind of the controller.
     pub kind: Box<str>,
-    /// Its name, in the same namespace.
+    /// Name of the controller, in the namespace of the object.
     pub name: Box<str>,
 }
 
-/// What names and ports come from in a Pod's spec.
+/// Fields of a Pod's spec that names and ports depend on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodSpec {
     /// `hostname`.
     pub hostname: Option<Box<str>>,
     /// `subdomain`.
     pub subdomain: Option<Box<str>>,
-    /// Ports of all containers, also of sidecars; only named ones matter.
+    /// Ports of all containers and sidecars; only named ports are used.
     pub ports: Vec<EndpointPort>,
 }
 
@@ -698,47 +701,47 @@ pub struct PodSpec {
 pub struct PodTemplate {
     /// Labels of the Pods.
     pub labels: Labels,
-    /// Their spec.
+    /// Spec of the Pods.
     pub spec: PodSpec,
 }
 
 /// A StatefulSet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatefulSet {
-    /// Its namespace and name.
+    /// Namespace and name.
     pub key: ObjectRef,
-    /// The governing Service; empty where the object names none (allowed since Kubernetes 1.33).
+    /// `serviceName`, the governing Service; empty if the object has none (allowed since Kubernetes 1.33).
     pub service_name: Box<str>,
-    /// How many Pods.
+    /// Number of Pods.
     pub replicas: u32,
-    /// `ordinals.start`.
+    /// `ordinals.start`, the first ordinal.
     pub start: u32,
-    /// `podManagementPolicy` is `Parallel`: no Pod waits for the one before it.
+    /// True if `podManagementPolicy` is `Parallel`: no Pod waits for the one before it.
     pub parallel: bool,
     /// `selector.matchLabels`.
     pub selector: Labels,
-    /// The template of its Pods.
+    /// Template of the Pods.
     pub template: PodTemplate,
 }
 
-/// A workload whose Pods are not numbered names of a governing Service: simulated, never watched.
+/// A workload other than a StatefulSet: simulated, never watched.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
-    /// Which kind.
+    /// Kind.
     pub kind: WorkloadKind,
-    /// Its namespace and name.
+    /// Namespace and name.
     pub key: ObjectRef,
-    /// How many Pods; for a DaemonSet 1, for a Job its completions.
+    /// Number of Pods: for a DaemonSet 1, for a Job by its parallelism and completions.
     pub replicas: u32,
-    /// The template of its Pods.
+    /// Template of the Pods.
     pub template: PodTemplate,
-    /// The object that controls it: of a ReplicaSet a Deployment.
+    /// Controller of the workload: a Deployment controls its ReplicaSets.
     pub owner: Option<Owner>,
-    /// The annotation `helm.sh/hook`, as of a Pod.
+    /// Annotation `helm.sh/hook`, as [`Pod::hook`].
     pub hook: Option<Box<str>>,
 }
 
-/// Kinds of [`Workload`].
+/// Kind of a [`Workload`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkloadKind {
     /// `apps/v1` Deployment.
@@ -755,15 +758,15 @@ pub enum WorkloadKind {
     Rollout,
     /// `apps.kruise.io/v1alpha1` CloneSet.
     CloneSet,
-    /// `batch/v1` Job; `indexed` is its `completionMode`.
+    /// `batch/v1` Job.
     Job {
-        /// Its Pods are numbered, and their hostnames with them.
+        /// True if `completionMode` is `Indexed`: the Pods are numbered, and so are their hostnames.
         indexed: bool,
     },
 }
 
 impl WorkloadKind {
-    /// As the Kubernetes API writes it.
+    /// Returns the kind, as the Kubernetes API writes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Deployment => "Deployment",

@@ -1,7 +1,8 @@
-//! The JSON shapes of the Kubernetes API, as far as they are read, and how each is trimmed.
+//! JSON shapes of the Kubernetes API, and the decoder that trims each to an [`Object`].
 //!
-//! Every field may be missing or `null`: manifests written by hand and objects printed by `kubectl` both come here.
-//! Defaults are the API server's.
+//! Every field may be absent or `null`: manifests written by hand and objects printed by `kubectl` both arrive here.
+//! Defaults are those of the API server. Not here: checks of manifests by the API server's rules (`validate.rs`; read
+//! it next).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,13 +19,13 @@ use super::{
 };
 use crate::names::is_label;
 
-/// Decodes one document. `default_namespace` is for objects that name none.
+/// Decodes one document. `default_namespace` is for objects without a namespace.
 ///
-/// The kind is looked at first: of a kind that is not served nothing else has to be right.
+/// The kind is checked first: of a kind that is not read, no other field has to be valid.
 ///
 /// # Errors
 ///
-/// [`Invalid`] says in one sentence what is wrong with a document that is no object of its kind.
+/// [`Invalid`] describes a document that is no object of its kind, in one sentence.
 pub fn decode(document: Value, default_namespace: &str) -> Result<Decoded, Invalid> {
     let Some(kind) = kind_of(&document)? else { return Ok(Decoded::Ignored) };
     if let Some(item) = kind.strip_suffix("List") {
@@ -37,7 +38,7 @@ pub fn decode(document: Value, default_namespace: &str) -> Result<Decoded, Inval
     }
 }
 
-/// Takes a list of objects of a kind apart; of any kind where it is empty.
+/// Splits a list of objects of one kind into its items; an empty `kind` allows any.
 fn decode_list(kind: &str, mut document: Value) -> Result<Decoded, Invalid> {
     match document.get_mut("items").map(Value::take) {
         Some(Value::Array(mut items)) => {
@@ -52,7 +53,8 @@ fn decode_list(kind: &str, mut document: Value) -> Result<Decoded, Invalid> {
     }
 }
 
-/// Returns the kind of a document; `None` for one that is no Kubernetes object, as values of a chart or a dashboard.
+/// Returns the kind of a document; `None` for one that is no Kubernetes object, such as the values of a chart or a
+/// dashboard.
 fn kind_of(document: &Value) -> Result<Option<String>, Invalid> {
     match document.get("kind") {
         Some(Value::String(kind)) => Ok(Some(kind.clone())),
@@ -67,18 +69,18 @@ pub fn is_read(document: &Value, kind: &str) -> bool {
     Shape::new(group_of(document), kind).is_some()
 }
 
-/// Returns the group of a document's `apiVersion`: `apps` of `apps/v1`, nothing of `v1`.
+/// Returns the group of a document's `apiVersion`: `apps` of `apps/v1`, an empty one of `v1`.
 fn group_of(document: &Value) -> Option<&str> {
     let version = document.get("apiVersion")?.as_str()?;
     Some(version.split_once('/').map_or("", |(group, _)| group))
 }
 
-/// Decodes the JSON text of an object whose kind, group and key are known: the same as [`decode`], at a third of the
-/// cost, because nothing is made of what is not served.
+/// Decodes the JSON text of an object of known kind, group and key. The result is that of [`decode`], at a third of the
+/// cost, because fields that are not read are skipped without allocating.
 ///
 /// # Errors
 ///
-/// As [`decode`]; the sentence may say less.
+/// As for [`decode`], possibly with less detail.
 pub fn decode_text(kind: &str, group: &str, key: ObjectRef, text: &str) -> Result<Decoded, Invalid> {
     match Shape::new(Some(group), kind) {
         Some(shape) => trim(kind, shape, key, Document::Text(text)),
@@ -86,14 +88,14 @@ pub fn decode_text(kind: &str, group: &str, key: ObjectRef, text: &str) -> Resul
     }
 }
 
-/// Where the fields of an object are read from.
+/// Source of an object's fields.
 #[derive(Clone, Copy)]
 enum Document<'d> {
     Tree(&'d Value),
     Text(&'d str),
 }
 
-/// The kinds of objects that are read.
+/// Kinds of objects that are read.
 #[derive(Clone, Copy)]
 enum Shape {
     Namespace,
@@ -106,7 +108,7 @@ enum Shape {
 }
 
 impl Shape {
-    /// By group and kind.
+    /// Group, kind and shape of each.
     const ALL: [(&str, &str, Self); 14] = [
         ("", "Namespace", Self::Namespace),
         ("", "Service", Self::Service),
@@ -124,7 +126,7 @@ impl Shape {
         ("batch", "Job", Self::Workload(WorkloadKind::Job { indexed: false })),
     ];
 
-    /// Returns the shape of a kind that is read. Without a group the kind decides: items of lists may lack it.
+    /// Returns the shape of a kind that is read. Without a group the kind decides, because items of lists may lack it.
     fn new(group: Option<&str>, kind: &str) -> Option<Self> {
         let is_it = |own: &str, name: &str| name == kind && group.is_none_or(|group| group == own);
         Self::ALL.into_iter().find(|(own, name, _)| is_it(own, name)).map(|(.., shape)| shape)
@@ -145,7 +147,7 @@ fn trim(kind: &str, shape: Shape, key: ObjectRef, document: Document<'_>) -> Res
     Ok(Decoded::Object(object, trim.skipped))
 }
 
-/// Items of a `ServiceList` may leave `kind` and `apiVersion` to the list.
+/// Adds the kind and version of a list to its items, which a `ServiceList` may omit.
 fn name_kinds(kind: &str, api_version: Option<&Value>, items: &mut [Value]) {
     for item in items.iter_mut().filter_map(Value::as_object_mut) {
         if !kind.is_empty() && !item.contains_key("kind") {
@@ -163,12 +165,12 @@ pub fn key(document: &Value, default_namespace: &str) -> Option<ObjectRef> {
     Some(ObjectRef::new(namespace, text_of(document, "name")?))
 }
 
-/// Returns a text of an object's metadata that is not empty.
+/// Returns a field of an object's metadata, if it is a string that is not empty.
 fn text_of<'d>(document: &'d Value, field: &str) -> Option<&'d str> {
     document.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// Returns the object's namespace and name; `None` where the API server makes up a name (`generateName`).
+/// Returns the object's namespace and name; `None` if the API server generates the name (`generateName`).
 fn valid_key(document: &Value, kind: &str, default_namespace: &str) -> Result<Option<ObjectRef>, Invalid> {
     match key(document, default_namespace) {
         Some(key) if is_label(&key.namespace) => Ok(Some(key)),
@@ -180,7 +182,7 @@ fn valid_key(document: &Value, kind: &str, default_namespace: &str) -> Result<Op
     }
 }
 
-/// Trims one object, and collects what had to be left out.
+/// Decoder of one object, which collects the parts that are left out.
 struct Trim<'k> {
     kind: &'k str,
     key: ObjectRef,
@@ -204,7 +206,7 @@ impl Trim<'_> {
         read.map_err(|error| Invalid(format!("{} {}: {error}", self.kind, self.key)))
     }
 
-    /// The object's name as a label of names to come.
+    /// Checks that the object's name can be a label of a domain name.
     fn label(&self) -> Result<(), Invalid> {
         if is_label(&self.key.name) {
             return Ok(());
@@ -239,7 +241,8 @@ impl Trim<'_> {
             kind,
             publish_not_ready: spec.publish_not_ready_addresses,
             selector: labels(spec.selector),
-            // Not collected where the raw ones stand: they are several times as large.
+            // A boxed slice first: a vector collected in place keeps the allocation of the raw ports, which are several
+            // times as large.
             ports: Vec::from(spec.ports.into_iter().filter_map(|port| self.service_port(port)).collect::<Box<[_]>>()),
             families: spec.ip_families.iter().filter_map(|family| family_of(family)).collect(),
             family_policy: FamilyPolicy::ALL
@@ -277,7 +280,8 @@ impl Trim<'_> {
         Some(ServicePort { name, protocol, number, target })
     }
 
-    /// A port that can be answered: a number, a protocol that DNS-SD names, a name that fits behind an underscore.
+    /// Returns the port if it can be served: its number is valid and SRV has its protocol. A name that does not fit
+    /// behind an underscore is dropped.
     fn port(&mut self, port: RawPort) -> Option<EndpointPort> {
         let name = port.name.unwrap_or_default().to_ascii_lowercase();
         let protocol = match port.protocol.as_deref() {
@@ -294,7 +298,7 @@ impl Trim<'_> {
         };
         let number = match port.port {
             Some(number @ 1..=65535) => number as u16,
-            // an EndpointSlice port without a number means all ports, which no SRV record can say.
+            // An EndpointSlice port without a number means all ports, which an SRV record cannot express.
             None => return None,
             Some(number) => {
                 self.skip(
@@ -359,7 +363,7 @@ impl Trim<'_> {
             let mut addresses = endpoint.addresses.iter().filter_map(|text| self.address(place, text, Some(family)));
             let Some(address) = addresses.next() else { continue };
             let row = EndpointRow { address, conditions, hostname, pod };
-            // Nearly always there is one.
+            // Most endpoints have one address: a single row is not cloned.
             let others: Vec<EndpointRow> = addresses.map(|address| EndpointRow { address, ..row.clone() }).collect();
             rows.push(row);
             rows.extend(others);
@@ -367,7 +371,7 @@ impl Trim<'_> {
         Ok(EndpointSlice::new(self.key.clone(), service, family, ports, &rows).managed_by(manager))
     }
 
-    /// `None` if the endpoint is to be left out; else its hostname, if it has one.
+    /// Returns `None` if the endpoint is left out; else its hostname, if it has one.
     #[allow(clippy::option_option)] // left out, without a hostname, with one: read once, in the line below the call
     fn hostname(&mut self, place: impl Fn() -> String, hostname: Option<&str>) -> Option<Option<Box<str>>> {
         match hostname.filter(|hostname| !hostname.is_empty()) {
@@ -493,14 +497,14 @@ impl Trim<'_> {
             WorkloadKind::DaemonSet => (kind, 1),
             WorkloadKind::Job { .. } => {
                 let indexed = spec.completion_mode.as_deref() == Some("Indexed");
-                // Of an indexed Job all Pods have names of their own; of another as many as run at a time.
+                // Each Pod of an indexed Job has a name of its own; another Job has as many Pods as run at a time.
                 let parallelism = spec.parallelism.unwrap_or(1);
                 let count = match spec.completions {
                     None => parallelism,
                     Some(completions) if indexed && parallelism > 0 => completions,
                     Some(completions) => parallelism.min(completions),
                 };
-                // A Job of a dump may be over, or suspended: then it runs none.
+                // A Job from a dump may have finished, or be suspended: it has no Pods.
                 let over = |condition: &RawCondition| {
                     matches!(condition.kind.as_deref(), Some("Complete" | "Failed"))
                         && condition.status.as_deref() == Some("True")
@@ -508,7 +512,7 @@ impl Trim<'_> {
                 let idle = spec.suspend || status.conditions.iter().any(over);
                 (WorkloadKind::Job { indexed }, if idle { 0 } else { count })
             }
-            // A new one makes no ReplicaSet.
+            // A new Deployment that is paused has no ReplicaSet.
             WorkloadKind::Deployment if spec.paused => (kind, 0),
             _ => (kind, spec.replicas.unwrap_or(1)),
         };
@@ -551,12 +555,12 @@ fn hook_of(metadata: &RawMetadata) -> Option<Box<str>> {
     metadata.annotations.hook.as_deref().filter(|hook| !hook.is_empty()).map(Into::into)
 }
 
-/// `null` is as good as nothing.
+/// Deserializes a field; `null` means the default.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A text that stays where it is read from, unless it is written there in another way.
+/// String that borrows from the input, unless it is escaped there.
 #[derive(Default, Deserialize)]
 #[serde(transparent)]
 struct Text<'d>(#[serde(borrow)] Cow<'d, str>);

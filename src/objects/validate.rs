@@ -1,8 +1,8 @@
-//! The API server's validation of the fields that are read: objects that it would refuse, each with the reason.
+//! The API server's validation of the fields that are read: which manifests it would refuse, each with the reason.
 //!
-//! For manifests only: an object that an API server gave out (it has a `metadata.uid`) was valid by the rules of its
-//! version, and these change. Fields that names do not depend on (images, volumes, probes) are not looked at, and a field
-//! with a default is not missing. The table is [`RULES`]; `raw.rs` decodes the valid objects.
+//! For manifests only: an object from an API server (it has a `metadata.uid`) was valid by the rules of its version,
+//! and rules change. Fields that no name depends on (images, volumes, probes) are not checked, and a field with a
+//! default may be absent. The table is [`RULES`]; `raw.rs` decodes the valid objects.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -23,7 +23,7 @@ pub fn violations(document: &Value) -> Vec<String> {
     found.0
 }
 
-/// One row of the table.
+/// One row of the table of rules.
 struct FieldRule {
     kinds: &'static [&'static str],
     /// Path of the field: `[*]` denotes every item of a list.
@@ -45,19 +45,19 @@ impl FieldRule {
     }
 }
 
-/// Condition on a field that is there and not `null`.
+/// Condition on a field that is present and not `null`.
 enum FieldCheck {
     /// The JSON type.
     Type(JsonType),
-    /// An integer of this range.
+    /// An integer in this range.
     Integer(i64, i64),
-    /// A string that is empty or of a grammar.
+    /// A string that is empty or matches a grammar.
     Name(Grammar),
     /// A string that is empty or one of these.
     OneOf(&'static [&'static str]),
     /// Any other condition.
     Value(fn(&Value, &str, &mut Violations)),
-    /// Several fields of an object together.
+    /// A condition on several fields of an object.
     Fields(fn(&Value, &str, &mut Violations)),
 }
 
@@ -79,7 +79,7 @@ struct Grammar {
 use FieldCheck::{Fields, Integer, Name, OneOf, Type};
 use JsonType::{Boolean, List, Object, Text};
 
-/// Placeholder of the path of a Pod's spec: in a Pod, or in a template.
+/// Placeholder for the path of a Pod's spec, in a Pod or in a template.
 const POD_SPEC: &str = "POD";
 
 const ALL: &[&str] = &[
@@ -98,7 +98,7 @@ const ALL: &[&str] = &[
     "CloneSet",
     "Job",
 ];
-/// The name is a label, as it becomes one of a name.
+/// Kinds with names that become labels of domain names, and so have to be DNS labels.
 const LABELS: &[&str] = &["Namespace", "Service"];
 const OTHERS: &[&str] = ALL.split_at(2).1;
 const NAMESPACED: &[&str] = ALL.split_at(1).1;
@@ -108,9 +108,9 @@ const ENDPOINTS: &[&str] = &["Endpoints"];
 const POD: &[&str] = &["Pod"];
 const STATEFUL_SET: &[&str] = &["StatefulSet"];
 const JOB: &[&str] = &["Job"];
-/// With a Pod template.
+/// Kinds with a Pod template.
 const WORKLOADS: &[&str] = ALL.split_at(5).1;
-/// A StatefulSet sets hostname and subdomain itself.
+/// Kinds with a hostname and subdomain set by the manifest; a StatefulSet sets them itself.
 const HOSTNAMES: &[&str] = &[
     "Pod",
     "Deployment",
@@ -122,14 +122,14 @@ const HOSTNAMES: &[&str] = &[
     "CloneSet",
     "Job",
 ];
-/// With `spec.replicas`.
+/// Kinds with `spec.replicas`.
 const SCALED: &[&str] =
     &["StatefulSet", "Deployment", "ReplicaSet", "ReplicationController", "DeploymentConfig", "Rollout", "CloneSet"];
-/// With a label selector that has to match the template.
+/// Kinds with a label selector that has to match the template.
 const SELECTING: &[&str] = &["StatefulSet", "Deployment", "ReplicaSet", "DaemonSet"];
-/// The same with a plain map as the selector.
+/// Kinds with a plain map as the selector, which has to match the template.
 const MAPPING: &[&str] = &["ReplicationController", "DeploymentConfig"];
-/// Their Pods always run.
+/// Kinds with Pods that are always restarted.
 const RESTARTING: &[&str] = &["StatefulSet", "Deployment", "ReplicaSet", "DaemonSet", "ReplicationController"];
 const PHASES: &[&str] = &["Namespace", "Pod"];
 const PODS: &[&str] = ALL.split_at(4).1;
@@ -300,7 +300,7 @@ const fn rule(kinds: &'static [&'static str], field: &'static str, check: FieldC
 
 // Grammars.
 
-/// RFC 1123, in lower case as Kubernetes has it.
+/// Label of RFC 1123, in lower case as Kubernetes requires.
 const LABEL: Grammar =
     Grammar { accepts: is_dns_label, rule: "a DNS label: a-z, 0-9 and inner hyphens, at most 63 characters" };
 const SUBDOMAIN: Grammar = Grammar { accepts: is_subdomain, rule: "DNS labels in lower case with dots between them" };
@@ -310,7 +310,7 @@ const EXTERNAL_NAME: Grammar = Grammar {
 };
 const CLUSTER_IP: Grammar =
     Grammar { accepts: |text| text == "None" || is_address(text), rule: "None or an IP address" };
-/// RFC 6335 section 5.1.
+/// Service name of RFC 6335 section 5.1.
 const PORT_NAME: Grammar = Grammar {
     accepts: is_port_name,
     rule: "a port name: at most 15 of a-z, 0-9 and single inner hyphens, with a letter",
@@ -327,7 +327,7 @@ fn is_dns_label(text: &str) -> bool {
 }
 
 fn is_subdomain(text: &str) -> bool {
-    // A label of more than 63 octets is no error of the API server's here.
+    // The API server accepts labels of more than 63 octets here.
     let is_part = |part: &str| {
         let (first, last) = (part.bytes().next(), part.bytes().next_back());
         let is_end = |octet: Option<u8>| octet.is_some_and(|octet| octet != b'-');
@@ -364,7 +364,7 @@ fn is_qualified_name(text: &str) -> bool {
 
 // Checks.
 
-/// Sentences about errors, each with the path of its field.
+/// Sentences about errors, each beginning with the path of its field.
 struct Violations(Vec<String>);
 
 impl FieldCheck {
@@ -438,14 +438,14 @@ impl Violations {
         }
     }
 
-    /// An address at which an endpoint can be.
+    /// Checks that the address can be that of an endpoint.
     fn check_endpoint(&mut self, address: IpAddr, path: &str, value: &Value) {
         if let Some(range) = special(address) {
             self.add(path, &format!("{} must not be {range}", shown(value)));
         }
     }
 
-    /// The template has the labels that the selector asks for.
+    /// Checks that the template has the labels that the selector requires.
     fn check_template(&mut self, spec: &Value, path: &str, selector: Option<&Value>) {
         let Some(template) = spec.get("template").filter(|template| template.is_object()) else { return };
         if template.get("metadata").is_some_and(|metadata| !metadata.is_object()) {
@@ -483,7 +483,7 @@ impl Violations {
     }
 }
 
-/// Labels, or the labels that a selector asks for.
+/// Checks labels, or the label pairs of a selector.
 fn labels(value: &Value, path: &str, found: &mut Violations) {
     strings(value, path, found, Some(LABEL_VALUE));
 }
@@ -492,7 +492,7 @@ fn annotations(value: &Value, path: &str, found: &mut Violations) {
     strings(value, path, found, None);
 }
 
-/// An object with qualified names as keys, and strings as values.
+/// Checks an object with qualified names as keys and strings as values.
 fn strings(value: &Value, path: &str, found: &mut Violations, values: Option<Grammar>) {
     found.check_type(value, path, Object);
     for (key, value) in value.as_object().into_iter().flatten() {
@@ -629,7 +629,7 @@ fn target_port(value: &Value, path: &str, found: &mut Violations) {
     }
 }
 
-/// Names are required where there are several ports.
+/// Checks that each of several ports has a name.
 fn required_names(ports: &Value, path: &str, found: &mut Violations) {
     if items(ports).len() > 1 {
         required(ports, path, "name", found);
@@ -638,7 +638,7 @@ fn required_names(ports: &Value, path: &str, found: &mut Violations) {
 
 // EndpointSlices and Endpoints.
 
-/// Every port has a name of its own; none at all is one, too.
+/// Checks that no two ports have one name; the absence of a name counts as a name.
 fn slice_ports(ports: &Value, path: &str, found: &mut Violations) {
     unique(ports, path, "name", found, |port| Some(name_of(port).unwrap_or_else(|| "no name".into())));
 }
@@ -747,7 +747,7 @@ fn container_ports(ports: &Value, path: &str, found: &mut Violations) {
 
 // Values.
 
-/// Every item has the field.
+/// Checks that every item has the field.
 fn required(list: &Value, path: &str, field: &str, found: &mut Violations) {
     for (index, item) in items(list).iter().enumerate().filter(|(_, item)| item.is_object()) {
         if item.get(field).is_none_or(|value| value.is_null() || value == "") {
@@ -757,7 +757,7 @@ fn required(list: &Value, path: &str, field: &str, found: &mut Violations) {
     }
 }
 
-/// Two items have not the same of what `of` returns, which is the field in words.
+/// Checks that no two items have equal values; `of` returns the value of an item in words.
 fn unique(list: &Value, path: &str, field: &str, found: &mut Violations, of: impl Fn(&Value) -> Option<String>) {
     let mut first: HashMap<String, usize> = HashMap::new();
     for (index, item) in items(list).iter().enumerate().filter(|(_, item)| item.is_object()) {
@@ -770,7 +770,7 @@ fn unique(list: &Value, path: &str, field: &str, found: &mut Violations, of: imp
     }
 }
 
-/// Calls `then` with each value at the field below `value`, and with its path.
+/// Calls `then` with each value at the path `field` below `value`, and with its full path.
 fn visit(value: &Value, field: &str, path: &mut String, then: &mut dyn FnMut(&Value, &str)) {
     let len = path.len();
     if field.is_empty() {
@@ -801,17 +801,17 @@ fn is_empty(value: &Value) -> bool {
     value.as_object().is_some_and(serde_json::Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// The string in a field; empty where there is none.
+/// Returns the string in a field; empty if there is none.
 fn text<'v>(value: &'v Value, field: &str) -> &'v str {
     value.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The name of an item that has one.
+/// Returns the name of an item, if it has one.
 fn name_of(item: &Value) -> Option<String> {
     Some(text(item, "name")).filter(|name| !name.is_empty()).map(Into::into)
 }
 
-/// The items of the list in a field; none where there is no list.
+/// Returns the items of the list in a field; none if it is no list.
 fn list<'v>(value: &'v Value, field: &str) -> &'v [Value] {
     value.get(field).map(items).unwrap_or_default()
 }
@@ -820,7 +820,7 @@ fn items(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// A value as JSON, cut where it is long.
+/// Returns a value as JSON, cut after 60 characters.
 fn shown(value: &Value) -> String {
     const MOST: usize = 60;
     let text = value.to_string();
@@ -838,7 +838,7 @@ fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// The range in which no endpoint can be.
+/// Returns the special range that the address is in, if endpoints cannot be there.
 fn special(address: IpAddr) -> Option<&'static str> {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -869,7 +869,7 @@ mod tests {
         VALID.split("---\n").map(|text| serde_saphyr::from_str(text).expect("valid.yaml is YAML")).collect()
     }
 
-    /// Sets a field: `spec.ports[0].name`. `*N` denotes a list of N items like the first.
+    /// Sets a field: `spec.ports[0].name`. The value `*N` is a list of N items like the first.
     fn set(document: &mut Value, field: &str, to: &str) {
         let mut at = document;
         for part in field.replace('[', ".").replace(']', "").split('.') {
@@ -891,7 +891,7 @@ mod tests {
         };
     }
 
-    /// The document of each case, and the sentences about it.
+    /// Returns each case: its line, its document, and the sentences expected of it.
     fn cases() -> Vec<(&'static str, Value, Vec<&'static str>)> {
         let valid = valid();
         let lines = CASES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -899,7 +899,7 @@ mod tests {
             let (changes, expected) = line.split_once(" => ").expect("a case");
             let (kind, changes) = changes.split_once(' ').expect("a kind");
             let mut document = valid.iter().find(|document| document["kind"] == kind).cloned().expect("a kind");
-            // A space inside of a value has no field's name and equals sign behind it.
+            // A space within a value is not followed by a field name and an equals sign.
             let mut rest = changes;
             while !rest.is_empty() {
                 let (field, value) = rest.split_once('=').expect("a field");
@@ -937,7 +937,7 @@ mod tests {
             assert_eq!(violations(&document), [""; 0], "{document}");
             assert!(decode(document, "default").is_ok());
         }
-        // What the API server fills in, and what names do not depend on.
+        // Fields that the API server fills in, and fields that names do not depend on.
         for text in [
             r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"1web"},"spec":{"clusterIP":"None"}}"#,
             r#"{"kind":"Service","metadata":{"name":"a"},"spec":{"clusterIP":"","type":"","ports":[{"port":80,"name":null}]}}"#,
@@ -976,7 +976,7 @@ mod tests {
         }
     }
 
-    /// Errors of the decoder name no field: a wrong type is found before.
+    /// Errors of the decoder name no field, so a wrong type must be found before decoding.
     #[test]
     fn wrong_types_are_found_before_decoding() {
         for document in valid() {
@@ -997,7 +997,7 @@ mod tests {
         }
     }
 
-    /// The pointers of all fields below a value, but for the kind of the object.
+    /// Returns the JSON pointers of all fields below a value, but for the kind of the object.
     fn pointers(value: &Value, at: &str) -> Vec<String> {
         let children: Vec<(String, &Value)> = match value {
             Value::Object(fields) => fields.iter().map(|(key, child)| (key.replace('/', "~1"), child)).collect(),

@@ -1,7 +1,7 @@
-//! Trimmed objects as the Kubernetes API writes them: what [`super::decode`] reads back as the same object.
+//! Encodes trimmed objects as JSON of the Kubernetes API, which [`super::decode`] decodes to an equal object.
 //!
-//! Only what was kept is written, and nothing that is never watched: this is for a snapshot of a cluster, and no
-//! manifest to apply.
+//! For the snapshot of a cluster (`source/snapshot.rs`), not for manifests to apply: only fields that were kept are
+//! written, and only kinds that are watched.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use super::{
     ServicePort, StatefulSet, TargetPort,
 };
 
-/// The object; `None` for a kind that is never watched.
+/// Encodes an object; `None` for a kind that is never watched.
 pub fn encode(object: &Object) -> Option<Value> {
     Some(match object {
         Object::Namespace(Namespace { name, terminating }) => {
@@ -121,7 +121,7 @@ fn row(endpoint: &Endpoint<'_>) -> Value {
     row
 }
 
-/// The hostname, and the Pod.
+/// Adds the hostname and the Pod of an endpoint.
 fn name(row: &mut Value, endpoint: &Endpoint<'_>) {
     if let Some(hostname) = &endpoint.hostname {
         row["hostname"] = hostname.to_string().into();
@@ -165,7 +165,7 @@ fn pod_spec(spec: &PodSpec) -> Value {
     json!({"hostname": spec.hostname, "subdomain": spec.subdomain, "containers": [{"ports": ports}]})
 }
 
-/// As much of a Pod as is kept of one: its addresses, and whether it has finished.
+/// Encodes the part of a Pod that a cluster keeps: its addresses, and whether it has finished.
 fn pod_with_status(pod: &Pod) -> Value {
     let ips: Vec<Value> = pod.addresses.iter().map(|address| json!({"ip": address.to_string()})).collect();
     let phase = if pod.finished { "Succeeded" } else { "Running" };

@@ -1,5 +1,7 @@
-//! Addresses for simulated Pods and Services: each by the hash of its name, so that it keeps its address whatever else
-//! comes and goes, but for the few that share a hash.
+//! Addresses for simulated Pods and Services.
+//!
+//! The hash of an object's name chooses its address, so that other objects can be added and removed without changing
+//! it, except for the few objects that share a hash. `mod.rs` decides which objects get an address.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,14 +10,15 @@ use ipnet::IpNet;
 
 use crate::objects::Family;
 
-/// A family of an address.
+/// Returns the family of an address.
 pub(super) fn family_of(address: IpAddr) -> Family {
     if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
-/// A hash that is the same in every build: names and addresses of simulated objects hang on it.
+/// Returns a hash that is equal in every build: names and addresses of simulated objects depend on it.
 pub(super) fn hash(parts: &[&str]) -> u64 {
-    // FNV-1a, with the zero octet that no name holds between the parts, and SplitMix64's last steps, which spread it.
+    // FNV-1a, with a zero octet, which no name contains, behind each part, and the last steps of SplitMix64, which
+    // spread the bits.
     let octets = parts.iter().flat_map(|part| part.bytes().chain([0]));
     let mut hash = octets
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3));
@@ -24,13 +27,13 @@ pub(super) fn hash(parts: &[&str]) -> u64 {
     hash ^ hash >> 31
 }
 
-/// The ranges that addresses come from.
+/// Networks from which addresses are taken.
 pub(super) struct Pools(Vec<Pool>);
 
 struct Pool {
     family: Family,
     first: u128,
-    /// How many addresses, from `first`.
+    /// Number of addresses, from `first`.
     size: u64,
     full: bool,
 }
@@ -40,7 +43,7 @@ impl Pools {
         Self(ranges.iter().map(Pool::new).collect())
     }
 
-    /// The families that there are ranges of, in the order of the ranges.
+    /// Returns the families of the networks, in the order of the networks.
     pub(super) fn families(&self) -> Vec<Family> {
         let mut families = Vec::new();
         for pool in &self.0 {
@@ -51,7 +54,7 @@ impl Pools {
         families
     }
 
-    /// An address that is not in `taken`, which then has it. `None` if the ranges of the family have no more.
+    /// Takes an address that is not in `taken`, and adds it there. `None` if the networks of the family have no more.
     pub(super) fn take(&mut self, family: Family, key: &[&str], taken: &mut HashSet<IpAddr>) -> Option<IpAddr> {
         let start = hash(key);
         self.0.iter_mut().filter(|pool| pool.family == family).find_map(|pool| pool.take(start, taken))
@@ -64,7 +67,7 @@ impl Pool {
             IpAddr::V4(first) => (Family::V4, u128::from(u32::from(first)), 32 - range.prefix_len()),
             IpAddr::V6(first) => (Family::V6, u128::from(first), 128 - range.prefix_len()),
         };
-        // 2^32 addresses are enough, and leave IPv6 ones short: fd00::1a2b:3c4d.
+        // 2^32 addresses are enough, and keep IPv6 addresses short: fd00::1a2b:3c4d.
         Self { family, first, size: 1 << bits.min(32), full: false }
     }
 
@@ -74,12 +77,12 @@ impl Pool {
         }
         let probes = (0..self.size).map(|step| (start % self.size + step) % self.size);
         let free = probes.filter_map(|offset| self.address(offset)).find(|address| taken.insert(*address));
-        // Nothing is given back, so that what is full stays full.
+        // No address is returned to the pool, so a full pool stays full.
         self.full = free.is_none();
         free
     }
 
-    /// Address number `offset`; `None` for those that look like a network's or a broadcast address.
+    /// Returns address number `offset`; `None` for one that looks like a network or broadcast address.
     fn address(&self, offset: u64) -> Option<IpAddr> {
         let address = self.first + u128::from(offset);
         match self.family {
@@ -126,6 +129,6 @@ mod tests {
         assert_eq!(hash(&["default", "web-0"]), HASH_OF_WEB_0);
     }
 
-    /// People write simulated addresses down: a change of this number changes all of them.
+    /// Users write simulated addresses down: a change of this number changes all of them.
     const HASH_OF_WEB_0: u64 = 17_971_588_409_496_016_674;
 }

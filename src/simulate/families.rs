@@ -1,11 +1,11 @@
-//! The families of a Service, as the API server's defaulting chooses them (Kubernetes,
-//! `pkg/registry/core/service/storage/alloc.go`).
+//! Address families of a Service, by the API server's defaulting (Kubernetes,
+//! `pkg/registry/core/service/storage/alloc.go`). The addresses themselves are those of `addresses.rs`.
 
 use super::addresses::family_of;
 use crate::objects::{Family, FamilyPolicy, Service, ServiceKind};
 
-/// Returns the families of a Service in a cluster with these families, the first of which is its default; none for an
-/// ExternalName.
+/// Returns the families of a Service, if `cluster` are the families of the cluster, of which the first is the default;
+/// none for an ExternalName.
 pub(super) fn families_of(service: &Service, cluster: &[Family]) -> Vec<Family> {
     if matches!(service.kind, ServiceKind::ExternalName(_)) {
         return Vec::new();

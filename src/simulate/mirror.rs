@@ -1,5 +1,6 @@
 //! Endpoints -> the EndpointSlices that the mirroring controller makes of them (Kubernetes,
-//! `pkg/controller/endpointslicemirroring`): of a Service without a selector, whose endpoints somebody wrote down.
+//! `pkg/controller/endpointslicemirroring`): for a Service without a selector, with Endpoints written by hand. Services
+//! with a selector are those of `slices.rs`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,8 +9,8 @@ use crate::objects::{
     EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Object, ObjectRef, Service, SliceManager,
 };
 
-/// The slices of each Endpoints object for which the objects hold none of the controller's. `names` are those of all
-/// slices so far.
+/// Returns the slices of each Endpoints object, if its Service has none of the mirroring controller yet. `names` are
+/// the names of all slices so far.
 pub(super) fn slices(objects: &[Object], written: &Owners<'_>, names: &mut HashSet<ObjectRef>) -> Vec<EndpointSlice> {
     let mut services: HashMap<&ObjectRef, &Service> = HashMap::new();
     for object in objects {
@@ -31,7 +32,7 @@ pub(super) fn slices(objects: &[Object], written: &Owners<'_>, names: &mut HashS
     slices
 }
 
-/// One slice for each family and list of ports, in whatever order the ports are.
+/// Returns one slice for each family and set of ports, in whatever order the ports are.
 fn slices_of(service: &Service, endpoints: &Endpoints, names: &mut HashSet<ObjectRef>) -> Vec<EndpointSlice> {
     let mut groups: BTreeMap<(Family, Vec<EndpointPort>), Vec<EndpointRow>> = BTreeMap::new();
     for (slice, copied) in endpoints.slices.iter().zip(&endpoints.mirrored).filter(|(_, copied)| **copied > 0) {

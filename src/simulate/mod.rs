@@ -1,11 +1,11 @@
 //! Workloads in manifests -> the Pods, addresses and EndpointSlices that a cluster would make of them.
 //!
-//! The rules are the controllers'; where they draw at random, a hash of the names stands in, so that the same manifests
-//! always come to the same cluster. What the files hold themselves is never made again, and never changed, but for
-//! addresses that are missing and the API server's defaults. `pods.rs` makes Pods, `families.rs` chooses families,
-//! `addresses.rs` gives addresses, `slices.rs` makes slices of Pods, `mirror.rs` of Endpoints.
-//! Not here: reading files (`source/manifests`), and answers (`records.rs`). `docs/objects.md` lists the fields that are
-//! followed, checked and ignored.
+//! The rules are those of the controllers; where a controller draws at random, a hash of the names decides, so that
+//! equal manifests always give the same cluster. Objects of the files are never made again and never changed, but for
+//! missing addresses and the API server's defaults. `pods.rs` makes Pods, `families.rs` chooses families,
+//! `addresses.rs` gives addresses, `slices.rs` makes slices of Pods, `mirror.rs` of Endpoints. Not here: reading files
+//! (`source/manifests`), and records (`records/`). `docs/objects.md` lists the fields that are followed, checked and
+//! ignored.
 //!
 //! A DaemonSet gets one Pod: a cluster of one node is assumed.
 
@@ -29,25 +29,26 @@ use families::families_of;
 use pods::Plan;
 use slices::Owners;
 
-/// How many Pods are made at most: a slip in `replicas` must not eat the machine.
+/// Maximum number of simulated Pods: without it, a typing error in `replicas` exhausts the memory.
 pub const MAX_PODS: usize = 1_000_000;
 
-/// What the manifests come to.
+/// Result of a simulation.
 #[derive(Debug)]
 pub struct Simulated {
-    /// All objects: those given, with addresses where they were missing, and behind them those that were made.
+    /// All objects: those of the files, with missing addresses added, followed by the simulated ones.
     pub objects: Vec<Object>,
-    /// What could not be made, and why.
+    /// Objects that could not be simulated, with the reasons.
     pub reports: Vec<Skipped>,
-    /// Objects that are no endpoints on purpose, each with a sentence.
+    /// Objects that deliberately are no endpoints, each with a sentence.
     pub notes: Vec<(ObjectRef, String)>,
 }
 
-/// Brings the workloads among `objects` to life.
+/// Simulates the workloads among `objects`.
 ///
-/// `pods` are the cluster's networks of Pods, and their families are the cluster's; `services` are those of Services. A
-/// Pod gets an address of each family; a Service one of each family that the API server's defaulting gives it. An address
-/// that any object already has is not given again. Endpoints are mirrored, unless `source` counts them themselves.
+/// `pods` are the networks of the cluster's Pods, and their families are those of the cluster; `services` are the
+/// networks of Services. A Pod gets an address of each family; a Service one of each family that the API server's
+/// defaulting gives it. An address that any object already has is not given again. Endpoints are mirrored, unless
+/// `source` is the Endpoints themselves.
 pub fn simulate(objects: Vec<Object>, pods: &[IpNet], services: &[IpNet], source: EndpointsSource) -> Simulated {
     let mut simulation = Simulation { taken: taken(&objects), objects, reports: Vec::new() };
     let (mut pools, mut left) = (Pools::new(pods), Left::default());
@@ -78,7 +79,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    /// Gives Services their families, and addresses of those of which they have none.
+    /// Sets the families of Services, and adds addresses of the families that a Service has none of.
     fn complete_services(&mut self, cluster: &[Family], ranges: &[IpNet]) {
         let mut pools = Pools::new(ranges);
         let known = pools.families();
@@ -104,8 +105,8 @@ impl Simulation {
         self.reports.extend(left.report("Services", ranges));
     }
 
-    /// Pods that somebody wrote down as such. One that a workload controls comes out of a cluster, and has no address
-    /// because it had none there.
+    /// Gives addresses to Pods written by hand. A Pod with a controller comes from a dump, and has no address because
+    /// it had none in its cluster.
     fn address_bare_pods(&mut self, pools: &mut Pools, left: &mut Left) {
         let bare = self.objects.iter_mut().filter_map(|object| match object {
             Object::Pod(pod) if is_bare(pod) && pod.hook.is_none() => Some(pod),
@@ -134,7 +135,7 @@ impl Simulation {
                 continue;
             }
             for index in 0..plan.count {
-                // Where the files have a Pod of this name, of another workload, the controller cannot make its own.
+                // If the files have a Pod of this name of another workload, the controller cannot make its own.
                 let Some(mut pod) = plan.pod(index, &mut names) else { continue };
                 if made.len() == MAX_PODS || !address(&mut pod, pools, &mut self.taken) {
                     left.add(u64::from(plan.count - index), || plan.to_string());
@@ -147,14 +148,14 @@ impl Simulation {
     }
 }
 
-/// Gives a Pod an address of each family there is a range of. `false` if it got none.
+/// Gives a Pod an address of each family of the networks. Returns `false` if it got none.
 fn address(pod: &mut Pod, pools: &mut Pools, taken: &mut HashSet<IpAddr>) -> bool {
     let key = ["pod", &*pod.key.namespace, &*pod.key.name];
     pod.addresses = pools.families().into_iter().filter_map(|family| pools.take(family, &key, taken)).collect();
     !pod.addresses.is_empty()
 }
 
-/// Things that share a hash get their addresses in this order, whatever the order of the files.
+/// Sorts objects by name: those that share a hash get their addresses in this order, whatever the order of the files.
 fn in_order<'o, T: Keyed + 'o>(things: impl Iterator<Item = &'o mut T>) -> Vec<&'o mut T> {
     let mut things: Vec<_> = things.collect();
     things.sort_by(|one, other| one.key().cmp(other.key()));
@@ -184,7 +185,7 @@ fn as_service(object: &mut Object) -> Option<&mut Service> {
     }
 }
 
-/// Returns whether a Pod was written by hand: it has nothing of a cluster.
+/// Returns whether a Pod was written by hand: it has no owner, no address and no status.
 fn is_bare(pod: &Pod) -> bool {
     pod.owner.is_none() && pod.addresses.is_empty() && !pod.finished && pod.ready.is_none()
 }
@@ -193,7 +194,7 @@ fn is_hook_job(object: &Object) -> bool {
     matches!(object, Object::Workload(Workload { kind: WorkloadKind::Job { .. }, hook: Some(_), .. }))
 }
 
-/// Returns the note about a Pod or a Job that Helm runs to its end: for `helm test`, or before and after an upgrade.
+/// Returns the note about a Pod or a Job that Helm runs to its end: for `helm test`, or before or after an upgrade.
 fn note_of_hook(object: &Object) -> Option<(ObjectRef, String)> {
     let (key, hook) = match object {
         Object::Pod(pod) if is_bare(pod) => (&pod.key, pod.hook.as_deref()?),
@@ -222,7 +223,7 @@ fn pod_key(object: &Object) -> Option<ObjectRef> {
     }
 }
 
-/// Every address that an object has.
+/// Returns every address of the objects.
 fn taken(objects: &[Object]) -> HashSet<IpAddr> {
     let mut taken = HashSet::new();
     for object in objects {
@@ -249,7 +250,7 @@ fn no_range(key: &ObjectRef, family: Family) -> Skipped {
     Skipped { reason: Reason::NoAddress, object: Some(key.clone()), text }
 }
 
-/// Those that got no address: how many, and the first of them.
+/// Objects that got no address: their number, and the first of them.
 #[derive(Default)]
 struct Left {
     count: u64,

@@ -1,7 +1,7 @@
 //! Workloads -> the Pods that their controllers would make.
 //!
-//! Names, labels, hostnames and subdomains are the controllers'. What a controller draws at random is drawn from the
-//! hash of the workload's name.
+//! Names, labels, hostnames and subdomains are those of the controllers. Letters that a controller draws at random come
+//! from the hash of the workload's name. Not here: addresses (`mod.rs`) and EndpointSlices (`slices.rs`).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::objects::{
 /// Workloads by kind, namespace and name.
 pub(super) type Occupied<'o> = HashSet<(&'o str, &'o str, &'o str)>;
 
-/// The workloads that have Pods, or ReplicaSets, in the files: they are not simulated.
+/// Returns the workloads that have Pods, or ReplicaSets, in the files: they are not simulated.
 pub(super) fn occupied(objects: &[Object]) -> Occupied<'_> {
     let mut occupied = Occupied::new();
     for object in objects {
@@ -23,14 +23,15 @@ pub(super) fn occupied(objects: &[Object]) -> Occupied<'_> {
             Object::Pod(pod) => match &pod.owner {
                 Some(owner) => {
                     occupied.insert((&owner.kind, &pod.key.namespace, &owner.name));
-                    // The ReplicaSet between a Pod and its Deployment need not be in the files: its name tells.
+                    // The files may lack the ReplicaSet between a Pod and its Deployment: the name of the ReplicaSet
+                    // gives that of the Deployment.
                     if let Some(hash) = pod.labels.get("pod-template-hash")
                         && let Some(deployment) = owner.name.strip_suffix(hash)
                     {
                         occupied.insert(("Deployment", &pod.key.namespace, deployment.trim_end_matches('-')));
                     }
                 }
-                // The StatefulSet's controller adopts a Pod that has the name of one of its own.
+                // The StatefulSet controller adopts a Pod that has the name of one of its own.
                 None => {
                     if let Some((set, ordinal)) = pod.key.name.rsplit_once('-')
                         && ordinal.parse::<u32>().is_ok()
@@ -48,13 +49,13 @@ pub(super) fn occupied(objects: &[Object]) -> Occupied<'_> {
     occupied
 }
 
-/// Pods that still have to be made, of one workload.
+/// Pods to be made for one workload.
 pub(super) struct Plan<'o> {
     kind: &'static str,
     key: &'o ObjectRef,
     template: &'o PodTemplate,
     scheme: Scheme<'o>,
-    /// How many Pods.
+    /// Number of Pods.
     pub(super) count: u32,
 }
 
@@ -64,18 +65,18 @@ impl fmt::Display for Plan<'_> {
     }
 }
 
-/// How the Pods of a workload are called.
+/// Naming scheme of a workload's Pods.
 enum Scheme<'o> {
     /// `<name>-<ordinal>`, with the governing Service as subdomain.
     Ordinals { start: u32, service: &'o str },
-    /// `<name>-<5 letters>`, or of a Deployment `<name>-<10 letters>-<5 letters>`.
+    /// `<name>-<5 letters>`, or for a Deployment `<name>-<10 letters>-<5 letters>`.
     Random { hash: Option<String> },
-    /// `<name>-<index>-<5 letters>`, the hostname without the letters.
+    /// `<name>-<index>-<5 letters>`, and the hostname without the letters.
     Indexed,
 }
 
 impl<'o> Plan<'o> {
-    /// What a workload's controller would do; `None` for an object that is no workload.
+    /// Returns the Pods that a workload's controller would make; `None` for an object that is no workload.
     pub(super) fn of(object: &'o Object) -> Option<Self> {
         match object {
             Object::StatefulSet(set) => Some(Self::stateful_set(set)),
@@ -101,17 +102,17 @@ impl<'o> Plan<'o> {
         Self { kind: workload.kind.name(), key, template: &workload.template, scheme, count: workload.replicas }
     }
 
-    /// The order in which addresses are given: by name, so that the order of the files does not matter.
+    /// Returns the key by which addresses are given in order, so that the order of the files does not matter.
     pub(super) fn order(&self) -> (&ObjectRef, &str) {
         (self.key, self.kind)
     }
 
-    /// Whether the workload has Pods in the files, or is stood in for by a ReplicaSet that is in the files.
+    /// Returns whether the workload has Pods, or a ReplicaSet, in the files.
     pub(super) fn is_occupied(&self, occupied: &Occupied<'_>) -> bool {
         occupied.contains(&(self.kind, &*self.key.namespace, &*self.key.name))
     }
 
-    /// What is wrong with a workload that gets no Pods although it asks for some.
+    /// Returns the error of a workload that gets no Pods although it asks for some.
     pub(super) fn refusal(&self) -> Option<Skipped> {
         let Scheme::Ordinals { start, .. } = self.scheme else { return None };
         let last = u64::from(start) + u64::from(self.count.saturating_sub(1));
@@ -126,8 +127,8 @@ impl<'o> Plan<'o> {
         Some(Skipped { reason: Reason::Name, object: Some(self.key.clone()), text })
     }
 
-    /// Pod number `index`, without an address. `None` if the files have another Pod of its name. `names` are those of
-    /// all Pods so far.
+    /// Returns Pod number `index`, without an address; `None` if the files have another Pod of its name. `names` are
+    /// the names of all Pods so far.
     pub(super) fn pod(&self, index: u32, names: &mut HashSet<ObjectRef>) -> Option<Pod> {
         let mut pod = Pod {
             key: self.key.clone(),
@@ -156,7 +157,7 @@ impl<'o> Plan<'o> {
             }
             Scheme::Indexed => {
                 label("batch.kubernetes.io/job-completion-index", &index.to_string());
-                // pkg/controller/job: the hostname is set whatever the template says.
+                // pkg/controller/job: the hostname is set in any case, even if the template has one.
                 let hostname = format!("{}-{index}", self.key.name);
                 pod.spec.hostname = Some(hostname.as_str().into());
                 Some(self.at_random(pod, &hostname, index, names))
@@ -171,10 +172,10 @@ impl<'o> Plan<'o> {
         }
     }
 
-    /// Names a Pod as the API server does for `generateName`: five letters, the rest cut to 58 octets.
+    /// Names a Pod as the API server does for `generateName`: the base cut to 58 octets, and five letters.
     fn at_random(&self, mut pod: Pod, base: &str, index: u32, names: &mut HashSet<ObjectRef>) -> Pod {
         let mut prefix = format!("{base}-");
-        // A manifest's name may hold more than ASCII, which the API server would refuse.
+        // A manifest's name may hold characters outside ASCII, which the API server would refuse.
         let end = (0..=58.min(prefix.len())).rev().find(|at| prefix.is_char_boundary(*at));
         prefix.truncate(end.unwrap_or_default());
         let mut seed = hash(&["pod", self.kind, &self.key.namespace, &self.key.name, &index.to_string()]);
@@ -188,7 +189,7 @@ impl<'o> Plan<'o> {
     }
 }
 
-/// So many letters of a random name, from the API server's alphabet: no vowels, so that no words come out.
+/// Returns `count` letters of a random name, from the API server's alphabet without vowels, so that no words result.
 pub(super) fn letters(mut seed: u64, count: usize) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let letter = |_| {

@@ -1,6 +1,8 @@
-//! Services and Pods -> EndpointSlices, by the EndpointSlice controller's rules (Kubernetes,
-//! `staging/src/k8s.io/endpointslice`). The empty slice that the controller keeps for a Service without endpoints is
-//! not made: it says nothing.
+//! Services and Pods -> EndpointSlices, by the rules of the EndpointSlice controller (Kubernetes,
+//! `staging/src/k8s.io/endpointslice`).
+//!
+//! The empty slice that the controller keeps for a Service without endpoints is not made, because no record comes of
+//! it. Not here: the Pods (`pods.rs`), and slices for Endpoints (`mirror.rs`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,15 +14,16 @@ use crate::objects::{
 };
 use crate::rules::EndpointsSource;
 
-/// The controller's default for the endpoints of one slice.
+/// Maximum number of endpoints of one slice, the controller's default.
 const MAX_ENDPOINTS: usize = 100;
 
-/// Services for which the objects hold slices, or Endpoints that count as such, by the controller that wrote them.
+/// Services that have EndpointSlices, or Endpoints that count as such, among the objects, by the controller that wrote
+/// them.
 pub(super) struct Owners<'o>(HashSet<(SliceManager, &'o str, &'o str)>);
 
 impl<'o> Owners<'o> {
-    /// A controller minds its own slices only: those of other writers are kept beside them. A cluster makes Endpoints
-    /// without addresses for a Service without Pods.
+    /// Collects the Services and writers of all slices. A controller ignores the slices of other writers, so its own
+    /// are made beside them. Endpoints without addresses do not count: a cluster makes them for a Service without Pods.
     pub(super) fn new(objects: &'o [Object], source: EndpointsSource) -> Self {
         let owner = |object: &'o Object| match object {
             Object::EndpointSlice(slice) => Some((slice.manager, &*slice.key.namespace, slice.service.as_deref()?)),
@@ -38,8 +41,8 @@ impl<'o> Owners<'o> {
     }
 }
 
-/// The slices of every Service with a selector for which the objects hold none of the controller's. `names` are those
-/// of all slices so far.
+/// Returns the slices of every Service with a selector that has none of the EndpointSlice controller yet. `names` are
+/// the names of all slices so far.
 pub(super) fn slices(objects: &[Object], written: &Owners<'_>, names: &mut HashSet<ObjectRef>) -> Vec<EndpointSlice> {
     let pods = PodIndex::of(objects);
     let mut slices = Vec::new();
@@ -55,7 +58,7 @@ pub(super) fn slices(objects: &[Object], written: &Owners<'_>, names: &mut HashS
     slices
 }
 
-/// Pods by the labels they have, so that a selector looks only at those of its rarest pair.
+/// Pods by label, so that a selector inspects only the Pods that have its rarest label.
 struct PodIndex<'o>(HashMap<(&'o str, &'o str, &'o str), Vec<&'o Pod>>);
 
 impl<'o> PodIndex<'o> {
@@ -75,7 +78,7 @@ impl<'o> PodIndex<'o> {
         self.0.get(&(namespace, key, value)).map_or(&[], Vec::as_slice)
     }
 
-    /// Pods of the Service's namespace that have every label it asks for, in the order of the objects.
+    /// Returns the Pods of the Service's namespace that have every label of its selector, in the order of the objects.
     fn selected_by(&self, service: &Service) -> Vec<&'o Pod> {
         let pairs = service.selector.iter().map(|(key, value)| self.with(&service.key.namespace, key, value));
         let rarest = pairs.min_by_key(|pods| pods.len()).unwrap_or_default();
@@ -87,7 +90,7 @@ impl<'o> PodIndex<'o> {
 }
 
 fn slices_of(service: &Service, pods: &[&Pod], names: &mut HashSet<ObjectRef>, slices: &mut Vec<EndpointSlice>) {
-    // Pods whose named ports are different numbers, or missing, cannot share a slice.
+    // Pods cannot share a slice if a named port has different numbers in them, or is absent in one.
     let mut groups: BTreeMap<(Family, Vec<EndpointPort>), Vec<EndpointRow>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| !pod.finished) {
         let ports = ports_of(service, pod);
@@ -113,22 +116,22 @@ fn slices_of(service: &Service, pods: &[&Pod], names: &mut HashSet<ObjectRef>, s
     }
 }
 
-/// `podToEndpoint`: serving is the Pod's readiness; ready is that and not terminating, unless the Service says that
-/// readiness does not matter.
+/// Returns the conditions of `podToEndpoint`: an endpoint is serving if its Pod is ready, and ready if it also is not
+/// terminating, or if the Service publishes addresses that are not ready.
 fn conditions_of(service: &Service, pod: &Pod) -> Conditions {
     let serving = pod.ready.unwrap_or(false);
     let ready = service.publish_not_ready || serving && !pod.terminating;
     Conditions::new(Some(ready), Some(serving), Some(pod.terminating))
 }
 
-/// `ShouldSetHostname`: only the Service that the Pod calls its subdomain knows its hostname.
+/// Returns the hostname of `ShouldSetHostname`: the Pod's, if its subdomain is the name of the Service.
 fn hostname_of(service: &Service, pod: &Pod) -> Option<Box<str>> {
     let hostname = pod.spec.hostname.as_deref()?;
     let governed = pod.spec.subdomain.as_deref() == Some(&*service.key.name);
     (governed && crate::names::is_label(hostname)).then(|| hostname.to_ascii_lowercase().into())
 }
 
-/// `getEndpointPorts`: a port that the Pod does not have is left out of its endpoint.
+/// Returns the ports of `getEndpointPorts`: a named port that the Pod lacks is left out.
 fn ports_of(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
     let port = |port: &ServicePort| {
         let number = match &port.target {
@@ -140,13 +143,13 @@ fn ports_of(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
     service.ports.iter().filter_map(port).collect()
 }
 
-/// `FindPort`: by name and protocol, the first of the containers in their order.
+/// Returns the port number of `FindPort`: the first of the containers' ports with this name and protocol.
 fn find_port(pod: &Pod, name: &str, port: &ServicePort) -> Option<u16> {
     let mut ports = pod.spec.ports.iter().filter(|has| has.protocol == port.protocol);
     ports.find(|has| has.name.eq_ignore_ascii_case(name)).map(|has| has.number)
 }
 
-/// `generateName`: the Service's name with five letters.
+/// Returns an unused name of `generateName`: the Service's name with five letters.
 pub(super) fn name_of(service: &Service, number: usize, part: usize, names: &mut HashSet<ObjectRef>) -> ObjectRef {
     let ObjectRef { namespace, name } = &service.key;
     let mut seed = hash(&["slice", namespace, name, &number.to_string(), &part.to_string()]);

@@ -1,4 +1,4 @@
-//! Manifests in, a line of text per object out.
+//! Tests of the simulation: manifests in, one line of text per object out.
 
 use std::collections::HashMap;
 
@@ -27,8 +27,8 @@ fn run(manifest: &str, pods: &str) -> Simulated {
     simulate(decode(manifest), &ranges(pods), &ranges(services), EndpointsSource::Slices)
 }
 
-/// Compares Services, Pods, slices and reports with lines of text, sorted. `*` stands for an address that was drawn,
-/// `#` for letters that were drawn.
+/// Compares Services, Pods, slices and reports with lines of text, sorted. `*` is a simulated address, `#` simulated
+/// letters.
 #[track_caller]
 fn check(manifest: &str, pods: &str, expected: &[&str]) {
     let simulated = run(manifest, pods);
@@ -87,7 +87,7 @@ fn line(object: &Object, given: &HashSet<IpAddr>) -> Option<String> {
     }
 }
 
-/// A name with the parts that were drawn replaced.
+/// Returns a name with its simulated parts replaced.
 fn drawn(name: &str) -> String {
     let is_drawn = |part: &&str| {
         matches!(part.len(), 5 | 10) && part.chars().all(|letter| "bcdfghjklmnpqrstvwxz2456789".contains(letter))
@@ -205,7 +205,7 @@ fn workloads() {
         PODS,
         &["pod default/job-0-# *", "pod default/job-1-# *", "slice default/job [:1_t] job-0=*:rs job-1=*:rs"],
     );
-    // The usual Service for each Pod of a StatefulSet.
+    // A Service per Pod of a StatefulSet, selected by the label with the Pod's name.
     let each = headless("web-1", "web", "").replace("{app: web}", "{statefulset.kubernetes.io/pod-name: web-1}");
     check(
         &(each + &stateful_set("web", "", 2)),
@@ -228,14 +228,14 @@ fn files_are_not_made_again() {
     check(&format!("{deployment}{set}{of_set}"), PODS, &["pod default/web-abc-1 10.1.0.1"]);
     let labelled = of_set.replace("app: web", "pod-template-hash: abc");
     check(&format!("{deployment}{labelled}"), PODS, &["pod default/web-abc-1 10.1.0.1"]);
-    // A Pod of a dump that has no address had none in its cluster.
+    // A Pod from a dump without an address had none in its cluster.
     let pending = owned(&pod("web-x", ""), "web-x", "ReplicaSet", "rs");
     check(&format!("{}{pending}", workload("ReplicaSet", "rs", "")), PODS, &["pod default/web-x "]);
     check(&pod("over", "status: {phase: Succeeded}"), PODS, &["pod default/over "]);
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: \
                  {kubernetes.io/service-name: web}}\naddressType: IPv4\n---\n";
     let web = headless("web", "web", "");
-    // The controller minds its own slices only: Pods and machines behind one Service.
+    // The controller ignores slices of other writers: Pods and machines behind one Service.
     let made = "slice default/web [] (a)=*:rs";
     check(&format!("{web}{slice}{}", pod("a", "")), PODS, &["pod default/a *", "slice default/web [] ", made]);
     let managed =
@@ -259,7 +259,7 @@ fn endpoints_are_mirrored() {
                p}}], notReadyAddresses: [{ip: 192.0.2.3}], ports: [{name: pg, port: 5432}]}]";
     let mirrored = "slice default/db [pg:5432_t] db-0=192.0.2.1:rs (p)=192.0.2.2:rs -=192.0.2.3:";
     check(&(service.clone() + &endpoints("db", one)), PODS, &[mirrored]);
-    // One slice for each family and list of ports: of all subsets.
+    // One slice for each family and list of ports, across all subsets.
     let several = "[{addresses: [{ip: 192.0.2.1}, {ip: '2001:db8::1'}], ports: [{name: a, port: 1}, {name: b, port: 2}]}, \
                    {addresses: [{ip: 192.0.2.2}], ports: [{name: b, port: 2}, {name: a, port: 1}]}, {addresses: [{ip: \
                    192.0.2.3}], ports: [{name: a, port: 3}]}]";
@@ -272,10 +272,10 @@ fn endpoints_are_mirrored() {
             "slice default/db [a:3_t] -=192.0.2.3:rs",
         ],
     );
-    // With a ClusterIP too.
+    // A Service with a cluster IP is mirrored too.
     let cluster_ip = service.replace("None", "10.96.0.1");
     check(&(cluster_ip + &endpoints("db", one)), PODS, &["service default/db 10.96.0.1", mirrored]);
-    // Whatever other slices the Service has, but for the controller's own.
+    // Slices of other writers do not prevent mirroring; slices of the mirroring controller do.
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: \
                  {kubernetes.io/service-name: db}}\naddressType: IPv4\n---\n";
     check(&(service.clone() + slice + &endpoints("db", one)), PODS, &["slice default/db [] ", mirrored]);
@@ -304,7 +304,7 @@ fn endpoints_that_are_not_mirrored() {
     check(&written, PODS, &[]);
     check(&(service.clone() + &endpoints("db", "[]")), PODS, &[]);
     check(&(headless("db", "db", "") + &written), PODS, &[]);
-    // Where Endpoints count themselves, a copy of them would count twice.
+    // If Endpoints are read themselves, mirrored slices would double them.
     let read = simulate(decode(&(service + &written)), &ranges(PODS), &[], EndpointsSource::Endpoints);
     assert!(!read.objects.iter().any(|object| matches!(object, Object::EndpointSlice(_))), "{:?}", read.objects);
 }
@@ -362,7 +362,7 @@ fn hooks_of_helm_are_no_endpoints() {
     ]) {
         assert!(note.starts_with(start), "{note}");
     }
-    // A Pod that ran in a cluster is an endpoint, and so is one of a Deployment, which stays there.
+    // A Pod that ran in a cluster is an endpoint, and so is a Pod of a Deployment with a hook, which Helm does not end.
     let running = hook(&pod("b", "status: {podIP: 10.1.0.1}"));
     check(&running, PODS, &["pod default/b 10.1.0.1"]);
     assert_eq!(run(&(running + &hook(&workload("Deployment", "web", ""))), PODS).notes, []);
@@ -451,7 +451,7 @@ fn families() {
     let service = headless("web", "web", "");
     check(&format!("{service}{set}"), "fd00::/64", &["pod default/web-0 *6", six]);
     let dual = "10.0.0.0/8 fd00::/64";
-    // The API server's default is one family, that of the cluster's first network.
+    // The API server's default is one family: that of the cluster's first network.
     check(&format!("{service}{set}"), dual, &["pod default/web-0 *,*6", four]);
     check(&format!("{service}{set}"), "fd00::/64 10.0.0.0/8", &["pod default/web-0 *6,*", six]);
     let prefers = headless("web", "web", "ipFamilyPolicy: PreferDualStack");
@@ -534,7 +534,7 @@ fn cuts_names_between_characters() {
     }
 }
 
-/// A second or two, even unoptimized; a quadratic loop would take hours.
+/// Takes a second or two, even unoptimized; a quadratic loop would take hours.
 #[test]
 fn large_sets() {
     let manifest =
@@ -549,7 +549,7 @@ fn large_sets() {
     assert_eq!(slices.len(), 1000);
     assert!(slices.iter().all(|slice| slice.len() == 100));
     assert_eq!(slices.iter().map(|slice| &slice.key).collect::<HashSet<_>>().len(), 1000);
-    // Names drawn from few letters run into each other, and still end.
+    // Names of few letters collide, and the loop for another one still ends.
     let many = workload("ReplicaSet", "rs", "replicas: 50000");
     let simulated = run(&many, "10.0.0.0/8");
     let names: HashSet<&str> = simulated.objects.iter().map(Object::name).collect();

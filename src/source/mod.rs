@@ -1,8 +1,8 @@
-//! Where objects come from: the one owner of [`Cluster`], who publishes what each change touches.
+//! Sources of objects, and the one owner of [`Cluster`], which publishes the records that each change affects.
 //!
-//! [`Publisher`] takes objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files,
-//! [`live::Live`] from a cluster. Not here: what an object answers (`records.rs`), how files are read ([`manifests`])
-//! and how a cluster is watched ([`mod@kubernetes`]).
+//! [`Publisher`] applies objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files, [`live::Live`]
+//! from a cluster. Not here: records of an object (`records/`), reading files ([`manifests`]) and watching a cluster
+//! ([`mod@kubernetes`]), which are the next to read.
 
 pub mod kubernetes;
 pub mod live;
@@ -28,24 +28,24 @@ use crate::zone::Zone;
 
 use manifests::{Cause, Manifests};
 
-/// What decides how objects become a zone, besides the zone's own settings.
+/// Settings that decide the records of objects, beside the settings of the zone.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The networks whose reverse names are served; empty for those of the known addresses.
+    /// Networks of the reverse zones; empty for those of the known addresses.
     pub reverse: Vec<IpNet>,
-    /// Networks that are served in reverse besides those of the known addresses.
+    /// Simulated networks, which have reverse zones beside those of the known addresses.
     pub simulated: Vec<IpNet>,
-    /// Where the addresses of `ns.dns.Z` come from.
+    /// Source of the addresses of `ns.dns.Z`.
     pub name_server: NameServer,
-    /// The Service in front of this server.
+    /// Service in front of this server.
     pub service: Option<ObjectRef>,
-    /// Which objects list endpoints.
+    /// Kind of object that lists endpoints.
     pub endpoints_source: EndpointsSource,
-    /// How much of a cluster is read.
+    /// Part of the cluster that is read.
     pub extent: Extent,
 }
 
-/// Owns the [`Cluster`], and keeps a [`Zone`] in step with it.
+/// Owner of the [`Cluster`], which keeps a [`Zone`] in step with it.
 pub struct Publisher {
     cluster: Arc<RwLock<Cluster>>,
     zone: Arc<Zone>,
@@ -54,12 +54,12 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// For a zone that nothing was published in yet.
+    /// Returns a publisher of manifests, for an empty zone.
     pub fn new(zone: Arc<Zone>, options: Options) -> Self {
         Self::with(Namespaces::Inferred, zone, options)
     }
 
-    /// The same for a live cluster, whose Namespaces are objects like the others.
+    /// Returns a publisher of a live cluster, in which Namespaces are objects of their own.
     pub fn of_cluster(zone: Arc<Zone>, options: Options) -> Self {
         Self::with(Namespaces::Declared, zone, options)
     }
@@ -69,12 +69,13 @@ impl Publisher {
         Self { cluster, zone, options, metrics: Arc::default() }
     }
 
-    /// Counts in `metrics` what is published and what is left out.
+    /// Sets the metrics that count publications and rejected objects.
     pub fn counting(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
-    /// The same cluster and the same zone, for who goes on where another was broken off. One of them may publish.
+    /// Returns another handle to the same cluster and zone, for a task that continues after another was cancelled. Only
+    /// one handle may publish at a time.
     pub fn again(&self) -> Self {
         Self {
             cluster: Arc::clone(&self.cluster),
@@ -84,12 +85,12 @@ impl Publisher {
         }
     }
 
-    /// Every object that is known.
+    /// Returns every known object.
     fn objects(&self) -> Vec<Object> {
         self.cluster().objects()
     }
 
-    /// Everyone who could have contributed to what is published, or could contribute now.
+    /// Returns every contributor that may have contributed to the zone, or may contribute now.
     fn contributors(&self) -> Vec<Contributor> {
         let mut all = self.cluster().contributors();
         let services = self.zone.services().into_iter();
@@ -101,13 +102,13 @@ impl Publisher {
         all
     }
 
-    /// Who can say why a name does not resolve.
+    /// Returns the handle that explains why a name does not resolve.
     pub fn asker(&self) -> Asker {
         let settings = self.zone.settings();
         Asker::new(Arc::clone(&self.cluster), settings.apexes.clone(), settings.rules, self.options.extent.clone())
     }
 
-    /// To change it: for one object at a time, so that nobody waits for long.
+    /// Locks the cluster for writing. Held for one object at a time, or an explanation would wait for a whole list.
     fn cluster_mut(&self) -> RwLockWriteGuard<'_, Cluster> {
         self.cluster.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,13 +117,13 @@ impl Publisher {
         self.cluster.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The zone that is kept in step.
+    /// Returns the zone that is kept in step.
     pub fn zone(&self) -> Arc<Zone> {
         Arc::clone(&self.zone)
     }
 
-    /// Makes `objects` all that is known, publishes what that changes, and returns what could not be served of what
-    /// changed.
+    /// Replaces all known objects by `objects`, publishes the changes, and returns the parts of changed objects that
+    /// cannot be served.
     pub fn replace(&mut self, objects: Vec<Object>) -> Vec<Notice> {
         for resource in Resource::ALL {
             self.cluster_mut().begin(resource);
@@ -139,7 +140,7 @@ impl Publisher {
         skipped
     }
 
-    /// Takes the present state of one object, publishes what that changes, and returns what could not be served of it.
+    /// Applies the present state of one object, publishes the changes, and returns its parts that cannot be served.
     pub fn apply(&mut self, object: Object) -> Vec<Notice> {
         let dirty = self.cluster_mut().apply(object);
         self.publish(dirty)
@@ -169,18 +170,19 @@ impl Publisher {
         }
     }
 
-    /// What was received `since` is published.
+    /// Observes the time from `since`, when a change was received, to its publication.
     fn published(&self, since: Instant) {
         self.metrics.observe(&table::PUBLISH_DURATION, &[], since.elapsed());
     }
 
-    /// Not for every change: they rarely move.
+    /// Sets the reverse zones of the known addresses. Not called for every change, because networks rarely change.
     fn refresh_reverse_zones(&self) {
         self.zone.set_reverse_zones(self.reverse_zones());
     }
 
-    /// R6: the networks that were asked for, or the simulated ones and the /16 or /64 of each known address. An
-    /// authoritative NXDOMAIN for more than that would break somebody's own reverse names.
+    /// Returns the reverse zones (R6 of `tests/rows.md`): the networks of the options, or else the simulated ones and
+    /// the /16 or /64 of each known address. An authoritative NXDOMAIN for more than that would break reverse names of
+    /// other servers.
     fn reverse_zones(&self) -> ReverseZones {
         if !self.options.reverse.is_empty() {
             return ReverseZones::new(self.options.reverse.iter().copied());
@@ -190,7 +192,7 @@ impl Publisher {
 }
 
 fn unix_time() -> u32 {
-    // SOA serials are 32 bits and compared modulo 2^32 (RFC 1982): the cut is meant.
+    // SOA serials are 32 bits and compared modulo 2^32 (RFC 1982), so truncation is correct.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as u32)
 }
 
@@ -205,65 +207,65 @@ fn owns_pods(subject: &Subject, objects: &[Object]) -> bool {
     })
 }
 
-/// Where a [`ManifestSource`] reads.
+/// Input of a [`ManifestSource`].
 pub enum Input {
     /// Files and folders.
     Files(Manifests),
-    /// One text under a name, which never changes.
+    /// One constant text, with a name for reports.
     Text(&'static str, &'static str),
 }
 
-/// What became of one reading.
+/// Result of one load.
 pub struct Reading {
-    /// Each thing that is wrong and was not so the last time.
+    /// Errors and notes that the previous load did not have.
     pub reports: Vec<Notice>,
-    /// Every file could be read, and every document in it.
+    /// True if every file, and every document in it, could be read.
     pub complete: bool,
-    /// Each file and document that could not be read, this time or before: names that they give are not known.
+    /// Files and documents that could not be read, now or before: the names in them are unknown.
     pub unread: Vec<manifests::Report>,
-    /// Of these, each path that was named and cannot be opened, and each named file without one readable document.
+    /// Paths of the options that cannot be opened, and files of the options without one readable document.
     pub unusable: Vec<manifests::Report>,
 }
 
 impl Reading {
-    /// Whether everything there is was read: nothing that is missing stands in what was not.
+    /// Returns whether every file, document and object was read, so that a missing name is not in an unread one.
     pub fn is_whole(&self) -> bool {
         self.complete && self.reports.iter().all(|report| report.loss != Loss::Whole)
     }
 }
 
-/// One thing that is wrong with what was read: a sentence for people, and what is lost by it.
+/// Notice about the input: one sentence for people, and the kind of loss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// What is lost.
+    /// Kind of loss.
     pub loss: Loss,
-    /// The objects that it is about.
+    /// Objects that the notice concerns.
     pub subject: Subject,
-    /// The sentence.
+    /// One sentence.
     pub text: String,
 }
 
-/// What is lost by something that is wrong.
+/// Kind of loss by an error in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// A file, a document or an object: what it says is not known.
+    /// A file, a document or an object: its content is not known.
     Whole,
     /// A part of an object.
     Part(Reason),
     /// One of two definitions of an object.
     Twice,
-    /// Objects of a resource that may be missing.
+    /// Objects of an optional resource, which may be missing.
     Optional,
-    /// What simulation could not make.
+    /// Objects that could not be simulated.
     Unmade,
-    /// The addresses of Endpoints that do not count.
+    /// Addresses of Endpoints, which are not read as a source of names.
     Uncounted,
-    /// Nothing that should be there.
+    /// Nothing: a note, and no error.
     Nothing,
 }
 
 impl Loss {
-    /// A word for metrics, where something is lost that should not be.
+    /// Returns the reason for the metric of rejected objects, if the loss is an error.
     fn label(self) -> Option<&'static str> {
         match self {
             Self::Whole => Some("invalid"),
@@ -276,7 +278,7 @@ impl Loss {
 }
 
 impl Notice {
-    /// Writes the sentence to the log: as a warning, where something is lost.
+    /// Logs the sentence: as a warning if something is lost, else as information.
     pub fn log(&self) {
         match self.loss {
             Loss::Nothing => tracing::info!("{self}"),
@@ -307,30 +309,31 @@ impl From<&manifests::Report> for Notice {
     }
 }
 
-/// Manifests as the source: reads, simulates and publishes, as often as it is told to.
+/// Manifests as the source of objects: reads, simulates and publishes them with each load.
 pub struct ManifestSource {
     input: Input,
-    /// The namespace of objects that name none.
+    /// Namespace of objects without one.
     namespace: Box<str>,
     /// Networks of simulated Pods and Services; `None` to simulate nothing.
     simulate: Option<[Vec<IpNet>; 2]>,
     publisher: Publisher,
-    /// What was reported last time: the same sentence is not said again.
+    /// Sentences of the previous load, which are not reported again.
     reported: HashSet<String>,
 }
 
 impl ManifestSource {
-    /// Nothing is read yet.
+    /// Returns a source that has read nothing yet.
     pub fn new(input: Input, namespace: &str, simulate: Option<[Vec<IpNet>; 2]>, publisher: Publisher) -> Self {
         Self { input, namespace: namespace.into(), simulate, publisher, reported: HashSet::new() }
     }
 
-    /// Counts in `metrics` what is published and what is left out.
+    /// Sets the metrics that count publications and rejected objects.
     pub fn counting(self, metrics: Arc<Metrics>) -> Self {
         Self { publisher: self.publisher.counting(metrics), ..self }
     }
 
-    /// Reads everything, or reads it again, and publishes what changed. What is wrong never stops the rest.
+    /// Reads the input, for the first time or again, and publishes the changes. An error never keeps the rest from
+    /// service.
     pub fn load(&mut self) -> Reading {
         let begun = Instant::now();
         let mut loaded = match &mut self.input {
@@ -373,19 +376,19 @@ impl ManifestSource {
         Reading { complete: loaded.reports.is_empty(), reports, unread: loaded.reports, unusable: loaded.unusable }
     }
 
-    /// The zone that is kept in step.
+    /// Returns the zone that is kept in step.
     pub fn zone(&self) -> Arc<Zone> {
         self.publisher.zone()
     }
 
-    /// Who can say why a name does not resolve.
+    /// Returns the handle that explains why a name does not resolve.
     pub fn asker(&self) -> Asker {
         self.publisher.asker()
     }
 }
 
-/// Returns the sentence about Endpoints with addresses of a Service without EndpointSlices, the names of which they could
-/// be meant for.
+/// Returns the notice about Endpoints with addresses of Services without EndpointSlices: the operator may have meant
+/// names to be made of them.
 fn uncounted_endpoints(objects: &[Object]) -> Option<Notice> {
     let sliced = objects.iter().filter_map(|object| match object {
         Object::EndpointSlice(slice) => Some((&*slice.key.namespace, slice.service.as_deref()?)),

@@ -1,15 +1,16 @@
-//! What was known of a cluster, on disk: a server that starts while the API server is away answers from it.
+//! Snapshot of a cluster on disk, from which a server answers if it starts while the API server is out of reach.
 //!
 //! ```text
-//!   headless-dns-snapshot 1 TIME CHECKSUM OCTETS SCOPE      one line: seconds since 1970, FNV-1a, of how much, of what
+//!   headless-dns-snapshot 1 TIME CHECKSUM OCTETS SCOPE      Unix time, FNV-1a, size of the rest, part of the cluster
 //!   {"apiVersion":"v1","kind":"Service",...}                 one line for each object
 //! ```
 //!
-//! It is written whole beside the file and renamed over it, at most every [`EVERY`], when something has changed, and once
-//! more at an orderly end. When nothing has changed, the file's time of change says until when it was known to be true. What is read back is marked as stale,
-//! and what is not in it is not denied, until everything was read from the cluster itself. A file that is damaged, old,
-//! or of another cluster, is refused with one sentence, and the server starts as without it. Not here: the form of an
-//! object (`objects/write.rs`).
+//! The snapshot is written to a file beside it and renamed, at most every [`EVERY`] if something has changed, and once
+//! more at an orderly shutdown. If nothing has changed, only the modification time of the file is set: the objects are
+//! known to be current until then. Objects that are read back are marked as stale, and names that they lack are not
+//! denied, until everything has been listed from the cluster itself. A file that is damaged, too old, or of another
+//! cluster is refused with one sentence, and the server starts without it. Not here: the encoding of an object
+//! (`objects/write.rs`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
@@ -28,46 +29,47 @@ use crate::objects::{Decoded, Object, decode, encode};
 use crate::regular_file::{self, FileError};
 use crate::status::{DataState, LossReason, Status};
 
-/// How often it is written at the most.
+/// Minimum interval between two writes.
 pub const EVERY: Duration = Duration::from_secs(30);
-/// What each begins with, and the version of the form.
+/// Beginning of the first line, with the version of the format.
 const MAGIC: &str = "headless-dns-snapshot 1";
-/// The largest snapshot that is read, in octets: a cluster of 100,000 Services has a tenth. It is read in pieces.
+/// Maximum size of a snapshot, in octets; a cluster of 100,000 Services needs a tenth. Never read into memory as a
+/// whole.
 const LARGEST: u64 = 1 << 30;
-/// The longest first line, in octets.
+/// Maximum length of the first line, in octets.
 const MAX_HEADER: u64 = 64 << 10;
-/// The longest line of an object, in octets; the API server takes objects of a tenth.
+/// Maximum length of an object's line, in octets; the API server accepts objects of a tenth.
 const MAX_LINE: u64 = 16 << 20;
 
-/// A file with what was known of a cluster.
+/// Snapshot file of a cluster, with the conditions of its use.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// An older one is refused.
+    /// Maximum age; an older snapshot is refused.
     pub max_age: Duration,
-    /// Which part of which cluster it is of; one of another is refused.
+    /// Cluster and part of it; a snapshot of another is refused.
     pub scope: String,
-    /// Held while the file is written: the last writing may begin while another has not ended.
+    /// Held while the file is written: the last write may begin while another has not ended.
     pub writing: Arc<Mutex<()>>,
 }
 
-/// What was restored.
+/// Summary of a restored snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// How many objects.
+    /// Number of objects.
     pub objects: usize,
-    /// How long ago they were known to be true.
+    /// Time since the objects were known to be current.
     pub age: Duration,
 }
 
 impl Snapshot {
-    /// Checks that the file can be replaced: by creating one beside it, and removing that again.
+    /// Checks that the file can be replaced, by creating a file beside it and removing that again.
     ///
     /// # Errors
     ///
-    /// [`FileError::NotRegular`] where the path names something that a snapshot must not replace; any other where no file
-    /// can be created beside it.
+    /// [`FileError::NotRegular`] if the path names something that a snapshot must not replace; any other error if no
+    /// file can be created beside it.
     pub fn check(&self) -> Result<(), FileError> {
         match regular_file::check(&self.path, u64::MAX) {
             Err(error) if !error.is_missing() => return Err(error),
@@ -78,11 +80,12 @@ impl Snapshot {
         Ok(fs::remove_file(&beside)?)
     }
 
-    /// Fills an empty zone with what was known, and says in `status` that it is what was; `None` if there is no file.
+    /// Publishes the objects of the snapshot in an empty zone, and marks them as stale in `status`; `None` if there is
+    /// no file.
     ///
     /// # Errors
     ///
-    /// One sentence that names the file: it is not used, and nothing has changed.
+    /// One sentence that names the file: the snapshot is not used, and nothing has changed.
     pub fn restore(&self, publisher: &mut Publisher, status: &Status) -> Result<Option<Restored>> {
         let refused = || format!("the snapshot {} is not used", self.path.display());
         let Some((objects, age)) = read(self, SystemTime::now()).with_context(refused)? else { return Ok(None) };
@@ -94,7 +97,7 @@ impl Snapshot {
         Ok(Some(restored))
     }
 
-    /// Keeps it true for ever: `publisher` knows the cluster.
+    /// Saves the objects of `publisher` whenever they are current, without end.
     pub async fn keep(&self, publisher: &Publisher, status: &Status) -> std::convert::Infallible {
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,7 +106,8 @@ impl Snapshot {
         let mut next = Instant::now();
         loop {
             ticks.tick().await;
-            // Soon after the first reading; and what is stale by now is not made younger.
+            // The first write follows soon after the first lists. Objects that are stale are not written, or their age
+            // would be lost.
             if status.data_state() != DataState::Current || Instant::now() < next {
                 continue;
             }
@@ -113,7 +117,7 @@ impl Snapshot {
             let result = tokio::task::spawn_blocking(save).await.map_err(Into::into).flatten();
             match result {
                 Ok(at) => (saved, failed) = (Some(at), false),
-                // Once: a full disk stays full for a while.
+                // Warns once: a full disk stays full for a while.
                 Err(error) if !failed => {
                     failed = true;
                     self.warn(&error);
@@ -123,8 +127,8 @@ impl Snapshot {
         }
     }
 
-    /// Writes the file a last time, if the objects of `publisher` are current: changes since the last writing would be
-    /// missing after a start without the API server.
+    /// Writes the file a last time, if the objects of `publisher` are current: changes since the previous write would
+    /// be missing after a start without the API server.
     pub async fn finish(&self, publisher: &Publisher, status: &Status) {
         if status.data_state() != DataState::Current {
             return;
@@ -140,7 +144,8 @@ impl Snapshot {
         tracing::warn!("the snapshot {} was not written: {error:#}", self.path.display());
     }
 
-    /// Writes it if anything was published since the second `last`, and returns the second until which it is true.
+    /// Writes the file if anything was published since the second `last`, or else sets its modification time. Returns
+    /// the second until which the file is known to be current.
     ///
     /// # Errors
     ///
@@ -149,7 +154,8 @@ impl Snapshot {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = SystemTime::now();
         let second = super::unix_time();
-        // The serial is the second of the last change: what was published in the second of the last copy may not be in.
+        // The serial is the second of the last change: a change in the second of the last write may be missing from the
+        // file.
         if last.is_some_and(|last| publisher.zone().serial() < last) && regular_file::touch(&self.path, now).is_ok() {
             return Ok(second);
         }
@@ -181,7 +187,7 @@ fn write(path: &Path, scope: &str, objects: &[Object], now: SystemTime) -> Resul
         fs::rename(&beside, path)
     };
     put().inspect_err(|_| _ = fs::remove_file(&beside))?;
-    // The rename too is on disk; where folders cannot be synced, it is soon.
+    // Syncs the rename too. If the folder cannot be synced, the rename reaches the disk soon.
     if let Some(folder) = path.parent()
         && let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
         && let Ok(folder) = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(folder)
@@ -191,8 +197,8 @@ fn write(path: &Path, scope: &str, objects: &[Object], now: SystemTime) -> Resul
     Ok(())
 }
 
-/// Returns the path of the file that is renamed over the snapshot: this process's own, as the server that hands over its
-/// sockets writes the same snapshot. Removes one that a process of the same number left there.
+/// Returns the path of the file that is renamed over the snapshot. The process id is part of it, because the old and
+/// the new process of a hot restart write the same snapshot. Removes a file that a process of the same id left there.
 fn beside(path: &Path) -> std::io::Result<PathBuf> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
@@ -203,13 +209,13 @@ fn beside(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// Creates a file that only this user can read, never through a symbolic link.
+/// Creates a file that only this user can read; never follows a symbolic link.
 fn create(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// The objects, and their age at `now`. Octets are held one line at a time, and none before the first line is that of a
-/// snapshot and the checksum is right.
+/// Returns the objects, and their age at `now`. Reads one line at a time, and no object before the first line and the
+/// checksum are verified.
 fn read(snapshot: &Snapshot, now: SystemTime) -> Result<Option<(Vec<Object>, Duration)>> {
     let file = match regular_file::open(&snapshot.path) {
         Err(error) if error.is_missing() => return Ok(None),
@@ -230,7 +236,7 @@ fn read(snapshot: &Snapshot, now: SystemTime) -> Result<Option<(Vec<Object>, Dur
         header.scope,
         snapshot.scope
     );
-    // Touched while nothing changed; a copy with an older time was at least true when it was written.
+    // Set while nothing changed; a copy of the file with an older time was current at least when it was written.
     let known = metadata.modified().map_or(header.time, |touched| header.time.max(seconds(touched)));
     let age = Duration::from_secs(seconds(now).saturating_sub(known));
     ensure!(
@@ -243,7 +249,7 @@ fn read(snapshot: &Snapshot, now: SystemTime) -> Result<Option<(Vec<Object>, Dur
     Ok(Some((objects(&mut file)?, age)))
 }
 
-/// The octets that are left, added to a checksum.
+/// Adds the rest of the file to a checksum.
 fn checksum_of(file: &mut impl BufRead, mut sum: u64) -> std::io::Result<u64> {
     loop {
         let piece = file.fill_buf()?;
@@ -256,7 +262,7 @@ fn checksum_of(file: &mut impl BufRead, mut sum: u64) -> std::io::Result<u64> {
     }
 }
 
-/// The objects of the lines that are left.
+/// Decodes the objects of the remaining lines.
 fn objects(file: &mut impl BufRead) -> Result<Vec<Object>> {
     let (mut objects, mut line) = (Vec::new(), Vec::new());
     while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
@@ -271,7 +277,7 @@ fn objects(file: &mut impl BufRead) -> Result<Vec<Object>> {
     Ok(objects)
 }
 
-/// The first line.
+/// Fields of the first line.
 struct Header<'o> {
     time: u64,
     checksum: u64,
@@ -296,15 +302,15 @@ impl<'o> Header<'o> {
     }
 }
 
-/// FNV-1a of no octets.
+/// FNV-1a checksum of no octets.
 const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// Adds octets to an FNV-1a checksum of 64 bits: against damage, not against forgery by a user who may write the file.
+/// Adds octets to an FNV-1a checksum of 64 bits: against damage, not against forgery by a user with write access.
 fn checksum(sum: u64, octets: &[u8]) -> u64 {
     octets.iter().fold(sum, |sum, octet| (sum ^ u64::from(*octet)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// A duration in seconds, as options have it, and roughly in the unit that people use.
+/// Formats a duration in seconds, as options have it, and roughly in a larger unit.
 fn in_seconds(duration: Duration) -> String {
     let (seconds, rough) = (duration.as_secs(), rough(duration));
     if rough == format!("{seconds} s") { rough } else { format!("{seconds} s ({rough})") }
@@ -333,7 +339,7 @@ mod tests {
         Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default())
     }
 
-    /// Every record but the SOA, whose serial is a time.
+    /// Returns every record but the SOA, which has a time as its serial.
     fn records(publisher: &Publisher) -> Vec<Record> {
         let zone = publisher.zone();
         let all = zone.origins().into_iter().flat_map(|origin| zone.records(&origin).unwrap().into_iter().skip(1));
@@ -346,7 +352,7 @@ mod tests {
         Snapshot { path, max_age: Duration::from_secs(60), scope, writing: Arc::default() }
     }
 
-    /// The objects of every scenario, each in an empty cluster.
+    /// Returns the objects of every scenario, each for an empty cluster.
     fn scenarios() -> Vec<(String, Vec<Object>)> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -371,7 +377,7 @@ mod tests {
             let restored = snapshot.restore(&mut after, &status).unwrap().unwrap();
             assert_eq!(records(&before), records(&after), "{name}");
             assert_eq!(status.data_state(), DataState::Restored);
-            // Once more: nothing is lost on the second way either.
+            // The objects too are equal, so that a second snapshot loses nothing.
             let as_sorted_text = |publisher: &Publisher| {
                 let mut all: Vec<_> = publisher.objects().iter().map(|object| format!("{object:?}")).collect();
                 all.sort();
@@ -402,13 +408,13 @@ mod tests {
             assert!(error.starts_with(&format!("the snapshot {} is not used: ", snapshot.path.display())), "{error}");
             error
         };
-        // Every octet that is changed, and every length that is left, is seen.
+        // Every changed octet and every shortened length is detected.
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
             let time =
                 MAGIC.len()..good.iter().skip(MAGIC.len() + 1).position(|octet| *octet == b' ').unwrap() + MAGIC.len();
-            // But for the time, which is judged by itself.
+            // Except for the time, which is checked separately below.
             if !time.contains(&at) {
                 fs::write(&snapshot.path, &bad).unwrap();
                 refused(&snapshot);

@@ -1,8 +1,8 @@
-//! One file's text -> the JSON values in it, each with its place.
+//! Text of one file -> the JSON values in it, each with its document number and line.
 //!
-//! A YAML stream is split at its document markers before anything is parsed, so that a syntax error costs one document
-//! and not those behind it. JSON, which `kubectl get -o json` prints in one piece of any size, goes to serde_json. What
-//! the values mean is `objects`; which files there are is the folder's `mod.rs`.
+//! A YAML stream is split at its document markers before it is parsed, so that a syntax error costs one document and
+//! not those behind it. JSON, which `kubectl get -o json` prints in one piece of any size, goes to serde_json. Not
+//! here: finding the files (`files.rs`), and the meaning of the values (`objects`).
 
 use std::borrow::Cow;
 use std::thread::ScopedJoinHandle;
@@ -13,14 +13,14 @@ use serde_saphyr::localizer::Localizer;
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{DefaultMessageFormatter, Error, Location, MessageFormatter};
 
-/// One value of a file, or what is wrong at its place.
+/// One value of a file, or the error in its place.
 #[derive(Debug)]
 pub(super) struct Document {
-    /// Which document of the file, from 1.
+    /// Number of the document in the file, from 1.
     pub(super) number: usize,
-    /// The line of the file, from 1: where the document begins, or where the error is.
+    /// Line of the file, from 1, at which the document begins or the error is.
     pub(super) line: usize,
-    /// The value, or why there is none.
+    /// Value, or the reason why there is none.
     pub(super) value: Result<Value, Unparsed>,
     /// True if the text has `{{`, as a template of a chart.
     pub(super) has_template: bool,
@@ -35,16 +35,16 @@ impl Document {
 /// A document that cannot be parsed.
 #[derive(Debug)]
 pub(super) struct Unparsed {
-    /// The error, without its place.
+    /// Error, without its location.
     pub(super) error: String,
-    /// The values of all fields `name` in its text, sorted: objects that it may define.
+    /// Values of all fields `name` in the text, sorted: objects that the document may define.
     pub(super) names: Vec<Box<str>>,
 }
 
-/// Every document of `text` that is not empty, in order.
+/// Parses every document of `text` that is not empty, in order.
 ///
-/// It is read on a thread with a stack of its own: 128 levels of YAML take 3 MiB of it in a debug build, more than
-/// threads have by default. Nor does a parser that panics take more than its file with it.
+/// Runs on a thread with a larger stack: 128 levels of YAML take 3 MiB in a debug build, more than the default of a
+/// thread. A parser that panics costs only its file.
 pub(super) fn read(text: &str) -> Vec<Document> {
     let done = std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().name("manifests".into()).stack_size(STACK);
@@ -58,7 +58,7 @@ pub(super) fn read(text: &str) -> Vec<Document> {
     vec![Document { value: Err(unparsed(text, wrong)), ..Document::new(1, 1, Value::Null) }]
 }
 
-/// Beginning of a template action of a chart.
+/// Beginning of a template action in a chart.
 pub(super) const TEMPLATE: &str = "{{";
 
 fn unparsed(text: &str, error: String) -> Unparsed {
@@ -68,18 +68,18 @@ fn unparsed(text: &str, error: String) -> Unparsed {
         let value = value.trim_matches([' ', '\t', '\r', ',', '"', '\'']);
         (!value.is_empty() && !value.contains(TEMPLATE)).then(|| value.into())
     };
-    // Not only lines: JSON may be one.
+    // Splits at more than line ends: JSON may be a single line.
     let mut names: Vec<Box<str>> = text.split(['\n', ',', '{', '}']).filter_map(name).collect();
     names.sort();
     names.dedup();
     Unparsed { error, names }
 }
 
-/// Octets; only what is used is ever backed by memory.
+/// Size of the parser's stack, in octets; only the used part is backed by memory.
 const STACK: usize = 16 << 20;
 
 fn read_here(text: &str) -> Vec<Document> {
-    // YAML 1.2.2 section 5.2: a byte order mark may stand at the start of a stream.
+    // YAML 1.2.2 section 5.2: a stream may begin with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
     for chunk in split(text) {
@@ -95,29 +95,29 @@ fn read_here(text: &str) -> Vec<Document> {
     documents
 }
 
-/// A piece of a file between two document markers.
+/// Part of a file between two document markers.
 #[derive(Debug, PartialEq, Eq)]
 struct Chunk<'t> {
     number: usize,
-    /// The line of the file on which `text` begins, from 1.
+    /// Line of the file at which `text` begins, from 1.
     line: usize,
-    /// Begins with its `---`, if it has one.
+    /// Text, beginning with its `---` if it has one.
     text: &'t str,
 }
 
-/// Splits a stream at the markers of YAML 1.2.2 sections 9.1.2 and 9.1.3: `---` and `...` at column 0, alone or with
-/// white space behind them. A block scalar cannot hold one: its lines are indented. Nor can JSON: it has no line that
-/// begins with either.
+/// Splits a stream at the markers of YAML 1.2.2 sections 9.1.2 and 9.1.3: `---` and `...` at column 0, alone or
+/// followed by white space. A block scalar cannot contain a marker, because its lines are indented, nor can JSON,
+/// because none of its lines begins with one.
 fn split(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let (mut start, mut start_line, mut number) = (0, 1, 1);
-    // Whether the piece so far holds nothing but blank lines, comments and directives.
+    // `bare`: the part so far has only blank lines, comments and directives.
     let (mut bare, mut directives) = (true, false);
     let mut at = 0;
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let next = at + line.len();
         if is_marker(line, "---") {
-            // Directives belong to the document whose marker they stand before.
+            // Directives belong to the document behind the next marker.
             if !(bare && directives) {
                 if !bare {
                     chunks.push(Chunk { number, line: start_line, text: &text[start..at] });
@@ -151,7 +151,7 @@ fn is_marker(line: &str, marker: &str) -> bool {
     line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
-/// Where the document's content begins: the line of the file, and the octet of the chunk.
+/// Returns the beginning of the document's content: line of the file, and octet of the chunk.
 fn content(chunk: &Chunk<'_>) -> Option<(usize, usize)> {
     let mut at = 0;
     for (index, line) in chunk.text.split_inclusive('\n').enumerate() {
@@ -165,7 +165,7 @@ fn content(chunk: &Chunk<'_>) -> Option<(usize, usize)> {
     None
 }
 
-/// Reads JSON values, one behind another. `false` if it is no JSON at all, but might be YAML in flow style.
+/// Parses JSON values, one behind another. Returns `false` if the text is not JSON, but may be YAML in flow style.
 fn read_json(chunk: &Chunk<'_>, line: usize, at: usize, documents: &mut Vec<Document>) -> bool {
     let json = &chunk.text[at..];
     let mut values = serde_json::Deserializer::from_str(json.trim_end()).into_iter::<Value>();
@@ -193,14 +193,14 @@ fn read_json(chunk: &Chunk<'_>, line: usize, at: usize, documents: &mut Vec<Docu
     true
 }
 
-/// YAML in flow style is only looked for in this many octets: large files that begin with a brace are JSON.
+/// Maximum size of a text that is tried as YAML in flow style, in octets: large files that begin with a brace are JSON.
 const MAX_FLOW: usize = 1 << 20;
 
 fn is_yaml(text: &str) -> bool {
     serde_saphyr::from_str_with_options::<IgnoredAny>(text, options(text.len())).is_ok()
 }
 
-/// Counts lines of a text while moving through it once.
+/// Counter of the lines of a text, which passes through it once.
 struct Lines<'t> {
     text: &'t str,
     at: usize,
@@ -213,7 +213,7 @@ impl Lines<'_> {
         self.at = end;
     }
 
-    /// The line of the next octet that is not white space.
+    /// Returns the line of the next octet that is not white space.
     fn content(&mut self) -> usize {
         let rest = &self.text[self.at..];
         self.skip_to(self.at + rest.len() - rest.trim_start().len());
@@ -224,11 +224,11 @@ impl Lines<'_> {
 fn read_yaml(chunk: &Chunk<'_>, line: usize) -> Option<Document> {
     let parsed = serde_saphyr::from_str_with_options::<Value>(chunk.text, options(chunk.text.len()));
     match parsed {
-        // Only comments, or `null` spelled out.
+        // Only comments, or an explicit `null`.
         Ok(Value::Null) => None,
         Ok(value) => Some(Document::new(chunk.number, line, value)),
         Err(error) => {
-            // What is missing at the end is missed behind it, where the next document already begins.
+            // An error at the end of a document is located behind it, where the next document already begins.
             let last = chunk.text.trim_end().bytes().filter(|octet| *octet == b'\n').count();
             let at = error.location().map_or(0, |location| location.line().saturating_sub(1) as usize);
             let value = Err(unparsed(chunk.text, say(&error)));
@@ -237,10 +237,11 @@ fn read_yaml(chunk: &Chunk<'_>, line: usize) -> Option<Document> {
     }
 }
 
-/// How kubectl reads YAML (sigs.k8s.io/yaml): version 1.1's booleans and octal numbers, the last of equal keys.
+/// Returns the options with which kubectl reads YAML (sigs.k8s.io/yaml): booleans and octal numbers of version 1.1, and
+/// the last of equal keys.
 ///
-/// The size of the input is bounded elsewhere, so no budget may count what grows with it. What aliases add is bounded
-/// here: "a billion laughs" is refused after a hundred thousand events.
+/// The caller bounds the size of the input, so no budget may limit a count that grows with it. The expansion of aliases
+/// is bounded here: "a billion laughs" is refused after a hundred thousand events.
 fn options(size: usize) -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -250,13 +251,13 @@ fn options(size: usize) -> serde_saphyr::Options {
             max_aliases: usize::MAX,
             max_merge_keys: usize::MAX,
             enforce_alias_anchor_ratio: false,
-            // serde_json's own limit; the values are dropped, and walked, by recursion.
+            // The limit of serde_json; values are dropped, and visited, by recursion.
             max_depth: 128,
-            // Without aliases it is at most the input's size, but for tags, which are written out.
+            // Without aliases at most the size of the input, except for tags, which are written out.
             max_total_scalar_bytes: size.saturating_mul(4).saturating_add(16 << 20),
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
-        // Comments are not looked at, and a long one would hit a budget of its own.
+        // Comments are not used, and a long one would exceed a budget of its own.
         emit_comments: false,
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
@@ -266,7 +267,7 @@ fn options(size: usize) -> serde_saphyr::Options {
     }
 }
 
-/// The error's message without its place: that is told in the words of the file.
+/// Formats an error without its location, which the report gives as a line of the file.
 fn say(error: &Error) -> String {
     let text = error.render_with_formatter(&NoPlace);
     format!("this is not YAML: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -309,7 +310,7 @@ mod tests {
 
     use super::*;
 
-    /// `text` as `document:line:value` for each document; an error as `document:line:! its text`.
+    /// Compares the documents of `text` with `document:line:value`, or `document:line:! error`.
     fn check(text: &str, expected: &[&str]) {
         let read = read(text);
         let seen: Vec<String> = read
@@ -391,7 +392,7 @@ mod tests {
             laughs += &format!("{letter}: &{letter} [{}]\n", vec![format!("*{before}"); 9].join(","));
         }
         check(&laughs, &["1:6:! this is not YAML: its aliases (*name) expand to too much, or it is nested too deeply"]);
-        // One long text, many times.
+        // One long text, repeated by aliases.
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a,".repeat(100_000));
         check(&long, &["1:2:! this is not YAML: its aliases (*name) expand to too much, or it is nested too deeply"]);
         assert!(start.elapsed() < Duration::from_secs(20));

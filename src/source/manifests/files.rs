@@ -1,4 +1,4 @@
-//! Which files the paths mean, and how each is read. What is in them is `documents.rs`.
+//! Files that the paths of the options name, and reading of each. Not here: their content (`documents.rs`).
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use crate::regular_file::{self, FileError};
 
-/// The path that means standard input.
+/// Path that denotes standard input.
 pub(super) const STDIN: &str = "-";
 
 /// One path, given or found in a folder, in order.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) path: PathBuf,
-    /// The operator named this path, and not a folder above it.
+    /// True if the operator named this path, and not a folder above it.
     pub(super) is_named: bool,
     pub(super) kind: EntryKind,
 }
@@ -28,17 +28,17 @@ pub(super) enum EntryKind {
     File,
     /// A stream (standard input, a pipe): it can be read once.
     Stream,
-    /// Nothing.
+    /// Nothing at this path.
     Missing,
-    /// A folder that holds no manifest.
+    /// A folder without a manifest.
     Empty,
     /// A device or a socket.
     Other(&'static str),
-    /// A path or folder that cannot be looked at now: what is known of the files below it stays.
+    /// A path or folder that cannot be read now: the known content of the files below it stays.
     Unreadable(io::Error),
 }
 
-/// The files that `paths` mean: a folder stands for its manifests, recursively and sorted.
+/// Lists the files at `paths`; for a folder its manifests, recursively and sorted.
 pub(super) fn list(paths: &[PathBuf]) -> Vec<Entry> {
     let mut entries = Vec::new();
     for path in paths {
@@ -65,7 +65,7 @@ pub(super) fn list(paths: &[PathBuf]) -> Vec<Entry> {
     entries
 }
 
-/// The folder and every folder below it that may hold manifests: those to watch.
+/// Returns the folder and every folder below it that may hold manifests, to be watched.
 pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
     let mut seen = HashSet::new();
     walk(folder, &mut seen, &mut |_, _| ());
@@ -74,7 +74,7 @@ pub(super) fn folders(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Walks a folder's manifests. `seen` collects the folders, by their real paths, so that a symbolic link in a circle
+/// Visits the manifests of a folder. `seen` collects the folders by their real paths, so that a cycle of symbolic links
 /// ends.
 fn walk(folder: &Path, seen: &mut HashSet<PathBuf>, found: &mut impl FnMut(PathBuf, EntryKind)) {
     let read = fs::canonicalize(folder).and_then(|real| {
@@ -93,42 +93,42 @@ fn walk(folder: &Path, seen: &mut HashSet<PathBuf>, found: &mut impl FnMut(PathB
         let path = folder.join(name);
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => walk(&path, seen, found),
-            // A pipe or a device in a folder is no manifest, and could block the reader for ever.
+            // A pipe or a device in a folder is no manifest, and could block the reader.
             Ok(metadata) if metadata.is_file() && is_manifest(&path) => found(path, EntryKind::File),
             Ok(_) => {}
-            // A symbolic link to nothing: reading it says so.
+            // A broken symbolic link: reading it reports the error.
             Err(_) if is_manifest(&path) => found(path, EntryKind::File),
             Err(_) => {}
         }
     }
 }
 
-/// Whether a folder's entry is skipped for its name.
+/// Returns whether an entry of a folder is skipped because its name is hidden.
 pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Whether a file in a folder is read, by its name.
+/// Returns whether a file in a folder is read, by its extension.
 pub(super) fn is_manifest(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     extension == "yaml" || extension == "yml" || extension == "json"
 }
 
-/// Why a file was not read.
+/// Reason why a file was not read.
 #[derive(Debug)]
 pub(super) enum Wrong {
-    /// It is not there (any more).
+    /// The file does not exist, or no longer.
     Gone,
-    /// It has more than the octets allowed.
+    /// The file has more octets than allowed.
     TooLarge,
-    /// It is not UTF-8; the line of the first octet that is not, from 1.
+    /// The file is not UTF-8; line of the first invalid octet, from 1.
     NotUtf8(usize),
-    /// It cannot be read.
+    /// The file cannot be read.
     Other(FileError),
 }
 
 /// Reads a file, a pipe, or standard input, of at most `max` octets. A stream is read to its end, which may never come:
-/// the caller runs on a thread that the end of the process does not wait for.
+/// the caller runs on a thread that the process does not wait for at its end.
 pub(super) fn read(path: &Path, is_stream: bool, max: u64) -> Result<String, Wrong> {
     let octets = match is_stream {
         true if path.as_os_str() == STDIN => regular_file::read_bounded(io::stdin().lock(), max),

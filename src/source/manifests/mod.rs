@@ -1,9 +1,9 @@
-//! Manifests: files of YAML or JSON -> objects, and again when a file changes.
+//! Manifests: files of YAML or JSON -> objects, read again when a file changes.
 //!
-//! [`Manifests`] keeps what each file held, so that a file somebody is in the middle of editing takes nothing away.
-//! [`Watcher`] says when to read again. Beside this file: `files.rs` finds and reads the files, `documents.rs` takes
-//! a file apart, `watch.rs` is the watcher. What an object means is `objects`; making Pods of StatefulSets is
-//! `simulate`. Reading blocks: call it where blocking is allowed.
+//! [`Manifests`] keeps the last good content of each file, so that a file in the middle of an edit removes nothing.
+//! [`Watcher`] reports changes. `files.rs` finds and reads the files, `documents.rs` parses one file, `watch.rs` is the
+//! watcher; read them in this order. Not here: fields of objects (`objects`), and Pods of workloads (`simulate`).
+//! Reading blocks: call it where blocking is allowed.
 
 mod documents;
 mod files;
@@ -23,48 +23,48 @@ use files::{EntryKind, Wrong};
 
 pub use watch::Watcher;
 
-/// The error of a template: it is no YAML, or its names are none.
+/// Error of a template: the text is no YAML, or its names are no names.
 const RENDER: &str = "it is a template ({{ }}) and no manifest: render it first (helm template)";
 
-/// The default bound of one file, in octets.
+/// Default maximum size of one file, in octets.
 pub const MAX_SIZE: u64 = 64 << 20;
 
-/// What the files hold now.
+/// Content of all files after a load.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The objects: one of each kind, namespace and name.
+    /// Objects, one of each kind, namespace and name.
     pub objects: Vec<Object>,
-    /// What could not be read, and what was left out of what was read.
+    /// Errors of files and documents, and parts of objects that are left out.
     pub reports: Vec<Report>,
-    /// Of these, the paths that were named and cannot be opened, and the named files without one readable document.
+    /// Paths of the options that cannot be opened, and files of the options without one readable document.
     pub unusable: Vec<Report>,
-    /// How many objects are of kinds that are not served.
+    /// Number of objects of kinds that are not read.
     pub ignored: usize,
-    /// How many files were read, now or before.
+    /// Number of files with content, of this load or an earlier one.
     pub files: usize,
 }
 
-/// One thing that is wrong, and where. Its [`Display`](fmt::Display) is one sentence.
+/// One error in a file. Its [`Display`](fmt::Display) is one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The file's path as given, or `standard input`.
     pub file: Arc<str>,
-    /// Which document of the file, from 1, where it is about one.
+    /// Number of the document in the file, from 1, if the error is in one.
     pub document: Option<usize>,
-    /// The line of the file, from 1: of the error, or where the document begins.
+    /// Line of the file, from 1: of the error, or of the beginning of the document.
     pub line: Option<usize>,
-    /// What kind of thing is wrong.
+    /// Kind of error.
     pub cause: Cause,
-    /// The objects that it is about.
+    /// Objects that the error may concern.
     pub subject: Subject,
-    /// What is wrong, and what happens instead; without its place.
+    /// Error and consequence, without the location.
     pub text: String,
 }
 
-/// What kind of thing a [`Report`] is about.
+/// Kind of error of a [`Report`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A file or folder that is not there, cannot be read, is too large or not UTF-8.
+    /// A file or folder that does not exist, cannot be read, is too large or not UTF-8.
     Unreadable,
     /// A document that is neither YAML nor JSON.
     Syntax,
@@ -72,7 +72,7 @@ pub enum Cause {
     Invalid,
     /// An object that is defined more than once, and differently.
     Duplicate,
-    /// Something of an object that is not served.
+    /// A part of an object that is not served.
     Skipped(Reason),
     /// A workload of a kind that is not simulated.
     NotSimulated,
@@ -98,7 +98,7 @@ impl Report {
     }
 }
 
-/// The manifests of some paths, with the state of each file.
+/// Manifests of some paths, with the state of each file.
 #[derive(Debug)]
 pub struct Manifests {
     paths: Vec<PathBuf>,
@@ -107,15 +107,15 @@ pub struct Manifests {
     files: Vec<FileState>,
 }
 
-/// What one file held when it was last read without a syntax error (or, the first time, in spite of them).
+/// State of one file: its content when it was last read without a syntax error (or, the first time, despite them).
 #[derive(Debug)]
 struct FileState {
     path: PathBuf,
     name: Arc<str>,
-    /// Of the text last seen, good or bad: the same text is not parsed again.
+    /// Digest of the last text, valid or not: an equal text is not parsed again.
     digest: Option<u64>,
     content: Content,
-    /// What keeps the file from being read as it is now.
+    /// Errors that keep the present text of the file out of service.
     troubles: Vec<Report>,
 }
 
@@ -136,18 +136,18 @@ struct Placed {
 }
 
 impl Manifests {
-    /// The manifests at `paths`: files, folders (their `*.yaml`, `*.yml` and `*.json`, recursively, sorted, none that
-    /// is hidden), pipes, and `-` for standard input. `namespace` is for objects that name none; `max_size` bounds
-    /// one file, in octets. Nothing is read yet.
+    /// Returns the manifests at `paths`, of which nothing is read yet: files, folders (their `*.yaml`, `*.yml` and
+    /// `*.json`, recursively, sorted, without hidden ones), pipes, and `-` for standard input. `namespace` is for
+    /// objects without one; `max_size` bounds one file, in octets.
     pub fn new(paths: Vec<PathBuf>, namespace: &str, max_size: u64) -> Self {
         Self { paths, namespace: namespace.into(), max_size, files: Vec::new() }
     }
 
     /// Reads the files, for the first time or again.
     ///
-    /// The first time, every good document of a file counts. After that a file with a syntax error, or one that
-    /// cannot be read, keeps the objects it had; an invalid object drops only itself; a file that is gone takes its
-    /// objects along, and a new one brings its own. Streams are read the first time only.
+    /// The first time, every valid document of a file counts. Later, a file with a syntax error, or one that cannot be
+    /// read, keeps its previous objects; an invalid object is left out alone; a removed file takes its objects along,
+    /// and a new one adds its own. Streams are read the first time only.
     pub fn reload(&mut self) -> Loaded {
         let mut before: Vec<Option<FileState>> = std::mem::take(&mut self.files).into_iter().map(Some).collect();
         let index: HashMap<PathBuf, usize> =
@@ -161,7 +161,7 @@ impl Manifests {
                 EntryKind::Stream => old(&path).map_or_else(|| self.read(&path, is_stream, None), Ok),
                 EntryKind::Missing => Err(unreadable(&path, "there is no such file or folder")),
                 EntryKind::Empty => {
-                    // It may be filled later.
+                    // The folder may be filled later.
                     loaded.reports.push(unreadable(&path, "the folder holds no *.yaml, *.yml or *.json file"));
                     continue;
                 }
@@ -192,7 +192,7 @@ impl Manifests {
         loaded
     }
 
-    /// Reads one file, or keeps what it held before. The error is for one that is gone, or has never been read.
+    /// Reads one file, or keeps its previous content. Returns an error if the file is gone, or was never read.
     fn read(&self, path: &Path, is_stream: bool, old: Option<FileState>) -> Result<FileState, Report> {
         match (files::read(path, is_stream, self.max_size), old) {
             (Ok(text), Some(state)) if state.digest == Some(digest(&text)) => Ok(state),
@@ -209,7 +209,7 @@ impl Manifests {
         let digest = Some(digest(&text));
         let name = name_of(path);
         let documents = documents::read(&text);
-        drop(text); // may be large, and so may be what follows
+        drop(text); // may be as large as the objects, which are made next
         let mut content = Content::default();
         let troubles = content.add_documents(documents, &name, &self.namespace);
         match old {
@@ -252,7 +252,7 @@ impl FileState {
     }
 }
 
-/// Reads one text that is no file: the built-in example. `name` stands in reports where a file's would.
+/// Parses one text that is no file, such as the built-in example. Reports give `name` in place of a path.
 pub fn read_text(name: &str, text: &str, namespace: &str) -> Loaded {
     let name: Arc<str> = name.into();
     let mut content = Content::default();
@@ -263,7 +263,7 @@ pub fn read_text(name: &str, text: &str, namespace: &str) -> Loaded {
     loaded
 }
 
-/// Where a document stands.
+/// Location of a document.
 #[derive(Clone, Copy)]
 struct Place<'n> {
     file: &'n Arc<str>,
@@ -285,14 +285,14 @@ impl Place<'_> {
 }
 
 impl Content {
-    /// Takes in the documents of a file, and returns those that cannot be read.
+    /// Adds the documents of a file, and returns the errors of those that cannot be read.
     fn add_documents(&mut self, documents: Vec<Document>, file: &Arc<str>, namespace: &str) -> Vec<Report> {
         let mut troubles = Vec::new();
         for document in documents {
             let (has_template, invalid) = (document.has_template, self.reports.len());
             let first = troubles.len();
             self.add_document(document, file, namespace, &mut troubles);
-            // Its own errors are those of a text that is not rendered yet.
+            // Errors about a text that is not rendered yet are replaced by one about rendering.
             let is_template = |report: &Report| report.cause == Cause::Invalid && report.text.contains(TEMPLATE);
             if has_template {
                 troubles.extend(self.reports.extract_if(invalid.., |report| is_template(report)));
@@ -301,7 +301,7 @@ impl Content {
                 }
             }
         }
-        // One sentence for each file.
+        // One sentence about templates per file.
         let mut is_first = true;
         troubles.retain(|report| report.text != RENDER || std::mem::take(&mut is_first));
         troubles
@@ -321,13 +321,13 @@ impl Content {
         }
     }
 
-    /// Takes in one document. `item` says which item of a list it is, for sentences.
+    /// Adds one document. `item` is the prefix of sentences about an item of a list.
     fn add(&mut self, value: Value, place: Place<'_>, namespace: &str, item: &str) {
         let key = objects::key(&value, namespace);
         let not_simulated = key.as_ref().and_then(|key| not_simulated(&value, key));
         let subject = Subject::from(key);
         let decoded = match value {
-            // A bare array is no Kubernetes object, but there is only one thing it can mean.
+            // A bare array is no Kubernetes object, but can only be a list of objects.
             Value::Array(mut items) => {
                 items.retain(Value::is_object);
                 Ok(Decoded::List(items))
@@ -364,14 +364,14 @@ impl Content {
     }
 }
 
-/// Returns the sentence about an object of a kind that is passed over although it has the template of Pods.
+/// Returns the sentence about an object that has a Pod template, but is of a kind that is not read.
 fn not_simulated(value: &Value, key: &ObjectRef) -> Option<String> {
     let kind = value.get("kind")?.as_str().filter(|kind| !objects::is_read(value, kind))?;
     let containers = value.pointer("/spec/template/spec/containers").filter(|containers| containers.is_array());
     containers.map(|_| format!("{kind} {key} has a Pod template, and this kind is not simulated: it gets no Pods"))
 }
 
-/// Puts the files together: of objects with the same kind, namespace and name the last one counts.
+/// Merges the files: of objects with equal kind, namespace and name the last one counts.
 fn merge(files: &[FileState], loaded: &mut Loaded) {
     let mut chosen: Vec<(&FileState, &Placed)> = Vec::new();
     let mut index = HashMap::new();

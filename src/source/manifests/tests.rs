@@ -1,4 +1,4 @@
-//! Real files in a temporary folder, and the real watcher on them.
+//! Tests of manifests with real files in a temporary folder, and the real watcher.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ fn service(name: &str) -> String {
     WEB.replace("web", name)
 }
 
-/// A folder with these files, and its manifests.
+/// Returns a folder with these files, and its manifests.
 fn folder(files: &[(&str, &[u8])]) -> (TempDir, Manifests) {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in files {
@@ -25,7 +25,8 @@ fn folder(files: &[(&str, &[u8])]) -> (TempDir, Manifests) {
     (folder, manifests)
 }
 
-/// The names of the objects, and the reports without the folder's path; `..` at the end of one cuts it short.
+/// Compares the names of objects, and reports without the folder's path; `..` ends an expected report that is cut
+/// short.
 #[track_caller]
 fn check(folder: &TempDir, loaded: &Loaded, objects: &[&str], reports: &[&str]) {
     let names: Vec<&str> = loaded.objects.iter().map(Object::name).collect();
@@ -83,7 +84,7 @@ fn a_folder() {
     assert_eq!((loaded.ignored, loaded.files), (1, 7));
 }
 
-/// Documents of kinds that are not read need nothing but their kind.
+/// Checks that documents of kinds that are not read need no valid field but their kind.
 #[test]
 fn documents_of_other_kinds_are_passed_over() {
     for document in [
@@ -111,7 +112,7 @@ fn documents_of_other_kinds_are_passed_over() {
     check(&folder, &manifests.reload(), &[], &said);
 }
 
-/// The Pods of a kind that is not simulated are missing.
+/// Checks the report about a workload that is not simulated, as its Pods are missing.
 #[test]
 fn workloads_of_other_kinds_are_reported() {
     let document = "apiVersion: apps.kruise.io/v1beta1\nkind: StatefulSet\nmetadata: {name: web}\n\
@@ -124,7 +125,7 @@ fn workloads_of_other_kinds_are_reported() {
     assert_eq!(loaded.reports[0].cause, Cause::NotSimulated);
 }
 
-/// A chart's templates are one report for each file.
+/// Checks that a chart's templates are one report for each file.
 #[test]
 fn templates_of_charts() {
     let templates = format!(
@@ -138,7 +139,7 @@ fn templates_of_charts() {
     assert!(loaded.reports[1].text.ends_with("render it first (helm template)"));
 }
 
-/// Names of the objects that a document may define.
+/// Checks the names of objects that a broken document may define.
 #[test]
 fn names_in_what_cannot_be_parsed() {
     for (text, names) in [
@@ -197,7 +198,7 @@ fn reload() {
     check(&folder, &manifests.reload(), &["a", "b", "c"], &[]);
     check(&folder, &manifests.reload(), &["a", "b", "c"], &[]);
 
-    // A syntax error keeps the whole file as it was, for as long as it is there.
+    // A syntax error keeps the previous content of the whole file, as long as the error is there.
     fs::write(path("1.yaml"), format!("{}---\n{{\n", service("new"))).unwrap();
     for _ in 0..2 {
         let loaded = manifests.reload();
@@ -205,13 +206,13 @@ fn reload() {
         assert!(loaded.reports[0].text.ends_with("; what the file held before stays"), "{}", loaded.reports[0]);
         assert_eq!(loaded.reports[0].cause, Cause::Syntax);
     }
-    // So does a file that cannot be read.
+    // A file that cannot be read keeps its previous content too.
     fs::write(path("1.yaml"), [b'#'; 10_001]).unwrap();
     check(&folder, &manifests.reload(), &["a", "b", "c"], &["1.yaml: it has more than .."]);
-    // An invalid object drops only itself.
+    // An invalid object is left out alone.
     fs::write(path("1.yaml"), two.replace("name: a", "namespace: a")).unwrap();
     check(&folder, &manifests.reload(), &["b", "c"], &["1.yaml, document 1, line 1: the Service has no .."]);
-    // A file that is gone takes its objects along; a new one brings its own, bad documents or not.
+    // A removed file takes its objects along; a new one adds its own, despite bad documents.
     fs::remove_file(path("2.yaml")).unwrap();
     fs::write(path("3.yaml"), format!("{}---\n[", service("d"))).unwrap();
     fs::write(path("1.yaml"), &two).unwrap();
@@ -299,14 +300,14 @@ async fn changes_are_seen() {
     let path = |name: &str| folder.path().join(name);
     let mut watcher = Watcher::start(&[folder.path().to_owned()]).unwrap();
     check(&folder, &manifests.reload(), &["web"], &[]);
-    // An editor's rename, twice: the second one after the first file is gone.
+    // A rename as by an editor, twice: for the second one the first file is gone.
     for name in ["one", "two"] {
         fs::write(path(".web.yaml.tmp"), service(name)).unwrap();
         fs::rename(path(".web.yaml.tmp"), path("web.yaml")).unwrap();
         changed(&mut watcher).await;
         check(&folder, &manifests.reload(), &[name], &[]);
     }
-    // A new folder, a file in it once the folder is known, and the folder gone and come again.
+    // A new folder, then a file in it, then the folder removed, and all again.
     for name in ["three", "four"] {
         fs::create_dir(path("sub")).unwrap();
         changed(&mut watcher).await;
@@ -339,7 +340,7 @@ async fn reading_is_no_change() {
     let mut watcher = Watcher::start(&[folder.path().to_owned()]).unwrap();
     manifests.reload();
     fs::write(folder.path().join("notes.log"), "x").unwrap();
-    // The log's creation is one change (it might have been a folder); after it there is none, however often we read.
+    // The creation of the log file is one change (it might be a folder); reading makes no further one.
     changed(&mut watcher).await;
     manifests.reload();
     let quiet = Duration::from_millis(300);

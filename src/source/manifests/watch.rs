@@ -1,6 +1,6 @@
-//! When to read the manifests, or other files, again: file system events, gathered until there is quiet.
+//! File system events -> a signal to read manifests, or other files, again, once events have ceased for a moment.
 //!
-//! Not here: what changed. An event only says "look again", and looking again is cheap where nothing did. Folders are
+//! Not here: the change itself. An event only asks for another reading, which is cheap if nothing changed. Folders are
 //! watched, never files: editors replace a file by renaming another over it, and a mounted ConfigMap changes by a new
 //! `..data` link.
 
@@ -18,31 +18,31 @@ use tokio::time::{Instant, timeout};
 
 use super::files;
 
-/// A change is told when nothing has happened for this long,
+/// Time without events after which a change is reported.
 const QUIET: Duration = Duration::from_millis(100);
-/// or when changes have gone on for this long.
+/// Maximum delay of the report while events go on.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Watches the paths of some files and folders.
+/// Watcher of files and folders.
 pub struct Watcher {
     paths: Vec<PathBuf>,
     inner: RecommendedWatcher,
-    /// What is watched; the event handler's thread reads it.
+    /// Watched folders, which the thread of the event handler reads.
     targets: Arc<Mutex<Targets>>,
     events: mpsc::Receiver<()>,
     pending: bool,
 }
 
 impl Watcher {
-    /// Begins to watch `paths`. Start it before the first reading, so that no change falls between.
+    /// Starts to watch `paths`. Call it before the first reading, or a change in between is missed.
     ///
     /// # Errors
     ///
-    /// One sentence, for instance where the system's limit of inotify watches is reached. The manifests can be served
-    /// all the same; they are just not read again by themselves.
+    /// One sentence, for instance if the system's limit of inotify watches is reached. The manifests can still be
+    /// served, but changes of them are not noticed.
     pub fn start(paths: &[PathBuf]) -> Result<Self, String> {
         let targets = Arc::new(Mutex::new(Targets::new()));
-        // One place is enough: an event that finds it taken adds nothing.
+        // A capacity of 1 is enough: an event that finds the channel full adds nothing.
         let (wake, events) = mpsc::channel(1);
         let seen = Arc::clone(&targets);
         let handler = move |event: notify::Result<Event>| {
@@ -62,31 +62,31 @@ impl Watcher {
     /// Waits for a change. May be dropped and called again without missing one.
     pub async fn changed(&mut self) {
         if !self.pending && self.events.recv().await.is_none() {
-            // The watching thread has died; so has reloading.
+            // The watching thread has ended, and reloading with it.
             return std::future::pending().await;
         }
         self.pending = true;
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end && matches!(timeout(QUIET, self.events.recv()).await, Ok(Some(()))) {}
-        // Before the files are read: what is created in a new folder from now on makes an event.
+        // Before the files are read, so that a file created in a new folder from now on makes an event.
         if let Err(refused) = self.watch() {
             tracing::warn!("{refused}");
         }
         self.pending = false;
     }
 
-    /// Watches what the paths mean now. A folder that was replaced by another has lost its watch, so each is set again.
+    /// Watches the present folders of the paths. A folder that was replaced has lost its watch, so each is set again.
     fn watch(&mut self) -> Result<(), String> {
         let targets = targets(&self.paths);
         let old = std::mem::replace(&mut *self.lock(), targets.clone());
         for folder in old.keys().filter(|folder| !targets.contains_key(*folder)) {
-            // Mostly it is gone, and its watch with it.
+            // In most cases the folder is gone, and its watch with it.
             let _ = self.inner.unwatch(folder);
         }
         let mut result = Ok(());
         for folder in targets.keys() {
             if let Err(error) = self.inner.watch(folder, RecursiveMode::NonRecursive) {
-                // A folder that has just gone makes an event in the folder above it.
+                // A folder that has just been removed makes an event in its parent.
                 if folder.exists() {
                     result = Err(refused(&error));
                 }
@@ -107,14 +107,14 @@ fn refused(error: &notify::Error) -> String {
     )
 }
 
-/// The folders to watch, by their real paths, and what in them matters.
+/// Folders to watch, by their real paths, with the names that matter in each.
 type Targets = BTreeMap<PathBuf, Interest>;
 
 #[derive(Clone, Debug, Default)]
 struct Interest {
-    /// Every manifest and every folder.
+    /// True for every manifest and every folder.
     all: bool,
-    /// These names, too.
+    /// Further names.
     names: BTreeSet<OsString>,
 }
 
@@ -130,8 +130,8 @@ fn targets(paths: &[PathBuf]) -> Targets {
             Ok(metadata) if !metadata.is_file() => continue, // a stream
             _ => {}
         }
-        // The path itself may be replaced; so may each symbolic link that leads to it, and what that points at. Of a
-        // path that is not there yet, the first part that is missing will come.
+        // The path itself may be replaced, and so may each symbolic link on it, and its target. If the path does not
+        // exist yet, its first missing part will be created.
         let mut missing = false;
         for part in path.ancestors() {
             let metadata = fs::symlink_metadata(part);
@@ -147,7 +147,7 @@ fn targets(paths: &[PathBuf]) -> Targets {
     targets
 }
 
-/// Takes an interest in one name of its folder.
+/// Adds one name to the filter of its folder.
 fn name(targets: &mut Targets, path: &Path) {
     if let (Some(folder), Some(name)) = (path.parent(), path.file_name())
         && let Ok(folder) = fs::canonicalize(folder)
@@ -156,7 +156,7 @@ fn name(targets: &mut Targets, path: &Path) {
     }
 }
 
-/// Whether an event is a reason to read again. Reading makes events, too: those must not count.
+/// Returns whether an event calls for reading again. Events of reading must not, or each reading would cause another.
 fn is_change(event: &Event, targets: &Targets) -> bool {
     let written = matches!(event.kind, EventKind::Access(AccessKind::Close(AccessMode::Write)));
     if matches!(event.kind, EventKind::Access(_)) && !written {
@@ -172,7 +172,7 @@ fn is_change(event: &Event, targets: &Targets) -> bool {
 
 impl Interest {
     fn has(&self, path: &Path, name: &OsStr, data: bool) -> bool {
-        // `..data` is what kubelet swaps when a ConfigMap changes.
+        // The kubelet replaces `..data` when a ConfigMap changes.
         name == "..data"
             || self.names.contains(name)
             || self.all && !files::is_hidden(name) && (!data || files::is_manifest(path))
