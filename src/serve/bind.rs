@@ -5,16 +5,15 @@
 //! encrypted protocol has one of the two. Not here: the transfer of sockets between processes (`takeover.rs`,
 //! `fds.rs`), and the workers that read them (`udp.rs`, `tcp.rs`, `encrypted/`).
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::sync::watch;
 
 use super::encrypted::certificates::Certificates;
-use super::relay::{self, Inbox, Outlets};
 use super::{Kind, ListenAddress, fds, sys, udp};
 
 /// Bound sockets that no worker reads yet: the kernel queues their datagrams and connections.
@@ -37,8 +36,8 @@ pub(super) struct Bound {
     pub(super) tcp: Option<TcpListener>,
     /// Another process has these sockets too, and keeps them and their queues when this process ends.
     pub(super) kept: bool,
-    /// What another process reads for this one, as long as it does. For QUIC alone.
-    pub(super) inbox: Option<Inbox>,
+    /// QUIC, hot restart: signal that the predecessor has stopped reading the socket.
+    pub(super) release: Option<SocketRelease>,
 }
 
 /// Sockets that another process has bound.
@@ -47,7 +46,27 @@ pub struct Inherited {
     udp: Vec<(SocketAddr, UdpSocket)>,
     tcp: Vec<(SocketAddr, TcpListener)>,
     kept: bool,
-    inboxes: HashMap<SocketAddr, Inbox>,
+    release: Option<SocketRelease>,
+}
+
+/// Signal that the predecessor has stopped reading the QUIC sockets.
+///
+/// A QUIC connection is known to one process only: if both read one socket, each loses datagrams of the other's connections.
+#[derive(Clone, Debug)]
+pub(super) struct SocketRelease(watch::Receiver<()>);
+
+impl SocketRelease {
+    /// Creates a signal, which is given when the sender is dropped.
+    pub(super) fn new() -> (watch::Sender<()>, Self) {
+        let (sender, receiver) = watch::channel(());
+        (sender, Self(receiver))
+    }
+
+    /// Completes when the signal is given.
+    #[cfg_attr(not(feature = "quic"), expect(dead_code, reason = "there are no QUIC sockets"))]
+    pub(super) async fn wait(mut self) {
+        while self.0.changed().await.is_ok() {}
+    }
 }
 
 impl Inherited {
@@ -81,16 +100,14 @@ impl Inherited {
         Ok(sorted)
     }
 
-    /// Another process goes on reading those of UDP, and passes on what is for this one, where that makes a difference.
-    pub(super) fn await_others(&mut self) -> Outlets {
-        let (outlets, inboxes) = relay::inboxes(self.udp.iter().map(|(address, _)| *address));
-        self.inboxes = inboxes;
-        outlets
+    /// Delays reading the QUIC sockets until `release`, when the predecessor has stopped reading them.
+    pub(super) fn with_release(self, release: SocketRelease) -> Self {
+        Self { release: Some(release), ..self }
     }
 
-    /// What the other process will have passed on for this address.
-    pub(super) fn inbox(&mut self, address: SocketAddr) -> Option<Inbox> {
-        self.inboxes.remove(&address)
+    #[cfg(test)]
+    pub(super) fn release(&self) -> Option<SocketRelease> {
+        self.release.clone()
     }
 
     /// Returns the addresses of the sockets, each once.
@@ -158,7 +175,7 @@ impl Listeners {
                 (udp, None) if udp.is_empty() => bind(listen, workers)?,
                 (udp, tcp) => Bound {
                     kept: inherited.kept,
-                    inbox: inherited.inbox(listen.address).filter(|_| listen.kind == Kind::Quic),
+                    release: inherited.release.clone(),
                     ..adopt(listen, udp, tcp, workers)?
                 },
             };
@@ -249,7 +266,7 @@ fn adopt(listen: ListenAddress, mut udp: Vec<UdpSocket>, tcp: Option<TcpListener
         tcp.set_nonblocking(true).map_err(failed("TCP"))?;
         SockRef::from(tcp).set_tcp_nodelay(true).map_err(failed("TCP"))?;
     }
-    Ok(Bound { listen, udp, tcp, kept: false, inbox: None })
+    Ok(Bound { listen, udp, tcp, kept: false, release: None })
 }
 
 fn bind(listen: ListenAddress, workers: usize) -> Result<Bound> {
@@ -278,7 +295,7 @@ fn bind_once(listen: ListenAddress, workers: usize) -> Result<Bound, (ErrorKind,
     if let (None, Some(udp)) = (&tcp, udp.first()) {
         address = udp.local_addr().map_err(failed("UDP"))?;
     }
-    Ok(Bound { listen: ListenAddress { kind, address }, udp, tcp, kept: false, inbox: None })
+    Ok(Bound { listen: ListenAddress { kind, address }, udp, tcp, kept: false, release: None })
 }
 
 fn bind_datagrams(listen: ListenAddress, workers: usize) -> io::Result<Vec<UdpSocket>> {

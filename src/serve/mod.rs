@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bind, inherit ──▶ Listeners ──▶ Server ──┬─▶ udp.rs     one thread per worker and address ──▶ sys.rs
-//!   (bind.rs, takeover.rs, relay.rs, fds.rs) ├─▶ tcp.rs     accepts ──┬───────────────▶ connection.rs
+//!   (bind.rs, takeover.rs, fds.rs)           ├─▶ tcp.rs     accepts ──┬───────────────▶ connection.rs
 //!                                            │                        └─▶ encrypted/ TLS ──┘ and HTTPS
 //!                                            ├─▶ encrypted/ QUIC
 //!                                            └─▶ forward/   one thread, for queries that need an upstream
@@ -26,7 +26,6 @@ pub mod fuzzing;
 mod guests;
 mod place;
 mod query_log;
-mod relay;
 mod seats;
 mod sys;
 pub mod takeover;
@@ -373,7 +372,7 @@ impl Server {
 
     fn start_one(&mut self, mut bound: Bound, certificates: Option<&Certificates>) -> Result<()> {
         bound.fill(self.workers);
-        let Bound { listen, udp, tcp, kept, inbox } = bound;
+        let Bound { listen, udp, tcp, kept, release } = bound;
         let stop = self.stop.child();
         let registered = self.handout.as_ref().map(|handout| handout.register(&udp, tcp.as_ref())).transpose();
         let registered = registered.with_context(|| format!("cannot keep {listen} ready for another process"))?;
@@ -392,7 +391,7 @@ impl Server {
                     parts.spawn(self.threads(listen, udp, kept, &stop)?.ended());
                 }
             }
-            None => encrypted::start_quic(&mut parts, (udp, inbox), certificates, place)?,
+            None => encrypted::start_quic(&mut parts, (udp, release), certificates, place)?,
         }
         self.stops.insert(listen, stop.clone());
         self.places.spawn(async move { (listen, all_parts(parts, listen, &stop).await) });

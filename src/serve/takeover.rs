@@ -5,13 +5,13 @@
 //!   connects to --takeover PATH        ──▶     looks whose process that is
 //!   has all sockets, reads none yet    ◀──     sends every socket that it answers on
 //!   reads its source, then the sockets ──▶     hears so: reads no more, ends its connections, ends
-//!   reads QUIC once that is over       ◀──     as long as it has some: passes on what is not for them
+//!   reads the sockets of QUIC          ◀──     closes the Unix socket once it reads no more
 //! ```
 //!
 //! Both have the same sockets: what is queued in them is read by one or the other, and nothing is bound twice. Should
 //! the new one end before it answers, the old one has noticed nothing; should the old one end meanwhile, the new one
-//! answers at once. Not here: how a socket passes (`fds.rs`), what is made of it (`bind.rs`), and what is passed on
-//! (`relay.rs`).
+//! answers at once. QUIC connections end with the old one, and their clients connect again. Not here: how a socket
+//! passes (`fds.rs`), and what is made of it (`bind.rs`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,27 +21,27 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::bind::Inherited;
+use super::bind::{Inherited, SocketRelease};
 use super::fds;
-use super::relay::{Outlets, Relay, Successor};
 use crate::regular_file;
 
 /// First message of a process that asks for sockets: its request, with the version of the protocol.
 const ASK: [u8; 16] = *b"headless-dns/1\r\n";
 /// Message of the new process once it answers.
 const RELIEVED: u8 = b'r';
-/// What it says besides where it takes datagrams from then on. Who does not know of it ends the connection.
-const PASS_ON: u8 = b'q';
 /// Timeout of each step of the protocol that does not wait for the new process to read its source.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of the wait until the predecessor has stopped reading the QUIC sockets. After it, both processes read them.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Registry of a server's sockets, for another process. Clones share one registry.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,8 @@ struct Kept {
     /// Copies of the sockets of each listener.
     sockets: Mutex<HashMap<u64, Vec<OwnedFd>>>,
     given: AtomicBool,
-    successor: OnceLock<Arc<Successor>>,
+    /// Connection of the successor, open while a socket is registered. When it closes, the successor reads the QUIC sockets.
+    successor: Mutex<Option<UnixStream>>,
 }
 
 /// Registration of one listener's sockets; dropping it removes them.
@@ -86,22 +87,22 @@ impl Handout {
         self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn successor(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        self.0.successor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn copies(&self) -> io::Result<Vec<OwnedFd>> {
         self.sockets().values().flatten().map(OwnedFd::try_clone).collect()
     }
 }
 
-impl Registered {
-    /// Who has relieved this process, where it takes what this one reads for it.
-    #[cfg(feature = "quic")]
-    pub(super) fn successor(&self) -> Option<Arc<Successor>> {
-        self.handout.0.successor.get().cloned()
-    }
-}
-
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.handout.sockets().remove(&self.number);
+        let mut sockets = self.handout.sockets();
+        sockets.remove(&self.number);
+        if sockets.is_empty() {
+            drop(self.handout.successor().take());
+        }
     }
 }
 
@@ -190,10 +191,7 @@ impl Offer {
         // No time limit: the other process reads its source first.
         match stream.read_u8().await {
             Ok(RELIEVED) => {
-                if let Ok(Ok(PASS_ON)) = timeout(PATIENCE, stream.read_u8()).await {
-                    // Nobody relieves this process twice.
-                    let _ = self.handout.0.successor.set(Arc::new(Successor::new(stream)));
-                }
+                *self.handout.successor() = Some(stream);
                 Ok(true)
             }
             Ok(_) => bail!("what it said is not understood: another version of headless-dns?"),
@@ -213,7 +211,8 @@ impl Drop for Offer {
 /// The process that answers until this one does.
 pub struct Predecessor {
     stream: UnixStream,
-    outlets: Outlets,
+    /// Dropped when the predecessor has stopped reading the QUIC sockets, or has ended.
+    release: watch::Sender<()>,
 }
 
 /// Asks the process at `path` for its sockets; `None` if there is none.
@@ -252,9 +251,8 @@ async fn take(mut stream: UnixStream) -> Result<(Predecessor, Inherited)> {
     while sockets.len() < count {
         sockets.extend(stream.async_io(Interest::READABLE, || fds::receive(&stream)).await?);
     }
-    let mut inherited = Inherited::sort(sockets)?;
-    let outlets = inherited.await_others();
-    Ok((Predecessor { stream, outlets }, inherited))
+    let (sender, release) = SocketRelease::new();
+    Ok((Predecessor { stream, release: sender }, Inherited::sort(sockets)?.with_release(release)))
 }
 
 impl Predecessor {
@@ -264,15 +262,20 @@ impl Predecessor {
         let _ = self.stream.read_u8().await;
     }
 
-    /// Tells it that this process answers. What it passes on is to be taken from now on.
+    /// Confirms that this process answers, and completes when the predecessor has stopped reading the QUIC sockets, which
+    /// this process then reads.
     ///
     /// # Errors
     ///
-    /// It is gone.
-    pub async fn relieve(self) -> io::Result<Relay> {
-        let Self { mut stream, outlets } = self;
-        stream.write_all(&[RELIEVED, PASS_ON]).await?;
-        Ok(Relay::new(stream, outlets))
+    /// The predecessor has ended.
+    pub async fn relieve(self) -> io::Result<()> {
+        let Self { mut stream, release } = self;
+        stream.write_all(&[RELIEVED]).await?;
+        if timeout(RELEASE_TIMEOUT, stream.read_u8()).await.is_err() {
+            tracing::warn!("the previous process has not stopped reading the QUIC sockets: packets may be lost to it");
+        }
+        drop(release);
+        Ok(())
     }
 }
 
@@ -294,10 +297,6 @@ mod tests {
         (socket, registered, Offer::bind(&folder.join("takeover"), handout).unwrap())
     }
 
-    fn successor(registered: &Registered) -> Option<Arc<Successor>> {
-        registered.handout.0.successor.get().cloned()
-    }
-
     #[tokio::test]
     async fn takes_the_place_of_sockets_only() {
         let folder = tempfile::tempdir().unwrap();
@@ -315,56 +314,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_the_place_is_the_successor() {
+    async fn releases_quic_sockets_when_last_registration_ends() {
         let folder = tempfile::tempdir().unwrap();
         let (socket, registered, offer) = offered(folder.path());
+        let handout = registered.handout.clone();
+        let another = handout.register(std::slice::from_ref(&socket), None).unwrap();
+        let releasing = async {
+            offer.relieved().await;
+            drop(another);
+            assert!(handout.successor().is_some(), "a socket is still registered");
+            drop(registered);
+            assert!(handout.successor().is_none());
+        };
         let taking = async {
             let (predecessor, inherited) = ask(&folder.path().join("takeover")).await.unwrap().unwrap();
             assert_eq!(inherited.addresses(), [socket.local_addr().unwrap()]);
-            assert!(successor(&registered).is_none(), "not yet");
-            predecessor.relieve().await.unwrap()
+            predecessor.relieve().await.unwrap();
+            inherited.release().unwrap().wait().await;
         };
-        let ((), _relay) = tokio::join!(offer.relieved(), taking);
-        assert!(successor(&registered).is_some());
+        timeout(PATIENCE, async { tokio::join!(releasing, taking) }).await.unwrap();
     }
 
-    /// As before there was a relay: it says that it answers, and goes.
-    #[tokio::test]
-    async fn who_takes_sockets_and_nothing_else_relieves_all_the_same() {
+    #[tokio::test(start_paused = true)]
+    async fn takes_quic_sockets_of_hanging_predecessor_after_timeout() {
         let folder = tempfile::tempdir().unwrap();
-        let (_socket, registered, offer) = offered(folder.path());
+        let (_socket, _registered, offer) = offered(folder.path());
         let taking = async {
-            let mut stream = UnixStream::connect(folder.path().join("takeover")).await.unwrap();
-            stream.write_all(&ASK).await.unwrap();
-            assert_eq!(stream.read_u32().await.unwrap(), 1);
-            stream.async_io(Interest::READABLE, || fds::receive(&stream)).await.unwrap();
-            stream.write_all(&[RELIEVED]).await.unwrap();
+            let (predecessor, inherited) = ask(&folder.path().join("takeover")).await.unwrap().unwrap();
+            predecessor.relieve().await.unwrap();
+            inherited.release().unwrap().wait().await;
         };
         tokio::join!(offer.relieved(), taking);
-        assert!(successor(&registered).is_none());
-    }
-
-    /// As before there was a relay: it hears that the other one answers, and goes, with an octet unread.
-    #[tokio::test]
-    async fn who_passes_nothing_on_keeps_nobody_waiting() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("takeover");
-        let (listener, socket) = (UnixListener::bind(&path).unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-        let giving = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = ASK;
-            stream.read_exact(&mut asked).await.unwrap();
-            stream.write_u32(1).await.unwrap();
-            let socket = OwnedFd::from(socket.try_clone().unwrap());
-            stream.async_io(Interest::WRITABLE, || fds::send(&stream, std::slice::from_ref(&socket))).await.unwrap();
-            assert_eq!(stream.read_u8().await.unwrap(), RELIEVED);
-        };
-        let taking = async {
-            let (predecessor, mut inherited) = ask(&path).await.unwrap().unwrap();
-            let mut inbox = inherited.inbox(socket.local_addr().unwrap()).unwrap();
-            timeout(Duration::from_secs(2), predecessor.relieve().await.unwrap().run()).await.expect("at once");
-            assert_eq!(inbox.recv().await, None, "the socket is for one alone");
-        };
-        tokio::join!(giving, taking);
     }
 }

@@ -389,17 +389,14 @@ impl Place {
         let Ok(()) = answering.await else { return pending().await };
         let Some(path) = path else { return pending().await };
         let offer = Offer::bind(&path, handout);
-        let relaying = async {
+        let confirming = async {
             let Some(predecessor) = predecessor else { return };
             match predecessor.relieve().await {
-                Ok(relay) => {
-                    tracing::info!("took the place of another process");
-                    relay.run().await;
-                }
+                Ok(()) => tracing::info!("took the place of another process"),
                 Err(_) => tracing::warn!("the process that answered before is gone"),
             }
         };
-        let ((), offered) = tokio::join!(relaying, async {
+        let ((), offered) = tokio::join!(confirming, async {
             offer?.relieved().await;
             anyhow::Ok(())
         });

@@ -23,13 +23,13 @@ mod https;
 #[cfg(feature = "https")]
 mod link;
 #[cfg(feature = "quic")]
-mod packets;
-#[cfg(feature = "quic")]
 mod quic;
 #[cfg(feature = "tls")]
 mod records;
 #[cfg(feature = "quic")]
 mod session;
+#[cfg(feature = "quic")]
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -42,26 +42,25 @@ use anyhow::Result;
 use anyhow::bail;
 
 use super::Parts;
+use super::bind::SocketRelease;
 use super::place::Place;
-use super::relay::Inbox;
 use certificates::Certificates;
 
 #[cfg(feature = "tls")]
 pub(super) use tls::Handshakes;
 
-/// Starts what answers over QUIC on the one socket, as a part of its address. Another process may read it first, and
-/// leave what is for us in an inbox.
+/// Starts answering over QUIC on the one socket of an address. At a hot restart, the socket is read after `release`.
 #[cfg(feature = "quic")]
 pub(super) fn start_quic(
     parts: &mut Parts,
-    (sockets, inbox): (Vec<UdpSocket>, Option<Inbox>),
+    (sockets, release): (Vec<UdpSocket>, Option<SocketRelease>),
     certificates: Option<&Certificates>,
     place: Place,
 ) -> Result<()> {
     let listen = place.shared.listen;
     let socket = sockets.into_iter().next().with_context(|| format!("there is no socket for {listen}"))?;
     let certificates = certificates.with_context(|| format!("there is no certificate for {listen}"))?;
-    parts.spawn(quic::listen((socket, inbox), certificates.server_config(&[b"doq"]), place));
+    parts.spawn(quic::listen((socket, release), certificates.server_config(&[b"doq"]), place));
     Ok(())
 }
 
@@ -75,7 +74,7 @@ pub(super) fn check_quic_stream(octets: &[u8]) -> Result<(), String> {
 #[cfg(not(feature = "quic"))]
 pub(super) fn start_quic(
     _parts: &mut Parts,
-    _sockets: (Vec<UdpSocket>, Option<Inbox>),
+    _sockets: (Vec<UdpSocket>, Option<SocketRelease>),
     _certificates: Option<&Certificates>,
     place: Place,
 ) -> Result<()> {

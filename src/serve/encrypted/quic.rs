@@ -4,7 +4,7 @@
 //!   listen ──▶ Host ──▶ a task for each: handshake ──▶ Session ──▶ Exchange, where the whole query is here already
 //!     │         │ Retry, refusal                          └──────▶ a task for each Exchange that has to wait
 //!     ▼         ▼
-//!   quinn: packets, encryption, loss, flow control. Its tasks are ours too (Children), its socket is in packets.rs.
+//!   quinn: packets, encryption, loss, flow control. Its tasks are ours too (Children), its socket is in socket.rs.
 //! ```
 //!
 //! Nobody waits for another's handshake, and no stream for another. Connections share their seats, and what they may hold,
@@ -18,7 +18,6 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -31,15 +30,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::amplification::AmplificationLimit;
 use super::handshake;
-use super::packets::{Ids, Packets};
 use super::session::OneConnection;
+use super::socket::QuicSocket;
 use crate::answer::Peer;
+use crate::serve::bind::SocketRelease;
 use crate::serve::desk::MESSAGE;
 use crate::serve::guests::{End, Guests, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
 use crate::serve::place::{Answer, Place, Shared};
-use crate::serve::relay::Inbox;
 use crate::serve::seats::Seat;
-use crate::serve::takeover::Registered;
 use crate::serve::{Limits, Phase, Stop};
 use crate::wire;
 
@@ -69,8 +67,6 @@ const WAITING_STREAM: usize = 2 << 10;
 const WAITING: usize = 4096;
 /// What a new connection may send before that, in octets, and all of them together.
 const EARLY: (u64, u64) = (16 << 10, 1 << 20);
-/// When another process reads the socket too, how long the last packets may take that say so.
-const LAST_PACKETS: Duration = Duration::from_millis(20);
 /// How many responses may be unconfirmed before it is looked which of them are.
 const UNCONFIRMED: usize = 32;
 /// The same in octets.
@@ -83,13 +79,14 @@ const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
 const REQUEST_CANCELLED: VarInt = VarInt::from_u32(3);
 const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
 
-/// Answers on `socket` until told to stop, and then until the last connection has ended.
+/// Answers on `socket` until told to stop, and then until the last connection has ended. At a hot restart the socket is read
+/// after `release`, when the predecessor reads it no more; what comes before waits in it.
 ///
 /// # Errors
 ///
 /// One sentence: QUIC cannot be spoken with these settings of TLS, or there, or the socket failed.
 pub(super) async fn listen(
-    (socket, inbox): (UdpSocket, Option<Inbox>),
+    (socket, release): (UdpSocket, Option<SocketRelease>),
     tls: Arc<rustls::ServerConfig>,
     place: Place,
 ) -> Result<()> {
@@ -98,8 +95,14 @@ pub(super) async fn listen(
     let children = Arc::new(Children::default());
     let (config, tls) = config(&tls, &shared.limits)?;
     let (limit, runtime) = (AmplificationLimit::default(), Arc::clone(&children) as Arc<dyn Runtime>);
-    let opened = open((socket, inbox), limit.clone(), config.clone(), runtime);
-    let (endpoint, packets) = opened.with_context(|| format!("cannot speak QUIC on {address}"))?;
+    if let Some(release) = release {
+        tokio::select! {
+            () = release.wait() => {}
+            () = shared.stop.wait() => return Ok(()),
+        }
+    }
+    let opened = open(socket, limit.clone(), config.clone(), runtime);
+    let (endpoint, socket) = opened.with_context(|| format!("cannot speak QUIC on {address}"))?;
     let mut host = Host { guests: Guests::new(shared), config, tls, limit, unproven: Arc::default() };
     loop {
         tokio::select! {
@@ -112,39 +115,32 @@ pub(super) async fn listen(
             },
         }
     }
-    let is_handed_over = host.guests.shared.stop.is_handed_over();
-    let successor = registered.as_ref().filter(|_| is_handed_over).and_then(Registered::successor);
-    // Its copies of the socket are closed with ours.
+    let policy = if host.guests.shared.stop.is_handed_over() {
+        socket.stop_receiving();
+        DrainPolicy::Close
+    } else if kept {
+        DrainPolicy::Ignore
+    } else {
+        DrainPolicy::Refuse
+    };
+    // Its copies of the socket are closed with ours. At a hot restart the successor reads the socket from now on.
     drop(registered);
-    let Some(successor) = successor else {
-        let late = if kept || is_handed_over { Late::Ignored } else { Late::Refused };
-        // As long as two read one socket, each loses what is for the other.
-        host.end(endpoint, late, if is_handed_over { LAST_PACKETS } else { LINGER }).await;
-        children.ended().await;
-        return Ok(());
-    };
-    let (outlet, passing) = successor.pass_on(address);
-    packets.pass_on(outlet);
-    let ending = async {
-        host.end(endpoint, Late::Welcome, LINGER).await;
-        children.ended().await;
-        packets.pass_nothing_on();
-    };
-    tokio::join!(ending, passing);
+    host.end(endpoint, policy).await;
+    children.ended().await;
     Ok(())
 }
 
 fn open(
-    (socket, inbox): (UdpSocket, Option<Inbox>),
+    socket: UdpSocket,
     limit: AmplificationLimit,
     config: ServerConfig,
     runtime: Arc<dyn Runtime>,
-) -> io::Result<(Endpoint, Arc<Packets>)> {
-    let (ids, mut settings) = (Ids::default(), EndpointConfig::default());
-    let packets = Arc::new(Packets::new(runtime.wrap_udp_socket(socket)?, ids.clone(), limit, inbox));
-    settings.supported_versions(vec![VERSION]).cid_generator(move || Box::new(ids.clone()));
-    let socket = Arc::clone(&packets) as Arc<dyn AsyncUdpSocket>;
-    Ok((Endpoint::new_with_abstract_socket(settings, Some(config), socket, runtime)?, packets))
+) -> io::Result<(Endpoint, Arc<QuicSocket>)> {
+    let mut settings = EndpointConfig::default();
+    settings.supported_versions(vec![VERSION]);
+    let socket = Arc::new(QuicSocket::new(runtime.wrap_udp_socket(socket)?, limit));
+    let shared_socket = Arc::clone(&socket) as Arc<dyn AsyncUdpSocket>;
+    Ok((Endpoint::new_with_abstract_socket(settings, Some(config), shared_socket, runtime)?, socket))
 }
 
 fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<(ServerConfig, Arc<QuicServerConfig>)> {
@@ -179,15 +175,16 @@ fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<(ServerConfig, 
     Ok((config, crypto))
 }
 
-/// What becomes of who comes while we end.
+/// Treatment of connections while the listener drains.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Late {
-    /// It was read before others read the socket: nobody else knows of it.
-    Welcome,
-    /// Others have the socket, and it asks them in a moment.
-    Ignored,
-    /// It had better turn to another server.
-    Refused,
+enum DrainPolicy {
+    /// At a hot restart: open connections are closed at once, and new ones are the successor's.
+    Close,
+    /// Open connections are drained. New ones are ignored: the service manager keeps the socket, and clients that get no
+    /// response send their first packet again, to the next process.
+    Ignore,
+    /// Open connections are drained. New ones are refused, so that clients turn to another server at once.
+    Refuse,
 }
 
 /// Who takes connections.
@@ -226,20 +223,21 @@ impl Host {
         closer.set(self.guests.spawn(connection));
     }
 
-    /// Sees all off. Then clients may still have to hear of it, for as long as `linger`.
-    async fn end(&mut self, endpoint: Endpoint, late: Late, linger: Duration) {
-        let deadline = self.guests.call_time();
+    /// Drains the connections, closes those that are left with DOQ_NO_ERROR, and waits a moment for the last packets.
+    async fn end(&mut self, endpoint: Endpoint, policy: DrainPolicy) {
+        let deadline = if policy == DrainPolicy::Close { Instant::now() } else { self.guests.call_time() };
         loop {
             tokio::select! {
                 biased;
-                Some(incoming) = endpoint.accept(), if late == Late::Welcome => self.welcome(incoming),
                 () = self.guests.see_all_off(deadline) => break,
-                Some(incoming) = endpoint.accept(), if late == Late::Ignored => incoming.ignore(),
-                Some(incoming) = endpoint.accept(), if late == Late::Refused => incoming.refuse(),
+                Some(incoming) = endpoint.accept() => match policy {
+                    DrainPolicy::Close | DrainPolicy::Ignore => incoming.ignore(),
+                    DrainPolicy::Refuse => incoming.refuse(),
+                },
             }
         }
         endpoint.close(NO_ERROR, b"");
-        let _ = timeout(linger, endpoint.wait_idle()).await;
+        let _ = timeout(LINGER, endpoint.wait_idle()).await;
     }
 }
 
@@ -504,8 +502,6 @@ impl Session {
         let quiet = match self.stopping {
             // Each of these has its own, and none is later than this.
             _ if !self.late.is_empty() => self.since + limits.unfinished + LATE + limits.idle.max(limits.unread),
-            // What is on its way is asked again, of others who wait for the socket.
-            Some(stopping) if self.shared.stop.is_handed_over() => stopping,
             Some(stopping) => stopping + LAST_WORD,
             None if leaving => self.since + limits.idle.min(LEAVING_IDLE),
             None => self.since + limits.idle,
