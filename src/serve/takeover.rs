@@ -1,17 +1,17 @@
-//! One process takes the place of another on the same port, and nobody who asks notices.
+//! Hot restart: a new process takes the sockets of a running one, and no query is lost.
 //!
 //! ```text
-//!   the new one                                the old one, which answers all the time
-//!   connects to --takeover PATH        ──▶     looks whose process that is
+//!   the new process                            the old process, which answers all the time
+//!   connects to --takeover PATH        ──▶     checks the user of the new process
 //!   has all sockets, reads none yet    ◀──     sends every socket that it answers on
-//!   reads its source, then the sockets ──▶     hears so: reads no more, ends its connections, ends
-//!   reads the sockets of QUIC          ◀──     closes the Unix socket once it reads no more
+//!   reads its source, then the sockets ──▶     reads no more, ends its connections, ends
+//!   reads the QUIC sockets             ◀──     closes the Unix socket once it reads no more
 //! ```
 //!
-//! Both have the same sockets: what is queued in them is read by one or the other, and nothing is bound twice. Should
-//! the new one end before it answers, the old one has noticed nothing; should the old one end meanwhile, the new one
-//! answers at once. QUIC connections end with the old one, and their clients connect again. Not here: how a socket
-//! passes (`fds.rs`), and what is made of it (`bind.rs`).
+//! Both processes have the same sockets: a queued datagram or connection is read by one of them, and no address is
+//! bound twice. If the new process ends before it answers, the old one continues; if the old one ends meanwhile, the
+//! new one answers at once. QUIC connections end with the old process, and their clients connect again. Not here: the
+//! transfer of a socket (`fds.rs`), and its use by the new process (`bind.rs`).
 
 use std::collections::HashMap;
 use std::fs;
