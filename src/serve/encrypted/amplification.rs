@@ -1,46 +1,46 @@
-//! The anti-amplification limit of QUIC: to an address that is not validated, at most three times the octets are sent that
-//! came from there (RFC 9000 section 8.1).
+//! The anti-amplification limit of QUIC: the server sends at most three times as many octets to an address that is not
+//! validated as it has received from there (RFC 9000 section 8.1).
 //!
-//! quinn has a limit of its own, for each connection. But where any of it is left it sends one more whole datagram, and
-//! so up to four times what came. Here datagrams are counted as they come and go, and those above the limit are dropped as
-//! if the network had lost them; quinn sends them again when more has come. Not here: which handshakes begin without a
-//! validated address (`quic.rs`), and what is in a datagram.
+//! quinn has a limit of its own for each connection, but if any of it is left it sends one more whole datagram, and so up to
+//! four times the octets received. This module counts datagrams as they are received and sent, and drops those above the
+//! limit as if the network had lost them; quinn sends them again when more octets have arrived. Not here: which handshakes
+//! begin without a validated address (`quic.rs`), and the content of a datagram. Read next: `socket.rs`, which counts.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// RFC 9000 section 8.1.
+/// Octets sent for each octet received (RFC 9000 section 8.1).
 const FACTOR: u64 = 3;
-/// Least octets of a datagram that may begin a connection (RFC 9000 section 14.1).
+/// Minimum size of a datagram with an Initial packet, in octets (RFC 9000 section 14.1).
 const MIN_INITIAL_BYTES: usize = 1200;
-/// Number of addresses without a connection for which datagrams are counted. Above it all of them are forgotten, and the
-/// next connection from there counts as if its first datagram had the least size.
+/// Number of addresses without a connection for which datagrams are counted. Above it all counts are cleared, and the next
+/// connection from such an address counts as if its first datagram had the minimum size.
 const MAX_UNKNOWN: usize = 1024;
 
-/// Octets that came from addresses that are not validated, and octets sent to them. Clones share them.
+/// Counters of the octets received from and sent to addresses that are not validated. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AmplificationLimit(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Addresses that are not validated: where there are none, a datagram takes no lock.
+    /// Number of addresses that are not validated. At zero, a datagram takes no lock.
     unvalidated: AtomicUsize,
     addresses: Mutex<Addresses>,
 }
 
 #[derive(Debug, Default)]
 struct Addresses {
-    /// Those with a connection.
+    /// Addresses with a connection.
     connected: HashMap<SocketAddr, Connected>,
-    /// Number of these without a connection with a validated address.
+    /// Number of addresses in `connected` that no connection has validated.
     unvalidated: usize,
-    /// Those without a connection, of which a datagram came that may begin one.
+    /// Addresses without a connection that sent a datagram which may begin one.
     unknown: HashMap<SocketAddr, Traffic>,
 }
 
-/// In octets.
+/// Octets received from and sent to one address.
 #[derive(Clone, Copy, Debug, Default)]
 struct Traffic {
     received: u64,
@@ -50,8 +50,9 @@ struct Traffic {
 #[derive(Debug, Default)]
 struct Connected {
     traffic: Traffic,
-    /// Connections by whether their address is validated.
+    /// Number of connections that have not validated the address.
     unvalidated: usize,
+    /// Number of connections that have.
     validated: usize,
 }
 
@@ -62,7 +63,7 @@ impl Connected {
 }
 
 impl AmplificationLimit {
-    /// Counts a datagram that came.
+    /// Counts a received datagram.
     pub(super) fn receive(&self, from: SocketAddr, datagram: &[u8]) {
         let may_begin = may_begin(datagram);
         if may_begin || self.0.unvalidated.load(Ordering::Acquire) > 0 {
@@ -70,8 +71,8 @@ impl AmplificationLimit {
         }
     }
 
-    /// Counts datagrams of `segment` octets that are about to be sent, and returns how many of all `octets` may be: whole
-    /// datagrams.
+    /// Counts `octets` that are about to be sent in datagrams of `segment` octets. Returns the number of octets that the limit
+    /// allows, in whole datagrams.
     pub(super) fn send(&self, to: SocketAddr, octets: usize, segment: usize) -> usize {
         if self.0.unvalidated.load(Ordering::Acquire) == 0 {
             return octets;
@@ -79,7 +80,7 @@ impl AmplificationLimit {
         self.0.lock().send(to, octets, segment)
     }
 
-    /// Takes back what [`Self::send`] counted and the socket did not take.
+    /// Uncounts octets that [`Self::send`] counted and the socket did not accept.
     pub(super) fn take_back(&self, to: SocketAddr, octets: usize) {
         if self.0.unvalidated.load(Ordering::Acquire) > 0
             && let Some(traffic) = self.0.lock().traffic(to)
@@ -88,7 +89,7 @@ impl AmplificationLimit {
         }
     }
 
-    /// Returns the address of a connection that begins.
+    /// Registers a new connection with its address, until the returned value is dropped.
     pub(super) fn begin(&self, address: SocketAddr, is_validated: bool) -> Address {
         self.0.change(|addresses| {
             let mut traffic = addresses.unknown.remove(&address).unwrap_or_default();
@@ -134,7 +135,7 @@ impl Addresses {
     fn send(&mut self, to: SocketAddr, octets: usize, segment: usize) -> usize {
         let left = match self.connected.get(&to) {
             Some(Connected { validated: 0, traffic, .. }) => (traffic.received * FACTOR).saturating_sub(traffic.sent),
-            // What is sent without a connection is smaller than the datagram that it is for.
+            // A packet sent without a connection is smaller than the datagram that it responds to.
             Some(_) | None => u64::MAX,
         };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
@@ -145,7 +146,7 @@ impl Addresses {
         allowed
     }
 
-    /// Changes how many connections an address has.
+    /// Changes the number of connections of an address, and removes it at zero.
     fn change(&mut self, address: SocketAddr, change: impl FnOnce(&mut Connected)) {
         let Some(connected) = self.connected.get_mut(&address) else { return };
         let is_unvalidated = |connected: &Connected| connected.validated == 0 && connected.unvalidated > 0;
@@ -159,15 +160,15 @@ impl Addresses {
     }
 }
 
-/// Returns whether a datagram may begin a connection: it has the long header of an Initial packet, and its size (RFC 9000
-/// sections 14.1 and 17.2). In a version that is not ours, any long header.
+/// Returns whether a datagram may begin a connection: it has the minimum size and the long header of an Initial packet (RFC
+/// 9000 sections 14.1 and 17.2). For versions other than 1, any long header counts.
 fn may_begin(datagram: &[u8]) -> bool {
     datagram.len() >= MIN_INITIAL_BYTES
         && datagram[0] & 0x80 != 0
         && (datagram[0] & 0x30 == 0 || datagram[1..5] != [0, 0, 0, 1])
 }
 
-/// The address of one connection, for as long as that lives.
+/// Client address of one connection. Dropping it unregisters the connection.
 #[derive(Debug)]
 pub(super) struct Address {
     limit: AmplificationLimit,
@@ -176,7 +177,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Ends the limit: the client has shown that it is there.
+    /// Marks the address as validated, which ends the limit.
     pub(super) fn validate(&mut self) {
         if !std::mem::replace(&mut self.is_validated, true) {
             self.limit.0.change(|addresses| {

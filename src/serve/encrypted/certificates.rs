@@ -1,8 +1,8 @@
 //! The server's certificate and its private key: two PEM files, which change while the server runs.
 //!
-//! Listeners get one [`ServerConfig`] each, which looks at the pair for every handshake: whoever listens knows nothing of
-//! a change, and connections that are there stay. A pair that cannot be used changes nothing. Not here: when the files
-//! are looked at again (`commands/serve/certificates.rs`). Read next: `tls.rs`.
+//! Each listener has one [`ServerConfig`], which resolves the current pair at every handshake: a renewal needs no new
+//! listener, and open connections stay open. An unusable pair changes nothing. Not here: when the files are read again
+//! (`commands/serve/certificates.rs`). Read next: `tls.rs`.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -22,12 +22,12 @@ use rustls::{Error, InconsistentKeys};
 use crate::duration::rough;
 use crate::regular_file::{self, FileError, MAX_SMALL_FILE};
 
-/// A certificate with what leads to its authority, and its private key. Clones are the same one.
+/// The current certificate chain and private key, with the files that they are read from. Clones share one pair.
 #[derive(Clone, Debug)]
 pub struct Certificates(Arc<Held>);
 
 struct Held {
-    /// Held while they are read: one reading at a time.
+    /// Locked while the files are read: one reload at a time.
     files: Mutex<Files>,
     pair: ArcSwap<CertifiedKey>,
 }
@@ -43,28 +43,28 @@ impl Certificates {
     ///
     /// # Errors
     ///
-    /// One sentence that names the file and says what to do.
+    /// A file cannot be read, or the pair cannot be used. The error names the file and the remedy.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self> {
         let files = Files { certificate: certificate.into(), key: key.into() };
         let pair = ArcSwap::from_pointee(files.read()?);
         Ok(Self(Arc::new(Held { files: Mutex::new(files), pair })))
     }
 
-    /// Reads the files again. False if they hold the same as before.
+    /// Reads the files again. Returns whether the certificate has changed.
     ///
     /// # Errors
     ///
-    /// As [`Certificates::load`]; then the pair that was read before stays.
+    /// As [`Certificates::load`]; the current pair then stays.
     pub fn reload(&self) -> Result<bool> {
         let files = self.files();
         Ok(self.take(files.read()?))
     }
 
-    /// Reads other files, now and from now on. False if they hold the same.
+    /// Switches to other files, and reads them. Returns whether the certificate has changed.
     ///
     /// # Errors
     ///
-    /// As [`Certificates::load`]; then nothing has changed.
+    /// As [`Certificates::load`]; the current files and pair then stay.
     pub fn change(&self, certificate: &Path, key: &Path) -> Result<bool> {
         let mut files = self.files();
         let others = Files { certificate: certificate.into(), key: key.into() };
@@ -74,7 +74,7 @@ impl Certificates {
     }
 
     fn take(&self, pair: CertifiedKey) -> bool {
-        // A certificate is for one key: where it is the same, so is the key.
+        // A certificate is for one key: an equal certificate has the same key.
         let is_new = self.0.pair.load().cert != pair.cert;
         if is_new {
             self.0.pair.store(Arc::new(pair));
@@ -82,7 +82,7 @@ impl Certificates {
         is_new
     }
 
-    /// The files that are read.
+    /// Returns the paths of the certificate and the private key.
     pub fn paths(&self) -> [PathBuf; 2] {
         let Files { certificate, key } = self.files().clone();
         [certificate, key]
@@ -92,8 +92,8 @@ impl Certificates {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For one listener: it speaks the protocols `alpn` (RFC 7301), TLS 1.2 and 1.3, and shows whatever certificate is
-    /// the current one. Sessions are resumed by tickets, so that nothing is kept for clients that have gone.
+    /// Creates the TLS configuration of one listener: TLS 1.2 and 1.3, the application protocols `alpn` (RFC 7301), and
+    /// always the current certificate. Sessions are resumed by tickets, so that the server stores nothing for clients.
     pub fn server_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().expect("ring has ciphers for both versions");
@@ -101,19 +101,19 @@ impl Certificates {
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        // Without random numbers no handshake succeeds either, and each says so.
+        // The error is no random numbers: then each handshake fails too, and is logged.
         if let Ok(ticketer) = ring::Ticketer::new() {
             config.ticketer = ticketer;
         }
         Arc::new(config)
     }
 
-    /// From when to when the server's certificate is good; `None` where that cannot be read from it.
+    /// Returns the validity period of the server's certificate; `None` if it cannot be parsed.
     pub fn validity(&self) -> Option<(SystemTime, SystemTime)> {
         validity(self.0.pair.load().cert.first()?)
     }
 
-    /// What clients will not like about the certificate at `now`, in a sentence: it is too early for it, or too late.
+    /// Returns a warning if the certificate is expired at `now`, or not yet valid.
     pub fn complaint(&self, now: SystemTime) -> Option<String> {
         let (begins, ends) = self.validity()?;
         let path = self.files().certificate.display().to_string();
@@ -133,7 +133,7 @@ impl ResolvesServerCert for Held {
 }
 
 impl fmt::Debug for Held {
-    /// Nothing of the key.
+    /// Formats the paths only: the private key must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
     }
@@ -145,7 +145,7 @@ impl Files {
         let key = key(&self.key)?;
         let pair = CertifiedKey::new(chain, key);
         match pair.keys_match() {
-            // Only a key that is kept elsewhere cannot say which it is.
+            // Only a key outside this process has no public part to compare.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
             Err(Error::InconsistentKeys(_)) => Err(self.mismatch(&pair)),
             Err(error) => {
@@ -174,7 +174,7 @@ impl Files {
     }
 }
 
-/// The certificates of a file, at least one.
+/// Reads the certificates of a file, at least one.
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let text = read(path, "certificate")?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
@@ -189,11 +189,11 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(chain)
 }
 
-/// The first private key of a file.
+/// Reads the first private key of a file.
 fn key(path: &Path) -> Result<Arc<dyn SigningKey>> {
     let text = read(path, "private key")?;
     let shown = path.display();
-    // RFC 5958 section 3; and RFC 1421 section 4.6.1.1, as OpenSSL writes the older forms.
+    // RFC 5958 section 3, and RFC 1421 section 4.6.1.1 for the older formats of OpenSSL.
     let is_encrypted = [&b"-----BEGIN ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"];
     ensure!(
         !is_encrypted.iter().any(|mark| text.windows(mark.len()).any(|part| part == *mark)),
@@ -220,7 +220,7 @@ fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
     regular_file::read(path, MAX_SMALL_FILE).map_err(|error| unreadable(path, what, error))
 }
 
-/// What to do about a file that cannot be read.
+/// Returns the error for a file that cannot be read, with the remedy.
 fn unreadable(path: &Path, what: &str, error: FileError) -> anyhow::Error {
     let cannot_read = format!("cannot read the {what} in {}", path.display());
     match error {
@@ -235,7 +235,7 @@ fn unreadable(path: &Path, what: &str, error: FileError) -> anyhow::Error {
     }
 }
 
-/// What to do about a file in which nothing was found.
+/// Returns the end of the error for a file without a PEM section: the format that it seems to have.
 fn in_pem(text: &[u8], command: &str, label: &str) -> String {
     match text.first() {
         None => ": it is empty".into(),
@@ -255,7 +255,7 @@ fn broken(path: &Path, error: &PemError) -> anyhow::Error {
     }
 }
 
-/// From when to when a certificate is good (RFC 5280 section 4.1.2.5), if it can be read.
+/// Returns the validity period of a certificate (RFC 5280 section 4.1.2.5); `None` if it cannot be parsed.
 #[cfg(any(feature = "tls", feature = "quic"))]
 fn validity(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
     use x509_cert::Certificate;
@@ -266,7 +266,7 @@ fn validity(certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
     Some((validity.not_before.to_system_time(), validity.not_after.to_system_time()))
 }
 
-/// Nobody is shown one.
+/// Returns `None`: without encrypted transports no certificate is parsed.
 #[cfg(not(any(feature = "tls", feature = "quic")))]
 fn validity(_certificate: &[u8]) -> Option<(SystemTime, SystemTime)> {
     None
@@ -281,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with files, each a name and a text.
+    /// Creates a folder with files, given by name and text.
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -362,7 +362,7 @@ mod tests {
         let said = format!("{:#}", load(&folder).unwrap_err());
         assert!(said.ends_with("tls.key: it is a folder, and only a regular file is read"), "{said}");
         fs::remove_dir(folder.path().join("tls.key")).unwrap();
-        // Root may read everything.
+        // Not with a file: root, which may run the tests, reads every file.
         let said = unreadable(Path::new("tls.key"), "private key", FileError::Io(ErrorKind::PermissionDenied.into()))
             .to_string();
         assert!(said.starts_with("cannot read the private key in tls.key: the server's user may not. Give"), "{said}");

@@ -1,7 +1,8 @@
-//! DNS over HTTPS (RFC 8484), as far as it is a decision: what the head of a request asks for, or the status that it
-//! gets instead; what the head of a response says, and for how long others may keep it.
+//! DNS over HTTPS (RFC 8484), the pure part: validates requests, finds their query, and builds the header fields of
+//! responses with their cache lifetime.
 //!
-//! Pure: no sockets, no clock. HTTP/2, and bodies as they come, are `https.rs`; what a query gets is `answer`.
+//! No sockets and no clock. Not here: HTTP/2 and the reading of bodies (`https.rs`), and the answer to a query
+//! (`crate::answer`).
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE};
 use http::request::Parts;
@@ -11,34 +12,34 @@ use crate::metrics::Event;
 use crate::rtype;
 use crate::wire::{HEADER, MAX_TCP, rcode};
 
-/// Where questions are asked, as the URI templates of RFC 8484 section 4.1 have it.
+/// Path of the URI template (RFC 8484 section 4.1).
 pub const PATH: &str = "/dns-query";
-/// What queries and responses are (RFC 8484 section 6).
+/// Media type of queries and responses (RFC 8484 section 6).
 pub const MEDIA_TYPE: &str = "application/dns-message";
-/// The largest query, in octets.
+/// Limit of the body of a request, in octets: the largest DNS message.
 pub const LONGEST_BODY: usize = MAX_TCP;
-/// The longest `dns=`, in characters: a query of 4,096 octets. Longer ones have their place in a body.
+/// Limit of the parameter `dns`, in characters: a query of 4,096 octets. Longer queries belong into a body.
 pub const LONGEST_PARAMETER: usize = (4096_usize * 8).div_ceil(6);
 
-/// Where a query is.
+/// Location of the query in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// It was in the URI: at least one octet, whatever they are worth.
+    /// The query from the URI: at least one octet, not parsed yet.
     Here(Vec<u8>),
-    /// It is the body.
+    /// The query is the body.
     Body,
 }
 
-/// Why a request gets no DNS message.
+/// Reason why a request gets an HTTP error instead of a DNS message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nothing is there.
+    /// The path is not [`PATH`].
     Path,
-    /// Nothing is done there by this method.
+    /// The method is none of GET, HEAD and POST.
     Method,
-    /// What a body is, it does not say, or it is something else.
+    /// The body is not of [`MEDIA_TYPE`], or has a content coding.
     MediaType,
-    /// There is no parameter `dns`, or several.
+    /// The URI has no parameter `dns`, or several.
     NoParameter,
     /// The parameter is not base64url.
     Encoding,
@@ -46,14 +47,14 @@ pub enum Refusal {
     LongParameter,
     /// The body is too long.
     LongBody,
-    /// The body came too slowly.
+    /// The body was not complete in time.
     Slow,
-    /// It is empty, shorter than a header, or a response.
+    /// The query is empty, shorter than a header, or a response.
     NoQuery,
 }
 
 impl Refusal {
-    /// The status of the response.
+    /// Returns the status code of the response.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Path => StatusCode::NOT_FOUND,
@@ -66,7 +67,7 @@ impl Refusal {
         }
     }
 
-    /// What it counts as: its status.
+    /// Returns the event to count, one for each status code.
     pub fn event(self) -> Event {
         match self {
             Self::Path => Event::HttpsNotFound,
@@ -79,7 +80,7 @@ impl Refusal {
         }
     }
 
-    /// What the response says to people: one line.
+    /// Returns the body of the response: one line for people.
     pub fn text(self) -> &'static str {
         match self {
             Self::Path => "DNS over HTTPS is at /dns-query\n",
@@ -97,11 +98,11 @@ impl Refusal {
     }
 }
 
-/// Reads the head of a request: where its query is.
+/// Validates the header section of a request, and finds its query.
 ///
 /// # Errors
 ///
-/// Why it gets no DNS message, whatever its body is.
+/// The request gets an HTTP error, whatever its body is.
 pub fn read(head: &Parts) -> Result<Place, Refusal> {
     if head.uri.path() != PATH {
         return Err(Refusal::Path);
@@ -113,11 +114,11 @@ pub fn read(head: &Parts) -> Result<Place, Refusal> {
     }
 }
 
-/// The query in the parameter `dns`; others are nobody's.
+/// Decodes the query in the parameter `dns`. Other parameters are ignored.
 fn parameter(uri: &Uri) -> Result<Vec<u8>, Refusal> {
     let parameters = uri.query().unwrap_or_default().split('&');
     let mut values = parameters.filter_map(|parameter| parameter.strip_prefix("dns="));
-    // With two of them, who looks on the way and who answers could see different questions.
+    // With two of them, a proxy and this server could see different queries.
     let (Some(value), None) = (values.next(), values.next()) else { return Err(Refusal::NoParameter) };
     if value.len() > LONGEST_PARAMETER {
         return Err(Refusal::LongParameter);
@@ -126,8 +127,8 @@ fn parameter(uri: &Uri) -> Result<Vec<u8>, Refusal> {
     if query.is_empty() { Err(Refusal::NoQuery) } else { Ok(query) }
 }
 
-/// RFC 4648 section 5, without padding (RFC 8484 section 6). What is left over of the last character is zero: there is
-/// one text for a query, as there is one entry in a cache.
+/// Decodes base64url (RFC 4648 section 5) without padding (RFC 8484 section 6). The unused bits of the last character must be
+/// zero, so that each query has one URI, and one entry in an HTTP cache.
 fn base64url(text: &[u8]) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(text.len() * 3 / 4);
     let (mut held, mut bits) = (0_u16, 0);
@@ -154,10 +155,10 @@ fn sextet(character: u8) -> Option<u8> {
     }
 }
 
-/// Whether a body can be a query, as far as the head says.
+/// Checks the header fields of a request with a body: media type, content coding and length.
 fn check_body(headers: &HeaderMap) -> Result<(), Refusal> {
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
-    // RFC 9110 section 8.3.1: parameters may follow, and case does not matter.
+    // RFC 9110 section 8.3.1: parameters may follow, and the media type is case-insensitive.
     let media_type = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
     let plain = text(CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
     if !media_type.trim_end().eq_ignore_ascii_case(MEDIA_TYPE) || !plain {
@@ -167,19 +168,19 @@ fn check_body(headers: &HeaderMap) -> Result<(), Refusal> {
     if length.is_some_and(|length| length > LONGEST_BODY as u64) { Err(Refusal::LongBody) } else { Ok(()) }
 }
 
-/// The head that goes before `response`, a DNS message of any code (RFC 8484 section 4.2.1). `date` is now.
+/// Builds the header section for `response`, a DNS message of any RCODE (RFC 8484 section 4.2.1). `date` is the current time.
 pub fn head(response: &[u8], date: &HeaderValue) -> Response<()> {
     let kept = freshness(response).and_then(|seconds| HeaderValue::try_from(format!("max-age={seconds}")).ok());
     let kept = kept.unwrap_or(NO_STORE);
     with_fields(StatusCode::OK, HeaderValue::from_static(MEDIA_TYPE), response.len(), kept, date)
 }
 
-/// The head that goes before a refusal's text. `date` is now.
+/// Builds the header section of an error. `date` is the current time.
 pub fn refusal_head(refusal: Refusal, date: &HeaderValue) -> Response<()> {
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     let mut head = with_fields(refusal.status(), text, refusal.text().len(), NO_STORE, date);
     if refusal == Refusal::Method {
-        // RFC 9110 section 15.5.6: a 405 comes with what is allowed.
+        // RFC 9110 section 15.5.6: a 405 lists the allowed methods.
         head.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
     }
     head
@@ -200,15 +201,15 @@ fn with_fields(
         (CONTENT_TYPE, media_type),
         (CONTENT_LENGTH, HeaderValue::from(length)),
         (CACHE_CONTROL, kept),
-        // RFC 9110 section 6.6.1: who has a clock says what it shows; caches reckon from it.
+        // RFC 9110 section 6.6.1: a server with a clock sends Date, from which caches compute the age.
         (DATE, date.clone()),
     ];
     head.headers_mut().extend(fields);
     head
 }
 
-/// For how long a response may be kept, in seconds (RFC 8484 section 5.1): the smallest TTL of its answer section and,
-/// where something is said not to be, of that (RFC 2308 section 5). `None`: it is not to be kept.
+/// Returns the freshness lifetime of a response, in seconds (RFC 8484 section 5.1): the smallest TTL of the answer section
+/// and, in a negative response, of the SOA record (RFC 2308 section 5). `None`: the response must not be stored.
 pub fn freshness(response: &[u8]) -> Option<u32> {
     let header = response.first_chunk::<HEADER>()?;
     if !matches!(u16::from(header[3] & 0x0f), rcode::NOERROR | rcode::NXDOMAIN) {
@@ -228,14 +229,14 @@ pub fn freshness(response: &[u8]) -> Option<u32> {
     for _ in 0..count(8) {
         let record = rest.record()?;
         if record.rtype == rtype::SOA {
-            // Its last field is MINIMUM (RFC 1035 section 3.3.13).
+            // MINIMUM is the last field (RFC 1035 section 3.3.13).
             keep(record.ttl.min(u32::from_be_bytes(*record.data.last_chunk()?)));
         }
     }
     least
 }
 
-/// What was not read yet of a message.
+/// Cursor over a DNS message: the octets not read yet.
 struct Rest<'m>(&'m [u8]);
 
 struct Record<'m> {
@@ -251,7 +252,7 @@ impl<'m> Rest<'m> {
         Some(taken)
     }
 
-    /// Goes past a name, which ends with the root or where it points elsewhere (RFC 1035 section 4.1.4).
+    /// Skips a name, which ends with the root or a compression pointer (RFC 1035 section 4.1.4).
     fn name(&mut self) -> Option<()> {
         loop {
             match *self.take(1)?.first()? {
@@ -269,7 +270,7 @@ impl<'m> Rest<'m> {
         let ttl = u32::from_be_bytes([t0, t1, t2, t3]);
         Some(Record {
             rtype: u16::from_be_bytes([type_high, type_low]),
-            // RFC 2181 section 8: one with the first bit set is none.
+            // RFC 2181 section 8: a TTL with the most significant bit set counts as zero.
             ttl: if ttl >> 31 == 0 { ttl } else { 0 },
             data: self.take(usize::from(u16::from_be_bytes([length_high, length_low])))?,
         })
@@ -285,7 +286,7 @@ mod tests {
     /// `example.test A`, ID 0.
     const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x07example\x04test\0\0\x01\0\x01";
 
-    /// As a client writes it.
+    /// Encodes octets in base64url, as a client does.
     fn encoded(octets: &[u8]) -> String {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut text = String::new();
@@ -412,7 +413,7 @@ mod tests {
             assert_eq!(base64url(text.as_bytes()).as_deref(), Some(octets), "{text}");
             assert_eq!(encoded(octets), text);
         }
-        // One text for each query: of all texts of two and three characters, those that are read are written so.
+        // One encoding for each query: each text of two or three characters that decodes is its own encoding.
         let characters: Vec<u8> = (0..=255).collect();
         let mut read = 0;
         for &one in &characters {
@@ -429,7 +430,7 @@ mod tests {
         assert_eq!(read, 256, "as many as there are octets");
     }
 
-    /// A response: the code, and the records of both sections: type, TTL, data.
+    /// Builds a response of an RCODE and the records of both sections: type, TTL and data.
     fn response(rcode: u8, answer: &[(u16, u32, &[u8])], authority: &[(u16, u32, &[u8])]) -> Vec<u8> {
         let mut message = QUERY.to_vec();
         (message[2], message[3]) = (0x85, rcode);
@@ -470,7 +471,7 @@ mod tests {
         ] {
             assert_eq!(freshness(&message), expected, "{what}");
         }
-        // Cut anywhere, it is not to be kept.
+        // A response that is cut off anywhere must not be stored.
         let whole = response(3, &[a(60), a(5)], &[(6, 5, soa)]);
         for length in 0..whole.len() {
             assert_eq!(freshness(&whole[..length]), None, "{length} octets");

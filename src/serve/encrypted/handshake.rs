@@ -1,6 +1,6 @@
-//! How long a handshake may take, whatever it is of, and what is counted of one that fails.
+//! Timeout of a TLS or QUIC handshake, and the metric of those that fail.
 //!
-//! Not here: what is shaken (`tls.rs`, `quic.rs`).
+//! Not here: the handshakes themselves (`tls.rs`, `quic.rs`).
 
 use std::fmt;
 use std::future::Future;
@@ -13,14 +13,14 @@ use crate::metrics::table;
 use crate::serve::guests::End;
 use crate::serve::place::Shared;
 
-/// When the server stops, how long a handshake that has begun may still take.
+/// Time limit for handshakes in progress when the server shuts down.
 const LAST: Duration = Duration::from_millis(500);
 
-/// Waits for it, as long as it is in time. `reason` says why it failed, in a word.
+/// Completes a handshake within its time limit. `reason` returns the metric label of a failure.
 ///
 /// # Errors
 ///
-/// How the connection ends: it failed, it came too late, or the server stops.
+/// The handshake failed or timed out, or the server shuts down: the reason why the connection is closed.
 pub(super) async fn in_time<T, E: fmt::Display>(
     handshake: impl Future<Output = Result<T, E>>,
     reason: impl Fn(&E) -> &'static str,

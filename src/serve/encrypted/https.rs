@@ -1,15 +1,15 @@
-//! DNS over HTTPS: one task per connection, which speaks HTTP/2 over a stream that is encrypted already, and has the
-//! query of each request answered (RFC 8484).
+//! DNS over HTTPS (RFC 8484): one task per connection, which speaks HTTP/2 over an encrypted stream, and answers the query
+//! of each request.
 //!
-//! HTTP/2 itself is the crate h2. Here is what it leaves open: who waits for how long, and how much is held meanwhile.
+//! HTTP/2 itself is the crate h2. This module adds what h2 lacks: timeouts, and the accounting of buffered octets.
 //!
 //! ```text
-//!   h2 ──▶ Exchange: a body that comes ──▶ the desk ──▶ Sending: octets that the client has yet to take ──▶ h2
-//!                    or what others say ◀─────┘ forward
+//!   h2 ──▶ Exchange: the body, as it arrives ──▶ a worker ──▶ Sending: octets that the client has not read yet ──▶ h2
+//!                    or the upstream's response ◀────┘ forward
 //! ```
 //!
-//! Not here: which requests are worth an answer (`doh.rs`), what passes over the stream meanwhile (`link.rs`), the
-//! handshake of TLS and how many may connect (`tls.rs`, `../seats.rs`). Read next: `doh.rs`.
+//! Not here: validation of requests (`doh.rs`), partial frames and blocked writes (`link.rs`), the TLS handshake and limits
+//! on connections (`tls.rs`, `../seats.rs`). Read next: `doh.rs`.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
@@ -34,26 +34,26 @@ use crate::serve::guests::{End, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
 use crate::serve::place::Shared;
 use crate::serve::seats::Seat;
 
-/// Requests at a time. Others are refused, and their client may ask them again (RFC 9113 section 5.1.2).
+/// Limit of concurrent requests on a connection. Others are refused, and the client may retry (RFC 9113 section 5.1.2).
 const STREAMS: u32 = 100;
-/// The fields of a request's head in octets, as RFC 9113 section 6.5.2 counts them. Above it, 431.
+/// Limit of a request's field section, in octets as RFC 9113 section 6.5.2 counts them. Above it, status 431.
 const FIELDS: u32 = 16 << 10;
-/// What a client may send of a body unasked: one octet more than the longest message, so that a longer one shows.
+/// Flow-control window of a stream, in octets: one octet more than the largest message, so that a longer body is noticed.
 const BODY_WINDOW: u32 = LONGEST_BODY as u32 + 1;
-/// The same of all bodies together.
+/// Flow-control window of a connection, in octets.
 const WINDOW: u32 = 4 * BODY_WINDOW;
-/// Requests that their client takes back before we have seen them (CVE-2023-44487): above it the connection ends.
+/// Limit of requests that the client resets before they are accepted (CVE-2023-44487). Above it the connection is closed.
 const TAKEN_BACK: usize = 20;
-/// Requests that are refused for what is wrong with their frames, over the life of a connection: above it, it ends.
+/// Limit of stream errors over the life of a connection. Above it the connection is closed.
 const MISTAKES: usize = 100;
-/// Requests that we ended, whose late frames are still passed over.
+/// Number of reset requests that h2 remembers, to ignore their late frames.
 const REMEMBERED: usize = 50;
-/// How many rounds of requests before the others have their turn.
+/// Limit of the rounds in one poll, so that other tasks can run.
 const TURNS: usize = 4;
-/// Room in lists that is kept for the next requests.
+/// Capacity that the lists of an idle connection keep.
 const KEPT_ROOM: usize = 4;
 
-/// Answers requests until there is a reason not to. The stream is encrypted, and HTTP/2 was agreed on.
+/// Serves an HTTP/2 connection until it is closed. The stream is encrypted, and ALPN has negotiated HTTP/2.
 pub(in crate::serve) async fn serve<S>(stream: S, peer: Peer, mut seat: Seat, shared: Arc<Shared>) -> End
 where
     S: Stream,
@@ -66,48 +66,48 @@ where
         poll_fn(|context| connection.poll_end(context, timer.as_mut())).await
     };
     if !matches!(end, End::Closed | End::Slow) {
-        // The client takes what was sent to it, or does not.
+        // Give the client time to read the last octets before the socket is closed.
         let _ = timeout(LINGER, link.finish()).await;
     }
     end
 }
 
-/// A client's connection.
+/// An HTTP/2 connection of a client.
 struct Connection<'c, S> {
     http: Http<'c, S>,
     gauge: Arc<Gauge>,
     peer: Peer,
     seat: &'c mut Seat,
     shared: &'c Arc<Shared>,
-    /// Requests that were not answered yet.
+    /// Requests without a response so far.
     exchanges: Vec<Exchange>,
-    /// Responses that the client did not take yet.
+    /// Bodies of responses that the client has not read yet.
     sending: Vec<Sending>,
-    /// When it connected, a request last came whole, or a response was last taken.
+    /// Time of the last progress: connected, a request complete, or a response read by the client.
     since: Instant,
-    /// Since when the stream takes nothing, and how much it had taken by then.
+    /// Time since which writes are blocked, and the octets written before.
     blocked: Option<(Instant, u64)>,
-    /// Why no more requests are wanted, and since when.
+    /// Graceful shutdown of the connection: its reason and its begin.
     ending: Option<(End, Instant)>,
 }
 
-/// How far HTTP/2 is.
+/// HTTP/2 before and after the connection preface.
 enum Http<'c, S> {
-    /// The client has yet to say that it speaks it.
+    /// The client's preface is not complete.
     Greeting(Handshake<&'c mut Link<S>, Octets>),
     Open(server::Connection<&'c mut Link<S>, Octets>),
 }
 
-/// What there is to do where something is too late.
+/// Action at the next timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
-    /// The client is too slow: in its greeting, with a frame or a head, in taking what it asked for.
+    /// Closes the connection: the client was too slow to send its preface or a frame, or to read a response.
     Cut,
-    /// Of at least one request the body.
+    /// Refuses the requests whose bodies are late.
     RefuseBodies,
-    /// Nothing was asked for so long.
+    /// Begins the graceful shutdown of an idle connection.
     BeginEnding,
-    /// Whoever is not done by now will not be.
+    /// Closes the connection: its graceful shutdown took too long, or is complete.
     End(End),
 }
 
@@ -150,13 +150,12 @@ impl<'c, S: Stream> Connection<'c, S> {
                 Poll::Pending => return Ok(()),
             }
         }
-        // There is more, but the others too want to be served.
+        // There is more to do, but other tasks have to run.
         context.waker().wake_by_ref();
         Ok(())
     }
 
-    /// One round: takes the requests that are here, answers those that are whole, and sends. Ready where there may be
-    /// more to do.
+    /// Performs one round: accepts requests, answers those that are complete, and sends. `Ready` if there may be more to do.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
         if let Http::Greeting(greeting) = &mut self.http {
             match ready!(Pin::new(greeting).poll(context)) {
@@ -173,7 +172,7 @@ impl<'c, S: Stream> Connection<'c, S> {
         if complete.is_empty() { Poll::Pending } else { Poll::Ready(self.answer_all(context, complete)) }
     }
 
-    /// Takes all that are here before the first is answered: what they get is then sent together.
+    /// Accepts all requests received so far, so that their responses are sent together.
     fn take_requests(&mut self, context: &mut Context<'_>) -> Result<(), End> {
         let Http::Open(http) = &mut self.http else { return Ok(()) };
         loop {
@@ -186,17 +185,17 @@ impl<'c, S: Stream> Connection<'c, S> {
         }
     }
 
-    /// HTTP/2 is closed: there is nothing to be sent any more.
+    /// Returns the close reason when h2 has closed the connection.
     fn closed(&self) -> End {
         self.ending.map_or(End::Closed, |(end, _)| end)
     }
 
     fn closed_by(&self, error: &h2::Error) -> End {
-        // A client that made a mistake was told so, and may be about to read it.
+        // h2 has sent GOAWAY with a protocol error, and the client may be about to read it.
         if error.is_library() { End::Refused } else { self.closed() }
     }
 
-    /// Answers requests, and sends as much of it as the client takes now.
+    /// Answers complete requests, and writes as much as the stream accepts.
     fn answer_all(&mut self, context: &mut Context<'_>, complete: Vec<Exchange>) -> Result<(), End> {
         let date = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()));
         let date = date.unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
@@ -210,7 +209,7 @@ impl<'c, S: Stream> Connection<'c, S> {
         sent
     }
 
-    /// Answers one that is complete. Where others have to be asked, it waits for them.
+    /// Answers a complete request, or forwards it to an upstream.
     fn answer(&mut self, exchange: Exchange, turn: &mut Turn) -> Result<(), End> {
         let Exchange { requester, stage } = exchange;
         match stage {
@@ -219,7 +218,7 @@ impl<'c, S: Stream> Connection<'c, S> {
                 self.seat.asked(turn.now.into_std());
                 return self.answer_query(requester, &query, turn);
             }
-            // Behind its length, as on a stream without HTTP.
+            // The forwarder frames responses for TCP, with a length before the message.
             Stage::Said(framed) => {
                 self.since = turn.now;
                 let response = framed.get(2..).unwrap_or_default();
@@ -230,7 +229,7 @@ impl<'c, S: Stream> Connection<'c, S> {
                 let head = doh::refusal_head(refusal, &turn.date);
                 self.sending.extend(requester.send(head, refusal.text().as_bytes(), turn.now));
             }
-            // Only complete ones come here.
+            // Only complete requests are passed to this function.
             Stage::Gone | Stage::Body { .. } | Stage::Others(_) => {}
         }
         Ok(())
@@ -254,7 +253,7 @@ impl<'c, S: Stream> Connection<'c, S> {
             StreamReply::Drop(DropReason::Short | DropReason::Response) => {
                 return self.answer(Exchange { requester, stage: Stage::Refused(Refusal::NoQuery) }, turn);
             }
-            // A client that is not allowed, where the server is configured to be silent.
+            // The client is not allowed, and the server is configured to drop its queries.
             StreamReply::Drop(DropReason::Source | DropReason::NotAllowed) => return Err(End::Refused),
         };
         let response = &turn.desk.output[..length];
@@ -262,7 +261,7 @@ impl<'c, S: Stream> Connection<'c, S> {
         Ok(())
     }
 
-    /// Hands a question over; what comes of it will be in a mailbox of its own: responses may have one ID, all of them.
+    /// Forwards a query. Each has a response queue of its own, because all queries of a client may have the ID 0.
     #[cold]
     fn hand_over(&self, question: Question) -> Result<Arc<Mailbox>, Question> {
         let mailbox = Arc::<Mailbox>::default();
@@ -279,7 +278,7 @@ impl<'c, S: Stream> Connection<'c, S> {
         }
     }
 
-    /// No more requests are wanted. Those that are on their way are answered (RFC 9113 section 6.8).
+    /// Begins the graceful shutdown of the connection. Requests in flight are still answered (RFC 9113 section 6.8).
     fn begin_ending(&mut self, end: End) {
         self.ending = Some((end, Instant::now()));
         if let Http::Open(http) = &mut self.http {
@@ -296,7 +295,7 @@ impl<'c, S: Stream> Connection<'c, S> {
         }
     }
 
-    /// Notes what the client has taken.
+    /// Records which responses the client has read, and whether writes are blocked.
     fn note_progress(&mut self) {
         let (now, before) = (Instant::now(), self.sending.len());
         self.sending.retain_mut(|sending| sending.is_left(now));
@@ -309,12 +308,12 @@ impl<'c, S: Stream> Connection<'c, S> {
         });
     }
 
-    /// Accounts for what is held. False if that is too much together with all others.
+    /// Accounts for the buffered octets of the connection. Returns false if the limit over all connections is exceeded.
     fn hold(&mut self) -> bool {
         let bodies: usize = self.exchanges.iter().map(Exchange::held).sum();
         let responses: usize = self.sending.iter().map(|sending| sending.length).sum();
         if bodies + responses == 0 {
-            // What many at a time took is not kept by one that is idle.
+            // An idle connection does not keep the capacity for many requests.
             self.exchanges.shrink_to(KEPT_ROOM);
             self.sending.shrink_to(KEPT_ROOM);
         }
@@ -322,7 +321,7 @@ impl<'c, S: Stream> Connection<'c, S> {
         self.seat.hold(bodies + responses + self.gauge.held() + if is_sending { S::HOLDS } else { 0 })
     }
 
-    /// The timer is moved when it fires and when it would fire too late: not with each request.
+    /// Waits for the next timeout. The timer is reset only when it fires or would fire too late, and not for each request.
     fn poll_due(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Due> {
         let (at, due) = self.due();
         if at < timer.deadline() {
@@ -337,7 +336,7 @@ impl<'c, S: Stream> Connection<'c, S> {
         Poll::Pending
     }
 
-    /// What will be too late next, and when.
+    /// Returns the next timeout and its action.
     fn due(&self) -> (Instant, Due) {
         let limits = self.seat.limits();
         let greeting = matches!(self.http, Http::Greeting(_)).then_some((self.since + limits.unfinished, Due::Cut));
@@ -366,7 +365,7 @@ impl<'c, S: Stream> Connection<'c, S> {
     }
 }
 
-/// What HTTP/2 may be used for, and how much.
+/// Returns the HTTP/2 settings, with the limits of this module.
 fn settings() -> server::Builder {
     let mut settings = server::Builder::new();
     settings
@@ -380,32 +379,33 @@ fn settings() -> server::Builder {
     settings
 }
 
-/// Where requests are answered, and when.
+/// Context of answering a batch of requests.
 struct Turn {
     desk: Box<Desk>,
-    /// As responses have it.
+    /// Value of the Date header field.
     date: HeaderValue,
     now: Instant,
 }
 
-/// A request that was not answered yet.
+/// A request without a response so far.
 struct Exchange {
     requester: Requester,
     stage: Stage,
 }
 
+/// State of a request.
 enum Stage {
-    /// The query is on its way.
+    /// The body is not complete.
     Body { body: RecvStream, query: Vec<u8>, since: Instant },
-    /// Others are asked.
+    /// The query was forwarded to an upstream.
     Others(Arc<Mailbox>),
-    /// Here is the query: at least one octet.
+    /// The query is complete: at least one octet.
     Query(Vec<u8>),
-    /// Here is what others said, behind its length.
+    /// The response to a forwarded query, with its length before it.
     Said(Vec<u8>),
-    /// It gets no DNS message.
+    /// The request gets an HTTP error.
     Refused(Refusal),
-    /// The client took it back.
+    /// The client has reset the stream.
     Gone,
 }
 
@@ -415,13 +415,13 @@ impl Exchange {
         let stage = match doh::read(&head) {
             Ok(Place::Here(query)) => Stage::Query(query),
             Ok(Place::Body) => Stage::Body { body, query: Vec::new(), since: Instant::now() },
-            // Its body is nobody's.
+            // The body is not read.
             Err(refusal) => Stage::Refused(refusal),
         };
         Self { requester: Requester { respond, only_head: head.method == Method::HEAD }, stage }
     }
 
-    /// Ready where nothing is missing any more.
+    /// Polls the body or the forwarded query. `Ready` if the request can be answered.
     fn poll_complete(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.stage {
             Stage::Body { body, query, .. } => self.stage = ready!(poll_body(context, body, query)),
@@ -434,7 +434,7 @@ impl Exchange {
         Poll::Ready(())
     }
 
-    /// In octets.
+    /// Returns the octets buffered for the request.
     fn held(&self) -> usize {
         if let Stage::Body { query, .. } = &self.stage { query.capacity() } else { 0 }
     }
@@ -446,7 +446,7 @@ fn poll_body(context: &mut Context<'_>, body: &mut RecvStream, query: &mut Vec<u
             Some(Ok(data)) if query.len() + data.len() > LONGEST_BODY => break Stage::Refused(Refusal::LongBody),
             Some(Ok(data)) => {
                 query.extend_from_slice(&data);
-                // Fails only for more than came.
+                // Fails only for more octets than were received.
                 let _ = body.flow_control().release_capacity(data.len());
             }
             Some(Err(_)) => break Stage::Gone,
@@ -457,16 +457,16 @@ fn poll_body(context: &mut Context<'_>, body: &mut RecvStream, query: &mut Vec<u
     Poll::Ready(stage)
 }
 
-/// Who asked.
+/// Handle to send the response of a request.
 struct Requester {
     respond: SendResponse<Octets>,
     only_head: bool,
 }
 
 impl Requester {
-    /// Hands the response to h2. What the client has to open a window for is returned.
+    /// Passes the response to h2. Returns its body, unless there is none or the client has reset the stream.
     fn send(mut self, head: Response<()>, octets: &[u8], now: Instant) -> Option<Sending> {
-        // Both fail where the client has taken its request back.
+        // Both calls fail if the client has reset the stream.
         let mut stream = self.respond.send_response(head, self.only_head).ok()?;
         if self.only_head {
             return None;
@@ -478,12 +478,12 @@ impl Requester {
     }
 }
 
-/// A response on its way.
+/// Progress of a response body that h2 sends.
 struct Sending {
-    /// All of it, in octets.
+    /// Length of the body, in octets.
     length: usize,
     left: Arc<AtomicUsize>,
-    /// What was left when we last looked, and since when.
+    /// Octets left at the last check, and the time since which they were left.
     seen: usize,
     since: Instant,
 }
@@ -498,7 +498,7 @@ impl Sending {
     }
 }
 
-/// The body of a response, which tells what is left of it.
+/// Body of a response, with a shared counter of the octets left.
 struct Octets {
     octets: Box<[u8]>,
     at: usize,
@@ -521,7 +521,7 @@ impl Buf for Octets {
 }
 
 impl Drop for Octets {
-    /// Sent, or of no use any more.
+    /// Resets the counter: the body was sent, or its stream was reset.
     fn drop(&mut self) {
         self.left.store(0, Ordering::Relaxed);
     }

@@ -1,9 +1,9 @@
-//! The stream under HTTP/2, as it is lent to h2: what passed over it, and what came in part.
+//! The stream under HTTP/2, as h2 borrows it: counts octets, tracks partial frames, and limits the reads of one poll.
 //!
-//! h2 keeps a part of a frame until the rest has come, and a part of a head until its last CONTINUATION (RFC 9113 section
-//! 4.3), and says nothing of either. So the lengths and flags of frames are read here on their way (section 4.1). And a
-//! connection that floods takes its turns with the others: h2 reads until nothing is there, so here it is said that
-//! nothing is. Not here: what is in a frame.
+//! h2 buffers a partial frame until it is complete, and a partial field section until its last CONTINUATION (RFC 9113
+//! section 4.3), and reports neither. So the lengths and flags of frames are parsed here on their way (section 4.1). h2 reads
+//! until the stream is empty; this stream returns `Pending` after a few reads, so that a flooding client does not starve
+//! other connections. Not here: the content of frames.
 
 use std::io;
 use std::pin::Pin;
@@ -15,17 +15,17 @@ use tokio::time::Instant;
 
 use crate::serve::connection::Stream;
 
-/// How many reads before the others have their turn.
+/// Limit of the reads in one poll, so that other tasks can run.
 const READS: usize = 16;
-/// What a client begins with, in octets (RFC 9113 section 3.4).
+/// Length of the client's connection preface, in octets (RFC 9113 section 3.4).
 const PREFACE: usize = 24;
-/// Length, type, flags, stream.
+/// Length of a frame header, in octets: length, type, flags and stream (RFC 9113 section 4.1).
 const HEADER: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// A stream.
+/// A stream whose reads and writes are measured.
 pub(super) struct Link<S> {
     stream: S,
     gauge: Arc<Gauge>,
@@ -36,31 +36,31 @@ impl<S: Stream> Link<S> {
         Self { stream, gauge }
     }
 
-    /// Says that nothing more will come, and waits until the client says so too.
+    /// Shuts down the writing side, and reads until the client closes its own.
     pub(super) async fn finish(&mut self) {
         if self.stream.shutdown().await.is_err() {
             return;
         }
-        // Not in the task: it would be room that every connection has.
+        // On the heap: in the future it would be part of every connection's task.
         let mut room = vec![0; 1024];
         while let Ok(1..) = self.stream.read(&mut room).await {}
     }
 }
 
-/// What passed over a stream. One task reads and writes it.
+/// I/O progress of a stream, shared by the stream, which h2 borrows, and the connection. One task uses both.
 #[derive(Default)]
 pub(super) struct Gauge(Mutex<Passed>);
 
 #[derive(Default)]
 struct Passed {
-    /// In this turn.
+    /// Reads in this poll.
     reads: usize,
-    /// Octets that the stream took.
+    /// Octets written.
     taken: u64,
-    /// It takes no more for now.
+    /// The last write returned `Pending`.
     is_blocked: bool,
     part: Part,
-    /// The same of what is under HTTP/2: since when, and how many octets.
+    /// Partial TLS record under HTTP/2: the time of its first octet, and its octets so far.
     under: Option<(Instant, usize)>,
 }
 
@@ -69,20 +69,20 @@ impl Gauge {
         self.passed().reads = 0;
     }
 
-    /// How much the stream had taken, if it takes no more for now.
+    /// Returns the octets written so far, if the last write returned `Pending`.
     pub(super) fn blocked(&self) -> Option<u64> {
         let passed = self.passed();
         passed.is_blocked.then_some(passed.taken)
     }
 
-    /// Since when something has been coming that is not complete.
+    /// Returns when the first octet of the partial frame or record was read.
     pub(super) fn begun(&self) -> Option<Instant> {
         let passed = self.passed();
         let under = passed.under.map(|(since, _)| since);
         passed.part.since.into_iter().chain(under).min()
     }
 
-    /// How many octets of it are here.
+    /// Returns the octets of the partial frame and record.
     pub(super) fn held(&self) -> usize {
         let passed = self.passed();
         passed.part.held() + passed.under.map_or(0, |(_, octets)| octets)
@@ -101,15 +101,15 @@ impl Gauge {
     }
 }
 
-/// What was read of a frame, or of a head, that is not complete.
+/// A partially read frame or field section.
 #[derive(Default)]
 struct Part {
-    /// The preface is behind us.
+    /// The preface is complete.
     greeted: bool,
     header: [u8; HEADER],
-    /// How many octets of the frame, with its header; 0 between two frames.
+    /// Octets read of the frame, with its header; 0 between two frames.
     read: usize,
-    /// How many octets of frames before it that are of the same head.
+    /// Octets of earlier frames of the same field section.
     head: usize,
     since: Option<Instant>,
 }
@@ -133,7 +133,7 @@ impl Part {
         }
     }
 
-    /// Up to where its length is known.
+    /// Returns the length of the preface or frame, or of the frame header until that is complete.
     fn length(&self) -> usize {
         let [high, middle, low, ..] = self.header;
         match self.read {
@@ -165,7 +165,7 @@ impl<S: Stream> AsyncRead for Link<S> {
         let Self { stream, gauge } = &mut *self;
         let mut passed = gauge.passed();
         if passed.reads == READS {
-            // There may be more, but the others too want to be served.
+            // There may be more to read, but other tasks have to run.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -231,7 +231,7 @@ mod tests {
             frame(CONTINUATION, END_HEADERS, 300),
             frame(6, 0, 8),
         ];
-        // Where something ends: the three frames of one head end together.
+        // Ends of complete units: the three frames of one field section end together.
         let mut ends = vec![0];
         for (number, frame) in frames.iter().enumerate() {
             let at = if matches!(number, 5 | 6) { ends.pop().unwrap() } else { *ends.last().unwrap() };

@@ -1,4 +1,4 @@
-//! Questions that come encrypted: over TLS (RFC 7858), HTTPS (RFC 8484) and QUIC (RFC 9250).
+//! Encrypted transports: DNS over TLS (RFC 7858), HTTPS (RFC 8484) and QUIC (RFC 9250).
 //!
 //! ```text
 //!   tcp.rs accepts ──▶ tls.rs: the handshake ──┬─▶ ../connection.rs: the same loop as over TCP
@@ -6,10 +6,10 @@
 //!   quic.rs has a socket, and a loop, of its own
 //! ```
 //!
-//! Encryption begins and ends here: the messages go to the one [`crate::answer::Responder`], as all do, and whoever
-//! speaks has a seat among those over TCP. What is not compiled in is refused in one sentence, before anything runs.
-//! Here: what is there, and what is not. Not here: which addresses (`bind.rs`), and how many may connect (`seats.rs`).
-//! Read next: `certificates.rs`, `tls.rs`, `https.rs`.
+//! Encryption begins and ends here: the messages go to the one [`crate::answer::Responder`], and the connections count among
+//! those over TCP. A transport that is not compiled in is refused with one error, before the server starts. Not here:
+//! binding of addresses (`bind.rs`), and limits on connections (`seats.rs`). Read next: `certificates.rs`, `tls.rs`,
+//! `https.rs`.
 
 #[cfg(feature = "quic")]
 mod amplification;
@@ -49,7 +49,7 @@ use certificates::Certificates;
 #[cfg(feature = "tls")]
 pub(super) use tls::Handshakes;
 
-/// Starts answering over QUIC on the one socket of an address. At a hot restart, the socket is read after `release`.
+/// Starts the QUIC listener on the one socket of an address. At a hot restart, the socket is read after `release`.
 #[cfg(feature = "quic")]
 pub(super) fn start_quic(
     parts: &mut Parts,
@@ -64,13 +64,17 @@ pub(super) fn start_quic(
     Ok(())
 }
 
-/// Checks the content of a QUIC stream, for fuzzing.
+/// Checks the content of a QUIC stream. For fuzzing.
 #[cfg(feature = "quic")]
 pub(super) fn check_quic_stream(octets: &[u8]) -> Result<(), String> {
     quic::check(octets).map_err(|fault| format!("{fault:?}"))
 }
 
-/// There is nobody who could.
+/// Refuses to listen: this build has no QUIC.
+///
+/// # Errors
+///
+/// Always.
 #[cfg(not(feature = "quic"))]
 pub(super) fn start_quic(
     _parts: &mut Parts,
@@ -82,7 +86,7 @@ pub(super) fn start_quic(
     bail!("{} cannot be served: this build has no QUIC (cargo feature quic)", shared.listen)
 }
 
-/// How a connection begins that is encrypted: here there are none.
+/// Acceptor of encrypted connections, which this build does not have.
 #[cfg(not(feature = "tls"))]
 pub(super) enum Handshakes {}
 
@@ -99,7 +103,11 @@ mod none {
     use crate::serve::seats::Seat;
 
     impl Handshakes {
-        /// None for what is plain. What is encrypted is refused.
+        /// Returns `None` for plain DNS.
+        ///
+        /// # Errors
+        ///
+        /// The protocol needs TLS.
         pub(in crate::serve) fn of(kind: Kind, _: Option<&Certificates>) -> Result<Option<Self>> {
             ensure!(matches!(kind, Kind::Plain | Kind::Quic), "this build has no {kind} (cargo feature tls)");
             Ok(None)

@@ -1,8 +1,8 @@
-//! The TCP connection under TLS: limits a handshake, and knows whether a part of a record or message was read.
+//! The TCP connection under TLS: limits the octets of a handshake, and tracks partial records.
 //!
-//! TLS keeps the part of a record until the rest has come, up to 16 KiB (RFC 8446 section 5.1), and the part of a
-//! handshake message, up to the 64 KiB that rustls allows, before the handshake is complete and after it. It tells of
-//! neither. So the octets are counted here, before TLS has them. Not here: what is in a record.
+//! TLS buffers a partial record until it is complete, up to 16 KiB (RFC 8446 section 5.1), and a partial handshake message,
+//! up to the 64 KiB that rustls allows, during the handshake and after it. rustls reports neither, so the octets are counted
+//! here, before TLS reads them. Not here: the content of a record.
 
 use std::fmt;
 use std::io;
@@ -13,33 +13,34 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Type, version, and the length of what follows.
+/// Length of a record header, in octets: type, version and payload length.
 const HEADER: usize = 5;
-/// Octets by which the buffer of TLS grows, and that it has at least.
+/// Step by which the read buffer of rustls grows, and its minimum size, in octets.
 const TLS_READ_BYTES: usize = 4 << 10;
-/// Octets that a client may send in a handshake; in records that carry no data, also after it.
+/// Limit of the octets that a client sends in a handshake, and after it in records without application data.
 pub(super) const MAX_HANDSHAKE_BYTES: usize = 16 << 10;
 
-/// A TCP connection.
+/// A TCP connection that tracks the TLS records read from it.
 pub(super) struct Records {
     stream: TcpStream,
     part: Part,
-    /// Octets read since TLS last gave data.
+    /// Octets read since TLS last returned application data.
     without_data: usize,
     handshake: Handshake,
 }
 
-/// Where the handshake is.
+/// State of the handshake, as far as reads depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handshake {
     /// One more read is allowed.
     MayRead,
-    /// TLS has to look at the last read first: behind the handshake the limit is another.
+    /// TLS has to process the last read first: after the handshake another limit applies.
     HasRead,
+    /// The handshake is complete, and reads are not limited.
     Complete,
 }
 
-/// The error of a read above [`MAX_HANDSHAKE_BYTES`].
+/// Error of a read above [`MAX_HANDSHAKE_BYTES`].
 #[derive(Debug)]
 pub(super) struct HandshakeTooLarge;
 
@@ -61,32 +62,32 @@ impl Records {
         self.handshake = Handshake::MayRead;
     }
 
-    /// Ends the limits that are those of a handshake.
+    /// Lifts the limits of the handshake.
     pub(super) fn complete_handshake(&mut self) {
         self.handshake = Handshake::Complete;
         self.without_data = self.part.read;
     }
 
-    /// Notes that TLS gave data, and so keeps no handshake message.
+    /// Records that TLS returned application data, and so buffers no handshake message.
     pub(super) fn note_data(&mut self) {
         self.without_data = 0;
     }
 
-    /// Returns whether the client has sent more records without data than it may.
+    /// Returns whether the client has exceeded the limit of records without application data.
     pub(super) fn is_too_large(&self) -> bool {
         self.without_data.saturating_sub(self.part.read) > MAX_HANDSHAKE_BYTES
     }
 
-    /// Since when a record has been read in parts.
+    /// Returns when the first octet of the partial record was read.
     pub(super) fn begun(&self) -> Option<Instant> {
         self.part.since
     }
 
-    /// Returns at most how many octets TLS keeps of what was read, and its buffer has above its least size.
+    /// Returns an upper bound of the octets that TLS buffers above the minimum size of its buffer.
     pub(super) fn held(&self) -> usize {
         match self.without_data.max(self.part.read) {
             0 => 0,
-            // It doubles where it grows.
+            // The buffer doubles when it grows.
             kept => (kept + TLS_READ_BYTES).next_power_of_two() - TLS_READ_BYTES,
         }
     }
@@ -109,11 +110,11 @@ impl Records {
     }
 }
 
-/// What was read of the record that is not complete.
+/// A partially read record.
 #[derive(Debug, Default)]
 struct Part {
     header: [u8; HEADER],
-    /// How many octets of it, with its header; 0 between two records.
+    /// Octets read, with the header; 0 between two records.
     read: usize,
     since: Option<Instant>,
 }
@@ -137,7 +138,7 @@ impl Part {
         }
     }
 
-    /// Up to where its length is known.
+    /// Returns the length of the record with its header, or of the header until that is complete.
     fn length(&self) -> usize {
         let [.., high, low] = self.header;
         if self.read < HEADER { HEADER } else { HEADER + usize::from(u16::from_be_bytes([high, low])) }
@@ -215,7 +216,7 @@ mod tests {
         assert!(error.get_ref().unwrap().is::<HandshakeTooLarge>(), "{error}");
     }
 
-    /// Messages of a handshake that is complete: rustls keeps the part of one, as before.
+    /// Handshake messages after the handshake: rustls buffers a partial one, as during it.
     #[tokio::test]
     async fn records_without_data_are_limited_and_data_begins_anew() {
         let (mut client, mut records) = pair().await;
@@ -229,7 +230,7 @@ mod tests {
         }
         records.note_data();
         assert!(!records.is_too_large() && records.held() == 0);
-        // The part of one record is limited by TLS.
+        // TLS limits a partial record itself.
         client.write_all(&[&[0x17, 3, 3, 0x41, 0][..], &[7; 16_600]].concat()).await.unwrap();
         records.read_exact(&mut vec![0; 16_605]).await.unwrap();
         assert!(!records.is_too_large());

@@ -1,8 +1,8 @@
-//! The TLS session under a QUIC connection: limits the octets of its handshake, and tells when it has shown the client's
-//! address.
+//! The TLS session under a QUIC connection: limits the octets of its handshake, and reports that a complete handshake
+//! validates the client's address.
 //!
-//! rustls keeps the part of a handshake message up to 64 KiB, and quinn limits only what comes in the wrong order. Not
-//! here: which messages there are (rustls), how an address is validated before (`quic.rs`), and what that is for
+//! rustls buffers an incomplete handshake message up to 64 KiB, and quinn limits only data that arrives out of order. Not
+//! here: handshake messages (rustls), validation by a Retry packet (`quic.rs`), and the limit that depends on validation
 //! (`amplification.rs`).
 
 use std::any::Any;
@@ -18,13 +18,14 @@ use quinn_proto::{TransportError, TransportErrorCode};
 
 use super::amplification::Address;
 
-/// Octets that a client may send in CRYPTO frames over the life of its connection: after the handshake it has none to send.
+/// Limit of the octets that a client sends in CRYPTO frames over the life of its connection. After the handshake a client has
+/// none to send.
 const MAX_HANDSHAKE_BYTES: usize = 16 << 10;
 
-/// The settings of TLS for one connection.
+/// TLS configuration of one connection.
 pub(super) struct OneConnection {
     tls: Arc<QuicServerConfig>,
-    /// Taken by the session. Behind a lock because quinn shares settings.
+    /// Taken by the session. Behind a lock because quinn shares the configuration.
     address: Mutex<Option<Address>>,
 }
 
@@ -50,12 +51,12 @@ impl ServerConfig for OneConnection {
     }
 }
 
-/// A session of rustls, within limits.
+/// A rustls session with a limit on handshake octets.
 struct Limited {
     inner: Box<dyn Session>,
-    /// Octets of CRYPTO frames.
+    /// Octets received in CRYPTO frames.
     received: usize,
-    /// Kept as long as the connection, or its address would be one that nobody has shown.
+    /// Held as long as the connection, so that its address stays validated.
     address: Option<Address>,
 }
 

@@ -1,4 +1,4 @@
-//! The UDP socket under a QUIC endpoint: quinn's, with the anti-amplification limit, and a way to stop receiving for good.
+//! The UDP socket under a QUIC endpoint: quinn's socket, with the anti-amplification limit, and a switch that stops receiving.
 //!
 //! At a hot restart two processes have the socket, and a QUIC connection is known to one of them only. So the predecessor
 //! stops receiving before the successor begins, and sends its last packets all the same (`../takeover.rs`). Not here: the
@@ -15,12 +15,12 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::amplification::AmplificationLimit;
 
-/// The socket of a QUIC endpoint.
+/// UDP socket of a QUIC endpoint.
 #[derive(Debug)]
 pub(super) struct QuicSocket {
     socket: Arc<dyn AsyncUdpSocket>,
     limit: AmplificationLimit,
-    /// Locked while datagrams are received.
+    /// Locked while datagrams are received, so that none is in progress when [`Self::stop_receiving`] returns.
     is_receiving: Mutex<bool>,
 }
 
@@ -29,7 +29,7 @@ impl QuicSocket {
         Self { socket, limit, is_receiving: Mutex::new(true) }
     }
 
-    /// Stops receiving. On return no datagram is taken from the socket any more; sending goes on.
+    /// Stops receiving, permanently. After the return no datagram is taken from the socket; sending still works.
     pub(super) fn stop_receiving(&self) {
         *self.is_receiving() = false;
     }
@@ -48,7 +48,7 @@ impl AsyncUdpSocket for QuicSocket {
         let Transmit { destination, contents, segment_size, .. } = *transmit;
         let allowed = self.limit.send(destination, contents.len(), segment_size.unwrap_or(contents.len()));
         if allowed == 0 {
-            // As if the network had lost it.
+            // Drop it as if the network had lost it: quinn sends it again.
             return Ok(());
         }
         let cut = Transmit { contents: &contents[..allowed], segment_size, destination, ..*transmit };
@@ -67,7 +67,7 @@ impl AsyncUdpSocket for QuicSocket {
         }
         let count = ready!(self.socket.poll_recv(context, buffers, meta))?;
         for (buffer, meta) in buffers.iter().zip(meta).take(count) {
-            // The kernel may have joined several of one length, and a shorter one behind them.
+            // GRO: the kernel may have joined several datagrams of one length, and a shorter last one.
             for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                 self.limit.receive(meta.addr, datagram);
             }

@@ -1,8 +1,8 @@
-//! TLS over a TCP connection: its handshake, and then what is spoken over it.
+//! TLS over a TCP connection: the handshake, then DNS over TLS (RFC 7858) or HTTPS.
 //!
-//! The handshake runs in the connection's own task, with its seat taken, and is limited in time and octets: a slow one
-//! delays no other. What it needed is given back when it is over; then DNS over TLS (RFC 7858) is the loop of
-//! `connection.rs`. Not here: the certificate (`certificates.rs`), and HTTP (`https.rs`).
+//! The handshake runs in the connection's own task, after the connection was admitted, and is limited in time and octets: a
+//! slow one delays no other. Its memory is freed when it is complete; then DNS over TLS is the loop of `connection.rs`. Not
+//! here: the certificate (`certificates.rs`), and HTTP (`https.rs`). Read next: `records.rs`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -29,7 +29,7 @@ use crate::serve::guests::End;
 use crate::serve::place::Shared;
 use crate::serve::seats::Seat;
 
-/// What one connection may hold that is encrypted and not passed on, in octets: a record of the largest size.
+/// Limit of the octets that TLS buffers for writing on one connection: a record of the largest size.
 const UNSENT: usize = 16 << 10;
 
 /// A TLS connection after its handshake.
@@ -86,17 +86,21 @@ impl AsyncWrite for Session {
     }
 }
 
-/// How the connections of one address begin.
+/// TLS acceptor of one listener.
 pub(in crate::serve) struct Handshakes {
     acceptor: TlsAcceptor,
     kind: Kind,
 }
 
-/// What a connection does after its handshake, until its end.
+/// Future that runs a connection after its handshake, until it is closed.
 type Conversation = Pin<Box<dyn Future<Output = End> + Send>>;
 
 impl Handshakes {
-    /// Those of what is spoken over TCP and encrypted, else none.
+    /// Creates the acceptor of a protocol; `None` for protocols without TLS over TCP.
+    ///
+    /// # Errors
+    ///
+    /// There is no certificate, or this build lacks the protocol.
     pub(in crate::serve) fn of(kind: Kind, certificates: Option<&Certificates>) -> Result<Option<Self>> {
         let protocol: &[u8] = match kind {
             Kind::Plain | Kind::Quic => return Ok(None),
@@ -108,7 +112,7 @@ impl Handshakes {
         Ok(Some(Self { acceptor: certificates.server_config(&[protocol]).into(), kind }))
     }
 
-    /// A connection, from its handshake to its end.
+    /// Runs a connection from its handshake until it is closed.
     pub(in crate::serve) fn begin(
         &self,
         stream: TcpStream,
@@ -117,7 +121,7 @@ impl Handshakes {
         shared: Arc<Shared>,
     ) -> impl Future<Output = End> + Send + use<> {
         let accept = self.acceptor.accept_with(Records::new(stream), |session| session.set_buffer_limit(Some(UNSENT)));
-        // Boxed, one after the other: a task is as large all its life as it is in its largest moment.
+        // Both futures are boxed: a task keeps the size of its largest state, and idle connections would keep the handshake's.
         let beginning = Box::pin(shake(accept, self.kind, peer, seat, shared));
         async move {
             match beginning.await {
@@ -146,7 +150,7 @@ async fn shake(
     })
 }
 
-/// Goes on with a handshake, and counts what TLS keeps of it meanwhile.
+/// Polls a handshake, and accounts for the octets that TLS buffers meanwhile.
 fn poll_handshake(
     accept: &mut Accept<Records>,
     seat: &mut Seat,
@@ -160,7 +164,7 @@ fn poll_handshake(
     if seat.hold(held) { shaken } else { Poll::Ready(Err(io::Error::other(OverBudget))) }
 }
 
-/// The error of a handshake that is closed because of the octets held for slow clients.
+/// Error of a handshake that is closed because too many octets are buffered for slow clients.
 #[derive(Debug)]
 struct OverBudget;
 
@@ -176,7 +180,7 @@ fn is_own<E: std::error::Error + 'static>(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>)
 }
 
-/// Why a handshake failed, in a word.
+/// Returns the metric label of a failed handshake.
 fn reason(error: &io::Error) -> &'static str {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match inner {
@@ -187,16 +191,16 @@ fn reason(error: &io::Error) -> &'static str {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
-            // The authority has the name of one that the client trusts, and another key.
+            // The client trusts an authority of this name with another key.
             | AlertDescription::DecryptError,
         )) => "certificate",
-        // knot and others say no more than this where they do not like the certificate.
+        // knot and other clients send only this alert when they reject the certificate.
         Some(Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled)) => "closed",
         Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }) => "no_tls",
         Some(_) => "refused",
         None if is_own::<HandshakeTooLarge>(error) => "too_large",
         None if is_own::<OverBudget>(error) => "over_budget",
-        // Whoever only looks whether somebody listens does this too.
+        // Port scans and TCP health checks end like this too.
         None if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => "closed",
         None => "refused",
     }
