@@ -1,14 +1,14 @@
 //! A live cluster in figures: how soon a change is answered, and what a large cluster costs.
 //!
 //! `cargo bench --bench watch` runs both parts; `-- change` and `-- large [SLICES ENDPOINTS]` run one. The server is
-//! the built program in a process of its own, asked over UDP; the API server is the fake of `tests/api_server/`, in
+//! the built program in a process of its own, asked over UDP; the API server is the fake of `tests/it/api_server/`, in
 //! this process, over TCP. Compare figures of one run; `large` reads `/proc`, so it needs Linux. On a machine that is
 //! shared: `cargo bench --no-run --bench watch`, and `chrt -f 10` in front of the program that it names.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic, and prints")]
 #![allow(unreachable_pub, reason = "a benchmark's own modules")]
 
-#[path = "../tests/api_server/fake.rs"]
+#[path = "../tests/it/api_server/fake.rs"]
 mod fake;
 
 use std::net::{Ipv4Addr, UdpSocket};

@@ -17,7 +17,7 @@
 //!
 //! # Invariants
 //!
-//! `tests/tidy.rs` checks those that can be checked in the source.
+//! `tests/it/tidy.rs` checks those that can be checked in the source.
 //!
 //! 1. One engine answers for the zones, for every transport and for both query parsers.
 //! 2. The pure modules ([`names`], [`rtype`], [`objects`], [`rules`], [`cluster`], [`records`], [`simulate`], [`zone`],

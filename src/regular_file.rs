@@ -3,7 +3,7 @@
 //! A path may name anything: opening a FIFO waits for its other end, opening a device may act on it, and a file may
 //! have any size. So the type is checked before opening, opening does not block, the type is checked again on the open
 //! file, and the size is bounded before reading. Symbolic links are followed: a mounted Secret is made of them.
-//! `tests/tidy.rs` keeps every other file from opening or reading a path by itself.
+//! `tests/it/tidy.rs` keeps every other file from opening or reading a path by itself.
 
 use std::fmt;
 use std::fs::{self, File, FileType, OpenOptions};

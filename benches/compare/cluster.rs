@@ -1,4 +1,4 @@
-//! Clusters to ask about: headless Services whose Pods have ordinals, on the fake API server of `tests/api_server/`.
+//! Clusters to ask about: headless Services whose Pods have ordinals, on the fake API server of `tests/it/api_server/`.
 //!
 //! Objects are made when they are asked for, so that a large cluster takes no room here. Every server gets the same
 //! ones: ours and CoreDNS as objects, the others as the zone files that `headless-dns records` writes of them.
@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use crate::fake::Fake;
+use super::fake::Fake;
 
 pub const SERVICES: &str = "services";
 pub const SLICES: &str = "endpointslices";

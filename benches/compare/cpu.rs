@@ -6,7 +6,7 @@
 
 use std::io;
 
-use crate::sys;
+use super::sys;
 
 /// What these processes ran, all threads, in nanoseconds. Fails where one of them is no process.
 pub(crate) fn nanoseconds(processes: &[u32]) -> io::Result<u64> {

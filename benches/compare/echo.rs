@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::sys::{self, Batch, RESPONSE, Ready};
+use super::sys::{self, Batch, RESPONSE, Ready};
 
 const USAGE: &str = "usage: compare echo PORT OCTETS [CPU]   (PORT 0: one that is free; OCTETS 0: as the query)";
 

@@ -17,7 +17,7 @@
 mod cluster;
 mod cpu;
 mod echo;
-#[path = "../../tests/api_server/fake.rs"]
+#[path = "../../tests/it/api_server/fake.rs"]
 #[allow(clippy::unwrap_used, reason = "a fake of the tests may panic")]
 mod fake;
 mod hickory;

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::plot::{self, thousands};
-use crate::sheet::Sheet;
+use super::plot::{self, thousands};
+use super::sheet::Sheet;
 
 const ECHO: &str = "echo";
 const OURS: &str = "headless-dns";
@@ -441,7 +441,7 @@ impl Goals<'_> {
             return;
         }
         for (what, figure, measured) in [
-            ("allocations per plain query", "0", "held by `cargo test --test allocations`"),
+            ("allocations per plain query", "0", "held by `cargo test --test it allocations`"),
             ("change visible, p50 and p99", "150 us and 500 us", "`cargo bench --bench watch -- change` measures it"),
             ("times our CPU, NSD and Knot, W10", "at least 2", "they cannot watch a cluster"),
         ] {

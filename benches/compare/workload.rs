@@ -13,8 +13,8 @@ use headless_dns::names::WireName;
 use headless_dns::names::reverse::reverse_name;
 use headless_dns::rtype;
 
-use crate::cluster::{Cluster, Service};
-use crate::load::{Expect, Question};
+use super::cluster::{Cluster, Service};
+use super::load::{Expect, Question};
 
 const NXDOMAIN: u8 = 3;
 /// What a response over UDP may have (RFC 9715), and what the queries offer.

@@ -19,7 +19,7 @@ mod client;
 mod cluster;
 #[path = "../compare/cpu.rs"]
 mod cpu;
-#[path = "../../tests/api_server/fake.rs"]
+#[path = "../../tests/it/api_server/fake.rs"]
 #[allow(clippy::unwrap_used, reason = "a fake of the tests may panic")]
 mod fake;
 #[path = "../compare/hickory.rs"]

@@ -3,7 +3,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
-#[path = "../../tests/common/fuzzed.rs"]
+#[path = "../../tests/it/fuzzed.rs"]
 #[allow(dead_code, reason = "each target is one of them")]
 mod fuzzed;
 

@@ -1,6 +1,6 @@
 //! Entry points for fuzzing: parts of the listeners that are otherwise reached through sockets only.
 //!
-//! Used by `fuzz/` and `tests/corpus.rs`. Not part of the public API.
+//! Used by `fuzz/` and `tests/it/corpus.rs`. Not part of the public API.
 
 use std::io;
 use std::net::SocketAddr;

@@ -2,7 +2,7 @@
 //!
 //! Each drill does one thing to a control plane of its own, and then looks at every answer: none may be wrong, none
 //! lost, and what is changed after the fault must be seen within the bound of its row (K1 to K16). It prints one line
-//! of figures. The same faults, alone and in every variation, are in `tests/api_server`.
+//! of figures. The same faults, alone and in every variation, are in `tests/it/api_server`.
 
 use std::fs;
 use std::net::Ipv4Addr;

@@ -11,7 +11,7 @@
 //! the server's requests to the API server, breaks watches, or freezes.
 //!
 //! `cargo test` alone ignores all of this; `tests/cluster/run` builds and installs what is needed and runs it. The
-//! faults of an API server, one by one and on command, are in `tests/api_server`.
+//! faults of an API server, one by one and on command, are in `tests/it/api_server`.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 #![allow(

@@ -2,9 +2,17 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+#[cfg(not(fuzzing))]
+pub mod files;
 pub mod http;
 pub mod mutants;
+#[cfg(not(fuzzing))]
+pub mod panics;
 pub mod ports;
+#[cfg(not(fuzzing))]
+pub mod server;
+#[cfg(not(fuzzing))]
+pub mod tls;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +35,12 @@ pub fn scaled(full: u64) -> u64 {
     let percent = std::env::var("TEST_HEADLESS_DNS_SCALE")
         .map_or(1, |text| text.parse::<u64>().expect("TEST_HEADLESS_DNS_SCALE is a whole number of percent"));
     (full * percent / 100).max(1)
+}
+
+/// Returns the name that a test has in its binary, for a test that runs again in a process of its own.
+pub fn test_name(module: &str, test: &str) -> String {
+    let (_, module) = module.split_once("::").expect("a module of the binary");
+    format!("{module}::{test}")
 }
 
 /// A query for `name` in class IN: RD set, an OPT record that offers `edns` octets where it is given.

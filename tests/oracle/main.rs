@@ -5,7 +5,7 @@
 //! differs is a failure, unless a rule of `differences.rs` explains it, and a rule that explains nothing is one too.
 //!
 //! `cargo test` alone ignores this; `tests/oracle/run` installs what it needs and runs it. It does not show that the
-//! zone is right, which is what `tests/scenarios.rs` is for: it shows that the zone is answered as DNS says.
+//! zone is right, which is what `tests/it/scenarios.rs` is for: it shows that the zone is answered as DNS says.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

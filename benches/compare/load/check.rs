@@ -199,7 +199,7 @@ fn hexadecimal(octets: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/load.rs` runs these")]
+#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/it` runs these")]
 mod tests {
     use super::*;
 

@@ -179,7 +179,7 @@ fn rtype(name: &str) -> Result<u16, String> {
 }
 
 #[cfg(test)]
-#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/load.rs` runs these")]
+#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/it` runs these")]
 mod tests {
     use super::*;
 

@@ -112,7 +112,7 @@ impl Flight {
 }
 
 #[cfg(test)]
-#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/load.rs` runs these")]
+#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/it` runs these")]
 mod tests {
     use super::*;
 

@@ -80,7 +80,7 @@ fn highest(index: usize) -> u64 {
 }
 
 #[cfg(test)]
-#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/load.rs` runs these")]
+#[allow(unused_imports, reason = "a benchmark runs no tests: `tests/it` runs these")]
 mod tests {
     use super::*;
 

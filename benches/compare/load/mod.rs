@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use histogram::Histogram;
 
-use crate::{cpu, sys};
+use super::{cpu, sys};
 use flight::{Flight, Taken};
 
 /// A query, and what a right answer to it has.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::super::sys::{self, BATCH, Ready};
 use super::flight::Flight;
 use super::{LOOK, Load, Pace, Schedule, TCP_PATIENCE, Tally};
-use crate::sys::{self, BATCH, Ready};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kept {

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use super::super::sys::{BATCH, Batch, Few, QUERY, RESPONSE};
 use super::flight::Flight;
 use super::{LOOK, Load, Pace, Schedule, Tally, UDP_PATIENCE};
-use crate::sys::{BATCH, Batch, Few, QUERY, RESPONSE};
 
 struct Lane {
     socket: UdpSocket,

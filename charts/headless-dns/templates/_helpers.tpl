@@ -43,7 +43,7 @@ labels:
   {{- include "headless-dns.labels" . | nindent 2 }}
 {{- end -}}
 
-{{/* Refuses a setting that is no option of the server, or that another value sets. tests/reference.rs compares both lists
+{{/* Refuses a setting that is no option of the server, or that another value sets. tests/it/reference.rs compares both lists
 with the options. */}}
 {{- define "headless-dns.settings" -}}
 {{- $set := dict

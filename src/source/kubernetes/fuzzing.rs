@@ -1,6 +1,6 @@
 //! Entry points for fuzzing the decoder of watch events.
 //!
-//! Used by `fuzz/` and `tests/corpus.rs`. Not part of the public API.
+//! Used by `fuzz/` and `tests/it/corpus.rs`. Not part of the public API.
 
 use std::collections::HashSet;
 use std::fmt;

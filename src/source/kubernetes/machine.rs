@@ -1,7 +1,7 @@
 //! The state machine of one watch: decides whether to list, watch, wait or reconnect next.
 //!
 //! Pure: the time and a random number are arguments. [`Machine::next`] returns the next step, [`Machine::on`] takes its
-//! outcome. Row ids (K1, ...) are those of `tests/rows.md`; `tests/api_server/` plays each fault. Not here: requests
+//! outcome. Row ids (K1, ...) are those of `tests/rows.md`; `tests/it/api_server/` plays each fault. Not here: requests
 //! (`client.rs`), and the execution of the steps (`watch.rs`).
 
 use std::time::Duration;

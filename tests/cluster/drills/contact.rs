@@ -1,5 +1,5 @@
 //! K17 and K18 on the real API server: watches that are accepted and break at once, behind a proxy, and connections that
-//! are half-open. Nothing changes in the cluster meanwhile. All shapes are in `tests/api_server/contact.rs`.
+//! are half-open. Nothing changes in the cluster meanwhile. All shapes are in `tests/it/api_server/contact.rs`.
 
 use std::ffi::OsStr;
 use std::process::Stdio;

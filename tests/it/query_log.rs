@@ -1,0 +1,183 @@
+//! The query log of a real server: which questions have a line, what stands in it, and that nobody waits for its reader.
+
+use std::io::{self, Read as _, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use headless_dns::answer::{Access, Responder};
+use headless_dns::metrics::{Event, Metrics};
+use headless_dns::names::WireName;
+use headless_dns::names::reverse::ReverseZones;
+use headless_dns::rtype;
+use headless_dns::rules::Rules;
+use headless_dns::serve::{self, Choice, Format, Limits, Listeners, LogWriter, QueryLog, Stop};
+use headless_dns::status::Status;
+use headless_dns::zone::{Settings, Zone};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::common::{query, wire};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const ALL: Choice = Choice { success: true, denial: true, error: true, sample: 1 };
+
+/// What was written.
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Page {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A reader that takes nothing until it is told to.
+struct Slow(Receiver<()>, Page);
+
+impl Write for Slow {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        // The sender is gone: from then on it reads.
+        let _ = self.0.recv();
+        self.1.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+    running: JoinHandle<anyhow::Result<()>>,
+    writer: LogWriter,
+}
+
+impl Server {
+    /// Answers for `cluster.local`, with nothing in it.
+    #[allow(clippy::disallowed_methods, reason = "`end` awaits it")]
+    fn start(choice: Choice, format: Format, to: impl Write + Send + 'static) -> Self {
+        let apexes = vec![WireName::parse("cluster.local").unwrap()];
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let status = Arc::new(Status::default());
+        status.set_synced();
+        let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
+        let responder = Arc::new(Responder::new(zone, status, Access::default()));
+        let (log, writer) = QueryLog::start(choice, format, to).unwrap();
+        let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
+        let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Stop::default());
+        let limits = Limits::default();
+        let mut server = serve::Server::new(responder, Arc::clone(&metrics), limits, 1, stop.clone()).logging(log);
+        server.start(listeners).unwrap();
+        let (_, changes) = mpsc::unbounded_channel();
+        let running = tokio::spawn(server.run(changes));
+        Self { address, metrics, stop, running, writer }
+    }
+
+    async fn end(self) -> Arc<Metrics> {
+        self.stop.tell();
+        self.running.await.unwrap().unwrap();
+        tokio::task::spawn_blocking(|| self.writer.finish()).await.unwrap();
+        self.metrics
+    }
+
+    fn ask_udp(&self, message: &[u8]) {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send_to(message, self.address).unwrap();
+        client.recv(&mut [0; 2048]).expect("answered in time");
+    }
+
+    fn ask_tcp(&self, message: &[u8]) {
+        let mut client = TcpStream::connect(self.address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(&(message.len() as u16).to_be_bytes()).unwrap();
+        client.write_all(message).unwrap();
+        let mut length = [0; 2];
+        client.read_exact(&mut length).expect("answered in time");
+        client.read_exact(&mut vec![0; usize::from(u16::from_be_bytes(length))]).unwrap();
+    }
+}
+
+fn soa() -> Vec<u8> {
+    query(1, &wire("cluster.local"), rtype::SOA, Some(1232))
+}
+
+fn nowhere() -> Vec<u8> {
+    query(2, &wire("nowhere.cluster.local"), rtype::A, None)
+}
+
+fn outside() -> Vec<u8> {
+    query(3, &wire("example.test"), rtype::AAAA, Some(4096))
+}
+
+/// What stands in the common format, without the port and the duration.
+async fn lines_of(choice: Choice) -> Vec<String> {
+    let page = Page::default();
+    let server = Server::start(choice, Format::Common, page.clone());
+    server.ask_udp(&soa());
+    server.ask_tcp(&nowhere());
+    server.ask_udp(&outside());
+    let metrics = server.end().await;
+    assert_eq!(metrics.total(Event::QueryLogLost), 0);
+    let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+    text.lines().map(|line| line[line.find(" - ").unwrap() + 3..line.rfind(' ').unwrap()].to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_are_chosen_by_their_answers() {
+    let lines = [
+        "1 \"SOA IN cluster.local. udp 42 false 1232\" NOERROR qr,aa,rd 96",
+        "2 \"A IN nowhere.cluster.local. tcp 39 false 512\" NXDOMAIN qr,aa,rd 93",
+        "3 \"AAAA IN example.test. udp 41 false 4096\" REFUSED qr,rd 47",
+    ];
+    let none = Choice { success: false, denial: false, error: false, sample: 1 };
+    assert_eq!(lines_of(ALL).await, lines);
+    assert_eq!(lines_of(Choice { success: true, ..none }).await, lines[..1]);
+    assert_eq!(lines_of(Choice { denial: true, ..none }).await, lines[1..2]);
+    assert_eq!(lines_of(Choice { error: true, ..none }).await, lines[2..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_in_so_many() {
+    let page = Page::default();
+    let server = Server::start(Choice { sample: 3, ..ALL }, Format::Json, page.clone());
+    // One connection and so one thread's count.
+    (0..10).for_each(|_| server.ask_udp(&soa()));
+    server.end().await;
+    let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.lines().count(), 3);
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["name"], "cluster.local.");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_slow_reader() {
+    // More than any queue and buffer between holds, so that some are lost.
+    const ASKED: usize = 6_000;
+    let (go, gate): (Sender<()>, _) = channel();
+    let page = Page::default();
+    let server = Server::start(ALL, Format::Common, Slow(gate, page.clone()));
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(server.address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..ASKED {
+        client.send(&nowhere()).unwrap();
+        client.recv(&mut [0; 2048]).expect("answered, although nobody reads the log");
+    }
+    drop(go);
+    let metrics = server.end().await;
+    let written = page.0.lock().unwrap().iter().filter(|octet| **octet == b'\n').count();
+    let lost = metrics.total(Event::QueryLogLost) as usize;
+    assert_eq!(written + lost, ASKED, "each line is written or counted");
+    assert!(lost > 0, "the queue has a bound");
+}

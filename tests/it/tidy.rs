@@ -1,0 +1,599 @@
+//! The walls: which file may name which crate, what a pure file may not name, and which way the arrows point.
+//!
+//! Documents for contributors too: each path that they name exists, and `docs/architecture.md` lists every module and crate.
+//!
+//! It reads the source as text, without comments, literals and `#[cfg(test)]` items. It stops slips, not malice: a
+//! crate behind another name passes. Where a rule here hurts, change the table, and say why in the commit.
+
+use crate::common::files;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which files (a name ending in `/` is a folder) may name these crates, keywords or types.
+const WALLS: &[(&[&str], &[&str])] = &[
+    (&["kube"], &["source/kubernetes/"]),
+    (&["hickory_server", "rustls_native_certs"], &["serve/forward/resolver.rs"]),
+    (&["rustls"], &["serve/forward/resolver.rs", "serve/encrypted/"]),
+    (&["hickory_proto"], &["wire.rs", "wire/"]),
+    (&["quinn", "quinn_proto", "h2", "tokio_rustls"], &["serve/encrypted/"]),
+    (&["dashmap", "DashMap"], &["zone.rs", "zone/"]),
+    // System calls, and at most one more small file.
+    (&["unsafe"], &["serve/sys.rs", "serve/fds.rs"]),
+    // A path may name a FIFO, a device, or a file of any size.
+    (&["fs::read", "fs::read_to_string", "File::open", "File::options"], &["regular_file.rs", "admin/page.rs"]),
+    // Its own files are created by the snapshot.
+    (&["OpenOptions"], &["regular_file.rs", "source/snapshot.rs"]),
+    // What the service manager says and hears.
+    (&["sd_notify"], &["commands/serve/manager.rs", "serve/fds.rs"]),
+];
+
+/// Modules that decide and never act: a value comes out, and a list of what was skipped.
+const PURE: &[&str] = &[
+    "names",
+    "rtype",
+    "objects",
+    "cluster",
+    "records",
+    "simulate",
+    "zone",
+    "wire",
+    "answer",
+    "explain",
+    "status",
+    "rules",
+    "transport",
+];
+
+/// Files that do the same in modules that do not.
+const PURE_FILES: &[&str] = &["serve/encrypted/doh.rs"];
+
+/// What a pure file may not name. `SocketAddr` and `IpAddr` are values, and fine.
+const IMPURE: &str = "async await tokio tracing libc socket2 Instant::now SystemTime \
+    std::fs std::env std::thread std::process stdin stdout stderr print println eprint eprintln dbg \
+    UdpSocket TcpStream TcpListener UnixDatagram UnixStream UnixListener";
+
+/// Which modules each module may name: what points up from here is a mistake. `*` is the assembly, which knows all.
+const ARROWS: &[(&str, &str)] = &[
+    ("main", "cli commands log"),
+    ("lib", ""),
+    ("commands", "*"),
+    // What the operator says.
+    ("cli", "config escape names objects rtype rules"),
+    ("config", "escape names objects regular_file rtype rules"),
+    ("log", "config escape panics"),
+    // Where objects come from, where questions come from, and who looks at it.
+    ("source", "cluster duration explain metrics names objects records regular_file rules simulate status zone"),
+    ("serve", "answer duration escape liveness metrics names regular_file rtype status transport wire zone"),
+    // Records and explanations are the same as those of the commands: `show`, and the values that it is asked with.
+    (
+        "admin",
+        "cluster config duration escape explain liveness metrics names objects rtype show source status transport zone",
+    ),
+    // What commands and the admin listener have in common.
+    ("show", "answer config escape explain names objects rtype status wire zone"),
+    // The pure core.
+    ("answer", "explain names records rtype status transport wire zone"),
+    ("zone", "explain names records rtype rules"),
+    ("records", "cluster explain names objects rtype rules"),
+    ("explain", "cluster escape names objects rtype rules status"),
+    ("cluster", "names objects rules"),
+    ("simulate", "names objects rules"),
+    ("wire", "names rtype"),
+    ("objects", "names"),
+    ("status", ""),
+    ("duration", ""),
+    ("escape", ""),
+    ("regular_file", ""),
+    ("names", ""),
+    ("rtype", ""),
+    ("rules", ""),
+    // It shows how the data stands; what is in it comes as numbers.
+    ("metrics", "answer log panics regular_file status transport"),
+    ("liveness", ""),
+    ("panics", ""),
+    ("transport", ""),
+];
+
+#[test]
+fn the_tree_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = sources(&root);
+    assert!(!files.is_empty(), "there is source to read");
+    let mut report = String::new();
+    for path in files {
+        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+        for finding in findings(&name, &fs::read_to_string(&path).unwrap()) {
+            writeln!(report, "src/{name}:{finding}").unwrap();
+        }
+    }
+    assert!(report.is_empty(), "\n{report}");
+}
+
+/// Within these folders too arrows go one way: no file names one that names it, by whatever way round.
+const ONE_WAY: &[&str] = &["explain/", "serve/", "source/kubernetes/"];
+
+#[test]
+fn no_files_name_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for folder in ONE_WAY {
+        let texts = sources(&root.join(folder)).into_iter().map(|path| {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+            (name, fs::read_to_string(&path).unwrap())
+        });
+        assert_eq!(circle(&texts.collect::<Vec<_>>()), None, "one of these arrows has to go");
+    }
+}
+
+#[test]
+fn unsafe_stands_in_two_files_at_most() {
+    let (_, files) = WALLS.iter().find(|(words, _)| *words == ["unsafe"]).unwrap();
+    assert!(files.len() <= 2 && files.iter().all(|file| !file.ends_with('/')));
+}
+
+/// The documents for contributors. Each path in them is checked.
+const DOCUMENTS: &[&str] =
+    &["CONTRIBUTING.md", "SECURITY.md", "benches/README.md", "docs/architecture.md", "docs/glossary.md"];
+
+#[test]
+fn documents_name_paths_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut missing = String::new();
+    for document in DOCUMENTS {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let folder = Path::new(document).parent().unwrap();
+        let links = linked(&text).into_iter().map(|link| folder.join(link));
+        for path in links.chain(quoted_paths(&text).into_iter().map(PathBuf::from)) {
+            if !root.join(&path).exists() {
+                writeln!(missing, "{document} names {}, which does not exist", path.display()).unwrap();
+            }
+        }
+    }
+    assert!(missing.is_empty(), "\n{missing}");
+}
+
+#[test]
+fn paths_of_documents_are_found() {
+    let text =
+        "[a](../src/lib.rs#x), [b](https://example.com), `src/a.rs`, `tests/NAME.yaml`, `fuzz/run 60`, `/api/v1`";
+    assert_eq!(linked(text), ["../src/lib.rs"]);
+    assert_eq!(quoted_paths(text), ["src/a.rs", "fuzz/run"]);
+}
+
+/// Returns the paths of links, without their anchors.
+fn linked(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://")).filter_map(|target| target.split('#').next()).collect()
+}
+
+/// Returns the paths in quotes that begin with a folder of the tree, but for those with a placeholder.
+fn quoted_paths(text: &str) -> Vec<&str> {
+    const FOLDERS: &[&str] = &[".ci", "benches", "charts", "config", "docs", "fuzz", "src", "tests"];
+    let words = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_whitespace().next());
+    let paths = words.filter(|word| word.split_once('/').is_some_and(|(first, _)| FOLDERS.contains(&first)));
+    paths.filter(|path| !path.contains('*') && !path.contains("NAME")).collect()
+}
+
+#[test]
+fn architecture_lists_every_module_and_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (library, architecture, manifest) = (read("src/lib.rs"), read("docs/architecture.md"), read("Cargo.toml"));
+    let (modules, crates) = architecture.split_once("## Libraries").unwrap();
+    let modules = first_cells(modules);
+    for module in library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
+        let listed = [format!("src/{module}/"), format!("src/{module}.rs")].iter().any(|path| modules.contains(path));
+        assert!(listed, "docs/architecture.md does not list the module {module}");
+    }
+    let sections = ["[dependencies]\n", "[dev-dependencies]\n"].map(|heading| {
+        let section = manifest.split_once(heading).unwrap().1.split("\n[").next().unwrap();
+        section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned()).collect()
+    });
+    let [used, tested]: [BTreeSet<String>; 2] = sections;
+    assert_eq!(first_cells(crates), &used | &tested, "crates of docs/architecture.md and of Cargo.toml");
+}
+
+/// Returns everything in quotes in the first cells of tables.
+fn first_cells(text: &str) -> BTreeSet<String> {
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(ToOwned::to_owned).collect()
+}
+
+/// Returns the files of source code below a folder, without those of unit tests.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let is_tests = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "tests");
+    files::rust_files(folder).into_iter().filter(|path| !is_tests(path)).collect()
+}
+
+/// What is wrong with a file: the line and a sentence, in the order of the tables.
+fn findings(file: &str, text: &str) -> Vec<String> {
+    let code = without_tests(&without_literals(text));
+    let module = module_of(file);
+    let named = paths(&code, &module);
+    let mut findings = walls(file, &named);
+    if PURE.contains(&module[0].as_str()) || PURE_FILES.contains(&file) {
+        findings.extend(impure(&named));
+    }
+    findings.extend(arrows(&module[0], &named));
+    findings
+}
+
+fn walls(file: &str, named: &[Named]) -> Vec<String> {
+    let stands_in = |place: &&str| file == *place || place.ends_with("/") && file.starts_with(place);
+    let mut findings = Vec::new();
+    for (words, files) in WALLS {
+        if files.iter().any(stands_in) {
+            continue;
+        }
+        for name in named {
+            if let Some(word) = words.iter().find(|word| holds(name, word)) {
+                findings.push(format!("{}: `{word}` stands in {} only", name.line, files.join(" and ")));
+            }
+        }
+    }
+    findings
+}
+
+/// Returns whether a path has these parts, one behind the other.
+fn holds(name: &Named, parts: &str) -> bool {
+    let parts: Vec<_> = parts.split("::").collect();
+    name.path.windows(parts.len()).any(|part| part == parts)
+}
+
+fn impure(named: &[Named]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for name in named {
+        if let Some(wanted) = IMPURE.split_whitespace().find(|wanted| holds(name, wanted)) {
+            findings.push(format!("{}: a pure file does not name `{wanted}`", name.line));
+        }
+    }
+    findings
+}
+
+fn arrows(module: &str, named: &[Named]) -> Vec<String> {
+    let Some((_, allowed)) = ARROWS.iter().find(|(from, _)| *from == module) else {
+        return vec![format!("1: the module `{module}` has no line in the table of arrows")];
+    };
+    let mut findings = Vec::new();
+    for name in named {
+        let [root, to, ..] = name.path.as_slice() else { continue };
+        let ours = root == "crate" || root == "headless_dns";
+        if ours && to != module && *allowed != "*" && !allowed.split(' ').any(|module| module == to) {
+            findings.push(format!("{}: no arrow points from `{module}` to `{to}`", name.line));
+        }
+    }
+    findings
+}
+
+/// A way from a file through others, all named one by the other, back to it; the names of files, each with its text. What
+/// stands in the module above is everybody's: naming it is no arrow.
+fn circle(texts: &[(String, String)]) -> Option<Vec<&str>> {
+    let modules: Vec<_> = texts.iter().map(|(name, _)| module_of(name)).collect();
+    let arrows: Vec<Vec<usize>> = texts
+        .iter()
+        .zip(&modules)
+        .map(|((_, text), module)| {
+            let named = paths(&without_tests(&without_literals(text)), module);
+            let to = named.iter().filter_map(|name| file_named(&name.path, module, &modules));
+            to.filter(|&to| !module.starts_with(&modules[to])).collect()
+        })
+        .collect();
+    let mut done = vec![false; texts.len()];
+    (0..texts.len())
+        .find_map(|from| follow(&arrows, &mut vec![from], &mut done))
+        .map(|way| way.into_iter().map(|at| texts[at].0.as_str()).collect())
+}
+
+/// Goes on from the last file of the way; returns it once it is closed.
+fn follow(arrows: &[Vec<usize>], way: &mut Vec<usize>, done: &mut [bool]) -> Option<Vec<usize>> {
+    let at = *way.last()?;
+    for &to in &arrows[at] {
+        if let Some(start) = way.iter().position(|&before| before == to) {
+            return Some([&way[start..], &[to]].concat());
+        }
+        way.push(to);
+        if !done[to]
+            && let Some(way) = follow(arrows, way, done)
+        {
+            return Some(way);
+        }
+        way.pop();
+    }
+    done[at] = true;
+    None
+}
+
+/// The file of the innermost module that a path goes through: from the root, or from the module that names it.
+fn file_named(path: &[String], module: &[String], modules: &[Vec<String>]) -> Option<usize> {
+    let below = [module, path].concat();
+    let path = if path[0] == "crate" { &path[1..] } else { &below };
+    let longest = |length: &usize| modules.iter().position(|module| *module == path[..*length]);
+    (1..=path.len()).rev().find_map(|length| longest(&length))
+}
+
+/// `serve/udp.rs` is `serve::udp`, `names/mod.rs` is `names`.
+fn module_of(file: &str) -> Vec<String> {
+    let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    path.split('/').map(ToOwned::to_owned).collect()
+}
+
+/// A path that the code names, alone or in a `use`, from its root: `crate`, a crate, or whatever is in scope.
+#[derive(Debug, PartialEq)]
+struct Named {
+    line: usize,
+    path: Vec<String>,
+}
+
+/// Every path of the code; a single word is a path too.
+fn paths(code: &str, module: &[String]) -> Vec<Named> {
+    let tokens = tokens(code);
+    let mut named = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        // `use<'a>` of a return type is no import.
+        if tokens[at].1 == "use" && tokens.get(at + 1).is_some_and(|token| token.1 != "<") {
+            at = use_tree(&tokens, at + 1, &[], &mut named);
+        } else if is_word(tokens[at].1) {
+            let line = tokens[at].0;
+            let mut path = vec![tokens[at].1.to_owned()];
+            while tokens.get(at + 1).is_some_and(|token| token.1 == "::")
+                && tokens.get(at + 2).is_some_and(|token| is_word(token.1))
+            {
+                path.push(tokens[at + 2].1.to_owned());
+                at += 2;
+            }
+            named.push(Named { line, path });
+            at += 1;
+        } else {
+            at += 1;
+        }
+    }
+    for name in &mut named {
+        name.path = absolute(std::mem::take(&mut name.path), module);
+    }
+    named
+}
+
+/// Reads `a::{b, c::d}` from token `at`, below `above`; returns the token after it.
+fn use_tree(tokens: &[(usize, &str)], mut at: usize, above: &[String], named: &mut Vec<Named>) -> usize {
+    let mut path = above.to_vec();
+    let line = tokens.get(at).map_or(0, |token| token.0);
+    while let Some((_, token)) = tokens.get(at) {
+        match *token {
+            "{" => {
+                at += 1;
+                while tokens.get(at).is_some_and(|token| token.1 != "}") {
+                    at = use_tree(tokens, at, &path, named);
+                    at += usize::from(tokens.get(at).is_some_and(|token| token.1 == ","));
+                }
+                return at + 1;
+            }
+            "as" => at += 2,
+            "::" => at += 1,
+            "," | "}" | ";" => break,
+            word => {
+                path.push(word.to_owned());
+                at += 1;
+            }
+        }
+    }
+    named.push(Named { line, path });
+    at
+}
+
+/// `super::x` and `self::x` from the crate's root.
+fn absolute(path: Vec<String>, module: &[String]) -> Vec<String> {
+    let mut above = module.to_vec();
+    let mut rest = path.as_slice();
+    if path.len() < 2 || !matches!(path[0].as_str(), "super" | "self") {
+        return path;
+    }
+    while let [first, tail @ ..] = rest {
+        match first.as_str() {
+            "super" => _ = above.pop(),
+            "self" => {}
+            _ => break,
+        }
+        rest = tail;
+    }
+    [&["crate".to_owned()], above.as_slice(), rest].concat()
+}
+
+fn is_word(token: &str) -> bool {
+    token.starts_with(|first: char| first.is_alphabetic() || first == '_')
+}
+
+/// Words, `::`, and every other sign alone, each with its line.
+fn tokens(code: &str) -> Vec<(usize, &str)> {
+    let mut tokens = Vec::new();
+    for (number, line) in code.lines().enumerate() {
+        let mut rest = line.trim_start();
+        while let Some(first) = rest.chars().next() {
+            let length = if first.is_alphanumeric() || first == '_' {
+                rest.find(|next: char| !next.is_alphanumeric() && next != '_').unwrap_or(rest.len())
+            } else if rest.starts_with("::") {
+                2
+            } else {
+                first.len_utf8()
+            };
+            tokens.push((number + 1, &rest[..length]));
+            rest = rest[length..].trim_start();
+        }
+    }
+    tokens
+}
+
+/// The text with comments and what stands in quotes blanked, its lines kept.
+fn without_literals(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut code = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let end = literal_end(&chars, at);
+        if end == at {
+            code.push(chars[at]);
+            at += 1;
+        } else {
+            code.extend(chars[at..end].iter().map(|letter| if *letter == '\n' { '\n' } else { ' ' }));
+            at = end;
+        }
+    }
+    code
+}
+
+/// Where the comment or literal that begins at `at` ends; `at` itself if none begins there.
+fn literal_end(chars: &[char], at: usize) -> usize {
+    let rest = &chars[at..];
+    let inside_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
+    match rest {
+        ['/', '/', ..] => at + rest.iter().position(|letter| *letter == '\n').unwrap_or(rest.len()),
+        ['/', '*', ..] => at + block_comment(rest),
+        ['"', ..] => at + quoted(rest, '"'),
+        ['\'', '\\', ..] | ['\'', _, '\'', ..] => at + quoted(rest, '\''),
+        ['r', '"' | '#', ..] if !inside_word || matches!(chars[at - 1], 'b' | 'c') => at + raw(rest),
+        _ => at,
+    }
+}
+
+fn block_comment(rest: &[char]) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < rest.len() {
+        match rest[at..] {
+            ['/', '*', ..] => (depth, at) = (depth + 1, at + 2),
+            ['*', '/', ..] => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    rest.len()
+}
+
+fn quoted(rest: &[char], quote: char) -> usize {
+    let mut at = 1;
+    while at < rest.len() && rest[at] != quote {
+        at += if rest[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(rest.len())
+}
+
+/// `r#"…"#`; 0 for a raw identifier, `r#type`.
+fn raw(rest: &[char]) -> usize {
+    let hashes = rest[1..].iter().take_while(|letter| **letter == '#').count();
+    if rest.get(hashes + 1) != Some(&'"') {
+        return 0;
+    }
+    let closes = |at: &usize| rest[*at] == '"' && rest[at + 1..].iter().take_while(|l| **l == '#').count() >= hashes;
+    (hashes + 2..rest.len()).find(closes).map_or(rest.len(), |at| at + 1 + hashes)
+}
+
+/// The code with what `#[cfg(test)]` stands before blanked: up to a semicolon, or to the end of its braces.
+fn without_tests(code: &str) -> String {
+    let mut code = code.to_owned();
+    while let Some(start) = code.find("#[cfg(test)]") {
+        let mut depth = 0;
+        let end = code[start..].char_indices().find_map(|(at, letter)| {
+            depth += i32::from(letter == '{') - i32::from(letter == '}');
+            (depth == 0 && matches!(letter, ';' | '}')).then_some(start + at + 1)
+        });
+        let end = end.unwrap_or(code.len());
+        let blank: String = code[start..end].chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }).collect();
+        code.replace_range(start..end, &blank);
+    }
+    code
+}
+
+#[test]
+fn bad_texts_are_found() {
+    for (file, text, finding) in [
+        ("serve/udp.rs", "use kube::Client;", "1: `kube` stands in source/kubernetes/ only"),
+        (
+            "answer.rs",
+            "\nfn f() { hickory_proto::op::Message::new(); }",
+            "2: `hickory_proto` stands in wire.rs and wire/ only",
+        ),
+        ("source/mod.rs", "use {std::fmt, dashmap::DashMap};", "1: `dashmap` stands in zone.rs and zone/ only"),
+        ("serve/udp.rs", "fn f() { unsafe { g() } }", "1: `unsafe` stands in serve/sys.rs and serve/fds.rs only"),
+        ("names/mod.rs", "pub async fn f() {}", "1: a pure file does not name `async`"),
+        ("names/dashed.rs", "use std::{fmt, fs};", "1: a pure file does not name `std::fs`"),
+        ("zone/serial.rs", "fn f() { let now = Instant::now(); }", "1: a pure file does not name `Instant::now`"),
+        ("serve/encrypted/doh.rs", "use tokio::io;", "1: a pure file does not name `tokio`"),
+        ("wire.rs", "fn f() { println!(\"{x}\"); }", "1: a pure file does not name `println`"),
+        ("wire.rs", "use std::net::{IpAddr, UdpSocket};", "1: a pure file does not name `UdpSocket`"),
+        ("cluster.rs", "use crate::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
+        ("cluster.rs", "use super::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
+        ("wire.rs", "use crate::{\n    names,\n    zone::Zone};", "3: no arrow points from `wire` to `zone`"),
+        ("serve/tcp.rs", "fn f(x: crate::source::X) {}", "1: no arrow points from `serve` to `source`"),
+        ("serve/tcp.rs", "use super::super::source;", "1: no arrow points from `serve` to `source`"),
+        ("rules.rs", "use crate::*;", "1: no arrow points from `rules` to `*`"),
+        ("helper.rs", "", "1: the module `helper` has no line in the table of arrows"),
+    ] {
+        let found = findings(file, text);
+        assert!(found.iter().any(|found| found == finding), "{file} {text:?}: {found:?}");
+    }
+}
+
+#[test]
+fn good_texts_pass() {
+    for (file, text) in [
+        ("source/kubernetes/client.rs", "use kube::Client; use crate::cluster::Cluster; async fn f() {}"),
+        ("wire.rs", "use hickory_proto::op::Message; use std::net::SocketAddr; use std::time::Instant;"),
+        ("names/mod.rs", "// async unsafe kube\n/* tokio /* fs */ println */ fn f() { g(\"unsafe \\\" kube\"); }"),
+        ("names/mod.rs", "fn f<'a>(x: &'a str) -> char { if x == r#\"\"async\"# { 'a' } else { '\"' } }"),
+        ("names/mod.rs", "#[cfg(test)]\nmod tests { use tokio::net::UdpSocket; fn f() { {} } }\nfn kept() {}"),
+        ("names/mod.rs", "#[cfg(test)]\nuse tracing::info;\nfn kept() {}"),
+        ("names/reverse.rs", "use super::{QueryName, dashed}; use crate::names::labels; use self::x::y;"),
+        ("zone/mod.rs", "use dashmap::DashMap; #![deny(unsafe_code)]"),
+        ("serve/sys.rs", "#![allow(unsafe_code)] fn f() { unsafe { g() } }"),
+        ("commands/serve.rs", "use crate::{source, serve, admin};"),
+        ("main.rs", "use headless_dns::{cli, commands};"),
+        ("log.rs", "fn f() -> impl Sized + use<> { if a { b; } }"),
+    ] {
+        assert_eq!(findings(file, text), Vec::<String>::new(), "{file} {text:?}");
+    }
+}
+
+#[test]
+fn circles_are_found() {
+    let up = ("serve/mod.rs", "mod tcp; mod encrypted; pub struct Limits; fn f() { tcp::listen(); }");
+    let above = ("serve/encrypted/mod.rs", "mod tls; pub use tls::Handshakes;");
+    for (tcp, tls, way) in [
+        ("use super::Limits; use super::encrypted::Handshakes;", "use super::super::Limits;", None),
+        ("use super::Limits;", "use crate::serve::tcp::Stream;", None),
+        (
+            "use super::encrypted::Handshakes;",
+            "use crate::serve::{Limits, tcp::Stream};",
+            Some(
+                ["serve/encrypted/mod.rs", "serve/encrypted/tls.rs", "serve/tcp.rs", "serve/encrypted/mod.rs"].to_vec(),
+            ),
+        ),
+    ] {
+        let texts = [above, ("serve/encrypted/tls.rs", tls), up, ("serve/tcp.rs", tcp)];
+        let texts = texts.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(circle(&texts), way, "{tcp:?} {tls:?}");
+    }
+}
+
+#[test]
+fn only_tests_and_literals_are_taken_out() {
+    let text = "let a = 'x'; // c\nlet b: &'static str = br#\"\n\"#;\n#[cfg(test)]\nmod t { }\nlet r#type = 1;\n";
+    let code = without_tests(&without_literals(text));
+    let words: Vec<_> = tokens(&code).into_iter().filter(|(_, token)| is_word(token)).collect();
+    assert_eq!(
+        words,
+        [
+            (1, "let"),
+            (1, "a"),
+            (2, "let"),
+            (2, "b"),
+            (2, "static"),
+            (2, "str"),
+            (2, "b"),
+            (6, "let"),
+            (6, "r"),
+            (6, "type")
+        ]
+    );
+}
