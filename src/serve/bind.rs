@@ -63,7 +63,7 @@ impl SocketRelease {
     }
 
     /// Completes when the signal is given.
-    #[cfg_attr(not(feature = "quic"), expect(dead_code, reason = "there are no QUIC sockets"))]
+    #[cfg_attr(not(feature = "quic"), allow(dead_code, reason = "there are no QUIC sockets"))]
     pub(super) async fn wait(mut self) {
         while self.0.changed().await.is_ok() {}
     }

@@ -169,7 +169,7 @@ fn linked(text: &str) -> Vec<&str> {
 
 /// Returns the paths in quotes that begin with a folder of the tree, but for those with a placeholder.
 fn quoted_paths(text: &str) -> Vec<&str> {
-    const FOLDERS: &[&str] = &[".ci", "benches", "charts", "config", "docs", "fuzz", "src", "tests"];
+    const FOLDERS: &[&str] = &[".ci", "benches", "charts", "config", "docs", "fuzz", "src", "tests", "xtask"];
     let words = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_whitespace().next());
     let paths = words.filter(|word| word.split_once('/').is_some_and(|(first, _)| FOLDERS.contains(&first)));
     paths.filter(|path| !path.contains('*') && !path.contains("NAME")).collect()
