@@ -8,7 +8,7 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches};
 
@@ -76,6 +76,14 @@ pub(super) fn key(option: &Arg) -> Option<&str> {
     option.get_long()
 }
 
+/// Former and present names of options that were renamed.
+const RENAMED_OPTIONS: [(&str, &str); 2] = [("ordinals", "endpoint-names"), ("upstream", "external-name-upstream")];
+
+/// Returns the present name of an option with this former name.
+pub(super) fn renamed_option(former: &str) -> Option<&'static str> {
+    RENAMED_OPTIONS.iter().find(|(name, _)| *name == former).map(|(_, present)| *present)
+}
+
 fn option<'c>(command: &'c clap::Command, wanted: &str) -> Option<&'c Arg> {
     options(command).find(|option| key(option) == Some(wanted))
 }
@@ -109,14 +117,23 @@ fn in_file(path: &Path, entry: &Entry, sentence: &str) -> Stop {
 }
 
 fn unknown_key(command: &clap::Command, path: &Path, entry: &Entry) -> Stop {
+    if let Some(present) = renamed_option(&entry.key) {
+        return in_file(path, entry, &format!("the key was renamed: write {present}"));
+    }
     let nearest = file::nearest(&entry.key, options(command).filter_map(key)).unwrap_or_default();
     in_file(path, entry, &format!("there is no such key; the nearest is {nearest}"))
 }
 
 /// Names the environment variable if the invalid value came from one: clap names the flag, which is not on the command line.
+/// Names the present option for one that was renamed.
 fn blame_variable(command: &clap::Command, args: &[OsString], error: clap::Error) -> Stop {
     let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return Stop::Clap(error) };
     let flag = shown.split([' ', '=', '[']).next().unwrap_or_default();
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(present) = flag.strip_prefix("--").and_then(renamed_option)
+    {
+        return Stop::WrongUse(format!("{flag}: the option was renamed: write --{present}"));
+    }
     let option = declared(command).find(|option| key(option) == flag.strip_prefix("--"));
     let short = option.and_then(Arg::get_short).map(|letter| format!("-{letter}"));
     let written = |arg: &OsString| {

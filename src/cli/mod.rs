@@ -338,13 +338,17 @@ mod tests {
         let some = forward("serve --demo --forward system,192.0.2.1 --forward tls://[2001:db8::1]#dns.example");
         assert_eq!(some.to.len(), 3);
         assert_eq!(some.clients.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.0/8", "::1/128"]);
-        let some = forward("serve --demo --forward ::1 --forward-for 10.0.0.0/8 --upstream 192.0.2.1:5353");
+        let some =
+            forward("serve --demo --forward ::1 --forward-for 10.0.0.0/8 --external-name-upstream 192.0.2.1:5353");
         assert_eq!(some.clients.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8"]);
         assert_eq!(some.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1:5353"]);
         for (line, error) in [
             ("--forward-for 10.0.0.0/8", "--forward-for (flag) says for whom --forward asks, and that is not set"),
             ("--forward ::1,[::1]:53", "--forward [::1]:53 is given twice"),
-            ("--upstream system --upstream system", "--upstream system is given twice"),
+            (
+                "--external-name-upstream system --external-name-upstream system",
+                "--external-name-upstream system is given twice",
+            ),
         ] {
             assert_eq!(run(&format!("serve --demo {line}")).unwrap_err(), error);
         }
@@ -383,7 +387,7 @@ mod tests {
         let config = config(
             "serve --manifests a --manifests - --zone A.example --zone-alias b.example,c.example --listen ::1 \
              --simulate=10.1.0.0/16 --ns-address 10.96.0.53 --service kube-system/dns -n team --workers 3 \
-             --nsid dns-0 --ordinals any --endpoint-pod-names --tcp-idle 9 --log warn,headless_dns=debug",
+             --nsid dns-0 --endpoint-names any --endpoint-pod-names --tcp-idle 9 --log warn,headless_dns=debug",
         );
         let zones: Vec<_> = config.zones().map(ToString::to_string).collect();
         assert_eq!(zones, ["a.example.", "b.example.", "c.example."]);
@@ -564,6 +568,8 @@ mod tests {
             ("serve --demo --tcp-connections 0", "from 1 to 1000000"),
             ("serve --demo --ptr some", "[possible values: all, hostname-only]"),
             ("serve --demo --nonsense", "unexpected argument '--nonsense'"),
+            ("serve --demo --upstream=::1", "--upstream: the option was renamed: write --external-name-upstream"),
+            ("records --ordinals any", "--ordinals: the option was renamed: write --endpoint-names"),
             ("records --demo --output xml", "[possible values: zone, json, table]"),
         ] {
             let sentence = run(line).unwrap_err();
@@ -600,6 +606,7 @@ mod tests {
             ("ttl = 1\nzone_alias = 'a'", ", line 2: zone_alias: there is no such key; the nearest is zone-alias"),
             ("output = 'json'", ", line 1: output: there is no such key; the nearest is"),
             ("config = 'x'", ", line 1: config: there is no such key"),
+            ("\nupstream = '::1'", ", line 2: upstream: the key was renamed: write external-name-upstream"),
             ("allow = []", ", line 1: allow: a list with nothing in it: leave the key out for the default"),
             ("zone = ['a', 'b']", ", line 1: zone: the argument '--zone <ZONE>' cannot be used multiple times"),
             (

@@ -89,10 +89,10 @@ struct NamingOptions {
     pod_records: PodRecords,
     /// Endpoints that have a name of their own, by condition: ready ones, serving ones too, or any.
     #[arg(
-        long, env = "HEADLESS_DNS_ORDINALS", value_name = "WHICH", default_value = "ready",
+        long, env = "HEADLESS_DNS_ENDPOINT_NAMES", value_name = "WHICH", default_value = "ready",
         value_parser = choice::<Ordinals>(Ordinals::NAMES)
     )]
-    ordinals: Ordinals,
+    endpoint_names: Ordinals,
     /// Targets of PTR records: all endpoint names of the address, or dashed addresses only if there is no hostname.
     #[arg(
         long, env = "HEADLESS_DNS_PTR", value_name = "WHICH", default_value = "all",
@@ -330,13 +330,13 @@ struct ForwardingOptions {
     forward_for: Vec<IpNet>,
     /// Resolve targets of ExternalName Services outside the zones at this upstream, written as for --forward, for every
     /// client; may be repeated.
-    #[arg(long, env = "HEADLESS_DNS_UPSTREAM", value_name = "SERVER", value_delimiter = ',')]
-    upstream: Vec<Upstream>,
+    #[arg(long, env = "HEADLESS_DNS_EXTERNAL_NAME_UPSTREAM", value_name = "SERVER", value_delimiter = ',')]
+    external_name_upstream: Vec<Upstream>,
 }
 
 impl ForwardingOptions {
     fn forward(self, origins: &Origins) -> Result<Forward, String> {
-        let Self { forward: to, forward_for: clients, upstream: aliases } = self;
+        let Self { forward: to, forward_for: clients, external_name_upstream: aliases } = self;
         match origins.get("forward-for") {
             Some(origin) if to.is_empty() => {
                 Err(format!("--forward-for ({origin}) says for whom --forward asks, and that is not set"))
@@ -462,7 +462,7 @@ impl Options {
 impl NamingOptions {
     fn rules(&self) -> Rules {
         Rules {
-            ordinals: self.ordinals,
+            ordinals: self.endpoint_names,
             ptr: self.ptr,
             pod_records: self.pod_records,
             endpoint_pod_names: self.endpoint_pod_names,

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 
-use super::layers::variables;
+use super::layers::{renamed_option, variables};
 use crate::config::file::nearest;
 
 /// Prefix of the environment variables of all options.
@@ -31,6 +31,11 @@ pub(super) fn check(
     match unknown {
         None => Ok(()),
         Some(name) => {
+            let key = name.trim_start_matches(PREFIX).to_lowercase().replace('_', "-");
+            if let Some(present) = renamed_option(&key) {
+                let present = present.to_uppercase().replace('-', "_");
+                return Err(format!("environment {name}: the variable was renamed: write {PREFIX}{present}"));
+            }
             let nearest = nearest(&name.to_uppercase(), known).unwrap_or_default();
             Err(format!("environment {name}: there is no such option; the nearest is {nearest}"))
         }

@@ -1,5 +1,5 @@
-//! From `--forward` and `--upstream` to the addresses of upstreams, none of which is this server. Not here: queries to
-//! upstreams (`serve/forward/`).
+//! From `--forward` and `--external-name-upstream` to the addresses of upstreams, none of which is this server. Not here:
+//! queries to upstreams (`serve/forward/`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;

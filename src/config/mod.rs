@@ -194,8 +194,8 @@ pub struct Forward {
     pub to: Vec<Upstream>,
     /// Networks of the clients that `to` is for.
     pub clients: Vec<IpNet>,
-    /// Upstreams for the targets of ExternalName Services, for every client (`--upstream`); if empty, `to` is used, for
-    /// `clients` only.
+    /// Upstreams for the targets of ExternalName Services, for every client (`--external-name-upstream`); if empty, `to` is
+    /// used, for `clients` only.
     pub aliases: Vec<Upstream>,
 }
 
@@ -458,7 +458,7 @@ impl Config {
     }
 
     fn check_forward(&self) -> Result<(), String> {
-        for (option, upstreams) in [("forward", &self.forward.to), ("upstream", &self.forward.aliases)] {
+        for (option, upstreams) in [("forward", &self.forward.to), ("external-name-upstream", &self.forward.aliases)] {
             if let Some(twice) = duplicate(upstreams.iter()) {
                 return Err(format!("--{option} {twice} is given twice"));
             }

@@ -58,7 +58,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("negative-ttl", Some(number(config.negative_ttl.as_secs()))),
         ("reverse", Some(list(&config.reverse, ToString::to_string))),
         ("pod-records", Some(rules.pod_records.name().into())),
-        ("ordinals", Some(rules.ordinals.name().into())),
+        ("endpoint-names", Some(rules.ordinals.name().into())),
         ("ptr", Some(rules.ptr.name().into())),
         ("endpoint-pod-names", Some(rules.endpoint_pod_names.into())),
         ("ns-address", Some(list(&config.ns_addresses, ToString::to_string))),
@@ -97,7 +97,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("forward", Some(list(&config.forward.to, ToString::to_string))),
         // `forward-for` without `forward` is an error.
         ("forward-for", (!config.forward.to.is_empty()).then(|| list(&config.forward.clients, ToString::to_string))),
-        ("upstream", Some(list(&config.forward.aliases, ToString::to_string))),
+        ("external-name-upstream", Some(list(&config.forward.aliases, ToString::to_string))),
         ("log", Some(config.log.filter.text().into())),
         ("log-format", Some(config.log.format.name().into())),
         ("query-log", Some(list_or(&config.query_log.classes, QueryClass::Off.name()))),

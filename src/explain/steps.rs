@@ -289,7 +289,7 @@ impl Walk<'_> {
         if !conditions.ready() && service.publish_not_ready {
             text += "; publishNotReadyAddresses: it counts";
         } else if !conditions.ready() && self.served(service, endpoint) {
-            text += &format!("; --ordinals {}: it counts", self.known.rules.ordinals);
+            text += &format!("; --endpoint-names {}: it counts", self.known.rules.ordinals);
         }
         text
     }

@@ -63,7 +63,8 @@ fn the_cluster_role_is_enough_and_nothing_more() {
         may_do(&plane, namespace, &allowed);
     }
     let all = Seen { answered: true, empty: Some("NOERROR"), expected_for: Some(1) };
-    each_rule(&plane, "clusterrole/headless-dns", &["--ordinals=ready"], "default", all, |resource| match resource {
+    let options = &["--endpoint-names=ready"];
+    each_rule(&plane, "clusterrole/headless-dns", options, "default", all, |resource| match resource {
         "services" | "endpointslices" => Seen { answered: false, empty: Some("SERVFAIL"), expected_for: None },
         "namespaces" => Seen { empty: Some("NXDOMAIN"), ..all },
         "statefulsets" => Seen { expected_for: Some(5), ..all },
