@@ -10,17 +10,17 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headless_dns::answer::{Access, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use headless_dns::answer::{AccessList, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use headless_dns::metrics::{Metrics, ResponseCounters};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::{ReverseZones, reverse_name};
 use headless_dns::objects::{
-    Conditions, Endpoint, EndpointPort, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, PodTemplate,
-    Protocol, Service, ServiceKind, StatefulSet, decode_text,
+    AddressFamily, Conditions, Endpoint, EndpointPort, EndpointRow, EndpointSlice, Labels, Object, ObjectRef,
+    PodTemplate, Protocol, Service, ServiceKind, StatefulSet, decode_text,
 };
 use headless_dns::rtype;
-use headless_dns::rules::Rules;
-use headless_dns::source::{Options, Publisher};
+use headless_dns::rules::NamingRules;
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 
@@ -56,12 +56,12 @@ const KINDS: [(&str, &str, u16); 7] = [
 
 fn zone() -> Arc<Zone> {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     Arc::new(Zone::new(settings, ReverseZones::default()))
 }
 
 fn publisher(zone: &Arc<Zone>) -> Publisher {
-    let options = Options { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
+    let options = PublisherOptions { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..PublisherOptions::default() };
     Publisher::new(Arc::clone(zone), options)
 }
 
@@ -87,7 +87,13 @@ fn service(name: &str, size: u32, net: u8) -> Vec<Object> {
     for (number, rows) in rows.chunks(100).enumerate() {
         let port = EndpointPort { name: "http".into(), protocol: Protocol::Tcp, number: 80 };
         let key = ObjectRef::new("default", &format!("{name}-{number:05}"));
-        objects.push(Object::EndpointSlice(EndpointSlice::new(key, Some(name.into()), Family::V4, vec![port], rows)));
+        objects.push(Object::EndpointSlice(EndpointSlice::new(
+            key,
+            Some(name.into()),
+            AddressFamily::V4,
+            vec![port],
+            rows,
+        )));
     }
     objects
 }
@@ -120,7 +126,7 @@ impl Server {
                 counters.responded(&summary);
             }
         }
-        counters.took(Duration::from_micros(50));
+        counters.observe_latency(Duration::from_micros(50));
     }
 }
 
@@ -139,8 +145,8 @@ fn asked() -> Server {
     status.set_synced();
     let metrics = Metrics::new(&["cluster.local.".to_owned()]);
     // As the server is by default: some are told why, and what is asked here has nothing to be told.
-    let responder = Responder::new(zone, status, Access::default());
-    let responder = responder.explaining(publisher.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
+    let responder = Responder::new(zone, status, AccessList::default());
+    let responder = responder.with_explanations(publisher.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
     Server::new(responder, &metrics)
 }
 
@@ -211,9 +217,9 @@ fn explanations() {
     publisher.replace(objects);
     let status = Arc::new(Status::default());
     status.set_synced();
-    let silent = Responder::new(Arc::clone(&zone), Arc::clone(&status), Access::default());
-    let explaining = Responder::new(zone, status, Access::default());
-    let explaining = explaining.explaining(publisher.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
+    let silent = Responder::new(Arc::clone(&zone), Arc::clone(&status), AccessList::default());
+    let explaining = Responder::new(zone, status, AccessList::default());
+    let explaining = explaining.with_explanations(publisher.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
     let metrics = Metrics::default();
     let [mut silent, mut explaining] = [silent, explaining].map(|responder| Server::new(responder, &metrics));
     println!("ns per answer, NXDOMAIN with EDNS                 without  with explanations");
@@ -312,7 +318,7 @@ impl Changing {
             let last = rows.len() - 1;
             rows[(size as usize / 2 % 100).min(last)].address = [10, 9, 9, turn as u8].into();
             let ports = slice.ports.to_vec();
-            Object::EndpointSlice(EndpointSlice::new(slice.key, slice.service, Family::V4, ports, &rows))
+            Object::EndpointSlice(EndpointSlice::new(slice.key, slice.service, AddressFamily::V4, ports, &rows))
         });
         Self { publisher, states, turn: 0 }
     }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
-use services::{Index, View};
+use services::{ServiceIndex, SnapshotCache};
 
 const ROUNDS: usize = 5;
 const TIME: Duration = Duration::from_millis(200);
@@ -58,9 +58,9 @@ fn main() {
 }
 
 /// What is found; of the real one only what the tree asks for.
-struct Published(Box<[u8]>, u64);
+struct ServiceEntry(Box<[u8]>, u64);
 
-impl Published {
+impl ServiceEntry {
     fn hash(&self) -> u64 {
         self.1
     }
@@ -81,8 +81,8 @@ impl Names {
         Self { keys: (0..size).map(key).collect(), hasher: RandomState::default() }
     }
 
-    fn published(&self, key: &[u8]) -> Published {
-        Published(key.into(), self.hash(key))
+    fn published(&self, key: &[u8]) -> ServiceEntry {
+        ServiceEntry(key.into(), self.hash(key))
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
@@ -100,7 +100,7 @@ trait Map: Sync {
     fn replace(&self, names: &Names, key: &[u8]);
 }
 
-struct Dash(DashMap<Box<[u8]>, Arc<Published>, RandomState>);
+struct Dash(DashMap<Box<[u8]>, Arc<ServiceEntry>, RandomState>);
 
 impl Dash {
     fn new(names: &Names) -> Self {
@@ -120,11 +120,11 @@ impl Map for Dash {
     }
 }
 
-struct Tree(Index);
+struct Tree(ServiceIndex);
 
 impl Tree {
     fn new(names: &Names) -> Self {
-        let index = Index::default();
+        let index = ServiceIndex::default();
         index.change(|services| {
             for key in &names.keys {
                 services.insert(Arc::new(names.published(key)));
@@ -136,8 +136,8 @@ impl Tree {
 
 impl Map for Tree {
     fn reader<'m>(&'m self, names: &'m Names) -> Reader<'m> {
-        let mut view = View::default();
-        Box::new(move |key| self.0.seen_by(&mut view).get(names.hash(key), key).unwrap().0[0])
+        let mut view = SnapshotCache::default();
+        Box::new(move |key| self.0.load_cached(&mut view).get(names.hash(key), key).unwrap().0[0])
     }
 
     fn replace(&self, names: &Names, key: &[u8]) {

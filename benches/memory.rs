@@ -18,7 +18,7 @@ use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::objects::{Decoded, Object, ObjectRef, decode_text};
 use headless_dns::records::{NameServer, contribution};
-use headless_dns::rules::Rules;
+use headless_dns::rules::NamingRules;
 use headless_dns::zone::{Settings, Zone};
 
 /// Sizes up to this are counted one by one.
@@ -196,18 +196,18 @@ fn measure(shape: Shape, sizes: bool) {
 /// As a live source does it: one object at a time, and a mark and sweep where it is not the first time.
 fn list(cluster: &mut Cluster, shape: Shape) {
     for resource in [Resource::Services, Resource::EndpointSlices] {
-        cluster.begin(resource);
+        cluster.begin_relist(resource);
         for service in 0..shape.services() {
             let services = resource == Resource::Services;
             cluster.apply(if services { shape.service(service) } else { shape.slice(service) });
         }
-        cluster.sweep(resource);
+        cluster.finish_relist(resource);
     }
 }
 
 fn zone() -> Zone {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     Zone::new(settings, ReverseZones::new(["10.0.0.0/8".parse().unwrap()]))
 }
 
@@ -216,7 +216,7 @@ fn publish(cluster: &Cluster, zone: &Arc<Zone>) {
     let name_server = NameServer::default();
     let contributors: Vec<Contributor> = cluster.contributors();
     for some in contributors.chunks(64) {
-        let contributions = some.iter().map(|one| contribution(cluster, one, Rules::default(), &name_server).0);
+        let contributions = some.iter().map(|one| contribution(cluster, one, NamingRules::default(), &name_server).0);
         zone.publish(contributions.collect(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! State of the cluster: all known objects, and for each change the contributors that it makes dirty.
 //!
 //! [`Cluster::apply`] and [`Cluster::delete`] return the dirty [`Contributor`]s: none if no published record can change.
-//! A relist is mark and sweep in place: [`Cluster::begin`], `apply` for each object, [`Cluster::sweep`]. Until the sweep,
+//! A relist is mark and sweep in place: [`Cluster::begin_relist`], `apply` for each object, [`Cluster::finish_relist`]. Until the sweep,
 //! objects that the relist has not listed stay. `records/` and `explain/` read the views. Not here: the records of a name
 //! (`records/`, the module to read next), and the source of the objects (`source/`).
 
@@ -63,7 +63,7 @@ impl Resource {
     ];
 
     /// Returns the resource that `object` belongs to.
-    pub fn of(object: &Object) -> Self {
+    pub fn for_object(object: &Object) -> Self {
         match object {
             Object::Namespace(_) => Self::Namespaces,
             Object::Service(_) => Self::Services,
@@ -96,7 +96,7 @@ pub struct Cluster {
     services: Map<ObjectRef, Box<ServiceState>>,
     /// Number of entries of `services` with a Service.
     service_count: usize,
-    slices: Map<ObjectRef, Seen<Arc<EndpointSlice>>>,
+    slices: Map<ObjectRef, TrackedObject<Arc<EndpointSlice>>>,
     pods: Map<Box<str>, BTreeMap<Box<str>, PodState>>,
     stateful_sets: Map<ObjectRef, StatefulSet>,
     namespaces: Map<Box<str>, NamespaceState>,
@@ -109,7 +109,7 @@ pub struct Cluster {
 type Mark = u32;
 
 /// Object with its mark.
-struct Seen<T> {
+struct TrackedObject<T> {
     object: T,
     mark: Mark,
 }
@@ -243,9 +243,9 @@ impl Cluster {
     /// Adds or replaces one object, and returns the dirty contributors: none if no published record can change.
     pub fn apply(&mut self, object: Object) -> Vec<Contributor> {
         let mut dirty = Vec::new();
-        let resource = Resource::of(&object);
+        let resource = Resource::for_object(&object);
         let key = ObjectRef::new(object.namespace(), object.name());
-        if !self.see(resource, key) && resource != Resource::Namespaces {
+        if !self.mark_seen(resource, key) && resource != Resource::Namespaces {
             self.count_in_namespace(object.namespace(), 1, &mut dirty);
         }
         match object {
@@ -266,7 +266,7 @@ impl Cluster {
     pub fn delete(&mut self, resource: Resource, key: &ObjectRef) -> Vec<Contributor> {
         let mut dirty = Vec::new();
         match resource {
-            Resource::Services | Resource::EndpointSlices if !self.holds(resource, key) => return dirty,
+            Resource::Services | Resource::EndpointSlices if !self.contains(resource, key) => return dirty,
             Resource::Services | Resource::EndpointSlices => {}
             _ if self.known[resource as usize].remove(key).is_none() => return dirty,
             _ => {}
@@ -287,7 +287,7 @@ impl Cluster {
     }
 
     /// Begins a relist of `resource`: its objects that are applied from now on are marked as listed.
-    pub fn begin(&mut self, resource: Resource) {
+    pub fn begin_relist(&mut self, resource: Resource) {
         self.marks[resource as usize] += 1;
     }
 
@@ -301,14 +301,14 @@ impl Cluster {
     }
 
     /// Returns the number of known objects of `resource`, and how many of them the relist has not listed, so that
-    /// [`Self::sweep`] would remove them.
-    pub fn unseen(&self, resource: Resource) -> (usize, usize) {
+    /// [`Self::finish_relist`] would remove them.
+    pub fn unseen_count(&self, resource: Resource) -> (usize, usize) {
         (self.count(resource), self.not_seen(resource).count())
     }
 
-    /// Ends a relist of `resource`: removes its objects that were not applied since [`Self::begin`], and returns the dirty
+    /// Ends a relist of `resource`: removes its objects that were not applied since [`Self::begin_relist`], and returns the dirty
     /// contributors.
-    pub fn sweep(&mut self, resource: Resource) -> Vec<Contributor> {
+    pub fn finish_relist(&mut self, resource: Resource) -> Vec<Contributor> {
         let unseen: Vec<ObjectRef> = self.not_seen(resource).cloned().collect();
         unseen.iter().flat_map(|key| self.delete(resource, key)).collect()
     }
@@ -325,7 +325,7 @@ impl Cluster {
     }
 
     /// Returns whether a Service or an EndpointSlice is known.
-    fn holds(&self, resource: Resource, key: &ObjectRef) -> bool {
+    fn contains(&self, resource: Resource, key: &ObjectRef) -> bool {
         match resource {
             Resource::Services => self.services.get(key).is_some_and(|state| state.service.is_some()),
             _ => self.slices.contains_key(key),
@@ -334,7 +334,7 @@ impl Cluster {
 
     /// Marks an object as listed, and returns whether it was known before. A new Service or EndpointSlice gets its mark when
     /// it is stored.
-    fn see(&mut self, resource: Resource, key: ObjectRef) -> bool {
+    fn mark_seen(&mut self, resource: Resource, key: ObjectRef) -> bool {
         let mark = self.marks[resource as usize];
         match resource {
             Resource::Services => match self.services.get_mut(&key) {
@@ -492,7 +492,7 @@ impl Cluster {
                 Some(old) => self.networks.remove(old.own_addresses()),
                 None => self.service_count += 1,
             }
-            self.touch_service(key, dirty);
+            self.mark_service_dirty(key, dirty);
         }
     }
 
@@ -501,10 +501,10 @@ impl Cluster {
         self.change(key, |state| gone = state.service.take());
         self.service_count -= usize::from(gone.is_some());
         gone.iter().for_each(|service| self.networks.remove(service.own_addresses()));
-        self.touch_service(key.clone(), dirty);
+        self.mark_service_dirty(key.clone(), dirty);
     }
 
-    fn touch_service(&self, key: ObjectRef, dirty: &mut Vec<Contributor>) {
+    fn mark_service_dirty(&self, key: ObjectRef, dirty: &mut Vec<Contributor>) {
         if self.apex_service.as_ref() == Some(&key) {
             dirty.push(Contributor::Apex);
         }
@@ -530,7 +530,7 @@ impl Cluster {
             }
         }
         let mark = self.marks[Resource::EndpointSlices as usize];
-        self.slices.insert(key, Seen { object: slice, mark });
+        self.slices.insert(key, TrackedObject { object: slice, mark });
     }
 
     fn delete_slice(&mut self, key: &ObjectRef, dirty: &mut Vec<Contributor>) {
@@ -743,16 +743,16 @@ mod tests {
         let mut cluster = Cluster::new(Namespaces::Inferred, None);
         cluster.apply(service("a"));
         cluster.apply(service("b"));
-        cluster.begin(Resource::Services);
-        assert_eq!(cluster.unseen(Resource::Services), (2, 2));
-        cluster.begin(Resource::EndpointSlices);
+        cluster.begin_relist(Resource::Services);
+        assert_eq!(cluster.unseen_count(Resource::Services), (2, 2));
+        cluster.begin_relist(Resource::EndpointSlices);
         assert_eq!(cluster.apply(service("a")), []);
-        assert_eq!(cluster.unseen(Resource::Services), (2, 1), "another resource's relist is another one");
+        assert_eq!(cluster.unseen_count(Resource::Services), (2, 1), "another resource's relist is another one");
         assert!(cluster.service(&ObjectRef::new("default", "b")).service.is_some(), "known until the sweep");
-        assert_eq!(names(&cluster.sweep(Resource::Services)).len(), 1);
+        assert_eq!(names(&cluster.finish_relist(Resource::Services)).len(), 1);
         assert!(cluster.service(&ObjectRef::new("default", "b")).service.is_none());
-        cluster.begin(Resource::Services);
-        let dirty = cluster.sweep(Resource::Services);
+        cluster.begin_relist(Resource::Services);
+        let dirty = cluster.finish_relist(Resource::Services);
         assert!(dirty.contains(&Contributor::Namespace("default".into())), "the last object takes its namespace along");
         assert!(!cluster.namespace_exists("default"));
     }

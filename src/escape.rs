@@ -31,13 +31,13 @@ pub struct Printable<T>(pub T);
 
 impl<T: Display> Display for Printable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping(f), "{}", self.0)
+        write!(EscapingFormatter(f), "{}", self.0)
     }
 }
 
-struct Escaping<'a, W>(&'a mut W);
+struct EscapingFormatter<'a, W>(&'a mut W);
 
-impl<W: Write> Write for Escaping<'_, W> {
+impl<W: Write> Write for EscapingFormatter<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
         while let Some(at) = rest.find(is_unprintable) {

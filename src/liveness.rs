@@ -19,50 +19,50 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watched workers of a server. Clones share their state.
 #[derive(Clone, Default)]
-pub struct Liveness(Arc<Mutex<Vec<Watched>>>);
+pub struct Heartbeats(Arc<Mutex<Vec<WatchedWorker>>>);
 
 /// Heartbeat of one thread.
 #[derive(Debug, Default)]
 pub struct Heartbeat(Arc<AtomicU64>);
 
-struct Watched {
+struct WatchedWorker {
     name: String,
-    turns: Turns,
+    turns: TurnSource,
     /// Turn that was last seen, and the time when it was first seen.
-    seen: Option<(Turn, Instant)>,
+    last_turn: Option<(TurnState, Instant)>,
 }
 
 /// Source of a worker's turns.
-enum Turns {
+enum TurnSource {
     Beats(Weak<AtomicU64>),
     Runtime(RuntimeMetrics, usize),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum TurnState {
     /// At work. The numbers differ from those of any other turn.
     Active(u64, Duration),
     /// Idle: waits for work, which may never come.
     Parked,
 }
 
-impl Liveness {
+impl Heartbeats {
     /// Watches a thread, which beats from now on. It is no longer watched when the heartbeat is dropped.
     pub fn heartbeat(&self, name: impl Into<String>) -> Heartbeat {
         let heartbeat = Heartbeat::default();
-        self.watch(name.into(), Turns::Beats(Arc::downgrade(&heartbeat.0)));
+        self.watch(name.into(), TurnSource::Beats(Arc::downgrade(&heartbeat.0)));
         heartbeat
     }
 
     /// Watches all worker threads of a Tokio runtime.
     pub fn watch_runtime(&self, name: &str, metrics: &RuntimeMetrics) {
         for worker in 0..metrics.num_workers() {
-            self.watch(format!("{name}-{worker}"), Turns::Runtime(metrics.clone(), worker));
+            self.watch(format!("{name}-{worker}"), TurnSource::Runtime(metrics.clone(), worker));
         }
     }
 
-    fn watch(&self, name: String, turns: Turns) {
-        self.lock().push(Watched { name, turns, seen: None });
+    fn watch(&self, name: String, turns: TurnSource) {
+        self.lock().push(WatchedWorker { name, turns, last_turn: None });
     }
 
     /// Returns the names of the workers that are stalled at `now`: seen in the same turn by this call and by an earlier
@@ -73,12 +73,12 @@ impl Liveness {
         workers.iter_mut().filter_map(|worker| worker.is_stalled(now).then(|| worker.name.clone())).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<WatchedWorker>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Liveness {
+impl fmt::Debug for Heartbeats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.lock().iter().map(|worker| &worker.name)).finish()
     }
@@ -92,22 +92,22 @@ impl Heartbeat {
     }
 }
 
-impl Watched {
+impl WatchedWorker {
     fn is_stalled(&mut self, now: Instant) -> bool {
         let turn = self.turns.now();
-        match self.seen {
+        match self.last_turn {
             Some((seen, since)) if seen == turn => {
-                turn != Turn::Parked && now.saturating_duration_since(since) >= STALL_LIMIT
+                turn != TurnState::Parked && now.saturating_duration_since(since) >= STALL_LIMIT
             }
             _ => {
-                self.seen = Some((turn, now));
+                self.last_turn = Some((turn, now));
                 false
             }
         }
     }
 }
 
-impl Turns {
+impl TurnSource {
     fn exist(&self) -> bool {
         match self {
             Self::Beats(beats) => beats.strong_count() > 0,
@@ -115,17 +115,17 @@ impl Turns {
         }
     }
 
-    fn now(&self) -> Turn {
+    fn now(&self) -> TurnState {
         match self {
             Self::Beats(beats) => {
                 let beats = beats.upgrade().map_or(0, |beats| beats.load(Ordering::Relaxed));
-                Turn::Active(beats, Duration::ZERO)
+                TurnState::Active(beats, Duration::ZERO)
             }
             Self::Runtime(metrics, worker) => match metrics.worker_park_unpark_count(*worker) {
                 // An odd count: the worker is parked.
-                count if count % 2 == 1 => Turn::Parked,
+                count if count % 2 == 1 => TurnState::Parked,
                 // A worker that is never idle does not park, but its maintenance adds to its busy time.
-                count => Turn::Active(count, metrics.worker_total_busy_duration(*worker)),
+                count => TurnState::Active(count, metrics.worker_total_busy_duration(*worker)),
             },
         }
     }
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_does_not_turn_is_stalled() {
-        let (liveness, begin) = (Liveness::default(), Instant::now());
+        let (liveness, begin) = (Heartbeats::default(), Instant::now());
         let (one, two) = (liveness.heartbeat("one"), liveness.heartbeat("two"));
         assert!(liveness.stalled(begin).is_empty(), "first seen now");
         one.beat();
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_runtime_whose_workers_block_is_stalled() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-        let (liveness, begin) = (Liveness::default(), Instant::now());
+        let (liveness, begin) = (Heartbeats::default(), Instant::now());
         liveness.watch_runtime("runtime", &runtime.metrics());
         let block = || {
             let (release, released) = mpsc::channel::<()>();

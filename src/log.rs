@@ -21,7 +21,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::config::{Log, LogFilter, LogFormat};
+use crate::config::{LogConfig, LogFilter, LogFormat};
 use crate::escape::{self, Printable};
 use crate::panics;
 
@@ -52,7 +52,7 @@ impl Filter {
 /// # Errors
 ///
 /// The log was started before, or its thread cannot be started.
-pub fn start(log: &Log) -> anyhow::Result<Filter> {
+pub fn start(log: &LogConfig) -> anyhow::Result<Filter> {
     let (queue, lines) = sync_channel(QUEUE_LEN);
     let lines = LineQueue { queue, waiting_bytes: AtomicUsize::new(0) }.start(lines)?;
     let terminal = io::stderr().is_terminal();

@@ -111,7 +111,7 @@ choices! {
 
 /// Rules by which names are made from objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+pub struct NamingRules {
     /// Endpoints that have a name of their own.
     pub ordinals: Ordinals,
     /// Names that get PTR records.
@@ -133,6 +133,6 @@ mod tests {
         }
         assert_eq!("hostname-only".parse(), Ok(Ptr::HostnameOnly));
         assert_eq!("some".parse::<Ptr>(), Err("\"some\" is none of all, hostname-only".into()));
-        assert_eq!(Rules::default().pod_records, PodRecords::Off);
+        assert_eq!(NamingRules::default().pod_records, PodRecords::Off);
     }
 }

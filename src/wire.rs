@@ -1,6 +1,6 @@
 //! Wire format of queries and responses (RFC 1035 section 4, RFC 6891): header check, query parser, response writer.
 //!
-//! [`check_header`] and [`read`] decide whether a message is dropped, gets an error, or is answered; `tests/gate.rs` has
+//! [`check_header`] and [`parse`] decide whether a message is dropped, gets an error, or is answered; `tests/gate.rs` has
 //! the cases. The fast parser handles nearly every query; hickory-proto parses the rest (an IXFR with its SOA, a
 //! signature) into a [`Query`] too. [`Writer`] builds the response behind the question, in the buffer that the query
 //! came in. Rule ids (A3) are those of `tests/rows.md`.
@@ -42,7 +42,7 @@ pub mod rcode {
 
 const CLASS_IN: u16 = 1;
 /// Compression pointer to the QNAME, directly behind the header (RFC 1035 section 4.1.4).
-pub const QUESTION: u16 = 0xc000 | HEADER as u16;
+pub const QNAME_POINTER: u16 = 0xc000 | HEADER as u16;
 const OPT_LENGTH: usize = 11;
 /// Maximum number of octets of an unparsed message that are searched for an OPT record.
 const MAX_OPT_SEARCH_BYTES: usize = 16 << 10;
@@ -85,7 +85,7 @@ pub struct Edns {
 
 /// Error response, with the parts of the query that it echoes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ErrorResponse {
     /// RCODE.
     pub rcode: u16,
     /// End of the question; the header's length if the question is not echoed.
@@ -94,7 +94,7 @@ pub struct Refusal {
     pub edns: Option<Edns>,
 }
 
-impl Refusal {
+impl ErrorResponse {
     /// Creates an error response with the header alone, and an OPT record if `edns` has one.
     pub fn header_only(rcode: u16, edns: Option<Edns>) -> Self {
         Self { rcode, question_end: HEADER, edns }
@@ -142,20 +142,20 @@ pub fn check_header(message: &[u8]) -> Result<(), DropReason> {
 ///
 /// The error response to the message.
 #[inline]
-pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Query, Refusal> {
-    let formerr = || refuse_unread(message, rcode::FORMERR, encrypted);
+pub fn parse(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Query, ErrorResponse> {
+    let formerr = || error_for_unparsed(message, rcode::FORMERR, encrypted);
     let (header, body) = message.split_first_chunk::<HEADER>().ok_or_else(formerr)?;
     // Opcode.
     if header[2] & 0x78 != 0 {
-        return Err(refuse_unread(message, rcode::NOTIMP, encrypted));
+        return Err(error_for_unparsed(message, rcode::NOTIMP, encrypted));
     }
     // Section counts. They are compared only: nothing is allocated from them.
-    let [questions, answers, authorities, additionals] = counts(header);
+    let [questions, answers, authorities, additionals] = section_counts(header);
     if questions != 1 || answers != 0 || authorities > 1 || additionals > 2 {
         return Err(formerr());
     }
     // Question.
-    let name_length = name.read(body).ok_or_else(formerr)?;
+    let name_length = name.from_message(body).ok_or_else(formerr)?;
     let question_end = HEADER + name_length + 4;
     let (&[qtype_high, qtype_low, class_high, class_low], behind) =
         body[name_length..].split_first_chunk().ok_or_else(formerr)?;
@@ -175,32 +175,32 @@ pub fn read(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Que
     };
     // EDNS version and class.
     if edns.is_some_and(|edns| edns.version > 0) {
-        return Err(Refusal { rcode: rcode::BADVERS, question_end, edns });
+        return Err(ErrorResponse { rcode: rcode::BADVERS, question_end, edns });
     }
     if u16::from_be_bytes([class_high, class_low]) != CLASS_IN {
-        return Err(Refusal { rcode: rcode::REFUSED, question_end, edns });
+        return Err(ErrorResponse { rcode: rcode::REFUSED, question_end, edns });
     }
     Ok(Query { id: u16::from_be_bytes([header[0], header[1]]), qtype, question_end, edns })
 }
 
 /// Returns QDCOUNT, ANCOUNT, NSCOUNT and ARCOUNT.
 #[inline]
-fn counts(header: &[u8; HEADER]) -> [u16; 4] {
+fn section_counts(header: &[u8; HEADER]) -> [u16; 4] {
     [4, 6, 8, 10].map(|at| u16::from_be_bytes([header[at], header[at + 1]]))
 }
 
 /// Returns the error response to a message that was not parsed: the header, and an OPT record if the message has a
 /// valid one (RFC 6891 section 6.1.1).
 #[cold]
-fn refuse_unread(message: &[u8], rcode: u16, encrypted: bool) -> Refusal {
-    Refusal::header_only(rcode, find_opt(message, encrypted))
+fn error_for_unparsed(message: &[u8], rcode: u16, encrypted: bool) -> ErrorResponse {
+    ErrorResponse::header_only(rcode, find_opt(message, encrypted))
 }
 
 /// Returns the OPT record of a message of any opcode, if the message has exactly one, it is valid, and the records
 /// before it can be skipped.
 fn find_opt(message: &[u8], encrypted: bool) -> Option<Edns> {
     let message = &message[..message.len().min(MAX_OPT_SEARCH_BYTES)];
-    let [questions, answers, authorities, additionals] = counts(message.first_chunk()?);
+    let [questions, answers, authorities, additionals] = section_counts(message.first_chunk()?);
     let mut at = HEADER;
     for _ in 0..questions {
         at = skip_name(message, at)? + 4;
@@ -285,7 +285,7 @@ fn split_option(options: &[u8]) -> Option<(u16, &[u8])> {
 /// Returns whether the query in `message` has an EDNS option with this code.
 pub fn has_option(message: &[u8], code: u16) -> bool {
     let body = message.get(HEADER..).unwrap_or_default();
-    let behind = QueryName::default().read(body).and_then(|length| body.get(length + 4..)).unwrap_or_default();
+    let behind = QueryName::default().from_message(body).and_then(|length| body.get(length + 4..)).unwrap_or_default();
     if let Some((_, mut options)) = split_opt(behind) {
         while let Some((found, rest)) = split_option(options) {
             if found == code {
@@ -309,8 +309,8 @@ fn read_unusual(
     question_end: usize,
     authority: bool,
     encrypted: bool,
-) -> Result<Option<Edns>, Refusal> {
-    let formerr = || refuse_unread(message, rcode::FORMERR, encrypted);
+) -> Result<Option<Edns>, ErrorResponse> {
+    let formerr = || error_for_unparsed(message, rcode::FORMERR, encrypted);
     let mut decoder = BinDecoder::new(message);
     let parsed = Message::read(&mut decoder).map_err(|_| formerr())?;
     let edns = parsed.edns.as_ref().map(|edns| Edns {
@@ -326,7 +326,7 @@ fn read_unusual(
         [] => {}
         // RFC 8945 section 5.2: a signature is the last record; section 5.2.1: this server knows no key.
         [last] if last.record_type() == RecordType::TSIG && (edns.is_none() || opt_first || authority) => {
-            return Err(Refusal { rcode: rcode::NOTAUTH, question_end, edns });
+            return Err(ErrorResponse { rcode: rcode::NOTAUTH, question_end, edns });
         }
         _ => return Err(formerr()),
     }
@@ -354,7 +354,7 @@ pub mod ede {
 
 /// EDNS options of a response. They are left out if there is no room, before any record is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remarks<'t> {
+pub struct ResponseOptions<'t> {
     /// NSID of this server, for queries that ask for it (A11, RFC 5001); empty if it has none.
     pub nsid: &'t [u8],
     /// Extended DNS Error: code and text (RFC 8914).
@@ -403,7 +403,7 @@ impl<'m> Writer<'m> {
 
     /// Returns the arguments for [`Self::resume`]: the position of the next record, and the number of records in the
     /// answer section.
-    pub fn so_far(&self) -> (usize, u16) {
+    pub fn checkpoint(&self) -> (usize, u16) {
         (self.at, self.counts[Section::Answer as usize])
     }
 
@@ -433,12 +433,12 @@ impl<'m> Writer<'m> {
     }
 
     /// Returns the number of octets that still fit.
-    pub fn room(&self) -> usize {
+    pub fn remaining(&self) -> usize {
         self.limit - self.at
     }
 
     /// Returns the start and the end of the RDATA of the record at `position`, which has a compression pointer as its owner.
-    pub fn data_of(&self, position: usize) -> (usize, usize) {
+    pub fn rdata_range(&self, position: usize) -> (usize, usize) {
         let data = position + 12;
         (data, data + usize::from(u16::from_be_bytes([self.message[data - 2], self.message[data - 1]])))
     }
@@ -453,7 +453,7 @@ impl<'m> Writer<'m> {
         self.truncated
     }
 
-    /// Writes `count` A or AAAA records. The caller checked [`Self::room`] for 12 octets and an address each.
+    /// Writes `count` A or AAAA records. The caller checked [`Self::remaining`] for 12 octets and an address each.
     #[inline]
     pub fn addresses<const N: usize>(
         &mut self,
@@ -477,13 +477,13 @@ impl<'m> Writer<'m> {
 
     /// Writes one record with RDATA of a constant length: compiles to fewer instructions than [`Self::record`].
     #[inline]
-    pub fn whole<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, data: [u8; N]) -> bool {
-        if 12 + N > self.room() {
+    pub fn record_fixed<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, data: [u8; N]) -> bool {
+        if 12 + N > self.remaining() {
             return false;
         }
-        self.put(owner.to_be_bytes());
-        self.put(fixed(rtype, ttl, N));
-        self.put(data);
+        self.push(owner.to_be_bytes());
+        self.push(fixed(rtype, ttl, N));
+        self.push(data);
         self.counts[self.section] += 1;
         true
     }
@@ -494,18 +494,18 @@ impl<'m> Writer<'m> {
         let length: usize = data.iter().map(|part| part.len()).sum();
         let owner_length = match owner {
             NameRef::Pointer(_) => 2,
-            NameRef::Whole(name) => name.octets().len(),
+            NameRef::Uncompressed(name) => name.octets().len(),
         };
-        if owner_length + 10 + length > self.room() {
+        if owner_length + 10 + length > self.remaining() {
             return false;
         }
         match owner {
-            NameRef::Pointer(pointer) => self.put(pointer.to_be_bytes()),
-            NameRef::Whole(name) => self.put_all(name.octets()),
+            NameRef::Pointer(pointer) => self.push(pointer.to_be_bytes()),
+            NameRef::Uncompressed(name) => self.extend(name.octets()),
         }
-        self.put(fixed(rtype, ttl, length));
+        self.push(fixed(rtype, ttl, length));
         for part in data {
-            self.put_all(part);
+            self.extend(part);
         }
         self.counts[self.section] += 1;
         true
@@ -514,13 +514,19 @@ impl<'m> Writer<'m> {
     /// Writes the OPT record if the query had one (A3), with the options that fit, then the header. Returns the length
     /// of the message.
     #[inline]
-    pub fn finish(mut self, rcode: u16, authoritative: bool, edns: Option<Edns>, remarks: Remarks<'_>) -> usize {
+    pub fn finish(
+        mut self,
+        rcode: u16,
+        authoritative: bool,
+        edns: Option<Edns>,
+        remarks: ResponseOptions<'_>,
+    ) -> usize {
         if let Some(edns) = edns {
             self.limit += OPT_LENGTH;
             let length_at = self.at + OPT_LENGTH - 2;
             let [size_high, size_low] = (MAX_UDP as u16).to_be_bytes();
             let flags = u8::from(edns.dnssec_ok) << 7;
-            self.put([0, 0, rtype::OPT as u8, size_high, size_low, (rcode >> 4) as u8, 0, flags, 0, 0, 0]);
+            self.push([0, 0, rtype::OPT as u8, size_high, size_low, (rcode >> 4) as u8, 0, flags, 0, 0, 0]);
             if edns.asks_nsid || edns.padded || remarks.error.is_some() {
                 self.options(edns, remarks, length_at);
             }
@@ -537,7 +543,7 @@ impl<'m> Writer<'m> {
     }
 
     #[cold]
-    fn options(&mut self, edns: Edns, remarks: Remarks<'_>, length_at: usize) {
+    fn options(&mut self, edns: Edns, remarks: ResponseOptions<'_>, length_at: usize) {
         if edns.asks_nsid && !remarks.nsid.is_empty() {
             self.option(NSID, &[remarks.nsid]);
         }
@@ -560,8 +566,8 @@ impl<'m> Writer<'m> {
         let data = self.at + 4;
         let end = data.next_multiple_of(PADDING_BLOCK).min(most);
         let Some(length) = end.checked_sub(data) else { return };
-        self.put(PADDING.to_be_bytes());
-        self.put((length as u16).to_be_bytes());
+        self.push(PADDING.to_be_bytes());
+        self.push((length as u16).to_be_bytes());
         self.message[data..end].fill(0);
         self.at = end;
     }
@@ -569,22 +575,22 @@ impl<'m> Writer<'m> {
     /// Writes an option if it fits; a missing option does not set TC (RFC 8914 section 3).
     fn option(&mut self, code: u16, data: &[&[u8]]) {
         let length: usize = data.iter().map(|part| part.len()).sum();
-        if self.room() < 4 + length {
+        if self.remaining() < 4 + length {
             return;
         }
-        self.put(code.to_be_bytes());
-        self.put((length as u16).to_be_bytes());
-        data.iter().for_each(|part| self.put_all(part));
+        self.push(code.to_be_bytes());
+        self.push((length as u16).to_be_bytes());
+        data.iter().for_each(|part| self.extend(part));
     }
 
     /// Writes octets of a constant number: compiles to a few instructions.
     #[inline]
-    fn put<const N: usize>(&mut self, octets: [u8; N]) {
+    fn push<const N: usize>(&mut self, octets: [u8; N]) {
         self.message[self.at..self.at + N].copy_from_slice(&octets);
         self.at += N;
     }
 
-    fn put_all(&mut self, octets: &[u8]) {
+    fn extend(&mut self, octets: &[u8]) {
         self.message[self.at..self.at + octets.len()].copy_from_slice(octets);
         self.at += octets.len();
     }
@@ -607,7 +613,7 @@ pub enum NameRef<'n> {
     /// Compression pointer.
     Pointer(u16),
     /// Complete name.
-    Whole(&'n WireName),
+    Uncompressed(&'n WireName),
 }
 
 /// Returns a compression pointer to `position`; `None` beyond 14 bits (RFC 1035 section 4.1.4).
@@ -632,7 +638,7 @@ pub fn set_recursion_available(message: &mut [u8]) {
 }
 
 /// Turns the query in `message` into an error response, and returns its length.
-pub fn refuse(message: &mut [u8], refusal: Refusal, remarks: Remarks<'_>) -> usize {
+pub fn write_error(message: &mut [u8], refusal: ErrorResponse, remarks: ResponseOptions<'_>) -> usize {
     if refusal.question_end == HEADER {
         message[4..6].fill(0);
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::health::watch_text;
-use super::shown::{CertificateInUse, Shown, View};
+use super::shown::{AdminContext, AdminState, CertificateInUse};
 use crate::metrics::Event;
 use crate::status::{DataState, WatchState, WatchStatus};
 use crate::zone::Zone;
@@ -38,8 +38,8 @@ pub(super) fn watch_name(watch: &WatchStatus) -> &'static str {
 }
 
 /// Returns the document of `/api/v1/status` at `now`.
-pub(super) fn status(shown: &Shown, now: Instant) -> Value {
-    let View { zone, status, metrics, about, .. } = &shown.view;
+pub(super) fn status(shown: &AdminState, now: Instant) -> Value {
+    let AdminContext { zone, status, metrics, info: about, .. } = &shown.context;
     let (services, reverse_addresses) = zone.size();
     let rates = shown.rates();
     let answers = [
@@ -59,13 +59,13 @@ pub(super) fn status(shown: &Shown, now: Instant) -> Value {
         .map(|(proto, address)| json!({"transport": proto.label(), "address": address.to_string()}));
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "uptimeSeconds": now.saturating_duration_since(shown.began).as_secs(),
+        "uptimeSeconds": now.saturating_duration_since(shown.started_at).as_secs(),
         "source": about.source,
         "state": state_name(status.data_state()),
         "ready": status.is_ready(),
         "leaving": status.is_leaving(),
         "waitingFor": status.waiting_for(),
-        "watches": status.watches().iter().map(|watch| of_watch(watch, now)).collect::<Vec<_>>(),
+        "watches": status.watches().iter().map(|watch| watch_json(watch, now)).collect::<Vec<_>>(),
         "zones": zones(zone),
         "services": services,
         "endpoints": zone.endpoints(),
@@ -73,7 +73,7 @@ pub(super) fn status(shown: &Shown, now: Instant) -> Value {
         "serial": zone.serial(),
         "listen": listen.plain.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "encrypted": encrypted.collect::<Vec<_>>(),
-        "certificate": certificate.as_deref().map(of_certificate),
+        "certificate": certificate.as_deref().map(certificate_json),
         "workers": about.workers,
         "queries": {
             "total": shown.queries(),
@@ -84,7 +84,7 @@ pub(super) fn status(shown: &Shown, now: Instant) -> Value {
     })
 }
 
-fn of_watch(watch: &WatchStatus, now: Instant) -> Value {
+fn watch_json(watch: &WatchStatus, now: Instant) -> Value {
     json!({
         "resource": watch.resource,
         "required": watch.required,
@@ -94,7 +94,7 @@ fn of_watch(watch: &WatchStatus, now: Instant) -> Value {
     })
 }
 
-fn of_certificate(certificate: &CertificateInUse) -> Value {
+fn certificate_json(certificate: &CertificateInUse) -> Value {
     let CertificateInUse { good, refused } = certificate;
     json!({
         "notBefore": good.map(|(begins, _)| rfc_3339(begins)),
@@ -126,31 +126,31 @@ fn zones(zone: &Zone) -> Vec<Value> {
 }
 
 /// A writer that sends its octets in parts. It fails once the receiver is dropped.
-pub(super) struct Sender {
+pub(super) struct ChunkSender {
     parts: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
 }
 
 /// Size of a part in octets.
-const PART: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
-impl Sender {
+impl ChunkSender {
     pub(super) fn new(parts: mpsc::Sender<Bytes>) -> Self {
-        Self { parts, buffer: Vec::with_capacity(PART) }
+        Self { parts, buffer: Vec::with_capacity(CHUNK_BYTES) }
     }
 }
 
-impl Write for Sender {
+impl Write for ChunkSender {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(octets);
-        if self.buffer.len() >= PART {
+        if self.buffer.len() >= CHUNK_BYTES {
             self.flush()?;
         }
         Ok(octets.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let part = std::mem::replace(&mut self.buffer, Vec::with_capacity(PART));
+        let part = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
         self.parts.blocking_send(part.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

@@ -9,16 +9,16 @@ use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::clock::{At, Clock};
+use super::clock::{PhaseTimer, RequestPhase};
 
 /// A response body.
 pub(super) struct Body {
-    what: What,
+    kind: BodyKind,
     /// Clock of the connection. The body reports each part, and its own end.
-    clock: Option<Arc<Clock>>,
+    timer: Option<Arc<PhaseTimer>>,
 }
 
-enum What {
+enum BodyKind {
     Whole(Option<Bytes>),
     /// A receiver of parts and the task that sends them. The task ends once the receiver is dropped.
     Parts(mpsc::Receiver<Bytes>, #[expect(dead_code, reason = "held, so that it has a parent")] JoinSet<()>),
@@ -27,7 +27,7 @@ enum What {
 impl Body {
     /// Makes a body of one text.
     pub(super) fn whole(octets: impl Into<Bytes>) -> Self {
-        Self { what: What::Whole(Some(octets.into())), clock: None }
+        Self { kind: BodyKind::Whole(Some(octets.into())), timer: None }
     }
 
     /// Makes a body of the parts that `make` sends, on a thread of its own. Sending fails once the client is gone.
@@ -37,20 +37,20 @@ impl Body {
         let (sender, parts) = mpsc::channel(WAITING);
         let mut makers = JoinSet::new();
         makers.spawn_blocking(move || make(sender));
-        Self { what: What::Parts(parts, makers), clock: None }
+        Self { kind: BodyKind::Parts(parts, makers), timer: None }
     }
 
     /// Sets the clock of the connection.
-    pub(super) fn timed(mut self, clock: Arc<Clock>) -> Self {
-        self.clock = Some(clock);
+    pub(super) fn timed(mut self, clock: Arc<PhaseTimer>) -> Self {
+        self.timer = Some(clock);
         self
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if let Some(clock) = &self.clock {
-            clock.turn(At::Nothing);
+        if let Some(clock) = &self.timer {
+            clock.enter_phase(RequestPhase::Nothing);
         }
     }
 }
@@ -63,24 +63,24 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let part = match &mut self.what {
-            What::Whole(octets) => Poll::Ready(octets.take()),
-            What::Parts(parts, _) => parts.poll_recv(context),
+        let part = match &mut self.kind {
+            BodyKind::Whole(octets) => Poll::Ready(octets.take()),
+            BodyKind::Parts(parts, _) => parts.poll_recv(context),
         };
-        if let (Poll::Ready(Some(_)), Some(clock)) = (&part, &self.clock) {
-            clock.turn(At::Request);
+        if let (Poll::Ready(Some(_)), Some(clock)) = (&part, &self.timer) {
+            clock.enter_phase(RequestPhase::Request);
         }
         part.map(|part| part.map(|octets| Ok(Frame::data(octets))))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.what, What::Whole(None))
+        matches!(&self.kind, BodyKind::Whole(None))
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.what {
-            What::Whole(octets) => SizeHint::with_exact(octets.as_ref().map_or(0, |octets| octets.len() as u64)),
-            What::Parts(..) => SizeHint::default(),
+        match &self.kind {
+            BodyKind::Whole(octets) => SizeHint::with_exact(octets.as_ref().map_or(0, |octets| octets.len() as u64)),
+            BodyKind::Parts(..) => SizeHint::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Limits of the admin listener's clients.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct AdminLimits {
     /// Number of concurrent connections. Beyond it the connection that has waited longest is evicted. Default: 64.
     pub connections: usize,
     /// Deadline of a request's head, from its first octet to its last. Default: 5 s.
@@ -20,7 +20,7 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for AdminLimits {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self { connections: 64, head: seconds(5), request: seconds(30), idle: seconds(75) }
@@ -29,7 +29,7 @@ impl Default for Limits {
 
 /// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum At {
+pub(super) enum RequestPhase {
     /// Idle: no octet of a request has arrived.
     Nothing,
     /// The head of a request is incomplete.
@@ -40,35 +40,35 @@ pub(super) enum At {
 
 /// The phase of one connection, with the time of its beginning.
 #[derive(Debug)]
-pub(super) struct Clock {
-    at: Mutex<(At, Instant)>,
+pub(super) struct PhaseTimer {
+    at: Mutex<(RequestPhase, Instant)>,
     turned: Notify,
-    limits: Limits,
+    limits: AdminLimits,
 }
 
-impl Clock {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { at: Mutex::new((At::Nothing, Instant::now())), turned: Notify::new(), limits }
+impl PhaseTimer {
+    pub(super) fn new(limits: AdminLimits) -> Self {
+        Self { at: Mutex::new((RequestPhase::Nothing, Instant::now())), turned: Notify::new(), limits }
     }
 
     /// Begins a phase.
-    pub(super) fn turn(&self, at: At) {
+    pub(super) fn enter_phase(&self, at: RequestPhase) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = (at, Instant::now());
         self.turned.notify_one();
     }
 
-    pub(super) fn now_at(&self) -> (At, Instant) {
+    pub(super) fn set_phase(&self) -> (RequestPhase, Instant) {
         *self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the present phase exceeds its deadline.
-    pub(super) async fn late(&self) {
+    pub(super) async fn is_late(&self) {
         loop {
-            let (at, since) = self.now_at();
+            let (at, since) = self.set_phase();
             let limit = match at {
-                At::Nothing => self.limits.idle,
-                At::Head => self.limits.head,
-                At::Request => self.limits.request,
+                RequestPhase::Nothing => self.limits.idle,
+                RequestPhase::Head => self.limits.head,
+                RequestPhase::Request => self.limits.request,
             };
             tokio::select! {
                 () = sleep_until(since + limit) => return,

@@ -15,61 +15,61 @@ use crate::status::{DataState, Status, WatchState, WatchStatus};
 
 /// The outcome of a health check, with its text.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Health {
+pub(super) struct HealthReport {
     pub(super) good: bool,
     pub(super) text: String,
 }
 
 /// Returns the health of the process: each stalled worker is a failure.
-pub(super) fn live(stalled: &[String]) -> Health {
+pub(super) fn live(stalled: &[String]) -> HealthReport {
     if stalled.is_empty() {
-        return Health { good: true, text: "ok\n".into() };
+        return HealthReport { good: true, text: "ok\n".into() };
     }
     let lines =
         stalled.iter().map(|worker| format!("[-]worker/{worker} failed: no turn for {} s\n", STALL_LIMIT.as_secs()));
-    Health { good: false, text: lines.chain(["livez check failed\n".to_owned()]).collect() }
+    HealthReport { good: false, text: lines.chain(["livez check failed\n".to_owned()]).collect() }
 }
 
 /// Returns the readiness at `now`: one word, or all checks with `verbose` or if one fails.
-pub(super) fn ready(status: &Status, verbose: bool, now: Instant) -> Health {
+pub(super) fn ready(status: &Status, verbose: bool, now: Instant) -> HealthReport {
     let good = status.is_ready();
     if good && !verbose {
-        return Health { good, text: "ok\n".into() };
+        return HealthReport { good, text: "ok\n".into() };
     }
     let mut text = String::new();
-    for part in parts(status, now) {
-        let (mark, word) = if part.holds { ("+", "ok") } else { ("-", "failed") };
+    for part in checks(status, now) {
+        let (mark, word) = if part.passed { ("+", "ok") } else { ("-", "failed") };
         let _ = writeln!(text, "[{mark}]{} {word}: {}", part.name, Printable(&part.text));
     }
     let _ = writeln!(text, "readyz check {}", if good { "passed" } else { "failed" });
-    Health { good, text }
+    HealthReport { good, text }
 }
 
-struct Part {
+struct HealthCheck {
     name: String,
     /// The check passed.
-    holds: bool,
+    passed: bool,
     text: String,
 }
 
-fn parts(status: &Status, now: Instant) -> Vec<Part> {
+fn checks(status: &Status, now: Instant) -> Vec<HealthCheck> {
     let state = status.data_state();
     let watches = status.watches();
     let mut parts = vec![data(status, &watches)];
     parts.extend(unread(status, state));
-    parts.extend(watches.iter().map(|watch| Part {
+    parts.extend(watches.iter().map(|watch| HealthCheck {
         name: format!("watch/{}", watch.resource),
         // Once everything was read, a lost watch does not make the server unready.
-        holds: watch.state == WatchState::Current || !watch.required || state.may_deny(),
+        passed: watch.state == WatchState::Current || !watch.required || state.may_deny(),
         text: watch_text(watch, now),
     }));
     let leaving = status.is_leaving();
     let text = if leaving { "this server was told to end: ask another" } else { "this server was not told to end" };
-    parts.push(Part { name: "leaving".into(), holds: !leaving, text: text.into() });
+    parts.push(HealthCheck { name: "leaving".into(), passed: !leaving, text: text.into() });
     parts
 }
 
-fn data(status: &Status, watches: &[WatchStatus]) -> Part {
+fn data(status: &Status, watches: &[WatchStatus]) -> HealthCheck {
     let state = status.data_state();
     let text = match state {
         DataState::NotSynced if watches.is_empty() => "the manifests are being read for the first time",
@@ -79,7 +79,7 @@ fn data(status: &Status, watches: &[WatchStatus]) -> Part {
         DataState::Current => "everything was read",
         DataState::Stale => &format!("everything was read; {}", stale_text(status)),
     };
-    Part { name: "data".into(), holds: state.may_deny(), text: text.into() }
+    HealthCheck { name: "data".into(), passed: state.may_deny(), text: text.into() }
 }
 
 /// Returns the text for stale data, with the extended error that responses carry.
@@ -88,9 +88,9 @@ pub(super) fn stale_text(status: &Status) -> String {
 }
 
 /// Returns a failed check for each manifest that cannot be read.
-fn unread(status: &Status, state: DataState) -> Vec<Part> {
+fn unread(status: &Status, state: DataState) -> Vec<HealthCheck> {
     let sentences = if state == DataState::Partial { status.waiting_for() } else { Vec::new() };
-    sentences.into_iter().map(|text| Part { name: "manifest".into(), holds: false, text }).collect()
+    sentences.into_iter().map(|text| HealthCheck { name: "manifest".into(), passed: false, text }).collect()
 }
 
 /// Describes the state of a watch, with its duration.
@@ -149,7 +149,7 @@ mod tests {
         let expected = "[-]data failed: not everything could be read: names that do not exist get SERVFAIL\n\
                         [-]manifest failed: a.yaml, line 3: this is not YAML\n\
                         [+]leaving ok: this server was not told to end\nreadyz check failed\n";
-        assert_eq!(ready(&partial, false, now), Health { good: false, text: expected.into() });
+        assert_eq!(ready(&partial, false, now), HealthReport { good: false, text: expected.into() });
         status.set_synced();
         check(false, true, "ok\n");
         let loss = Loss { reason: LossReason::OutOfReach, detail: "no route".into() };
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_turn_is_named() {
-        assert_eq!(live(&[]), Health { good: true, text: "ok\n".into() });
+        assert_eq!(live(&[]), HealthReport { good: true, text: "ok\n".into() });
         let stalled = live(&["udp-0 at 127.0.0.1:53".to_owned()]);
         assert!(!stalled.good);
         assert_eq!(stalled.text, "[-]worker/udp-0 at 127.0.0.1:53 failed: no turn for 10 s\nlivez check failed\n");

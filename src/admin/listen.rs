@@ -1,6 +1,6 @@
 //! The sockets of the admin listener, and the limits of its clients: number of connections, and deadlines.
 //!
-//! Kubelet's probes connect here, so no client may keep another from connecting: above [`Limits::connections`] the
+//! Kubelet's probes connect here, so no client may keep another from connecting: above [`AdminLimits::connections`] the
 //! connection that has waited longest is evicted, and each phase of a connection has a deadline (`clock.rs`). Not here:
 //! requests and responses (`mod.rs`).
 
@@ -23,21 +23,21 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::body::Body;
-use super::clock::{At, Clock, Limits};
-use super::route::Offer;
+use super::clock::{AdminLimits, PhaseTimer, RequestPhase};
+use super::route::Exposure;
 
 /// Size limit of a request's head in octets; beyond it the status is 431.
-const HEAD: usize = 16 << 10;
+const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Limit on the header fields of a request; beyond it the status is 431.
-const FIELDS: usize = 64;
+const MAX_HEADER_FIELDS: usize = 64;
 /// Time for which a request is safe from eviction.
-const GRACE: Duration = Duration::from_secs(1);
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// A bound socket that accepts no connection yet.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct BoundAdminSocket {
     pub(super) address: SocketAddr,
-    pub(super) offer: Offer,
+    pub(super) exposure: Exposure,
     listener: std::net::TcpListener,
 }
 
@@ -46,10 +46,10 @@ pub(super) struct Bound {
 /// # Errors
 ///
 /// An address that cannot be bound, with the option, the address and the action to take.
-pub(super) fn bind(option: &str, address: SocketAddr, offer: Offer) -> anyhow::Result<Bound> {
+pub(super) fn bind(option: &str, address: SocketAddr, offer: Exposure) -> anyhow::Result<BoundAdminSocket> {
     let bound = listener(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener) = bound.map_err(|error| sentence(option, address, error))?;
-    Ok(Bound { address, offer, listener })
+    Ok(BoundAdminSocket { address, exposure: offer, listener })
 }
 
 fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -87,12 +87,12 @@ fn sentence(option: &str, address: SocketAddr, error: io::Error) -> anyhow::Erro
 /// # Errors
 ///
 /// If the socket cannot be used.
-pub(super) async fn serve<S, F>(bound: Bound, limits: Limits, answer: S) -> anyhow::Result<()>
+pub(super) async fn serve<S, F>(bound: BoundAdminSocket, limits: AdminLimits, answer: S) -> anyhow::Result<()>
 where
-    S: Fn(http::Request<hyper::body::Incoming>, Offer) -> F + Clone + Send + Sync + 'static,
+    S: Fn(http::Request<hyper::body::Incoming>, Exposure) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = http::Response<Body>> + Send + 'static,
 {
-    let Bound { address, offer, listener } = bound;
+    let BoundAdminSocket { address, exposure: offer, listener } = bound;
     let listener = TcpListener::from_std(listener).with_context(|| format!("cannot listen on {address}"))?;
     let mut connections = Connections::default();
     loop {
@@ -100,7 +100,7 @@ where
             stream = accept(&listener) => stream,
             () = connections.ended() => continue,
         };
-        if connections.open.len() >= limits.connections && !connections.make_room() {
+        if connections.open.len() >= limits.connections && !connections.evict_oldest() {
             continue;
         }
         let answer = answer.clone();
@@ -123,16 +123,16 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
-    open: HashMap<Id, (AbortHandle, Arc<Clock>)>,
+    open: HashMap<Id, (AbortHandle, Arc<PhaseTimer>)>,
 }
 
 impl Connections {
-    fn start<S, F>(&mut self, stream: TcpStream, limits: Limits, answer: S)
+    fn start<S, F>(&mut self, stream: TcpStream, limits: AdminLimits, answer: S)
     where
         S: Fn(http::Request<hyper::body::Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = http::Response<Body>> + Send + 'static,
     {
-        let clock = Arc::new(Clock::new(limits));
+        let clock = Arc::new(PhaseTimer::new(limits));
         let task = self.tasks.spawn(connection(stream, Arc::clone(&clock), answer));
         self.open.insert(task.id(), (task, clock));
     }
@@ -147,13 +147,13 @@ impl Connections {
     }
 
     /// Evicts the connection that has waited longest: first one without a complete request, then one that has waited
-    /// for its response longer than [`GRACE`]. Returns whether there was one.
-    fn make_room(&mut self) -> bool {
+    /// for its response longer than [`EVICTION_GRACE`]. Returns whether there was one.
+    fn evict_oldest(&mut self) -> bool {
         let now = Instant::now();
         let waited = self.open.iter().filter_map(|(id, (_, clock))| {
-            let (at, since) = clock.now_at();
-            let may_go = at != At::Request || now.saturating_duration_since(since) > GRACE;
-            may_go.then_some((at == At::Request, since, *id))
+            let (at, since) = clock.set_phase();
+            let may_go = at != RequestPhase::Request || now.saturating_duration_since(since) > EVICTION_GRACE;
+            may_go.then_some((at == RequestPhase::Request, since, *id))
         });
         let Some((_, _, longest)) = waited.min_by_key(|(busy, since, _)| (*busy, *since)) else { return false };
         if let Some((task, _)) = self.open.remove(&longest) {
@@ -164,39 +164,39 @@ impl Connections {
 }
 
 /// Serves one connection until it ends or misses a deadline.
-async fn connection<S, F>(stream: TcpStream, clock: Arc<Clock>, answer: S)
+async fn connection<S, F>(stream: TcpStream, clock: Arc<PhaseTimer>, answer: S)
 where
     S: Fn(http::Request<hyper::body::Incoming>) -> F,
     F: Future<Output = http::Response<Body>>,
 {
     let service = service_fn(|request| {
-        clock.turn(At::Request);
+        clock.enter_phase(RequestPhase::Request);
         let response = answer(request);
         let clock = Arc::clone(&clock);
         async move { Ok::<_, std::convert::Infallible>(response.await.map(|body| body.timed(clock))) }
     });
-    let timed = TokioIo::new(Timed { stream, clock: Arc::clone(&clock) });
+    let timed = TokioIo::new(TimedStream { stream, timer: Arc::clone(&clock) });
     let serving = http1::Builder::new()
         // hyper has one timeout for both an idle client and a slow one. The clock has two.
         .header_read_timeout(None)
-        .max_header_size(HEAD)
-        .max_headers(FIELDS)
-        .max_buf_size(2 * HEAD)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADER_FIELDS)
+        .max_buf_size(2 * MAX_HEAD_BYTES)
         .serve_connection(timed, service);
     tokio::select! {
         // Errors of the client concern no other client.
         _ = pin!(serving) => {}
-        () = clock.late() => {}
+        () = clock.is_late() => {}
     }
 }
 
 /// A connection that reports the first octet of a request to its clock.
-struct Timed {
+struct TimedStream {
     stream: TcpStream,
-    clock: Arc<Clock>,
+    timer: Arc<PhaseTimer>,
 }
 
-impl AsyncRead for Timed {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -204,14 +204,14 @@ impl AsyncRead for Timed {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && self.clock.now_at().0 == At::Nothing {
-            self.clock.turn(At::Head);
+        if buffer.filled().len() > before && self.timer.set_phase().0 == RequestPhase::Nothing {
+            self.timer.enter_phase(RequestPhase::Head);
         }
         read
     }
 }
 
-impl AsyncWrite for Timed {
+impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, octets)
     }

@@ -32,24 +32,24 @@ use tokio::task::JoinSet;
 
 use crate::config::Output;
 use crate::escape;
-use crate::metrics::{Format, ZoneFigures};
+use crate::metrics::{ExpositionFormat, ZoneFigures};
 use crate::names::WireName;
 use crate::show::records;
 
 use body::Body;
-use health::Health;
-use listen::Bound;
-use route::{Head, Offer, Question, Refusal, Route, Wish};
-use shown::Shown;
+use health::HealthReport;
+use listen::BoundAdminSocket;
+use route::{ExplainParams, Exposure, PageParams, RequestHead, Route, RouteError};
+use shown::AdminState;
 
-pub use clock::Limits;
-pub use shown::{About, Addresses, CertificateInUse, View};
+pub use clock::AdminLimits;
+pub use shown::{AdminContext, CertificateInUse, ListenAddresses, ServerInfo};
 
 /// The bound sockets of the admin listener, which accept no connection yet.
 #[derive(Debug)]
-pub struct Listeners(Vec<Bound>);
+pub struct AdminListeners(Vec<BoundAdminSocket>);
 
-impl Listeners {
+impl AdminListeners {
     /// Binds `address`, for health and metrics (and for all paths if it is a loopback address), and `everything`, for
     /// all paths.
     ///
@@ -59,11 +59,11 @@ impl Listeners {
     pub fn bind(address: Option<SocketAddr>, everything: Option<SocketAddr>) -> anyhow::Result<Self> {
         let mut bound = Vec::new();
         if let Some(address) = address {
-            let offer = Offer { everything: address.ip().is_loopback() || everything == Some(address) };
+            let offer = Exposure { full: address.ip().is_loopback() || everything == Some(address) };
             bound.push(listen::bind("admin", address, offer)?);
         }
         if let Some(everything) = everything.filter(|everything| address != Some(*everything)) {
-            bound.push(listen::bind("admin-api", everything, Offer { everything: true })?);
+            bound.push(listen::bind("admin-api", everything, Exposure { full: true })?);
         }
         Ok(Self(bound))
     }
@@ -78,11 +78,11 @@ impl Listeners {
     /// # Errors
     ///
     /// If a socket cannot be used.
-    pub async fn serve(self, view: View, limits: Limits) -> anyhow::Result<()> {
+    pub async fn serve(self, view: AdminContext, limits: AdminLimits) -> anyhow::Result<()> {
         if self.0.is_empty() {
             return std::future::pending().await;
         }
-        let shown = Arc::new(Shown::new(view));
+        let shown = Arc::new(AdminState::new(view));
         let mut tasks = JoinSet::new();
         for bound in self.0 {
             let shown = Arc::clone(&shown);
@@ -97,24 +97,24 @@ impl Listeners {
 }
 
 /// Answers one request to a listener with this exposure.
-async fn answer(shown: Arc<Shown>, request: Request<Incoming>, offer: Offer) -> Response<Body> {
+async fn answer(shown: Arc<AdminState>, request: Request<Incoming>, offer: Exposure) -> Response<Body> {
     let hosts: Vec<&str> = hosts(&request).collect();
-    let head = Head {
+    let head = RequestHead {
         method: request.method().as_str(),
         path: request.uri().path(),
         query: request.uri().query().unwrap_or_default(),
         hosts: &hosts,
-        foreign: is_foreign(&request),
+        foreign: is_cross_site(&request),
     };
     let mut response = match route::route(&head, offer) {
-        Ok(Route::Live) => of_health(health::live(&shown.view.liveness.stalled(Instant::now()))),
-        Ok(Route::Ready { verbose }) => of_health(health::ready(&shown.view.status, verbose, Instant::now())),
-        Ok(Route::Metrics) => of_metrics(&shown.view, request.headers().get(header::ACCEPT)),
-        Ok(Route::Status) => of_json(&format!("{}\n", api::status(&shown, Instant::now()))),
-        Ok(Route::Records { origin, output }) => of_records(&shown, origin, output),
-        Ok(Route::Explain(question)) => of_explain(shown, question).await,
-        Ok(Route::Page(wish)) => of_page(shown, wish).await,
-        Err(refusal) => refused(&refusal, offer),
+        Ok(Route::Live) => health_response(health::live(&shown.context.liveness.stalled(Instant::now()))),
+        Ok(Route::Ready { verbose }) => health_response(health::ready(&shown.context.status, verbose, Instant::now())),
+        Ok(Route::Metrics) => metrics_response(&shown.context, request.headers().get(header::ACCEPT)),
+        Ok(Route::Status) => json_response(&format!("{}\n", api::status(&shown, Instant::now()))),
+        Ok(Route::Records { origin, output }) => records_response(&shown, origin, output),
+        Ok(Route::Explain(question)) => explain_response(shown, question).await,
+        Ok(Route::Page(wish)) => page_response(shown, wish).await,
+        Err(refusal) => error_response(&refusal, offer),
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -138,17 +138,17 @@ fn hosts(request: &Request<Incoming>) -> impl Iterator<Item = &str> {
 }
 
 /// Returns whether, by the browser's Fetch Metadata, a page of another site sends the request without a navigation.
-fn is_foreign(request: &Request<Incoming>) -> bool {
+fn is_cross_site(request: &Request<Incoming>) -> bool {
     let says = |name: &str, word: &str| request.headers().get(name).is_some_and(|value| value == word);
     says("sec-fetch-site", "cross-site") && !says("sec-fetch-mode", "navigate")
 }
 
-fn of_health(Health { good, text }: Health) -> Response<Body> {
+fn health_response(HealthReport { good, text }: HealthReport) -> Response<Body> {
     plain(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
 }
 
-fn of_metrics(view: &View, accept: Option<&HeaderValue>) -> Response<Body> {
-    let format = Format::accepted(accept.and_then(|accept| accept.to_str().ok()));
+fn metrics_response(view: &AdminContext, accept: Option<&HeaderValue>) -> Response<Body> {
+    let format = ExpositionFormat::accepted(accept.and_then(|accept| accept.to_str().ok()));
     let (services, reverse_addresses) = view.zone.size();
     let figures =
         ZoneFigures { services, endpoints: view.zone.endpoints(), reverse_addresses, serial: view.zone.serial() };
@@ -157,41 +157,41 @@ fn of_metrics(view: &View, accept: Option<&HeaderValue>) -> Response<Body> {
 
 /// Returns a response that refuses incomplete data; `None` once all objects were read. A missing record would be
 /// explained wrongly before.
-fn not_synced(shown: &Shown) -> Option<Response<Body>> {
-    let status = &shown.view.status;
+fn not_synced(shown: &AdminState) -> Option<Response<Body>> {
+    let status = &shown.context.status;
     (!status.data_state().may_deny()).then(|| {
         let waiting = status.waiting_for().join("; ");
         let waiting = if waiting.is_empty() { "see /readyz?verbose".into() } else { waiting };
-        again(format!("not everything was read yet: {waiting}\n"))
+        retry_later(format!("not everything was read yet: {waiting}\n"))
     })
 }
 
-fn again(text: impl Into<String>) -> Response<Body> {
+fn retry_later(text: impl Into<String>) -> Response<Body> {
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
 fn busy() -> Response<Body> {
-    again("others look at much just now: ask again\n")
+    retry_later("others look at much just now: ask again\n")
 }
 
-fn of_json(text: &str) -> Response<Body> {
+fn json_response(text: &str) -> Response<Body> {
     typed(StatusCode::OK, "application/json", escape::json(text).into_owned())
 }
 
-fn of_records(shown: &Shown, origin: Option<WireName>, output: Output) -> Response<Body> {
+fn records_response(shown: &AdminState, origin: Option<WireName>, output: Output) -> Response<Body> {
     if let Some(response) = not_synced(shown) {
         return response;
     }
-    let zone = Arc::clone(&shown.view.zone);
+    let zone = Arc::clone(&shown.context.zone);
     let origin = origin.unwrap_or_else(|| zone.settings().apexes[0].clone());
     if !zone.origins().contains(&origin) {
         return plain(StatusCode::NOT_FOUND, records::not_served(&zone, &origin) + "\n");
     }
     let Some(room) = shown.zones.take() else { return busy() };
     let body = Body::in_parts(move |parts| {
-        let mut sender = api::Sender::new(parts);
+        let mut sender = api::ChunkSender::new(parts);
         // The write fails if the client has closed the connection.
         let _ = records::write(&zone, &origin, output, &mut sender).and_then(|_| sender.flush());
         drop(room);
@@ -205,31 +205,31 @@ fn of_records(shown: &Shown, origin: Option<WireName>, output: Output) -> Respon
     response
 }
 
-async fn of_explain(shown: Arc<Shown>, question: Question) -> Response<Body> {
+async fn explain_response(shown: Arc<AdminState>, question: ExplainParams) -> Response<Body> {
     if let Some(response) = not_synced(&shown) {
         return response;
     }
     let Some(room) = shown.searches.take() else { return busy() };
-    let explained = apart(move || {
+    let explained = run_blocking(move || {
         let explained = shown.explain(&question);
         drop(room);
         explained
     });
     match explained.await {
-        Some(Ok(explained)) => of_json(&explained.json()),
+        Some(Ok(explained)) => json_response(&explained.json()),
         Some(Err(error)) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")),
         None => plain(StatusCode::INTERNAL_SERVER_ERROR, "explaining panicked\n"),
     }
 }
 
-async fn of_page(shown: Arc<Shown>, wish: Wish) -> Response<Body> {
+async fn page_response(shown: Arc<AdminState>, wish: PageParams) -> Response<Body> {
     let Some(room) = shown.searches.take() else { return busy() };
-    let page = apart(move || {
+    let page = run_blocking(move || {
         let page = page::render(&shown, &wish, Instant::now());
         drop(room);
         page
     });
-    let Some(page::Page { text, policy }) = page.await else {
+    let Some(page::RenderedPage { text, policy }) = page.await else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "making the page panicked\n");
     };
     let mut response = typed(StatusCode::OK, "text/html; charset=utf-8", text);
@@ -240,27 +240,27 @@ async fn of_page(shown: Arc<Shown>, wish: Wish) -> Response<Body> {
 }
 
 /// Runs a long computation on a thread of its own; `None` if it panics.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-fn refused(refusal: &Refusal, offer: Offer) -> Response<Body> {
+fn error_response(refusal: &RouteError, offer: Exposure) -> Response<Body> {
     match refusal {
-        Refusal::Method => {
+        RouteError::Method => {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
-        Refusal::Path => plain(StatusCode::NOT_FOUND, format!("no such path; there are\n{}", route::paths(offer))),
-        Refusal::NotHere => plain(
+        RouteError::Path => plain(StatusCode::NOT_FOUND, format!("no such path; there are\n{}", route::paths(offer))),
+        RouteError::NotExposed => plain(
             StatusCode::FORBIDDEN,
             "this shows names of the cluster, and is to be had on a loopback address, or where --admin-api says so\n",
         ),
-        Refusal::Foreign(why) => plain(
+        RouteError::CrossSite(why) => plain(
             StatusCode::FORBIDDEN,
             format!("{why}: ask by an IP address or as localhost, so that no page of another site can read this\n"),
         ),
-        Refusal::Query(sentence) => plain(StatusCode::BAD_REQUEST, format!("{sentence}\n")),
+        RouteError::Query(sentence) => plain(StatusCode::BAD_REQUEST, format!("{sentence}\n")),
     }
 }
 

@@ -10,38 +10,38 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::api::{rfc_3339, watch_name};
 use super::health::{stale_text, watch_text};
-use super::route::Wish;
-use super::shown::{About, CertificateInUse, SECONDS, Shown, View};
+use super::route::PageParams;
+use super::shown::{AdminContext, AdminState, CertificateInUse, RATE_HISTORY_SECONDS, ServerInfo};
 use crate::duration::age;
 use crate::escape::{Printable, lines};
-use crate::explain::{Checked, Finding, Fix, Known, Level};
+use crate::explain::{Checked, DiagnosticsView, Finding, Fix, Level};
 use crate::names::WireName;
 use crate::objects::{EndpointSlice, ObjectRef, Service, ServiceKind};
 use crate::rtype;
-use crate::show::explained::{Explained, Stepped, Tried};
-use crate::show::said::{Said, for_shell};
+use crate::show::explained::{Candidate, ExplainReport, StepView};
+use crate::show::said::{FindingView, for_shell};
 use crate::status::{DataState, WatchState};
 
 /// Number of Services on a page.
-const ROWS: usize = 50;
+const SERVICES_PER_PAGE: usize = 50;
 /// Limit on the findings that are shown; the command `check` shows all.
-const FINDINGS: usize = 25;
+const MAX_FINDINGS: usize = 25;
 /// Remaining validity below which a certificate expires soon, as in `config/prometheus/alerts.yaml`.
-const SOON: Duration = Duration::from_secs(7 * 86_400);
+const EXPIRY_WARNING: Duration = Duration::from_secs(7 * 86_400);
 const TEMPLATE: &str = include_str!("page.html");
 
 /// The page and its Content-Security-Policy, which allows the page's own script and no other.
-pub(super) struct Page {
+pub(super) struct RenderedPage {
     pub(super) text: String,
     pub(super) policy: String,
 }
 
 /// Renders the page at `now`. Blocks while it reads the cluster.
-pub(super) fn render(shown: &Shown, wish: &Wish, now: Instant) -> Page {
+pub(super) fn render(shown: &AdminState, wish: &PageParams, now: Instant) -> RenderedPage {
     let nonce = nonce();
     let mut body = Html::default();
     body.page(shown, wish, now);
-    let state = state_word(shown.view.status.data_state(), shown.view.status.is_leaving());
+    let state = state_word(shown.context.status.data_state(), shown.context.status.is_leaving());
     let title = format!("headless-dns: {}", state.0);
     let fill = |part: &str| match part {
         "nonce" => nonce.clone(),
@@ -60,7 +60,7 @@ pub(super) fn render(shown: &Shown, wish: &Wish, now: Instant) -> Page {
         "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
          form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     );
-    Page { text, policy }
+    RenderedPage { text, policy }
 }
 
 /// Returns 128 random bits as text, so that injected markup cannot name the nonce.
@@ -126,24 +126,24 @@ impl Html {
         self
     }
 
-    fn pill(&mut self, look: &'static str, text: impl ToString) -> &mut Self {
+    fn badge(&mut self, look: &'static str, text: impl ToString) -> &mut Self {
         self.raw("<span class=\"pill ").raw(look).raw("\">").text(text).raw("</span>")
     }
 
-    fn page(&mut self, shown: &Shown, wish: &Wish, now: Instant) {
-        let lint = shown.lint();
+    fn page(&mut self, shown: &AdminState, wish: &PageParams, now: Instant) {
+        let lint = shown.check_findings();
         self.header(shown, now);
         self.raw("<main>");
         self.notice(shown);
-        self.tiles(shown);
+        self.stat_cards(shown);
         self.raw("<div class=\"column\">");
         self.explain(shown, wish);
         self.findings(&lint);
         self.services(shown, wish, &lint);
         self.raw("</div><div class=\"column\">");
         self.watches(shown, now);
-        self.zones(&shown.view);
-        self.encrypted(&shown.view.about, SystemTime::now());
+        self.zones(&shown.context);
+        self.encrypted(&shown.context.info, SystemTime::now());
         self.raw("</div></main><footer>");
         for (link, name) in [
             ("/api/v1/status", "Status as JSON"),
@@ -156,19 +156,19 @@ impl Html {
         self.raw("</footer>");
     }
 
-    fn header(&mut self, shown: &Shown, now: Instant) {
-        let View { status, about, .. } = &shown.view;
+    fn header(&mut self, shown: &AdminState, now: Instant) {
+        let AdminContext { status, info: about, .. } = &shown.context;
         let (word, look) = state_word(status.data_state(), status.is_leaving());
         self.raw("<header><h1>headless-dns</h1><p>").text(env!("CARGO_PKG_VERSION"));
-        self.raw(" · up <span id=\"uptime\">").text(age(now.saturating_duration_since(shown.began).as_secs()));
+        self.raw(" · up <span id=\"uptime\">").text(age(now.saturating_duration_since(shown.started_at).as_secs()));
         self.raw("</span> · ").text(&about.source);
         self.raw("</p><span id=\"state\" role=\"status\" class=\"pill ").raw(look).raw("\">").raw(word);
         self.raw("</span></header>");
     }
 
     /// Appends the warning about incomplete or stale data; hidden without one.
-    fn notice(&mut self, shown: &Shown) {
-        let status = &shown.view.status;
+    fn notice(&mut self, shown: &AdminState) {
+        let status = &shown.context.status;
         let waiting = status.waiting_for();
         let text = match status.data_state() {
             _ if status.is_leaving() => "This server was told to end. It answers what it is still asked.".to_owned(),
@@ -191,8 +191,8 @@ impl Html {
         self.raw("<p>The server does not answer this page: what it shows is of before.</p></section>");
     }
 
-    fn tiles(&mut self, shown: &Shown) {
-        let zone = &shown.view.zone;
+    fn stat_cards(&mut self, shown: &AdminState) {
+        let zone = &shown.context.zone;
         let (services, addresses) = zone.size();
         let rates = shown.rates();
         self.raw("<section class=\"tiles\" aria-label=\"Figures\"><div class=\"rate\"><dl><dt>Queries per second</dt><dd id=\"rate\">");
@@ -214,7 +214,7 @@ impl Html {
     /// Appends the query rates of the last minute as a line. The script draws it in the same way.
     fn sparkline(&mut self, rates: &[f64]) {
         let most = rates.iter().copied().fold(1.0, f64::max);
-        let missing = SECONDS.saturating_sub(rates.len());
+        let missing = RATE_HISTORY_SECONDS.saturating_sub(rates.len());
         let point = |(index, rate): (usize, &f64)| ((index + missing) * 2, 30.0 - rate / most * 28.0);
         let mut line = String::new();
         for (x, y) in rates.iter().enumerate().map(point) {
@@ -222,7 +222,7 @@ impl Html {
         }
         let under = match rates.len() {
             0 => String::new(),
-            _ => format!("{line}L{} 32L{} 32Z", (SECONDS - 1) * 2, missing * 2),
+            _ => format!("{line}L{} 32L{} 32Z", (RATE_HISTORY_SECONDS - 1) * 2, missing * 2),
         };
         let highest = grouped(rates.iter().copied().fold(0.0, f64::max).round() as u64);
         self.raw("<svg id=\"spark\" viewBox=\"0 0 118 32\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"");
@@ -231,26 +231,26 @@ impl Html {
         self.raw("\"/><path id=\"line\" d=\"").text(line).raw("\"/></svg>");
     }
 
-    fn watches(&mut self, shown: &Shown, now: Instant) {
+    fn watches(&mut self, shown: &AdminState, now: Instant) {
         self.raw("<section id=\"watches\"><h2>Watches</h2>");
-        let watches = shown.view.status.watches();
+        let watches = shown.context.status.watches();
         for watch in &watches {
             let look = match (&watch.state, watch.required) {
                 (WatchState::Current, _) => "good",
                 (WatchState::Waiting, _) | (_, false) => "warning",
                 _ => "error",
             };
-            self.raw("<div class=\"watch\"><span>").text(watch.resource).raw("</span>").pill(look, watch_name(watch));
+            self.raw("<div class=\"watch\"><span>").text(watch.resource).raw("</span>").badge(look, watch_name(watch));
             self.raw("<p>").text(watch_text(watch, now)).raw("</p></div>");
         }
         if watches.is_empty() {
-            self.raw("<p class=\"muted\">None: the objects are of ").text(&shown.view.about.source).raw(".</p>");
+            self.raw("<p class=\"muted\">None: the objects are of ").text(&shown.context.info.source).raw(".</p>");
         }
         self.raw("</section>");
     }
 
-    fn zones(&mut self, view: &View) {
-        let (zone, about) = (&view.zone, &view.about);
+    fn zones(&mut self, view: &AdminContext) {
+        let (zone, about) = (&view.zone, &view.info);
         self.raw("<section id=\"zones\"><h2>Zones</h2>");
         let counted = |number: usize, one: &str, many: &str| {
             format!("{} {}", grouped(number as u64), if number == 1 { one } else { many })
@@ -262,7 +262,7 @@ impl Html {
             let addresses = zone.addresses_of(origin).unwrap_or_default();
             (origin.clone(), counted(addresses, "address", "addresses"))
         });
-        for (origin, size) in forward.chain(reverse.take(ROWS)) {
+        for (origin, size) in forward.chain(reverse.take(SERVICES_PER_PAGE)) {
             let origin = origin.to_string();
             self.raw("<div class=\"watch\"><span class=\"mono\"><a href=\"/api/v1/records?o=table&amp;origin=");
             self.parameter(&origin)
@@ -277,7 +277,7 @@ impl Html {
     }
 
     /// Appends the encrypted listeners and their certificate; hidden without them.
-    fn encrypted(&mut self, about: &About, now: SystemTime) {
+    fn encrypted(&mut self, about: &ServerInfo, now: SystemTime) {
         let (listen, certificate) = (about.listen.load(), about.certificate.load());
         let is_none = listen.encrypted.is_empty() && certificate.is_none();
         self.raw("<section id=\"encrypted\"").raw(if is_none { " hidden>" } else { "><h2>Encrypted</h2>" });
@@ -287,10 +287,10 @@ impl Html {
         }
         if let Some(certificate) = certificate.as_deref() {
             let (word, look, text) = certificate_state(certificate, now);
-            self.raw("<div class=\"watch\"><span>Certificate</span>").pill(look, word);
+            self.raw("<div class=\"watch\"><span>Certificate</span>").badge(look, word);
             self.raw("<p>").text(text).raw("</p></div>");
             if let Some(refused) = &certificate.refused {
-                self.raw("<div class=\"watch\"><span>Its files, as they are now</span>").pill("error", "refused");
+                self.raw("<div class=\"watch\"><span>Its files, as they are now</span>").badge("error", "refused");
                 self.raw("<p>").text(refused).raw("</p></div>");
             }
         }
@@ -305,12 +305,12 @@ impl Html {
         self.raw("<section id=\"findings\"><h2>Not answered as meant</h2>");
         let mut first: Vec<&Checked> = broken.collect();
         first.sort_by_key(|checked| checked.level);
-        for checked in first.iter().take(FINDINGS) {
+        for checked in first.iter().take(MAX_FINDINGS) {
             self.finding(checked);
         }
         if first.is_empty() {
             self.raw("<p class=\"muted\">Nothing: every StatefulSet and Service answers as its objects say.</p>");
-        } else if first.len() > FINDINGS {
+        } else if first.len() > MAX_FINDINGS {
             let rest = format!("{} errors and {} warnings in all", of(Level::Error), of(Level::Warning));
             self.raw("<p class=\"muted\">").text(rest).raw(": <code>headless-dns check</code> shows them.</p>");
         }
@@ -324,12 +324,17 @@ impl Html {
             Level::Note => "",
         };
         let object = finding.about().into_iter().next().map(|about| format!("{} {}", about.kind, about.key));
-        self.said(&Said::of(finding, (level.name(), crate::show::said::Tone::Plain)), look, object, false);
+        self.said(
+            &FindingView::from_finding(finding, (level.name(), crate::show::said::Color::Plain)),
+            look,
+            object,
+            false,
+        );
     }
 
     /// Appends one finding with its fix.
-    fn said(&mut self, said: &Said, look: &'static str, object: Option<String>, open: bool) {
-        self.raw("<article><header><h3>").text(object.unwrap_or_default()).raw("</h3>").pill(look, &said.weight.0);
+    fn said(&mut self, said: &FindingView, look: &'static str, object: Option<String>, open: bool) {
+        self.raw("<article><header><h3>").text(object.unwrap_or_default()).raw("</h3>").badge(look, &said.weight.0);
         if let Some(token) = &said.token {
             self.raw("<span class=\"muted mono\">").text(token).raw("</span>");
         }
@@ -347,8 +352,8 @@ impl Html {
 
     // Explanation.
 
-    fn explain(&mut self, shown: &Shown, wish: &Wish) {
-        let [name, qtype, namespace] = &wish.asked;
+    fn explain(&mut self, shown: &AdminState, wish: &PageParams) {
+        let [name, qtype, namespace] = &wish.is_explain;
         self.raw("<section id=\"explain\"><h2>Why does a name resolve, or not?</h2><form method=\"get\" action=\"/\">");
         self.raw("<div class=\"wide\"><label for=\"name\">Name or address</label><input id=\"name\" name=\"name\" required maxlength=\"300\" autocomplete=\"off\" spellcheck=\"false\" value=\"");
         self.text(name).raw("\" placeholder=\"").text(example(shown)).raw("\"></div>");
@@ -361,11 +366,11 @@ impl Html {
             self.raw("</option>");
         }
         self.raw("</select></div><div class=\"narrow\"><label for=\"namespace\">Asked from</label><input id=\"namespace\" name=\"namespace\" maxlength=\"63\" autocomplete=\"off\" spellcheck=\"false\" value=\"");
-        self.text(namespace).raw("\" placeholder=\"").text(&shown.view.about.namespace).raw("\"></div>");
+        self.text(namespace).raw("\" placeholder=\"").text(&shown.context.info.namespace).raw("\"></div>");
         self.raw("<button type=\"submit\">Explain</button></form>");
         match &wish.question {
             None => {}
-            Some(_) if !shown.view.status.data_state().may_deny() => {
+            Some(_) if !shown.context.status.data_state().may_deny() => {
                 self.refusal("not everything was read yet: ask again when the server is ready");
             }
             Some(Err(sentence)) => self.refusal(sentence),
@@ -379,22 +384,22 @@ impl Html {
 
     fn refusal(&mut self, sentence: &str) {
         self.raw("<div class=\"result\" role=\"alert\">")
-            .pill("warning", "not asked")
+            .badge("warning", "not asked")
             .raw(" ")
             .text(sentence)
             .raw("</div>");
     }
 
-    fn explained(&mut self, explained: &Explained) {
-        let Tried { name, rcode, resolves } = &explained.tried[explained.chosen];
+    fn explained(&mut self, explained: &ExplainReport) {
+        let Candidate { name, rcode, resolves } = &explained.candidates[explained.chosen];
         self.raw("<div class=\"result\" id=\"result\"><header><h3>").text(name).raw(" ");
         self.text(rtype::name(explained.qtype)).raw("</h3>");
-        self.pill(
+        self.badge(
             if *resolves { "good" } else { "error" },
             if *resolves { "it resolves" } else { "it does not resolve" },
         );
         self.raw("<span class=\"muted mono\">").text(rcode).raw("</span></header><ol>");
-        for Stepped { what, holds, text } in &explained.steps {
+        for StepView { what, holds, text } in &explained.steps {
             self.raw(match holds {
                 Some(true) => "<li><span class=\"yes\" aria-label=\"yes\">✓</span>",
                 Some(false) => "<li><span class=\"no\" aria-label=\"no\">✗</span>",
@@ -425,8 +430,8 @@ impl Html {
 
     // Services.
 
-    fn services(&mut self, shown: &Shown, wish: &Wish, lint: &[Checked]) {
-        let (rows, found) = shown.view.asker.with(|known| rows(known, wish, lint));
+    fn services(&mut self, shown: &AdminState, wish: &PageParams, lint: &[Checked]) {
+        let (rows, found) = shown.context.diagnostics.with_view(|known| rows(known, wish, lint));
         self.raw("<section id=\"services\"><h2>Services</h2><form method=\"get\" action=\"/\" role=\"search\">");
         self.raw("<div class=\"wide\"><label for=\"q\">Namespace or name has</label><input id=\"q\" name=\"q\" type=\"search\" maxlength=\"63\" autocomplete=\"off\" spellcheck=\"false\" value=\"");
         self.text(&wish.filter).raw("\"></div><button type=\"submit\">Filter</button></form>");
@@ -438,14 +443,14 @@ impl Html {
             "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Namespace</th><th scope=\"col\">Service</th>",
         );
         self.raw("<th scope=\"col\">Kind</th><th scope=\"col\" class=\"number\">Endpoints</th><th scope=\"col\">State</th></tr></thead><tbody>");
-        let apex = &shown.view.zone.settings().apexes[0];
+        let apex = &shown.context.zone.settings().apexes[0];
         rows.iter().for_each(|row| self.row(row, apex));
         self.raw("</tbody></table></div>");
         self.pages(wish, found);
         self.raw("</section>");
     }
 
-    fn row(&mut self, row: &Row, apex: &WireName) {
+    fn row(&mut self, row: &ServiceRow, apex: &WireName) {
         let ObjectRef { namespace, name } = &row.key;
         self.raw("<tr><td>").text(namespace).raw("</td><td><a href=\"/?name=");
         self.parameter(&format!("{name}.{namespace}.svc.{apex}")).raw("#explain\">").text(name).raw("</a>");
@@ -458,17 +463,17 @@ impl Html {
         } else {
             self.raw("<span class=\"muted\">–</span>");
         }
-        self.raw("</td><td>").pill(row.state.1, row.state.0).raw("</td></tr>");
+        self.raw("</td><td>").badge(row.state.1, row.state.0).raw("</td></tr>");
     }
 
-    fn pages(&mut self, wish: &Wish, found: usize) {
-        let pages = found.div_ceil(ROWS).max(1);
+    fn pages(&mut self, wish: &PageParams, found: usize) {
+        let pages = found.div_ceil(SERVICES_PER_PAGE).max(1);
         self.raw("<nav aria-label=\"Pages of Services\"><span class=\"muted\">");
-        let first = (wish.page - 1) * ROWS + 1;
+        let first = (wish.page - 1) * SERVICES_PER_PAGE + 1;
         self.text(format!(
             "{} to {} of {}",
             grouped(first as u64),
-            grouped((first + ROWS - 1).min(found) as u64),
+            grouped((first + SERVICES_PER_PAGE - 1).min(found) as u64),
             grouped(found as u64)
         ));
         self.raw("</span><span>");
@@ -500,12 +505,12 @@ fn certificate_state(certificate: &CertificateInUse, now: SystemTime) -> (&'stat
     }
     let left = ends.duration_since(now).unwrap_or_default();
     let text = format!("Expires in {}, at {until}.", age(left.as_secs()));
-    if left < SOON { ("expires soon", "warning", text) } else { ("good", "good", text) }
+    if left < EXPIRY_WARNING { ("expires soon", "warning", text) } else { ("good", "good", text) }
 }
 
 /// Returns the name in the form's placeholder.
-fn example(shown: &Shown) -> String {
-    shown.view.zone.example().to_string().trim_end_matches('.').to_owned()
+fn example(shown: &AdminState) -> String {
+    shown.context.zone.example().to_string().trim_end_matches('.').to_owned()
 }
 
 /// Formats a number with thousands separators: 1,234,567.
@@ -522,7 +527,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// A row of the list of Services.
-struct Row {
+struct ServiceRow {
     key: ObjectRef,
     kind: String,
     /// Number of endpoints in answers, and in all; `None` if answers hold no endpoints of the Service.
@@ -533,18 +538,18 @@ struct Row {
 }
 
 /// Returns the rows of the requested page, and the number of matching Services.
-fn rows(known: &Known<'_>, wish: &Wish, lint: &[Checked]) -> (Vec<Row>, usize) {
+fn rows(known: &DiagnosticsView<'_>, wish: &PageParams, lint: &[Checked]) -> (Vec<ServiceRow>, usize) {
     let wanted = |service: &&Service| {
         let ObjectRef { namespace, name } = &service.key;
         namespace.contains(&*wish.filter) || name.contains(&*wish.filter)
     };
     let mut keys: Vec<&ObjectRef> = known.cluster.services().filter(wanted).map(|service| &service.key).collect();
     keys.sort();
-    let of_page = keys.iter().skip((wish.page - 1).saturating_mul(ROWS)).take(ROWS);
+    let of_page = keys.iter().skip((wish.page - 1).saturating_mul(SERVICES_PER_PAGE)).take(SERVICES_PER_PAGE);
     (of_page.filter_map(|key| row(known, key, lint)).collect(), keys.len())
 }
 
-fn row(known: &Known<'_>, key: &ObjectRef, lint: &[Checked]) -> Option<Row> {
+fn row(known: &DiagnosticsView<'_>, key: &ObjectRef, lint: &[Checked]) -> Option<ServiceRow> {
     let view = known.cluster.service(key);
     let service = view.service?;
     let (kind, endpoints) = match &service.kind {
@@ -570,7 +575,7 @@ fn row(known: &Known<'_>, key: &ObjectRef, lint: &[Checked]) -> Option<Row> {
         (_, Some(Level::Warning)) => ("answers, in part", "warning"),
         _ => ("answers", "good"),
     };
-    Some(Row { key: key.clone(), kind, endpoints, state, why: worst.map(|checked| checked.finding.what()) })
+    Some(ServiceRow { key: key.clone(), kind, endpoints, state, why: worst.map(|checked| checked.finding.summary()) })
 }
 
 #[cfg(test)]

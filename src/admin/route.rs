@@ -7,11 +7,11 @@
 
 use std::net::IpAddr;
 
-use crate::config::{AskedName, Output, values};
+use crate::config::{NameSpec, Output, values};
 use crate::names::WireName;
 use crate::rtype;
 
-/// The paths in the order in which a 404 response lists them, and whether a path needs [`Offer::everything`].
+/// The paths in the order in which a 404 response lists them, and whether a path needs [`Exposure::full`].
 const PATHS: &[(&str, bool)] = &[
     ("/livez", false),
     ("/readyz", false),
@@ -27,14 +27,14 @@ const PATHS: &[(&str, bool)] = &[
 
 /// Exposure of one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Offer {
+pub(super) struct Exposure {
     /// Names of the cluster are exposed too: the page and `/api`.
-    pub(super) everything: bool,
+    pub(super) full: bool,
 }
 
 /// The parts of a request's head that routing depends on.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Head<'h> {
+pub(super) struct RequestHead<'h> {
     pub(super) method: &'h str,
     pub(super) path: &'h str,
     /// The part behind `?`; empty if there is none.
@@ -67,15 +67,15 @@ pub(super) enum Route {
         output: Output,
     },
     /// The explanation of a name.
-    Explain(Question),
+    Explain(ExplainParams),
     /// The status page.
-    Page(Wish),
+    Page(PageParams),
 }
 
 /// A query to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
-    pub(super) name: AskedName,
+pub(super) struct ExplainParams {
+    pub(super) name: NameSpec,
     pub(super) qtype: u16,
     /// Namespace of the client; `None` for the server's default.
     pub(super) namespace: Option<Box<str>>,
@@ -83,11 +83,11 @@ pub(super) struct Question {
 
 /// Parameters of the status page. The page shows an invalid query with its error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct PageParams {
     /// Name, type and namespace as they were entered.
-    pub(super) asked: [String; 3],
+    pub(super) is_explain: [String; 3],
     /// The parsed query; `None` without a name.
-    pub(super) question: Option<Result<Question, String>>,
+    pub(super) question: Option<Result<ExplainParams, String>>,
     /// Substring of the namespace or name of the Services to list.
     pub(super) filter: String,
     /// Page of that list, from 1.
@@ -96,24 +96,24 @@ pub(super) struct Wish {
 
 /// The reason of a refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum RouteError {
     /// The method is neither GET nor HEAD.
     Method,
     /// The path does not exist.
     Path,
     /// The path exists, and this listener does not expose it.
-    NotHere,
+    NotExposed,
     /// The request names a host that may be another site's, or comes from another site's page.
-    Foreign(String),
+    CrossSite(String),
     /// The query string is invalid, for this reason.
     Query(String),
 }
 
 /// Routes a request to a listener with this exposure.
-pub(super) fn route(head: &Head<'_>, offer: Offer) -> Result<Route, Refusal> {
-    let Some((_, everything)) = PATHS.iter().find(|(path, _)| *path == head.path) else { return Err(Refusal::Path) };
+pub(super) fn route(head: &RequestHead<'_>, offer: Exposure) -> Result<Route, RouteError> {
+    let Some((_, everything)) = PATHS.iter().find(|(path, _)| *path == head.path) else { return Err(RouteError::Path) };
     if !matches!(head.method, "GET" | "HEAD") {
-        return Err(Refusal::Method);
+        return Err(RouteError::Method);
     }
     if *everything {
         guard(head, offer)?;
@@ -121,84 +121,84 @@ pub(super) fn route(head: &Head<'_>, offer: Offer) -> Result<Route, Refusal> {
     match head.path {
         "/livez" | "/healthz" | "/health" => Ok(Route::Live),
         "/metrics" => Ok(Route::Metrics),
-        "/" => Ok(Route::Page(wish(head.query)?)),
-        "/api/v1/status" => Values::read(head.query, &[]).map(|_| Route::Status),
+        "/" => Ok(Route::Page(page_params(head.query)?)),
+        "/api/v1/status" => QueryValues::read(head.query, &[]).map(|_| Route::Status),
         "/api/v1/records" => records(head.query),
         "/api/v1/explain" => {
-            let values = Values::read(head.query, &["name", "type", "namespace"])?;
-            let question = question(values.of("name"), values.of("type"), values.of("namespace"));
-            question.map(Route::Explain).map_err(Refusal::Query)
+            let values = QueryValues::read(head.query, &["name", "type", "namespace"])?;
+            let question = question(values.get("name"), values.get("type"), values.get("namespace"));
+            question.map(Route::Explain).map_err(RouteError::Query)
         }
         // Unknown parameters are ignored: a refused probe would restart a server that works.
         _ => Ok(Route::Ready { verbose: parameters(head.query).any(|(name, _)| name == "verbose") }),
     }
 }
 
-fn records(query: &str) -> Result<Route, Refusal> {
-    let values = Values::read(query, &["origin", "o"])?;
-    let origin = values.of("origin").map(WireName::parse).transpose().map_err(Refusal::Query)?;
-    let output = values.of("o").map(str::parse).transpose().map_err(Refusal::Query)?;
+fn records(query: &str) -> Result<Route, RouteError> {
+    let values = QueryValues::read(query, &["origin", "o"])?;
+    let origin = values.get("origin").map(WireName::parse).transpose().map_err(RouteError::Query)?;
+    let output = values.get("o").map(str::parse).transpose().map_err(RouteError::Query)?;
     Ok(Route::Records { origin, output: output.unwrap_or_default() })
 }
 
-fn wish(query: &str) -> Result<Wish, Refusal> {
-    let values = Values::read(query, &["name", "type", "namespace", "q", "page"])?;
-    let text = |name: &str| values.of(name).unwrap_or_default().trim().to_owned();
+fn page_params(query: &str) -> Result<PageParams, RouteError> {
+    let values = QueryValues::read(query, &["name", "type", "namespace", "q", "page"])?;
+    let text = |name: &str| values.get(name).unwrap_or_default().trim().to_owned();
     let asked = [text("name"), text("type"), text("namespace")];
     let given = |value: &str| (!value.is_empty()).then_some(value.to_owned());
     let [name, qtype, namespace] = [0, 1, 2].map(|field| given(&asked[field]));
-    let page = values.of("page").map_or(Ok(1), str::parse).unwrap_or_default();
+    let page = values.get("page").map_or(Ok(1), str::parse).unwrap_or_default();
     if page == 0 {
-        return Err(Refusal::Query("page is no whole number from 1".into()));
+        return Err(RouteError::Query("page is no whole number from 1".into()));
     }
     let question = name.map(|name| question(Some(&name), qtype.as_deref(), namespace.as_deref()));
-    Ok(Wish { question, filter: text("q").to_ascii_lowercase(), page, asked })
+    Ok(PageParams { question, filter: text("q").to_ascii_lowercase(), page, is_explain: asked })
 }
 
 /// Parses a query by the rules of the command `explain`.
-fn question(name: Option<&str>, qtype: Option<&str>, namespace: Option<&str>) -> Result<Question, String> {
-    let name: AskedName = name.filter(|name| !name.is_empty()).ok_or("name is missing: ?name=NAME&type=A")?.parse()?;
+fn question(name: Option<&str>, qtype: Option<&str>, namespace: Option<&str>) -> Result<ExplainParams, String> {
+    let name: NameSpec = name.filter(|name| !name.is_empty()).ok_or("name is missing: ?name=NAME&type=A")?.parse()?;
     let qtype = qtype.filter(|qtype| !qtype.is_empty()).map(rtype::parse).transpose()?;
     let namespace = namespace.filter(|text| !text.is_empty()).map(values::namespace).transpose()?;
-    Ok(Question { qtype: qtype.unwrap_or_else(|| name.usual_type()), name, namespace })
+    Ok(ExplainParams { qtype: qtype.unwrap_or_else(|| name.usual_type()), name, namespace })
 }
 
 /// The parameters of a query string. Each is known, and occurs once.
-struct Values(Vec<(String, String)>);
+struct QueryValues(Vec<(String, String)>);
 
-impl Values {
-    fn read(query: &str, known: &[&str]) -> Result<Self, Refusal> {
+impl QueryValues {
+    fn read(query: &str, known: &[&str]) -> Result<Self, RouteError> {
         let mut read: Vec<(String, String)> = Vec::new();
         for (name, value) in parameters(query) {
             if !known.contains(&name.as_str()) {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 let name = shortened(&name);
-                return Err(Refusal::Query(format!("there is no parameter {name:?} here; there are: {known}")));
+                return Err(RouteError::Query(format!("there is no parameter {name:?} here; there are: {known}")));
             }
             if read.iter().any(|(other, _)| *other == name) {
-                return Err(Refusal::Query(format!("the parameter {name} is given twice")));
+                return Err(RouteError::Query(format!("the parameter {name} is given twice")));
             }
             read.push((name, value));
         }
         Ok(Self(read))
     }
 
-    fn of(&self, wanted: &str) -> Option<&str> {
+    fn get(&self, wanted: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
     }
 }
 
 /// Refuses a request that may not see the names of the cluster.
-fn guard(head: &Head<'_>, offer: Offer) -> Result<(), Refusal> {
-    if !offer.everything {
-        return Err(Refusal::NotHere);
+fn guard(head: &RequestHead<'_>, offer: Exposure) -> Result<(), RouteError> {
+    if !offer.full {
+        return Err(RouteError::NotExposed);
     }
     if head.foreign {
-        return Err(Refusal::Foreign("a page of another site asks for it".into()));
+        return Err(RouteError::CrossSite("a page of another site asks for it".into()));
     }
     match head.hosts.iter().find(|host| !is_local_name(host)) {
-        Some(host) => Err(Refusal::Foreign(format!("{:?} is no IP address and not localhost", shortened(host)))),
-        None if head.hosts.is_empty() => Err(Refusal::Foreign("it names no host".into())),
+        Some(host) => Err(RouteError::CrossSite(format!("{:?} is no IP address and not localhost", shortened(host)))),
+        None if head.hosts.is_empty() => Err(RouteError::CrossSite("it names no host".into())),
         None => Ok(()),
     }
 }
@@ -255,8 +255,8 @@ fn decoded(text: &str) -> String {
 }
 
 /// Returns the exposed paths, one on a line.
-pub(super) fn paths(offer: Offer) -> String {
-    let offered = PATHS.iter().filter(|(_, everything)| offer.everything || !everything);
+pub(super) fn paths(offer: Exposure) -> String {
+    let offered = PATHS.iter().filter(|(_, everything)| offer.full || !everything);
     offered.map(|(path, _)| format!("{path}\n")).collect()
 }
 
@@ -264,11 +264,11 @@ pub(super) fn paths(offer: Offer) -> String {
 mod tests {
     use super::*;
 
-    const ALL: Offer = Offer { everything: true };
+    const ALL: Exposure = Exposure { full: true };
 
-    fn get(target: &str) -> Result<Route, Refusal> {
+    fn get(target: &str) -> Result<Route, RouteError> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        route(&Head { method: "GET", path, query, hosts: &["127.0.0.1:9153"], foreign: false }, ALL)
+        route(&RequestHead { method: "GET", path, query, hosts: &["127.0.0.1:9153"], foreign: false }, ALL)
     }
 
     #[test]
@@ -289,18 +289,18 @@ mod tests {
                 "/api/v1/records?o=json&origin=Cluster.local",
                 Ok(Route::Records { origin: WireName::parse("cluster.local").ok(), output: Output::Json }),
             ),
-            ("/livez/", Err(Refusal::Path)),
-            ("/api/v1", Err(Refusal::Path)),
-            ("/nothing", Err(Refusal::Path)),
+            ("/livez/", Err(RouteError::Path)),
+            ("/api/v1", Err(RouteError::Path)),
+            ("/nothing", Err(RouteError::Path)),
         ] {
             assert_eq!(get(target), expected, "{target}");
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", "CONNECT"] {
-            let head = Head { method, path: "/readyz", ..Head::default() };
-            assert_eq!(route(&head, ALL), Err(Refusal::Method), "{method}");
+            let head = RequestHead { method, path: "/readyz", ..RequestHead::default() };
+            assert_eq!(route(&head, ALL), Err(RouteError::Method), "{method}");
         }
-        let head = Head { method: "HEAD", path: "/livez", ..Head::default() };
-        assert_eq!(route(&head, Offer { everything: false }), Ok(Route::Live), "a probe needs no Host");
+        let head = RequestHead { method: "HEAD", path: "/livez", ..RequestHead::default() };
+        assert_eq!(route(&head, Exposure { full: false }), Ok(Route::Live), "a probe needs no Host");
     }
 
     #[test]
@@ -319,7 +319,7 @@ mod tests {
             ("/?page=x", "page is no whole number from 1"),
             ("/?nonsense", "there is no parameter \"nonsense\" here; there are: name, type, namespace, q, page"),
         ] {
-            let Err(Refusal::Query(sentence)) = get(target) else { panic!("{target}: {:?}", get(target)) };
+            let Err(RouteError::Query(sentence)) = get(target) else { panic!("{target}: {:?}", get(target)) };
             assert!(sentence.contains(expected) && !sentence.contains('\n'), "{target}: {sentence}");
         }
     }
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(question.namespace.as_deref(), Some("shop"));
         let Ok(Route::Page(wish)) = get("/?name=a..b&q=%20Web&page=2") else { panic!("it is the page") };
         assert!(matches!(wish.question, Some(Err(_))), "{wish:?}");
-        assert_eq!((wish.filter.as_str(), wish.page, wish.asked[0].as_str()), ("web", 2, "a..b"));
+        assert_eq!((wish.filter.as_str(), wish.page, wish.is_explain[0].as_str()), ("web", 2, "a..b"));
         let Ok(Route::Page(wish)) = get("/?name=+&type=A") else { panic!("it is the page") };
         assert_eq!(wish.question, None, "nothing is asked");
     }
@@ -341,14 +341,14 @@ mod tests {
     #[test]
     fn the_names_of_the_cluster_are_guarded() {
         let ask = |path: &'static str, everything, hosts: &'static [&'static str], foreign| {
-            route(&Head { method: "GET", path, query: "", hosts, foreign }, Offer { everything })
+            route(&RequestHead { method: "GET", path, query: "", hosts, foreign }, Exposure { full: everything })
         };
         for path in ["/", "/api/v1/status", "/api/v1/records", "/api/v1/explain"] {
-            assert_eq!(ask(path, false, &["127.0.0.1"], false), Err(Refusal::NotHere), "{path}");
+            assert_eq!(ask(path, false, &["127.0.0.1"], false), Err(RouteError::NotExposed), "{path}");
             for hosts in [&["evil.test"][..], &[], &["127.0.0.1", "evil.test"]] {
-                assert!(matches!(ask(path, true, hosts, false), Err(Refusal::Foreign(_))), "{path} {hosts:?}");
+                assert!(matches!(ask(path, true, hosts, false), Err(RouteError::CrossSite(_))), "{path} {hosts:?}");
             }
-            assert!(matches!(ask(path, true, &["localhost"], true), Err(Refusal::Foreign(_))), "{path}");
+            assert!(matches!(ask(path, true, &["localhost"], true), Err(RouteError::CrossSite(_))), "{path}");
         }
         assert_eq!(ask("/metrics", false, &["evil.test"], true), Ok(Route::Metrics), "no name is in it");
     }

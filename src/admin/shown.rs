@@ -13,38 +13,38 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::Resource;
-use crate::config::AskedName;
-use crate::explain::{self, Asker, Checked, Known, Seen};
-use crate::liveness::Liveness;
+use crate::config::NameSpec;
+use crate::explain::{self, CheckScope, Checked, Diagnostics, DiagnosticsView};
+use crate::liveness::Heartbeats;
 use crate::metrics::{Event, Metrics};
 use crate::names::WireName;
-use crate::show::explained::Explained;
-use crate::show::explaining::{self, Read, Sought};
+use crate::show::explained::ExplainReport;
+use crate::show::explaining::{self, ExplainQuery, SourceState};
 use crate::status::Status;
 use crate::transport::Transport;
 use crate::zone::Zone;
 
-use super::route::Question;
+use super::route::ExplainParams;
 
 /// Handles of the running server.
-pub struct View {
+pub struct AdminContext {
     /// The records.
     pub zone: Arc<Zone>,
     /// Read access to the cluster, for explanations.
-    pub asker: Asker,
+    pub diagnostics: Diagnostics,
     /// State of the data and of the watches.
     pub status: Arc<Status>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// Heartbeats of the workers.
-    pub liveness: Liveness,
+    pub liveness: Heartbeats,
     /// Description of the server.
-    pub about: About,
+    pub info: ServerInfo,
 }
 
 /// A description of the server, fixed at its start unless noted.
 #[derive(Clone, Debug, Default)]
-pub struct About {
+pub struct ServerInfo {
     /// Name of the source, for people.
     pub source: String,
     /// Pods run: the source is a live cluster, or simulates workloads.
@@ -52,7 +52,7 @@ pub struct About {
     /// Namespace for explanations that name none.
     pub namespace: String,
     /// Addresses of the DNS listeners. A reload changes them.
-    pub listen: Arc<ArcSwap<Addresses>>,
+    pub listen: Arc<ArcSwap<ListenAddresses>>,
     /// Certificate of the encrypted listeners; `None` without such listeners.
     pub certificate: Arc<ArcSwapOption<CertificateInUse>>,
     /// Number of worker threads.
@@ -61,7 +61,7 @@ pub struct About {
 
 /// Addresses of the DNS listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+pub struct ListenAddresses {
     /// Addresses for UDP and TCP.
     pub plain: Vec<SocketAddr>,
     /// Addresses of encrypted transports.
@@ -78,25 +78,25 @@ pub struct CertificateInUse {
 }
 
 /// Limits on concurrent zone exports and searches. Beyond them the status is 503 with `Retry-After`.
-const ZONES_AT_ONCE: usize = 2;
-const SEARCHES_AT_ONCE: usize = 4;
+const MAX_ZONE_EXPORTS: usize = 2;
+const MAX_SEARCHES: usize = 4;
 /// Number of seconds for which query rates are kept.
-pub(super) const SECONDS: usize = 60;
+pub(super) const RATE_HISTORY_SECONDS: usize = 60;
 
 /// Handles of the server, with the state of the admin listener.
-pub(super) struct Shown {
-    pub(super) view: View,
-    pub(super) began: Instant,
+pub(super) struct AdminState {
+    pub(super) context: AdminContext,
+    pub(super) started_at: Instant,
     rates: Mutex<Rates>,
-    pub(super) zones: Room,
-    pub(super) searches: Room,
-    lint: Mutex<Option<Lint>>,
+    pub(super) zones: Permits,
+    pub(super) searches: Permits,
+    check_cache: Mutex<Option<CheckCache>>,
 }
 
 /// A pool of permits for expensive requests.
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Permits(Arc<Semaphore>);
 
-impl Room {
+impl Permits {
     fn new(places: usize) -> Self {
         Self(Arc::new(Semaphore::new(places)))
     }
@@ -115,22 +115,22 @@ struct Rates {
 }
 
 /// Findings of the last lint, with its time and duration.
-struct Lint {
+struct CheckCache {
     checked: Arc<Vec<Checked>>,
     made: Instant,
     took: Duration,
     serial: u32,
 }
 
-impl Shown {
-    pub(super) fn new(view: View) -> Self {
+impl AdminState {
+    pub(super) fn new(view: AdminContext) -> Self {
         Self {
-            view,
-            began: Instant::now(),
+            context: view,
+            started_at: Instant::now(),
             rates: Mutex::default(),
-            zones: Room::new(ZONES_AT_ONCE),
-            searches: Room::new(SEARCHES_AT_ONCE),
-            lint: Mutex::new(None),
+            zones: Permits::new(MAX_ZONE_EXPORTS),
+            searches: Permits::new(MAX_SEARCHES),
+            check_cache: Mutex::new(None),
         }
     }
 
@@ -145,7 +145,7 @@ impl Shown {
             if let Some((before, counted)) = rates.last.replace((now, queries)) {
                 let rate = queries.saturating_sub(counted) as f64 / (now - before).as_secs_f64();
                 rates.history.push_back(rate);
-                if rates.history.len() > SECONDS {
+                if rates.history.len() > RATE_HISTORY_SECONDS {
                     rates.history.pop_front();
                 }
             }
@@ -159,20 +159,26 @@ impl Shown {
 
     /// Returns the number of queries since the start.
     pub(super) fn queries(&self) -> u64 {
-        Transport::ALL.map(|transport| self.view.metrics.total(Event::received(transport))).iter().sum()
+        Transport::ALL.map(|transport| self.context.metrics.total(Event::received(transport))).iter().sum()
     }
 
     /// Explains a name. Blocks for the duration of a search.
-    pub(super) fn explain(&self, question: &Question) -> anyhow::Result<Explained> {
-        let View { zone, asker, about, .. } = &self.view;
-        let name: &AskedName = &question.name;
+    pub(super) fn explain(&self, question: &ExplainParams) -> anyhow::Result<ExplainReport> {
+        let AdminContext { zone, diagnostics: asker, info: about, .. } = &self.context;
+        let name: &NameSpec = &question.name;
         let namespace = question.namespace.as_deref().unwrap_or(&about.namespace);
         let zones: &[WireName] = &zone.settings().apexes;
-        let sought = Sought { name, qtype: question.qtype, zones, namespace };
-        explaining::explain(zone, asker, &sought, |known| self.hints(known), Read { whole: true, may_deny: true })
+        let sought = ExplainQuery { name, qtype: question.qtype, zones, namespace };
+        explaining::explain(
+            zone,
+            asker,
+            &sought,
+            |known| self.hints(known),
+            SourceState { is_complete: true, may_deny: true },
+        )
     }
 
-    fn hints(&self, known: &Known<'_>) -> Vec<String> {
+    fn hints(&self, known: &DiagnosticsView<'_>) -> Vec<String> {
         let mut hints = Vec::new();
         if known.extent.selected {
             hints.push("Services without the labels of --selector were not read: they may exist".into());
@@ -183,17 +189,17 @@ impl Shown {
         hints
     }
 
-    fn is_alive(&self, known: &Known<'_>) -> bool {
+    fn is_alive(&self, known: &DiagnosticsView<'_>) -> bool {
         let written = [Resource::EndpointSlices, Resource::Endpoints];
-        self.view.about.alive || written.iter().any(|resource| known.cluster.count(*resource) > 0)
+        self.context.info.alive || written.iter().any(|resource| known.cluster.count(*resource) > 0)
     }
 
     /// Returns the findings of the lint. The lint blocks changes of the cluster, so it runs at most every 2 s, and for
     /// at most a twentieth of the time.
-    pub(super) fn lint(&self) -> Arc<Vec<Checked>> {
-        let mut lint = self.lint.lock().unwrap_or_else(PoisonError::into_inner);
-        let serial = self.view.zone.serial();
-        if let Some(Lint { checked, made, took, serial: then }) = &*lint {
+    pub(super) fn check_findings(&self) -> Arc<Vec<Checked>> {
+        let mut lint = self.check_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let serial = self.context.zone.serial();
+        if let Some(CheckCache { checked, made, took, serial: then }) = &*lint {
             let pause = (*took * 20).max(Duration::from_secs(2));
             // Changes within one second have the same serial, so the findings are not kept for ever.
             if made.elapsed() < pause || *then == serial && made.elapsed() < pause * 10 {
@@ -201,12 +207,15 @@ impl Shown {
             }
         }
         let begun = Instant::now();
-        let reverse = self.view.zone.reverse_zones();
-        let checked = Arc::new(self.view.asker.with(|known| {
-            let seen = Seen { whole: self.view.status.data_state().may_deny(), alive: self.is_alive(known) };
+        let reverse = self.context.zone.reverse_zones();
+        let checked = Arc::new(self.context.diagnostics.with_view(|known| {
+            let seen = CheckScope {
+                is_complete: self.context.status.data_state().may_deny(),
+                has_live_pods: self.is_alive(known),
+            };
             explain::check(known, &reverse, seen)
         }));
-        *lint = Some(Lint { checked: Arc::clone(&checked), made: Instant::now(), took: begun.elapsed(), serial });
+        *lint = Some(CheckCache { checked: Arc::clone(&checked), made: Instant::now(), took: begun.elapsed(), serial });
         checked
     }
 }

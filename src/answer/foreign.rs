@@ -1,6 +1,6 @@
 //! Records of an upstream's response: which of them are accepted, and with which TTL.
 //!
-//! A response of an upstream is input that an attacker may have written. [`ForeignAnswer::new`] accepts the CNAME chain
+//! A response of an upstream is input that an attacker may have written. [`UpstreamResponse::new`] accepts the CNAME chain
 //! that begins at QNAME, the RRset at its end, and the SOA of a negative response; it ignores every other record, in any
 //! section (RFC 2181 section 5.4.1, RFC 5452 section 6). A chain may still lead through the zones of this server:
 //! `outside.rs` cuts it there. Not here: queries to upstreams (`serve/forward/`).
@@ -13,16 +13,16 @@ use crate::wire::rcode;
 
 /// Maximum TTL of a record from an upstream, in seconds: 1 day. A longer TTL is lowered, so that a wrong record expires
 /// after a day, here and in the caches of clients. RFC 8767 section 4 allows 7 days; Unbound's default is 1 day too.
-pub const MAX_FOREIGN_TTL: u32 = 86_400;
+pub const MAX_UPSTREAM_TTL: u32 = 86_400;
 /// Maximum TTL of a negative response from an upstream, in seconds: 3 hours, the upper end of the range that RFC 2308
 /// section 5 recommends.
-pub const MAX_FOREIGN_NEGATIVE_TTL: u32 = 10_800;
+pub const MAX_UPSTREAM_NEGATIVE_TTL: u32 = 10_800;
 /// Lowest TTL with the sign bit set: such a TTL counts as 0 (RFC 2181 section 8).
 const TTL_SIGN_BIT: u32 = 1 << 31;
 
 /// A record from an upstream, of class IN.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForeignRecord {
+pub struct UpstreamRecord {
     /// Owner name.
     pub owner: WireName,
     /// RR type.
@@ -33,11 +33,11 @@ pub struct ForeignRecord {
     pub data: Box<[u8]>,
 }
 
-impl ForeignRecord {
+impl UpstreamRecord {
     /// Returns the target of a CNAME; `None` for another type.
     pub fn target(&self) -> Option<WireName> {
         let mut name = QueryName::default();
-        name.read(&self.data).filter(|_| self.rtype == rtype::CNAME)?;
+        name.from_message(&self.data).filter(|_| self.rtype == rtype::CNAME)?;
         Some(name.to_wire())
     }
 
@@ -49,27 +49,27 @@ impl ForeignRecord {
 
 /// Answer of an upstream: the records of its response that answer the question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ForeignAnswer {
+pub struct UpstreamResponse {
     /// CNAMEs from QNAME to the last name of the chain.
-    pub(super) cnames: Vec<ForeignRecord>,
+    pub(super) cnames: Vec<UpstreamRecord>,
     /// Records of the last name, of type QTYPE.
-    pub(super) rrset: Vec<ForeignRecord>,
+    pub(super) rrset: Vec<UpstreamRecord>,
     /// RCODE of the last name (RFC 6604 section 2.1): NOERROR or NXDOMAIN.
     pub(super) rcode: u16,
     /// SOA of a negative response, with the TTL of that response.
-    pub(super) soa: Option<ForeignRecord>,
+    pub(super) soa: Option<UpstreamRecord>,
 }
 
-impl ForeignAnswer {
+impl UpstreamResponse {
     /// Selects the answer to the question for `name` and `qtype` from the records of a response.
     ///
     /// `rcode` is NOERROR or NXDOMAIN.
     pub fn new(
         (name, qtype, rcode): (&WireName, u16, u16),
-        mut answers: Vec<ForeignRecord>,
-        authorities: Vec<ForeignRecord>,
+        mut answers: Vec<UpstreamRecord>,
+        authorities: Vec<UpstreamRecord>,
     ) -> Self {
-        let is_asked = |record: &ForeignRecord| qtype == rtype::ANY || record.rtype == qtype;
+        let is_asked = |record: &UpstreamRecord| qtype == rtype::ANY || record.rtype == qtype;
         let (mut cnames, mut last) = (Vec::new(), name.clone());
         // Keeps one CNAME more than may be followed, so that `Responder::resume` detects a chain that is too long.
         let rrset = loop {
@@ -87,11 +87,11 @@ impl ForeignAnswer {
             authorities.into_iter().find(|record| record.rtype == rtype::SOA && is_at_or_above(&record.owner, &last));
         let soa = soa.filter(|_| rrset.is_empty()).map(|soa| {
             // RFC 2308 section 5.
-            let ttl = limited(soa.ttl, MAX_FOREIGN_NEGATIVE_TTL).min(soa.minimum().unwrap_or(0));
-            ForeignRecord { ttl, ..soa }
+            let ttl = limit_ttl(soa.ttl, MAX_UPSTREAM_NEGATIVE_TTL).min(soa.minimum().unwrap_or(0));
+            UpstreamRecord { ttl, ..soa }
         });
         for cname in &mut cnames {
-            cname.ttl = limited(cname.ttl, MAX_FOREIGN_TTL);
+            cname.ttl = limit_ttl(cname.ttl, MAX_UPSTREAM_TTL);
         }
         Self { cnames, rrset: unified(rrset), rcode, soa }
     }
@@ -129,26 +129,26 @@ impl ForeignAnswer {
         aged
     }
 
-    fn records(&self) -> impl Iterator<Item = &ForeignRecord> {
+    fn records(&self) -> impl Iterator<Item = &UpstreamRecord> {
         self.cnames.iter().chain(&self.rrset).chain(&self.soa)
     }
 }
 
-fn limited(ttl: u32, most: u32) -> u32 {
+fn limit_ttl(ttl: u32, most: u32) -> u32 {
     if ttl >= TTL_SIGN_BIT { 0 } else { ttl.min(most) }
 }
 
 /// Groups the records into RRsets: removes duplicates, and gives each RRset its lowest TTL (RFC 2181 sections 5 and 5.2).
-fn unified(records: Vec<ForeignRecord>) -> Vec<ForeignRecord> {
+fn unified(records: Vec<UpstreamRecord>) -> Vec<UpstreamRecord> {
     let mut seen = HashSet::with_capacity(records.len());
     let mut ttls = std::collections::HashMap::new();
     for record in &records {
-        let ttl = limited(record.ttl, MAX_FOREIGN_TTL);
+        let ttl = limit_ttl(record.ttl, MAX_UPSTREAM_TTL);
         ttls.entry(record.rtype).and_modify(|least: &mut u32| *least = ttl.min(*least)).or_insert(ttl);
     }
     let first = records.iter().map(|record| seen.insert((record.rtype, &record.data))).collect::<Vec<_>>();
     let kept = records.into_iter().zip(first).filter_map(|(record, is_first)| is_first.then_some(record));
-    kept.map(|record| ForeignRecord { ttl: ttls[&record.rtype], ..record }).collect()
+    kept.map(|record| UpstreamRecord { ttl: ttls[&record.rtype], ..record }).collect()
 }
 
 fn is_at_or_above(zone: &WireName, name: &WireName) -> bool {
@@ -163,21 +163,21 @@ mod tests {
 
     const A: u16 = rtype::A;
 
-    fn record(owner: &str, rtype: u16, ttl: u32, data: &[u8]) -> ForeignRecord {
-        ForeignRecord { owner: WireName::parse(owner).unwrap(), rtype, ttl, data: data.into() }
+    fn record(owner: &str, rtype: u16, ttl: u32, data: &[u8]) -> UpstreamRecord {
+        UpstreamRecord { owner: WireName::parse(owner).unwrap(), rtype, ttl, data: data.into() }
     }
 
-    fn cname(owner: &str, target: &str) -> ForeignRecord {
+    fn cname(owner: &str, target: &str) -> UpstreamRecord {
         record(owner, rtype::CNAME, 300, WireName::parse(target).unwrap().octets())
     }
 
-    fn soa(owner: &str, ttl: u32, minimum: u32) -> ForeignRecord {
+    fn soa(owner: &str, ttl: u32, minimum: u32) -> UpstreamRecord {
         record(owner, rtype::SOA, ttl, &[&[0, 0][..], &[0; 16], &minimum.to_be_bytes()].concat())
     }
 
-    fn shown(qtype: u16, rcode: u16, answers: &[ForeignRecord], authorities: &[ForeignRecord]) -> String {
+    fn shown(qtype: u16, rcode: u16, answers: &[UpstreamRecord], authorities: &[UpstreamRecord]) -> String {
         let name = WireName::parse("www.test").unwrap();
-        let answer = ForeignAnswer::new((&name, qtype, rcode), answers.to_vec(), authorities.to_vec());
+        let answer = UpstreamResponse::new((&name, qtype, rcode), answers.to_vec(), authorities.to_vec());
         let records = answer.records().map(|record| format!("{} {} {}", record.owner, record.rtype, record.ttl));
         let denial = if answer.is_denial() { ["denial".to_owned()].into_iter().collect() } else { Vec::new() };
         records.chain(denial).collect::<Vec<_>>().join(", ")
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn may_be_kept_for_the_shortest_ttl() {
         let name = WireName::parse("www.test").unwrap();
-        let new = |answers, authorities| ForeignAnswer::new((&name, A, 0), answers, authorities);
+        let new = |answers, authorities| UpstreamResponse::new((&name, A, 0), answers, authorities);
         assert_eq!(new(vec![cname("www.test", "host.test"), record("host.test", A, 9, &[1; 4])], vec![]).ttl(), 9);
         assert_eq!(new(vec![], vec![soa("test", 60, 30)]).ttl(), 30);
         assert_eq!(new(vec![], vec![]).ttl(), 0);

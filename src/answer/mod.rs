@@ -24,26 +24,26 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::explain::{Absence, Asker, Busy, Finding};
+use crate::explain::{Absence, Busy, Diagnostics, Finding};
 use crate::names::reverse::is_reverse;
-use crate::names::why::subject;
+use crate::names::why::explain_target;
 use crate::names::{QueryName, WireName};
 use crate::rtype;
 use crate::status::{DataState, Status};
-use crate::wire::{self, MAX_TCP, QUESTION, Query, Refusal, Remarks, Section, Writer, ede, rcode};
-use crate::zone::{EXPECTED_TTL, Lookup, Site, View, Zone};
+use crate::wire::{self, ErrorResponse, MAX_TCP, QNAME_POINTER, Query, ResponseOptions, Section, Writer, ede, rcode};
+use crate::zone::{EXPECTED_TTL, Lookup, SnapshotCache, Zone, ZoneContext};
 
-use outside::{Chain, Marks};
-use request::{Disposition, Question};
+use outside::{CnameChain, ResponseContext};
+use request::{Disposition, ParsedQuestion};
 use response::Response;
-use why::{Budget, Explainer, Open};
+use why::{EdePolicy, TokenBucket, Unresolved};
 
 pub use crate::transport::Transport;
 pub use crate::wire::DropReason;
-pub use foreign::{ForeignAnswer, ForeignRecord, MAX_FOREIGN_NEGATIVE_TTL, MAX_FOREIGN_TTL};
-pub use outside::{Failure, Outside, Pending, Resumed};
+pub use foreign::{MAX_UPSTREAM_NEGATIVE_TTL, MAX_UPSTREAM_TTL, UpstreamRecord, UpstreamResponse};
+pub use outside::{ForwardPolicy, ForwardedQuery, Resumed, UpstreamFailure};
 pub use request::{Request, RequestBatch};
-pub use summary::{CauseReport, CountedZone, ResponseSummary};
+pub use summary::{CauseReport, ResponseSummary, ZoneLabel};
 
 /// Addresses of the client and of the listener.
 #[derive(Clone, Copy, Debug)]
@@ -56,15 +56,15 @@ pub struct Peer {
 
 /// Access list: the clients that are answered, and the treatment of all other clients.
 #[derive(Clone, Debug, Default)]
-pub struct Access {
+pub struct AccessList {
     /// Networks of the clients that are answered. If empty, all clients are answered.
     pub allow: Vec<IpNet>,
     /// True if a query of any other client is dropped instead of answered with REFUSED.
     pub silent: bool,
 }
 
-impl Access {
-    fn allows(&self, peer: &Peer) -> bool {
+impl AccessList {
+    fn is_allowed(&self, peer: &Peer) -> bool {
         self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&peer.from.ip().to_canonical()))
     }
 }
@@ -73,22 +73,22 @@ impl Access {
 #[derive(Default)]
 pub struct Worker {
     /// Memory for the name that a `_why` question is about.
-    subject: QueryName,
-    view: View,
-    turn: u16,
-    causes: Budget,
+    explain_target: QueryName,
+    snapshot_cache: SnapshotCache,
+    rotation: u16,
+    explain_budget: TokenBucket,
 }
 
 impl Worker {
     /// Refills the budget for searches of causes; `now` is the time at which the batch arrived. If it is never called, the
     /// worker searches for no cause.
     pub fn begin_batch(&mut self, now: Instant) {
-        self.causes.refill(now);
+        self.explain_budget.refill(now);
     }
 
     /// Releases the cached zone snapshot. Called when the worker goes idle, or old Services stay in memory.
     pub fn release_snapshot(&mut self) {
-        self.view.rest();
+        self.snapshot_cache.release();
     }
 }
 
@@ -98,8 +98,8 @@ pub enum Reply {
     /// The response is at the start of the message's buffer.
     Response(ResponseSummary),
     /// The response needs records from an upstream; the content of the buffer is undefined. Only returned by a responder
-    /// with a forwarding policy ([`Responder::asking`]).
-    Forward(Box<Pending>),
+    /// with a forwarding policy ([`Responder::with_forwarding`]).
+    Forward(Box<ForwardedQuery>),
     /// No response: the server drops a datagram, and closes a connection.
     Drop(DropReason),
 }
@@ -113,17 +113,17 @@ impl Reply {
 
 /// EDNS options of a response to a client outside the access list: without NSID, so that it does not learn the server's
 /// identifier.
-const NOT_ALLOWED: Remarks<'_> = Remarks { nsid: &[], error: Some((ede::PROHIBITED, "")) };
+const NOT_ALLOWED: ResponseOptions<'_> = ResponseOptions { nsid: &[], error: Some((ede::PROHIBITED, "")) };
 
 /// Engine that answers requests from the zone, for every transport.
 pub struct Responder {
     zone: Arc<Zone>,
     status: Arc<Status>,
-    access: ArcSwap<Access>,
+    access: ArcSwap<AccessList>,
     /// True if the access list is empty, so that `access` need not be loaded.
-    everyone: AtomicBool,
-    explainer: Option<Explainer>,
-    outside: Option<Outside>,
+    allows_everyone: AtomicBool,
+    ede_policy: Option<EdePolicy>,
+    forward_policy: Option<ForwardPolicy>,
     /// Text of the extended error before the initial lists are complete.
     not_synced: String,
     /// Server identifier (RFC 5001); empty without one.
@@ -132,42 +132,51 @@ pub struct Responder {
 
 impl Responder {
     /// Creates a responder for `zone` that reports no causes and forwards nothing.
-    pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: Access) -> Self {
-        let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.brief();
+    pub fn new(zone: Arc<Zone>, status: Arc<Status>, access: AccessList) -> Self {
+        let not_synced = Finding::NotSynced { waiting_for: Vec::new(), forbidden: false, seconds: 0 }.ede_text();
         let everyone = AtomicBool::new(access.allow.is_empty());
         let access = ArcSwap::from_pointee(access);
-        Self { zone, status, access, everyone, explainer: None, outside: None, not_synced, nsid: Arc::default() }
+        Self {
+            zone,
+            status,
+            access,
+            allows_everyone: everyone,
+            ede_policy: None,
+            forward_policy: None,
+            not_synced,
+            nsid: Arc::default(),
+        }
     }
 
     /// Sets the identifier that allowed clients get on an NSID request (RFC 5001): at most 255 octets.
-    pub fn named(self, nsid: &str) -> Self {
+    pub fn with_nsid(self, nsid: &str) -> Self {
         Self { nsid: nsid.as_bytes().into(), ..self }
     }
 
     /// Reports causes of non-resolution to the clients in the networks `to`; if empty, to no client.
-    pub fn explaining(self, asker: Asker, to: Vec<IpNet>) -> Self {
-        Self { explainer: Some(Explainer::new(asker, to)), ..self }
+    pub fn with_explanations(self, asker: Diagnostics, to: Vec<IpNet>) -> Self {
+        Self { ede_policy: Some(EdePolicy::new(asker, to)), ..self }
     }
 
     /// Replaces the access list, and the networks of the clients that causes are reported to. The latter has no effect on a
-    /// responder without [`Responder::explaining`].
-    pub fn change_clients(&self, access: Access, to: Vec<IpNet>) {
+    /// responder without [`Responder::with_explanations`].
+    pub fn change_clients(&self, access: AccessList, to: Vec<IpNet>) {
         let everyone = access.allow.is_empty();
         self.access.store(Arc::new(access));
-        self.everyone.store(everyone, Ordering::Release);
-        if let Some(explainer) = &self.explainer {
+        self.allows_everyone.store(everyone, Ordering::Release);
+        if let Some(explainer) = &self.ede_policy {
             explainer.change_clients(to);
         }
     }
 
-    /// Returns whether causes are reported to a client: see [`Responder::explaining`].
-    pub fn explains_to(&self, client: IpAddr) -> bool {
-        self.explainer.as_ref().is_some_and(|explainer| explainer.includes(client))
+    /// Returns whether causes are reported to a client: see [`Responder::with_explanations`].
+    pub fn is_explained_to(&self, client: IpAddr) -> bool {
+        self.ede_policy.as_ref().is_some_and(|explainer| explainer.includes_client(client))
     }
 
     /// Sets the policy for names outside the zones: which clients may have them resolved by an upstream.
-    pub fn asking(self, outside: Outside) -> Self {
-        Self { outside: Some(outside), ..self }
+    pub fn with_forwarding(self, outside: ForwardPolicy) -> Self {
+        Self { forward_policy: Some(outside), ..self }
     }
 
     /// Returns the zone that the responder answers from, for [`RequestBatch::parse`].
@@ -222,8 +231,8 @@ impl Responder {
     /// Answers with SERVFAIL after a panic.
     #[cold]
     fn fail(&self, request: &Request, message: &mut [u8]) -> Reply {
-        let refusal = Refusal::header_only(rcode::SERVFAIL, request.edns());
-        unread(request, wire::refuse(message, refusal, Remarks::default()), refusal.rcode)
+        let refusal = ErrorResponse::header_only(rcode::SERVFAIL, request.edns());
+        unread(request, wire::write_error(message, refusal, ResponseOptions::default()), refusal.rcode)
     }
 
     fn answer(&self, request: &Request, peer: &Peer, worker: &mut Worker, message: &mut [u8]) -> Reply {
@@ -235,13 +244,13 @@ impl Responder {
             return Reply::Drop(DropReason::Source);
         }
         let allowed = match self.admission(peer) {
-            Admission::Answered => true,
-            Admission::Refused => false,
-            Admission::Dropped => return Reply::Drop(DropReason::NotAllowed),
+            AccessDecision::Allowed => true,
+            AccessDecision::Refused => false,
+            AccessDecision::Dropped => return Reply::Drop(DropReason::NotAllowed),
         };
         match disposition {
             Disposition::Answer(question) if allowed => {
-                let received = Received { question, peer, request };
+                let received = RequestContext { question, peer, request };
                 let reply = self.resolve(worker, &received, message);
                 if self.serves(peer) {
                     wire::set_recursion_available(message);
@@ -250,65 +259,65 @@ impl Responder {
             }
             Disposition::Answer(question) => {
                 let Query { question_end, edns, .. } = *question.query;
-                let refusal = Refusal { rcode: rcode::REFUSED, question_end, edns };
-                let length = wire::refuse(message, refusal, NOT_ALLOWED);
-                let received = Received { question, peer, request };
-                Reply::Response(received.summary(length, rcode::REFUSED, CountedZone::OUTSIDE))
+                let refusal = ErrorResponse { rcode: rcode::REFUSED, question_end, edns };
+                let length = wire::write_error(message, refusal, NOT_ALLOWED);
+                let received = RequestContext { question, peer, request };
+                Reply::Response(received.summary(length, rcode::REFUSED, ZoneLabel::NONE))
             }
             Disposition::Refuse(refusal) if allowed => {
-                unread(request, wire::refuse(message, refusal, self.remarks(None)), refusal.rcode)
+                unread(request, wire::write_error(message, refusal, self.response_options(None)), refusal.rcode)
             }
             Disposition::Refuse(refusal) => {
-                let refusal = Refusal::header_only(rcode::REFUSED, refusal.edns);
-                unread(request, wire::refuse(message, refusal, NOT_ALLOWED), refusal.rcode)
+                let refusal = ErrorResponse::header_only(rcode::REFUSED, refusal.edns);
+                unread(request, wire::write_error(message, refusal, NOT_ALLOWED), refusal.rcode)
             }
             Disposition::Fail | Disposition::Drop(_) => self.fail(request, message),
         }
     }
 
     #[inline]
-    fn admission(&self, peer: &Peer) -> Admission {
-        if self.everyone.load(Ordering::Acquire) {
-            return Admission::Answered;
+    fn admission(&self, peer: &Peer) -> AccessDecision {
+        if self.allows_everyone.load(Ordering::Acquire) {
+            return AccessDecision::Allowed;
         }
         // Load once, so that both checks see one access list.
         let access = self.access.load();
-        match (access.allows(peer), access.silent) {
-            (true, _) => Admission::Answered,
-            (false, false) => Admission::Refused,
-            (false, true) => Admission::Dropped,
+        match (access.is_allowed(peer), access.silent) {
+            (true, _) => AccessDecision::Allowed,
+            (false, false) => AccessDecision::Refused,
+            (false, true) => AccessDecision::Dropped,
         }
     }
 
-    fn remarks<'t>(&'t self, error: Option<(u16, &'t str)>) -> Remarks<'t> {
-        Remarks { nsid: &self.nsid, error }
+    fn response_options<'t>(&'t self, error: Option<(u16, &'t str)>) -> ResponseOptions<'t> {
+        ResponseOptions { nsid: &self.nsid, error }
     }
 
     #[inline]
-    fn resolve(&self, worker: &mut Worker, received: &Received<'_>, message: &mut [u8]) -> Reply {
+    fn resolve(&self, worker: &mut Worker, received: &RequestContext<'_>, message: &mut [u8]) -> Reply {
         let query = received.question.query;
-        worker.turn = worker.turn.wrapping_add(1);
+        worker.rotation = worker.rotation.wrapping_add(1);
         if matches!(query.qtype, rtype::AXFR | rtype::IXFR) {
             let error = (ede::PROHIBITED, "zone transfers are not offered");
-            return self.refuse(message, received, CountedZone::OUTSIDE, rcode::REFUSED, error);
+            return self.refuse(message, received, ZoneLabel::NONE, rcode::REFUSED, error);
         }
         let limit = limit(received.request.transport, query);
         let mut response = Response {
             writer: Writer::new(message, query.question_end, limit, query.edns.is_some()),
             ttl: self.zone.ttl(),
-            turn: query.id.wrapping_add(worker.turn),
-            zone: CountedZone::OUTSIDE,
+            turn: query.id.wrapping_add(worker.rotation),
+            zone: ZoneLabel::NONE,
         };
         // Load once, so that one response describes one state of the data.
         let state = self.status.data_state();
         let first = self.write(worker, received, state, &mut response);
         // Nearly every query ends here: one look-up, and nothing to add.
         if state == DataState::Current
-            && let Step::Done(rcode) | Step::Denied(rcode, _) = first
-            && !matches!(&first, Step::Denied(_, open) if self.may_have_cause(&received.question, *open))
+            && let NameOutcome::Done(rcode) | NameOutcome::Denied(rcode, _) = first
+            && !matches!(&first, NameOutcome::Denied(_, open) if self.may_have_cause(&received.question, *open))
         {
             let zone = response.zone;
-            let length = response.writer.finish(rcode, true, query.edns, self.remarks(None));
+            let length = response.writer.finish(rcode, true, query.edns, self.response_options(None));
             return Reply::Response(received.summary(length, rcode, zone));
         }
         self.resolve_further(worker, received, state, (first, response))
@@ -319,38 +328,38 @@ impl Responder {
     fn resolve_further(
         &self,
         worker: &mut Worker,
-        received: &Received<'_>,
+        received: &RequestContext<'_>,
         state: DataState,
-        (first, mut response): (Step, Response<'_>),
+        (first, mut response): (NameOutcome, Response<'_>),
     ) -> Reply {
         let (peer, query) = (received.peer, received.question.query);
         let mut report = CauseReport::None;
-        let outcome = self.go_on(worker, received, state, &mut report, (first, &mut response));
+        let outcome = self.follow_chain(worker, received, state, &mut report, (first, &mut response));
         let Response { writer, zone, .. } = response;
         let finish = |writer: Writer<'_>, rcode, error| {
-            let length = writer.finish(rcode, true, query.edns, self.remarks(error));
+            let length = writer.finish(rcode, true, query.edns, self.response_options(error));
             received.summary(length, rcode, zone)
         };
         match outcome {
-            Outcome::Answered(rcode, _) if state.is_old() => {
+            QueryOutcome::Answered(rcode, _) if state.is_old() => {
                 let summary = finish(writer, rcode, Some((stale(rcode), &self.status.sentence())));
                 Reply::Response(ResponseSummary { is_stale: true, cause: report, ..summary })
             }
-            Outcome::Answered(rcode, open) => {
+            QueryOutcome::Answered(rcode, open) => {
                 let cause = open.and_then(|open| self.cause(worker, received, open, &mut report));
-                let error = cause.map(|cause| (cause.code(), cause.brief()));
+                let error = cause.map(|cause| (cause.ede_code(), cause.ede_text()));
                 let summary = finish(writer, rcode, error.as_ref().map(|(code, text)| (*code, text.as_str())));
                 Reply::Response(ResponseSummary { cause: report, ..summary })
             }
-            Outcome::LeavesZones(chain) => {
+            QueryOutcome::LeavesZones(chain) => {
                 let note = state.is_old().then(|| (ede::STALE_ANSWER, self.status.sentence().to_string()));
-                let marks = self.marks(peer, true, zone);
-                Reply::Forward(Pending::new(received, writer, chain, marks).with_note(note))
+                let marks = self.response_context(peer, true, zone);
+                Reply::Forward(ForwardedQuery::new(received, writer, chain, marks).with_note(note))
             }
-            Outcome::NotInZone => self.resolve_outside(received, writer, state),
-            Outcome::NotReady => {
+            QueryOutcome::NotInZone => self.resolve_forwarded(received, writer, state),
+            QueryOutcome::NotSynced => {
                 let sentence = self.status.sentence();
-                let told = !sentence.is_empty() && state != DataState::Restored && self.tells(peer);
+                let told = !sentence.is_empty() && state != DataState::Restored && self.may_explain(peer);
                 let text = if told { sentence.as_str() } else { &self.not_synced };
                 self.refuse(writer.into_message(), received, zone, rcode::SERVFAIL, (ede::NOT_READY, text))
             }
@@ -358,53 +367,54 @@ impl Responder {
     }
 
     /// Answers a query for a name outside the zones: refuses it, or leaves it to an upstream.
-    fn resolve_outside(&self, received: &Received<'_>, mut writer: Writer<'_>, state: DataState) -> Reply {
-        let Received { question: Question { name, query, .. }, peer, .. } = *received;
-        let serving = self.outside.as_ref().filter(|outside| outside.serves(peer));
+    fn resolve_forwarded(&self, received: &RequestContext<'_>, mut writer: Writer<'_>, state: DataState) -> Reply {
+        let RequestContext { question: ParsedQuestion { name, query, .. }, peer, .. } = *received;
+        let serving = self.forward_policy.as_ref().filter(|outside| outside.serves(peer));
         let Some(outside) = serving.filter(|_| writer.is_recursion_desired()) else {
             let error = (ede::NOT_AUTHORITATIVE, "");
-            return self.refuse(writer.into_message(), received, CountedZone::OUTSIDE, rcode::REFUSED, error);
+            return self.refuse(writer.into_message(), received, ZoneLabel::NONE, rcode::REFUSED, error);
         };
         // The reverse zones follow from the addresses: before they are known, an upstream may not answer for one of them.
         if matches!(state, DataState::NotSynced | DataState::Partial) && is_reverse(name) {
             let error = (ede::NOT_READY, &*self.not_synced);
-            return self.refuse(writer.into_message(), received, CountedZone::OUTSIDE, rcode::SERVFAIL, error);
+            return self.refuse(writer.into_message(), received, ZoneLabel::NONE, rcode::SERVFAIL, error);
         }
-        let zone = CountedZone::FORWARDED;
+        let zone = ZoneLabel::FORWARDED;
         match outside.special(name) {
             Some(special) => {
-                let rcode = outside::write_special(&mut writer, QUESTION, special, query.qtype);
-                let rcode = self.outside_rcode(name, rcode);
+                let rcode = outside::write_special(&mut writer, QNAME_POINTER, special, query.qtype);
+                let rcode = self.forwarded_rcode(name, rcode);
                 let writer = writer.recursion_available(true);
-                let length = writer.finish(rcode, false, query.edns, self.remarks(None));
+                let length = writer.finish(rcode, false, query.edns, self.response_options(None));
                 Reply::Response(received.summary(length, rcode, zone))
             }
             None => {
-                let chain = Chain::new(name.to_wire());
-                Reply::Forward(Pending::new(received, writer, chain, self.marks(peer, false, zone)))
+                let chain = CnameChain::new(name.to_wire());
+                Reply::Forward(ForwardedQuery::new(received, writer, chain, self.response_context(peer, false, zone)))
             }
         }
     }
 
-    fn marks(&self, peer: &Peer, authoritative: bool, zone: CountedZone) -> Marks {
-        Marks { authoritative, served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone }
+    fn response_context(&self, peer: &Peer, authoritative: bool, zone: ZoneLabel) -> ResponseContext {
+        ResponseContext { authoritative, served: self.serves(peer), nsid: Arc::clone(&self.nsid), zone }
     }
 
     fn refuse(
         &self,
         message: &mut [u8],
-        received: &Received<'_>,
-        zone: CountedZone,
+        received: &RequestContext<'_>,
+        zone: ZoneLabel,
         rcode: u16,
         error: (u16, &str),
     ) -> Reply {
         let Query { question_end, edns, .. } = *received.question.query;
-        let length = wire::refuse(message, Refusal { rcode, question_end, edns }, self.remarks(Some(error)));
+        let length =
+            wire::write_error(message, ErrorResponse { rcode, question_end, edns }, self.response_options(Some(error)));
         Reply::Response(received.summary(length, rcode, zone))
     }
 
-    fn tells(&self, peer: &Peer) -> bool {
-        self.explainer.as_ref().is_some_and(|explainer| explainer.tells(peer))
+    fn may_explain(&self, peer: &Peer) -> bool {
+        self.ede_policy.as_ref().is_some_and(|explainer| explainer.is_allowed(peer))
     }
 
     /// Searches for the cause of a non-resolution, if causes are reported to the client and one is likely to be found.
@@ -412,18 +422,21 @@ impl Responder {
     fn cause(
         &self,
         worker: &mut Worker,
-        received: &Received<'_>,
-        open: Open,
+        received: &RequestContext<'_>,
+        open: Unresolved,
         report: &mut CauseReport,
     ) -> Option<Finding> {
-        let (explainer, question) = (self.explainer.as_ref()?, &received.question);
-        if !self.may_have_cause(question, open) || !explainer.tells(received.peer) {
+        let (explainer, question) = (self.ede_policy.as_ref()?, &received.question);
+        if !self.may_have_cause(question, open) || !explainer.is_allowed(received.peer) {
             return None;
         }
-        let found =
-            if worker.causes.take() { explainer.cause(question.name, question.query.qtype, open) } else { Err(Busy) };
+        let found = if worker.explain_budget.take() {
+            explainer.cause(question.name, question.query.qtype, open)
+        } else {
+            Err(Busy)
+        };
         match &found {
-            Ok(Some(cause)) => *report = CauseReport::Reported(cause.identity().1),
+            Ok(Some(cause)) => *report = CauseReport::Reported(cause.id_and_token().1),
             Ok(None) => {}
             Err(Busy) => *report = CauseReport::Skipped,
         }
@@ -432,10 +445,10 @@ impl Responder {
 
     /// Returns whether [`Self::cause`] may find a cause.
     #[inline]
-    fn may_have_cause(&self, question: &Question<'_>, open: Open) -> bool {
+    fn may_have_cause(&self, question: &ParsedQuestion<'_>, open: Unresolved) -> bool {
         question.query.edns.is_some()
-            && self.explainer.as_ref().is_some_and(Explainer::tells_anyone)
-            && why::is_worth_asking(&self.zone, question.name, question.query.qtype, open)
+            && self.ede_policy.as_ref().is_some_and(EdePolicy::is_enabled)
+            && why::may_have_finding(&self.zone, question.name, question.query.qtype, open)
     }
 
     /// Looks up QNAME, and writes the answer and authority sections that follow from QNAME alone.
@@ -443,84 +456,93 @@ impl Responder {
     fn write(
         &self,
         worker: &mut Worker,
-        received: &Received<'_>,
+        received: &RequestContext<'_>,
         state: DataState,
         response: &mut Response<'_>,
-    ) -> Step {
+    ) -> NameOutcome {
         let not_ready = state == DataState::NotSynced;
         // A restored snapshot may be older than a name, and an unreadable file may define it: no NXDOMAIN then.
         let may_deny = state.may_deny();
-        let Question { name, key, query } = received.question;
-        self.zone.look_up_with(&mut worker.view, name, key, query.qtype, |lookup| {
-            let Some(site) = lookup.site() else { return Step::NotInZone };
-            response.zone = CountedZone::ours(site.number);
+        let ParsedQuestion { name, key, query } = received.question;
+        self.zone.look_up_with(&mut worker.snapshot_cache, name, key, query.qtype, |lookup| {
+            let Some(site) = lookup.context() else { return NameOutcome::NotInZone };
+            response.zone = ZoneLabel::served(site.number);
             if not_ready || !may_deny && matches!(lookup, Lookup::NxDomain(..)) {
-                return Step::NotReady;
+                return NameOutcome::NotReady;
             }
-            let names = Names::of_question(site, name);
-            match self.asks_why(name, received.peer, &lookup) {
+            let names = OwnerPointers::of_question(site, name);
+            match self.is_why_query(name, received.peer, &lookup) {
                 None => self.write_lookup(name, names, query.qtype, lookup, response),
                 // The name exists, with a TXT record only.
                 Some((site, _)) if !matches!(query.qtype, rtype::TXT | rtype::ANY) => {
                     self.deny(names, site, false, response);
-                    Step::Done(rcode::NOERROR)
+                    NameOutcome::Done(rcode::NOERROR)
                 }
-                Some((site, labels)) => Step::Why(labels, site.apex_at),
+                Some((site, labels)) => NameOutcome::Why(labels, site.apex_at),
             }
         })
     }
 
     /// Completes the response after the look-up of QNAME: the rest of a CNAME chain, addresses of the name server, or the
     /// text of a `_why` question.
-    fn go_on(
+    fn follow_chain(
         &self,
         worker: &mut Worker,
-        received: &Received<'_>,
+        received: &RequestContext<'_>,
         state: DataState,
         report: &mut CauseReport,
-        (first, response): (Step, &mut Response<'_>),
-    ) -> Outcome {
+        (first, response): (NameOutcome, &mut Response<'_>),
+    ) -> QueryOutcome {
         match first {
-            Step::Done(rcode) => Outcome::Answered(rcode, None),
-            Step::Denied(rcode, open) => Outcome::Answered(rcode, Some(open)),
-            Step::Glue(target) => {
+            NameOutcome::Done(rcode) => QueryOutcome::Answered(rcode, None),
+            NameOutcome::Denied(rcode, open) => QueryOutcome::Answered(rcode, Some(open)),
+            NameOutcome::Glue(target) => {
                 response.glue(target, &self.zone);
-                Outcome::Answered(rcode::NOERROR, None)
+                QueryOutcome::Answered(rcode::NOERROR, None)
             }
-            Step::NotInZone => Outcome::NotInZone,
-            Step::NotReady => Outcome::NotReady,
-            Step::Circle => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
-            Step::Follow(target, owner) => {
+            NameOutcome::NotInZone => QueryOutcome::NotInZone,
+            NameOutcome::NotReady => QueryOutcome::NotSynced,
+            NameOutcome::CnameLoop => QueryOutcome::Answered(rcode::NOERROR, Some(Unresolved::Chain)),
+            NameOutcome::Follow(target, owner) => {
                 let question = &received.question;
-                let mut chain = Chain::new(question.name.to_wire());
+                let mut chain = CnameChain::new(question.name.to_wire());
                 // Always true: a CNAME to QNAME itself is no `Follow`.
                 let _ = chain.extend(target, owner);
-                match self.follow(&mut worker.view, question.query.qtype, state, &mut chain, response) {
-                    End::NotReady => Outcome::NotReady,
-                    End::At(rcode) => Outcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Open::Chain)),
-                    End::Never => Outcome::Answered(rcode::NOERROR, Some(Open::Chain)),
-                    // Without RD the client follows the rest itself.
-                    End::Outside if self.follows_outside(received.peer) && response.writer.is_recursion_desired() => {
-                        Outcome::LeavesZones(chain)
+                match self.follow(&mut worker.snapshot_cache, question.query.qtype, state, &mut chain, response) {
+                    ChainEnd::NotReady => QueryOutcome::NotSynced,
+                    ChainEnd::At(rcode) => {
+                        QueryOutcome::Answered(rcode, (rcode == rcode::NXDOMAIN).then_some(Unresolved::Chain))
                     }
-                    End::Outside => Outcome::Answered(rcode::NOERROR, None),
+                    ChainEnd::ChainTooLong => QueryOutcome::Answered(rcode::NOERROR, Some(Unresolved::Chain)),
+                    // Without RD the client follows the rest itself.
+                    ChainEnd::Outside
+                        if self.forwards_cname(received.peer) && response.writer.is_recursion_desired() =>
+                    {
+                        QueryOutcome::LeavesZones(chain)
+                    }
+                    ChainEnd::Outside => QueryOutcome::Answered(rcode::NOERROR, None),
                 }
             }
-            Step::Why(labels, apex_at) => {
+            NameOutcome::Why(labels, apex_at) => {
                 let (text, cause) = self.why(worker, received.question.name, (labels, apex_at), state);
                 *report = cause;
                 response.text(&text);
-                Outcome::Answered(rcode::NOERROR, None)
+                QueryOutcome::Answered(rcode::NOERROR, None)
             }
         }
     }
 
     /// Returns the labels of NAME if QNAME is `_why.NAME`, does not exist otherwise, and causes are reported to the client.
     #[inline]
-    fn asks_why<'z>(&self, name: &QueryName, peer: &Peer, lookup: &Lookup<'z>) -> Option<(Site<'z>, Range<usize>)> {
-        let (Lookup::NxDomain(site, _), Some(explainer)) = (lookup, &self.explainer) else { return None };
-        let labels = subject(name, site.apex_at)?;
-        explainer.tells(peer).then_some((*site, labels))
+    fn is_why_query<'z>(
+        &self,
+        name: &QueryName,
+        peer: &Peer,
+        lookup: &Lookup<'z>,
+    ) -> Option<(ZoneContext<'z>, Range<usize>)> {
+        let (Lookup::NxDomain(site, _), Some(explainer)) = (lookup, &self.ede_policy) else { return None };
+        let labels = explain_target(name, site.apex_at)?;
+        explainer.is_allowed(peer).then_some((*site, labels))
     }
 
     /// Returns the text for the name that these labels of QNAME form in front of the apex, and the cause that it reports.
@@ -531,9 +553,9 @@ impl Responder {
         (labels, apex_at): (Range<usize>, usize),
         state: DataState,
     ) -> (String, CauseReport) {
-        worker.subject.set_subject(question, labels, apex_at);
-        let (mut text, cause) = match &self.explainer {
-            Some(explainer) if worker.causes.take() => explainer.text(&self.zone, &worker.subject),
+        worker.explain_target.set_explain_target(question, labels, apex_at);
+        let (mut text, cause) = match &self.ede_policy {
+            Some(explainer) if worker.explain_budget.take() => explainer.text(&self.zone, &worker.explain_target),
             _ => why::busy(),
         };
         if state.is_old() {
@@ -542,48 +564,48 @@ impl Responder {
         (text, cause)
     }
 
-    fn follows_outside(&self, peer: &Peer) -> bool {
-        self.outside.as_ref().is_some_and(|outside| outside.aliases || outside.serves(peer))
+    fn forwards_cname(&self, peer: &Peer) -> bool {
+        self.forward_policy.as_ref().is_some_and(|outside| outside.aliases || outside.serves(peer))
     }
 
     fn serves(&self, peer: &Peer) -> bool {
-        self.outside.as_ref().is_some_and(|outside| outside.serves(peer))
+        self.forward_policy.as_ref().is_some_and(|outside| outside.serves(peer))
     }
 
     /// Returns whether the name is in a zone of this server.
-    fn is_in_zones(&self, view: &mut View, name: &QueryName) -> bool {
+    fn is_in_zones(&self, view: &mut SnapshotCache, name: &QueryName) -> bool {
         let key = self.zone.lookup_key(name);
-        self.zone.look_up_with(view, name, key, rtype::ANY, |lookup| lookup.site().is_some())
+        self.zone.look_up_with(view, name, key, rtype::ANY, |lookup| lookup.context().is_some())
     }
 
     /// Follows the CNAME chain through the zones, from its last name, the target of a CNAME: writes the records of each
     /// name until the chain ends or leaves the zones.
     fn follow(
         &self,
-        view: &mut View,
+        view: &mut SnapshotCache,
         qtype: u16,
         state: DataState,
-        chain: &mut Chain,
+        chain: &mut CnameChain,
         response: &mut Response<'_>,
-    ) -> End {
+    ) -> ChainEnd {
         let mut name = QueryName::default();
         loop {
             name.set(chain.last());
-            let names = Names { owner: chain.owner, apex: None };
+            let names = OwnerPointers { owner: chain.owner, apex: None };
             let key = self.zone.lookup_key(&name);
             let step = self.zone.look_up_with(view, &name, key, qtype, |lookup| match (state, &lookup) {
-                (_, Lookup::NotInZone) => Step::NotInZone,
-                (DataState::NotSynced, _) => Step::NotReady,
-                (state, Lookup::NxDomain(..)) if !state.may_deny() => Step::NotReady,
+                (_, Lookup::NotInZone) => NameOutcome::NotInZone,
+                (DataState::NotSynced, _) => NameOutcome::NotReady,
+                (state, Lookup::NxDomain(..)) if !state.may_deny() => NameOutcome::NotReady,
                 _ => self.write_lookup(&name, names, qtype, lookup, response),
             });
             match step {
-                Step::Follow(target, owner) if chain.extend(target.clone(), owner) => {}
-                Step::Done(rcode) | Step::Denied(rcode, _) => return End::At(rcode),
-                Step::Follow(..) | Step::Circle => return End::Never,
-                Step::NotInZone => return End::Outside,
-                Step::NotReady => return End::NotReady,
-                Step::Glue(_) | Step::Why(..) => return End::At(rcode::NOERROR),
+                NameOutcome::Follow(target, owner) if chain.extend(target.clone(), owner) => {}
+                NameOutcome::Done(rcode) | NameOutcome::Denied(rcode, _) => return ChainEnd::At(rcode),
+                NameOutcome::Follow(..) | NameOutcome::CnameLoop => return ChainEnd::ChainTooLong,
+                NameOutcome::NotInZone => return ChainEnd::Outside,
+                NameOutcome::NotReady => return ChainEnd::NotReady,
+                NameOutcome::Glue(_) | NameOutcome::Why(..) => return ChainEnd::At(rcode::NOERROR),
             }
         }
     }
@@ -592,38 +614,38 @@ impl Responder {
     fn write_lookup(
         &self,
         name: &QueryName,
-        names: Names,
+        names: OwnerPointers,
         qtype: u16,
         lookup: Lookup<'_>,
         response: &mut Response<'_>,
-    ) -> Step {
+    ) -> NameOutcome {
         match lookup {
             Lookup::Found(site, rrset) => response.rrset(names, site, rrset, &self.zone),
             Lookup::Cname(site, target) => {
-                let Some(owner) = response.cname(names, site, target) else { return Step::Done(rcode::NOERROR) };
+                let Some(owner) = response.cname(names, site, target) else { return NameOutcome::Done(rcode::NOERROR) };
                 match qtype {
-                    rtype::CNAME | rtype::ANY => Step::Done(rcode::NOERROR),
+                    rtype::CNAME | rtype::ANY => NameOutcome::Done(rcode::NOERROR),
                     // A CNAME to its own owner.
-                    _ if *target.octets() == *name.octets() => Step::Circle,
-                    _ => Step::Follow(target.clone(), owner),
+                    _ if *target.octets() == *name.octets() => NameOutcome::CnameLoop,
+                    _ => NameOutcome::Follow(target.clone(), owner),
                 }
             }
             Lookup::NoData(site) => {
                 self.deny(names, site, false, response);
-                Step::Denied(rcode::NOERROR, Open::NoData(site.apex_at))
+                NameOutcome::Denied(rcode::NOERROR, Unresolved::NoData(site.apex_at))
             }
             Lookup::NxDomain(site, absence) => {
                 let expected = absence.is_some_and(Absence::is_expected);
                 self.deny(names, site, expected, response);
-                Step::Denied(rcode::NXDOMAIN, Open::NxDomain(site.apex_at, absence))
+                NameOutcome::Denied(rcode::NXDOMAIN, Unresolved::NxDomain(site.apex_at, absence))
             }
-            Lookup::NotInZone => Step::NotInZone,
+            Lookup::NotInZone => NameOutcome::NotInZone,
         }
     }
 
     /// Writes the SOA of a negative response, with the TTL for which caches keep it (RFC 2308 sections 2, 3 and 5).
     #[inline]
-    fn deny(&self, names: Names, site: Site<'_>, expected: bool, response: &mut Response<'_>) {
+    fn deny(&self, names: OwnerPointers, site: ZoneContext<'_>, expected: bool, response: &mut Response<'_>) {
         let negative = self.zone.negative_ttl();
         response.writer.begin(Section::Authority);
         response.soa(names, site, if expected { negative.min(EXPECTED_TTL) } else { negative }, &self.zone);
@@ -637,8 +659,8 @@ fn limit(transport: Transport, query: &Query) -> usize {
 }
 
 /// Decision of the access list about a client's message.
-enum Admission {
-    Answered,
+enum AccessDecision {
+    Allowed,
     Refused,
     Dropped,
 }
@@ -658,16 +680,16 @@ fn stale(rcode: u16) -> u16 {
 
 /// Query that is being answered, with its client.
 #[derive(Clone, Copy)]
-struct Received<'r> {
-    question: Question<'r>,
+struct RequestContext<'r> {
+    question: ParsedQuestion<'r>,
     peer: &'r Peer,
     request: &'r Request,
 }
 
-impl Received<'_> {
+impl RequestContext<'_> {
     /// Returns the summary of the response, except for the TC bit.
     #[inline]
-    fn summary(&self, length: usize, rcode: u16, zone: CountedZone) -> ResponseSummary {
+    fn summary(&self, length: usize, rcode: u16, zone: ZoneLabel) -> ResponseSummary {
         let query = self.question.query;
         ResponseSummary {
             length,
@@ -689,7 +711,7 @@ fn unread(request: &Request, length: usize, rcode: u16) -> Reply {
     Reply::Response(ResponseSummary {
         length,
         query_length: request.length,
-        zone: CountedZone::OUTSIDE,
+        zone: ZoneLabel::NONE,
         qtype: 0,
         rcode,
         dnssec_ok: false,
@@ -700,17 +722,17 @@ fn unread(request: &Request, length: usize, rcode: u16) -> Reply {
 }
 
 /// Result of a query within the zones.
-enum Outcome {
+enum QueryOutcome {
     /// The sections are written: the RCODE, and the non-resolution to explain, if any.
-    Answered(u16, Option<Open>),
+    Answered(u16, Option<Unresolved>),
     /// The last CNAME of the chain leads out of the zones, and an upstream must resolve its target.
-    LeavesZones(Chain),
+    LeavesZones(CnameChain),
     NotInZone,
-    NotReady,
+    NotSynced,
 }
 
 /// End of a CNAME chain.
-enum End {
+enum ChainEnd {
     /// At a name of the zones, with this RCODE (RFC 6604 section 2.1).
     At(u16),
     /// At a name outside the zones.
@@ -718,20 +740,20 @@ enum End {
     /// At a name that may or may not exist: the initial lists are not complete.
     NotReady,
     /// The chain is a loop, or too long.
-    Never,
+    ChainTooLong,
 }
 
 /// Result of the look-up of one name, with its records written.
-enum Step {
+enum NameOutcome {
     Done(u16),
     /// NXDOMAIN or NODATA.
-    Denied(u16, Open),
+    Denied(u16, Unresolved),
     /// NS record. The target is at this position; its addresses belong in the additional section.
     Glue(usize),
     /// CNAME to this name, with the compression pointer to it in the message.
     Follow(WireName, u16),
     /// CNAME to its own owner.
-    Circle,
+    CnameLoop,
     /// No records: a `_why` question for the name of these labels, in front of the apex at this label.
     Why(Range<usize>, usize),
     NotInZone,
@@ -740,16 +762,16 @@ enum Step {
 
 /// Compression pointers to names that the message contains already.
 #[derive(Clone, Copy)]
-struct Names {
+struct OwnerPointers {
     /// Owner name of the answer.
     owner: u16,
     /// Apex of the zone. `None` if the name is not QNAME, or a pointer cannot reach the apex.
     apex: Option<u16>,
 }
 
-impl Names {
-    fn of_question(site: &Site<'_>, name: &QueryName) -> Self {
-        Self { owner: QUESTION, apex: wire::pointer(wire::HEADER + name.offset(site.apex_at)) }
+impl OwnerPointers {
+    fn of_question(site: &ZoneContext<'_>, name: &QueryName) -> Self {
+        Self { owner: QNAME_POINTER, apex: wire::pointer(wire::HEADER + name.offset(site.apex_at)) }
     }
 }
 
@@ -757,19 +779,19 @@ impl Names {
 mod tests {
     use super::*;
     use crate::names::reverse::ReverseZones;
-    use crate::rules::Rules;
+    use crate::rules::NamingRules;
     use crate::zone::Settings;
 
     fn zone(apexes: &[&str]) -> Zone {
         let apexes = apexes.iter().map(|apex| WireName::parse(apex).unwrap()).collect();
-        Zone::new(Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() }, ReverseZones::default())
+        Zone::new(Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() }, ReverseZones::default())
     }
 
     /// Uses a request that was parsed for another zone to make the engine panic, as any bug would.
     #[test]
     fn a_panic_is_answered_with_servfail_and_the_opt_record() {
         let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x05other\x04test\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0";
-        let responder = Responder::new(Arc::new(zone(&["cluster.local"])), Arc::default(), Access::default());
+        let responder = Responder::new(Arc::new(zone(&["cluster.local"])), Arc::default(), AccessList::default());
         let peer = Peer { from: "192.0.2.1:40000".parse().unwrap(), to: "192.0.2.53:53".parse().unwrap() };
         let (mut requests, mut worker) = (RequestBatch::new(Transport::Udp), Worker::default());
         let mut respond = |zone: &Zone| {

@@ -2,14 +2,14 @@
 //!
 //! A [`RequestBatch`] owns the memory for parsing and lends the [`Request`]s of one batch, until the next batch. No value
 //! of one message is readable through the request of another: name and lookup key are reachable only through the
-//! [`Question`] of a completely parsed message. Not here: the response (`mod.rs`, the file to read next).
+//! [`ParsedQuestion`] of a completely parsed message. Not here: the response (`mod.rs`, the file to read next).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::names::QueryName;
 use crate::transport::Transport;
-use crate::wire::{self, DropReason, Edns, Query, Refusal};
-use crate::zone::{LookupKey, View, Zone};
+use crate::wire::{self, DropReason, Edns, ErrorResponse, Query};
+use crate::zone::{LookupKey, SnapshotCache, Zone};
 
 /// Parsed message: all that a response needs beside the message's octets.
 pub struct Request {
@@ -24,7 +24,7 @@ pub struct Request {
 #[derive(Clone, Copy)]
 enum Parsed {
     Query(Query, LookupKey),
-    Refused(Refusal),
+    Refused(ErrorResponse),
     Dropped(DropReason),
     /// The parser panicked.
     Failed,
@@ -32,15 +32,15 @@ enum Parsed {
 
 /// Disposition of a message, as far as it follows from the message alone.
 pub(super) enum Disposition<'r> {
-    Answer(Question<'r>),
-    Refuse(Refusal),
+    Answer(ParsedQuestion<'r>),
+    Refuse(ErrorResponse),
     Drop(DropReason),
     Fail,
 }
 
 /// Question of a well-formed query, with its lookup key and the other fields of the query.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'r> {
+pub(super) struct ParsedQuestion<'r> {
     pub(super) name: &'r QueryName,
     pub(super) key: LookupKey,
     pub(super) query: &'r Query,
@@ -56,7 +56,7 @@ impl Request {
     fn parse(&mut self, message: &[u8], zone: &Zone) {
         self.length = message.len();
         self.parsed = match wire::check_header(message) {
-            Ok(()) => match wire::read(message, &mut self.name, self.transport.is_encrypted()) {
+            Ok(()) => match wire::parse(message, &mut self.name, self.transport.is_encrypted()) {
                 Ok(query) => Parsed::Query(query, zone.lookup_key(&self.name)),
                 Err(refusal) => Parsed::Refused(refusal),
             },
@@ -67,7 +67,7 @@ impl Request {
     #[inline]
     pub(super) fn disposition(&self) -> Disposition<'_> {
         match &self.parsed {
-            Parsed::Query(query, key) => Disposition::Answer(Question { name: &self.name, key: *key, query }),
+            Parsed::Query(query, key) => Disposition::Answer(ParsedQuestion { name: &self.name, key: *key, query }),
             Parsed::Refused(refusal) => Disposition::Refuse(*refusal),
             Parsed::Dropped(reason) => Disposition::Drop(*reason),
             Parsed::Failed => Disposition::Fail,
@@ -89,13 +89,13 @@ impl Request {
 pub struct RequestBatch {
     transport: Transport,
     requests: Vec<Request>,
-    view: View,
+    snapshot_cache: SnapshotCache,
 }
 
 impl RequestBatch {
     /// Creates a batch without requests.
     pub fn new(transport: Transport) -> Self {
-        Self { transport, requests: Vec::new(), view: View::default() }
+        Self { transport, requests: Vec::new(), snapshot_cache: SnapshotCache::default() }
     }
 
     /// Parses messages that were received together, and prefetches the memory that their look-ups in `zone` will read.
@@ -125,7 +125,7 @@ impl RequestBatch {
         let requests = &self.requests[..count];
         if count > 1 {
             // A failed prefetch costs only time: the look-ups load that memory themselves.
-            let _ = catch_unwind(AssertUnwindSafe(|| prefetch(zone, &mut self.view, requests)));
+            let _ = catch_unwind(AssertUnwindSafe(|| prefetch(zone, &mut self.snapshot_cache, requests)));
         }
         requests
     }
@@ -137,11 +137,11 @@ impl RequestBatch {
 
     /// Releases the zone snapshot used for prefetching. Called when the worker goes idle, or old Services stay in memory.
     pub fn release_snapshot(&mut self) {
-        self.view.rest();
+        self.snapshot_cache.release();
     }
 }
 
-fn prefetch(zone: &Zone, view: &mut View, requests: &[Request]) {
+fn prefetch(zone: &Zone, view: &mut SnapshotCache, requests: &[Request]) {
     zone.prefetch(
         view,
         requests.iter().filter_map(|request| match &request.parsed {
@@ -156,13 +156,13 @@ mod tests {
     use super::*;
     use crate::names::WireName;
     use crate::names::reverse::ReverseZones;
-    use crate::rules::Rules;
+    use crate::rules::NamingRules;
     use crate::wire::rcode;
     use crate::zone::Settings;
 
     fn zone() -> Zone {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];
-        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         Zone::new(settings, ReverseZones::default())
     }
 
@@ -195,7 +195,7 @@ mod tests {
         assert!(matches!(requests[1].disposition(), Disposition::Drop(DropReason::Short)));
         assert!(matches!(
             requests[2].disposition(),
-            Disposition::Refuse(Refusal { rcode: rcode::FORMERR, question_end: wire::HEADER, edns: None })
+            Disposition::Refuse(ErrorResponse { rcode: rcode::FORMERR, question_end: wire::HEADER, edns: None })
         ));
         for index in [0, 3] {
             let Disposition::Answer(question) = requests[index].disposition() else { panic!("it is a query") };

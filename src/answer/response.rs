@@ -3,12 +3,12 @@
 //! The rows in parentheses (A1, N4, R2, ...) are those of `tests/rows.md`. Not here: the choice of the RRset (`mod.rs`), and
 //! the wire format of a record (`wire.rs`).
 
-use super::{CountedZone, Names, Step};
+use super::{NameOutcome, OwnerPointers, ZoneLabel};
 use crate::names::{HOSTMASTER, MAX_NAME, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
-use crate::records::{Addresses, OwnName, Pointers, RRset, Server, Servers};
+use crate::records::{AddressRrset, EndpointLabel, PtrRrset, RRset, SrvRecord, SrvRrset};
 use crate::rtype;
 use crate::wire::{self, NameRef, Section, Writer, rcode};
-use crate::zone::{SOA_TIMERS, Site, VERSION_TTL, Zone};
+use crate::zone::{SOA_TIMERS, VERSION_TTL, Zone, ZoneContext};
 
 /// Response under construction.
 pub(super) struct Response<'m> {
@@ -17,28 +17,34 @@ pub(super) struct Response<'m> {
     /// Rotation counter: modulo the number of records, the index of the first record of an RRset (A6).
     pub(super) turn: u16,
     /// Zone label of the response in metrics.
-    pub(super) zone: CountedZone,
+    pub(super) zone: ZoneLabel,
 }
 
 impl Response<'_> {
-    pub(super) fn rrset(&mut self, names: Names, site: Site<'_>, rrset: RRset<'_>, zone: &Zone) -> Step {
+    pub(super) fn rrset(
+        &mut self,
+        names: OwnerPointers,
+        site: ZoneContext<'_>,
+        rrset: RRset<'_>,
+        zone: &Zone,
+    ) -> NameOutcome {
         match rrset {
             RRset::A(addresses) => self.addresses(names.owner, rtype::A, addresses, u32::to_be_bytes),
             RRset::Aaaa(addresses) => self.addresses(names.owner, rtype::AAAA, addresses, u128::to_be_bytes),
-            RRset::Srv(servers) => self.servers(names.owner, site.forward, servers),
-            RRset::Ptr(pointers) => self.pointers(names.owner, site, pointers),
-            RRset::Txt(text) => self.one(names.owner, rtype::TXT, VERSION_TTL, &[&[text.len() as u8], text]),
+            RRset::Srv(servers) => self.srv_rrset(names.owner, site.forward, servers),
+            RRset::Ptr(pointers) => self.ptr_rrset(names.owner, site, pointers),
+            RRset::Txt(text) => self.write_record(names.owner, rtype::TXT, VERSION_TTL, &[&[text.len() as u8], text]),
             RRset::Soa => self.soa(names, site, zone.negative_ttl(), zone),
             RRset::Ns => {
                 let target = self.writer.position() + 12;
                 let (label, rest) = name_server(names, site);
-                self.one(names.owner, rtype::NS, self.ttl, &[label, rest.octets()]);
+                self.write_record(names.owner, rtype::NS, self.ttl, &[label, rest.octets()]);
                 if !self.writer.is_truncated() {
-                    return Step::Glue(target);
+                    return NameOutcome::Glue(target);
                 }
             }
         }
-        Step::Done(rcode::NOERROR)
+        NameOutcome::Done(rcode::NOERROR)
     }
 
     /// Writes as many addresses as fit (A4), in rotated order (A6).
@@ -46,7 +52,7 @@ impl Response<'_> {
         &mut self,
         owner: u16,
         rtype: u16,
-        addresses: Addresses<'_, T>,
+        addresses: AddressRrset<'_, T>,
         octets: impl Fn(T) -> [u8; N],
     ) {
         let count = addresses.len();
@@ -70,7 +76,7 @@ impl Response<'_> {
 
     /// Returns how many of `count` records of `length` octets fit. If some do not, sets TC.
     fn fit(&mut self, count: usize, length: usize) -> usize {
-        let fit = count.min(self.writer.room() / length);
+        let fit = count.min(self.writer.remaining() / length);
         if fit < count {
             self.writer.truncate();
         }
@@ -79,7 +85,7 @@ impl Response<'_> {
 
     /// Writes SRV records (N4, N5) with uncompressed targets (RFC 2782), then the addresses of the targets as additional
     /// records, as far as they fit (A4). A truncated RRset gets none, since the client discards it (RFC 2181 section 9).
-    fn servers(&mut self, owner: u16, zone: &WireName, servers: Servers<'_>) {
+    fn srv_rrset(&mut self, owner: u16, zone: &WireName, servers: SrvRrset<'_>) {
         let count = servers.len();
         let start = start(self.turn, count);
         let first = self.writer.position();
@@ -88,7 +94,7 @@ impl Response<'_> {
         // Two loops instead of `chain`, which would check at each step which of the ranges is current.
         for range in [start..count, 0..start] {
             for index in range {
-                if !self.server(owner, below, servers.weight, servers.get(index)) {
+                if !self.srv_record(owner, below, servers.weight, servers.get(index)) {
                     self.writer.truncate();
                     return;
                 }
@@ -99,14 +105,14 @@ impl Response<'_> {
         let mut before = None;
         let begun_with = servers.endpoint(start);
         for index in (start..count).chain(0..start) {
-            let (data, next) = self.writer.data_of(position);
+            let (data, next) = self.writer.rdata_range(position);
             position = next;
             let endpoint = servers.endpoint(index);
             // The ports of one endpoint are adjacent, except where the rotation begins between two of them.
             let seen = before == Some(endpoint) || index < start && begun_with == endpoint;
             before = Some(endpoint);
             let Some(target) = wire::pointer(data + 6).filter(|_| !seen) else { continue };
-            if self.writer.room() < 16 {
+            if self.writer.remaining() < 16 {
                 break;
             }
             let (v4, v6) = servers.addresses(endpoint);
@@ -116,7 +122,7 @@ impl Response<'_> {
     }
 
     /// Writes one SRV record, and returns whether it fits. `below` is the rest of the target after its first label.
-    fn server(&mut self, owner: u16, below: &[u8], weight: u16, server: Server<'_>) -> bool {
+    fn srv_record(&mut self, owner: u16, below: &[u8], weight: u16, server: SrvRecord<'_>) -> bool {
         let mut buffer = [0; 64];
         let label = own_label(server.label, &mut buffer);
         let mut fixed = [0; 6];
@@ -133,20 +139,20 @@ impl Response<'_> {
         addresses: &[T],
         octets: impl Fn(T) -> [u8; N],
     ) {
-        if addresses.len() * (12 + N) <= self.writer.room() {
+        if addresses.len() * (12 + N) <= self.writer.remaining() {
             let octets = addresses.iter().map(|address| octets(*address));
             self.writer.addresses(owner, rtype, self.ttl, addresses.len(), octets);
         }
     }
 
     /// Writes PTR records in their own order (R2): they are never rotated, since clients use the first.
-    fn pointers(&mut self, owner: u16, site: Site<'_>, names: Pointers<'_>) {
+    fn ptr_rrset(&mut self, owner: u16, site: ZoneContext<'_>, names: PtrRrset<'_>) {
         let Some(address) = site.address else { return };
         // The first target is written in full; the next ones point to its `svc` and zone (RFC 1035 section 4.1.4).
         let mut shared: Option<u16> = None;
         for name in names.iter() {
             let mut buffer = [0; 64];
-            let label = own_label(name.own_name(address), &mut buffer);
+            let label = own_label(name.endpoint_label(address), &mut buffer);
             let ServiceKey(service) = name.service.key();
             let at = self.writer.position() + 12 + label.len() + service.len();
             let suffix = shared.map(u16::to_be_bytes);
@@ -164,7 +170,7 @@ impl Response<'_> {
 
     /// Writes a CNAME record, and returns a compression pointer to its target; `None` if the record does not fit, or the
     /// target is beyond the reach of pointers.
-    pub(super) fn cname(&mut self, names: Names, site: Site<'_>, target: &WireName) -> Option<u16> {
+    pub(super) fn cname(&mut self, names: OwnerPointers, site: ZoneContext<'_>, target: &WireName) -> Option<u16> {
         let at = self.writer.position() + 12;
         let below = target.octets().strip_suffix(site.apex.octets()).filter(|_| is_below(target, site.apex));
         let pointer = names.apex.map(u16::to_be_bytes);
@@ -180,7 +186,7 @@ impl Response<'_> {
     }
 
     /// Writes the SOA record (A8). It always fits, even after a QNAME of 255 octets.
-    pub(super) fn soa(&mut self, names: Names, site: Site<'_>, ttl: u32, zone: &Zone) {
+    pub(super) fn soa(&mut self, names: OwnerPointers, site: ZoneContext<'_>, ttl: u32, zone: &Zone) {
         let [refresh, retry, expire] = SOA_TIMERS;
         let values = [zone.serial(), refresh, retry, expire, zone.negative_ttl()];
         let mut numbers = [0; 20];
@@ -190,7 +196,7 @@ impl Response<'_> {
         let (label, rest) = name_server(names, site);
         match (names.apex, &rest) {
             // The usual case, in which all SOA records have one length.
-            (Some(owner), Rest::Pointer([high, low])) => {
+            (Some(owner), NameSuffix::Pointer([high, low])) => {
                 let mut data = [0; NAME_SERVER.len() + HOSTMASTER.len() + 24];
                 let (names, tail) = data.split_at_mut(NAME_SERVER.len() + HOSTMASTER.len() + 4);
                 let (server, mailbox) = names.split_at_mut(NAME_SERVER.len() + 2);
@@ -199,10 +205,10 @@ impl Response<'_> {
                 mailbox[..HOSTMASTER.len()].copy_from_slice(HOSTMASTER);
                 mailbox[HOSTMASTER.len()..].copy_from_slice(&[*high, *low]);
                 tail.copy_from_slice(&numbers);
-                self.writer.whole(owner, rtype::SOA, ttl, data);
+                self.writer.record_fixed(owner, rtype::SOA, ttl, data);
             }
             _ => {
-                let owner = names.apex.map_or(NameRef::Whole(site.apex), NameRef::Pointer);
+                let owner = names.apex.map_or(NameRef::Uncompressed(site.apex), NameRef::Pointer);
                 let rest = rest.octets();
                 self.writer.record(owner, rtype::SOA, ttl, &[label, rest, HOSTMASTER, rest, &numbers]);
             }
@@ -224,10 +230,10 @@ impl Response<'_> {
     pub(super) fn text(&mut self, text: &str) {
         let strings = text.as_bytes().chunks(255);
         let data: Vec<u8> = strings.flat_map(|string| [&[string.len() as u8], string].concat()).collect();
-        self.one(wire::QUESTION, rtype::TXT, 0, &[&data]);
+        self.write_record(wire::QNAME_POINTER, rtype::TXT, 0, &[&data]);
     }
 
-    fn one<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, data: &[&[u8]; N]) {
+    fn write_record<const N: usize>(&mut self, owner: u16, rtype: u16, ttl: u32, data: &[&[u8]; N]) {
         if !self.writer.record(NameRef::Pointer(owner), rtype, ttl, data) {
             self.writer.truncate();
         }
@@ -245,19 +251,19 @@ fn start(turn: u16, count: usize) -> usize {
 }
 
 /// Returns the labels of the name server in front of the zone, and the zone: a compression pointer, or the name in full.
-fn name_server<'s>(names: Names, site: Site<'s>) -> (&'static [u8], Rest<'s>) {
+fn name_server<'s>(names: OwnerPointers, site: ZoneContext<'s>) -> (&'static [u8], NameSuffix<'s>) {
     match names.apex.filter(|_| std::ptr::eq(site.apex, site.forward)) {
-        Some(pointer) => (NAME_SERVER, Rest::Pointer(pointer.to_be_bytes())),
-        None => (NAME_SERVER, Rest::Zone(site.forward)),
+        Some(pointer) => (NAME_SERVER, NameSuffix::Pointer(pointer.to_be_bytes())),
+        None => (NAME_SERVER, NameSuffix::Zone(site.forward)),
     }
 }
 
-enum Rest<'s> {
+enum NameSuffix<'s> {
     Pointer([u8; 2]),
     Zone(&'s WireName),
 }
 
-impl Rest<'_> {
+impl NameSuffix<'_> {
     fn octets(&self) -> &[u8] {
         match self {
             Self::Pointer(octets) => octets,
@@ -267,7 +273,7 @@ impl Rest<'_> {
 }
 
 /// Returns the first label of an endpoint's name in wire format, or nothing for the Service's own name.
-fn own_label<'b>(name: Option<OwnName<'_>>, buffer: &'b mut [u8; 64]) -> &'b [u8] {
+fn own_label<'b>(name: Option<EndpointLabel<'_>>, buffer: &'b mut [u8; 64]) -> &'b [u8] {
     let (Some(name), [length, text @ ..]) = (name, &mut *buffer) else { return &[] };
     *length = name.write(text).len() as u8;
     let end = 1 + usize::from(*length);

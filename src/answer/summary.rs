@@ -4,18 +4,18 @@
 
 /// Zone label of a response in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CountedZone(usize);
+pub struct ZoneLabel(usize);
 
-impl CountedZone {
+impl ZoneLabel {
     /// No zone of this server: the label `dropped`, as CoreDNS has it. Without a final dot, it is no zone's name.
-    pub const OUTSIDE: Self = Self(0);
+    pub const NONE: Self = Self(0);
     /// A name that an upstream resolves: the label of the root zone.
     pub const FORWARDED: Self = Self(1);
     const FIXED: [&str; 4] = ["dropped", ".", "in-addr.arpa.", "ip6.arpa."];
 
     /// Returns the label of zone `number` of this server: 0 for reverse names of IPv4, 1 for those of IPv6, from 2 on the
     /// forward zones in their order.
-    pub fn ours(number: usize) -> Self {
+    pub fn served(number: usize) -> Self {
         Self(2 + number)
     }
 
@@ -56,7 +56,7 @@ pub struct ResponseSummary {
     /// Length of the query, in octets.
     pub query_length: usize,
     /// Zone label.
-    pub zone: CountedZone,
+    pub zone: ZoneLabel,
     /// QTYPE; 0 if the question was not parsed.
     pub qtype: u16,
     /// Response code, including the upper bits in the OPT record (RFC 6891).

@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits. The form of the name and at most one look-up in the zone decide whether a cause is searched for, so
 //! that ordinary traffic (search lists, AAAA of IPv4-only names) never reaches the cluster. `--explain-to` limits the
-//! clients, a [`Budget`] the rate. Not here: the search itself (`explain/`).
+//! clients, a [`TokenBucket`] the rate. Not here: the search itself (`explain/`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,52 +13,52 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::{CauseReport, Peer};
-use crate::explain::{Absence, Asked, Asker, Busy, Finding, Outcome};
+use crate::explain::{Absence, Busy, DiagnosedQuery, Diagnostics, Finding, ZoneVerdict};
 use crate::names::labels::is_ordinal;
-use crate::names::{Owner, QueryName, WireName, meant, owner};
+use crate::names::{NameKind, QueryName, WireName, classify, guess_service};
 use crate::records::RRset;
 use crate::rtype;
 use crate::zone::{Lookup, Zone};
 
 /// Time in which a worker earns one search. A search takes about 4 us, so a flood of such queries costs other clients less
 /// than 1 % of the worker's time.
-const EVERY: Duration = Duration::from_micros(500);
+const REFILL_INTERVAL: Duration = Duration::from_micros(500);
 /// Maximum number of searches that a worker saves up.
-const BURST: u32 = 64;
+const MAX_TOKENS: u32 = 64;
 
 /// Token bucket of one worker for searches of causes.
 #[derive(Default)]
-pub(super) struct Budget {
-    left: u32,
-    counted: Option<Instant>,
+pub(super) struct TokenBucket {
+    tokens: u32,
+    refilled_at: Option<Instant>,
 }
 
-impl Budget {
+impl TokenBucket {
     /// Adds the searches earned since the last call.
     pub(super) fn refill(&mut self, now: Instant) {
-        let Some(counted) = self.counted else {
-            (self.left, self.counted) = (BURST, Some(now));
+        let Some(counted) = self.refilled_at else {
+            (self.tokens, self.refilled_at) = (MAX_TOKENS, Some(now));
             return;
         };
-        let earned = now.saturating_duration_since(counted).as_micros() / EVERY.as_micros();
+        let earned = now.saturating_duration_since(counted).as_micros() / REFILL_INTERVAL.as_micros();
         let earned = u32::try_from(earned).unwrap_or(u32::MAX);
         if earned > 0 {
-            self.left = self.left.saturating_add(earned).min(BURST);
-            self.counted = Some(now);
+            self.tokens = self.tokens.saturating_add(earned).min(MAX_TOKENS);
+            self.refilled_at = Some(now);
         }
     }
 
     /// Takes one search from the budget. Returns false if none is left.
     pub(super) fn take(&mut self) -> bool {
-        let may = self.left > 0;
-        self.left -= u32::from(may);
+        let may = self.tokens > 0;
+        self.tokens -= u32::from(may);
         may
     }
 }
 
 /// Non-resolution that a cause may explain.
 #[derive(Clone, Copy)]
-pub(super) enum Open {
+pub(super) enum Unresolved {
     /// QNAME does not exist. The first field is the label of QNAME at which the apex begins.
     NxDomain(usize, Option<Absence>),
     /// QNAME has no record of QTYPE. The field is the label of QNAME at which the apex begins.
@@ -68,16 +68,16 @@ pub(super) enum Open {
 }
 
 /// Policy and cluster handle for causes in responses.
-pub(super) struct Explainer {
-    asker: Asker,
+pub(super) struct EdePolicy {
+    asker: Diagnostics,
     clients: ArcSwap<Vec<IpNet>>,
     /// True if `clients` is not empty, so that `clients` is loaded only if needed.
     anyone: AtomicBool,
 }
 
-impl Explainer {
+impl EdePolicy {
     /// Creates the policy: causes that `asker` finds are reported to `clients`.
-    pub(super) fn new(asker: Asker, clients: Vec<IpNet>) -> Self {
+    pub(super) fn new(asker: Diagnostics, clients: Vec<IpNet>) -> Self {
         let anyone = AtomicBool::new(!clients.is_empty());
         Self { asker, clients: ArcSwap::from_pointee(clients), anyone }
     }
@@ -91,49 +91,50 @@ impl Explainer {
 
     /// Returns whether causes are reported to any client.
     #[inline]
-    pub(super) fn tells_anyone(&self) -> bool {
+    pub(super) fn is_enabled(&self) -> bool {
         self.anyone.load(Ordering::Acquire)
     }
 
     /// Returns whether causes are reported to the client.
-    pub(super) fn tells(&self, peer: &Peer) -> bool {
-        self.includes(peer.from.ip())
+    pub(super) fn is_allowed(&self, peer: &Peer) -> bool {
+        self.includes_client(peer.from.ip())
     }
 
     /// Returns whether causes are reported to clients at this address.
-    pub(super) fn includes(&self, client: IpAddr) -> bool {
+    pub(super) fn includes_client(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         self.clients.load().iter().any(|network| network.contains(&client))
     }
 
     /// Searches for the cause that a response reports; `None` if no cause is certain.
-    pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Open) -> Result<Option<Finding>, Busy> {
+    pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Unresolved) -> Result<Option<Finding>, Busy> {
         let (outcome, absence) = match open {
-            Open::NxDomain(_, absence) => (Outcome::NxDomain, absence),
-            Open::NoData(_) => (Outcome::NoData, None),
-            Open::Chain => (Outcome::Found, None),
+            Unresolved::NxDomain(_, absence) => (ZoneVerdict::NxDomain, absence),
+            Unresolved::NoData(_) => (ZoneVerdict::NoData, None),
+            Unresolved::Chain => (ZoneVerdict::Found, None),
         };
-        self.asker.first(&Asked { name, qtype, outcome, absence })
+        self.asker.try_best_finding(&DiagnosedQuery { name, qtype, outcome, absence })
     }
 
     /// Returns the text at `_why.NAME`, and the cause that it reports.
     pub(super) fn text(&self, zone: &Zone, name: &QueryName) -> (String, CauseReport) {
-        let seen = see(zone, name);
+        let seen = lookup_all(zone, name);
         let (outcome, absence) = match &seen {
-            Seen::Records(counts) => return (format!("RESOLVES: {}", counts.join(", ")), CauseReport::None),
-            Seen::Nothing => (Outcome::NoData, None),
-            Seen::Alias(_) => (Outcome::Found, None),
-            Seen::Missing(absence) => (Outcome::NxDomain, *absence),
+            NameContents::Records(counts) => return (format!("RESOLVES: {}", counts.join(", ")), CauseReport::None),
+            NameContents::Empty => (ZoneVerdict::NoData, None),
+            NameContents::Alias(_) => (ZoneVerdict::Found, None),
+            NameContents::Missing(absence) => (ZoneVerdict::NxDomain, *absence),
         };
-        let text = match (self.asker.first(&Asked { name, qtype: rtype::A, outcome, absence }), seen) {
-            (Err(Busy), _) => return busy(),
-            (Ok(Some(finding)), _) => return (finding.line(), CauseReport::Reported(finding.identity().1)),
-            (Ok(None), Seen::Alias(target)) => format!("ALIAS: the name stands for {target}"),
-            (Ok(None), Seen::Missing(_)) => {
-                format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")
-            }
-            (Ok(None), _) => "EMPTY: the name exists and has no records".to_owned(),
-        };
+        let text =
+            match (self.asker.try_best_finding(&DiagnosedQuery { name, qtype: rtype::A, outcome, absence }), seen) {
+                (Err(Busy), _) => return busy(),
+                (Ok(Some(finding)), _) => return (finding.line(), CauseReport::Reported(finding.id_and_token().1)),
+                (Ok(None), NameContents::Alias(target)) => format!("ALIAS: the name stands for {target}"),
+                (Ok(None), NameContents::Missing(_)) => {
+                    format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")
+                }
+                (Ok(None), _) => "EMPTY: the name exists and has no records".to_owned(),
+            };
         (text, CauseReport::None)
     }
 }
@@ -148,11 +149,11 @@ pub(super) fn busy() -> (String, CauseReport) {
 ///
 /// Excludes most negative responses of ordinary traffic: names with a search list applied, and queries for one address
 /// family of a name that has the other.
-pub(super) fn is_worth_asking(zone: &Zone, name: &QueryName, qtype: u16, open: Open) -> bool {
+pub(super) fn may_have_finding(zone: &Zone, name: &QueryName, qtype: u16, open: Unresolved) -> bool {
     match open {
-        Open::Chain | Open::NxDomain(_, Some(_)) => true,
-        Open::NxDomain(apex_at, None) => may_be_meant(zone, name, apex_at),
-        Open::NoData(apex_at) => match qtype {
+        Unresolved::Chain | Unresolved::NxDomain(_, Some(_)) => true,
+        Unresolved::NxDomain(apex_at, None) => may_refer_to_service(zone, name, apex_at),
+        Unresolved::NoData(apex_at) => match qtype {
             rtype::SRV => is_service(name, apex_at),
             rtype::A if is_service(name, apex_at) => {
                 zone.look_up(name, rtype::AAAA, |lookup| matches!(lookup, Lookup::NoData(_)))
@@ -163,35 +164,35 @@ pub(super) fn is_worth_asking(zone: &Zone, name: &QueryName, qtype: u16, open: O
 }
 
 fn is_service(name: &QueryName, apex_at: usize) -> bool {
-    matches!(owner(name, apex_at), Owner::Service(_))
+    matches!(classify(name, apex_at), NameKind::Service(_))
 }
 
 /// Returns whether a nonexistent name has a form that suggests a mistake: a Pod's ordinal, an address, a wildcard, or
 /// labels that lead to an existing Service.
-fn may_be_meant(zone: &Zone, name: &QueryName, apex_at: usize) -> bool {
-    let by_shape = match owner(name, apex_at) {
-        Owner::Service(key) => is_ordinal(key.service()),
-        Owner::Endpoint(_, label) => is_ordinal(label),
-        Owner::PodAddress(..) | Owner::PodNamespace(_) => true,
-        Owner::Nothing => meant(name, apex_at).is_some_and(|service| zone.knows(service)),
+fn may_refer_to_service(zone: &Zone, name: &QueryName, apex_at: usize) -> bool {
+    let by_shape = match classify(name, apex_at) {
+        NameKind::Service(key) => is_ordinal(key.service()),
+        NameKind::Endpoint(_, label) => is_ordinal(label),
+        NameKind::PodAddress(..) | NameKind::PodNamespace(_) => true,
+        NameKind::Invalid => guess_service(name, apex_at).is_some_and(|service| zone.has_name(service)),
         _ => false,
     };
     by_shape || name.has_asterisk(apex_at)
 }
 
 /// Contents of a name, for all types.
-enum Seen {
+enum NameContents {
     /// Records: the number and the mnemonic of each type.
     Records(Vec<String>),
     /// No records, but the name exists: an empty non-terminal.
-    Nothing,
+    Empty,
     /// CNAME with this target.
     Alias(WireName),
     /// The name does not exist.
     Missing(Option<Absence>),
 }
 
-fn see(zone: &Zone, name: &QueryName) -> Seen {
+fn lookup_all(zone: &Zone, name: &QueryName) -> NameContents {
     const TYPES: [(u16, &str); 7] = [
         (rtype::A, "A"),
         (rtype::AAAA, "AAAA"),
@@ -209,15 +210,15 @@ fn see(zone: &Zone, name: &QueryName) -> Seen {
                 None
             }
             Lookup::NoData(_) => None,
-            Lookup::Cname(_, target) => Some(Seen::Alias(target.clone())),
-            Lookup::NxDomain(_, absence) => Some(Seen::Missing(absence)),
-            Lookup::NotInZone => Some(Seen::Missing(None)),
+            Lookup::Cname(_, target) => Some(NameContents::Alias(target.clone())),
+            Lookup::NxDomain(_, absence) => Some(NameContents::Missing(absence)),
+            Lookup::NotInZone => Some(NameContents::Missing(None)),
         });
         if let Some(other) = other {
             return other;
         }
     }
-    if counts.is_empty() { Seen::Nothing } else { Seen::Records(counts) }
+    if counts.is_empty() { NameContents::Empty } else { NameContents::Records(counts) }
 }
 
 fn count(rrset: RRset<'_>) -> usize {

@@ -12,22 +12,23 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches};
 
-use super::{Stop, command};
-use crate::config::file::{self, Entry};
+use super::{EarlyExit, command};
+use crate::config::file::{self, FileEntry};
 use crate::config::{Origin, Origins};
 use crate::escape::{Printable, is_unprintable, lines};
 
 /// Parses the command line, with the file's keys inserted for options that neither a flag nor a variable sets. Returns the
 /// matches, and the origin of each option that is set.
-pub(super) fn layered(mut args: Vec<OsString>) -> Result<(ArgMatches, Origins), Stop> {
+pub(super) fn layered(mut args: Vec<OsString>) -> Result<(ArgMatches, Origins), EarlyExit> {
     let command = command();
-    let first = command.clone().try_get_matches_from(&args).map_err(|error| blame_variable(&command, &args, error))?;
+    let first =
+        command.clone().try_get_matches_from(&args).map_err(|error| attribute_to_env(&command, &args, error))?;
     let (depth, given) = innermost(&first);
     let mut origins = given_origins(&command, given);
     let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") else { return Ok((first, origins)) };
     let path = path.clone();
     let mut matches = first;
-    for entry in file::read(&path).map_err(Stop::WrongUse)? {
+    for entry in file::read(&path).map_err(EarlyExit::WrongUse)? {
         let option = option(&command, &entry.key).ok_or_else(|| unknown_key(&command, &path, &entry))?;
         if origins.contains_key(&entry.key) {
             continue;
@@ -104,7 +105,7 @@ fn given_origins(command: &clap::Command, given: &ArgMatches) -> Origins {
 }
 
 /// Returns the flags that set the entry's values on the command line.
-fn flags(option: &Arg, entry: &Entry) -> Result<Vec<OsString>, String> {
+fn flags(option: &Arg, entry: &FileEntry) -> Result<Vec<OsString>, String> {
     // Refuse an empty list where the option has a default: `allow = []` reads as "no client" and would allow all clients.
     if entry.words.is_empty() && !option.get_default_values().is_empty() {
         return Err("a list with nothing in it: leave the key out for the default".into());
@@ -112,11 +113,11 @@ fn flags(option: &Arg, entry: &Entry) -> Result<Vec<OsString>, String> {
     Ok(entry.words.iter().map(|word| format!("--{}={word}", entry.key).into()).collect())
 }
 
-fn in_file(path: &Path, entry: &Entry, sentence: &str) -> Stop {
-    Stop::WrongUse(format!("{}, line {}: {}: {sentence}", path.display(), entry.line, entry.key))
+fn in_file(path: &Path, entry: &FileEntry, sentence: &str) -> EarlyExit {
+    EarlyExit::WrongUse(format!("{}, line {}: {}: {sentence}", path.display(), entry.line, entry.key))
 }
 
-fn unknown_key(command: &clap::Command, path: &Path, entry: &Entry) -> Stop {
+fn unknown_key(command: &clap::Command, path: &Path, entry: &FileEntry) -> EarlyExit {
     if let Some(present) = renamed_option(&entry.key) {
         return in_file(path, entry, &format!("the key was renamed: write {present}"));
     }
@@ -126,8 +127,8 @@ fn unknown_key(command: &clap::Command, path: &Path, entry: &Entry) -> Stop {
 
 /// Names the environment variable if the invalid value came from one: clap names the flag, which is not on the command line.
 /// Names the present option for one that was renamed.
-fn blame_variable(command: &clap::Command, args: &[OsString], error: clap::Error) -> Stop {
-    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return Stop::Clap(error) };
+fn attribute_to_env(command: &clap::Command, args: &[OsString], error: clap::Error) -> EarlyExit {
+    let Some(ContextValue::String(shown)) = error.get(ContextKind::InvalidArg) else { return EarlyExit::Clap(error) };
     let flag = shown.split([' ', '=', '[']).next().unwrap_or_default();
     if error.kind() == ErrorKind::UnknownArgument
         && let Some(present) = flag.strip_prefix("--").and_then(renamed_option)
@@ -143,9 +144,9 @@ fn blame_variable(command: &clap::Command, args: &[OsString], error: clap::Error
     let variable = option.and_then(Arg::get_env);
     match variable {
         Some(name) if env::var_os(name).is_some() && !args.iter().any(written) => {
-            Stop::WrongUse(format!("environment {}: {}", name.to_string_lossy(), sentence(&error)))
+            EarlyExit::WrongUse(format!("environment {}: {}", name.to_string_lossy(), sentence(&error)))
         }
-        _ => Stop::Clap(error),
+        _ => EarlyExit::Clap(error),
     }
 }
 

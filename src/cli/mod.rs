@@ -15,17 +15,17 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, Doctor, Export, Origins, Question, Strictness};
+use crate::config::{CheckArgs, Config, DoctorArgs, ExplainArgs, Origins, RecordsArgs};
 use crate::escape::Printable;
 
 use layers::layered;
-use options::{CheckArgs, DoctorArgs, ExplainArgs, ExportArgs, FORWARDING, LISTENING, Options};
+use options::{CheckFlags, CliOptions, DoctorFlags, ExplainFlags, FORWARDING_HEADING, LISTENING_HEADING, RecordsFlags};
 
 /// Program name, as in messages and completion scripts.
 pub const NAME: &str = env!("CARGO_PKG_NAME");
 
 /// Exit status for wrong use: an invalid flag, variable or file. Equal to clap's.
-pub const WRONG_USE: u8 = 2;
+pub const USAGE_ERROR_STATUS: u8 = 2;
 
 /// Subcommand of a valid command line, with its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,13 +33,13 @@ pub enum Invocation {
     /// `serve`: answers DNS queries.
     Serve(Config),
     /// `records`: prints all records of a zone.
-    Records(Config, Export),
+    Records(Config, RecordsArgs),
     /// `explain`: prints why a name resolves or does not.
-    Explain(Config, Question),
+    Explain(Config, ExplainArgs),
     /// `check`: prints findings about objects with names that will not resolve as intended.
-    Check(Config, Strictness),
+    Check(Config, CheckArgs),
     /// `local doctor`: checks the path from this machine's resolver to the server.
-    Doctor(Doctor),
+    Doctor(DoctorArgs),
     /// `config print`: prints the configuration.
     PrintConfig(Config, Origins),
     /// `completions`: prints a shell's completion script.
@@ -48,14 +48,14 @@ pub enum Invocation {
 
 /// Reason to end before a command runs.
 #[derive(Debug)]
-pub enum Stop {
+pub enum EarlyExit {
     /// Request for the help or the version, or an error of clap.
     Clap(clap::Error),
     /// Invalid values, in one sentence.
     WrongUse(String),
 }
 
-impl Stop {
+impl EarlyExit {
     /// Returns the error in one sentence.
     pub fn sentence(&self) -> String {
         match self {
@@ -75,11 +75,11 @@ impl Stop {
                     (Some(text), true) => write!(std::io::stderr(), "{text}"),
                     (Some(text), false) => write!(std::io::stdout(), "{text}"),
                 };
-                ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(WRONG_USE))
+                ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE_ERROR_STATUS))
             }
             Self::WrongUse(sentence) => {
                 let _ = writeln!(std::io::stderr(), "{NAME}: {}", Printable(sentence));
-                ExitCode::from(WRONG_USE)
+                ExitCode::from(USAGE_ERROR_STATUS)
             }
         }
     }
@@ -103,8 +103,8 @@ pub fn read_again() -> Result<Config, String> {
 ///
 /// # Errors
 ///
-/// [`Stop`] for the help, the version, and invalid input.
-pub fn read_process() -> Result<Invocation, Stop> {
+/// [`EarlyExit`] for the help, the version, and invalid input.
+pub fn read_process() -> Result<Invocation, EarlyExit> {
     read_checked(std::env::args_os(), std::env::vars_os())
 }
 
@@ -113,35 +113,35 @@ pub fn read_process() -> Result<Invocation, Stop> {
 ///
 /// # Errors
 ///
-/// [`Stop`] for the help, the version, and invalid input.
-pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
+/// [`EarlyExit`] for the help, the version, and invalid input.
+pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, EarlyExit> {
     read_checked(args, [])
 }
 
 fn read_checked(
     args: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Invocation, Stop> {
+) -> Result<Invocation, EarlyExit> {
     let (matches, origins) = layered(args.into_iter().collect())?;
     // Skip the check for `completions`: a starting shell runs it, and an unknown variable must not break that shell.
     if matches.subcommand_name() != Some("completions") {
-        variables::check(&command(), environment).map_err(Stop::WrongUse)?;
+        variables::check(&command(), environment).map_err(EarlyExit::WrongUse)?;
     }
-    let cli = Cli::from_arg_matches(&matches).map_err(Stop::Clap)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(EarlyExit::Clap)?;
     let invocation = match cli.command {
-        Command::Serve(options) => Invocation::Serve(options.config(&origins).map_err(Stop::WrongUse)?),
+        Command::Serve(options) => Invocation::Serve(options.config(&origins).map_err(EarlyExit::WrongUse)?),
         Command::Records { export, options } => {
-            Invocation::Records(options.config(&origins).map_err(Stop::WrongUse)?, export.into())
+            Invocation::Records(options.config(&origins).map_err(EarlyExit::WrongUse)?, export.into())
         }
         Command::Explain { question, options } => {
-            Invocation::Explain(options.config(&origins).map_err(Stop::WrongUse)?, question.into())
+            Invocation::Explain(options.config(&origins).map_err(EarlyExit::WrongUse)?, question.into())
         }
         Command::Check { strictness, options } => {
-            Invocation::Check(options.config(&origins).map_err(Stop::WrongUse)?, strictness.into())
+            Invocation::Check(options.config(&origins).map_err(EarlyExit::WrongUse)?, strictness.into())
         }
         Command::Local { command: LocalCommand::Doctor(args) } => Invocation::Doctor(args.into()),
         Command::Config { command: ConfigCommand::Print(options) } => {
-            Invocation::PrintConfig(options.config(&origins).map_err(Stop::WrongUse)?, origins)
+            Invocation::PrintConfig(options.config(&origins).map_err(EarlyExit::WrongUse)?, origins)
         }
         Command::Completions { shell } => Invocation::Completions(shell),
     };
@@ -155,7 +155,8 @@ pub fn command() -> clap::Command {
         command.mut_subcommand(quiet, |quiet| {
             quiet.mut_args(|arg| {
                 let heading = arg.get_help_heading();
-                let hidden = heading == Some(LISTENING) && arg.get_id() != "listen" || heading == Some(FORWARDING);
+                let hidden = heading == Some(LISTENING_HEADING) && arg.get_id() != "listen"
+                    || heading == Some(FORWARDING_HEADING);
                 arg.hide(hidden)
             })
         })
@@ -174,13 +175,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Answer DNS queries for the Services of a cluster that is watched, or of manifests.
-    Serve(Options),
+    Serve(CliOptions),
     /// Print all records of one zone.
     Records {
         #[command(flatten)]
-        export: ExportArgs,
+        export: RecordsFlags,
         #[command(flatten)]
-        options: Options,
+        options: CliOptions,
     },
     /// Explain why a name resolves or does not: the decision step by step, and the answer, or the causes and their fixes.
     ///
@@ -188,9 +189,9 @@ enum Command {
     /// does not, 2 for wrong use, and if not everything could be read.
     Explain {
         #[command(flatten)]
-        question: ExplainArgs,
+        question: ExplainFlags,
         #[command(flatten)]
-        options: Options,
+        options: CliOptions,
     },
     /// List StatefulSets, Services and EndpointSlices with names that will not resolve as intended, and the fixes.
     ///
@@ -198,9 +199,9 @@ enum Command {
     /// cluster could be read.
     Check {
         #[command(flatten)]
-        strictness: CheckArgs,
+        strictness: CheckFlags,
         #[command(flatten)]
-        options: Options,
+        options: CliOptions,
     },
     /// Resolve names of the cluster on this machine.
     Local {
@@ -223,7 +224,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Print the effective configuration as a file, with the source of each value.
-    Print(Options),
+    Print(CliOptions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -231,7 +232,7 @@ enum LocalCommand {
     /// Check the path from this machine's resolver to the server, and print the problems and their fixes.
     ///
     /// Exit status: 0 if nothing is wrong, 1 if something is, 2 for wrong use.
-    Doctor(DoctorArgs),
+    Doctor(DoctorFlags),
 }
 
 #[cfg(test)]
@@ -240,16 +241,16 @@ mod tests {
 
     use super::layers::{key, options, sentence};
     use super::*;
-    use crate::config::{Admin, Form, Listen, ManifestPath, Origin, Source, print};
+    use crate::config::{AdminConfig, ListenConfig, ManifestPath, Origin, OutputFormat, Source, print};
     use crate::objects::ObjectRef;
     use crate::rtype;
-    use crate::rules::{Ordinals, Rules};
+    use crate::rules::{NamingRules, Ordinals};
 
     fn run(line: &str) -> Result<Invocation, String> {
         let args = std::iter::once(NAME).chain(line.split_whitespace()).map(OsString::from);
         read(args).map_err(|stop| match stop {
-            Stop::Clap(error) => sentence(&error),
-            Stop::WrongUse(sentence) => sentence,
+            EarlyExit::Clap(error) => sentence(&error),
+            EarlyExit::WrongUse(sentence) => sentence,
         })
     }
 
@@ -293,9 +294,9 @@ mod tests {
         assert_eq!(config.source, Source::Manifests(vec![ManifestPath::Path("a.yaml".into())]));
         assert_eq!(config.zone.to_string(), "cluster.local.");
         assert_eq!((config.ttl, config.negative_ttl), (Duration::from_secs(5), Duration::from_secs(5)));
-        assert_eq!(config.rules, Rules::default());
+        assert_eq!(config.rules, NamingRules::default());
         assert_eq!(config.simulate, []);
-        assert!(config.listen.is_default && config.clients.is_everyone());
+        assert!(config.listen.is_default && config.clients.allows_everyone());
         assert_eq!(config.listen.addresses.len(), 2);
         assert_eq!(config.max_manifest_size, 64 << 20);
         assert_eq!(config.explain_to.len(), 8);
@@ -361,7 +362,7 @@ mod tests {
     #[test]
     fn where_it_is_looked_at() {
         let admin = |line: &str| {
-            let Admin { address, api } = config(line).admin;
+            let AdminConfig { address, api } = config(line).admin;
             [address, api].map(|one| one.map_or("none".to_owned(), |address| address.to_string()))
         };
         assert_eq!(admin("serve"), ["127.0.0.1:9153", "none"], "a cluster's server is looked at");
@@ -391,7 +392,7 @@ mod tests {
         );
         let zones: Vec<_> = config.zones().map(ToString::to_string).collect();
         assert_eq!(zones, ["a.example.", "b.example.", "c.example."]);
-        assert_eq!(config.listen, Listen { addresses: vec!["[::1]:53".parse().unwrap()], is_default: false });
+        assert_eq!(config.listen, ListenConfig { addresses: vec!["[::1]:53".parse().unwrap()], is_default: false });
         assert_eq!(config.simulate, ["10.1.0.0/16".parse::<ipnet::IpNet>().unwrap()]);
         assert_eq!(config.service, Some(ObjectRef::new("kube-system", "dns")));
         assert_eq!((config.namespace.as_deref(), config.workers.get()), (Some("team"), 3));
@@ -471,14 +472,14 @@ mod tests {
         // UDP port 853 (QUIC) does not clash with TCP port 853 (TLS).
         assert_eq!(text(&encrypted.quic), "127.0.0.1:853 127.0.0.1:0 127.0.0.1:0");
         assert_eq!(encrypted.pair(), Some(("tls.crt".as_ref(), "tls.key".as_ref())));
-        assert_eq!(config("serve --demo").encrypted, crate::config::Encrypted::default());
+        assert_eq!(config("serve --demo").encrypted, crate::config::EncryptedConfig::default());
     }
 
     #[test]
     fn what_is_asked_of_explain_and_check() {
         let question = |line: &str| match run(line) {
             Ok(Invocation::Explain(config, question)) => {
-                let Question { name, qtype, server, output } = question;
+                let ExplainArgs { name, qtype, server, output } = question;
                 Ok(format!(
                     "{name:?} {} {server:?} {output} {}",
                     rtype::name(qtype),
@@ -507,7 +508,7 @@ mod tests {
             assert!(sentence.starts_with(expected), "{line}: {sentence}");
         }
         let Ok(Invocation::Check(_, strictness)) = run("check --demo --strict -o json") else { panic!("it is good") };
-        assert_eq!(strictness, Strictness { strict: true, output: Form::Json });
+        assert_eq!(strictness, CheckArgs { strict: true, output: OutputFormat::Json });
     }
 
     #[test]

@@ -15,21 +15,22 @@ use ipnet::IpNet;
 
 use crate::config::values::{self, AdminAddress, ExplainTo, Simulate};
 use crate::config::{
-    Admin, AskedName, AskedServer, Clients, Config, Doctor, Encrypted, Export, Form, Forward, Listen, Log, LogFilter,
-    LogFormat, ManifestPath, NotAllowed, Origins, Output, QueryClass, QueryFormat, QueryLog, Question, Source,
-    Strictness, Tcp, Upstream, default_lame_duck, default_workers,
+    AdminConfig, CheckArgs, ClientsConfig, Config, DoctorArgs, EncryptedConfig, ExplainArgs, ForwardConfig,
+    ListenConfig, LogConfig, LogFilter, LogFormat, ManifestPath, NameSpec, NotAllowed, Origins, Output, OutputFormat,
+    QueryClass, QueryFormat, QueryLogConfig, RecordsArgs, ServerSpec, Source, TcpConfig, UpstreamSpec,
+    default_lame_duck, default_workers,
 };
 use crate::names::WireName;
 use crate::objects::ObjectRef;
 use crate::rtype;
-use crate::rules::{EndpointsSource, Ordinals, PodRecords, Ptr, Rules};
+use crate::rules::{EndpointsSource, NamingRules, Ordinals, PodRecords, Ptr};
 
 /// All options. Flag, variable and key of an option have one name: `--zone-alias`, `HEADLESS_DNS_ZONE_ALIAS`, `zone-alias`.
 ///
 /// No option may be called `--port…` or `--service-…`: in a Pod beside a Service named `headless-dns`, Kubernetes
 /// sets variables of those names.
 #[derive(Args, Clone, Debug)]
-pub(super) struct Options {
+pub(super) struct CliOptions {
     /// Configuration file (TOML, with the long flags as keys). Flags and environment variables take precedence.
     #[arg(long, env = "HEADLESS_DNS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -104,7 +105,7 @@ struct NamingOptions {
     #[arg(
         long, env = "HEADLESS_DNS_ENDPOINT_POD_NAMES", value_name = "BOOL", num_args = 0..=1,
         require_equals = true, default_missing_value = "true", default_value = "false", action = ArgAction::Set,
-        value_parser = values::truth
+        value_parser = values::parse_bool
     )]
     endpoint_pod_names: bool,
     /// Address of this server, for ns.dns.ZONE; may be repeated [default: those of --service, or of the listeners].
@@ -144,7 +145,7 @@ struct ObjectOptions {
     #[arg(
         long, env = "HEADLESS_DNS_DEMO", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", action = ArgAction::Set,
-        value_parser = values::truth
+        value_parser = values::parse_bool
     )]
     demo: bool,
     /// Simulate the Pods of workloads that have none in the manifests, with addresses from CIDR, or from 10.244.0.0/16;
@@ -182,7 +183,7 @@ struct ObjectOptions {
     #[arg(
         long, env = "HEADLESS_DNS_ALLOW_UNREADABLE", value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", default_value = "false", action = ArgAction::Set,
-        value_parser = values::truth
+        value_parser = values::parse_bool
     )]
     allow_unreadable: bool,
     /// Kind of object to read endpoints from: EndpointSlices, or the older Endpoints.
@@ -194,18 +195,18 @@ struct ObjectOptions {
 }
 
 /// Help heading of the options of listening.
-pub(super) const LISTENING: &str = "Listening";
+pub(super) const LISTENING_HEADING: &str = "Listening";
 
 /// Help heading of the options of forwarding.
-pub(super) const FORWARDING: &str = "Forwarding";
+pub(super) const FORWARDING_HEADING: &str = "Forwarding";
 
 /// Default of `--explain-to`: loopback, private (RFC 1918), shared (RFC 6598), unique local (RFC 4193) and link-local (RFC
 /// 4291 section 2.5.6) addresses.
-const NEAR: [&str; 8] =
+const DEFAULT_EXPLAIN_TO: [&str; 8] =
     ["127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "fe80::/10"];
 
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = LISTENING)]
+#[command(next_help_heading = LISTENING_HEADING)]
 struct ListeningOptions {
     /// Listen on this address over UDP and TCP, default port 53; may be repeated. A default address that the machine
     /// lacks is skipped.
@@ -258,7 +259,7 @@ struct ListeningOptions {
     /// client; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_EXPLAIN_TO", value_name = "CIDR", value_delimiter = ',',
-        default_values = NEAR
+        default_values = DEFAULT_EXPLAIN_TO
     )]
     explain_to: Vec<ExplainTo>,
     /// Maximum number of concurrent TCP connections, encrypted ones and those over QUIC included; for HTTPS and QUIC, a
@@ -300,7 +301,7 @@ struct ListeningOptions {
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = LISTENING)]
+#[command(next_help_heading = LISTENING_HEADING)]
 struct LifeOptions {
     /// Duration of the lame duck, in which the server still answers after SIGTERM, in seconds, 0 to 3600 [default: 5 in a Pod
     /// that watches its cluster, else 0].
@@ -313,35 +314,35 @@ struct LifeOptions {
 }
 
 /// Default of `--forward-for`: loopback addresses, so that the server is no open resolver (RFC 5358).
-const HERE: [&str; 2] = ["127.0.0.0/8", "::1"];
+const DEFAULT_FORWARD_FOR: [&str; 2] = ["127.0.0.0/8", "::1"];
 
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = FORWARDING)]
+#[command(next_help_heading = FORWARDING_HEADING)]
 struct ForwardingOptions {
     /// Forward queries for names outside the zones to this upstream: an address with or without a port,
     /// tls://ADDRESS#NAME, or system for the servers of /etc/resolv.conf; may be repeated.
     #[arg(long, env = "HEADLESS_DNS_FORWARD", value_name = "SERVER", value_delimiter = ',')]
-    forward: Vec<Upstream>,
+    forward: Vec<UpstreamSpec>,
     /// Forward queries of clients in this network only; other clients get REFUSED; may be repeated.
     #[arg(
         long, env = "HEADLESS_DNS_FORWARD_FOR", value_name = "CIDR", value_delimiter = ',',
-        default_values = HERE, value_parser = values::network
+        default_values = DEFAULT_FORWARD_FOR, value_parser = values::network
     )]
     forward_for: Vec<IpNet>,
     /// Resolve targets of ExternalName Services outside the zones at this upstream, written as for --forward, for every
     /// client; may be repeated.
     #[arg(long, env = "HEADLESS_DNS_EXTERNAL_NAME_UPSTREAM", value_name = "SERVER", value_delimiter = ',')]
-    external_name_upstream: Vec<Upstream>,
+    external_name_upstream: Vec<UpstreamSpec>,
 }
 
 impl ForwardingOptions {
-    fn forward(self, origins: &Origins) -> Result<Forward, String> {
+    fn forward(self, origins: &Origins) -> Result<ForwardConfig, String> {
         let Self { forward: to, forward_for: clients, external_name_upstream: aliases } = self;
         match origins.get("forward-for") {
             Some(origin) if to.is_empty() => {
                 Err(format!("--forward-for ({origin}) says for whom --forward asks, and that is not set"))
             }
-            _ => Ok(Forward { to, clients, aliases }),
+            _ => Ok(ForwardConfig { to, clients, aliases }),
         }
     }
 }
@@ -380,13 +381,13 @@ struct LogOptions {
 }
 
 impl LogOptions {
-    fn query_log(&self) -> Result<QueryLog, String> {
+    fn query_log(&self) -> Result<QueryLogConfig, String> {
         let classes: Vec<QueryClass> =
             self.query_log.iter().copied().filter(|class| *class != QueryClass::Off).collect();
         if !classes.is_empty() && classes.len() < self.query_log.len() {
             return Err(format!("--query-log off and --query-log {} exclude each other", classes[0]));
         }
-        Ok(QueryLog { classes, sample: self.query_log_sample, format: self.query_log_format })
+        Ok(QueryLogConfig { classes, sample: self.query_log_sample, format: self.query_log_format })
     }
 }
 
@@ -402,10 +403,10 @@ fn seconds(least: u32, most: u32) -> impl Fn(&str) -> Result<Duration, String> +
 }
 
 fn whole(unit: &'static str, least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone {
-    move |text| values::whole(text, unit, &(least..=most))
+    move |text| values::parse_integer(text, unit, &(least..=most))
 }
 
-impl Options {
+impl CliOptions {
     /// Returns the validated configuration. `origins` names the sources of values in errors, and tells configured listeners
     /// from default ones.
     pub(super) fn config(self, origins: &Origins) -> Result<Config, String> {
@@ -433,8 +434,8 @@ impl Options {
             ns_addresses: naming.ns_address,
             service: naming.service,
             nsid: naming.nsid,
-            listen: Listen { addresses: listening.listen, is_default: !origins.contains_key("listen") },
-            encrypted: Encrypted {
+            listen: ListenConfig { addresses: listening.listen, is_default: !origins.contains_key("listen") },
+            encrypted: EncryptedConfig {
                 tls: listening.listen_tls,
                 https: listening.listen_https,
                 quic: listening.listen_quic,
@@ -442,17 +443,17 @@ impl Options {
                 key: listening.tls_key,
             },
             workers: listening.workers.and_then(|n| NonZeroUsize::new(n as usize)).unwrap_or_else(default_workers),
-            clients: Clients { allow: listening.allow, not_allowed: listening.not_allowed },
+            clients: ClientsConfig { allow: listening.allow, not_allowed: listening.not_allowed },
             explain_to: ExplainTo::networks(&listening.explain_to)?,
             forward: forwarding.forward(origins)?,
-            tcp: Tcp {
+            tcp: TcpConfig {
                 connections: listening.tcp_connections as usize,
                 connections_per_client: listening.tcp_connections_per_client as usize,
                 client_prefix_v6: listening.client_prefix_v6 as u8,
                 idle: listening.tcp_idle,
             },
             query_log: log.query_log()?,
-            log: Log { filter: log.log, format: log.log_format },
+            log: LogConfig { filter: log.log, format: log.log_format },
         };
         config.check()?;
         Ok(config)
@@ -460,8 +461,8 @@ impl Options {
 }
 
 impl NamingOptions {
-    fn rules(&self) -> Rules {
-        Rules {
+    fn rules(&self) -> NamingRules {
+        NamingRules {
             ordinals: self.endpoint_names,
             ptr: self.ptr,
             pod_records: self.pod_records,
@@ -473,12 +474,12 @@ impl NamingOptions {
 impl ListeningOptions {
     /// Returns the addresses of the admin listeners. Without a cluster the default address is not bound: manifests are mostly
     /// tried out on a machine where another server has the port.
-    fn admin(&self, origins: &Origins, is_cluster: bool) -> Admin {
+    fn admin(&self, origins: &Origins, is_cluster: bool) -> AdminConfig {
         let address = match self.admin {
             AdminAddress::At(address) if is_cluster || origins.contains_key("admin") => Some(address),
-            AdminAddress::At(_) | AdminAddress::Nowhere => None,
+            AdminAddress::At(_) | AdminAddress::Off => None,
         };
-        Admin { address, api: self.admin_api }
+        AdminConfig { address, api: self.admin_api }
     }
 }
 
@@ -517,7 +518,7 @@ impl ObjectOptions {
 
 /// Arguments of `records` only.
 #[derive(Args, Debug)]
-pub(super) struct ExportArgs {
+pub(super) struct RecordsFlags {
     /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "zone", value_parser = choice::<Output>(Output::NAMES))]
     output: Output,
@@ -529,41 +530,41 @@ pub(super) struct ExportArgs {
     server: Option<SocketAddr>,
 }
 
-impl From<ExportArgs> for Export {
-    fn from(args: ExportArgs) -> Self {
+impl From<RecordsFlags> for RecordsArgs {
+    fn from(args: RecordsFlags) -> Self {
         Self { output: args.output, origin: args.origin, server: args.server }
     }
 }
 
 /// Arguments of `explain` only.
 #[derive(Args, Debug)]
-pub(super) struct ExplainArgs {
+pub(super) struct ExplainFlags {
     /// Name, or address for its reverse name. A name without a final dot is tried with the search list of a Pod in the
     /// namespace -n.
     #[arg(value_name = "NAME")]
-    name: AskedName,
+    name: NameSpec,
     /// Record type [default: A; SRV for _port._protocol, PTR for an address].
     #[arg(value_name = "TYPE", value_parser = rtype::parse)]
     qtype: Option<u16>,
     /// Query this running server, in place of reading objects: over DNS (default port 53), or with http:// its admin
     /// listener, which gives the full explanation (default port 9153).
     #[arg(long, value_name = "[http://]ADDR[:PORT]")]
-    server: Option<AskedServer>,
+    server: Option<ServerSpec>,
     /// Output format.
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<Form>(Form::NAMES))]
-    output: Form,
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<OutputFormat>(OutputFormat::NAMES))]
+    output: OutputFormat,
 }
 
-impl From<ExplainArgs> for Question {
-    fn from(args: ExplainArgs) -> Self {
-        let ExplainArgs { name, qtype, server, output } = args;
+impl From<ExplainFlags> for ExplainArgs {
+    fn from(args: ExplainFlags) -> Self {
+        let ExplainFlags { name, qtype, server, output } = args;
         Self { qtype: qtype.unwrap_or_else(|| name.usual_type()), name, server, output }
     }
 }
 
 /// Arguments of `local doctor`.
 #[derive(Args, Debug)]
-pub(super) struct DoctorArgs {
+pub(super) struct DoctorFlags {
     /// Address of the server, default port 53.
     #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:1053", value_parser = values::server)]
     server: SocketAddr,
@@ -584,26 +585,26 @@ pub(super) struct DoctorArgs {
     resolver_port: u16,
 }
 
-impl From<DoctorArgs> for Doctor {
-    fn from(args: DoctorArgs) -> Self {
-        let DoctorArgs { server, zone, name, root, resolver_port } = args;
+impl From<DoctorFlags> for DoctorArgs {
+    fn from(args: DoctorFlags) -> Self {
+        let DoctorFlags { server, zone, name, root, resolver_port } = args;
         Self { server, zone, name, root, resolver_port }
     }
 }
 
 /// Arguments of `check` only.
 #[derive(Args, Debug)]
-pub(super) struct CheckArgs {
+pub(super) struct CheckFlags {
     /// Exit with status 1 for warnings too.
     #[arg(long)]
     strict: bool,
     /// Output format.
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<Form>(Form::NAMES))]
-    output: Form,
+    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<OutputFormat>(OutputFormat::NAMES))]
+    output: OutputFormat,
 }
 
-impl From<CheckArgs> for Strictness {
-    fn from(args: CheckArgs) -> Self {
+impl From<CheckFlags> for CheckArgs {
+    fn from(args: CheckFlags) -> Self {
         Self { strict: args.strict, output: args.output }
     }
 }

@@ -13,9 +13,9 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
 /// Timeout of a response, and of each part of its body.
-const PATIENCE: Duration = Duration::from_secs(35);
+const READ_TIMEOUT: Duration = Duration::from_secs(35);
 /// Maximum length of the error text that is repeated, in octets.
-const SENTENCE: usize = 1024;
+const MAX_ERROR_BYTES: usize = 1024;
 
 /// Requests `path` with these parameters from `server`, and writes the body of the response to `to`.
 ///
@@ -35,18 +35,18 @@ pub(super) fn copy(
 }
 
 async fn copied(target: &str, to: &mut impl Write) -> anyhow::Result<()> {
-    let late = || format!("no answer within {} s", PATIENCE.as_secs());
+    let late = || format!("no answer within {} s", READ_TIMEOUT.as_secs());
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let request = Request::get(target).body(Empty::new())?;
-    let response = timeout(PATIENCE, client.request(request)).await.with_context(late)??;
+    let response = timeout(READ_TIMEOUT, client.request(request)).await.with_context(late)??;
     let (head, mut body) = response.into_parts();
     let mut refusal = Vec::new();
-    while let Some(frame) = timeout(PATIENCE, body.frame()).await.with_context(late)? {
+    while let Some(frame) = timeout(READ_TIMEOUT, body.frame()).await.with_context(late)? {
         let Ok(octets) = frame?.into_data() else { continue };
         if head.status == StatusCode::OK {
             to.write_all(&octets)?;
-        } else if refusal.len() < SENTENCE {
-            refusal.extend_from_slice(&octets[..octets.len().min(SENTENCE - refusal.len())]);
+        } else if refusal.len() < MAX_ERROR_BYTES {
+            refusal.extend_from_slice(&octets[..octets.len().min(MAX_ERROR_BYTES - refusal.len())]);
         }
     }
     if head.status != StatusCode::OK {

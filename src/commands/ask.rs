@@ -10,20 +10,20 @@ use anyhow::{Context as _, bail};
 
 use crate::names::WireName;
 use crate::rtype;
-use crate::wire::client::{Reply, query};
+use crate::wire::client::{self, ParsedResponse};
 use crate::wire::{HEADER, MAX_TCP};
 
 /// Number of times that a query is sent over UDP.
-const TRIES: u32 = 3;
+const ATTEMPTS: u32 = 3;
 /// Timeout of a response over UDP, and of each read and write over TCP.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sends a query to the server, and returns the response.
 ///
 /// # Errors
 ///
 /// If no response to the query arrives in time, or a socket fails.
-pub(crate) fn ask(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+pub(crate) fn query(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<ParsedResponse> {
     let reply = over_udp(server, name, qtype).with_context(|| format!("cannot ask {server} over UDP"))?;
     if reply.truncated {
         return over_tcp(server, name, qtype).with_context(|| format!("cannot ask {server} over TCP"));
@@ -35,8 +35,8 @@ pub(crate) fn ask(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Re
 ///
 /// # Errors
 ///
-/// As [`ask`].
-pub(crate) fn ask_over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+/// As [`query`].
+pub(crate) fn query_over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<ParsedResponse> {
     over_tcp(server, name, qtype).with_context(|| format!("cannot ask {server} over TCP"))
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn version(server: SocketAddr) -> Option<String> {
     const CHAOS: [u8; 2] = [0, 3];
     let name = WireName::parse("version.bind").ok()?;
     let exchange = |id| {
-        let mut message = query(id, &name, rtype::TXT);
+        let mut message = client::query(id, &name, rtype::TXT);
         let class = HEADER + name.octets().len() + 2;
         message[class..class + 2].copy_from_slice(&CHAOS);
         message
@@ -54,8 +54,8 @@ pub(crate) fn version(server: SocketAddr) -> Option<String> {
     reply.answer.into_iter().find_map(|record| record.text)
 }
 
-fn over_udp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
-    exchange_over_udp(server, name, qtype, |id| query(id, name, qtype))
+fn over_udp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<ParsedResponse> {
+    exchange_over_udp(server, name, qtype, |id| client::query(id, name, qtype))
 }
 
 fn exchange_over_udp(
@@ -63,25 +63,25 @@ fn exchange_over_udp(
     name: &WireName,
     qtype: u16,
     write: impl Fn(u16) -> Vec<u8>,
-) -> anyhow::Result<Reply> {
+) -> anyhow::Result<ParsedResponse> {
     let own: SocketAddr =
         if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(own)?;
     // Connect: the kernel then drops datagrams from other addresses, and reports a closed port as an error.
     socket.connect(server)?;
-    for _ in 0..TRIES {
+    for _ in 0..ATTEMPTS {
         let id = fastrand::u16(..);
         socket.send(&write(id))?;
-        if let Some(reply) = wait(&socket, |message| Reply::read(message, id, name, qtype))? {
+        if let Some(reply) = wait(&socket, |message| ParsedResponse::read(message, id, name, qtype))? {
             return Ok(reply);
         }
     }
-    bail!("no response within {} s", (TRIES * PATIENCE).as_secs())
+    bail!("no response within {} s", (ATTEMPTS * ATTEMPT_TIMEOUT).as_secs())
 }
 
 /// Waits for a datagram that `read` accepts; `None` if none arrives in time.
-fn wait(socket: &UdpSocket, read: impl Fn(&[u8]) -> Option<Reply>) -> io::Result<Option<Reply>> {
-    let deadline = Instant::now() + PATIENCE;
+fn wait(socket: &UdpSocket, read: impl Fn(&[u8]) -> Option<ParsedResponse>) -> io::Result<Option<ParsedResponse>> {
+    let deadline = Instant::now() + ATTEMPT_TIMEOUT;
     let mut buffer = [0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -104,17 +104,17 @@ fn wait(socket: &UdpSocket, read: impl Fn(&[u8]) -> Option<Reply>) -> io::Result
     }
 }
 
-fn over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<ParsedResponse> {
+    let mut stream = TcpStream::connect_timeout(&server, ATTEMPT_TIMEOUT)?;
+    stream.set_read_timeout(Some(ATTEMPT_TIMEOUT))?;
+    stream.set_write_timeout(Some(ATTEMPT_TIMEOUT))?;
     let id = fastrand::u16(..);
-    let message = query(id, name, qtype);
+    let message = client::query(id, name, qtype);
     let framed = [&(message.len() as u16).to_be_bytes()[..], &message].concat();
     stream.write_all(&framed)?;
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;
     let mut buffer = vec![0; usize::from(u16::from_be_bytes(length)).min(MAX_TCP)];
     stream.read_exact(&mut buffer)?;
-    Reply::read(&buffer, id, name, qtype).context("what came is no response to the question")
+    ParsedResponse::read(&buffer, id, name, qtype).context("what came is no response to the question")
 }

@@ -8,58 +8,58 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Read, paint, read, show};
+use super::{LoadedSource, load_once, paint, write_stdout};
 use crate::cluster::Resource;
-use crate::config::{Config, Form, Strictness};
+use crate::config::{CheckArgs, Config, OutputFormat};
 use crate::escape::Printable;
-use crate::explain::{self, Checked, Known, Level, Seen};
+use crate::explain::{self, CheckScope, Checked, DiagnosticsView, Level};
 use crate::objects::Reason;
-use crate::show::said::{Paint, Said, Tone, pretty};
-use crate::source::{Loss, Notice, Reading};
+use crate::show::said::{Color, FindingView, Style, pretty};
+use crate::source::{LoadReport, Notice, NoticeKind};
 
 /// Prints the findings. The exit status is 1 if there are errors, or with `--strict` warnings.
 ///
 /// # Errors
 ///
 /// If the source cannot be read.
-pub fn run(config: &Config, strictness: Strictness) -> anyhow::Result<ExitCode> {
-    let Read { zone, asker, reading } = read(config, config.rules.pod_records)?;
-    let lint = asker.with(|known| {
-        let whole = reading.is_whole();
-        let seen = Seen { whole, alive: super::is_alive(config, known) };
-        Lint::of(known, &explain::check(known, &zone.reverse_zones(), seen), &reading)
+pub fn run(config: &Config, strictness: CheckArgs) -> anyhow::Result<ExitCode> {
+    let LoadedSource { zone, asker, reading } = load_once(config, config.rules.pod_records)?;
+    let lint = asker.with_view(|known| {
+        let whole = reading.is_complete();
+        let seen = CheckScope { is_complete: whole, has_live_pods: super::is_alive(config, known) };
+        CheckReport::new(known, &explain::check(known, &zone.reverse_zones(), seen), &reading)
     });
     let text = match strictness.output {
-        Form::Text => lint.text(paint()),
-        Form::Json => lint.json(),
+        OutputFormat::Text => lint.text(paint()),
+        OutputFormat::Json => lint.json(),
     };
-    show(&text)?;
+    write_stdout(&text)?;
     let failed = lint.count(Level::Error) > 0 || strictness.strict && lint.count(Level::Warning) > 0;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Findings and reports, ready to print.
-struct Lint {
+struct CheckReport {
     /// Object (kind and name, or `reading` for a report), level and text of each.
-    said: Vec<(String, Level, Said)>,
+    findings: Vec<(String, Level, FindingView)>,
     /// Numbers of Services, of StatefulSets, and of EndpointSlices or Endpoints.
     counts: [usize; 3],
 }
 
-impl Lint {
-    fn of(known: &Known<'_>, checked: &[Checked], reading: &Reading) -> Self {
+impl CheckReport {
+    fn new(known: &DiagnosticsView<'_>, checked: &[Checked], reading: &LoadReport) -> Self {
         let read = reading.reports.iter().filter_map(|notice| {
             let level = level(notice)?;
-            Some(("reading".to_owned(), level, Said::sentence(notice.text.clone(), weight(level))))
+            Some(("reading".to_owned(), level, FindingView::sentence(notice.text.clone(), weight(level))))
         });
         let found = checked.iter().map(|Checked { level, finding }| {
             let about = finding.about().into_iter().next();
             let object = about.map_or_else(String::new, |about| format!("{} {}", about.kind, about.key));
-            (object, *level, Said::of(finding, weight(*level)))
+            (object, *level, FindingView::from_finding(finding, weight(*level)))
         });
         let endpoints = [Resource::EndpointSlices, Resource::Endpoints].map(|kind| known.cluster.count(kind));
         Self {
-            said: read.chain(found).collect(),
+            findings: read.chain(found).collect(),
             counts: [
                 known.cluster.count(Resource::Services),
                 known.cluster.count(Resource::StatefulSets),
@@ -69,13 +69,13 @@ impl Lint {
     }
 
     fn count(&self, level: Level) -> usize {
-        self.said.iter().filter(|(_, other, _)| *other == level).count()
+        self.findings.iter().filter(|(_, other, _)| *other == level).count()
     }
 
-    fn text(&self, paint: Paint) -> String {
+    fn text(&self, paint: Style) -> String {
         let mut text = String::new();
         let mut before = None;
-        for (object, _, said) in &self.said {
+        for (object, _, said) in &self.findings {
             if before != Some(object) {
                 let _ = writeln!(text, "{}", Printable(object));
             }
@@ -84,7 +84,7 @@ impl Lint {
             text.push('\n');
         }
         let [services, sets, slices] = self.counts;
-        let tone = if self.count(Level::Error) > 0 { Tone::Bad } else { Tone::Good };
+        let tone = if self.count(Level::Error) > 0 { Color::Bad } else { Color::Good };
         let counted = [Level::Error, Level::Warning, Level::Note].map(|level| plural(self.count(level), level.name()));
         let _ = writeln!(
             text,
@@ -100,7 +100,7 @@ impl Lint {
     fn json(&self) -> String {
         let [services, sets, slices] = self.counts;
         pretty(&json!({
-            "findings": self.said.iter().map(|(_, _, said)| said.json("level")).collect::<Vec<_>>(),
+            "findings": self.findings.iter().map(|(_, _, said)| said.json("level")).collect::<Vec<_>>(),
             "errors": self.count(Level::Error),
             "warnings": self.count(Level::Warning),
             "notes": self.count(Level::Note),
@@ -115,21 +115,23 @@ fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-fn weight(level: Level) -> (&'static str, Tone) {
+fn weight(level: Level) -> (&'static str, Color) {
     let tone = match level {
-        Level::Error => Tone::Bad,
-        Level::Warning => Tone::Doubt,
-        Level::Note => Tone::Plain,
+        Level::Error => Color::Bad,
+        Level::Warning => Color::Doubt,
+        Level::Note => Color::Plain,
     };
     (level.name(), tone)
 }
 
 /// Returns the level of a report; `None` if a finding has the same cause.
 fn level(notice: &Notice) -> Option<Level> {
-    match notice.loss {
-        Loss::Part(Reason::NoAddress | Reason::ExternalName | Reason::Fqdn) => None,
-        Loss::Whole | Loss::Part(_) => Some(Level::Error),
-        Loss::Twice | Loss::Optional | Loss::Unmade | Loss::Uncounted => Some(Level::Warning),
-        Loss::Nothing => Some(Level::Note),
+    match notice.kind {
+        NoticeKind::Part(Reason::NoAddress | Reason::ExternalName | Reason::Fqdn) => None,
+        NoticeKind::Whole | NoticeKind::Part(_) => Some(Level::Error),
+        NoticeKind::Duplicate | NoticeKind::Optional | NoticeKind::NotSimulated | NoticeKind::Uncounted => {
+            Some(Level::Warning)
+        }
+        NoticeKind::Nothing => Some(Level::Note),
     }
 }

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use crate::cli;
 use crate::config::{Config, Origins, print};
 
-use super::show;
+use super::write_stdout;
 
 /// Prints the configuration as a file, each line with the source of its value.
 ///
@@ -15,7 +15,7 @@ use super::show;
 ///
 /// If standard output cannot be written.
 pub fn print(config: &Config, origins: &Origins) -> anyhow::Result<ExitCode> {
-    show(&print::text(config, origins))
+    write_stdout(&print::text(config, origins))
 }
 
 /// Prints the completion script for a shell.
@@ -26,5 +26,5 @@ pub fn print(config: &Config, origins: &Origins) -> anyhow::Result<ExitCode> {
 pub fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut cli::command(), cli::NAME, &mut script);
-    show(&String::from_utf8_lossy(&script))
+    write_stdout(&String::from_utf8_lossy(&script))
 }

@@ -12,15 +12,15 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::ask::{ask, ask_over_tcp, version};
-use super::show;
-use crate::config::Doctor;
+use super::ask::{query, query_over_tcp, version};
+use super::write_stdout;
+use crate::config::DoctorArgs;
 use crate::config::resolv::{PATH, ResolvConf, mdns_module};
 use crate::escape::Printable;
 use crate::names::{NAME_SERVER, WireName};
 use crate::regular_file::{self, MAX_SMALL_FILE};
 use crate::rtype;
-use crate::wire::client::{Reply, rcode_name};
+use crate::wire::client::{ParsedResponse, rcode_name};
 use crate::wire::rcode;
 
 /// Runs all checks, and prints the results. The exit status is 1 if any is wrong.
@@ -28,33 +28,33 @@ use crate::wire::rcode;
 /// # Errors
 ///
 /// If `ns.dns.ZONE` is too long for a name.
-pub fn run(doctor: &Doctor) -> anyhow::Result<ExitCode> {
+pub fn run(doctor: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let default = || doctor.zone.prefixed(NAME_SERVER).context("ns.dns and the zone are too long for a name");
     let name = doctor.name.clone().map_or_else(default, Ok)?;
-    let mut visit = Visit { doctor, name, zone: undotted(&doctor.zone), lines: Vec::new() };
+    let mut visit = DoctorRun { doctor, name, zone: undotted(&doctor.zone), lines: Vec::new() };
     visit.all();
     let mut text = String::new();
     for line in &visit.lines {
         let mark = match line.kind {
-            Kind::Good => '✓',
-            Kind::Wrong => '✗',
-            Kind::Note => '·',
+            LineKind::Good => '✓',
+            LineKind::Wrong => '✗',
+            LineKind::Note => '·',
         };
         let _ = writeln!(text, "{mark} {}", Printable(&line.text));
     }
-    show(&text)?;
-    let wrong = visit.lines.iter().any(|line| line.kind == Kind::Wrong);
+    write_stdout(&text)?;
+    let wrong = visit.lines.iter().any(|line| line.kind == LineKind::Wrong);
     Ok(ExitCode::from(u8::from(wrong)))
 }
 
 /// Result of one check, in one sentence or two.
-struct Line {
-    kind: Kind,
+struct DoctorLine {
+    kind: LineKind,
     text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum LineKind {
     Good,
     /// The text ends with the fix.
     Wrong,
@@ -62,20 +62,20 @@ enum Kind {
     Note,
 }
 
-struct Visit<'d> {
-    doctor: &'d Doctor,
+struct DoctorRun<'d> {
+    doctor: &'d DoctorArgs,
     name: WireName,
     zone: String,
-    lines: Vec<Line>,
+    lines: Vec<DoctorLine>,
 }
 
-impl Visit<'_> {
+impl DoctorRun<'_> {
     fn all(&mut self) {
         let Some(truth) = self.server() else { return };
         self.over_tcp(&truth);
         let told = self.explanations(self.doctor.server);
-        self.say(
-            if told.is_some() { Kind::Good } else { Kind::Note },
+        self.report(
+            if told.is_some() { LineKind::Good } else { LineKind::Note },
             match told {
                 Some(how) => format!("the server says why a name does not resolve: {how}"),
                 None => {
@@ -94,8 +94,8 @@ impl Visit<'_> {
         self.route(&truth);
     }
 
-    fn say(&mut self, kind: Kind, text: impl Into<String>) {
-        self.lines.push(Line { kind, text: text.into() });
+    fn report(&mut self, kind: LineKind, text: impl Into<String>) {
+        self.lines.push(DoctorLine { kind, text: text.into() });
     }
 
     fn shown_name(&self) -> String {
@@ -105,11 +105,11 @@ impl Visit<'_> {
     /// Checks that the server answers, and returns the addresses of the name, which the other checks compare with.
     fn server(&mut self) -> Option<BTreeSet<IpAddr>> {
         let (server, name, zone) = (self.doctor.server, self.shown_name(), self.zone.clone());
-        let reply = match ask(server, &self.name, rtype::A) {
+        let reply = match query(server, &self.name, rtype::A) {
             Ok(reply) => reply,
             Err(error) => {
-                self.say(
-                    Kind::Wrong,
+                self.report(
+                    LineKind::Wrong,
                     format!(
                         "nobody answers at {server} over UDP ({}): start `headless-dns serve`, or name the server with \
                          --server",
@@ -127,28 +127,28 @@ impl Visit<'_> {
                 _ => "look at its log".to_owned(),
             };
             let code = rcode_name(reply.rcode);
-            self.say(Kind::Wrong, format!("the server at {server} says {code} to {name}{why}: {advice}"));
+            self.report(LineKind::Wrong, format!("the server at {server} says {code} to {name}{why}: {advice}"));
             return None;
         }
         let mut addresses = addresses(&reply);
-        if let Ok(reply) = ask(server, &self.name, rtype::AAAA) {
+        if let Ok(reply) = query(server, &self.name, rtype::AAAA) {
             addresses.extend(self::addresses(&reply));
         }
         if addresses.is_empty() {
-            self.say(Kind::Wrong, format!("{name} has no address at the server: name one that has with --name"));
+            self.report(LineKind::Wrong, format!("{name} has no address at the server: name one that has with --name"));
             return None;
         }
-        self.say(Kind::Good, format!("the server at {server} answers over UDP: {name} is {}", list(&addresses)));
+        self.report(LineKind::Good, format!("the server at {server} answers over UDP: {name} is {}", list(&addresses)));
         Some(addresses)
     }
 
     fn over_tcp(&mut self, truth: &BTreeSet<IpAddr>) {
         let server = self.doctor.server;
         let qtype = if truth.iter().any(IpAddr::is_ipv4) { rtype::A } else { rtype::AAAA };
-        match ask_over_tcp(server, &self.name, qtype) {
-            Ok(_) => self.say(Kind::Good, "and over TCP, which large answers need"),
-            Err(error) => self.say(
-                Kind::Wrong,
+        match query_over_tcp(server, &self.name, qtype) {
+            Ok(_) => self.report(LineKind::Good, "and over TCP, which large answers need"),
+            Err(error) => self.report(
+                LineKind::Wrong,
                 format!(
                     "the server at {server} does not answer over TCP ({}): something between blocks it; large answers \
                      need it",
@@ -162,9 +162,10 @@ impl Visit<'_> {
     /// sent for names that are close to an existing one, so that they are tested only if the name is that of a Service.
     fn explanations(&self, server: SocketAddr) -> Option<&'static str> {
         let text = self.doctor.zone.prefixed(b"\x04_why\x13headless-dns-doctor\x04none\x03svc")?;
-        let text = ask(server, &text, rtype::TXT).is_ok_and(|reply| reply.answer.iter().any(|one| one.text.is_some()));
+        let text =
+            query(server, &text, rtype::TXT).is_ok_and(|reply| reply.answer.iter().any(|one| one.text.is_some()));
         let code =
-            self.without_svc().map(|near| ask(server, &near, rtype::A).is_ok_and(|reply| !reply.errors.is_empty()));
+            self.without_svc().map(|near| query(server, &near, rtype::A).is_ok_and(|reply| !reply.errors.is_empty()));
         match (code, text) {
             (Some(true), true) => Some("with extended errors, and as TXT at _why"),
             (Some(true), false) => Some("with extended errors"),
@@ -189,15 +190,15 @@ impl Visit<'_> {
         }
         let instead = "serve the names a second time with --zone-alias cluster.internal, and ask under that";
         match self.read("etc/nsswitch.conf").as_deref().and_then(mdns_module) {
-            Some(module) => self.say(
-                Kind::Note,
+            Some(module) => self.report(
+                LineKind::Note,
                 format!(
                     "nsswitch.conf has {module} before dns: older ones keep names of .local from DNS. If programs do not \
                      see them below, {instead}"
                 ),
             ),
-            None => self.say(
-                Kind::Note,
+            None => self.report(
+                LineKind::Note,
                 format!("{} is below .local, which macOS and Avahi take for multicast DNS: there, {instead}", self.zone),
             ),
         }
@@ -214,10 +215,12 @@ impl Visit<'_> {
         let to = word("nameserver").and_then(|ip| ip.parse().ok()).map(|ip: IpAddr| SocketAddr::new(ip, port));
         let file = format!("/etc/resolver/{}", self.zone);
         match to {
-            Some(to) if to == self.doctor.server => self
-                .say(Kind::Good, format!("{file} sends macOS programs to {to}; dig, host and nslookup do not read it")),
-            _ => self.say(
-                Kind::Wrong,
+            Some(to) if to == self.doctor.server => self.report(
+                LineKind::Good,
+                format!("{file} sends macOS programs to {to}; dig, host and nslookup do not read it"),
+            ),
+            _ => self.report(
+                LineKind::Wrong,
                 format!(
                     "{file} does not name the server: write `nameserver {}` and `port {}` into it",
                     self.doctor.server.ip(),
@@ -230,8 +233,8 @@ impl Visit<'_> {
     fn resolv_conf(&mut self) -> Option<ResolvConf> {
         let text = self.read(PATH.trim_start_matches('/'));
         if text.is_none() {
-            self.say(
-                Kind::Wrong,
+            self.report(
+                LineKind::Wrong,
                 format!("{PATH} cannot be read, and programs ask nobody: see docs/laptop.md for who should write it"),
             );
         }
@@ -246,38 +249,43 @@ impl Visit<'_> {
     fn resolver(&mut self, resolver: SocketAddr, truth: &BTreeSet<IpAddr>) {
         let (name, zone) = (self.shown_name(), self.zone.clone());
         if resolver == self.doctor.server {
-            self.say(Kind::Good, format!("{PATH} names the server itself, at {resolver}"));
+            self.report(LineKind::Good, format!("{PATH} names the server itself, at {resolver}"));
             return;
         }
-        let software = Software::of(resolver);
+        let software = ResolverKind::detect(resolver);
         let who = format!("{resolver} ({})", software.name());
-        let asked = [rtype::A, rtype::AAAA].map(|qtype| ask(resolver, &self.name, qtype));
+        let asked = [rtype::A, rtype::AAAA].map(|qtype| query(resolver, &self.name, qtype));
         let [Ok(v4), v6] = asked else {
-            self.say(Kind::Wrong, format!("{PATH} names {who}, which does not answer: start it, or take its line out"));
+            self.report(
+                LineKind::Wrong,
+                format!("{PATH} names {who}, which does not answer: start it, or take its line out"),
+            );
             return;
         };
         let mut seen = addresses(&v4);
         seen.extend(v6.iter().flat_map(addresses));
         let advice = software.advice(&zone, self.doctor.server);
         if &seen == truth {
-            self.say(Kind::Good, format!("{who} knows {name}, with the same addresses"));
+            self.report(LineKind::Good, format!("{who} knows {name}, with the same addresses"));
             self.keeps(resolver, &who);
             match self.explanations(resolver) {
-                Some(how) => self.say(Kind::Good, format!("{who} passes explanations on: {how}")),
-                None => self
-                    .say(Kind::Note, format!("{who} passes no explanations on: ask {} for them", self.doctor.server)),
+                Some(how) => self.report(LineKind::Good, format!("{who} passes explanations on: {how}")),
+                None => self.report(
+                    LineKind::Note,
+                    format!("{who} passes no explanations on: ask {} for them", self.doctor.server),
+                ),
             }
         } else if v4.rcode == rcode::NOERROR && seen.is_empty() {
-            self.say(
-                Kind::Wrong,
+            self.report(
+                LineKind::Wrong,
                 format!(
                     "{who} knows {name} and leaves its addresses out, as protection against rebinding does: {}",
                     software.rebinding(&zone)
                 ),
             );
         } else if !seen.is_empty() {
-            self.say(
-                Kind::Wrong,
+            self.report(
+                LineKind::Wrong,
                 format!(
                     "{who} says that {name} is {}, the server says {}: it asks another server or kept an old answer; \
                      {advice}",
@@ -286,8 +294,8 @@ impl Visit<'_> {
                 ),
             );
         } else {
-            self.say(
-                Kind::Wrong,
+            self.report(
+                LineKind::Wrong,
                 format!(
                     "{who} says {} to {name}: it does not ask the server for {zone}; {advice}",
                     rcode_name(v4.rcode)
@@ -301,18 +309,18 @@ impl Visit<'_> {
         let label = format!("headless-dns-doctor-{:x}", fastrand::u32(..));
         let labels = [&[label.len() as u8], label.as_bytes()].concat();
         let Some(missing) = self.doctor.zone.prefixed(&labels) else { return };
-        let ttl = |server| ask(server, &missing, rtype::A).ok().and_then(|reply| reply.negative_ttl);
+        let ttl = |server| query(server, &missing, rtype::A).ok().and_then(|reply| reply.negative_ttl);
         let (Some(kept), Some(meant)) = (ttl(resolver), ttl(self.doctor.server)) else { return };
         if kept > meant {
-            self.say(
-                Kind::Wrong,
+            self.report(
+                LineKind::Wrong,
                 format!(
                     "{who} keeps for {kept} s that a name does not exist, the server says {meant} s: a Pod that comes up \
                      stays unknown so long; lower its least negative TTL"
                 ),
             );
         } else {
-            self.say(Kind::Good, format!("{who} keeps that a name does not exist for {kept} s and no longer"));
+            self.report(LineKind::Good, format!("{who} keeps that a name does not exist for {kept} s and no longer"));
         }
     }
 
@@ -321,10 +329,10 @@ impl Visit<'_> {
         let pods = conf.search.iter().any(|domain| domain.trim_end_matches('.').ends_with(&zone));
         if pods {
             let search = conf.search.join(" ");
-            self.say(Kind::Good, format!("short names are looked for in {search} (ndots:{})", conf.ndots));
+            self.report(LineKind::Good, format!("short names are looked for in {search} (ndots:{})", conf.ndots));
         } else {
-            self.say(
-                Kind::Note,
+            self.report(
+                LineKind::Note,
                 "short names (web, web.default) resolve in Pods only, by their search list: ask for whole ones here",
             );
         }
@@ -334,7 +342,7 @@ impl Visit<'_> {
     fn programs(&mut self, truth: &BTreeSet<IpAddr>) {
         let name = self.shown_name();
         if self.doctor.root != Path::new("/") {
-            self.say(Kind::Note, "another machine's files: what programs of this one get says nothing");
+            self.report(LineKind::Note, "another machine's files: what programs of this one get says nothing");
             return;
         }
         match (name.as_str(), 0).to_socket_addrs() {
@@ -342,10 +350,13 @@ impl Visit<'_> {
                 let seen: BTreeSet<IpAddr> = found.map(|one| one.ip()).collect();
                 // On a machine without IPv6, getaddrinfo leaves out IPv6 addresses (RFC 3493 section 6.1).
                 if seen.is_subset(truth) && !seen.is_empty() {
-                    self.say(Kind::Good, format!("programs get the same: {name} is {} (getaddrinfo)", list(&seen)));
+                    self.report(
+                        LineKind::Good,
+                        format!("programs get the same: {name} is {} (getaddrinfo)", list(&seen)),
+                    );
                 } else {
-                    self.say(
-                        Kind::Wrong,
+                    self.report(
+                        LineKind::Wrong,
                         format!(
                             "programs get {} for {name} (getaddrinfo): look for it in /etc/hosts and nsswitch.conf",
                             list(&seen)
@@ -353,8 +364,8 @@ impl Visit<'_> {
                     );
                 }
             }
-            Err(error) => self.say(
-                Kind::Wrong,
+            Err(error) => self.report(
+                LineKind::Wrong,
                 format!(
                     "programs do not find {name} (getaddrinfo: {error}): put right what is wrong above; if nothing is, \
                      the line hosts of nsswitch.conf keeps the name from dns"
@@ -366,8 +377,8 @@ impl Visit<'_> {
     /// Reports the route to an address: a name that resolves may be out of reach.
     fn route(&mut self, truth: &BTreeSet<IpAddr>) {
         let Some(address) = truth.iter().find(|ip| !ip.is_loopback()).copied() else {
-            self.say(
-                Kind::Note,
+            self.report(
+                LineKind::Note,
                 "whether addresses of Pods can be reached from here was not looked at: name one with --name",
             );
             return;
@@ -388,12 +399,12 @@ impl Visit<'_> {
             ),
             (Some(own), _) => format!("what is sent to {address} goes from {own}: there is a route of its own"),
         };
-        self.say(Kind::Note, text);
+        self.report(LineKind::Note, text);
     }
 }
 
 /// Implementation of a resolver, as far as it can be detected.
-enum Software {
+enum ResolverKind {
     Resolved,
     Dnsmasq(String),
     Unbound(String),
@@ -401,8 +412,8 @@ enum Software {
     Unknown,
 }
 
-impl Software {
-    fn of(resolver: SocketAddr) -> Self {
+impl ResolverKind {
+    fn detect(resolver: SocketAddr) -> Self {
         // systemd-resolved.service(8): the stub listens on these two addresses.
         if resolver.port() == 53
             && matches!(resolver.ip(), IpAddr::V4(ip) if [53, 54].map(|last| Ipv4Addr::new(127, 0, 0, last)).contains(&ip))
@@ -449,7 +460,7 @@ impl Software {
     }
 }
 
-fn addresses(reply: &Reply) -> BTreeSet<IpAddr> {
+fn addresses(reply: &ParsedResponse) -> BTreeSet<IpAddr> {
     reply
         .answer
         .iter()

@@ -9,18 +9,18 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::ask::ask;
-use super::{admin, paint, read, show};
-use crate::cli::WRONG_USE;
-use crate::config::{AskedServer, Config, Form, Question, Source};
-use crate::explain::Known;
+use super::ask::query;
+use super::{admin, load_once, paint, write_stdout};
+use crate::cli::USAGE_ERROR_STATUS;
+use crate::config::{Config, ExplainArgs, OutputFormat, ServerSpec, Source};
+use crate::explain::DiagnosticsView;
 use crate::names::WireName;
 use crate::rtype;
 use crate::rules::PodRecords;
-use crate::show::explained::{Explained, Tried};
-use crate::show::explaining::{self, Read, Sought, try_each};
-use crate::show::said::{Said, Tone};
-use crate::source::{Notice, Reading};
+use crate::show::explained::{Candidate, ExplainReport};
+use crate::show::explaining::{self, ExplainQuery, SourceState, try_each};
+use crate::show::said::{Color, FindingView};
+use crate::source::{LoadReport, Notice};
 use crate::wire::client::ede_name;
 
 /// Prints the explanation. The exit status tells whether the name resolves.
@@ -28,52 +28,52 @@ use crate::wire::client::ede_name;
 /// # Errors
 ///
 /// If the source cannot be read, or the server does not answer.
-pub fn run(config: &Config, question: &Question) -> anyhow::Result<ExitCode> {
+pub fn run(config: &Config, question: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let explained = match question.server {
-        Some(AskedServer::Dns(server)) => of_server(config, question, server)?,
-        Some(AskedServer::Http(server)) => of_admin(config, question, server)?,
+        Some(ServerSpec::Dns(server)) => of_server(config, question, server)?,
+        Some(ServerSpec::Http(server)) => of_admin(config, question, server)?,
         None => of_objects(config, question)?,
     };
     let text = match question.output {
-        Form::Text => explained.text(paint()),
-        Form::Json => explained.json(),
+        OutputFormat::Text => explained.text(paint()),
+        OutputFormat::Json => explained.json(),
     };
-    show(&text)?;
+    write_stdout(&text)?;
     Ok(match explained.resolves() {
         true => ExitCode::SUCCESS,
         // The cause may be in a part that was not read.
-        false if !explained.whole => ExitCode::from(WRONG_USE),
+        false if !explained.is_complete => ExitCode::from(USAGE_ERROR_STATUS),
         false => ExitCode::FAILURE,
     })
 }
 
 // From objects.
 
-fn of_objects(config: &Config, question: &Question) -> anyhow::Result<Explained> {
+fn of_objects(config: &Config, question: &ExplainArgs) -> anyhow::Result<ExplainReport> {
     // Read Pods if the user's kubeconfig allows it; the server's role has no need of that right.
-    let super::Read { zone, asker, reading } = read(&everywhere(config), PodRecords::Verified)?;
+    let super::LoadedSource { zone, asker, reading } = load_once(&everywhere(config), PodRecords::Verified)?;
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let sought = sought(config, question, &zones);
     // Deny names under the condition of a server that reads these files.
     let may_deny = reading.unread.is_empty() || config.allow_unreadable;
-    let whole = reading.is_whole() || config.allow_unreadable;
-    let hints = |known: &Known<'_>| hints(config, known, &reading);
-    let explained = explaining::explain(&zone, &asker, &sought, hints, Read { whole, may_deny })?;
+    let whole = reading.is_complete() || config.allow_unreadable;
+    let hints = |known: &DiagnosticsView<'_>| hints(config, known, &reading);
+    let explained = explaining::explain(&zone, &asker, &sought, hints, SourceState { is_complete: whole, may_deny })?;
     let resolves = explained.resolves();
-    asker.with(|known| {
+    asker.with_view(|known| {
         let touched = |report: &&Notice| sought.touches(known, &report.subject, resolves);
         reading.reports.iter().filter(touched).for_each(Notice::log);
     });
     Ok(explained)
 }
 
-fn sought<'q>(config: &'q Config, question: &'q Question, zones: &'q [WireName]) -> Sought<'q> {
-    Sought { name: &question.name, qtype: question.qtype, zones, namespace: asks_from(config) }
+fn sought<'q>(config: &'q Config, question: &'q ExplainArgs, zones: &'q [WireName]) -> ExplainQuery<'q> {
+    ExplainQuery { name: &question.name, qtype: question.qtype, zones, namespace: asks_from(config) }
 }
 
-fn hints(config: &Config, known: &Known<'_>, reading: &Reading) -> Vec<String> {
+fn hints(config: &Config, known: &DiagnosticsView<'_>, reading: &LoadReport) -> Vec<String> {
     let mut hints = Vec::new();
-    if !reading.is_whole() {
+    if !reading.is_complete() {
         hints.push("not everything could be read (check lists it): the reasons hold for the rest".into());
     }
     if known.extent.selected {
@@ -103,28 +103,29 @@ fn everywhere(config: &Config) -> Config {
 // From a running server.
 
 /// Fetches the explanation of a server's admin listener.
-fn of_admin(config: &Config, question: &Question, server: SocketAddr) -> anyhow::Result<Explained> {
+fn of_admin(config: &Config, question: &ExplainArgs, server: SocketAddr) -> anyhow::Result<ExplainReport> {
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let searched = sought(config, question, &zones).searched();
     let (name, qtype) = (question.name.to_string(), rtype::name(question.qtype));
     let query = [("name", Some(&*name)), ("type", Some(&*qtype)), ("namespace", Some(asks_from(config)))];
     let mut text = Vec::new();
     admin::copy(server, "/api/v1/explain", &query, &mut text)?;
-    Explained::read(&text, searched).with_context(|| format!("what http://{server} says is no explanation"))
+    ExplainReport::read(&text, searched).with_context(|| format!("what http://{server} says is no explanation"))
 }
 
-fn of_server(config: &Config, question: &Question, server: SocketAddr) -> anyhow::Result<Explained> {
+fn of_server(config: &Config, question: &ExplainArgs, server: SocketAddr) -> anyhow::Result<ExplainReport> {
     let qtype = question.qtype;
     let zones: Vec<WireName> = config.zones().cloned().collect();
     let sought = sought(config, question, &zones);
-    let (tried, resolved) = try_each(&sought, |name| ask(server, name, qtype))?;
+    let (tried, resolved) = try_each(&sought, |name| query(server, name, qtype))?;
     // Of several names prefer one with a cause, then one in a zone of the server (no code 20, Not Authoritative): the server
     // has most to tell about the name that is closest to one of its own.
     let told = || tried.iter().position(|(_, reply, _)| reply.errors.iter().any(|(_, text)| is_finding(text)));
     let known = || tried.iter().position(|(_, reply, _)| reply.errors.iter().all(|(code, _)| *code != 20));
     let chosen = resolved.or_else(told).or_else(known).unwrap_or_default();
     let (name, reply, resolves) = &tried[chosen];
-    let mut findings: Vec<Said> = reply.errors.iter().map(|(code, text)| from_server(Some(*code), text)).collect();
+    let mut findings: Vec<FindingView> =
+        reply.errors.iter().map(|(code, text)| from_server(Some(*code), text)).collect();
     let mut hints = Vec::new();
     match why(server, name)? {
         Some(texts) => {
@@ -140,7 +141,7 @@ fn of_server(config: &Config, question: &Question, server: SocketAddr) -> anyhow
         ),
         None => {}
     }
-    Ok(Explained {
+    Ok(ExplainReport {
         chosen,
         answer: reply.answer.clone(),
         qtype,
@@ -148,28 +149,28 @@ fn of_server(config: &Config, question: &Question, server: SocketAddr) -> anyhow
         steps: Vec::new(),
         findings,
         hints,
-        whole: true,
-        tried: tried.into_iter().map(|(name, reply, resolves)| Tried::new(name, &reply, resolves)).collect(),
+        is_complete: true,
+        candidates: tried.into_iter().map(|(name, reply, resolves)| Candidate::new(name, &reply, resolves)).collect(),
     })
 }
 
 /// Returns the texts at `_why.NAME`; `None` if there are none.
 fn why(server: SocketAddr, name: &WireName) -> anyhow::Result<Option<Vec<String>>> {
     let Some(why) = name.prefixed(b"\x04_why") else { return Ok(None) };
-    let reply = ask(server, &why, rtype::TXT)?;
+    let reply = query(server, &why, rtype::TXT)?;
     let texts: Vec<String> =
         reply.answer.into_iter().filter_map(|record| record.text).filter(|t| !t.is_empty()).collect();
     Ok(Some(texts).filter(|texts| !texts.is_empty()))
 }
 
-fn from_server(code: Option<u16>, text: &str) -> Said {
+fn from_server(code: Option<u16>, text: &str) -> FindingView {
     let (token, text) = match text.split_once(": ") {
         Some((token, text)) if is_token(token) => (Some(token.to_owned()), text),
         _ => (None, text),
     };
     let meaning = code.and_then(ede_name).filter(|_| text.is_empty()).unwrap_or(text);
     let text = meaning.to_owned();
-    Said { token, code, ..Said::sentence(text, ("server", Tone::Doubt)) }
+    FindingView { token, code, ..FindingView::sentence(text, ("server", Color::Doubt)) }
 }
 
 fn is_finding(text: &str) -> bool {

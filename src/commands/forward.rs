@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 
-use crate::answer::Outside;
+use crate::answer::ForwardPolicy;
 use crate::config::resolv::{PATH, ResolvConf};
-use crate::config::{self, Forward};
+use crate::config::{self, ForwardConfig};
 use crate::names::special::SpecialNames;
 use crate::regular_file::{self, MAX_SMALL_FILE};
-use crate::serve::forward::{Forwarder, Protocol, Upstream};
+use crate::serve::forward::{Forwarder, Upstream, UpstreamProtocol};
 
 /// Returns the forwarding policy and the forwarder; `None` without upstreams. This server listens on `own`, over TLS on
 /// `own_tls`.
@@ -21,10 +21,10 @@ use crate::serve::forward::{Forwarder, Protocol, Upstream};
 ///
 /// If an upstream is this server, `/etc/resolv.conf` cannot be read, or TLS cannot be set up.
 pub(super) fn forwarding(
-    forward: &Forward,
+    forward: &ForwardConfig,
     own: &[SocketAddr],
     own_tls: &[SocketAddr],
-) -> anyhow::Result<Option<(Outside, Forwarder)>> {
+) -> anyhow::Result<Option<(ForwardPolicy, Forwarder)>> {
     if forward.to.is_empty() && forward.aliases.is_empty() {
         return Ok(None);
     }
@@ -32,26 +32,30 @@ pub(super) fn forwarding(
     let special = SpecialNames::new(names.iter().all(|upstream| is_private(upstream.address.ip())));
     let names_for = if names.is_empty() { Vec::new() } else { forward.clients.clone() };
     let forwarder = Forwarder::new(&names, &aliases)?;
-    Ok(Some((Outside { names_for, aliases: !aliases.is_empty(), special }, forwarder)))
+    Ok(Some((ForwardPolicy { allowed_clients: names_for, aliases: !aliases.is_empty(), special }, forwarder)))
 }
 
-fn upstreams(named: &[config::Upstream], own: &[SocketAddr], own_tls: &[SocketAddr]) -> anyhow::Result<Vec<Upstream>> {
+fn upstreams(
+    named: &[config::UpstreamSpec],
+    own: &[SocketAddr],
+    own_tls: &[SocketAddr],
+) -> anyhow::Result<Vec<Upstream>> {
     let mut upstreams = Vec::new();
     for one in named {
         let (addresses, protocol) = match one {
-            config::Upstream::System => {
+            config::UpstreamSpec::System => {
                 let text = regular_file::read_text(Path::new(PATH), MAX_SMALL_FILE)
                     .with_context(|| format!("cannot read {PATH}: name the servers to ask instead of system"))?;
                 let servers = ResolvConf::parse(&text).servers;
-                (servers.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect(), Protocol::Plain)
+                (servers.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect(), UpstreamProtocol::Plain)
             }
-            config::Upstream::Plain(address) => (vec![*address], Protocol::Plain),
-            config::Upstream::Tls(address, name) => (vec![*address], Protocol::Tls(name.clone())),
+            config::UpstreamSpec::Plain(address) => (vec![*address], UpstreamProtocol::Plain),
+            config::UpstreamSpec::Tls(address, name) => (vec![*address], UpstreamProtocol::Tls(name.clone())),
         };
-        let own = if let Protocol::Tls(_) = protocol { own_tls } else { own };
+        let own = if let UpstreamProtocol::Tls(_) = protocol { own_tls } else { own };
         if let Some(address) = addresses.iter().find(|address| is_one_of(**address, own)) {
             match one {
-                config::Upstream::System => bail!(
+                config::UpstreamSpec::System => bail!(
                     "{PATH} names {address}, which is this server: it would ask itself. Name the servers to ask \
                      instead of system"
                 ),
@@ -102,11 +106,11 @@ mod tests {
             let (upstream, own) = (upstream.parse().unwrap(), [own.parse().unwrap()]);
             assert_eq!(is_one_of(upstream, &own), expected, "{upstream} {own:?}");
         }
-        let named = [config::Upstream::Plain("127.0.0.1:53".parse().unwrap())];
+        let named = [config::UpstreamSpec::Plain("127.0.0.1:53".parse().unwrap())];
         let plain = ["0.0.0.0:53".parse().unwrap()];
         let error = upstreams(&named, &plain, &[]).unwrap_err();
         assert_eq!(error.to_string(), "the upstream 127.0.0.1:53 is this server: it would ask itself. Name another");
-        let named = [config::Upstream::Tls("127.0.0.1:853".parse().unwrap(), None)];
+        let named = [config::UpstreamSpec::Tls("127.0.0.1:853".parse().unwrap(), None)];
         let error = upstreams(&named, &plain, &["127.0.0.1:853".parse().unwrap()]).unwrap_err();
         assert!(error.to_string().contains(" is this server: it would ask itself."), "{error}");
     }

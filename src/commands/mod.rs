@@ -1,6 +1,6 @@
 //! The commands, from their configuration to their exit status.
 //!
-//! Here: dispatch, output and error reports, and the opening of a source ([`open`]), which several commands share. Results go
+//! Here: dispatch, output and error reports, and the opening of a source ([`open_source`]), which several commands share. Results go
 //! to standard output, everything else to standard error. Not here: the options (`cli`).
 
 mod admin;
@@ -24,30 +24,30 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::cli::{Invocation, NAME, WRONG_USE};
+use crate::cli::{Invocation, NAME, USAGE_ERROR_STATUS};
 use crate::cluster::Resource;
-use crate::config::{Config, DEMO, Encrypted, ManifestPath, Source};
+use crate::config::{Config, DEMO, EncryptedConfig, ManifestPath, Source};
 use crate::escape::{self, Printable};
-use crate::explain::{Asker, Extent, Known};
+use crate::explain::{Diagnostics, DiagnosticsView, WatchScope};
 use crate::log;
 use crate::names::reverse::ReverseZones;
 use crate::records::NameServer;
 use crate::rules::PodRecords;
-use crate::serve::{Kind, ListenAddress};
-use crate::show::said::Paint;
-use crate::source::kubernetes::{self, Access, Scope, Timing};
+use crate::serve::{ListenAddress, ListenProtocol};
+use crate::show::said::Style;
+use crate::source::kubernetes::{self, ClusterAccess, Scope, Timing};
 use crate::source::manifests::Manifests;
-use crate::source::{Input, ManifestSource, Options, Publisher, Reading};
+use crate::source::{Input, LoadReport, ManifestSource, Publisher, PublisherOptions};
 use crate::zone::{Settings, Zone};
 
 /// Networks for the addresses of simulated Services: the defaults of most clusters.
-const SERVICES: [IpNet; 2] = [
+const DEFAULT_SERVICE_NETWORKS: [IpNet; 2] = [
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16)),
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0), 112)),
 ];
 
 /// R6 (`tests/rows.md`): default reverse zones of a server in a cluster: RFC 1918, RFC 6598, RFC 4193.
-const PRIVATE: [IpNet; 5] = [
+const PRIVATE_NETWORKS: [IpNet; 5] = [
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)),
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12)),
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16)),
@@ -88,14 +88,14 @@ pub fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
 fn or_wrong_use(done: anyhow::Result<ExitCode>) -> ExitCode {
     done.unwrap_or_else(|error| {
         report(&error);
-        ExitCode::from(WRONG_USE)
+        ExitCode::from(USAGE_ERROR_STATUS)
     })
 }
 
 /// Writes an error to standard error in one sentence, from the outermost cause to the innermost. Returns the exit status.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     log::write_line(&Printable(format_args!("{NAME}: {error:#}")).to_string());
-    if error.is::<WrongUse>() { ExitCode::from(WRONG_USE) } else { ExitCode::FAILURE }
+    if error.is::<WrongUse>() { ExitCode::from(USAGE_ERROR_STATUS) } else { ExitCode::FAILURE }
 }
 
 /// Wrong use that is detected only while the command runs, in one sentence.
@@ -111,14 +111,14 @@ impl fmt::Display for WrongUse {
 impl std::error::Error for WrongUse {}
 
 /// Returns the styles for standard output: colours on a terminal that supports them, unless NO_COLOR is set (no-color.org).
-fn paint() -> Paint {
+fn paint() -> Style {
     let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-    Paint::new(io::stdout().is_terminal() && !set("NO_COLOR") && !dumb)
+    Style::new(io::stdout().is_terminal() && !set("NO_COLOR") && !dumb)
 }
 
 /// Writes a command's result to standard output. A closed pipe is no error: a reader such as `head` has read enough.
-pub(crate) fn show(text: &str) -> anyhow::Result<ExitCode> {
+pub(crate) fn write_stdout(text: &str) -> anyhow::Result<ExitCode> {
     let mut output = io::stdout().lock();
     // Each text from outside was escaped when it was inserted. This escapes one that was missed, except for its line ends.
     match output.write_all(escape::lines(text).as_bytes()).and_then(|()| output.flush()) {
@@ -130,14 +130,14 @@ pub(crate) fn show(text: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// An opened source of objects, with the publisher that fills the zone. Nothing is read yet.
-pub enum Opened {
+pub enum SourceHandle {
     /// Manifests, or the built-in example.
     Manifests(ManifestSource),
     /// API server of a cluster.
-    Cluster(Access, Publisher),
+    Cluster(ClusterAccess, Publisher),
 }
 
-impl Opened {
+impl SourceHandle {
     /// Returns the zone that the source fills.
     pub fn zone(&self) -> Arc<Zone> {
         match self {
@@ -147,7 +147,7 @@ impl Opened {
     }
 
     /// Returns the handle that explains why a name does not resolve.
-    pub fn asker(&self) -> Asker {
+    pub fn asker(&self) -> Diagnostics {
         match self {
             Self::Manifests(source) => source.asker(),
             Self::Cluster(_, publisher) => publisher.asker(),
@@ -160,17 +160,17 @@ impl Opened {
 /// # Errors
 ///
 /// If no cluster is configured, or `--simulate` is set for one.
-pub async fn open(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<Opened> {
+pub async fn open_source(config: &Config, listen: &[SocketAddr]) -> anyhow::Result<SourceHandle> {
     if let Source::Cluster { kubeconfig, context, .. } = &config.source {
         ensure!(config.simulate.is_empty(), "--simulate is for manifests: the workloads of a cluster have Pods");
         let access = kubernetes::find(kubeconfig.as_deref(), context.as_deref()).await?;
         let mut options = options(config, listen);
         if options.reverse.is_empty() && access.in_cluster {
-            options.reverse = PRIVATE.into();
+            options.reverse = PRIVATE_NETWORKS.into();
         }
-        return Ok(Opened::Cluster(access, Publisher::of_cluster(zone(config), options)));
+        return Ok(SourceHandle::Cluster(access, Publisher::for_cluster(zone(config), options)));
     }
-    Ok(Opened::Manifests(open_manifests(config, listen)))
+    Ok(SourceHandle::Manifests(open_manifests(config, listen)))
 }
 
 /// Opens the manifests that `config` names; an empty source if it names a cluster.
@@ -186,13 +186,13 @@ pub fn open_manifests(config: &Config, listen: &[SocketAddr]) -> ManifestSource 
 }
 
 /// Result of one read of a source.
-pub(crate) struct Read {
+pub(crate) struct LoadedSource {
     /// Zone with the records of the objects.
     pub(crate) zone: Arc<Zone>,
     /// Handle that explains names by the objects.
-    pub(crate) asker: Asker,
+    pub(crate) asker: Diagnostics,
     /// Reports on objects and files that were skipped.
-    pub(crate) reading: Reading,
+    pub(crate) reading: LoadReport,
 }
 
 /// Reads the source once. Of a cluster, the Pods are read too if `pods` is `Verified` and the API server allows it.
@@ -200,20 +200,20 @@ pub(crate) struct Read {
 /// # Errors
 ///
 /// If no cluster is configured, or the source cannot be read.
-pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
+pub(crate) fn load_once(config: &Config, pods: PodRecords) -> anyhow::Result<LoadedSource> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start what reads a cluster")?;
     runtime.block_on(async {
-        match open(config, &config.listen.addresses).await? {
-            Opened::Manifests(mut source) => {
+        match open_source(config, &config.listen.addresses).await? {
+            SourceHandle::Manifests(mut source) => {
                 let reading = source.load();
                 usable(&reading)?;
-                Ok(Read { zone: source.zone(), asker: source.asker(), reading })
+                Ok(LoadedSource { zone: source.zone(), asker: source.asker(), reading })
             }
-            Opened::Cluster(access, mut publisher) => {
+            SourceHandle::Cluster(access, mut publisher) => {
                 let (objects, mut reading) = cluster(&access, config, pods).read().await?;
                 reading.reports.extend(publisher.replace(objects));
-                Ok(Read { zone: publisher.zone(), asker: publisher.asker(), reading })
+                Ok(LoadedSource { zone: publisher.zone(), asker: publisher.asker(), reading })
             }
         }
     })
@@ -224,22 +224,22 @@ pub(crate) fn read(config: &Config, pods: PodRecords) -> anyhow::Result<Read> {
 /// # Errors
 ///
 /// [`WrongUse`] with a sentence for each path that fails.
-fn usable(reading: &Reading) -> Result<(), WrongUse> {
+fn usable(reading: &LoadReport) -> Result<(), WrongUse> {
     let sentences: Vec<String> = reading.unusable.iter().map(ToString::to_string).collect();
     if sentences.is_empty() { Ok(()) } else { Err(WrongUse(sentences.join("; "))) }
 }
 
 /// Returns whether there are endpoints: in a cluster, simulated, or in the manifests.
-pub(crate) fn is_alive(config: &Config, known: &Known<'_>) -> bool {
+pub(crate) fn is_alive(config: &Config, known: &DiagnosticsView<'_>) -> bool {
     let written = [Resource::EndpointSlices, Resource::Endpoints];
     let live = matches!(config.source, Source::Cluster { .. });
     live || !config.simulate.is_empty() || written.iter().any(|resource| known.cluster.count(*resource) > 0)
 }
 
 /// Returns the client that reads and watches the resources that `config` needs.
-pub(crate) fn cluster(access: &Access, config: &Config, pods: PodRecords) -> kubernetes::Cluster {
+pub(crate) fn cluster(access: &ClusterAccess, config: &Config, pods: PodRecords) -> kubernetes::WatchedCluster {
     let resources = kubernetes::resources(config.endpoints_source, pods);
-    kubernetes::Cluster::new(Arc::clone(&access.connect), resources, Timing::default()).within(scope(config))
+    kubernetes::WatchedCluster::new(Arc::clone(&access.connect), resources, Timing::default()).with_scope(scope(config))
 }
 
 /// Returns the part of the cluster that is watched.
@@ -252,7 +252,8 @@ fn scope(config: &Config) -> Scope {
 
 /// Returns the networks of simulated Pods, and the Service networks of the same address families; `None` without simulation.
 fn simulated(config: &Config) -> Option<[Vec<IpNet>; 2]> {
-    let of_family = |pods: &IpNet| SERVICES.into_iter().find(|net| net.addr().is_ipv4() == pods.addr().is_ipv4());
+    let of_family =
+        |pods: &IpNet| DEFAULT_SERVICE_NETWORKS.into_iter().find(|net| net.addr().is_ipv4() == pods.addr().is_ipv4());
     let services = config.simulate.iter().filter_map(of_family).collect();
     (!config.simulate.is_empty()).then(|| [config.simulate.clone(), services])
 }
@@ -266,20 +267,20 @@ fn zone(config: &Config) -> Arc<Zone> {
     };
     let zone = Zone::new(settings, ReverseZones::default());
     Arc::new(match scope(config).namespace {
-        Some(namespace) => zone.of_namespace(&namespace),
+        Some(namespace) => zone.for_namespace(&namespace),
         None => zone,
     })
 }
 
-fn options(config: &Config, listen: &[SocketAddr]) -> Options {
+fn options(config: &Config, listen: &[SocketAddr]) -> PublisherOptions {
     let Scope { namespace, selector } = scope(config);
-    Options {
+    PublisherOptions {
         reverse: config.reverse.clone(),
         simulated: simulated(config).map(|networks| networks.concat()).unwrap_or_default(),
         name_server: NameServer { configured: config.ns_addresses.clone(), fallback: own_addresses(listen) },
         service: config.service.clone(),
         endpoints_source: config.endpoints_source,
-        extent: Extent { namespace, selected: selector.is_some() },
+        extent: WatchScope { namespace, selected: selector.is_some() },
     }
 }
 
@@ -288,10 +289,11 @@ fn options(config: &Config, listen: &[SocketAddr]) -> Options {
 fn listen_addresses(config: &Config) -> Vec<ListenAddress> {
     let has = |address: &&SocketAddr| UdpSocket::bind((address.ip(), 0)).is_ok();
     let plain = config.listen.addresses.iter().filter(|address| !config.listen.is_default || has(address));
-    let Encrypted { tls, https, quic, .. } = &config.encrypted;
-    let encrypted = [(Kind::Tls, tls), (Kind::Https, https), (Kind::Quic, quic)];
-    let encrypted =
-        encrypted.into_iter().flat_map(|(kind, all)| all.iter().map(move |at| ListenAddress { kind, address: *at }));
+    let EncryptedConfig { tls, https, quic, .. } = &config.encrypted;
+    let encrypted = [(ListenProtocol::Tls, tls), (ListenProtocol::Https, https), (ListenProtocol::Quic, quic)];
+    let encrypted = encrypted
+        .into_iter()
+        .flat_map(|(kind, all)| all.iter().map(move |at| ListenAddress { protocol: kind, address: *at }));
     plain.copied().map(ListenAddress::plain).chain(encrypted).collect()
 }
 

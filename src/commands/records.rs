@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
-use super::{Read, admin, read};
-use crate::config::{Config, Export, Output};
+use super::{LoadedSource, admin, load_once};
+use crate::config::{Config, Output, RecordsArgs};
 use crate::escape;
 use crate::show::records::{not_served, write};
 
@@ -17,15 +17,16 @@ use crate::show::records::{not_served, write};
 /// # Errors
 ///
 /// If the source cannot be read, the server does not answer, or the zone is not served.
-pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
+pub fn run(config: &Config, export: RecordsArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = export.server {
         let origin = export.origin.map(|origin| origin.to_string());
         let query = [("origin", origin.as_deref()), ("o", Some(export.output.name()))];
-        let mut output = Escaping { to: io::stdout().lock(), json: export.output == Output::Json, rest: Vec::new() };
+        let mut output =
+            EscapingWriter { to: io::stdout().lock(), json: export.output == Output::Json, rest: Vec::new() };
         let copied = admin::copy(server, "/api/v1/records", &query, &mut output);
         return written(copied.and_then(|()| Ok(output.finish()?))).map(|()| ExitCode::SUCCESS);
     }
-    let Read { zone, reading, .. } = read(config, config.rules.pod_records)?;
+    let LoadedSource { zone, reading, .. } = load_once(config, config.rules.pod_records)?;
     for report in reading.reports {
         report.log();
     }
@@ -40,14 +41,14 @@ pub fn run(config: &Config, export: Export) -> anyhow::Result<ExitCode> {
 }
 
 /// Writer that escapes the response of a server as it arrives.
-struct Escaping<W> {
+struct EscapingWriter<W> {
     to: W,
     json: bool,
     /// First octets of a UTF-8 character that has not arrived whole.
     rest: Vec<u8>,
 }
 
-impl<W: Write> Escaping<W> {
+impl<W: Write> EscapingWriter<W> {
     fn put(&mut self, text: &str) -> io::Result<()> {
         let escaped = if self.json { escape::json(text) } else { escape::lines(text) };
         self.to.write_all(escaped.as_bytes())
@@ -60,7 +61,7 @@ impl<W: Write> Escaping<W> {
     }
 }
 
-impl<W: Write> Write for Escaping<W> {
+impl<W: Write> Write for EscapingWriter<W> {
     fn write(&mut self, new: &[u8]) -> io::Result<usize> {
         let octets = [&std::mem::take(&mut self.rest)[..], new].concat();
         let mut chunks = octets.utf8_chunks().peekable();

@@ -12,7 +12,7 @@ use crate::regular_file::{self, MAX_SMALL_FILE};
 
 /// One key of the file, with its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct FileEntry {
     /// Key, as written.
     pub key: String,
     /// Line number, counted from 1.
@@ -26,7 +26,7 @@ pub struct Entry {
 /// # Errors
 ///
 /// One sentence that names the file and, for an error in its content, the line.
-pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
+pub fn read(path: &Path) -> Result<Vec<FileEntry>, String> {
     let shown = path.display();
     let text =
         regular_file::read_text(path, MAX_SMALL_FILE).map_err(|error| format!("cannot read {shown}: {error}"))?;
@@ -38,7 +38,7 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
 /// # Errors
 ///
 /// The line number, and a sentence.
-pub fn parse(text: &str) -> Result<Vec<Entry>, (usize, String)> {
+pub fn parse(text: &str) -> Result<Vec<FileEntry>, (usize, String)> {
     let line_at = |at: usize| 1 + text.bytes().take(at).filter(|octet| *octet == b'\n').count();
     let table = DeTable::parse(text).map_err(|error| {
         let line = error.span().map_or(1, |span| line_at(span.start));
@@ -54,7 +54,7 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, (usize, String)> {
                 format!("{}: text, a number, true, false or a list of them is meant, not this {kind}", key.get_ref()),
             )
         })?;
-        entries.push(Entry { key: key.get_ref().to_string(), line, words });
+        entries.push(FileEntry { key: key.get_ref().to_string(), line, words });
     }
     entries.sort_by_key(|entry| entry.line);
     Ok(entries)

@@ -22,9 +22,9 @@ use ipnet::IpNet;
 
 use crate::names::WireName;
 use crate::objects::ObjectRef;
-use crate::rules::{EndpointsSource, Rules, choices};
+use crate::rules::{EndpointsSource, NamingRules, choices};
 
-pub use values::{AskedName, AskedServer, LogFilter, ManifestPath, Upstream};
+pub use values::{LogFilter, ManifestPath, NameSpec, ServerSpec, UpstreamSpec};
 pub use workers::default_workers;
 
 /// Manifests of the built-in example (`--demo`).
@@ -46,7 +46,7 @@ pub struct Config {
     /// Networks of the reverse zones; if empty, the networks around the known addresses.
     pub reverse: Vec<IpNet>,
     /// Rules by which names are made from objects.
-    pub rules: Rules,
+    pub rules: NamingRules,
     /// Addresses at `ns.dns.ZONE`; if empty, those of `service` or of the listeners.
     pub ns_addresses: Vec<IpAddr>,
     /// Service in front of this server; its addresses are published at `ns.dns.ZONE`.
@@ -71,29 +71,29 @@ pub struct Config {
     /// True if unknown names get NXDOMAIN although some manifests could not be read at startup; else they get SERVFAIL.
     pub allow_unreadable: bool,
     /// Addresses of the listeners for UDP and TCP.
-    pub listen: Listen,
+    pub listen: ListenConfig,
     /// Addresses of the encrypted listeners, and their certificate.
-    pub encrypted: Encrypted,
+    pub encrypted: EncryptedConfig,
     /// Number of worker threads.
     pub workers: NonZeroUsize,
     /// Access list of clients.
-    pub clients: Clients,
+    pub clients: ClientsConfig,
     /// Networks of the clients that get the reason why a name does not resolve; empty for no client.
     pub explain_to: Vec<IpNet>,
     /// Upstreams for names outside the zones.
-    pub forward: Forward,
+    pub forward: ForwardConfig,
     /// Limits on connections.
-    pub tcp: Tcp,
+    pub tcp: TcpConfig,
     /// Addresses of the admin listeners.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Duration of the lame duck: the server still answers for this long after SIGTERM.
     pub lame_duck: Duration,
     /// Unix socket of the hot restart, through which a new process gets the sockets of the old one.
     pub takeover: Option<PathBuf>,
     /// Settings of the log.
-    pub log: Log,
+    pub log: LogConfig,
     /// Settings of the query log.
-    pub query_log: QueryLog,
+    pub query_log: QueryLogConfig,
 }
 
 /// Returns the default of `--lame-duck`: in a Pod that watches its cluster 5 s, within which the nodes stop sending queries to
@@ -124,7 +124,7 @@ pub enum Source {
 
 /// Addresses of the listeners for UDP and TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
+pub struct ListenConfig {
     /// Addresses with ports, at least one. The kernel chooses a port in place of 0.
     pub addresses: Vec<SocketAddr>,
     /// True if no option names the addresses. A default address that the machine lacks, often the IPv6 loopback, is skipped; a
@@ -134,7 +134,7 @@ pub struct Listen {
 
 /// Addresses of the encrypted listeners, and the certificate of the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Encrypted {
+pub struct EncryptedConfig {
     /// Listeners for DNS over TLS (RFC 7858).
     pub tls: Vec<SocketAddr>,
     /// Listeners for DNS over HTTPS (RFC 8484).
@@ -147,7 +147,7 @@ pub struct Encrypted {
     pub key: Option<PathBuf>,
 }
 
-impl Encrypted {
+impl EncryptedConfig {
     /// Returns the options of the encrypted listeners with their addresses.
     fn listeners(&self) -> [(&'static str, &[SocketAddr]); 3] {
         [("listen-tls", &self.tls), ("listen-https", &self.https), ("listen-quic", &self.quic)]
@@ -161,16 +161,16 @@ impl Encrypted {
 
 /// Access list of clients, and the treatment of clients that are not on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Clients {
+pub struct ClientsConfig {
     /// Networks of the clients that get answers.
     pub allow: Vec<IpNet>,
     /// Treatment of other clients.
     pub not_allowed: NotAllowed,
 }
 
-impl Clients {
+impl ClientsConfig {
     /// Returns whether all clients are allowed, so that their addresses need not be compared.
-    pub fn is_everyone(&self) -> bool {
+    pub fn allows_everyone(&self) -> bool {
         let all = |v4| self.allow.iter().any(|network| network.prefix_len() == 0 && network.addr().is_ipv4() == v4);
         all(true) && all(false)
     }
@@ -189,19 +189,19 @@ choices! {
 
 /// Upstreams for names outside the zones, and the clients that they are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Forward {
+pub struct ForwardConfig {
     /// Upstreams for all names outside the zones (`--forward`); empty for no forwarding.
-    pub to: Vec<Upstream>,
+    pub to: Vec<UpstreamSpec>,
     /// Networks of the clients that `to` is for.
     pub clients: Vec<IpNet>,
     /// Upstreams for the targets of ExternalName Services, for every client (`--external-name-upstream`); if empty, `to` is
     /// used, for `clients` only.
-    pub aliases: Vec<Upstream>,
+    pub aliases: Vec<UpstreamSpec>,
 }
 
 /// Limits on TCP connections, encrypted ones and those over QUIC included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tcp {
+pub struct TcpConfig {
     /// Maximum number of concurrent connections.
     pub connections: usize,
     /// Maximum number of concurrent connections of one client.
@@ -214,7 +214,7 @@ pub struct Tcp {
 
 /// Addresses of the admin listeners (HTTP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Listener for health and metrics; on a loopback address for the API and the status page too; `None` for no listener.
     pub address: Option<SocketAddr>,
     /// Listener for all of these, on any address: the API and the status page show all names; `None` for no listener.
@@ -223,7 +223,7 @@ pub struct Admin {
 
 /// Settings of the log, on standard error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     /// Filter by target and level.
     pub filter: LogFilter,
     /// Format of a line.
@@ -245,7 +245,7 @@ choices! {
 
 /// Settings of the query log, on standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueryLog {
+pub struct QueryLogConfig {
     /// Logged queries, by the class of their responses; empty for no query log.
     pub classes: Vec<QueryClass>,
     /// Sampling: one query in this many is logged.
@@ -254,7 +254,7 @@ pub struct QueryLog {
     pub format: QueryFormat,
 }
 
-impl QueryLog {
+impl QueryLogConfig {
     /// Returns whether queries with responses of this class are logged.
     pub fn has(&self, class: QueryClass) -> bool {
         self.classes.contains(&class) || self.classes.contains(&QueryClass::All)
@@ -291,7 +291,7 @@ choices! {
 
 /// Arguments of `records`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Export {
+pub struct RecordsArgs {
     /// Output format.
     pub output: Output,
     /// Apex of the zone to print; `None` for the first zone.
@@ -315,20 +315,20 @@ choices! {
 
 /// Arguments of `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct ExplainArgs {
     /// Name or address, as written.
-    pub name: AskedName,
+    pub name: NameSpec,
     /// QTYPE.
     pub qtype: u16,
     /// Running server to ask, in place of objects.
-    pub server: Option<AskedServer>,
+    pub server: Option<ServerSpec>,
     /// Output format.
-    pub output: Form,
+    pub output: OutputFormat,
 }
 
 /// Arguments of `local doctor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doctor {
+pub struct DoctorArgs {
     /// DNS address of the server.
     pub server: SocketAddr,
     /// Apex or alias of the zone that this machine is meant to resolve.
@@ -343,16 +343,16 @@ pub struct Doctor {
 
 /// Arguments of `check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strictness {
+pub struct CheckArgs {
     /// True if warnings set the exit status as errors do.
     pub strict: bool,
     /// Output format.
-    pub output: Form,
+    pub output: OutputFormat,
 }
 
 choices! {
     /// Output format of `explain` and `check`.
-    pub enum Form {
+    pub enum OutputFormat {
         /// Text for people.
         #[default]
         Text = "text",
@@ -411,7 +411,7 @@ impl Config {
 
     /// Checks that encrypted listeners have a certificate with its key, and that a certificate has a listener.
     fn check_encrypted(&self) -> Result<(), String> {
-        let Encrypted { certificate, key, .. } = &self.encrypted;
+        let EncryptedConfig { certificate, key, .. } = &self.encrypted;
         let wanted = self.encrypted.listeners().into_iter().find(|(_, addresses)| !addresses.is_empty());
         if let Some((option, _)) = wanted
             && let Some(feature) = left_out(option)
@@ -580,12 +580,12 @@ mod tests {
 
     #[test]
     fn clients() {
-        let clients = |networks: &[&str]| Clients {
+        let clients = |networks: &[&str]| ClientsConfig {
             allow: networks.iter().map(|network| network.parse().unwrap()).collect(),
             not_allowed: NotAllowed::Refused,
         };
-        assert!(clients(&["0.0.0.0/0", "::/0"]).is_everyone());
-        assert!(!clients(&["0.0.0.0/0"]).is_everyone());
-        assert!(!clients(&["10.0.0.0/8", "fd00::/8"]).is_everyone());
+        assert!(clients(&["0.0.0.0/0", "::/0"]).allows_everyone());
+        assert!(!clients(&["0.0.0.0/0"]).allows_everyone());
+        assert!(!clients(&["10.0.0.0/8", "fd00::/8"]).allows_everyone());
     }
 }

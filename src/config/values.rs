@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::names::{MAX_APEX, QueryName, WireName, is_label, labels_of};
+use crate::names::{MAX_APEX, QueryName, WireName, is_label, wire_labels};
 use crate::objects::ObjectRef;
 use crate::rtype;
 
@@ -79,14 +79,14 @@ fn with_port(text: &str, port: u16) -> Option<SocketAddr> {
 
 /// Address of a running server, with the protocol to query it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AskedServer {
+pub enum ServerSpec {
     /// DNS.
     Dns(SocketAddr),
     /// HTTP, at the admin listener.
     Http(SocketAddr),
 }
 
-impl FromStr for AskedServer {
+impl FromStr for ServerSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -120,7 +120,7 @@ pub fn http_server(text: &str) -> Result<SocketAddr, String> {
 
 /// Name or address on the command line of `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AskedName {
+pub enum NameSpec {
     /// Address, which stands for its reverse name.
     Address(IpAddr),
     /// Name with the final dot.
@@ -129,7 +129,7 @@ pub enum AskedName {
     Relative(WireName),
 }
 
-impl FromStr for AskedName {
+impl FromStr for NameSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -156,7 +156,7 @@ fn host_of(text: &str) -> Option<&str> {
     (host != text && !host.is_empty()).then_some(host)
 }
 
-impl fmt::Display for AskedName {
+impl fmt::Display for NameSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
@@ -166,13 +166,13 @@ impl fmt::Display for AskedName {
     }
 }
 
-impl AskedName {
+impl NameSpec {
     /// Returns the default QTYPE: PTR for an address, SRV for `_port._protocol`, else A.
     pub fn usual_type(&self) -> u16 {
         match self {
             Self::Address(_) => rtype::PTR,
             Self::Absolute(name) | Self::Relative(name) => {
-                let underscored = labels_of(name.octets()).take(2).filter(|label| label.starts_with(b"_")).count();
+                let underscored = wire_labels(name.octets()).take(2).filter(|label| label.starts_with(b"_")).count();
                 if underscored == 2 { rtype::SRV } else { rtype::A }
             }
         }
@@ -289,7 +289,7 @@ pub fn nsid(text: &str) -> Result<Box<str>, String> {
 }
 
 /// Parses a boolean: true, yes, on, 1, or false, no, off, 0.
-pub fn truth(text: &str) -> Result<bool, String> {
+pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
@@ -298,7 +298,7 @@ pub fn truth(text: &str) -> Result<bool, String> {
 }
 
 /// Parses a whole number within `range`; the error names `unit`.
-pub fn whole(text: &str, unit: &str, range: &RangeInclusive<u32>) -> Result<u32, String> {
+pub fn parse_integer(text: &str, unit: &str, range: &RangeInclusive<u32>) -> Result<u32, String> {
     let (least, most) = (range.start(), range.end());
     text.parse()
         .ok()
@@ -308,7 +308,7 @@ pub fn whole(text: &str, unit: &str, range: &RangeInclusive<u32>) -> Result<u32,
 
 /// Parses a whole number of seconds within `range`.
 pub fn seconds(text: &str, range: &RangeInclusive<u32>) -> Result<Duration, String> {
-    whole(text, "seconds", range).map(|seconds| Duration::from_secs(u64::from(seconds)))
+    parse_integer(text, "seconds", range).map(|seconds| Duration::from_secs(u64::from(seconds)))
 }
 
 /// Parses a size in octets: a whole number, with `K`, `M` or `G` behind it for powers of 1024.
@@ -426,7 +426,7 @@ impl FromStr for Simulate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExplainTo {
     /// No client (`none`).
-    Nobody,
+    Off,
     /// Clients of this network.
     Clients(IpNet),
 }
@@ -436,7 +436,7 @@ impl FromStr for ExplainTo {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "none" => Ok(Self::Nobody),
+            "none" => Ok(Self::Off),
             _ => network(text).map(Self::Clients).map_err(|sentence| format!("{sentence}; or none for nobody")),
         }
     }
@@ -452,7 +452,7 @@ impl ExplainTo {
         let networks: Vec<IpNet> = named
             .iter()
             .filter_map(|one| match one {
-                Self::Nobody => None,
+                Self::Off => None,
                 Self::Clients(network) => Some(*network),
             })
             .collect();
@@ -467,7 +467,7 @@ impl ExplainTo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAddress {
     /// No admin listener (`none`).
-    Nowhere,
+    Off,
     /// Address to listen on.
     At(SocketAddr),
 }
@@ -477,7 +477,7 @@ impl FromStr for AdminAddress {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "none" => Ok(Self::Nowhere),
+            "none" => Ok(Self::Off),
             _ => admin(text).map(Self::At).map_err(|sentence| format!("{sentence}; or none for nowhere")),
         }
     }
@@ -492,7 +492,7 @@ pub fn admin(text: &str) -> Result<SocketAddr, String> {
 
 /// Upstream for names outside the zones.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Upstream {
+pub enum UpstreamSpec {
     /// Servers of this machine's `/etc/resolv.conf`.
     System,
     /// DNS over UDP and TCP.
@@ -501,7 +501,7 @@ pub enum Upstream {
     Tls(SocketAddr, Option<Box<str>>),
 }
 
-impl FromStr for Upstream {
+impl FromStr for UpstreamSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -532,7 +532,7 @@ impl FromStr for Upstream {
     }
 }
 
-impl fmt::Display for Upstream {
+impl fmt::Display for UpstreamSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::System => f.write_str("system"),
@@ -614,7 +614,7 @@ mod tests {
 
     #[test]
     fn upstreams() {
-        let text = |text: &str| text.parse::<Upstream>().map(|upstream| upstream.to_string());
+        let text = |text: &str| text.parse::<UpstreamSpec>().map(|upstream| upstream.to_string());
         check(
             text,
             &[
@@ -756,15 +756,15 @@ mod tests {
             ("_http._tcp.web", "Relative _http._tcp.web. SRV"),
             ("_tcp.web", "Relative _tcp.web. A"),
         ] {
-            let asked: AskedName = text.parse().unwrap();
+            let asked: NameSpec = text.parse().unwrap();
             let shown = match &asked {
-                AskedName::Address(address) => format!("Address({address})"),
-                AskedName::Absolute(name) => format!("Absolute {name}"),
-                AskedName::Relative(name) => format!("Relative {name}"),
+                NameSpec::Address(address) => format!("Address({address})"),
+                NameSpec::Absolute(name) => format!("Absolute {name}"),
+                NameSpec::Relative(name) => format!("Relative {name}"),
             };
             assert_eq!(format!("{shown} {}", rtype::name(asked.usual_type())), expected);
         }
-        check(str::parse::<AskedName>, &[("a..b", "error"), ("", "error"), ("a b", "error")]);
+        check(str::parse::<NameSpec>, &[("a..b", "error"), ("", "error"), ("a b", "error")]);
         for (text, host) in [
             ("web-0.web:8080", "web-0.web"),
             ("http://web.shop/cart", "web.shop"),
@@ -772,11 +772,11 @@ mod tests {
             ("10.0.0.1:80", "10.0.0.1"),
             ("[fd00::1]:80", "fd00::1"),
         ] {
-            let refused = text.parse::<AskedName>().unwrap_err();
+            let refused = text.parse::<NameSpec>().unwrap_err();
             assert!(refused.ends_with(&format!("ask for {host}")), "{refused}");
         }
         check(
-            str::parse::<AskedServer>,
+            str::parse::<ServerSpec>,
             &[
                 ("::1", "Dns([::1]:53)"),
                 ("127.0.0.1:1053", "Dns(127.0.0.1:1053)"),
@@ -795,7 +795,7 @@ mod tests {
     fn numbers() {
         check(|text| seconds(text, &(0..=60)), &[("0", "0ns"), ("60", "60s"), ("61", "error"), ("-1", "error")]);
         check(|text| seconds(text, &(0..=60)), &[("5s", "error"), ("1.5", "error"), ("", "error")]);
-        check(truth, &[("true", "true"), ("off", "false"), ("perhaps", "error"), ("", "error")]);
+        check(parse_bool, &[("true", "true"), ("off", "false"), ("perhaps", "error"), ("", "error")]);
         check(octets, &[("1", "1"), ("64M", "67108864"), ("2g", "2147483648"), ("10K", "10240")]);
         check(octets, &[("0", "error"), ("M", "error"), ("64MB", "error"), ("99999999999G", "error"), ("é", "error")]);
         for text in ["1", "1023", "64M", "2G", "10K"] {

@@ -19,15 +19,15 @@ pub enum Absence {
     /// The endpoint is terminating, and its StatefulSet will create another Pod of its name.
     Replaced,
     /// The label is an ordinal within a StatefulSet's `replicas`, but in no slice.
-    NotThereYet,
+    Pending,
     /// No reason is known for this name.
-    Unlisted,
+    Unknown,
 }
 
 impl Absence {
     /// Returns whether the name is expected to exist soon, so that caches must not keep a negative response for long.
     pub fn is_expected(self) -> bool {
-        matches!(self, Self::NotReady | Self::Replaced | Self::NotThereYet)
+        matches!(self, Self::NotReady | Self::Replaced | Self::Pending)
     }
 }
 

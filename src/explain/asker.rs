@@ -6,27 +6,27 @@
 
 use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 
-use super::{Asked, Effort, Extent, Finding, Known, Severity, explain};
+use super::{DiagnosedQuery, DiagnosticsView, Finding, SearchDepth, Severity, WatchScope, explain};
 use crate::cluster::Cluster;
 use crate::names::WireName;
-use crate::rules::Rules;
+use crate::rules::NamingRules;
 
 /// Error of a caller that must not wait: the publisher holds the lock of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
 /// Handle for diagnosis against the current state of the cluster.
-pub struct Asker {
+pub struct Diagnostics {
     cluster: Arc<RwLock<Cluster>>,
     apexes: Vec<WireName>,
-    rules: Rules,
-    extent: Extent,
+    rules: NamingRules,
+    extent: WatchScope,
 }
 
-impl Asker {
+impl Diagnostics {
     /// Creates a handle. The names of the zones `apexes` follow from `cluster` by `rules`; `extent` is the part of the
     /// cluster that is read.
-    pub fn new(cluster: Arc<RwLock<Cluster>>, apexes: Vec<WireName>, rules: Rules, extent: Extent) -> Self {
+    pub fn new(cluster: Arc<RwLock<Cluster>>, apexes: Vec<WireName>, rules: NamingRules, extent: WatchScope) -> Self {
         Self { cluster, apexes, rules, extent }
     }
 
@@ -35,22 +35,22 @@ impl Asker {
     /// # Errors
     ///
     /// [`Busy`] if the publisher is changing the cluster.
-    pub fn first(&self, asked: &Asked<'_>) -> Result<Option<Finding>, Busy> {
+    pub fn try_best_finding(&self, asked: &DiagnosedQuery<'_>) -> Result<Option<Finding>, Busy> {
         let cluster = match self.cluster.try_read() {
             Ok(cluster) => cluster,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(Busy),
         };
-        let findings = explain(&self.known(&cluster), asked, Effort::Exact);
+        let findings = explain(&self.known(&cluster), asked, SearchDepth::Exact);
         Ok(findings.into_iter().find(|finding| finding.severity() == Severity::Cause))
     }
 
     /// Calls `see` with a view of the cluster. Waits for the lock, and blocks the publisher until `see` returns.
-    pub fn with<R>(&self, see: impl FnOnce(&Known<'_>) -> R) -> R {
+    pub fn with_view<R>(&self, see: impl FnOnce(&DiagnosticsView<'_>) -> R) -> R {
         see(&self.known(&self.cluster.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    fn known<'k>(&'k self, cluster: &'k Cluster) -> Known<'k> {
-        Known { cluster, apexes: &self.apexes, rules: self.rules, extent: &self.extent }
+    fn known<'k>(&'k self, cluster: &'k Cluster) -> DiagnosticsView<'k> {
+        DiagnosticsView { cluster, apexes: &self.apexes, rules: self.rules, extent: &self.extent }
     }
 }

@@ -1,14 +1,14 @@
 //! Findings about all objects, without a question: names that will not resolve as their author intends.
 //!
-//! A finding that an unread object could refute ([`Seen`]) is omitted. Not here: the detection of most causes (`find.rs`),
+//! A finding that an unread object could refute ([`CheckScope`]) is omitted. Not here: the detection of most causes (`find.rs`),
 //! and the level of each (`finding.rs`).
 
 use super::entry::{Level, Needs};
 use super::find::{
-    Finder, contradiction, contradicts, differs, has_one_port, object_of_pod, ports, ports_not_in_slices,
+    Detector, contradiction, contradicts, differs, has_one_port, object_of_pod, ports, ports_not_in_slices,
     ports_without_target,
 };
-use super::{Asked, Effort, Finding, Known, Outcome};
+use super::{DiagnosedQuery, DiagnosticsView, Finding, SearchDepth, ZoneVerdict};
 use crate::cluster::ServiceView;
 use crate::names::QueryName;
 use crate::names::reverse::ReverseZones;
@@ -16,11 +16,11 @@ use crate::objects::{EndpointSlice, ObjectRef, Service, ServiceKind, StatefulSet
 
 /// Completeness of the objects that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct CheckScope {
     /// True if every object was read, so that a missing object does not exist.
-    pub whole: bool,
+    pub is_complete: bool,
     /// True if Pods are running, real or simulated, so that a Service without listed endpoints has none.
-    pub alive: bool,
+    pub has_live_pods: bool,
 }
 
 /// Finding with its level.
@@ -34,18 +34,18 @@ pub struct Checked {
 
 /// Returns the findings about all objects, sorted by object: StatefulSets, Services, EndpointSlices, each by name.
 /// `reverse` are the reverse zones that are served.
-pub fn check(known: &Known<'_>, reverse: &ReverseZones, seen: Seen) -> Vec<Checked> {
+pub fn check(known: &DiagnosticsView<'_>, reverse: &ReverseZones, seen: CheckScope) -> Vec<Checked> {
     let name = QueryName::default();
-    let asked = Asked { name: &name, qtype: 0, outcome: Outcome::Found, absence: None };
-    let finder = Finder { known, asked: &asked, effort: Effort::Search, findings: Vec::new() };
+    let asked = DiagnosedQuery { name: &name, qtype: 0, outcome: ZoneVerdict::Found, absence: None };
+    let finder = Detector { view: known, query: &asked, depth: SearchDepth::Search, findings: Vec::new() };
     let mut check = Check { finder, reverse };
     known.cluster.stateful_sets().for_each(|set| check.stateful_set(set));
     known.cluster.services().for_each(|service| check.service(service));
     known.cluster.slices().for_each(|slice| check.slice(slice));
     check.finder.pods_of_missing_services();
     let shown = |finding: &Finding| {
-        (seen.whole || !finding.needs(Needs::EveryObject))
-            && (seen.alive || !finding.needs(Needs::LivePods))
+        (seen.is_complete || !finding.needs(Needs::EveryObject))
+            && (seen.has_live_pods || !finding.needs(Needs::LivePods))
             && !(known.extent.selected && finding.needs(Needs::EveryService))
     };
     let leveled = |finding: Finding| Some(Checked { level: finding.level()?, finding });
@@ -54,14 +54,15 @@ pub fn check(known: &Known<'_>, reverse: &ReverseZones, seen: Seen) -> Vec<Check
         let about = checked.finding.about().into_iter().next();
         about.map(|about| (std::cmp::Reverse(about.kind), about.key))
     };
-    checked
-        .sort_by_cached_key(|checked| (place(checked), checked.level, checked.finding.rank(), checked.finding.what()));
+    checked.sort_by_cached_key(|checked| {
+        (place(checked), checked.level, checked.finding.rank(), checked.finding.summary())
+    });
     checked.dedup();
     checked
 }
 
 struct Check<'k> {
-    finder: Finder<'k>,
+    finder: Detector<'k>,
     reverse: &'k ReverseZones,
 }
 
@@ -76,7 +77,7 @@ impl Check<'_> {
             return self.add(Finding::NoServiceName { set: key.clone() });
         }
         let governing = ObjectRef::new(&key.namespace, name);
-        let view = self.finder.known.cluster.service(&governing);
+        let view = self.finder.view.cluster.service(&governing);
         let Some(service) = view.service else { return self.finder.add_governing_missing(set) };
         if matches!(service.kind, ServiceKind::ExternalName(_)) {
             return self.add(Finding::GoverningExternal { set: key.clone(), service: name.clone() });
@@ -87,7 +88,7 @@ impl Check<'_> {
         if pods().next().is_none() && !service.selector.is_empty() {
             self.selection(set, service, &view);
         }
-        let nameless = pods().find(|row| self.finder.known.label_of(row).is_none());
+        let nameless = pods().find(|row| self.finder.view.label_of(row).is_none());
         if let Some((row, pod)) = nameless.and_then(|row| Some((row, row.pod?.to_string()))) {
             let (selects, address) = (!service.selector.is_empty(), row.address);
             self.add(Finding::NoHostname {
@@ -119,7 +120,7 @@ impl Check<'_> {
     }
 
     fn service(&mut self, service: &Service) {
-        let view = self.finder.known.cluster.service(&service.key);
+        let view = self.finder.view.cluster.service(&service.key);
         let key = &service.key;
         match &service.kind {
             ServiceKind::ExternalName(target) => return self.finder.external_name(key, target),
@@ -138,16 +139,16 @@ impl Check<'_> {
                 }
             }
         }
-        self.finder.notes(service, &view);
+        self.finder.additional_findings(service, &view);
         let is_only = has_one_port(service, &view);
         for number in unnamed_ports(service, &view) {
             self.add(Finding::PortUnnamed { service: key.clone(), number, is_only });
         }
-        self.outside_reverse(key, &view);
+        self.address_outside_reverse_zones(key, &view);
     }
 
     /// Reports addresses of endpoints in no reverse zone (row R6 of `tests/rows.md`).
-    fn outside_reverse(&mut self, key: &ObjectRef, view: &ServiceView<'_>) {
+    fn address_outside_reverse_zones(&mut self, key: &ObjectRef, view: &ServiceView<'_>) {
         let rows = view.slices().flat_map(EndpointSlice::endpoints).map(|row| row.address);
         let mut outside: Vec<_> = rows.filter(|address| !self.reverse.covers(*address)).collect();
         outside.sort();

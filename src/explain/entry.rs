@@ -1,6 +1,6 @@
 //! Entry of the table of findings (`finding.rs`).
 //!
-//! An entry is built at each call, and only the [`Part`] that the caller needs: ranking findings for a response formats no
+//! An entry is built at each call, and only the [`EntryPart`] that the caller needs: ranking findings for a response formats no
 //! text. Not here: the findings (`finding.rs`), and the detection of each (`find.rs`).
 
 use std::fmt::Display;
@@ -43,14 +43,14 @@ impl Level {
 
 /// Object that a finding is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct FindingSubject {
     /// Kind, as in the Kubernetes API.
     pub kind: &'static str,
     /// Namespace and name.
     pub key: ObjectRef,
 }
 
-impl About {
+impl FindingSubject {
     pub(super) fn service(key: &ObjectRef) -> Self {
         Self { kind: "Service", key: key.clone() }
     }
@@ -86,7 +86,7 @@ pub(super) enum Needs {
 
 /// Part of an entry that a caller needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum EntryPart {
     /// Identity, severity, rank and code only.
     Class,
     Text,
@@ -95,8 +95,8 @@ pub(super) enum Part {
 }
 
 /// Entry of the table: all properties of a finding except its detection.
-pub(super) struct Entry {
-    part: Part,
+pub(super) struct CatalogEntry {
+    part: EntryPart,
     /// Id of the row in `tests/causes.md`; never changes.
     pub(super) id: &'static str,
     /// Token for scripts; never changes.
@@ -114,24 +114,24 @@ pub(super) struct Entry {
     pub(super) explains: &'static [&'static str],
     pub(super) text: String,
     pub(super) fix: Option<Fix>,
-    pub(super) about: Vec<About>,
+    pub(super) about: Vec<FindingSubject>,
 }
 
-impl Part {
-    pub(super) fn cause(self, id: &'static str, token: &'static str, rank: u8) -> Entry {
+impl EntryPart {
+    pub(super) fn cause(self, id: &'static str, token: &'static str, rank: u8) -> CatalogEntry {
         self.entry(Severity::Cause, id, token, rank)
     }
 
-    pub(super) fn guess(self, id: &'static str, token: &'static str, rank: u8) -> Entry {
+    pub(super) fn guess(self, id: &'static str, token: &'static str, rank: u8) -> CatalogEntry {
         self.entry(Severity::Guess, id, token, rank)
     }
 
-    pub(super) fn note(self, id: &'static str, token: &'static str) -> Entry {
+    pub(super) fn note(self, id: &'static str, token: &'static str) -> CatalogEntry {
         self.entry(Severity::Note, id, token, 40)
     }
 
-    fn entry(self, severity: Severity, id: &'static str, token: &'static str, rank: u8) -> Entry {
-        Entry {
+    fn entry(self, severity: Severity, id: &'static str, token: &'static str, rank: u8) -> CatalogEntry {
+        CatalogEntry {
             part: self,
             id,
             token,
@@ -148,7 +148,7 @@ impl Part {
     }
 }
 
-impl Entry {
+impl CatalogEntry {
     pub(super) fn code(self, code: u16) -> Self {
         Self { code, ..self }
     }
@@ -167,7 +167,7 @@ impl Entry {
 
     /// Sets the sentence, without a full stop. The most specific fact comes first, since a response may truncate the text.
     pub(super) fn text(mut self, text: impl FnOnce() -> String) -> Self {
-        if self.part == Part::Text {
+        if self.part == EntryPart::Text {
             self.text = text();
         }
         self
@@ -175,7 +175,7 @@ impl Entry {
 
     /// Sets the fix, which the API server must accept; `None` if waiting is the only fix, or no fix is certain.
     pub(super) fn fix(mut self, fix: impl FnOnce() -> Option<Fix>) -> Self {
-        if self.part == Part::Fix {
+        if self.part == EntryPart::Fix {
             self.fix = fix();
         }
         self
@@ -187,7 +187,7 @@ impl Entry {
     }
 
     /// Sets the name to query instead as the fix, if there is a name that resolves.
-    pub(super) fn ask_for<N: Display>(self, name: impl FnOnce() -> Option<N>) -> Self {
+    pub(super) fn query_command<N: Display>(self, name: impl FnOnce() -> Option<N>) -> Self {
         self.fix(|| Some(Fix::Advice(format!("ask for {}", name()?))))
     }
 
@@ -197,8 +197,8 @@ impl Entry {
     }
 
     /// Sets the objects that the finding is about. `check` lists it at the first one.
-    pub(super) fn about<I: IntoIterator<Item = About>>(mut self, about: impl FnOnce() -> I) -> Self {
-        if self.part == Part::About {
+    pub(super) fn about<I: IntoIterator<Item = FindingSubject>>(mut self, about: impl FnOnce() -> I) -> Self {
+        if self.part == EntryPart::About {
             self.about = about().into_iter().collect();
         }
         self

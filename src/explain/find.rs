@@ -1,37 +1,37 @@
 //! Detection of findings: question and cluster in, findings out.
 //!
-//! Every finding is true of the cluster that it was made from. [`Effort::Exact`] is for responses to clients: exact
-//! look-ups, and at most [`ROWS`] endpoints of a Service, so that a flood of such queries costs little. [`Effort::Search`]
+//! Every finding is true of the cluster that it was made from. [`SearchDepth::Exact`] is for responses to clients: exact
+//! look-ups, and at most [`MAX_EXACT_ENDPOINTS`] endpoints of a Service, so that a flood of such queries costs little. [`SearchDepth::Search`]
 //! is for people: it searches all objects, and guesses at the intended name. Not here: the texts and fixes of findings
 //! (`finding.rs`).
 
 use std::net::IpAddr;
 
 use super::entry::Needs;
-use super::finding::{Candidates, Difference, Differs, Finding, NAMES, dashed};
-use super::{Absence, Asked, Effort, Known, Outcome};
+use super::finding::{Candidates, Finding, LabelMismatch, MAX_NAMES, SelectorMismatch, dashed};
+use super::{Absence, DiagnosedQuery, DiagnosticsView, SearchDepth, ZoneVerdict};
 use crate::cluster::{Resource, ServiceView};
 use crate::names::labels::{Label, split};
 use crate::names::{
-    MAX_CHAIN, Owner, QueryName, ServiceKey, WireName, dashed as spelled, is_label, labels_of, owner, reverse,
-    service_key, write_name,
+    MAX_CHAIN, NameKind, QueryName, ServiceKey, WireName, classify, dashed as spelled, is_label, reverse, service_key,
+    wire_labels, write_name,
 };
 use crate::objects::{
-    Endpoint, EndpointPort, EndpointSlice, Family, Labels, ObjectRef, Protocol, Service, ServiceKind, ServicePort,
-    StatefulSet, TargetPort,
+    AddressFamily, Endpoint, EndpointPort, EndpointSlice, Labels, ObjectRef, Protocol, Service, ServiceKind,
+    ServicePort, StatefulSet, TargetPort,
 };
 use crate::rtype;
 use crate::rules::PodRecords;
 
 /// Maximum number of endpoints of a Service that a search for a response examines.
-pub const ROWS: usize = 256;
+pub const MAX_EXACT_ENDPOINTS: usize = 256;
 /// Maximum number of objects that a finding lists.
-const LISTED: usize = 3;
+const MAX_LISTED: usize = 3;
 
 /// Returns the findings about `asked`, sorted by rank, without those that another finding explains.
-pub(super) fn find(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<Finding> {
-    let mut finder = Finder { known, asked, effort, findings: Vec::new() };
-    finder.look();
+pub(super) fn find(known: &DiagnosticsView<'_>, asked: &DiagnosedQuery<'_>, effort: SearchDepth) -> Vec<Finding> {
+    let mut finder = Detector { view: known, query: asked, depth: effort, findings: Vec::new() };
+    finder.detect();
     let mut findings = finder.findings;
     if known.extent.selected {
         findings.retain(|finding| !finding.needs(Needs::EveryService));
@@ -49,62 +49,62 @@ fn without_consequences(findings: Vec<Finding>) -> Vec<Finding> {
     findings.into_iter().zip(alone).filter_map(|(finding, alone)| alone.then_some(finding)).collect()
 }
 
-pub(super) struct Finder<'k> {
-    pub(super) known: &'k Known<'k>,
-    pub(super) asked: &'k Asked<'k>,
-    pub(super) effort: Effort,
+pub(super) struct Detector<'k> {
+    pub(super) view: &'k DiagnosticsView<'k>,
+    pub(super) query: &'k DiagnosedQuery<'k>,
+    pub(super) depth: SearchDepth,
     pub(super) findings: Vec<Finding>,
 }
 
-impl<'k> Finder<'k> {
-    fn look(&mut self) {
-        let name = self.asked.name;
-        match (self.known.apex_of(name), self.asked.outcome) {
-            (Some((apex, apex_at)), outcome) => self.look_forward(apex, apex_at, outcome),
-            (None, Outcome::NotInZone) => {
+impl<'k> Detector<'k> {
+    fn detect(&mut self) {
+        let name = self.query.name;
+        match (self.view.apex_of(name), self.query.outcome) {
+            (Some((apex, apex_at)), outcome) => self.detect_forward(apex, apex_at, outcome),
+            (None, ZoneVerdict::NotInZone) => {
                 self.add(Finding::OutsideZones);
                 self.mistyped_suffix();
             }
-            (None, Outcome::NxDomain) => self.reverse(),
+            (None, ZoneVerdict::NxDomain) => self.reverse(),
             (None, _) => {}
         }
     }
 
-    fn look_forward(&mut self, apex: &WireName, apex_at: usize, outcome: Outcome) {
-        let name = self.asked.name;
-        if outcome == Outcome::NxDomain && (0..apex_at).any(|label| name.label(label) == b"*") {
+    fn detect_forward(&mut self, apex: &WireName, apex_at: usize, outcome: ZoneVerdict) {
+        let name = self.query.name;
+        if outcome == ZoneVerdict::NxDomain && (0..apex_at).any(|label| name.label(label) == b"*") {
             self.add(Finding::Wildcard);
         }
-        match (owner(name, apex_at), outcome) {
-            (Owner::Service(key), Outcome::NxDomain) => self.no_service_name(&object(key)),
-            (Owner::Service(key), _) => self.at_service(&object(key), outcome),
-            (Owner::Endpoint(key, label), Outcome::NxDomain) => self.no_endpoint(&object(key), &text(label)),
-            (Owner::Endpoint(key, label), _) => self.at_endpoint(&object(key), &text(label)),
-            (Owner::Port(key, port, protocol), Outcome::NxDomain) => {
+        match (classify(name, apex_at), outcome) {
+            (NameKind::Service(key), ZoneVerdict::NxDomain) => self.no_service_name(&object(key)),
+            (NameKind::Service(key), _) => self.at_service(&object(key), outcome),
+            (NameKind::Endpoint(key, label), ZoneVerdict::NxDomain) => self.no_endpoint(&object(key), &text(label)),
+            (NameKind::Endpoint(key, label), _) => self.at_endpoint(&object(key), &text(label)),
+            (NameKind::Port(key, port, protocol), ZoneVerdict::NxDomain) => {
                 self.no_port(&object(key), Some(&text(&port[1..])), &text(protocol));
             }
-            (Owner::Protocol(key, protocol), Outcome::NxDomain) => {
+            (NameKind::Protocol(key, protocol), ZoneVerdict::NxDomain) => {
                 self.no_port(&object(key), None, &text(protocol));
             }
-            (Owner::Namespace(namespace), Outcome::NxDomain) => {
+            (NameKind::Namespace(namespace), ZoneVerdict::NxDomain) => {
                 self.namespace_forgotten(&[text(namespace)]);
                 self.no_namespace(&text(namespace), None);
             }
-            (Owner::PodAddress(namespace, label), Outcome::NxDomain) => self.no_pod(&text(namespace), label),
-            (Owner::PodNamespace(_), Outcome::NxDomain) if self.known.rules.pod_records == PodRecords::Off => {
+            (NameKind::PodAddress(namespace, label), ZoneVerdict::NxDomain) => self.no_pod(&text(namespace), label),
+            (NameKind::PodNamespace(_), ZoneVerdict::NxDomain) if self.view.rules.pod_records == PodRecords::Off => {
                 self.add(Finding::PodRecordsOff);
             }
-            (Owner::PodNamespace(namespace), Outcome::NxDomain) => self.no_namespace(&text(namespace), None),
-            (Owner::Nothing, Outcome::NxDomain) => self.no_form(apex, apex_at),
+            (NameKind::PodNamespace(namespace), ZoneVerdict::NxDomain) => self.no_namespace(&text(namespace), None),
+            (NameKind::Invalid, ZoneVerdict::NxDomain) => self.no_form(apex, apex_at),
             _ => {}
         }
-        self.terminating_namespace(&owner(name, apex_at), outcome);
+        self.terminating_namespace(&classify(name, apex_at), outcome);
     }
 
-    fn terminating_namespace(&mut self, owner: &Owner<'_>, outcome: Outcome) {
-        let Some(namespace) = owner.namespace().map(text) else { return };
-        if self.searches() && self.known.cluster.is_terminating(&namespace) {
-            let resolves = outcome != Outcome::NxDomain;
+    fn terminating_namespace(&mut self, kind: &NameKind<'_>, outcome: ZoneVerdict) {
+        let Some(namespace) = kind.namespace().map(text) else { return };
+        if self.searches() && self.view.cluster.is_terminating(&namespace) {
+            let resolves = outcome != ZoneVerdict::NxDomain;
             self.add(Finding::NamespaceTerminating { namespace: namespace.into(), resolves });
         }
     }
@@ -114,16 +114,16 @@ impl<'k> Finder<'k> {
     }
 
     fn searches(&self) -> bool {
-        self.effort == Effort::Search
+        self.depth == SearchDepth::Search
     }
 
     /// Returns the maximum number of endpoints to examine.
-    fn rows(&self) -> usize {
-        if self.searches() { usize::MAX } else { ROWS }
+    fn bounded_endpoints(&self) -> usize {
+        if self.searches() { usize::MAX } else { MAX_EXACT_ENDPOINTS }
     }
 
     pub(super) fn exists(&self, service: &ObjectRef) -> bool {
-        self.known.cluster.service(service).service.is_some()
+        self.view.cluster.service(service).service.is_some()
     }
 
     // Names of no valid form.
@@ -132,7 +132,7 @@ impl<'k> Finder<'k> {
         if let Some(finding) = self.second_zone(apex, apex_at) {
             return self.add(finding);
         }
-        let label = |back: usize| text(self.asked.name.label(apex_at - back));
+        let label = |back: usize| text(self.query.name.label(apex_at - back));
         let finding = match (&*label(1), apex_at) {
             ("svc", 5 | 6) => self.port_form(apex, apex_at),
             // `web-0.web.default.pod.Z`.
@@ -143,7 +143,7 @@ impl<'k> Finder<'k> {
                 Some(Finding::PodNotAddress { label: front.join(".").into(), meant })
             }
             // `web.default.Z` and `web-0.web.default.Z`.
-            (_, 2 | 3) => self.without_svc(apex, self.asked.name, apex_at),
+            (_, 2 | 3) => self.without_svc(apex, self.query.name, apex_at),
             _ => None,
         };
         match finding {
@@ -164,7 +164,7 @@ impl<'k> Finder<'k> {
         let service = ObjectRef::new(&label(1), &label(2));
         let key = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service))?;
         let front: Vec<&[u8]> = (0..apex_at - 2).map(|index| name.label(index)).collect();
-        let meant = apex.of_service(ServiceKey(&key), &front)?;
+        let meant = apex.for_service(ServiceKey(&key), &front)?;
         let front: Vec<String> = front.iter().map(|label| text(label)).collect();
         let resolves = self.recommends(&service, &front);
         Some(Finding::NoSvcLabel { service, meant, resolves })
@@ -172,14 +172,14 @@ impl<'k> Finder<'k> {
 
     /// Detects `_http._tcp.web-0.web.default.svc.Z` and `http.tcp.web.default.svc.Z`.
     fn port_form(&self, apex: &WireName, apex_at: usize) -> Option<Finding> {
-        let name = self.asked.name;
+        let name = self.query.name;
         let label = |back: usize| text(name.label(apex_at - back));
         let service = ObjectRef::new(&label(2), &label(3));
         let key = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service))?;
         let underscored = |index: usize| name.label(index).starts_with(b"_");
         if apex_at == 6 {
             let of_pod = underscored(0) && underscored(1) && !underscored(2);
-            let meant = apex.of_service(ServiceKey(&key), &[name.label(2)]).filter(|_| of_pod)?;
+            let meant = apex.for_service(ServiceKey(&key), &[name.label(2)]).filter(|_| of_pod)?;
             let resolves = self.recommends(&service, &[label(4)]) && self.has_ports(&service, &label(4));
             return Some(Finding::PortOfPod { meant, resolves });
         }
@@ -188,51 +188,53 @@ impl<'k> Finder<'k> {
         if !self.resolves(&service, &[port.clone(), protocol.clone()]) {
             return None;
         }
-        let meant = apex.of_service(ServiceKey(&key), &[port.as_bytes(), protocol.as_bytes()])?;
+        let meant = apex.for_service(ServiceKey(&key), &[port.as_bytes(), protocol.as_bytes()])?;
         Some(Finding::NoUnderscore { service, meant })
     }
 
     /// Detects `X.Z.anything.Z`: `X.Z` with a search list applied. For a response, only if X is the name of a Service or
     /// below it.
     fn second_zone(&self, apex: &WireName, apex_at: usize) -> Option<Finding> {
-        let name = self.asked.name;
-        let zone: Vec<&[u8]> = labels_of(apex.octets()).collect();
+        let name = self.query.name;
+        let zone: Vec<&[u8]> = wire_labels(apex.octets()).collect();
         let is_zone = |at: &usize| zone.iter().enumerate().all(|(index, label)| name.label(at + index) == *label);
         let at = (1..=apex_at.checked_sub(zone.len())?).find(is_zone)?;
         let inner = WireName::parse(&self.inner_text(at, apex)).ok()?;
         let mut query = QueryName::default();
         query.set(&inner);
-        let (exists, resolves) = match owner(&query, at) {
-            Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Port(key, ..) => {
+        let (exists, resolves) = match classify(&query, at) {
+            NameKind::Service(key) | NameKind::Endpoint(key, _) | NameKind::Port(key, ..) => {
                 let front: Vec<String> = (0..at - 3).map(|index| text(query.label(index))).collect();
                 let key = object(key);
-                if self.known.cluster.service(&key).slices().map(EndpointSlice::len).sum::<usize>() > self.rows() {
+                if self.view.cluster.service(&key).slices().map(EndpointSlice::len).sum::<usize>()
+                    > self.bounded_endpoints()
+                {
                     return None;
                 }
                 (self.exists(&key), self.resolves(&key, &front))
             }
-            Owner::Nothing if at == 2 || at == 3 => match self.without_svc(apex, &query, at) {
+            NameKind::Invalid if at == 2 || at == 3 => match self.without_svc(apex, &query, at) {
                 Some(finding) if self.searches() => return Some(finding),
                 _ => (false, false),
             },
-            Owner::Nothing => (false, false),
+            NameKind::Invalid => (false, false),
             _ => (false, self.searches()),
         };
         (exists || self.searches()).then_some(Finding::SuffixTwice { meant: inner, resolves })
     }
 
     fn inner_text(&self, labels: usize, apex: &WireName) -> String {
-        let labels: Vec<String> = (0..labels).map(|index| text(self.asked.name.label(index))).collect();
+        let labels: Vec<String> = (0..labels).map(|index| text(self.query.name.label(index))).collect();
         format!("{}.{apex}", labels.join("."))
     }
 
     // Namespaces and Services.
 
     fn no_namespace(&mut self, namespace: &str, service: Option<&str>) {
-        if !self.searches() || self.known.cluster.knows_namespace(namespace) {
+        if !self.searches() || self.view.cluster.knows_namespace(namespace) {
             return;
         }
-        let declared = self.known.cluster.declares_namespaces();
+        let declared = self.view.cluster.declares_namespaces();
         let is_near = |key: &ObjectRef| distance(&key.namespace, namespace) <= 2 && namespace.len() > 2;
         let near = service.map(|service| self.services_with_name(service, is_near));
         let elsewhere = near.filter(|near| near.total > 0).or_else(|| Some(self.services_named(service?)));
@@ -255,17 +257,17 @@ impl<'k> Finder<'k> {
 
     /// Detects a Service's name with a wrong zone, or none, at its end.
     fn mistyped_suffix(&mut self) {
-        let name = self.asked.name;
+        let name = self.query.name;
         let labels: Vec<String> = (0..name.labels()).map(|index| text(name.label(index))).collect();
         let svc = labels.iter().rposition(|label| label == "svc");
         let end = svc.unwrap_or(labels.len());
-        let Some(apex) = self.known.apexes.first().filter(|_| self.searches() && end >= 2) else { return };
+        let Some(apex) = self.view.apexes.first().filter(|_| self.searches() && end >= 2) else { return };
         let service = ObjectRef::new(&labels[end - 1], &labels[end - 2]);
         let Some(key) = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service)) else {
             return;
         };
         let front: Vec<&[u8]> = (0..end - 2).map(|index| name.label(index)).collect();
-        if let Some(meant) = apex.of_service(ServiceKey(&key), &front) {
+        if let Some(meant) = apex.for_service(ServiceKey(&key), &front) {
             let resolves = self.resolves(&service, &labels[..end - 2]);
             self.add(Finding::SuffixMistyped { service, meant, resolves });
         }
@@ -277,14 +279,14 @@ impl<'k> Finder<'k> {
     }
 
     fn services_with_name(&self, name: &str, such: impl Fn(&ObjectRef) -> bool) -> Candidates {
-        let named = self.known.cluster.services().map(|service| &service.key);
+        let named = self.view.cluster.services().map(|service| &service.key);
         candidates(named.filter(|key| *key.name == *name && such(key)).cloned())
     }
 
     /// Returns QNAME with another Service and namespace, if that name resolves: `web-0.web.shop.svc`.
     fn name_instead(&self, service: &ObjectRef) -> Option<Box<str>> {
-        let (_, apex_at) = self.known.apex_of(self.asked.name)?;
-        let front: Vec<String> = (0..apex_at.checked_sub(3)?).map(|index| text(self.asked.name.label(index))).collect();
+        let (_, apex_at) = self.view.apex_of(self.query.name)?;
+        let front: Vec<String> = (0..apex_at.checked_sub(3)?).map(|index| text(self.query.name.label(index))).collect();
         self.name_at(service, &front)
     }
 
@@ -303,7 +305,7 @@ impl<'k> Finder<'k> {
 
     /// Returns whether the name of these labels below a Service resolves.
     fn resolves(&self, key: &ObjectRef, front: &[String]) -> bool {
-        let view = self.known.cluster.service(key);
+        let view = self.view.cluster.service(key);
         let Some(service) = view.service else { return false };
         let mut rows = view.slices().flat_map(EndpointSlice::endpoints);
         match (front, &service.kind) {
@@ -324,13 +326,13 @@ impl<'k> Finder<'k> {
 
     /// Returns whether an endpoint has this label as its name below the Service.
     fn is_named(&self, service: &Service, row: &Endpoint<'_>, label: &str) -> bool {
-        let serves = service.answers_with(row.conditions) || self.known.rules.ordinals.keeps(row.conditions.serving());
-        serves && self.known.is_called(row, label, spelled::parse(label.as_bytes()))
+        let serves = service.answers_with(row.conditions) || self.view.rules.ordinals.keeps(row.conditions.serving());
+        serves && self.view.is_called(row, label, spelled::parse(label.as_bytes()))
     }
 
     /// Returns whether there are SRV records at the name of an endpoint, which resolves.
     fn has_ports(&self, key: &ObjectRef, label: &str) -> bool {
-        let view = self.known.cluster.service(key);
+        let view = self.view.cluster.service(key);
         let Some(service) = view.service else { return false };
         let slices = view.slices().filter(|slice| !slice.ports.is_empty());
         slices.flat_map(EndpointSlice::endpoints).any(|row| self.is_named(service, &row, label))
@@ -338,13 +340,13 @@ impl<'k> Finder<'k> {
 
     /// Detects the causes of NXDOMAIN at a Service's name.
     fn no_service_name(&mut self, key: &ObjectRef) {
-        let view = self.known.cluster.service(key);
+        let view = self.view.cluster.service(key);
         match view.service {
             Some(service) => self.no_addresses(service, &view),
             None => {
                 self.governing_missing(&view);
                 self.pod_as_service(key);
-                if !self.known.cluster.knows_namespace(&key.namespace) {
+                if !self.view.cluster.knows_namespace(&key.namespace) {
                     self.namespace_forgotten(&[key.name.to_string(), key.namespace.to_string()]);
                 }
                 self.missing_service(key);
@@ -363,12 +365,12 @@ impl<'k> Finder<'k> {
             self.add(Finding::Swapped { service: swapped, meant });
         }
         self.no_namespace(&key.namespace, Some(&key.name));
-        if !self.known.cluster.knows_namespace(&key.namespace) {
+        if !self.view.cluster.knows_namespace(&key.namespace) {
             return;
         }
         let elsewhere = self.services_named(&key.name);
         let mut near: Vec<(usize, &str)> = self
-            .known
+            .view
             .cluster
             .services()
             .filter(|service| service.key.namespace == key.namespace)
@@ -376,7 +378,7 @@ impl<'k> Finder<'k> {
             .filter(|(distance, name)| *distance <= 2 && *distance < name.len())
             .collect();
         near.sort_unstable();
-        near.truncate(LISTED);
+        near.truncate(MAX_LISTED);
         let near: Vec<Box<str>> = near.into_iter().map(|(_, name)| name.into()).collect();
         let meant = match &near[..] {
             [near] => self.name_instead(&ObjectRef::new(&key.namespace, near)),
@@ -412,13 +414,13 @@ impl<'k> Finder<'k> {
         }
         let holds = |slice: &&EndpointSlice| {
             slice.key.namespace == key.namespace
-                && slice
-                    .endpoints()
-                    .any(|endpoint| self.known.label_of(&endpoint).is_some_and(|label| is(label, &key.name)))
+                && slice.endpoints().any(|endpoint| {
+                    self.view.label_of(&endpoint).is_some_and(|label| is_object_named(label, &key.name))
+                })
         };
-        let services = self.known.cluster.slices().filter(holds).filter_map(|slice| slice.service.clone());
+        let services = self.view.cluster.slices().filter(holds).filter_map(|slice| slice.service.clone());
         let exists = |service: &str| self.exists(&ObjectRef::new(&key.namespace, service));
-        for service in few(services.filter(|service| exists(service)), LISTED) {
+        for service in top_n(services.filter(|service| exists(service)), MAX_LISTED) {
             let resolves = self.recommends(&ObjectRef::new(&key.namespace, &service), &[key.name.to_string()]);
             self.add(Finding::PodAsService { pod: key.clone(), service, resolves });
         }
@@ -427,7 +429,7 @@ impl<'k> Finder<'k> {
     /// Returns the StatefulSet and the ordinal, if the label has the form of a Pod's name of an existing StatefulSet.
     fn set_of(&self, namespace: &str, label: &str) -> Option<(&'k StatefulSet, u32)> {
         let (text, ordinal) = split(label);
-        let set = self.known.cluster.stateful_set(&ObjectRef::new(namespace, text.strip_suffix('-')?))?;
+        let set = self.view.cluster.stateful_set(&ObjectRef::new(namespace, text.strip_suffix('-')?))?;
         Some((set, ordinal?))
     }
 
@@ -445,10 +447,10 @@ impl<'k> Finder<'k> {
                 && !service.selector.is_empty()
                 && satisfies(required_labels(set), &service.selector)
         };
-        let cluster = self.known.cluster;
-        let not_many = cluster.count(Resource::Services) <= self.rows();
+        let cluster = self.view.cluster;
+        let not_many = cluster.count(Resource::Services) <= self.bounded_endpoints();
         let services = cluster.services().filter(|_| not_many).filter(selects);
-        let selecting = few(services.map(|service| service.key.name.clone()), LISTED);
+        let selecting = top_n(services.map(|service| service.key.name.clone()), MAX_LISTED);
         self.add(Finding::GoverningMissing {
             set: set.key.clone(),
             service: set.service_name.clone(),
@@ -465,7 +467,7 @@ impl<'k> Finder<'k> {
         }
         let key = service.key.clone();
         let endpoints: usize = view.slices().map(EndpointSlice::len).sum();
-        let mut rows = view.slices().flat_map(EndpointSlice::endpoints).take(self.rows());
+        let mut rows = view.slices().flat_map(EndpointSlice::endpoints).take(self.bounded_endpoints());
         if rows.any(|endpoint| service.answers_with(endpoint.conditions)) {
             return;
         }
@@ -473,7 +475,7 @@ impl<'k> Finder<'k> {
             self.add(Finding::FqdnSlice { slice: slice.key.clone() });
         }
         if endpoints > 0 {
-            if endpoints <= self.rows() {
+            if endpoints <= self.bounded_endpoints() {
                 self.add(Finding::NoneReady { service: key, of: endpoints, selector: service.selector.clone() });
             }
         } else if service.selector.is_empty() {
@@ -514,28 +516,28 @@ impl<'k> Finder<'k> {
         if !self.searches() {
             return Vec::new();
         }
-        let slices = self.known.cluster.slices();
+        let slices = self.view.cluster.slices();
         let of_nobody = slices.filter(|slice| *slice.key.namespace == *namespace && slice.service.is_none());
-        few(of_nobody.map(|slice| slice.key.name.clone()), NAMES + 1)
+        top_n(of_nobody.map(|slice| slice.key.name.clone()), MAX_NAMES + 1)
     }
 
     /// Detects findings at a Service's name that exists.
-    fn at_service(&mut self, key: &ObjectRef, outcome: Outcome) {
-        let view = self.known.cluster.service(key);
+    fn at_service(&mut self, key: &ObjectRef, outcome: ZoneVerdict) {
+        let view = self.view.cluster.service(key);
         let Some(service) = view.service else { return };
-        let asked = self.asked.qtype;
+        let asked = self.query.qtype;
         match &service.kind {
             ServiceKind::ExternalName(target) => self.external_name(key, target),
             ServiceKind::ClusterIp(addresses) if addresses.is_empty() => {
                 self.add(Finding::NoClusterIp { service: key.clone() });
             }
-            _ if outcome == Outcome::NoData && asked == rtype::SRV => self.no_srv(service, &view),
-            ServiceKind::ClusterIp(_) if outcome == Outcome::NoData => self.no_family(key, None),
-            ServiceKind::Headless if outcome == Outcome::NoData => self.no_family(key, None),
+            _ if outcome == ZoneVerdict::NoData && asked == rtype::SRV => self.no_srv(service, &view),
+            ServiceKind::ClusterIp(_) if outcome == ZoneVerdict::NoData => self.no_family(key, None),
+            ServiceKind::Headless if outcome == ZoneVerdict::NoData => self.no_family(key, None),
             _ => {}
         }
-        if self.searches() && outcome == Outcome::Found {
-            self.notes(service, &view);
+        if self.searches() && outcome == ZoneVerdict::Found {
+            self.additional_findings(service, &view);
             self.nothing_behind(service, &view);
         }
     }
@@ -552,7 +554,7 @@ impl<'k> Finder<'k> {
 
     /// Reports a clusterIP without ready endpoints. If no slice of any Service is known, slices are not read.
     fn nothing_behind(&mut self, service: &Service, view: &ServiceView<'_>) {
-        let cluster = self.known.cluster;
+        let cluster = self.view.cluster;
         let slices_are_read = cluster.count(Resource::EndpointSlices) + cluster.count(Resource::Endpoints) > 0;
         let mut rows = view.slices().flat_map(EndpointSlice::endpoints);
         let is_selecting_cluster_ip = matches!(service.kind, ServiceKind::ClusterIp(_)) && !service.selector.is_empty();
@@ -563,9 +565,9 @@ impl<'k> Finder<'k> {
 
     fn no_family(&mut self, key: &ObjectRef, label: Option<&str>) {
         // AAAA queries for names that have IPv4 addresses only are ordinary traffic: no finding for a response.
-        let family = match self.asked.qtype {
-            rtype::A => Family::V4,
-            rtype::AAAA => Family::V6,
+        let family = match self.query.qtype {
+            rtype::A => AddressFamily::V4,
+            rtype::AAAA => AddressFamily::V6,
             _ => return,
         };
         if self.searches() {
@@ -574,7 +576,7 @@ impl<'k> Finder<'k> {
     }
 
     /// Reports notes about a Service that resolves.
-    pub(super) fn notes(&mut self, service: &Service, view: &ServiceView<'_>) {
+    pub(super) fn additional_findings(&mut self, service: &Service, view: &ServiceView<'_>) {
         if matches!(service.kind, ServiceKind::ClusterIp(_)) {
             for set in &view.stateful_sets {
                 let (set, service) = (set.key.clone(), service.key.name.clone());
@@ -600,17 +602,17 @@ impl<'k> Finder<'k> {
         let mut query = QueryName::default();
         loop {
             query.set(&next);
-            let Some((_, apex_at)) = self.known.apex_of(&query) else { return self.leads_outside(key, next) };
-            let target = match owner(&query, apex_at) {
-                Owner::Service(target) => object(target),
-                Owner::Endpoint(target, label) => {
+            let Some((_, apex_at)) = self.view.apex_of(&query) else { return self.leads_outside(key, next) };
+            let target = match classify(&query, apex_at) {
+                NameKind::Service(target) => object(target),
+                NameKind::Endpoint(target, label) => {
                     let (target, label) = (object(target), text(label));
                     if self.reads(&target) && self.searches() && !self.resolves(&target, &[label]) {
                         self.add(dangling(next, self.exists(&target)));
                     }
                     return;
                 }
-                Owner::Nothing => return self.add(dangling(next, false)),
+                NameKind::Invalid => return self.add(dangling(next, false)),
                 _ => return,
             };
             if !self.reads(&target) {
@@ -622,7 +624,7 @@ impl<'k> Finder<'k> {
             if visited.len() > MAX_CHAIN {
                 return self.add(Finding::ExternalNameLong { service: key.clone(), most: MAX_CHAIN });
             }
-            match self.known.cluster.service(&target).service.map(|service| &service.kind) {
+            match self.view.cluster.service(&target).service.map(|service| &service.kind) {
                 None => return self.add(dangling(next, false)),
                 Some(ServiceKind::ExternalName(further)) => match WireName::parse(further) {
                     Ok(further) => next = further,
@@ -636,7 +638,7 @@ impl<'k> Finder<'k> {
 
     /// Returns whether objects in the namespace of the Service are read.
     fn reads(&self, service: &ObjectRef) -> bool {
-        self.known.extent.namespace.as_ref().is_none_or(|only| *only == service.namespace)
+        self.view.extent.namespace.as_ref().is_none_or(|only| *only == service.namespace)
     }
 
     /// Reports an ExternalName with a target in no zone: a name outside the cluster, or one of the cluster without its zone.
@@ -644,7 +646,7 @@ impl<'k> Finder<'k> {
         if !self.searches() {
             return;
         }
-        let labels: Vec<&[u8]> = labels_of(target.octets()).collect();
+        let labels: Vec<&[u8]> = wire_labels(target.octets()).collect();
         let short: Vec<String> = labels.iter().map(|label| text(label)).collect();
         let (short, is_svc) = match short.split_last() {
             Some((last, rest)) if last == "svc" => (rest, true),
@@ -657,7 +659,7 @@ impl<'k> Finder<'k> {
         };
         let wire_key = service_key(&service.namespace, &service.name).filter(|_| self.exists(&service));
         let front = &labels[..short.len().saturating_sub(2)];
-        let meant = wire_key.and_then(|wire_key| self.known.apexes.first()?.of_service(ServiceKey(&wire_key), front));
+        let meant = wire_key.and_then(|wire_key| self.view.apexes.first()?.for_service(ServiceKey(&wire_key), front));
         let service = key.clone();
         self.add(match meant {
             Some(meant) => Finding::ExternalNameShort { service, target, meant },
@@ -668,7 +670,7 @@ impl<'k> Finder<'k> {
     // Endpoints.
 
     fn no_endpoint(&mut self, key: &ObjectRef, label: &str) {
-        let view = self.known.cluster.service(key);
+        let view = self.view.cluster.service(key);
         let before = self.findings.len();
         if let Some((set, ordinal)) = self.set_of(&key.namespace, label) {
             self.ordinal(set, ordinal, &view, label);
@@ -693,9 +695,9 @@ impl<'k> Finder<'k> {
         self.no_addresses(service, &view);
         if self.findings.len() == before && self.searches() {
             let endpoints = view.slices().flat_map(EndpointSlice::endpoints);
-            let known = few(
-                endpoints.filter_map(|endpoint| Some(self.known.label_of(&endpoint)?.to_string().into())),
-                NAMES + 1,
+            let known = top_n(
+                endpoints.filter_map(|endpoint| Some(self.view.label_of(&endpoint)?.to_string().into())),
+                MAX_NAMES + 1,
             );
             self.add(Finding::NoSuchEndpoint { service: key.clone(), label: label.into(), known });
         }
@@ -708,7 +710,7 @@ impl<'k> Finder<'k> {
             return self.add(Finding::NoServiceName { set: key.clone() });
         }
         let governing = ObjectRef::new(&key.namespace, name);
-        let Some(service) = self.known.cluster.service(&governing).service else {
+        let Some(service) = self.view.cluster.service(&governing).service else {
             return self.add_governing_missing(set);
         };
         if matches!(service.kind, ServiceKind::ExternalName(_)) {
@@ -741,29 +743,30 @@ impl<'k> Finder<'k> {
                 ordinal,
                 waits_for: self.waits_for(set, view),
                 selects: !service.selector.is_empty(),
-                has_address: self.known.cluster.pod(&key.namespace, label).is_some_and(|pod| !pod.addresses.is_empty()),
+                has_address: self.view.cluster.pod(&key.namespace, label).is_some_and(|pod| !pod.addresses.is_empty()),
             });
         }
     }
 
-    /// Returns whether no slice lists the Pod; false if that cannot be determined within [`Self::rows`] endpoints.
+    /// Returns whether no slice lists the Pod; false if that cannot be determined within [`Self::bounded_endpoints`] endpoints.
     fn is_in_no_slice(&self, view: &ServiceView<'_>, label: &str) -> bool {
-        match self.asked.absence {
+        match self.query.absence {
             Some(Absence::NotReady | Absence::Terminating | Absence::Replaced) => false,
             // The absence was published with the records of all slices of the Service.
-            Some(Absence::NotThereYet) if !self.searches() => true,
+            Some(Absence::Pending) if !self.searches() => true,
             _ => {
                 let rows = view.slices().map(EndpointSlice::len).sum::<usize>();
-                let names =
-                    |endpoint: Endpoint<'_>| endpoint.hostname.or(endpoint.pod).is_some_and(|name| is(name, label));
-                rows <= self.rows() && !view.slices().flat_map(EndpointSlice::endpoints).any(names)
+                let names = |endpoint: Endpoint<'_>| {
+                    endpoint.hostname.or(endpoint.pod).is_some_and(|name| is_object_named(name, label))
+                };
+                rows <= self.bounded_endpoints() && !view.slices().flat_map(EndpointSlice::endpoints).any(names)
             }
         }
     }
 
     /// Returns the lowest ordinal that does not serve, if the controller creates Pods in order.
     fn waits_for(&self, set: &StatefulSet, view: &ServiceView<'_>) -> Option<u32> {
-        if set.parallel || view.slices().map(EndpointSlice::len).sum::<usize>() > self.rows() {
+        if set.parallel || view.slices().map(EndpointSlice::len).sum::<usize>() > self.bounded_endpoints() {
             return None;
         }
         let text = format!("{}-", set.key.name);
@@ -782,10 +785,10 @@ impl<'k> Finder<'k> {
     fn endpoint(&mut self, view: &ServiceView<'_>, label: &str) {
         let key = view.key;
         let spelled = spelled::parse(label.as_bytes());
-        let rows = self.rows();
+        let rows = self.bounded_endpoints();
         let mut listed = false;
         for endpoint in view.slices().flat_map(EndpointSlice::endpoints).take(rows) {
-            if self.known.is_called(&endpoint, label, spelled) {
+            if self.view.is_called(&endpoint, label, spelled) {
                 listed = true;
                 let finding = not_served(key, label, Some(endpoint));
                 self.add(of_selected_pod(finding, view));
@@ -796,7 +799,7 @@ impl<'k> Finder<'k> {
                     let resolves = self.recommends(key, &[hostname.to_string()]);
                     self.add(Finding::HasHostname { service: key.clone(), address, hostname, resolves });
                 }
-            } else if endpoint.hostname.is_none() && endpoint.pod.is_some_and(|pod| is(pod, label)) {
+            } else if endpoint.hostname.is_none() && endpoint.pod.is_some_and(|pod| is_object_named(pod, label)) {
                 let (pod, address) = (label.into(), endpoint.address);
                 let resolves = self.recommends(key, &[dashed(address)]);
                 let selects = view.service.is_some_and(|service| !service.selector.is_empty());
@@ -804,7 +807,7 @@ impl<'k> Finder<'k> {
             }
         }
         if !listed {
-            match self.asked.absence {
+            match self.query.absence {
                 Some(Absence::NotReady) => self.add(not_served(key, label, None)),
                 Some(Absence::Terminating | Absence::Replaced) => {
                     self.add(Finding::Terminating { service: key.clone(), label: label.into(), serving: None });
@@ -825,21 +828,21 @@ impl<'k> Finder<'k> {
             |slice: &&EndpointSlice| slice.endpoints().any(|endpoint| endpoint.address == address && such(endpoint));
         let owner = |slice: &EndpointSlice| Some(ObjectRef::new(&slice.key.namespace, slice.service.as_deref()?));
         let has_endpoints = |key: &ObjectRef| {
-            let service = self.known.cluster.service(key).service;
+            let service = self.view.cluster.service(key).service;
             service.is_some_and(|service| !matches!(service.kind, ServiceKind::ExternalName(_)))
         };
-        candidates(self.known.cluster.slices().filter(has).filter_map(owner).filter(has_endpoints))
+        candidates(self.view.cluster.slices().filter(has).filter_map(owner).filter(has_endpoints))
     }
 
     /// Returns the first Pod with this address, by namespace and name.
     fn pod_at(&self, address: IpAddr) -> Option<ObjectRef> {
-        let pods = self.known.cluster.pods().filter(|(_, _, pod)| pod.addresses.contains(&address));
+        let pods = self.view.cluster.pods().filter(|(_, _, pod)| pod.addresses.contains(&address));
         pods.map(|(namespace, name, _)| ObjectRef::new(namespace, name)).min()
     }
 
     /// Reports a Pod of a StatefulSet that has finished or has no address, if Pods are read.
     fn pod(&mut self, namespace: &str, label: &str, view: &ServiceView<'_>) {
-        let Some(pod) = self.known.cluster.pod(namespace, label) else { return };
+        let Some(pod) = self.view.cluster.pod(namespace, label) else { return };
         let governed = self.set_of(namespace, label).is_some_and(|(set, _)| *set.service_name == *view.key.name);
         if !governed {
             return;
@@ -855,11 +858,11 @@ impl<'k> Finder<'k> {
     /// Reports Pods of the Service's slices that have the label as their `hostname`, but another subdomain or none, if Pods
     /// are read.
     fn pod_elsewhere(&mut self, view: &ServiceView<'_>, label: &str) {
-        let cluster = self.known.cluster;
+        let cluster = self.view.cluster;
         if cluster.count(Resource::Pods) == 0 {
             return;
         }
-        for row in view.slices().flat_map(EndpointSlice::endpoints).take(self.rows()) {
+        for row in view.slices().flat_map(EndpointSlice::endpoints).take(self.bounded_endpoints()) {
             let Some(pod) = row.pod.filter(|_| row.hostname.is_none()).map(|pod| pod.to_string()) else { continue };
             let Some(state) = cluster.pod(&view.key.namespace, &pod) else { continue };
             let exists = |name: &str| self.exists(&ObjectRef::new(&view.key.namespace, name));
@@ -874,7 +877,7 @@ impl<'k> Finder<'k> {
 
     /// Reports Pods with this hostname and the missing Service as their subdomain, if Pods are read.
     fn pods_of_missing_service(&mut self, service: &ObjectRef, label: &str) {
-        let cluster = self.known.cluster;
+        let cluster = self.view.cluster;
         for (name, state) in cluster.pods_of(&service.namespace) {
             let is_it = state.hostname.as_deref().unwrap_or(name) == label;
             if is_it && state.subdomain.as_deref() == Some(&*service.name) && !self.is_of_set(&service.namespace, name)
@@ -888,7 +891,7 @@ impl<'k> Finder<'k> {
 
     /// Reports every Pod that belongs to no StatefulSet, and has a subdomain that names no Service.
     pub(super) fn pods_of_missing_services(&mut self) {
-        let cluster = self.known.cluster;
+        let cluster = self.view.cluster;
         for (namespace, name, state) in cluster.pods().filter(|(.., pod)| !pod.finished) {
             let Some(subdomain) = state.subdomain.as_deref() else { continue };
             if !self.exists(&ObjectRef::new(namespace, subdomain)) && !self.is_of_set(namespace, name) {
@@ -910,16 +913,17 @@ impl<'k> Finder<'k> {
 
     /// Returns the headless Service with the Pod in its slices, if there is only one.
     fn selecting(&self, pod: &ObjectRef) -> Option<Box<str>> {
-        let of_namespace = self.known.cluster.slices().filter(|slice| slice.key.namespace == pod.namespace);
-        let lists =
-            |slice: &&EndpointSlice| slice.endpoints().any(|row| row.pod.is_some_and(|name| is(name, &pod.name)));
+        let of_namespace = self.view.cluster.slices().filter(|slice| slice.key.namespace == pod.namespace);
+        let lists = |slice: &&EndpointSlice| {
+            slice.endpoints().any(|row| row.pod.is_some_and(|name| is_object_named(name, &pod.name)))
+        };
         let services = of_namespace.filter(lists).filter_map(|slice| slice.service.clone());
         let is_headless = |name: &str| {
             let key = ObjectRef::new(&pod.namespace, name);
-            let service = self.known.cluster.service(&key).service;
+            let service = self.view.cluster.service(&key).service;
             service.is_some_and(|service| service.kind == ServiceKind::Headless)
         };
-        match &few(services.filter(|name| is_headless(name)), 2)[..] {
+        match &top_n(services.filter(|name| is_headless(name)), 2)[..] {
             [only] => Some(only.clone()),
             _ => None,
         }
@@ -928,11 +932,11 @@ impl<'k> Finder<'k> {
     /// Detects findings at an endpoint's name that exists: NODATA, or a name that other DNS servers may not answer.
     fn at_endpoint(&mut self, key: &ObjectRef, label: &str) {
         if self.searches() {
-            let view = self.known.cluster.service(key);
+            let view = self.view.cluster.service(key);
             let Some(service) = view.service else { return };
-            if self.asked.outcome == Outcome::NoData {
+            if self.query.outcome == ZoneVerdict::NoData {
                 self.no_family(key, Some(label));
-                if self.asked.qtype == rtype::SRV {
+                if self.query.qtype == rtype::SRV {
                     self.no_srv_of_endpoint(service, &view);
                 }
             }
@@ -941,7 +945,7 @@ impl<'k> Finder<'k> {
                 .iter()
                 .any(|set| self.set_of(&key.namespace, label).is_some_and(|(other, _)| other.key == set.key));
             if governs || service.publish_not_ready {
-                self.notes(service, &view);
+                self.additional_findings(service, &view);
             }
         }
     }
@@ -959,7 +963,7 @@ impl<'k> Finder<'k> {
     }
 
     fn no_port(&mut self, key: &ObjectRef, port: Option<&str>, protocol: &str) {
-        let view = self.known.cluster.service(key);
+        let view = self.view.cluster.service(key);
         let Some(service) = view.service else {
             self.governing_missing(&view);
             if self.findings.is_empty() || self.searches() {
@@ -1019,7 +1023,7 @@ impl<'k> Finder<'k> {
             && let Some(endpoint) = view.slices().filter(with_port).flat_map(EndpointSlice::endpoints).next()
         {
             if self.searches() {
-                let name = self.known.label_of(&endpoint);
+                let name = self.view.label_of(&endpoint);
                 let label = name.map_or_else(|| dashed(endpoint.address), |name| name.to_string());
                 self.add(of_selected_pod(not_served(&key, &label, Some(endpoint)), view));
             }
@@ -1027,7 +1031,7 @@ impl<'k> Finder<'k> {
         }
         let named = ports.iter().filter(|(name, ..)| !name.is_empty());
         let known: Vec<Box<str>> =
-            few(named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()), usize::MAX);
+            top_n(named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()), usize::MAX);
         let asked = format!("_{port}.{protocol}");
         let nearest = known.iter().map(|name| distance(name, &asked)).min().filter(|distance| *distance <= 2);
         let near: Vec<&Box<str>> = known.iter().filter(|name| Some(distance(name, &asked)) == nearest).collect();
@@ -1060,7 +1064,7 @@ impl<'k> Finder<'k> {
         let Some(address) = spelled::parse(label) else {
             return self.pod_not_address(namespace, &text(label));
         };
-        match self.known.rules.pod_records {
+        match self.view.rules.pod_records {
             PodRecords::Off => self.add(Finding::PodRecordsOff),
             PodRecords::Insecure => self.no_namespace(namespace, None),
             PodRecords::Verified => {
@@ -1076,7 +1080,7 @@ impl<'k> Finder<'k> {
         let governing = self.set_of(namespace, label).map(|(set, _)| ObjectRef::new(namespace, &set.service_name));
         let of_set = governing.filter(|_| self.searches()).and_then(|governing| self.name_at(&governing, &front));
         let meant = of_set.or_else(|| {
-            let services = self.known.cluster.services().filter(|_| self.searches()).map(|service| &service.key);
+            let services = self.view.cluster.services().filter(|_| self.searches()).map(|service| &service.key);
             let having = services.filter(|key| *key.namespace == *namespace && self.resolves(key, &front));
             candidates(having.cloned()).only().and_then(|only| self.name_at(only, &front))
         });
@@ -1084,7 +1088,7 @@ impl<'k> Finder<'k> {
     }
 
     fn reverse(&mut self) {
-        let Some(address) = reverse::address_of(self.asked.name).filter(|_| self.searches()) else { return };
+        let Some(address) = reverse::parse_address(self.query.name).filter(|_| self.searches()) else { return };
         let not_ready = self.services_with(address, |endpoint| !endpoint.conditions.ready()).listed;
         let pod = if not_ready.is_empty() { self.pod_at(address) } else { None };
         self.add(Finding::AddressUnknown { address, not_ready, pod });
@@ -1092,7 +1096,7 @@ impl<'k> Finder<'k> {
 }
 
 /// Returns the first `most` items, sorted and without duplicates.
-fn few<T: Ord>(items: impl Iterator<Item = T>, most: usize) -> Vec<T> {
+fn top_n<T: Ord>(items: impl Iterator<Item = T>, most: usize) -> Vec<T> {
     let mut items: Vec<T> = items.collect();
     items.sort();
     items.dedup();
@@ -1100,11 +1104,11 @@ fn few<T: Ord>(items: impl Iterator<Item = T>, most: usize) -> Vec<T> {
     items
 }
 
-/// Returns the candidates, sorted and without duplicates: the first [`LISTED`], and the number of all.
+/// Returns the candidates, sorted and without duplicates: the first [`MAX_LISTED`], and the number of all.
 fn candidates(keys: impl Iterator<Item = ObjectRef>) -> Candidates {
-    let mut listed = few(keys, usize::MAX);
+    let mut listed = top_n(keys, usize::MAX);
     let total = listed.len();
-    listed.truncate(LISTED);
+    listed.truncate(MAX_LISTED);
     Candidates { listed, total }
 }
 
@@ -1257,49 +1261,49 @@ fn required_labels(set: &StatefulSet) -> &Labels {
 }
 
 /// Returns the labels that the Service selects, but that every Pod of the StatefulSet has with another value.
-pub(super) fn contradicts(service: &Service, set: &StatefulSet) -> Option<Differs> {
+pub(super) fn contradicts(service: &Service, set: &StatefulSet) -> Option<SelectorMismatch> {
     let (required, template) = (required_labels(set), &set.template.labels);
     let contradicted = |key: &str, selected: &str| required.get(key).filter(|has| *has != selected);
     let mut labels = Vec::new();
     let mut alone = true;
     for (key, selected) in service.selector.iter() {
         if let Some(has) = contradicted(key, selected) {
-            labels.push(Difference { key: key.clone(), selected: selected.clone(), has: Some(has.into()) });
+            labels.push(LabelMismatch { key: key.clone(), selected: selected.clone(), has: Some(has.into()) });
             alone &= template.get(key) == Some(has);
         } else {
             alone &= template.get(key) == Some(&**selected);
         }
     }
-    (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, alone })
+    (!labels.is_empty()).then(|| SelectorMismatch { set: set.key.name.clone(), labels, alone })
 }
 
 /// Returns the mismatch of a Service with the first StatefulSet that it governs, if it has one with each of them: a
 /// Service can be intended for one of several.
-pub(super) fn contradiction(service: &Service, view: &ServiceView<'_>) -> Option<Differs> {
-    let all: Option<Vec<Differs>> = view.stateful_sets.iter().map(|set| contradicts(service, set)).collect();
+pub(super) fn contradiction(service: &Service, view: &ServiceView<'_>) -> Option<SelectorMismatch> {
+    let all: Option<Vec<SelectorMismatch>> = view.stateful_sets.iter().map(|set| contradicts(service, set)).collect();
     let all = all?;
     let only = all.len() == 1;
-    all.into_iter().next().map(|first| Differs { alone: first.alone && only, ..first })
+    all.into_iter().next().map(|first| SelectorMismatch { alone: first.alone && only, ..first })
 }
 
 /// Returns the labels that the Service selects, but that the Pod template lacks or has with another value.
-pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<Differs> {
+pub(super) fn differs(service: &Service, set: &StatefulSet) -> Option<SelectorMismatch> {
     let has = |key: &str| set.template.labels.get(key);
     let differ = service.selector.iter().filter(|(key, value)| has(key) != Some(value));
-    let labels: Vec<Difference> = differ
-        .map(|(key, selected)| Difference {
+    let labels: Vec<LabelMismatch> = differ
+        .map(|(key, selected)| LabelMismatch {
             key: key.clone(),
             selected: selected.clone(),
             has: has(key).map(Into::into),
         })
         .collect();
-    (!labels.is_empty()).then(|| Differs { set: set.key.name.clone(), labels, alone: false })
+    (!labels.is_empty()).then(|| SelectorMismatch { set: set.key.name.clone(), labels, alone: false })
 }
 
 /// Returns the mismatch of a Service with the first Pod template, if it has one with the templates of all StatefulSets that
 /// it governs.
-pub(super) fn template_difference(service: &Service, view: &ServiceView<'_>) -> Option<Differs> {
-    let all: Option<Vec<Differs>> = view.stateful_sets.iter().map(|set| differs(service, set)).collect();
+pub(super) fn template_difference(service: &Service, view: &ServiceView<'_>) -> Option<SelectorMismatch> {
+    let all: Option<Vec<SelectorMismatch>> = view.stateful_sets.iter().map(|set| differs(service, set)).collect();
     all?.into_iter().next()
 }
 
@@ -1331,9 +1335,9 @@ pub(super) fn range_of(set: &StatefulSet) -> std::ops::Range<u32> {
     set.start..set.start.saturating_add(set.replicas)
 }
 
-pub(super) fn is(label: Label<'_>, text: &str) -> bool {
+pub(super) fn is_object_named(label: Label<'_>, text: &str) -> bool {
     // Equal texts are split equally, so that the parts can be compared.
-    label == Label::of(text)
+    label == Label::new(text)
 }
 
 /// Returns the Service of a key in a name.

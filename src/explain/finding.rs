@@ -8,17 +8,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::entry::{About, Entry, Level, Needs, Part, Severity};
+use super::entry::{CatalogEntry, EntryPart, FindingSubject, Level, Needs, Severity};
 use super::fix::{Fix, Inspect, ask_for_srv, describe_pod, edit_external_name, headless, inspect, pairs, patch, scale};
 use crate::names::WireName;
-use crate::objects::{EndpointPort, Family, Labels, ObjectRef, Protocol};
+use crate::objects::{AddressFamily, EndpointPort, Labels, ObjectRef, Protocol};
 use crate::status::LossReason;
 
 /// Maximum number of ports, endpoints or slices that one sentence lists.
-pub(super) const NAMES: usize = 5;
+pub(super) const MAX_NAMES: usize = 5;
 
 /// Maximum length of the text of an Extended DNS Error, in octets.
-pub const MAX_BRIEF: usize = 120;
+pub const MAX_EDE_TEXT_BYTES: usize = 120;
 
 /// Cause of a non-resolution, a guess at one, or a note about a name that resolves.
 #[derive(Clone, Debug, PartialEq)]
@@ -197,7 +197,7 @@ pub enum Finding {
         /// Its governing Service.
         service: Box<str>,
         /// The mismatched labels.
-        differs: Differs,
+        differs: SelectorMismatch,
     },
     /// The Pod with this ordinal should exist, but is in no slice of the governing Service.
     OrdinalNotThere {
@@ -251,7 +251,7 @@ pub enum Finding {
         /// Its selector; may be empty.
         selector: Labels,
         /// The mismatch with a governed StatefulSet that requires other labels of its Pods than the Service selects.
-        differs: Option<Differs>,
+        differs: Option<SelectorMismatch>,
     },
     /// The Service has no selector, and no slice belongs to it.
     NoSlice {
@@ -422,7 +422,7 @@ pub enum Finding {
         /// The queried endpoint; `None` for the Service itself.
         label: Option<Box<str>>,
         /// The queried address family.
-        family: Family,
+        family: AddressFamily,
     },
     /// The ExternalName is not a domain name.
     BadExternalName {
@@ -512,7 +512,7 @@ pub enum Finding {
         /// Its governing Service.
         service: Box<str>,
         /// The mismatched labels.
-        differs: Differs,
+        differs: SelectorMismatch,
         /// True if the Service selects Pods of another StatefulSet that it governs.
         selects_another: bool,
     },
@@ -577,18 +577,18 @@ impl Candidates {
 
 /// Mismatch between the selector of a governing Service and the labels of a StatefulSet's Pods.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Differs {
+pub struct SelectorMismatch {
     /// Name of the StatefulSet.
     pub set: Box<str>,
     /// Mismatched labels, at least one.
-    pub labels: Vec<Difference>,
+    pub labels: Vec<LabelMismatch>,
     /// True if a change of these labels alone makes the Service select the Pods, and it governs no other StatefulSet.
     pub alone: bool,
 }
 
 /// Label with another value than the selected one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Difference {
+pub struct LabelMismatch {
     /// Key of the label.
     pub key: Box<str>,
     /// Value that the Service selects.
@@ -599,58 +599,58 @@ pub struct Difference {
 
 impl Finding {
     /// Returns id and token of the finding, which never change.
-    pub fn identity(&self) -> (&'static str, &'static str) {
-        let entry = self.entry(Part::Class);
+    pub fn id_and_token(&self) -> (&'static str, &'static str) {
+        let entry = self.entry(EntryPart::Class);
         (entry.id, entry.token)
     }
 
     /// Returns the severity for the client.
     pub fn severity(&self) -> Severity {
-        self.entry(Part::Class).severity
+        self.entry(EntryPart::Class).severity
     }
 
     /// Returns the level in `check`; `None` if the finding is not about an object.
     pub fn level(&self) -> Option<Level> {
-        self.entry(Part::Class).level
+        self.entry(EntryPart::Class).level
     }
 
     /// Returns whether the finding is certain only under the condition `needed`.
     pub(super) fn needs(&self, needed: Needs) -> bool {
-        self.entry(Part::Class).needs.contains(&needed)
+        self.entry(EntryPart::Class).needs.contains(&needed)
     }
 
     /// Returns whether `other` is a consequence of this finding, and so is omitted.
     pub(super) fn explains(&self, other: &Self) -> bool {
-        self.entry(Part::Class).explains.contains(&other.identity().1)
+        self.entry(EntryPart::Class).explains.contains(&other.id_and_token().1)
     }
 
     /// Returns the rank: of several causes, a response reports the one with the lowest.
     pub(super) fn rank(&self) -> u8 {
-        self.entry(Part::Class).rank
+        self.entry(EntryPart::Class).rank
     }
 
     /// Returns the Extended DNS Error code (RFC 8914): 0 (Other) for causes specific to Kubernetes.
-    pub fn code(&self) -> u16 {
-        self.entry(Part::Class).code
+    pub fn ede_code(&self) -> u16 {
+        self.entry(EntryPart::Class).code
     }
 
     /// Returns the finding as a sentence without a full stop.
-    pub fn what(&self) -> String {
-        self.entry(Part::Text).text
+    pub fn summary(&self) -> String {
+        self.entry(EntryPart::Text).text
     }
 
     /// Returns token and sentence in full, for a TXT record: printable ASCII.
     pub fn line(&self) -> String {
-        let entry = self.entry(Part::Text);
+        let entry = self.entry(EntryPart::Text);
         let text = format!("{}: {}", entry.token, entry.text);
         if text.bytes().all(|octet| matches!(octet, b' '..=b'~')) { text } else { text.escape_default().to_string() }
     }
 
-    /// Returns the text of an Extended DNS Error: [`Self::line`], truncated to [`MAX_BRIEF`] octets.
-    pub fn brief(&self) -> String {
+    /// Returns the text of an Extended DNS Error: [`Self::line`], truncated to [`MAX_EDE_TEXT_BYTES`] octets.
+    pub fn ede_text(&self) -> String {
         let mut text = self.line();
-        if text.len() > MAX_BRIEF {
-            text.truncate(MAX_BRIEF - 3);
+        if text.len() > MAX_EDE_TEXT_BYTES {
+            text.truncate(MAX_EDE_TEXT_BYTES - 3);
             text.push_str("...");
         }
         text
@@ -658,16 +658,16 @@ impl Finding {
 
     /// Returns the fix; `None` if waiting is the only fix, or no fix is certain.
     pub fn fix(&self) -> Option<Fix> {
-        self.entry(Part::Fix).fix
+        self.entry(EntryPart::Fix).fix
     }
 
     /// Returns the objects that the finding is about.
-    pub fn about(&self) -> Vec<About> {
-        self.entry(Part::About).about
+    pub fn about(&self) -> Vec<FindingSubject> {
+        self.entry(EntryPart::About).about
     }
 
     /// Returns the entry of the finding in the table.
-    fn entry(&self, part: Part) -> Entry {
+    fn entry(&self, part: EntryPart) -> CatalogEntry {
         match self {
             // State of the data.
             Self::NotSynced { waiting_for, forbidden, seconds } => if *forbidden {
@@ -699,21 +699,21 @@ impl Finding {
             Self::PodNotAddress { label, meant } => part
                 .cause("D10", "POD-NOT-ADDRESS", 1)
                 .text(|| format!("{label} is no address with dashes: names of Pods stand below their Service, in svc"))
-                .ask_for(|| meant.as_deref()),
+                .query_command(|| meant.as_deref()),
             Self::NoUnderscore { service, meant } => part
                 .cause("D61", "NO-UNDERSCORE", 1)
                 .text(|| format!("port and protocol begin with an underscore: did you mean {}", bare(meant)))
                 .advice(|| format!("ask for {}", bare(meant)))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::PortOfPod { meant, resolves } => part
                 .cause("D37", "PORT-OF-POD", 1)
                 .text(|| format!("ports of one Pod have no names: ask for SRV at {}", bare(meant)))
-                .ask_for(|| resolves.then(|| format!("SRV at {}", bare(meant)))),
+                .query_command(|| resolves.then(|| format!("SRV at {}", bare(meant)))),
             Self::NoSvcLabel { service, meant, resolves } => part
                 .cause("D02", "NO-SVC-LABEL", 2)
                 .text(|| format!("the label svc is missing: did you mean {}", bare(meant)))
-                .ask_for(|| resolves.then(|| bare(meant)))
-                .about(|| [About::service(service)]),
+                .query_command(|| resolves.then(|| bare(meant)))
+                .about(|| [FindingSubject::service(service)]),
             Self::SuffixTwice { meant, resolves } => {
                 let entry = part.cause("D03", "SUFFIX-TWICE", 2);
                 let meant = bare(meant);
@@ -736,7 +736,7 @@ impl Finding {
                     let pod = elsewhere.as_ref()?;
                     Some(Fix::Advice(format!("ask for {}.{}.pod", dashed(*address), pod.namespace)))
                 })
-                .about(|| elsewhere.iter().map(About::pod)),
+                .about(|| elsewhere.iter().map(FindingSubject::pod)),
 
             Self::NamespaceTerminating { namespace, resolves } => if *resolves {
                 part.note("D70", "NAMESPACE-TERMINATING")
@@ -745,7 +745,7 @@ impl Finding {
             }
             .explains(&["STS-NOT-YET", "NO-ENDPOINTS", "NONE-READY", "NO-SLICE", "NOT-READY", "TERMINATING"])
             .text(|| format!("namespace {namespace} is terminating: the objects in it are being deleted"))
-            .about(|| [About { kind: "Namespace", key: ObjectRef::new(namespace, namespace) }]),
+            .about(|| [FindingSubject { kind: "Namespace", key: ObjectRef::new(namespace, namespace) }]),
 
             // StatefulSets and their governing Services.
             Self::GoverningMissing { set, service, selecting, selector, ports } => part
@@ -766,8 +766,8 @@ impl Finding {
                     (!selector.is_empty()).then(|| Fix::Object(headless(&key, selector, ports)))
                 })
                 .about(|| {
-                    let selecting = selecting.iter().map(|name| About::service_beside(set, name));
-                    std::iter::once(About::stateful_set(set)).chain(selecting)
+                    let selecting = selecting.iter().map(|name| FindingSubject::service_beside(set, name));
+                    std::iter::once(FindingSubject::stateful_set(set)).chain(selecting)
                 }),
             Self::NoServiceName { set } => part
                 .cause("D11", "STS-NO-SERVICENAME", 4)
@@ -778,7 +778,7 @@ impl Finding {
                 .advice(|| {
                     format!("serviceName cannot be changed: delete StatefulSet {set} and create it again with a serviceName")
                 })
-                .about(|| [About::stateful_set(set)]),
+                .about(|| [FindingSubject::stateful_set(set)]),
             Self::GoverningExternal { set, service } => part
                 .cause("D15", "STS-EXTERNALNAME", 5)
                 .explains(&["BELOW-EXTERNALNAME"])
@@ -792,12 +792,12 @@ impl Finding {
                          the Pods of StatefulSet {set} as its selector"
                     )
                 })
-                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+                .about(|| [FindingSubject::stateful_set(set), FindingSubject::service_beside(set, service)]),
             Self::SetNotSelected { set, service, differs, selects_another } => part
                 .cause("D22", "STS-NOT-SELECTED", 5)
                 .level(if *selects_another { Level::Warning } else { Level::Error })
                 .text(|| {
-                    let Difference { key, selected, .. } = &differs.labels[0];
+                    let LabelMismatch { key, selected, .. } = &differs.labels[0];
                     let has = differs.has();
                     format!("Service {service} selects {key}={selected}, StatefulSet {set}, which it governs, requires {has}")
                 })
@@ -807,19 +807,19 @@ impl Finding {
                          governs"
                     )
                 })
-                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+                .about(|| [FindingSubject::stateful_set(set), FindingSubject::service_beside(set, service)]),
             Self::TemplateDiffers { set, service, differs } => part
                 .note("D58", "TEMPLATE-DIFFERS")
                 .level(Level::Note)
                 .text(|| {
-                    let Difference { key, selected, .. } = &differs.labels[0];
+                    let LabelMismatch { key, selected, .. } = &differs.labels[0];
                     let has = differs.has();
                     format!(
                         "Service {service} selects {key}={selected}, the Pod template of StatefulSet {set} has {has}: \
                          unless a controller sets the label, its Pods are not selected"
                     )
                 })
-                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+                .about(|| [FindingSubject::stateful_set(set), FindingSubject::service_beside(set, service)]),
             Self::OrdinalOutOfRange { set, ordinal, start, replicas, governing, scales } => part
                 .cause("D16", "STS-ORDINAL", 6)
                 .explains(&["STS-NO-REPLICAS", "NO-ENDPOINTS", "NONE-READY", "NO-SERVICE"])
@@ -835,25 +835,25 @@ impl Finding {
                     let replicas = ordinal.checked_sub(*start)?.checked_add(1).filter(|_| *scales)?;
                     Some(Fix::Command(scale(set, replicas)))
                 })
-                .about(|| [About::stateful_set(set)]),
+                .about(|| [FindingSubject::stateful_set(set)]),
             Self::NoReplicas { set, service } => part
                 .cause("D66", "STS-NO-REPLICAS", 19)
                 .level(Level::Note)
                 .text(|| format!("Service {service} has 0 endpoints: StatefulSet {set}, which it governs, has replicas=0"))
                 .command(|| scale(set, 1))
-                .about(|| [About::stateful_set(set), About::service(service)]),
+                .about(|| [FindingSubject::stateful_set(set), FindingSubject::service(service)]),
             Self::OtherGoverning { set, pod, governing, resolves, .. } => part
                 .cause("D13", "STS-OTHER-SERVICE", 7)
                 .explains(&["NO-HOSTNAME", "NO-ENDPOINTS", "NONE-READY", "NO-SERVICE"])
                 .text(|| format!("{pod} has its name below {governing}, the serviceName of StatefulSet {set}"))
-                .ask_for(|| resolves.then(|| format!("{pod}.{governing}.{}.svc", set.namespace)))
-                .about(|| [About::stateful_set(set), About::service_beside(set, governing)]),
+                .query_command(|| resolves.then(|| format!("{pod}.{governing}.{}.svc", set.namespace)))
+                .about(|| [FindingSubject::stateful_set(set), FindingSubject::service_beside(set, governing)]),
             Self::PodAsService { pod, service, resolves } => part
                 .cause("D09", "POD-AS-SERVICE", 7)
                 .explains(&["NO-SERVICE", "OTHER-NAMESPACE"])
                 .text(|| format!("{} is a Pod: its name is {}.{service}.{}.svc", pod.name, pod.name, pod.namespace))
-                .ask_for(|| resolves.then(|| format!("{}.{service}.{}.svc", pod.name, pod.namespace)))
-                .about(|| [About::pod(pod), About::service_beside(pod, service)]),
+                .query_command(|| resolves.then(|| format!("{}.{service}.{}.svc", pod.name, pod.namespace)))
+                .about(|| [FindingSubject::pod(pod), FindingSubject::service_beside(pod, service)]),
             Self::GoverningNotHeadless { set, service } => part
                 .note("D14", "STS-NOT-HEADLESS")
                 .level(Level::Note)
@@ -863,7 +863,7 @@ impl Finding {
                          not answer"
                     )
                 })
-                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+                .about(|| [FindingSubject::stateful_set(set), FindingSubject::service_beside(set, service)]),
 
             // Endpoints.
             Self::Terminating { service, label, serving } => part
@@ -877,7 +877,7 @@ impl Finding {
                     };
                     format!("{label} of Service {service} is terminating{serves}")
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::NotReady { service, label, pod, serving } => part
                 .cause("D19", "NOT-READY", 9)
                 .explains(&["NONE-READY"])
@@ -886,12 +886,12 @@ impl Finding {
                     format!("{label} of Service {service} is not ready{serves}")
                 })
                 .command(|| inspect(service, &pod.as_ref().map_or(Inspect::Slices, |pod| Inspect::Pod(pod))))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::HasHostname { service, hostname, resolves, .. } => part
                 .cause("D27", "HAS-HOSTNAME", 10)
                 .text(|| format!("this endpoint of Service {service} has a hostname: use {hostname}"))
-                .ask_for(|| resolves.then(|| format!("{hostname}.{}.{}.svc", service.name, service.namespace)))
-                .about(|| [About::service(service)]),
+                .query_command(|| resolves.then(|| format!("{hostname}.{}.{}.svc", service.name, service.namespace)))
+                .about(|| [FindingSubject::service(service)]),
             Self::NoHostname { service, pod, address, selects, resolves } => part
                 .cause("D26", "NO-HOSTNAME", 11)
                 .level(if *selects { Level::Error } else { Level::Note })
@@ -899,8 +899,8 @@ impl Finding {
                     let (name, dashed) = (&service.name, dashed(*address));
                     format!("the EndpointSlice of {name} gives {pod} no hostname; its name is {dashed}.{name}")
                 })
-                .ask_for(|| resolves.then(|| format!("{}.{}.{}.svc", dashed(*address), service.name, service.namespace)))
-                .about(|| [About::service(service)]),
+                .query_command(|| resolves.then(|| format!("{}.{}.{}.svc", dashed(*address), service.name, service.namespace)))
+                .about(|| [FindingSubject::service(service)]),
             Self::PodSubdomain { pod, hostname, subdomain, selecting } => part
                 .cause("D67", "POD-SUBDOMAIN", 10)
                 .level(Level::Warning)
@@ -919,21 +919,21 @@ impl Finding {
                     Some(Fix::Advice(format!("create Pod {pod} again with the subdomain {service}")))
                 })
                 .about(|| {
-                    let selecting = selecting.iter().map(|service| About::service_beside(pod, service));
-                    std::iter::once(About::pod(pod)).chain(selecting)
+                    let selecting = selecting.iter().map(|service| FindingSubject::service_beside(pod, service));
+                    std::iter::once(FindingSubject::pod(pod)).chain(selecting)
                 }),
             Self::PodFinished { pod } => part
                 .cause("D21", "POD-FINISHED", 12)
                 .explains(&["STS-NOT-YET", "NO-ENDPOINTS", "NONE-READY", "TEMPLATE-DIFFERS"])
                 .text(|| format!("Pod {pod} has run to its end"))
                 .command(|| describe_pod(&pod.namespace, &pod.name))
-                .about(|| [About::pod(pod)]),
+                .about(|| [FindingSubject::pod(pod)]),
             Self::PodWithoutAddress { pod } => part
                 .cause("D18", "POD-NO-ADDRESS", 12)
                 .explains(&["STS-NOT-YET", "NO-ENDPOINTS", "NONE-READY", "TEMPLATE-DIFFERS"])
                 .text(|| format!("Pod {pod} has no address yet"))
                 .command(|| describe_pod(&pod.namespace, &pod.name))
-                .about(|| [About::pod(pod)]),
+                .about(|| [FindingSubject::pod(pod)]),
             Self::OrdinalNotThere { set, service, ordinal, waits_for, selects, has_address } => part
                 .cause("D17", "STS-NOT-YET", 13)
                 .explains(&["NO-ENDPOINTS", "NONE-READY"])
@@ -954,7 +954,7 @@ impl Finding {
                     }
                 })
                 .command(|| describe_pod(&set.namespace, &format!("{}-{}", set.name, waits_for.unwrap_or(*ordinal))))
-                .about(|| [About::stateful_set(set), About::service_beside(set, service)]),
+                .about(|| [FindingSubject::stateful_set(set), FindingSubject::service_beside(set, service)]),
 
             // Ports.
             Self::NoTargetPort { service, port, target } => part
@@ -967,7 +967,7 @@ impl Finding {
                          lead to one that they have"
                     )
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::PortNumber { service, number, name, protocol } => part
                 .cause("D33", "PORT-NUMBER", 15)
                 .text(|| match name {
@@ -985,7 +985,7 @@ impl Finding {
                     }
                     None => ask_for_srv(service),
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::OtherProtocol { service, port, protocols } => part
                 .cause("D31", "OTHER-PROTOCOL", 16)
                 .text(|| {
@@ -996,14 +996,14 @@ impl Finding {
                     let label = protocols.first()?.label();
                     Some(Fix::Advice(format!("ask for _{port}.{label}.{}.{}.svc", service.name, service.namespace)))
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::PortUnnamed { service, number, is_only } => part
                 .cause("D32", "PORT-UNNAMED", 17)
                 .explains(&["NO-PORT"])
                 .level(if *is_only { Level::Note } else { Level::Warning })
                 .text(|| format!("port {number} of Service {service} has no name: its SRV record is at the Service's name"))
                 .advice(|| ask_for_srv(service))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::PortNotInSlices { service, port, protocol, instead } => part
                 .cause("D59", "PORT-NOT-IN-SLICE", 16)
                 .level(Level::Warning)
@@ -1027,8 +1027,8 @@ impl Finding {
                     None => format!("write port {port} into the EndpointSlices of Service {service}"),
                 })
                 .about(|| {
-                    let slice = instead.iter().map(|(slice, _)| About::slice(slice));
-                    std::iter::once(About::service(service)).chain(slice)
+                    let slice = instead.iter().map(|(slice, _)| FindingSubject::slice(slice));
+                    std::iter::once(FindingSubject::service(service)).chain(slice)
                 }),
             Self::NoPort { service, port, known, meant } => part
                 .cause("D30", "NO-PORT", 18)
@@ -1043,7 +1043,7 @@ impl Finding {
                     let meant = meant.as_ref()?;
                     Some(Fix::Advice(format!("ask for {meant}.{}.{}.svc", service.name, service.namespace)))
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
 
             // Services and their slices.
             Self::FqdnSlice { slice } => part
@@ -1051,7 +1051,7 @@ impl Finding {
                 .level(Level::Error)
                 .text(|| format!("EndpointSlice {slice} has addressType FQDN, which is not answered"))
                 .advice(|| format!("write EndpointSlice {slice} with addresses (addressType IPv4 or IPv6)"))
-                .about(|| [About::slice(slice)]),
+                .about(|| [FindingSubject::slice(slice)]),
             Self::SliceWithoutService { slice, service } => part
                 .cause("D56", "SLICE-NO-SERVICE", 19)
                 .level(Level::Error)
@@ -1063,7 +1063,7 @@ impl Finding {
                         slice.namespace, slice.name
                     )
                 })
-                .about(|| [About::slice(slice)]),
+                .about(|| [FindingSubject::slice(slice)]),
             Self::SliceOfNobody { slice, endpoints } => part
                 .note("D55", "SLICE-OF-NOBODY")
                 .level(Level::Warning)
@@ -1080,7 +1080,7 @@ impl Finding {
                          kubernetes.io/service-name=SERVICE"
                     )
                 })
-                .about(|| [About::slice(slice)]),
+                .about(|| [FindingSubject::slice(slice)]),
             Self::NoEndpoints { service, selector, differs } => part
                 .cause("D22", "NO-ENDPOINTS", if differs.is_some() { 12 } else { 20 })
                 .level(if differs.is_some() { Level::Error } else { Level::Warning })
@@ -1088,7 +1088,7 @@ impl Finding {
                 .explains(if differs.is_some() { &["STS-NOT-YET"] } else { &[] })
                 .text(|| match differs {
                     Some(differs) => {
-                        let Difference { key, selected, .. } = &differs.labels[0];
+                        let LabelMismatch { key, selected, .. } = &differs.labels[0];
                         let (set, has) = (&differs.set, differs.has());
                         format!("Service {service} selects {key}={selected}, StatefulSet {set} requires {has} of its Pods")
                     }
@@ -1107,7 +1107,7 @@ impl Finding {
                     ))),
                     _ => Some(Fix::Command(format!("kubectl -n {} get pods --show-labels", service.namespace))),
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::NoSlice { service, unlabelled } => part
                 .cause("D23", "NO-SLICE", 20)
                 .level(if unlabelled.is_empty() { Level::Warning } else { Level::Error })
@@ -1130,7 +1130,7 @@ impl Finding {
                         )),
                     })
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::NoneReady { service, of, selector } => part
                 .cause("D24", "NONE-READY", 20)
                 .level(Level::Warning)
@@ -1139,33 +1139,33 @@ impl Finding {
                     let pods = if selector.is_empty() { Inspect::Slices } else { Inspect::Selected(selector) };
                     inspect(service, &pods)
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::NothingBehind { service } => part
                 .note("D69", "NO-READY-ENDPOINT")
                 .text(|| format!("Service {service} has a clusterIP and 0 ready endpoints: connections to it fail"))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::NoClusterIp { service } => part
                 .cause("D53", "NO-CLUSTER-IP", 20)
                 .level(Level::Note)
                 .text(|| format!("Service {service} has no clusterIP"))
                 .advice(|| "give it one, or let --simulate do so; in a cluster the API server does".into())
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::NoPorts { service } => part
                 .cause("D35", "NO-PORTS", 21)
                 .level(Level::Note)
                 .text(|| format!("Service {service} has no ports, so no SRV records"))
                 .advice(|| format!("give Service {service} a port"))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::NoFamily { service, label, family } => part
                 .cause("D38", "NO-FAMILY", 21)
                 .text(|| {
-                    let family = if *family == Family::V4 { "IPv4" } else { "IPv6" };
+                    let family = if *family == AddressFamily::V4 { "IPv4" } else { "IPv6" };
                     match label {
                         Some(label) => format!("{label} of Service {service} has no {family} address"),
                         None => format!("Service {service} has no {family} address"),
                     }
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::PublishedNotReady { service } => part
                 .note("D25", "PUBLISHED-NOT-READY")
                 .level(Level::Note)
@@ -1175,7 +1175,7 @@ impl Finding {
                          not answer"
                     )
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::OutsideReverse { service, address, of } => part
                 .note("D57", "OUTSIDE-REVERSE")
                 .level(Level::Warning)
@@ -1187,13 +1187,13 @@ impl Finding {
                     ),
                 })
                 .advice(|| "start the server with --reverse CIDR for each network of Pods and Services".into())
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
 
             // ExternalNames.
             Self::BelowExternalName { service, target } => part
                 .cause("D36", "BELOW-EXTERNALNAME", 21)
                 .text(|| format!("Service {service} is an ExternalName ({target}): nothing is below its name"))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::BadExternalName { service, value } => part
                 .cause("D39", "BAD-EXTERNALNAME", 21)
                 .level(Level::Error)
@@ -1206,13 +1206,13 @@ impl Finding {
                     };
                     format!("Service {service}: {instead}")
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::ExternalNameLoop { service } => part
                 .cause("D40", "EXTERNALNAME-LOOP", 21)
                 .level(Level::Error)
                 .text(|| format!("Service {service} leads back to a name that was followed already"))
                 .advice(|| edit_external_name(service, "a name that exists"))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::ExternalNameLong { service, most } => part
                 .cause("D40", "EXTERNALNAME-LONG", 21)
                 .level(Level::Error)
@@ -1220,7 +1220,7 @@ impl Finding {
                     format!("externalName of Service {service} leads through more than {most} names: the rest is not followed")
                 })
                 .advice(|| edit_external_name(service, "the last name of the chain"))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::ExternalNameDangling { service, target, endpoint } => part
                 .cause("D40", "EXTERNALNAME-DANGLING", 21)
                 .level(Level::Error)
@@ -1230,7 +1230,7 @@ impl Finding {
                 })
                 .text(|| format!("{} does not exist, and Service {service} is an ExternalName for it", bare(target)))
                 .advice(|| edit_external_name(service, "a name that exists"))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::ExternalNameShort { service, target, meant } => part
                 .note("D65", "EXTERNALNAME-SHORT")
                 .level(Level::Warning)
@@ -1239,25 +1239,25 @@ impl Finding {
                     format!("externalName {target} of Service {service} is completed by no search list: write {meant}")
                 })
                 .advice(|| edit_external_name(service, &bare(meant)))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::ExternalNameOutside { service, target } => part
                 .note("D52", "EXTERNALNAME-OUTSIDE")
                 .level(Level::Warning)
                 .text(|| format!("Service {service} leads out to {}: a stub resolver does not follow it", bare(target)))
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
 
             // Similar names, and names that do not exist.
             Self::SuffixMistyped { service, meant, resolves } => part
                 .guess("D64", "SUFFIX-MISTYPED", 30)
                 .text(|| format!("the name does not end in a zone that is served here: did you mean {}", bare(meant)))
-                .ask_for(|| resolves.then(|| bare(meant)))
-                .about(|| [About::service(service)]),
+                .query_command(|| resolves.then(|| bare(meant)))
+                .about(|| [FindingSubject::service(service)]),
             Self::NamespaceForgotten { service, candidates, meant } => part
                 .guess("D63", "NO-NAMESPACE-LABEL", 29)
                 .explains(&["NO-NAMESPACE", "NO-BRANCH"])
                 .text(|| format!("the namespace is missing: Service {service} exists in {}", candidates.namespaces()))
-                .ask_for(|| meant.as_deref())
-                .about(|| candidates.listed.iter().map(About::service)),
+                .query_command(|| meant.as_deref())
+                .about(|| candidates.listed.iter().map(FindingSubject::service)),
             Self::NoNamespace { namespace, declared, elsewhere, meant } => part
                 .guess("D05", "NO-NAMESPACE", 30)
                 .text(|| {
@@ -1270,8 +1270,8 @@ impl Finding {
                         None => missing,
                     }
                 })
-                .ask_for(|| meant.as_deref())
-                .about(|| elsewhere.listed.iter().map(About::service)),
+                .query_command(|| meant.as_deref())
+                .about(|| elsewhere.listed.iter().map(FindingSubject::service)),
             Self::Swapped { service, meant } => part
                 .guess("D06", "SWAPPED", 29)
                 .explains(&["NO-NAMESPACE"])
@@ -1279,8 +1279,8 @@ impl Finding {
                     let (name, namespace) = (&service.name, &service.namespace);
                     format!("Service {name} is in namespace {namespace}: the Service comes first, then the namespace")
                 })
-                .ask_for(|| meant.as_deref())
-                .about(|| [About::service(service)]),
+                .query_command(|| meant.as_deref())
+                .about(|| [FindingSubject::service(service)]),
             Self::NoService { service, near, meant } => part
                 .guess("D08", "NO-SERVICE", 32)
                 .needs(&[Needs::EveryService])
@@ -1288,13 +1288,13 @@ impl Finding {
                     [] => format!("Service {service} does not exist"),
                     near => format!("Service {service} does not exist; there is {}", list(near, " and ")),
                 })
-                .ask_for(|| meant.as_deref())
-                .about(|| near.iter().map(|name| About::service_beside(service, name))),
+                .query_command(|| meant.as_deref())
+                .about(|| near.iter().map(|name| FindingSubject::service_beside(service, name))),
             Self::OtherNamespace { service, elsewhere, meant } => part
                 .guess("D29", "OTHER-NAMESPACE", 33)
                 .text(|| format!("{} exists in {}", service.name, elsewhere.namespaces()))
-                .ask_for(|| meant.as_deref())
-                .about(|| elsewhere.listed.iter().map(About::service)),
+                .query_command(|| meant.as_deref())
+                .about(|| elsewhere.listed.iter().map(FindingSubject::service)),
             Self::NotAnEndpoint { service, address, elsewhere } => part
                 .guess("D28", "NOT-AN-ENDPOINT", 34)
                 .text(|| format!("{address} is no endpoint of Service {service}"))
@@ -1302,7 +1302,7 @@ impl Finding {
                     let only = elsewhere.only()?;
                     Some(Fix::Advice(format!("ask for {}.{}.{}.svc", dashed(*address), only.name, only.namespace)))
                 })
-                .about(|| std::iter::once(About::service(service)).chain(elsewhere.listed.iter().map(About::service))),
+                .about(|| std::iter::once(FindingSubject::service(service)).chain(elsewhere.listed.iter().map(FindingSubject::service))),
             Self::NoSuchEndpoint { service, label, known } => part
                 .guess("D54", "NO-SUCH-ENDPOINT", 34)
                 .text(|| {
@@ -1312,7 +1312,7 @@ impl Finding {
                     };
                     format!("Service {service} has no endpoint named {label}{others}")
                 })
-                .about(|| [About::service(service)]),
+                .about(|| [FindingSubject::service(service)]),
             Self::AddressUnknown { address, not_ready, pod } => part
                 .guess("D44", "ADDRESS-UNKNOWN", 34)
                 .text(|| match (&not_ready[..], pod) {
@@ -1320,7 +1320,7 @@ impl Finding {
                     ([], Some(pod)) => format!("{address} is Pod {pod}, an endpoint of no Service"),
                     ([], None) => format!("{address} belongs to no Service and no endpoint"),
                 })
-                .about(|| not_ready.iter().map(About::service).chain(pod.iter().map(About::pod))),
+                .about(|| not_ready.iter().map(FindingSubject::service).chain(pod.iter().map(FindingSubject::pod))),
             Self::NoBranch { label } => part
                 .guess("D60", "NO-BRANCH", 35)
                 .text(|| format!("{label} is neither svc nor pod: names of Services and Pods are below these two labels")),
@@ -1331,10 +1331,10 @@ impl Finding {
     }
 }
 
-impl Differs {
+impl SelectorMismatch {
     /// Returns the label that the Pods have in place of the first mismatched one.
     fn has(&self) -> String {
-        let Difference { key, has, .. } = &self.labels[0];
+        let LabelMismatch { key, has, .. } = &self.labels[0];
         match has {
             Some(has) => format!("{key}={has}"),
             None => format!("no {key}"),
@@ -1353,9 +1353,9 @@ pub(super) fn dashed(address: IpAddr) -> String {
     String::from_utf8_lossy(crate::names::dashed::write(address, &mut buffer)).into_owned()
 }
 
-/// Returns `a and b`; for more than [`NAMES`] items, the first of them and `and others`.
+/// Returns `a and b`; for more than [`MAX_NAMES`] items, the first of them and `and others`.
 fn list_names(items: &[Box<str>]) -> String {
-    match items.get(..NAMES).filter(|_| items.len() > NAMES) {
+    match items.get(..MAX_NAMES).filter(|_| items.len() > MAX_NAMES) {
         Some(first) => format!("{} and others", list(first, ", ")),
         None => list(items, " and "),
     }

@@ -3,7 +3,7 @@
 //! One function, [`explain`], serves the command `explain`, the extended errors of responses, the TXT record at
 //! `_why.NAME` and the API. It is pure: the caller holds the cluster and checks the client's permission. `finding.rs` has
 //! the table of findings, `find.rs` the detection of each; `absence.rs` has the reasons for NXDOMAIN that are published
-//! with a Service's records, so that most responses need no search. [`Asker`] gives threads that answer queries access to
+//! with a Service's records, so that most responses need no search. [`Diagnostics`] gives threads that answer queries access to
 //! the cluster without waiting. For people there are [`steps()`], the trace of the decision on one name, and [`check()`],
 //! the findings about all objects. Read next: `finding.rs`, then `find.rs`.
 
@@ -22,31 +22,31 @@ use crate::cluster::Cluster;
 use crate::names::labels::Label;
 use crate::names::{QueryName, WireName, is_label};
 use crate::objects::Endpoint;
-use crate::rules::Rules;
+use crate::rules::NamingRules;
 
 pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
-pub use asker::{Asker, Busy};
-pub use check::{Checked, Seen, check};
-pub use entry::{About, Level, Severity};
-pub use find::{ROWS, object};
-pub use finding::{Candidates, Difference, Differs, Finding, MAX_BRIEF};
+pub use asker::{Busy, Diagnostics};
+pub use check::{CheckScope, Checked, check};
+pub use entry::{FindingSubject, Level, Severity};
+pub use find::{MAX_EXACT_ENDPOINTS, object};
+pub use finding::{Candidates, Finding, LabelMismatch, MAX_EDE_TEXT_BYTES, SelectorMismatch};
 pub use fix::Fix;
-pub use steps::{Step, steps};
+pub use steps::{TraceStep, steps};
 
 /// View of the cluster for diagnosis, with the zones and rules by which names follow from the objects.
 #[derive(Clone, Copy)]
-pub struct Known<'k> {
+pub struct DiagnosticsView<'k> {
     /// All known objects.
     pub cluster: &'k Cluster,
     /// Apexes: the zone and its aliases.
     pub apexes: &'k [WireName],
     /// Naming rules of the zone.
-    pub rules: Rules,
+    pub rules: NamingRules,
     /// Part of the cluster that is read.
-    pub extent: &'k Extent,
+    pub extent: &'k WatchScope,
 }
 
-impl<'k> Known<'k> {
+impl<'k> DiagnosticsView<'k> {
     /// Returns the label of an endpoint besides its dashed address: its hostname, or its Pod's name (row N9 of
     /// `tests/rows.md`).
     fn label_of<'s>(&self, endpoint: &Endpoint<'s>) -> Option<Label<'s>> {
@@ -58,7 +58,7 @@ impl<'k> Known<'k> {
     /// Pod's name. `spelled` is the address if `label` is a dashed one.
     fn is_called(&self, endpoint: &Endpoint<'_>, label: &str, spelled: Option<IpAddr>) -> bool {
         endpoint.hostname.is_none() && spelled == Some(endpoint.address)
-            || self.label_of(endpoint).is_some_and(|name| find::is(name, label))
+            || self.label_of(endpoint).is_some_and(|name| find::is_object_named(name, label))
     }
 
     /// Returns the zone that a name is in, and the label of the name at which its apex begins.
@@ -69,7 +69,7 @@ impl<'k> Known<'k> {
 
 /// Part of the cluster that is read. The absence of any other object is unknown, so no finding may claim it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Extent {
+pub struct WatchScope {
     /// The only namespace that is read; `None` for all namespaces.
     pub namespace: Option<Box<str>>,
     /// True if only Services that match a label selector are read.
@@ -78,20 +78,20 @@ pub struct Extent {
 
 /// Question to diagnose, with the zone's result.
 #[derive(Clone, Copy)]
-pub struct Asked<'q> {
+pub struct DiagnosedQuery<'q> {
     /// QNAME.
     pub name: &'q QueryName,
     /// QTYPE.
     pub qtype: u16,
     /// Result of the zone's look-up.
-    pub outcome: Outcome,
+    pub outcome: ZoneVerdict,
     /// Reason for NXDOMAIN that the zone knows, if any.
     pub absence: Option<Absence>,
 }
 
 /// Result of the zone's look-up of a name and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ZoneVerdict {
     /// The name has records of the type, or a CNAME.
     Found,
     /// The name exists and has no record of this type.
@@ -104,7 +104,7 @@ pub enum Outcome {
 
 /// Depth of a search for causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effort {
+pub enum SearchDepth {
     /// Exact look-ups, no guesses, bounded work: for responses to clients.
     Exact,
     /// All objects, with guesses at the intended name: for people.
@@ -113,6 +113,6 @@ pub enum Effort {
 
 /// Returns all findings about a question, sorted by rank: a response reports the first cause. Empty if the name resolves
 /// without a note, or no cause is certain.
-pub fn explain(known: &Known<'_>, asked: &Asked<'_>, effort: Effort) -> Vec<Finding> {
+pub fn explain(known: &DiagnosticsView<'_>, asked: &DiagnosedQuery<'_>, effort: SearchDepth) -> Vec<Finding> {
     find::find(known, asked, effort)
 }

@@ -5,77 +5,77 @@
 
 use std::net::IpAddr;
 
-use super::find::{contradiction, is, object, range_of, template_difference, text};
-use super::finding::{Difference, Differs};
+use super::find::{contradiction, is_object_named, object, range_of, template_difference, text};
+use super::finding::{LabelMismatch, SelectorMismatch};
 use super::fix::pairs;
-use super::{Asked, Known, Outcome};
+use super::{DiagnosedQuery, DiagnosticsView, ZoneVerdict};
 use crate::cluster::ServiceView;
 use crate::names::labels::split;
-use crate::names::{Owner, WireName, dashed, owner, reverse};
+use crate::names::{NameKind, WireName, classify, dashed, reverse};
 use crate::objects::{Conditions, Endpoint, EndpointSlice, ObjectRef, Service, ServiceKind};
 use crate::rtype;
 use crate::rules::PodRecords;
 
 /// Step of the decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     /// Subject of the check: `Service`, `slices`.
-    pub what: &'static str,
+    pub check: &'static str,
     /// True if the check passed, false if it failed; `None` for a note.
-    pub holds: Option<bool>,
+    pub passed: Option<bool>,
     /// State that the check found.
     pub text: String,
 }
 
 /// Returns the steps from the zone to the records of `asked`. `zone` is the apex of the zone that the name is in, if any.
-pub fn steps(known: &Known<'_>, asked: &Asked<'_>, zone: Option<&WireName>) -> Vec<Step> {
-    let mut walk = Walk { known, asked, steps: Vec::new() };
-    walk.walk(zone);
+pub fn steps(known: &DiagnosticsView<'_>, asked: &DiagnosedQuery<'_>, zone: Option<&WireName>) -> Vec<TraceStep> {
+    let mut walk = Trace { known, asked, steps: Vec::new() };
+    walk.trace(zone);
     walk.steps
 }
 
-struct Walk<'k> {
-    known: &'k Known<'k>,
-    asked: &'k Asked<'k>,
-    steps: Vec<Step>,
+struct Trace<'k> {
+    known: &'k DiagnosticsView<'k>,
+    asked: &'k DiagnosedQuery<'k>,
+    steps: Vec<TraceStep>,
 }
 
-impl Walk<'_> {
-    fn walk(&mut self, zone: Option<&WireName>) {
+impl Trace<'_> {
+    fn trace(&mut self, zone: Option<&WireName>) {
         let name = self.asked.name;
         let Some(zone) = zone else {
             let apexes: Vec<String> = self.known.apexes.iter().map(ToString::to_string).collect();
-            return self.no("zone", format!("neither {} nor a reverse zone here is its end", apexes.join(" nor ")));
+            return self.fail("zone", format!("neither {} nor a reverse zone here is its end", apexes.join(" nor ")));
         };
-        self.yes("zone", zone.to_string());
+        self.pass("zone", zone.to_string());
         match self.known.apex_of(name).map(|(_, apex_at)| apex_at) {
             Some(apex_at) => self.forward(apex_at),
             None => self.reverse(),
         }
-        let failed = self.steps.iter().any(|step| step.holds == Some(false));
-        if self.asked.outcome == Outcome::NxDomain && !failed {
-            self.no("name", "nothing stands at it, and nothing below it");
+        let failed = self.steps.iter().any(|step| step.passed == Some(false));
+        if self.asked.outcome == ZoneVerdict::NxDomain && !failed {
+            self.fail("name", "nothing stands at it, and nothing below it");
         }
-        if self.asked.outcome == Outcome::NoData {
-            self.no("records", format!("the name exists, and has none of type {}", rtype::name(self.asked.qtype)));
+        if self.asked.outcome == ZoneVerdict::NoData {
+            self.fail("records", format!("the name exists, and has none of type {}", rtype::name(self.asked.qtype)));
         }
     }
 
     fn forward(&mut self, apex_at: usize) {
-        match owner(self.asked.name, apex_at) {
-            Owner::Apex => self.yes("name", "the apex of the zone"),
-            Owner::Structure => self.yes("name", "part of every zone, with nothing at it"),
-            Owner::NameServer => self.yes("name", "the addresses of the name server"),
-            Owner::Version => self.yes("name", "the version of the Kubernetes DNS specification"),
-            Owner::Nothing => self.form(apex_at),
-            Owner::Namespace(namespace) => _ = self.namespace(&text(namespace)),
-            Owner::PodNamespace(namespace) => _ = self.pods(&text(namespace)),
-            Owner::PodAddress(namespace, label) => self.pod(&text(namespace), label),
-            Owner::Service(key) => self.below(&object(key), Below::Nothing),
-            Owner::Endpoint(key, label) => self.below(&object(key), Below::Endpoint(&text(label))),
-            Owner::Protocol(key, protocol) => self.below(&object(key), Below::Port(None, &text(protocol))),
-            Owner::Port(key, port, protocol) => {
-                self.below(&object(key), Below::Port(Some(&text(&port[1..])), &text(protocol)));
+        match classify(self.asked.name, apex_at) {
+            NameKind::Apex => self.pass("name", "the apex of the zone"),
+            NameKind::EmptyNonTerminal => self.pass("name", "part of every zone, with nothing at it"),
+            NameKind::NameServer => self.pass("name", "the addresses of the name server"),
+            NameKind::Version => self.pass("name", "the version of the Kubernetes DNS specification"),
+            NameKind::Invalid => self.form(apex_at),
+            NameKind::Namespace(namespace) => _ = self.namespace(&text(namespace)),
+            NameKind::PodNamespace(namespace) => _ = self.pods(&text(namespace)),
+            NameKind::PodAddress(namespace, label) => self.pod(&text(namespace), label),
+            NameKind::Service(key) => self.below(&object(key), SubName::Nothing),
+            NameKind::Endpoint(key, label) => self.below(&object(key), SubName::Endpoint(&text(label))),
+            NameKind::Protocol(key, protocol) => self.below(&object(key), SubName::Port(None, &text(protocol))),
+            NameKind::Port(key, port, protocol) => {
+                self.below(&object(key), SubName::Port(Some(&text(&port[1..])), &text(protocol)));
             }
         }
     }
@@ -85,10 +85,10 @@ impl Walk<'_> {
         match branch.as_str() {
             "svc" => {
                 let form = "at most 3 are in front of a Service's namespace, two of them with underscores";
-                self.no("labels", format!("{apex_at} in front of the zone: {form}"));
+                self.fail("labels", format!("{apex_at} in front of the zone: {form}"));
             }
-            "pod" => self.no("labels", format!("{apex_at} in front of the zone: names of Pod addresses have 3")),
-            _ => self.no("labels", format!("{branch} is neither svc nor pod, the branches of the zone")),
+            "pod" => self.fail("labels", format!("{apex_at} in front of the zone: names of Pod addresses have 3")),
+            _ => self.fail("labels", format!("{branch} is neither svc nor pod, the branches of the zone")),
         }
     }
 
@@ -96,24 +96,24 @@ impl Walk<'_> {
     fn namespace(&mut self, namespace: &str) -> bool {
         let cluster = self.known.cluster;
         if cluster.namespace_exists(namespace) {
-            self.yes("namespace", namespace);
+            self.pass("namespace", namespace);
             return true;
         }
         if cluster.knows_namespace(namespace) {
-            self.yes("namespace", format!("{namespace}: an object stands in it; Namespaces were not read"));
+            self.pass("namespace", format!("{namespace}: an object stands in it; Namespaces were not read"));
             return true;
         }
-        self.no("namespace", format!("there is no {namespace}"));
+        self.fail("namespace", format!("there is no {namespace}"));
         false
     }
 
-    fn below(&mut self, key: &ObjectRef, below: Below<'_>) {
+    fn below(&mut self, key: &ObjectRef, below: SubName<'_>) {
         if !self.namespace(&key.namespace) {
             return;
         }
         let cluster = self.known.cluster;
         let view = cluster.service(key);
-        if let Below::Endpoint(label) = below {
+        if let SubName::Endpoint(label) = below {
             self.stateful_set(key, label);
         }
         let Some(service) = view.service else {
@@ -122,16 +122,16 @@ impl Walk<'_> {
                 [] => String::new(),
                 _ => format!(", which StatefulSet {} names", names.join(" and ")),
             };
-            return self.no("Service", format!("there is no {key}{named}"));
+            return self.fail("Service", format!("there is no {key}{named}"));
         };
         match &service.kind {
             ServiceKind::ExternalName(target) => self.alias(service, target, below),
             ServiceKind::ClusterIp(addresses) => {
                 self.cluster_ip(key, addresses);
                 match below {
-                    Below::Nothing => {}
-                    Below::Port(port, protocol) => self.port(service, &view, port, protocol),
-                    Below::Endpoint(label) => {
+                    SubName::Nothing => {}
+                    SubName::Port(port, protocol) => self.port(service, &view, port, protocol),
+                    SubName::Endpoint(label) => {
                         self.selector(service, &view);
                         self.slices(&view);
                         self.endpoint(service, &view, label);
@@ -139,15 +139,15 @@ impl Walk<'_> {
                 }
             }
             ServiceKind::Headless => {
-                self.yes("Service", format!("{key} is headless"));
+                self.pass("Service", format!("{key} is headless"));
                 self.selector(service, &view);
                 if !self.slices(&view) {
                     return;
                 }
                 match below {
-                    Below::Nothing => self.ready(service, &view),
-                    Below::Endpoint(label) => self.endpoint(service, &view, label),
-                    Below::Port(port, protocol) => {
+                    SubName::Nothing => self.ready(service, &view),
+                    SubName::Endpoint(label) => self.endpoint(service, &view, label),
+                    SubName::Port(port, protocol) => {
                         self.ready(service, &view);
                         self.port(service, &view, port, protocol);
                     }
@@ -156,11 +156,11 @@ impl Walk<'_> {
         }
     }
 
-    fn alias(&mut self, service: &Service, target: &str, below: Below<'_>) {
+    fn alias(&mut self, service: &Service, target: &str, below: SubName<'_>) {
         let key = &service.key;
         match below {
-            Below::Nothing => self.yes("Service", format!("{key} is an ExternalName for {target}")),
-            _ => self.no("Service", format!("{key} is an ExternalName: nothing is below it")),
+            SubName::Nothing => self.pass("Service", format!("{key} is an ExternalName for {target}")),
+            _ => self.fail("Service", format!("{key} is an ExternalName: nothing is below it")),
         }
     }
 
@@ -170,7 +170,7 @@ impl Walk<'_> {
             // No failure: names below the Service can exist without a clusterIP.
             self.note("Service", format!("{key} is not headless, and has no clusterIP"));
         } else {
-            self.yes("Service", format!("{key} has the clusterIP {}", list.join(" and ")));
+            self.pass("Service", format!("{key} has the clusterIP {}", list.join(" and ")));
         }
     }
 
@@ -200,20 +200,20 @@ impl Walk<'_> {
             return self.note("selector", "none: its slices are somebody else's matter");
         }
         let pairs = pairs(&service.selector);
-        let has = |labels: &[Difference]| {
+        let has = |labels: &[LabelMismatch]| {
             let has = labels.iter().map(|label| match &label.has {
                 Some(has) => format!("{}={has}", label.key),
                 None => format!("no {}", label.key),
             });
             has.collect::<Vec<_>>().join(", ")
         };
-        if let Some(Differs { set, labels, .. }) = contradiction(service, view) {
+        if let Some(SelectorMismatch { set, labels, .. }) = contradiction(service, view) {
             let text = format!("{pairs}, but StatefulSet {set} requires {} of its Pods", has(&labels));
             self.push("selector", self.failed(), text);
-        } else if let Some(Differs { set, labels, .. }) = template_difference(service, view) {
+        } else if let Some(SelectorMismatch { set, labels, .. }) = template_difference(service, view) {
             self.note("selector", format!("{pairs}; the Pod template of StatefulSet {set} has {}", has(&labels)));
         } else {
-            self.yes("selector", pairs);
+            self.pass("selector", pairs);
         }
     }
 
@@ -238,13 +238,13 @@ impl Walk<'_> {
     fn ready(&mut self, service: &Service, view: &ServiceView<'_>) {
         let endpoints = || view.slices().flat_map(EndpointSlice::endpoints);
         if service.publish_not_ready {
-            return self.yes("readiness", "publishNotReadyAddresses: every endpoint counts");
+            return self.pass("readiness", "publishNotReadyAddresses: every endpoint counts");
         }
         if endpoints().any(|endpoint| endpoint.conditions.ready()) {
-            return self.yes("readiness", "at least one endpoint is ready");
+            return self.pass("readiness", "at least one endpoint is ready");
         }
         // Row N3 of `tests/rows.md`: the Service's name exists while a name below it does.
-        let holds = self.asked.outcome != Outcome::NxDomain && endpoints().any(|row| self.served(service, row));
+        let holds = self.asked.outcome != ZoneVerdict::NxDomain && endpoints().any(|row| self.served(service, row));
         self.push("readiness", if holds { None } else { Some(false) }, "no endpoint is ready");
     }
 
@@ -260,20 +260,20 @@ impl Walk<'_> {
         let named: Vec<Endpoint<'_>> = rows().filter(|row| self.known.is_called(row, label, spelled)).collect();
         let served = named.iter().find(|row| self.served(service, **row));
         let Some(endpoint) = served.or(named.first()) else {
-            return self.no("endpoint", format!("none is called {label}"));
+            return self.fail("endpoint", format!("none is called {label}"));
         };
         let address = endpoint.address;
         let sentence = match (endpoint.hostname, self.known.label_of(endpoint)) {
             (Some(hostname), _) => format!("{address} has the hostname {hostname}"),
             (None, None) => format!("{address} has no hostname: its address is its name"),
-            (None, Some(pod)) if is(pod, label) => {
+            (None, Some(pod)) if is_object_named(pod, label) => {
                 format!("{address} has no hostname: its Pod's name {pod} is its name")
             }
             (None, Some(pod)) => {
                 format!("{address} has no hostname: its Pod's name {pod} is its name, its address an alias")
             }
         };
-        self.yes("endpoint", sentence);
+        self.pass("endpoint", sentence);
         self.push("readiness", Some(served.is_some()), self.state(service, *endpoint));
     }
 
@@ -307,29 +307,29 @@ impl Walk<'_> {
             _ => service.ports.iter().find(|own| fits(&own.name, own.protocol.label())).map(|own| own.number),
         };
         match (found, port) {
-            (Some(number), Some(port)) => self.yes("port", format!("_{port}.{protocol} is {number}")),
-            (Some(_), None) => self.yes("port", format!("there are ports below {protocol}")),
-            (None, Some(port)) => self.no("port", format!("none is called _{port}.{protocol}")),
-            (None, None) => self.no("port", format!("none with a name is below {protocol}")),
+            (Some(number), Some(port)) => self.pass("port", format!("_{port}.{protocol} is {number}")),
+            (Some(_), None) => self.pass("port", format!("there are ports below {protocol}")),
+            (None, Some(port)) => self.fail("port", format!("none is called _{port}.{protocol}")),
+            (None, None) => self.fail("port", format!("none with a name is below {protocol}")),
         }
     }
 
     /// Checks Pod records and the namespace of a Pod. Returns true if the trace goes on.
     fn pods(&mut self, namespace: &str) -> bool {
         match self.known.rules.pod_records {
-            PodRecords::Off => self.no("Pod records", "off"),
+            PodRecords::Off => self.fail("Pod records", "off"),
             PodRecords::Insecure => {
-                self.yes("Pod records", "insecure: any address");
+                self.pass("Pod records", "insecure: any address");
                 return self.namespace(namespace);
             }
             PodRecords::Verified => {
-                self.yes("Pod records", "verified: addresses of Pods");
+                self.pass("Pod records", "verified: addresses of Pods");
                 let any = self.known.cluster.pod_addresses(namespace).next().is_some();
                 if any {
-                    self.yes("namespace", format!("Pods of {namespace} have addresses"));
+                    self.pass("namespace", format!("Pods of {namespace} have addresses"));
                     return true;
                 }
-                self.no("namespace", format!("no Pod of {namespace} has an address"));
+                self.fail("namespace", format!("no Pod of {namespace} has an address"));
             }
         }
         false
@@ -340,21 +340,21 @@ impl Walk<'_> {
             return;
         }
         let Some(address) = dashed::parse(label) else {
-            return self.no("address", format!("{} spells none", text(label)));
+            return self.fail("address", format!("{} spells none", text(label)));
         };
         if self.known.rules.pod_records == PodRecords::Insecure {
-            return self.yes("address", address.to_string());
+            return self.pass("address", address.to_string());
         }
         let mut pods = self.known.cluster.pods_of(namespace);
         match pods.find(|(_, pod)| pod.addresses.contains(&address)) {
-            Some((name, _)) => self.yes("address", format!("{address} is Pod {namespace}/{name}")),
-            None => self.no("address", format!("{address} is no Pod of {namespace}")),
+            Some((name, _)) => self.pass("address", format!("{address} is Pod {namespace}/{name}")),
+            None => self.fail("address", format!("{address} is no Pod of {namespace}")),
         }
     }
 
     fn reverse(&mut self) {
-        let exists = self.asked.outcome != Outcome::NxDomain;
-        let Some(address) = reverse::address_of(self.asked.name) else {
+        let exists = self.asked.outcome != ZoneVerdict::NxDomain;
+        let Some(address) = reverse::parse_address(self.asked.name) else {
             let text = if exists {
                 "a part of one, which names are below"
             } else {
@@ -378,11 +378,11 @@ impl Walk<'_> {
         self.push("address", Some(exists), format!("{address}: {text}"));
     }
 
-    fn yes(&mut self, what: &'static str, text: impl Into<String>) {
+    fn pass(&mut self, what: &'static str, text: impl Into<String>) {
         self.push(what, Some(true), text);
     }
 
-    fn no(&mut self, what: &'static str, text: impl Into<String>) {
+    fn fail(&mut self, what: &'static str, text: impl Into<String>) {
         self.push(what, Some(false), text);
     }
 
@@ -391,18 +391,18 @@ impl Walk<'_> {
     }
 
     fn push(&mut self, what: &'static str, holds: Option<bool>, text: impl Into<String>) {
-        self.steps.push(Step { what, holds, text: text.into() });
+        self.steps.push(TraceStep { check: what, passed: holds, text: text.into() });
     }
 
     /// Returns the result of a failed check: a note if the name exists in spite of it.
     fn failed(&self) -> Option<bool> {
-        if self.asked.outcome == Outcome::NxDomain { Some(false) } else { None }
+        if self.asked.outcome == ZoneVerdict::NxDomain { Some(false) } else { None }
     }
 }
 
 /// Part of a Service's name space that a name is in.
 #[derive(Clone, Copy)]
-enum Below<'q> {
+enum SubName<'q> {
     Nothing,
     Endpoint(&'q str),
     /// A port without its underscore, and a protocol with its underscore.

@@ -1,7 +1,7 @@
 //! Response counters of one worker: types, RCODEs, sizes and durations, by zone.
 //!
 //! To count a response costs a few instructions: no cell has more than one writer, none is allocated later, and the clock
-//! is read once for a batch. QTYPE, RCODE and DO bit of a response select one cell, and each length up to [`EXACT`] octets
+//! is read once for a batch. QTYPE, RCODE and DO bit of a response select one cell, and each length up to [`EXACT_LENGTHS`] octets
 //! is a cell; the sums for the labels are made when `/metrics` is rendered. Not here: the formats (`exposition.rs`).
 
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use super::exposition::{Families, Value};
 use super::table::{DO_REQUESTS, DURATION, REQUEST_SIZE, REQUESTS, RESPONSE_SIZE, RESPONSES, SIZES, TIMES};
-use crate::answer::{CountedZone, ResponseSummary};
+use crate::answer::{ResponseSummary, ZoneLabel};
 use crate::transport::Transport;
 
 /// Number of lengths, from 0 octets, that have a cell of their own.
-const EXACT: usize = 512;
+const EXACT_LENGTHS: usize = 512;
 /// The first bound of [`TIMES`] in nanoseconds: nearly every batch takes less.
-const FIRST_TIME: u64 = 250_000;
+const FIRST_BUCKET_NANOS: u64 = 250_000;
 /// The QTYPEs that CoreDNS distinguishes (`plugin/metrics/vars/monitor.go`).
 const TYPES: [(u16, &str); 18] = [
     (1, "A"),
@@ -72,12 +72,12 @@ const fn places<const N: usize, const M: usize>(known: &[(u16, &str); M], apart:
 
 /// Labels of a worker's listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ListenerLabels {
     pub(super) address: SocketAddr,
     pub(super) transport: Transport,
 }
 
-impl Place {
+impl ListenerLabels {
     /// Returns the label `server` as CoreDNS writes it: without the address if it is unspecified.
     fn server(&self) -> String {
         let (scheme, address) = (self.transport.scheme(), self.address);
@@ -95,14 +95,14 @@ impl Place {
 
 /// Response counters of one worker by zone. One thread at a time writes, any thread reads.
 #[derive(Debug)]
-pub struct Answers {
-    zones: Box<[Zone]>,
+pub struct ZoneResponseCounters {
+    zones: Box<[ZoneCounters]>,
 }
 
 #[derive(Debug)]
-struct Zone {
+struct ZoneCounters {
     /// Responses without a duration yet.
-    open: AtomicU64,
+    pending: AtomicU64,
     cells: [AtomicU64; CELLS],
     queries: Lengths,
     responses: Lengths,
@@ -113,22 +113,22 @@ struct Zone {
 /// Histogram of message lengths.
 #[derive(Debug)]
 struct Lengths {
-    exact: [AtomicU64; EXACT],
+    exact: [AtomicU64; EXACT_LENGTHS],
     longer: [AtomicU64; SIZES.len() + 1],
     longer_octets: AtomicU64,
 }
 
-impl Answers {
+impl ZoneResponseCounters {
     pub(super) fn new(zones: usize) -> Self {
-        Self { zones: (0..zones).map(|_| Zone::default()).collect() }
+        Self { zones: (0..zones).map(|_| ZoneCounters::default()).collect() }
     }
 
-    /// Counts a response; its duration comes with [`Self::took`].
+    /// Counts a response; its duration comes with [`Self::observe_latency`].
     #[inline]
     pub fn count(&self, summary: &ResponseSummary) {
         // A zone without a label counts as none.
         let Some(zone) = self.zones.get(summary.zone.index()).or_else(|| self.zones.first()) else { return };
-        add(&zone.open, 1);
+        add(&zone.pending, 1);
         let row = TYPE_AT.get(usize::from(summary.qtype)).copied().unwrap_or((TYPES.len() * ROW) as u16);
         let code = CODE_AT[usize::from(summary.rcode) % CODE_AT.len()];
         let cell = usize::from(row + code) + usize::from(summary.dnssec_ok);
@@ -138,13 +138,13 @@ impl Answers {
     }
 
     /// Records the duration of the responses since the last call, the same one for each.
-    pub fn took(&self, time: Duration) {
+    pub fn observe_latency(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = if nanoseconds <= FIRST_TIME { 0 } else { bucket(TIMES, time.as_secs_f64()) };
+        let bucket = if nanoseconds <= FIRST_BUCKET_NANOS { 0 } else { bucket(TIMES, time.as_secs_f64()) };
         for zone in &self.zones {
-            let number = load(&zone.open);
+            let number = load(&zone.pending);
             if number > 0 {
-                zone.open.store(0, Ordering::Relaxed);
+                zone.pending.store(0, Ordering::Relaxed);
                 add(&zone.times[bucket], number);
                 add(&zone.nanoseconds, nanoseconds.saturating_mul(number));
             }
@@ -158,7 +158,7 @@ impl Answers {
     }
 
     /// Adds all series to `families`.
-    pub(super) fn collect(&self, place: Place, names: &[String], families: &mut Families) {
+    pub(super) fn collect(&self, place: ListenerLabels, names: &[String], families: &mut Families) {
         let (server, proto, family) = (&*place.server(), place.transport.label(), place.family());
         for (number, (zone, name)) in self.zones.iter().zip(names).enumerate() {
             let mut count = |shown, labels: &[&str], number: u64| {
@@ -173,7 +173,7 @@ impl Answers {
             }
             for (code, (_, mnemonic)) in CODES.iter().enumerate() {
                 let answered = (0..ROWS).map(|row| zone.of_row(row, code)).sum();
-                let plugin = plugin(CountedZone::at(number), mnemonic);
+                let plugin = plugin(ZoneLabel::at(number), mnemonic);
                 count(&RESPONSES, &[server, name, "", mnemonic, plugin], answered);
             }
             count(&DO_REQUESTS, &[server, name, ""], zone.with_do());
@@ -193,19 +193,19 @@ impl Answers {
 }
 
 /// Returns the label `plugin`, in CoreDNS's terms; empty if the server itself refused.
-fn plugin(zone: CountedZone, code: &str) -> &'static str {
+fn plugin(zone: ZoneLabel, code: &str) -> &'static str {
     match zone {
-        CountedZone::OUTSIDE => "",
-        CountedZone::FORWARDED => "forward",
+        ZoneLabel::NONE => "",
+        ZoneLabel::FORWARDED => "forward",
         _ if matches!(code, "NOERROR" | "NXDOMAIN") => "kubernetes",
         _ => "",
     }
 }
 
-impl Default for Zone {
+impl Default for ZoneCounters {
     fn default() -> Self {
         Self {
-            open: zero(),
+            pending: zero(),
             cells: [const { zero() }; CELLS],
             queries: Lengths::default(),
             responses: Lengths::default(),
@@ -215,7 +215,7 @@ impl Default for Zone {
     }
 }
 
-impl Zone {
+impl ZoneCounters {
     fn of_row(&self, row: usize, code: usize) -> u64 {
         let cell = row * ROW + code * 2;
         load(&self.cells[cell]) + load(&self.cells[cell + 1])
@@ -228,7 +228,11 @@ impl Zone {
 
 impl Default for Lengths {
     fn default() -> Self {
-        Self { exact: [const { zero() }; EXACT], longer: [const { zero() }; SIZES.len() + 1], longer_octets: zero() }
+        Self {
+            exact: [const { zero() }; EXACT_LENGTHS],
+            longer: [const { zero() }; SIZES.len() + 1],
+            longer_octets: zero(),
+        }
     }
 }
 
@@ -293,7 +297,7 @@ mod tests {
         for unknown in [0, 99] {
             assert_eq!(usize::from(TYPE_AT[unknown]), TYPES.len() * ROW);
         }
-        assert_eq!(Duration::from_nanos(FIRST_TIME).as_secs_f64(), TIMES[0]);
+        assert_eq!(Duration::from_nanos(FIRST_BUCKET_NANOS).as_secs_f64(), TIMES[0]);
     }
 
     #[test]
@@ -326,7 +330,7 @@ mod tests {
             ("[::1]:443", Transport::Https, "https://[::1]:443", "2"),
             ("127.0.0.1:853", Transport::Quic, "quic://127.0.0.1:853", "1"),
         ] {
-            let place = Place { address: address.parse().unwrap(), transport };
+            let place = ListenerLabels { address: address.parse().unwrap(), transport };
             assert_eq!((&*place.server(), place.family()), (server, family));
         }
     }

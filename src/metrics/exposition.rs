@@ -12,18 +12,18 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::table::{FAMILIES, Family, Kind};
+use super::table::{FAMILIES, MetricFamily, MetricKind};
 
 /// An exposition format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     /// Prometheus text format 0.0.4, the default.
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
-impl Format {
+impl ExpositionFormat {
     /// Returns the format for an `Accept` header field.
     pub fn accepted(accept: Option<&str>) -> Self {
         let wants = |part: &str| {
@@ -73,32 +73,32 @@ impl Value {
 
 /// All series by family.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Families(Vec<(&'static Family, BTreeMap<Labels, Value>)>);
+pub(super) struct Families(Vec<(&'static MetricFamily, BTreeMap<Labels, Value>)>);
 
 type Labels = Vec<(&'static str, String)>;
 
 impl Families {
     /// Sets the value of a series.
-    pub(super) fn set(&mut self, family: &'static Family, values: &[&str], value: Value) {
+    pub(super) fn set(&mut self, family: &'static MetricFamily, values: &[&str], value: Value) {
         let labels = labels(family, values);
-        self.of(family).insert(labels, value);
+        self.family(family).insert(labels, value);
     }
 
     /// Removes a series. A family without series is not announced.
-    pub(super) fn remove(&mut self, family: &'static Family, values: &[&str]) {
-        self.of(family).remove(&labels(family, values));
+    pub(super) fn remove(&mut self, family: &'static MetricFamily, values: &[&str]) {
+        self.family(family).remove(&labels(family, values));
         self.0.retain(|(_, series)| !series.is_empty());
     }
 
     /// Adds a series; values with equal labels are summed.
-    pub(super) fn add(&mut self, family: &'static Family, values: &[&str], value: Value) {
-        match self.of(family).entry(labels(family, values)) {
+    pub(super) fn add(&mut self, family: &'static MetricFamily, values: &[&str], value: Value) {
+        match self.family(family).entry(labels(family, values)) {
             Entry::Vacant(entry) => _ = entry.insert(value),
             Entry::Occupied(mut entry) => entry.get_mut().add(value),
         }
     }
 
-    fn of(&mut self, family: &'static Family) -> &mut BTreeMap<Labels, Value> {
+    fn family(&mut self, family: &'static MetricFamily) -> &mut BTreeMap<Labels, Value> {
         let known = self.0.iter().position(|(known, _)| known.name == family.name);
         let at = known.unwrap_or_else(|| {
             self.0.push((family, BTreeMap::new()));
@@ -108,7 +108,7 @@ impl Families {
     }
 
     /// Renders all series, in the order of the table and of the labels.
-    pub(super) fn write(mut self, format: Format) -> String {
+    pub(super) fn write(mut self, format: ExpositionFormat) -> String {
         self.0.sort_by_key(|(family, _)| FAMILIES.iter().position(|known| known.name == family.name));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
@@ -116,13 +116,13 @@ impl Families {
         // Writing to a String cannot fail.
         let _ = text::encode(&mut written, &registry);
         match format {
-            Format::OpenMetrics => written,
-            Format::Text => as_text(&written),
+            ExpositionFormat::OpenMetrics => written,
+            ExpositionFormat::Text => as_text(&written),
         }
     }
 }
 
-fn labels(family: &Family, values: &[&str]) -> Labels {
+fn labels(family: &MetricFamily, values: &[&str]) -> Labels {
     debug_assert_eq!(values.len(), family.labels.len(), "{}", family.name);
     family.labels.iter().copied().zip(values.iter().map(|value| escaped(value))).collect()
 }
@@ -131,9 +131,9 @@ impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         for (family, series) in &self.0 {
             let (name, kind) = match family.kind {
-                Kind::Counter => (announced(family), MetricType::Counter),
-                Kind::Gauge => (family.name, MetricType::Gauge),
-                Kind::Histogram(_) => (family.name, MetricType::Histogram),
+                MetricKind::Counter => (announced(family), MetricType::Counter),
+                MetricKind::Gauge => (family.name, MetricType::Gauge),
+                MetricKind::Histogram(_) => (family.name, MetricType::Histogram),
             };
             let mut encoder = encoder.encode_descriptor(name, family.help, None, kind)?;
             for (labels, value) in series {
@@ -148,7 +148,7 @@ impl Collector for Families {
     }
 }
 
-fn encode(encoder: &mut MetricEncoder<'_>, family: &Family, value: &Value) -> fmt::Result {
+fn encode(encoder: &mut MetricEncoder<'_>, family: &MetricFamily, value: &Value) -> fmt::Result {
     match (value, family.kind) {
         (Value::Counter(count), _) if count.fract() == 0.0 => {
             encoder.encode_counter::<NoLabelSet, _, u64>(&(*count as u64), None)
@@ -158,7 +158,7 @@ fn encode(encoder: &mut MetricEncoder<'_>, family: &Family, value: &Value) -> fm
             encoder.encode_gauge(&(*value as i64))
         }
         (Value::Gauge(value), _) => encoder.encode_gauge(value),
-        (Value::Histogram(buckets, sum), Kind::Histogram(bounds)) => {
+        (Value::Histogram(buckets, sum), MetricKind::Histogram(bounds)) => {
             let bounds = bounds.iter().copied().chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> = bounds.zip(buckets.iter().copied()).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
@@ -169,7 +169,7 @@ fn encode(encoder: &mut MetricEncoder<'_>, family: &Family, value: &Value) -> fm
 }
 
 /// Returns the name by which OpenMetrics announces a family; the samples of a counter add `_total`.
-fn announced(family: &Family) -> &'static str {
+fn announced(family: &MetricFamily) -> &'static str {
     family.name.strip_suffix("_total").unwrap_or(family.name)
 }
 
@@ -177,9 +177,9 @@ fn announced(family: &Family) -> &'static str {
 fn as_text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     for line in open_metrics.lines().filter(|line| *line != "# EOF") {
-        let announces = |family: &&&Family| {
+        let announces = |family: &&&MetricFamily| {
             let mut words = line.split(' ');
-            family.kind == Kind::Counter
+            family.kind == MetricKind::Counter
                 && words.next() == Some("#")
                 && words.next().is_some_and(|word| matches!(word, "HELP" | "TYPE"))
                 && words.next() == Some(announced(family))
@@ -206,14 +206,14 @@ mod tests {
     #[test]
     fn who_asks_for_open_metrics_gets_it() {
         for (accept, format) in [
-            (None, Format::Text),
-            (Some("*/*"), Format::Text),
-            (Some("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), Format::Text),
-            (Some("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.5"), Format::OpenMetrics),
-            (Some("application/openmetrics-text;q=0, text/plain"), Format::Text),
-            (Some("text/html, Application/OpenMetrics-Text; version=0.0.1"), Format::OpenMetrics),
+            (None, ExpositionFormat::Text),
+            (Some("*/*"), ExpositionFormat::Text),
+            (Some("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"), ExpositionFormat::Text),
+            (Some("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.5"), ExpositionFormat::OpenMetrics),
+            (Some("application/openmetrics-text;q=0, text/plain"), ExpositionFormat::Text),
+            (Some("text/html, Application/OpenMetrics-Text; version=0.0.1"), ExpositionFormat::OpenMetrics),
         ] {
-            assert_eq!(Format::accepted(accept), format, "{accept:?}");
+            assert_eq!(ExpositionFormat::accepted(accept), format, "{accept:?}");
         }
     }
 
@@ -227,7 +227,7 @@ mod tests {
             families.remove(&SERIAL, &[]);
             families.remove(&DROPPED, &["a"]);
         }
-        let text = families.write(Format::Text);
+        let text = families.write(ExpositionFormat::Text);
         assert!(text.ends_with(" counter\nheadless_dns_dropped_messages_total{reason=\"b\"} 2\n"), "{text}");
         assert!(!text.contains(SERIAL.name), "{text}");
     }
@@ -246,7 +246,7 @@ mod tests {
         let samples = "headless_dns_dropped_messages_total{reason=\"a\"} 5\n\
              headless_dns_dropped_messages_total{reason=\"a\\\"b\\\\c\\nd\"} 2\n";
         assert_eq!(
-            families().write(Format::OpenMetrics),
+            families().write(ExpositionFormat::OpenMetrics),
             format!(
                 "# HELP headless_dns_zone_serial {serial}\n# TYPE headless_dns_zone_serial gauge\n\
                  headless_dns_zone_serial 1.5\n\
@@ -255,7 +255,7 @@ mod tests {
             )
         );
         assert_eq!(
-            families().write(Format::Text),
+            families().write(ExpositionFormat::Text),
             format!(
                 "# HELP headless_dns_zone_serial {serial}\n# TYPE headless_dns_zone_serial gauge\n\
                  headless_dns_zone_serial 1.5\n\

@@ -15,17 +15,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::answer::{CauseReport, CountedZone, DropReason, ResponseSummary};
+use crate::answer::{CauseReport, DropReason, ResponseSummary, ZoneLabel};
 use crate::status::{DataState, Status, WatchState};
 use crate::transport::Transport;
 use crate::{log, panics};
 
-use answers::Place;
+use answers::ListenerLabels;
 use exposition::{Families, Value};
-use table::{Family, Kind};
+use table::{MetricFamily, MetricKind};
 
-pub use answers::Answers;
-pub use exposition::Format;
+pub use answers::ZoneResponseCounters;
+pub use exposition::ExpositionFormat;
 
 macro_rules! events {
     ($($(#[doc = $doc:literal])* $name:ident = $label:literal,)*) => {
@@ -197,22 +197,22 @@ impl Event {
 #[derive(Debug)]
 pub struct Counters {
     values: [AtomicU64; Event::ALL.len()],
-    place: Option<Place>,
+    labels: Option<ListenerLabels>,
     /// Number of zone labels.
     zones: usize,
-    answers: OnceLock<Arc<Answers>>,
+    answers: OnceLock<Arc<ZoneResponseCounters>>,
     /// Number of reports of each cause, by token, in the order of the first report.
-    told: [(OnceLock<&'static str>, AtomicU64); MOST_CAUSES],
+    ede_counts: [(OnceLock<&'static str>, AtomicU64); MAX_FINDINGS],
 }
 
 /// Limit on the causes with a counter; there are fewer causes.
-const MOST_CAUSES: usize = 64;
+const MAX_FINDINGS: usize = 64;
 
 impl Counters {
-    fn new(zones: usize, place: Option<Place>) -> Self {
+    fn new(zones: usize, place: Option<ListenerLabels>) -> Self {
         let values = [const { AtomicU64::new(0) }; Event::ALL.len()];
-        let told = [const { (OnceLock::new(), AtomicU64::new(0)) }; MOST_CAUSES];
-        Self { values, place, zones, answers: OnceLock::new(), told }
+        let told = [const { (OnceLock::new(), AtomicU64::new(0)) }; MAX_FINDINGS];
+        Self { values, labels: place, zones, answers: OnceLock::new(), ede_counts: told }
     }
 
     /// Counts one event.
@@ -226,20 +226,21 @@ impl Counters {
     }
 
     /// Counts a cause that a client was told, by its token.
-    pub fn count_told(&self, token: &'static str) {
-        let cell = self.told.iter().find(|(known, _)| *known.get_or_init(|| token) == token);
+    pub fn count_ede(&self, token: &'static str) {
+        let cell = self.ede_counts.iter().find(|(known, _)| *known.get_or_init(|| token) == token);
         if let Some((_, number)) = cell {
             answers::add(number, 1);
         }
     }
 
     /// Returns the response counters of this worker. They are allocated at the first call.
-    pub fn answers(&self) -> Arc<Answers> {
-        Arc::clone(self.answers.get_or_init(|| Arc::new(Answers::new(self.zones))))
+    pub fn answers(&self) -> Arc<ZoneResponseCounters> {
+        Arc::clone(self.answers.get_or_init(|| Arc::new(ZoneResponseCounters::new(self.zones))))
     }
 
     fn total(&self, event: Event) -> u64 {
-        let by_code = |answers: &Arc<Answers>| event.rcodes().iter().map(|rcode| answers.with_code(*rcode)).sum();
+        let by_code =
+            |answers: &Arc<ZoneResponseCounters>| event.rcodes().iter().map(|rcode| answers.with_code(*rcode)).sum();
         self.values[event as usize].load(Ordering::Relaxed) + self.answers.get().map_or(0, by_code)
     }
 }
@@ -249,7 +250,7 @@ impl Counters {
 pub struct ResponseCounters {
     /// The other counters of the worker.
     pub counters: Arc<Counters>,
-    answers: Arc<Answers>,
+    answers: Arc<ZoneResponseCounters>,
     transport: Transport,
 }
 
@@ -264,7 +265,7 @@ impl ResponseCounters {
         self.counters.add(Event::received(self.transport), number as u64);
     }
 
-    /// Counts a response; its duration comes with [`Self::took`].
+    /// Counts a response; its duration comes with [`Self::observe_latency`].
     #[inline]
     pub fn responded(&self, summary: &ResponseSummary) {
         self.answers.count(summary);
@@ -276,7 +277,7 @@ impl ResponseCounters {
         }
         match summary.cause {
             CauseReport::None => {}
-            CauseReport::Reported(token) => self.counters.count_told(token),
+            CauseReport::Reported(token) => self.counters.count_ede(token),
             CauseReport::Skipped => self.counters.count(Event::CausesNotLookedFor),
         }
     }
@@ -293,8 +294,8 @@ impl ResponseCounters {
     }
 
     /// Records the duration of the responses since the last call, the same one for each.
-    pub fn took(&self, time: Duration) {
-        self.answers.took(time);
+    pub fn observe_latency(&self, time: Duration) {
+        self.answers.observe_latency(time);
     }
 }
 
@@ -305,9 +306,9 @@ pub struct Metrics {
     zones: Vec<String>,
     workers: Mutex<Vec<Arc<Counters>>>,
     /// Series that change too rarely to have counters in each worker.
-    rare: Mutex<Families>,
+    shared_counters: Mutex<Families>,
     /// Time of the last event, bookmark or list of each resource.
-    heard: Mutex<BTreeMap<&'static str, Instant>>,
+    last_events: Mutex<BTreeMap<&'static str, Instant>>,
 }
 
 impl Default for Metrics {
@@ -322,52 +323,52 @@ impl Metrics {
     /// settings.
     pub fn new(zones: &[String]) -> Self {
         panics::start_counting();
-        let zones = CountedZone::names(zones);
-        Self { zones, workers: Mutex::default(), rare: Mutex::default(), heard: Mutex::default() }
+        let zones = ZoneLabel::names(zones);
+        Self { zones, workers: Mutex::default(), shared_counters: Mutex::default(), last_events: Mutex::default() }
     }
 
     /// Returns new counters for a thread or task. Its responses count in totals only, since it has no listener.
     pub fn worker(&self) -> Arc<Counters> {
-        self.with(None)
+        self.with_counters(None)
     }
 
     /// Returns new counters for a worker that answers queries to the listener at `address`.
     pub fn worker_at(&self, address: SocketAddr, transport: Transport) -> Arc<Counters> {
-        self.with(Some(Place { address, transport }))
+        self.with_counters(Some(ListenerLabels { address, transport }))
     }
 
-    fn with(&self, place: Option<Place>) -> Arc<Counters> {
+    fn with_counters(&self, place: Option<ListenerLabels>) -> Arc<Counters> {
         let counters = Arc::new(Counters::new(self.zones.len(), place));
         lock(&self.workers).push(Arc::clone(&counters));
         counters
     }
 
     /// Adds 1 to a counter. Takes a lock: not for the query path.
-    pub fn count(&self, family: &'static Family, labels: &[&str]) {
-        lock(&self.rare).add(family, labels, Value::Counter(1.0));
+    pub fn count(&self, family: &'static MetricFamily, labels: &[&str]) {
+        lock(&self.shared_counters).add(family, labels, Value::Counter(1.0));
     }
 
     /// Adds an observation to a histogram. Takes a lock.
-    pub fn observe(&self, family: &'static Family, labels: &[&str], time: Duration) {
-        let Kind::Histogram(bounds) = family.kind else { return };
+    pub fn observe(&self, family: &'static MetricFamily, labels: &[&str], time: Duration) {
+        let MetricKind::Histogram(bounds) = family.kind else { return };
         let mut buckets = vec![0; bounds.len() + 1];
         buckets[answers::bucket(bounds, time.as_secs_f64())] = 1;
-        lock(&self.rare).add(family, labels, Value::Histogram(buckets, time.as_secs_f64()));
+        lock(&self.shared_counters).add(family, labels, Value::Histogram(buckets, time.as_secs_f64()));
     }
 
     /// Sets a gauge. Takes a lock.
-    pub fn set(&self, family: &'static Family, labels: &[&str], value: f64) {
-        lock(&self.rare).set(family, labels, Value::Gauge(value));
+    pub fn set(&self, family: &'static MetricFamily, labels: &[&str], value: f64) {
+        lock(&self.shared_counters).set(family, labels, Value::Gauge(value));
     }
 
     /// Removes a gauge. Takes a lock.
-    pub fn unset(&self, family: &'static Family, labels: &[&str]) {
-        lock(&self.rare).remove(family, labels);
+    pub fn unset(&self, family: &'static MetricFamily, labels: &[&str]) {
+        lock(&self.shared_counters).remove(family, labels);
     }
 
     /// Notes an event, a bookmark or a list of a resource.
-    pub fn heard(&self, resource: &'static str, at: Instant) {
-        lock(&self.heard).insert(resource, at);
+    pub fn record_event_time(&self, resource: &'static str, at: Instant) {
+        lock(&self.last_events).insert(resource, at);
     }
 
     /// Returns the sum over all workers, including those that have ended.
@@ -398,11 +399,11 @@ pub struct ZoneFigures {
 
 impl Metrics {
     /// Renders all metrics as `/metrics` returns them. Reads a few files under `/proc`.
-    pub fn render(&self, status: &Status, zone: ZoneFigures, format: Format) -> String {
-        let mut families = lock(&self.rare).clone();
+    pub fn render(&self, status: &Status, zone: ZoneFigures, format: ExpositionFormat) -> String {
+        let mut families = lock(&self.shared_counters).clone();
         self.collect_workers(&mut families);
         self.collect_events(&mut families);
-        self.collect_heard(&mut families, Instant::now());
+        self.collect_event_times(&mut families, Instant::now());
         collect_build(&mut families);
         collect_status(&mut families, status);
         collect_zone(&mut families, zone);
@@ -412,10 +413,10 @@ impl Metrics {
 
     fn collect_workers(&self, families: &mut Families) {
         for worker in lock(&self.workers).iter() {
-            if let (Some(place), Some(answers)) = (worker.place, worker.answers.get()) {
+            if let (Some(place), Some(answers)) = (worker.labels, worker.answers.get()) {
                 answers.collect(place, &self.zones, families);
             }
-            for (token, number) in &worker.told {
+            for (token, number) in &worker.ede_counts {
                 let Some(token) = token.get() else { break };
                 let number = number.load(Ordering::Relaxed);
                 families.add(&table::CAUSES_TOLD, &[token], Value::Counter(number as f64));
@@ -423,15 +424,15 @@ impl Metrics {
         }
     }
 
-    fn collect_heard(&self, families: &mut Families, now: Instant) {
-        for (resource, at) in lock(&self.heard).iter() {
+    fn collect_event_times(&self, families: &mut Families, now: Instant) {
+        for (resource, at) in lock(&self.last_events).iter() {
             let age = now.saturating_duration_since(*at).as_secs_f64();
             families.add(&table::WATCH_AGE, &[resource], Value::Gauge(age));
         }
     }
 
     fn collect_events(&self, families: &mut Families) {
-        let shown: &[(Event, &'static Family, &[&str])] = &[
+        let shown: &[(Event, &'static MetricFamily, &[&str])] = &[
             (Event::Panics, &table::PANICS, &[]),
             (Event::DroppedShort, &table::DROPPED, &["short"]),
             (Event::DroppedResponse, &table::DROPPED, &["response"]),

@@ -6,22 +6,22 @@
 
 /// A metric with all its series.
 #[derive(Debug, PartialEq)]
-pub struct Family {
+pub struct MetricFamily {
     /// Name, without the suffixes `_bucket`, `_sum` and `_count` of a histogram.
     pub name: &'static str,
     /// Kind of the values.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Names of the labels, in the order in which values are given.
     pub labels: &'static [&'static str],
     /// Help text of one or two sentences, without the final full stop.
     pub help: &'static str,
     /// Origin of the name.
-    pub origin: Origin,
+    pub origin: MetricOrigin,
 }
 
 /// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// A value that only grows, from 0 at the start of the process.
     Counter,
     /// A value that grows and shrinks.
@@ -30,7 +30,7 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
-impl Kind {
+impl MetricKind {
     /// Returns the name of the kind in the exposition formats.
     pub fn word(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Kind {
 
 /// The origin of a metric's name, and so the description of its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum MetricOrigin {
     /// CoreDNS's plugin `prometheus` (`plugin/metrics/vars/vars.go` and `report.go`).
     CoreDns,
     /// CoreDNS's plugin `kubernetes` (`plugin/kubernetes/object/metrics.go`).
@@ -72,19 +72,19 @@ pub const PUBLISH_TIMES: &[f64] = &[
     2.5, 5.0, 10.0,
 ];
 
-use Kind::{Counter, Gauge, Histogram};
-use Origin::{CoreDns, CoreDnsKubernetes, Own, Process};
+use MetricKind::{Counter, Gauge, Histogram};
+use MetricOrigin::{CoreDns, CoreDnsKubernetes, Own, Process};
 
 macro_rules! families {
     ($($constant:ident: $kind:expr, $origin:ident, $name:literal [$($label:literal)*], $help:literal;)*) => {
         $(
             #[doc = $help]
-            pub static $constant: Family =
-                Family { name: $name, kind: $kind, labels: &[$($label),*], help: $help, origin: $origin };
+            pub static $constant: MetricFamily =
+                MetricFamily { name: $name, kind: $kind, labels: &[$($label),*], help: $help, origin: $origin };
         )*
 
         /// All metrics in the order in which they are exposed.
-        pub static FAMILIES: &[&Family] = &[$(&$constant,)*];
+        pub static FAMILIES: &[&MetricFamily] = &[$(&$constant,)*];
     };
 }
 

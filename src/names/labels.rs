@@ -1,13 +1,13 @@
 //! Packed labels: many labels in little memory.
 //!
-//! The endpoints of one Service are called `web-0`, `web-1`, `web-2`: a [`Texts`] stores the prefix `web-` once, and a
+//! The endpoints of one Service are called `web-0`, `web-1`, `web-2`: a [`LabelPool`] stores the prefix `web-` once, and a
 //! [`PackedLabel`] of eight octets per endpoint has the index of the prefix and the number behind it. Any label can be
 //! packed; a label without digits at its end has no number. Next: `records/mod.rs`, with columns of these labels.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-/// One label: the index of its prefix in a [`Texts`], and the decimal number behind the prefix, if there is one.
+/// One label: the index of its prefix in a [`LabelPool`], and the decimal number behind the prefix, if there is one.
 ///
 /// Bits 0 to 31: the index of the prefix. Bits 32 to 63: the decimal number plus 1, or 0 for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +24,7 @@ impl PackedLabel {
         self == Self::NONE
     }
 
-    /// Returns the key by which labels of one [`Texts`] are sorted: by prefix, then by number.
+    /// Returns the key by which labels of one [`LabelPool`] are sorted: by prefix, then by number.
     pub fn order(self) -> u64 {
         self.0.rotate_left(32)
     }
@@ -70,12 +70,12 @@ pub fn is_ordinal(label: &[u8]) -> bool {
 
 /// Pool of the prefixes of a set of [`PackedLabel`]s, in one block of memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Texts {
+pub struct LabelPool {
     block: Box<str>,
     ends: Box<[u32]>,
 }
 
-impl Texts {
+impl LabelPool {
     /// Returns the label of `packed`, which must be neither [`PackedLabel::NONE`] nor [`PackedLabel::SERVICE`].
     pub fn label(&self, packed: PackedLabel) -> Label<'_> {
         let index = packed.text();
@@ -89,16 +89,16 @@ impl Texts {
     }
 }
 
-/// Mapping of packed labels from one [`Texts`] to another.
+/// Mapping of packed labels from one [`LabelPool`] to another.
 #[derive(Debug)]
-pub struct Translation {
+pub struct PoolRemap {
     /// Index in the other pool, by the index here; `None` if both pools are equal.
     numbers: Option<Vec<Option<u32>>>,
 }
 
-impl Translation {
+impl PoolRemap {
     /// Returns `label` packed for the other pool; `None` if that pool lacks its prefix.
-    pub fn of(&self, label: PackedLabel) -> Option<PackedLabel> {
+    pub fn get(&self, label: PackedLabel) -> Option<PackedLabel> {
         match &self.numbers {
             Some(numbers) if label != PackedLabel::NONE && label != PackedLabel::SERVICE => {
                 numbers[label.text()].map(|text| PackedLabel::new(text, label.number()))
@@ -108,19 +108,19 @@ impl Translation {
     }
 }
 
-impl Texts {
+impl LabelPool {
     /// Returns the mapping of this pool's labels to `other`; `None` if the mapping does not preserve
     /// [`PackedLabel::order`].
-    pub fn translation(&self, other: &Self) -> Option<Translation> {
+    pub fn remap(&self, other: &Self) -> Option<PoolRemap> {
         if self == other {
-            return Some(Translation { numbers: None });
+            return Some(PoolRemap { numbers: None });
         }
         let text = |texts: &Self, number: u32| texts.label(PackedLabel::new(number, None)).text.to_owned();
         let there: HashMap<String, u32> =
             (0..other.ends.len() as u32).map(|number| (text(other, number), number)).collect();
         let numbers: Vec<Option<u32>> =
             (0..self.ends.len() as u32).map(|number| there.get(&text(self, number)).copied()).collect();
-        numbers.iter().flatten().is_sorted().then_some(Translation { numbers: Some(numbers) })
+        numbers.iter().flatten().is_sorted().then_some(PoolRemap { numbers: Some(numbers) })
     }
 }
 
@@ -135,7 +135,7 @@ pub struct Label<'t> {
 
 impl<'t> Label<'t> {
     /// Splits the text of a label.
-    pub fn of(text: &'t str) -> Self {
+    pub fn new(text: &'t str) -> Self {
         let (text, number) = split(text);
         Self { text, number }
     }
@@ -179,16 +179,16 @@ impl std::fmt::Display for Label<'_> {
     }
 }
 
-/// Collects labels into a [`Texts`].
+/// Collects labels into a [`LabelPool`].
 #[derive(Default)]
-pub struct TextsBuilder {
+pub struct LabelPoolBuilder {
     block: String,
     ends: Vec<u32>,
     last: Option<u32>,
     known: HashMap<Box<str>, u32, foldhash::fast::RandomState>,
 }
 
-impl TextsBuilder {
+impl LabelPoolBuilder {
     /// Packs a label.
     pub fn pack(&mut self, label: &str) -> PackedLabel {
         let (text, number) = split(label);
@@ -196,16 +196,16 @@ impl TextsBuilder {
     }
 
     /// Packs the labels of a column, with one search per prefix instead of one per label.
-    pub fn repack<'c>(&mut self, column: &'c LabelColumn) -> Repacked<'c> {
+    pub fn repack<'c>(&mut self, column: &'c LabelColumn) -> Remapped<'c> {
         let texts = &column.texts;
         let text = |number| texts.label(PackedLabel::new(number, None)).text;
         let numbers = (0..texts.ends.len() as u32).map(|number| self.text(text(number))).collect();
-        Repacked { labels: &column.labels, numbers }
+        Remapped { labels: &column.labels, numbers }
     }
 
     /// Returns the finished pool, which the labels packed so far refer to.
-    pub fn finish(self) -> Texts {
-        Texts { block: self.block.into(), ends: self.ends.into() }
+    pub fn finish(self) -> LabelPool {
+        LabelPool { block: self.block.into(), ends: self.ends.into() }
     }
 
     fn text(&mut self, text: &str) -> u32 {
@@ -234,11 +234,11 @@ impl TextsBuilder {
 /// Column of optional labels, one per endpoint of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelColumn {
-    texts: Texts,
+    texts: LabelPool,
     labels: Packed,
 }
 
-/// Packed labels of one [`Texts`].
+/// Packed labels of one [`LabelPool`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Packed {
     /// Every label is missing.
@@ -251,14 +251,14 @@ enum Packed {
 
 impl Default for LabelColumn {
     fn default() -> Self {
-        Self { texts: Texts::default(), labels: Packed::None }
+        Self { texts: LabelPool::default(), labels: Packed::None }
     }
 }
 
 impl LabelColumn {
     /// Packs labels into a column, in their order.
     pub fn new<'l>(labels: impl IntoIterator<Item = Option<&'l str>>) -> Self {
-        let mut texts = TextsBuilder::default();
+        let mut texts = LabelPoolBuilder::default();
         let packed: Vec<_> =
             labels.into_iter().map(|label| label.map_or(PackedLabel::NONE, |label| texts.pack(label))).collect();
         if packed.iter().all(|label| label.is_none()) {
@@ -288,13 +288,13 @@ impl Packed {
     }
 }
 
-/// Labels of a column, packed for another [`Texts`].
-pub struct Repacked<'c> {
+/// Labels of a column, packed for another [`LabelPool`].
+pub struct Remapped<'c> {
     labels: &'c Packed,
     numbers: Vec<u32>,
 }
 
-impl Repacked<'_> {
+impl Remapped<'_> {
     /// Returns label number `index`; [`PackedLabel::NONE`] if it is missing.
     pub fn get(&self, index: usize) -> PackedLabel {
         let label = self.labels.get(index);
@@ -315,7 +315,7 @@ mod tests {
             let unpacked = column.get(index).unwrap();
             assert_eq!(unpacked.to_string(), *label);
             assert_eq!(unpacked.write(&mut [0; 63]), label.as_bytes());
-            assert_eq!(unpacked, Label::of(label));
+            assert_eq!(unpacked, Label::new(label));
         }
         assert_eq!(LabelColumn::new([None, None]), LabelColumn::default());
         assert_eq!(LabelColumn::new([None, Some("b")]).get(0), None);

@@ -2,7 +2,7 @@
 //!
 //! A name is stored in lower case and in wire form (RFC 1035 section 3.1: length octets and labels, the root's zero
 //! octet last). This file has the names themselves ([`WireName`], [`QueryName`]) and the kinds of names below an apex
-//! ([`Owner`]). Not here: which names exist (`zone`) and the responses (`answer`). Rule ids (N14) are those of
+//! ([`NameKind`]). Not here: which names exist (`zone`) and the responses (`answer`). Rule ids (N14) are those of
 //! `tests/rows.md`.
 //!
 //! Next: [`labels`] packs labels into columns, [`dashed`] writes addresses as labels, [`reverse`] has `in-addr.arpa`
@@ -43,11 +43,11 @@ pub const VERSION: &[u8] = b"\x0bdns-version";
 ///
 /// `Z` is the apex in the comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner<'q> {
+pub enum NameKind<'q> {
     /// `Z`
     Apex,
     /// `svc.Z`, `pod.Z`, `dns.Z`: empty non-terminals that every zone has.
-    Structure,
+    EmptyNonTerminal,
     /// `ns.dns.Z`
     NameServer,
     /// `dns-version.Z`
@@ -67,10 +67,10 @@ pub enum Owner<'q> {
     /// `DASHED-ADDRESS.NAMESPACE.pod.Z`
     PodAddress(&'q [u8], &'q [u8]),
     /// A name with too many labels, or in a branch without names: it cannot exist.
-    Nothing,
+    Invalid,
 }
 
-impl<'q> Owner<'q> {
+impl<'q> NameKind<'q> {
     /// Returns the namespace that the name is in; `None` for a name of the zone itself.
     pub fn namespace(&self) -> Option<&'q [u8]> {
         match *self {
@@ -80,7 +80,7 @@ impl<'q> Owner<'q> {
             Self::Namespace(namespace) | Self::PodNamespace(namespace) | Self::PodAddress(namespace, _) => {
                 Some(namespace)
             }
-            Self::Apex | Self::Structure | Self::NameServer | Self::Version | Self::Nothing => None,
+            Self::Apex | Self::EmptyNonTerminal | Self::NameServer | Self::Version | Self::Invalid => None,
         }
     }
 }
@@ -130,34 +130,34 @@ pub fn is_label(text: &str) -> bool {
 ///
 /// `apex_at` is the index of the label of `name` at which the apex begins.
 #[inline(always)]
-pub fn owner(name: &QueryName, apex_at: usize) -> Owner<'_> {
+pub fn classify(name: &QueryName, apex_at: usize) -> NameKind<'_> {
     let label = |back: usize| name.label(apex_at - back);
     if apex_at == 0 {
-        return Owner::Apex;
+        return NameKind::Apex;
     }
     match (label(1), apex_at) {
-        (b"svc" | b"pod" | b"dns", 1) => Owner::Structure,
-        (b"dns-version", 1) => Owner::Version,
-        (b"dns", 2) if label(2) == b"ns" => Owner::NameServer,
-        (b"pod", 2) => Owner::PodNamespace(label(2)),
-        (b"pod", 3) => Owner::PodAddress(label(2), label(3)),
-        (b"svc", 2) => Owner::Namespace(label(2)),
+        (b"svc" | b"pod" | b"dns", 1) => NameKind::EmptyNonTerminal,
+        (b"dns-version", 1) => NameKind::Version,
+        (b"dns", 2) if label(2) == b"ns" => NameKind::NameServer,
+        (b"pod", 2) => NameKind::PodNamespace(label(2)),
+        (b"pod", 3) => NameKind::PodAddress(label(2), label(3)),
+        (b"svc", 2) => NameKind::Namespace(label(2)),
         (b"svc", _) => {
             let service = ServiceKey(name.between(apex_at - 3, apex_at - 1));
             match apex_at {
-                3 => Owner::Service(service),
-                4 if label(4)[0] == b'_' => Owner::Protocol(service, label(4)),
-                4 => Owner::Endpoint(service, label(4)),
-                5 if label(4)[0] == b'_' && label(5)[0] == b'_' => Owner::Port(service, label(5), label(4)),
-                _ => Owner::Nothing,
+                3 => NameKind::Service(service),
+                4 if label(4)[0] == b'_' => NameKind::Protocol(service, label(4)),
+                4 => NameKind::Endpoint(service, label(4)),
+                5 if label(4)[0] == b'_' && label(5)[0] == b'_' => NameKind::Port(service, label(5), label(4)),
+                _ => NameKind::Invalid,
             }
         }
-        _ => Owner::Nothing,
+        _ => NameKind::Invalid,
     }
 }
 
 /// Returns the Service at or below which the name is, if the name is of such a kind: the key in the result of
-/// [`owner`].
+/// [`classify`].
 #[inline]
 pub fn service_of(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
     let has_form = match apex_at {
@@ -174,7 +174,7 @@ pub fn service_of(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
 /// `web.default.Z` and `web-0.web.default.Z` lack `svc`, `web.default.svc.Z.default.svc.Z` is a complete name with a
 /// search domain behind it, `_http._tcp.web-0.web.default.svc.Z` is a port of an endpoint. Only the labels are
 /// examined: the caller checks that the Service exists.
-pub fn meant(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
+pub fn guess_service(name: &QueryName, apex_at: usize) -> Option<ServiceKey<'_>> {
     let apex = name.labels() - apex_at;
     // The apex's first label alone rules out nearly every position.
     let first = name.offset(apex_at);
@@ -226,7 +226,7 @@ impl QueryName {
     ///
     /// `None` for a compression pointer, a label over 63 octets, a name over 255 octets, or a missing end (RFC 1035
     /// sections 2.3.4 and 3.1). A pointer is invalid here because the QNAME is the first name of a message.
-    pub fn read(&mut self, wire: &[u8]) -> Option<usize> {
+    pub fn from_message(&mut self, wire: &[u8]) -> Option<usize> {
         let name = &wire[..wire.len().min(MAX_NAME)];
         let (mut at, mut labels, mut short) = (0, 0, false);
         loop {
@@ -292,7 +292,7 @@ impl QueryName {
         }
         wire.push(0);
         let mut name = Self::default();
-        match name.read(&wire) {
+        match name.from_message(&wire) {
             Some(_) => Ok(name),
             None => wrong(&format!("it is {} octets long, over 255", wire.len())),
         }
@@ -300,7 +300,7 @@ impl QueryName {
 
     /// Copies a valid name.
     pub fn set(&mut self, name: &WireName) {
-        let read = self.read(&name.0);
+        let read = self.from_message(&name.0);
         debug_assert_eq!(read, Some(name.0.len()), "a WireName is a good name");
     }
 
@@ -409,12 +409,12 @@ impl WireName {
 
     /// Returns the number of labels without the root.
     pub fn labels(&self) -> usize {
-        labels_of(&self.0).count()
+        wire_labels(&self.0).count()
     }
 
     /// Returns the name of a Service below this apex, with `labels` in front; `None` if it would be longer than 255
     /// octets.
-    pub fn of_service(&self, key: ServiceKey<'_>, labels: &[&[u8]]) -> Option<Self> {
+    pub fn for_service(&self, key: ServiceKey<'_>, labels: &[&[u8]]) -> Option<Self> {
         let mut wire = Vec::with_capacity(MAX_NAME);
         for label in labels {
             wire.push(label.len() as u8);
@@ -426,7 +426,7 @@ impl WireName {
     }
 
     /// Returns the name of a Pod's address below this apex: `label`, the namespace and `pod`.
-    pub fn of_pod(&self, namespace: &[u8], label: &[u8]) -> Option<Self> {
+    pub fn for_pod(&self, namespace: &[u8], label: &[u8]) -> Option<Self> {
         let lengths = [[label.len() as u8], [namespace.len() as u8]];
         self.prefixed(&[&lengths[0], label, &lengths[1], namespace, b"\x03pod"].concat())
     }
@@ -434,7 +434,7 @@ impl WireName {
     /// Returns the key that sorts names in canonical order (RFC 4034 section 6.1): the labels from the last to the
     /// first.
     pub fn canonical(&self) -> Vec<Box<[u8]>> {
-        let mut labels: Vec<Box<[u8]>> = labels_of(&self.0).map(Into::into).collect();
+        let mut labels: Vec<Box<[u8]>> = wire_labels(&self.0).map(Into::into).collect();
         labels.reverse();
         labels
     }
@@ -452,7 +452,7 @@ impl fmt::Display for WireName {
 }
 
 /// Iterates over the labels of a name in wire form, first to last, without the root.
-pub fn labels_of(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn wire_labels(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let length = usize::from(*wire.get(at)?);
@@ -465,7 +465,7 @@ pub fn labels_of(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Writes a name as text: ASCII, escaped as in a zone file (RFC 1035 section 5.1), with the final dot.
 pub fn write_name(to: &mut impl fmt::Write, wire: &[u8]) -> fmt::Result {
     let mut any = false;
-    for label in labels_of(wire) {
+    for label in wire_labels(wire) {
         any = true;
         for octet in label {
             match octet {
@@ -491,16 +491,16 @@ mod tests {
         let key = |key: ServiceKey<'_>| format!("{}/{}", text(key.namespace()), text(key.service()));
         match name.apex_at(&apex) {
             None => "outside".into(),
-            Some(at) => match owner(&name, at) {
-                Owner::Namespace(namespace) => format!("namespace {}", text(namespace)),
-                Owner::Service(service) => format!("service {}", key(service)),
-                Owner::Endpoint(service, label) => format!("endpoint {} of {}", text(label), key(service)),
-                Owner::Protocol(service, label) => format!("protocol {} of {}", text(label), key(service)),
-                Owner::Port(service, port, protocol) => {
+            Some(at) => match classify(&name, at) {
+                NameKind::Namespace(namespace) => format!("namespace {}", text(namespace)),
+                NameKind::Service(service) => format!("service {}", key(service)),
+                NameKind::Endpoint(service, label) => format!("endpoint {} of {}", text(label), key(service)),
+                NameKind::Protocol(service, label) => format!("protocol {} of {}", text(label), key(service)),
+                NameKind::Port(service, port, protocol) => {
                     format!("port {} {} of {}", text(port), text(protocol), key(service))
                 }
-                Owner::PodNamespace(namespace) => format!("pods of {}", text(namespace)),
-                Owner::PodAddress(namespace, label) => format!("pod {} of {}", text(label), text(namespace)),
+                NameKind::PodNamespace(namespace) => format!("pods of {}", text(namespace)),
+                NameKind::PodAddress(namespace, label) => format!("pod {} of {}", text(label), text(namespace)),
                 other => format!("{other:?}"),
             },
         }
@@ -583,24 +583,24 @@ mod tests {
             name.set(&WireName::parse(text).unwrap());
             let apex_at = name.apex_at(&apex).unwrap();
             let expected = key.and_then(|(namespace, service)| service_key(namespace, service));
-            assert_eq!(meant(&name, apex_at).map(|key| key.0), expected.as_deref(), "{text}");
+            assert_eq!(guess_service(&name, apex_at).map(|key| key.0), expected.as_deref(), "{text}");
         }
     }
 
     #[test]
     fn names_that_are_none() {
         let mut name = QueryName::default();
-        assert_eq!(name.read(b"\x03web\x00rest"), Some(5));
-        assert_eq!(name.read(b"\x00"), Some(1));
+        assert_eq!(name.from_message(b"\x03web\x00rest"), Some(5));
+        assert_eq!(name.from_message(b"\x00"), Some(1));
         assert_eq!(name.labels(), 0);
-        assert_eq!(name.read(b"\xc0\x0c"), None);
-        assert_eq!(name.read(b"\x03we"), None);
-        assert_eq!(name.read(b"\x03web"), None);
+        assert_eq!(name.from_message(b"\xc0\x0c"), None);
+        assert_eq!(name.from_message(b"\x03we"), None);
+        assert_eq!(name.from_message(b"\x03web"), None);
         let longest: Vec<u8> = [b"\x01a".repeat(127), vec![0]].concat();
         assert_eq!(longest.len(), 255);
-        assert_eq!(name.read(&longest), Some(255));
+        assert_eq!(name.from_message(&longest), Some(255));
         assert_eq!(name.labels(), 127);
-        assert_eq!(name.read(&[b"\x01a".repeat(128), vec![0]].concat()), None);
+        assert_eq!(name.from_message(&[b"\x01a".repeat(128), vec![0]].concat()), None);
         for text in ["", ".", "a..b", "-a.b", "a-.b", "a b", &"x".repeat(64), &format!("_{}", "x".repeat(63))] {
             assert!(WireName::parse(text).is_err(), "{text:?}");
         }

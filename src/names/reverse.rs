@@ -13,15 +13,15 @@ use super::{QueryName, WireName};
 
 /// Kinds of names at and below a reverse apex, by the labels alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReverseOwner {
+pub enum ReverseNameKind {
     /// The apex of the zone, with the addresses below it.
     Apex(AddressRange),
     /// A name between the apex and complete addresses: it exists if an address below it has a name.
-    Between(AddressRange),
+    EmptyNonTerminal(AddressRange),
     /// The name of one complete address.
     Address(IpAddr),
     /// A name with a label that is no octet or nibble, or with too many labels: it cannot exist.
-    Nothing,
+    Invalid,
 }
 
 /// All addresses below a reverse name.
@@ -58,20 +58,20 @@ impl Prefix {
     /// Shortens the prefix to `depth` labels.
     fn at(self, depth: u8) -> Self {
         let keep = u32::from(depth) * Self::unit(self.v6);
-        let bits = self.bits & !Self::low_ones(Self::width(self.v6) - keep);
+        let bits = self.bits & !Self::low_bits_mask(Self::width(self.v6) - keep);
         Self { depth, bits, ..self }
     }
 
-    fn low_ones(count: u32) -> u128 {
+    fn low_bits_mask(count: u32) -> u128 {
         if count == 128 { u128::MAX } else { (1 << count) - 1 }
     }
 
     fn range(self) -> AddressRange {
-        let last = self.bits | Self::low_ones(Self::width(self.v6) - self.length());
+        let last = self.bits | Self::low_bits_mask(Self::width(self.v6) - self.length());
         if self.v6 { AddressRange::V6(self.bits..=last) } else { AddressRange::V4(self.bits as u32..=last as u32) }
     }
 
-    fn of(address: IpAddr) -> Self {
+    fn from_address(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self { v6: false, depth: 4, bits: u128::from(u32::from(v4)) },
             IpAddr::V6(v6) => Self { v6: true, depth: 32, bits: u128::from(v6) },
@@ -86,7 +86,7 @@ impl Prefix {
         let unit = Self::unit(self.v6);
         let mut text = String::new();
         for label in (1..=u32::from(self.depth)).rev() {
-            let value = (self.bits >> (Self::width(self.v6) - label * unit)) & Self::low_ones(unit);
+            let value = (self.bits >> (Self::width(self.v6) - label * unit)) & Self::low_bits_mask(unit);
             text.push_str(&if self.v6 { format!("{value:x}.") } else { format!("{value}.") });
         }
         text.push_str(if self.v6 { "ip6.arpa" } else { "in-addr.arpa" });
@@ -96,11 +96,11 @@ impl Prefix {
 
 /// Returns the reverse name of an address: `10.1.2.10.in-addr.arpa`.
 pub fn reverse_name(address: IpAddr) -> WireName {
-    Prefix::of(address).name()
+    Prefix::from_address(address).name()
 }
 
 /// Returns the address that a reverse name spells; `None` unless it spells a complete one.
-pub fn address_of(name: &QueryName) -> Option<IpAddr> {
+pub fn parse_address(name: &QueryName) -> Option<IpAddr> {
     let (prefix, rest) = read(name)?;
     (rest == 0 && prefix.length() == Prefix::width(prefix.v6)).then(|| prefix.address())
 }
@@ -146,24 +146,24 @@ impl ReverseZones {
 
     /// Finds the zone that `name` is in. Returns the apex, the index of the label at which it begins, and the kind of
     /// the name; `None` for a name outside these zones.
-    pub fn find(&self, name: &QueryName) -> Option<(&WireName, usize, ReverseOwner)> {
+    pub fn find(&self, name: &QueryName) -> Option<(&WireName, usize, ReverseNameKind)> {
         let (prefix, rest) = read(name)?;
         let (depth, zone) = self.zone_of(prefix)?;
         let owner = if rest > 0 {
-            ReverseOwner::Nothing
+            ReverseNameKind::Invalid
         } else if prefix.depth == depth {
-            ReverseOwner::Apex(prefix.range())
+            ReverseNameKind::Apex(prefix.range())
         } else if prefix.length() == Prefix::width(prefix.v6) {
-            ReverseOwner::Address(prefix.address())
+            ReverseNameKind::Address(prefix.address())
         } else {
-            ReverseOwner::Between(prefix.range())
+            ReverseNameKind::EmptyNonTerminal(prefix.range())
         };
         Some((&self.zones[zone], rest + usize::from(prefix.depth - depth), owner))
     }
 
     /// Returns whether one of these zones contains the reverse name of `address`.
     pub fn covers(&self, address: IpAddr) -> bool {
-        self.zone_of(Prefix::of(address)).is_some()
+        self.zone_of(Prefix::from_address(address)).is_some()
     }
 
     /// Returns the addresses below `apex`; `None` if it is not an apex of these zones.
@@ -239,7 +239,7 @@ fn prefixes_of(network: IpNet) -> impl Iterator<Item = Prefix> {
     let (unit, width) = (Prefix::unit(v6), Prefix::width(v6));
     let depth = u32::from(network.prefix_len()).div_ceil(unit);
     let step = width - depth * unit;
-    let first = Prefix::of(network.network()).bits;
+    let first = Prefix::from_address(network.network()).bits;
     (0..1u128 << (depth * unit - u32::from(network.prefix_len()))).map(move |index| Prefix {
         v6,
         depth: depth as u8,
@@ -255,7 +255,7 @@ mod tests {
         ReverseZones::new(networks.iter().map(|network| network.parse().unwrap()))
     }
 
-    fn find(zones: &ReverseZones, text: &str) -> Option<(String, usize, ReverseOwner)> {
+    fn find(zones: &ReverseZones, text: &str) -> Option<(String, usize, ReverseNameKind)> {
         let mut name = QueryName::default();
         name.set(&WireName::parse(text).unwrap());
         zones.find(&name).map(|(apex, at, owner)| (apex.to_string(), at, owner))
@@ -289,23 +289,23 @@ mod tests {
         assert_eq!(find(&zones, "3.10.in-addr.arpa"), None);
         assert_eq!(
             find(&zones, "2.10.in-addr.arpa"),
-            Some((apex.clone(), 0, ReverseOwner::Apex(range("10.2.0.0", "10.2.255.255"))))
+            Some((apex.clone(), 0, ReverseNameKind::Apex(range("10.2.0.0", "10.2.255.255"))))
         );
         assert_eq!(
             find(&zones, "1.2.10.in-addr.arpa"),
-            Some((apex.clone(), 1, ReverseOwner::Between(range("10.2.1.0", "10.2.1.255"))))
+            Some((apex.clone(), 1, ReverseNameKind::EmptyNonTerminal(range("10.2.1.0", "10.2.1.255"))))
         );
         assert_eq!(
             find(&zones, "10.1.2.10.in-addr.arpa"),
-            Some((apex.clone(), 2, ReverseOwner::Address("10.2.1.10".parse().unwrap())))
+            Some((apex.clone(), 2, ReverseNameKind::Address("10.2.1.10".parse().unwrap())))
         );
         for nothing in ["x.2.10.in-addr.arpa", "010.1.2.10.in-addr.arpa", "256.1.2.10.in-addr.arpa"] {
-            assert!(matches!(find(&zones, nothing), Some((_, _, ReverseOwner::Nothing))), "{nothing}");
+            assert!(matches!(find(&zones, nothing), Some((_, _, ReverseNameKind::Invalid))), "{nothing}");
         }
-        assert_eq!(find(&zones, "a.10.1.2.10.in-addr.arpa"), Some((apex, 3, ReverseOwner::Nothing)));
+        assert_eq!(find(&zones, "a.10.1.2.10.in-addr.arpa"), Some((apex, 3, ReverseNameKind::Invalid)));
         let address: IpAddr = "fd00:2::11".parse().unwrap();
         let name = reverse_name(address).to_string();
-        assert_eq!(find(&zones, &name).unwrap().2, ReverseOwner::Address(address));
+        assert_eq!(find(&zones, &name).unwrap().2, ReverseNameKind::Address(address));
         assert!(zones.covers(address) && !zones.covers("10.3.0.1".parse().unwrap()));
     }
 }

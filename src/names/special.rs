@@ -7,12 +7,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::reverse::{ReverseOwner, ReverseZones};
+use super::reverse::{ReverseNameKind, ReverseZones};
 use super::{QueryName, WireName};
 
 /// Contents of a special-use name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Special {
+pub enum SpecialName {
     /// The addresses of this host (RFC 6761 section 6.3).
     Localhost,
     /// A PTR record to `localhost`.
@@ -20,14 +20,14 @@ pub enum Special {
     /// NODATA: a name without records.
     Empty,
     /// NXDOMAIN: no name.
-    Nothing,
+    NotSpecial,
 }
 
 /// Table of the special-use names, with or without those of private networks.
 #[derive(Clone, Debug)]
 pub struct SpecialNames {
     /// Trees that are answered locally as a whole.
-    trees: Vec<(WireName, Special)>,
+    trees: Vec<(WireName, SpecialName)>,
     loopback: ReverseZones,
     private: ReverseZones,
 }
@@ -55,12 +55,12 @@ impl SpecialNames {
     /// that reverse names of private networks and `home.arpa` are forwarded.
     pub fn new(private_is_outside: bool) -> Self {
         let networks = |texts: &[&str]| ReverseZones::new(texts.iter().filter_map(|text| text.parse().ok()));
-        let mut trees = vec![("localhost", Special::Localhost), ("invalid", Special::Nothing)];
+        let mut trees = vec![("localhost", SpecialName::Localhost), ("invalid", SpecialName::NotSpecial)];
         // RFC 7686 section 2, RFC 9462 section 6.4: an upstream's response would lead clients past this server.
-        trees.extend([("onion", Special::Nothing), ("resolver.arpa", Special::Empty)]);
+        trees.extend([("onion", SpecialName::NotSpecial), ("resolver.arpa", SpecialName::Empty)]);
         if !private_is_outside {
             // RFC 8375 section 4.
-            trees.push(("home.arpa", Special::Nothing));
+            trees.push(("home.arpa", SpecialName::NotSpecial));
         }
         let tree = |(text, special)| WireName::parse(text).ok().map(|name| (name, special));
         Self {
@@ -75,26 +75,31 @@ impl SpecialNames {
     ///
     /// Not in the table: `local` (RFC 6762 leaves it to multicast DNS, but company directories use it), `test` (RFC
     /// 6761 section 6.2: a site that uses it has it at its resolver), `example` (no reason for an exception).
-    pub fn find(&self, name: &QueryName) -> Option<(Special, usize)> {
+    pub fn find(&self, name: &QueryName) -> Option<(SpecialName, usize)> {
         let tree = self.trees.iter().find_map(|(tree, special)| Some((*special, name.apex_at(tree)?)));
         let loopback = || {
             let (_, at, owner) = self.loopback.find(name)?;
             let own = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
             Some(match owner {
-                ReverseOwner::Address(address) if own.contains(&address) => (Special::LocalhostReverse, at),
+                ReverseNameKind::Address(address) if own.contains(&address) => (SpecialName::LocalhostReverse, at),
                 // The apex for ::1/128 is itself the reverse name of ::1.
-                ReverseOwner::Apex(_) if name.labels() == 34 => (Special::LocalhostReverse, at),
-                ReverseOwner::Apex(_) | ReverseOwner::Between(_) => (Special::Empty, at),
-                ReverseOwner::Address(_) | ReverseOwner::Nothing => (Special::Nothing, at),
+                ReverseNameKind::Apex(_) if name.labels() == 34 => (SpecialName::LocalhostReverse, at),
+                ReverseNameKind::Apex(_) | ReverseNameKind::EmptyNonTerminal(_) => (SpecialName::Empty, at),
+                ReverseNameKind::Address(_) | ReverseNameKind::Invalid => (SpecialName::NotSpecial, at),
             })
         };
         let private = || {
             let (_, at, owner) = self.private.find(name)?;
-            Some((if matches!(owner, ReverseOwner::Apex(_)) { Special::Empty } else { Special::Nothing }, at))
+            Some((
+                if matches!(owner, ReverseNameKind::Apex(_)) { SpecialName::Empty } else { SpecialName::NotSpecial },
+                at,
+            ))
         };
-        tree.map(|(special, at)| (if at == 0 && special == Special::Nothing { Special::Empty } else { special }, at))
-            .or_else(loopback)
-            .or_else(private)
+        tree.map(|(special, at)| {
+            (if at == 0 && special == SpecialName::NotSpecial { SpecialName::Empty } else { special }, at)
+        })
+        .or_else(loopback)
+        .or_else(private)
     }
 }
 
@@ -139,6 +144,6 @@ mod tests {
         }
         let own = crate::names::reverse::reverse_name(Ipv6Addr::LOCALHOST.into());
         let found = public.find(&QueryName::parse(&own.to_string()).unwrap());
-        assert_eq!(found, Some((Special::LocalhostReverse, 0)));
+        assert_eq!(found, Some((SpecialName::LocalhostReverse, 0)));
     }
 }

@@ -15,7 +15,7 @@ pub const WHY: &[u8] = b"_why";
 /// `None` if `name` contains no `_why` at either end.
 ///
 /// A repeated `_why` asks about the same name as a single one.
-pub fn subject(name: &QueryName, apex_at: usize) -> Option<Range<usize>> {
+pub fn explain_target(name: &QueryName, apex_at: usize) -> Option<Range<usize>> {
     let is_why = |index: &usize| name.label(*index) == WHY;
     let front = (0..apex_at).take_while(is_why).count();
     let back = (front..apex_at).rev().take_while(is_why).count();
@@ -24,12 +24,12 @@ pub fn subject(name: &QueryName, apex_at: usize) -> Option<Range<usize>> {
 
 impl QueryName {
     /// Sets this name to `labels` of `name`, followed by the apex that begins at label `apex_at` of `name`.
-    pub fn set_subject(&mut self, name: &Self, labels: Range<usize>, apex_at: usize) {
+    pub fn set_explain_target(&mut self, name: &Self, labels: Range<usize>, apex_at: usize) {
         let mut wire = [0; MAX_NAME];
         let (front, apex) = (name.between(labels.start, labels.end), &name.octets()[name.offset(apex_at)..]);
         wire[..front.len()].copy_from_slice(front);
         wire[front.len()..front.len() + apex.len()].copy_from_slice(apex);
-        let read = self.read(&wire);
+        let read = self.from_message(&wire);
         debug_assert!(read.is_some(), "labels of a good name are a good name");
     }
 }
@@ -44,10 +44,10 @@ mod tests {
         let (mut name, mut subject_name) = (QueryName::default(), QueryName::default());
         name.set(&WireName::parse(text).unwrap());
         let apex_at = name.apex_at(&apex).unwrap();
-        match subject(&name, apex_at) {
+        match explain_target(&name, apex_at) {
             None => "none".into(),
             Some(labels) => {
-                subject_name.set_subject(&name, labels, apex_at);
+                subject_name.set_explain_target(&name, labels, apex_at);
                 subject_name.to_string()
             }
         }
@@ -80,9 +80,9 @@ mod tests {
         for count in 0..=117 {
             for (front, back) in [(&b"\x04_why"[..], &b""[..]), (b"", b"\x04_why")] {
                 let wire = [front, &b"\x01a".repeat(count), back, apex.octets()].concat();
-                assert_eq!(name.read(&wire), Some(wire.len()));
+                assert_eq!(name.from_message(&wire), Some(wire.len()));
                 let apex_at = name.apex_at(&apex).unwrap();
-                subject_name.set_subject(&name, subject(&name, apex_at).unwrap(), apex_at);
+                subject_name.set_explain_target(&name, explain_target(&name, apex_at).unwrap(), apex_at);
                 assert_eq!(subject_name.octets(), [&b"\x01a".repeat(count), apex.octets()].concat());
             }
         }

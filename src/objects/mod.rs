@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::names::labels::{Label, LabelColumn, Repacked, TextsBuilder};
+use crate::names::labels::{Label, LabelColumn, LabelPoolBuilder, Remapped};
 
 pub use raw::{decode, decode_text, is_read, key};
 pub use validate::violations;
@@ -284,7 +284,7 @@ impl Protocol {
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
+pub enum AddressFamily {
     /// IPv4.
     V4,
     /// IPv6.
@@ -321,7 +321,7 @@ pub struct Service {
     /// Ports, in the order of the object.
     pub ports: Vec<ServicePort>,
     /// `ipFamilies` as written; may be empty in a manifest.
-    pub families: Vec<Family>,
+    pub families: Vec<AddressFamily>,
     /// `ipFamilyPolicy` as written; may be absent in a manifest.
     pub family_policy: Option<FamilyPolicy>,
 }
@@ -417,14 +417,14 @@ pub struct EndpointSlice {
     pub fqdn: bool,
     /// Controller that writes the slice.
     pub manager: SliceManager,
-    addresses: Addresses,
+    addresses: SliceAddresses,
     conditions: Box<[Conditions]>,
     hostnames: LabelColumn,
     pods: LabelColumn,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Addresses {
+enum SliceAddresses {
     V4(Box<[u32]>),
     V6(Box<[u128]>),
 }
@@ -434,15 +434,15 @@ impl EndpointSlice {
     pub fn new(
         key: ObjectRef,
         service: Option<Box<str>>,
-        family: Family,
+        family: AddressFamily,
         ports: Vec<EndpointPort>,
         rows: &[EndpointRow],
     ) -> Self {
         let rows: Vec<&EndpointRow> =
-            rows.iter().filter(|row| row.address.is_ipv4() == (family == Family::V4)).collect();
+            rows.iter().filter(|row| row.address.is_ipv4() == (family == AddressFamily::V4)).collect();
         let addresses = match family {
-            Family::V4 => Addresses::V4(rows.iter().filter_map(|row| v4(row.address)).collect()),
-            Family::V6 => Addresses::V6(rows.iter().filter_map(|row| v6(row.address)).collect()),
+            AddressFamily::V4 => SliceAddresses::V4(rows.iter().filter_map(|row| v4(row.address)).collect()),
+            AddressFamily::V6 => SliceAddresses::V6(rows.iter().filter_map(|row| v6(row.address)).collect()),
         };
         // The Pod's name is stored only if it differs from the hostname: for a StatefulSet it never does.
         let pods = rows.iter().map(|row| row.pod.as_deref().filter(|pod| row.hostname.as_deref() != Some(pod)));
@@ -461,7 +461,7 @@ impl EndpointSlice {
 
     /// Returns a slice with `addressType: FQDN`, of which nothing is served.
     pub fn of_names(key: ObjectRef, service: Option<Box<str>>) -> Self {
-        Self { fqdn: true, ..Self::new(key, service, Family::V4, Vec::new(), &[]) }
+        Self { fqdn: true, ..Self::new(key, service, AddressFamily::V4, Vec::new(), &[]) }
     }
 
     /// Sets the controller that writes the slice.
@@ -470,10 +470,10 @@ impl EndpointSlice {
     }
 
     /// Returns the family of every address in this slice.
-    pub fn family(&self) -> Family {
+    pub fn family(&self) -> AddressFamily {
         match self.addresses {
-            Addresses::V4(_) => Family::V4,
-            Addresses::V6(_) => Family::V6,
+            SliceAddresses::V4(_) => AddressFamily::V4,
+            SliceAddresses::V6(_) => AddressFamily::V6,
         }
     }
 
@@ -498,7 +498,7 @@ impl EndpointSlice {
     }
 
     /// Returns the hostnames of the rows, packed with the label pool that `texts` builds.
-    pub fn hostnames(&self, texts: &mut TextsBuilder) -> Repacked<'_> {
+    pub fn hostnames(&self, texts: &mut LabelPoolBuilder) -> Remapped<'_> {
         texts.repack(&self.hostnames)
     }
 
@@ -509,8 +509,8 @@ impl EndpointSlice {
 
     fn address(&self, row: usize) -> IpAddr {
         match &self.addresses {
-            Addresses::V4(column) => Ipv4Addr::from(column[row]).into(),
-            Addresses::V6(column) => Ipv6Addr::from(column[row]).into(),
+            SliceAddresses::V4(column) => Ipv4Addr::from(column[row]).into(),
+            SliceAddresses::V6(column) => Ipv6Addr::from(column[row]).into(),
         }
     }
 
@@ -659,7 +659,7 @@ pub struct Pod {
     /// Fields of `spec`.
     pub spec: PodSpec,
     /// Controller of the Pod, if it has one.
-    pub owner: Option<Owner>,
+    pub owner: Option<OwnerRef>,
     /// Condition `Ready`; `None` if the manifest has no status.
     pub ready: Option<bool>,
     /// True if the Pod has a `deletionTimestamp`.
@@ -678,7 +678,7 @@ impl Default for ObjectRef {
 
 /// Controller of an object: its owner reference with `controller: true`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct OwnerRef {
     /// Kind of the controller.
     pub kind: Box<str>,
     /// Name of the controller, in the namespace of the object.
@@ -736,7 +736,7 @@ pub struct Workload {
     /// Template of the Pods.
     pub template: PodTemplate,
     /// Controller of the workload: a Deployment controls its ReplicaSets.
-    pub owner: Option<Owner>,
+    pub owner: Option<OwnerRef>,
     /// Annotation `helm.sh/hook`, as [`Pod::hook`].
     pub hook: Option<Box<str>>,
 }

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{
-    Conditions, Decoded, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, FamilyPolicy, Invalid, Labels,
-    MAX_MIRRORED, Namespace, Object, ObjectRef, Owner, Pod, PodSpec, PodTemplate, Protocol, Reason, Service,
+    AddressFamily, Conditions, Decoded, EndpointPort, EndpointRow, EndpointSlice, Endpoints, FamilyPolicy, Invalid,
+    Labels, MAX_MIRRORED, Namespace, Object, ObjectRef, OwnerRef, Pod, PodSpec, PodTemplate, Protocol, Reason, Service,
     ServiceKind, ServicePort, Skipped, SliceManager, StatefulSet, TargetPort, Workload, WorkloadKind,
 };
 use crate::names::is_label;
@@ -31,9 +31,9 @@ pub fn decode(document: Value, default_namespace: &str) -> Result<Decoded, Inval
     if let Some(item) = kind.strip_suffix("List") {
         return decode_list(item, document);
     }
-    let Some(shape) = Shape::new(group_of(&document), &kind) else { return Ok(Decoded::Ignored) };
+    let Some(shape) = ObjectShape::new(group_of(&document), &kind) else { return Ok(Decoded::Ignored) };
     match valid_key(&document, &kind, default_namespace)? {
-        Some(key) => trim(&kind, shape, key, Document::Tree(&document)),
+        Some(key) => trim(&kind, shape, key, RawDocument::Tree(&document)),
         None => Ok(Decoded::Ignored),
     }
 }
@@ -46,7 +46,7 @@ fn decode_list(kind: &str, mut document: Value) -> Result<Decoded, Invalid> {
             Ok(Decoded::List(items))
         }
         None | Some(Value::Null) => Ok(Decoded::List(Vec::new())),
-        Some(_) if kind.is_empty() || Shape::new(group_of(&document), kind).is_some() => {
+        Some(_) if kind.is_empty() || ObjectShape::new(group_of(&document), kind).is_some() => {
             Err(Invalid(format!("the {kind}List has `items` that are no list")))
         }
         Some(_) => Ok(Decoded::Ignored),
@@ -66,7 +66,7 @@ fn kind_of(document: &Value) -> Result<Option<String>, Invalid> {
 
 /// Returns whether objects of the document's kind are read.
 pub fn is_read(document: &Value, kind: &str) -> bool {
-    Shape::new(group_of(document), kind).is_some()
+    ObjectShape::new(group_of(document), kind).is_some()
 }
 
 /// Returns the group of a document's `apiVersion`: `apps` of `apps/v1`, an empty one of `v1`.
@@ -82,22 +82,22 @@ fn group_of(document: &Value) -> Option<&str> {
 ///
 /// As for [`decode`], possibly with less detail.
 pub fn decode_text(kind: &str, group: &str, key: ObjectRef, text: &str) -> Result<Decoded, Invalid> {
-    match Shape::new(Some(group), kind) {
-        Some(shape) => trim(kind, shape, key, Document::Text(text)),
+    match ObjectShape::new(Some(group), kind) {
+        Some(shape) => trim(kind, shape, key, RawDocument::Text(text)),
         None => Ok(Decoded::Ignored),
     }
 }
 
 /// Source of an object's fields.
 #[derive(Clone, Copy)]
-enum Document<'d> {
+enum RawDocument<'d> {
     Tree(&'d Value),
     Text(&'d str),
 }
 
 /// Kinds of objects that are read.
 #[derive(Clone, Copy)]
-enum Shape {
+enum ObjectShape {
     Namespace,
     Service,
     EndpointSlice,
@@ -107,7 +107,7 @@ enum Shape {
     Workload(WorkloadKind),
 }
 
-impl Shape {
+impl ObjectShape {
     /// Group, kind and shape of each.
     const ALL: [(&str, &str, Self); 14] = [
         ("", "Namespace", Self::Namespace),
@@ -133,16 +133,16 @@ impl Shape {
     }
 }
 
-fn trim(kind: &str, shape: Shape, key: ObjectRef, document: Document<'_>) -> Result<Decoded, Invalid> {
-    let mut trim = Trim { kind, key, skipped: Vec::new() };
+fn trim(kind: &str, shape: ObjectShape, key: ObjectRef, document: RawDocument<'_>) -> Result<Decoded, Invalid> {
+    let mut trim = Trimmer { kind, key, skipped: Vec::new() };
     let object = match shape {
-        Shape::Namespace => Object::Namespace(trim.namespace(document)?),
-        Shape::Service => Object::Service(trim.service(document)?),
-        Shape::EndpointSlice => Object::EndpointSlice(trim.slice(document)?),
-        Shape::Endpoints => Object::Endpoints(trim.endpoints(document)?),
-        Shape::Pod => Object::Pod(trim.pod(document)?),
-        Shape::StatefulSet => Object::StatefulSet(trim.stateful_set(document)?),
-        Shape::Workload(kind) => Object::Workload(trim.workload(document, kind)?),
+        ObjectShape::Namespace => Object::Namespace(trim.namespace(document)?),
+        ObjectShape::Service => Object::Service(trim.service(document)?),
+        ObjectShape::EndpointSlice => Object::EndpointSlice(trim.slice(document)?),
+        ObjectShape::Endpoints => Object::Endpoints(trim.endpoints(document)?),
+        ObjectShape::Pod => Object::Pod(trim.pod(document)?),
+        ObjectShape::StatefulSet => Object::StatefulSet(trim.stateful_set(document)?),
+        ObjectShape::Workload(kind) => Object::Workload(trim.workload(document, kind)?),
     };
     Ok(Decoded::Object(object, trim.skipped))
 }
@@ -183,13 +183,13 @@ fn valid_key(document: &Value, kind: &str, default_namespace: &str) -> Result<Op
 }
 
 /// Decoder of one object, which collects the parts that are left out.
-struct Trim<'k> {
+struct Trimmer<'k> {
     kind: &'k str,
     key: ObjectRef,
     skipped: Vec<Skipped>,
 }
 
-impl Trim<'_> {
+impl Trimmer<'_> {
     fn skip(&mut self, reason: Reason, text: &str) {
         self.skipped.push(Skipped {
             reason,
@@ -198,10 +198,10 @@ impl Trim<'_> {
         });
     }
 
-    fn read<'d, T: Deserialize<'d>>(&self, document: Document<'d>) -> Result<T, Invalid> {
+    fn read<'d, T: Deserialize<'d>>(&self, document: RawDocument<'d>) -> Result<T, Invalid> {
         let read = match document {
-            Document::Tree(document) => T::deserialize(document),
-            Document::Text(text) => serde_json::from_str(text),
+            RawDocument::Tree(document) => T::deserialize(document),
+            RawDocument::Text(text) => serde_json::from_str(text),
         };
         read.map_err(|error| Invalid(format!("{} {}: {error}", self.kind, self.key)))
     }
@@ -217,14 +217,14 @@ impl Trim<'_> {
         )))
     }
 
-    fn namespace(&self, document: Document<'_>) -> Result<Namespace, Invalid> {
+    fn namespace(&self, document: RawDocument<'_>) -> Result<Namespace, Invalid> {
         self.label()?;
         let RawNamespace { metadata, status } = self.read(document)?;
         let terminating = metadata.deletion_timestamp.is_some() || status.phase.as_deref() == Some("Terminating");
         Ok(Namespace { name: self.key.name.clone(), terminating })
     }
 
-    fn service(&mut self, document: Document<'_>) -> Result<Service, Invalid> {
+    fn service(&mut self, document: RawDocument<'_>) -> Result<Service, Invalid> {
         self.label()?;
         let RawService { spec } = self.read(document)?;
         let kind = if spec.kind.as_deref() == Some("ExternalName") {
@@ -324,14 +324,14 @@ impl Trim<'_> {
         ports.into_iter().filter_map(|port| self.port(port)).collect()
     }
 
-    fn slice(&mut self, document: Document<'_>) -> Result<EndpointSlice, Invalid> {
+    fn slice(&mut self, document: RawDocument<'_>) -> Result<EndpointSlice, Invalid> {
         let raw: RawSlice<'_> = self.read(document)?;
         let RawSliceLabels { service, manager } = raw.metadata.labels;
         let service = service.map(Text::into_box);
         let manager = manager.map_or_else(SliceManager::default, |text| SliceManager::from_label(&text));
         let family = match raw.address_type.as_deref() {
-            Some("IPv4") => Family::V4,
-            Some("IPv6") => Family::V6,
+            Some("IPv4") => AddressFamily::V4,
+            Some("IPv6") => AddressFamily::V6,
             Some("FQDN") => {
                 self.skip(Reason::Fqdn, "`addressType` is FQDN; names of endpoints are not answered");
                 return Ok(EndpointSlice::of_names(self.key.clone(), service));
@@ -390,9 +390,9 @@ impl Trim<'_> {
         }
     }
 
-    fn address(&mut self, place: impl Fn() -> String, text: &str, family: Option<Family>) -> Option<IpAddr> {
+    fn address(&mut self, place: impl Fn() -> String, text: &str, family: Option<AddressFamily>) -> Option<IpAddr> {
         let parsed = text.parse::<IpAddr>().ok();
-        let fits = |address: &IpAddr| family.is_none_or(|family| address.is_ipv4() == (family == Family::V4));
+        let fits = |address: &IpAddr| family.is_none_or(|family| address.is_ipv4() == (family == AddressFamily::V4));
         if let Some(address) = parsed.filter(fits) {
             return Some(address);
         }
@@ -405,7 +405,7 @@ impl Trim<'_> {
         None
     }
 
-    fn endpoints(&mut self, document: Document<'_>) -> Result<Endpoints, Invalid> {
+    fn endpoints(&mut self, document: RawDocument<'_>) -> Result<Endpoints, Invalid> {
         let raw: RawEndpoints<'_> = self.read(document)?;
         let RawEndpointsMetadata { labels, annotations } = raw.metadata;
         // pkg/controller/endpointslicemirroring: skipMirror, hasLeaderElection.
@@ -426,12 +426,12 @@ impl Trim<'_> {
                     rows.push(EndpointRow { address, conditions, hostname, pod });
                 }
             }
-            for family in [Family::V4, Family::V6] {
+            for family in [AddressFamily::V4, AddressFamily::V6] {
                 let service = Some(self.key.name.clone());
                 let slice = EndpointSlice::new(self.key.clone(), service, family, ports.clone(), &rows);
                 if !slice.is_empty() {
                     let copied = rows.iter().take(if is_mirrored { MAX_MIRRORED } else { 0 });
-                    mirrored.push(copied.filter(|row| row.address.is_ipv4() == (family == Family::V4)).count());
+                    mirrored.push(copied.filter(|row| row.address.is_ipv4() == (family == AddressFamily::V4)).count());
                     slices.push(slice);
                 }
             }
@@ -439,7 +439,7 @@ impl Trim<'_> {
         Ok(Endpoints { key: self.key.clone(), slices, mirrored })
     }
 
-    fn pod(&mut self, document: Document<'_>) -> Result<Pod, Invalid> {
+    fn pod(&mut self, document: RawDocument<'_>) -> Result<Pod, Invalid> {
         let raw: RawPod = self.read(document)?;
         let mut listed: Vec<String> = raw.status.pod_ips.into_iter().filter_map(|entry| entry.ip).collect();
         if listed.is_empty() {
@@ -478,7 +478,7 @@ impl Trim<'_> {
         PodTemplate { labels: labels(template.metadata.labels), spec: self.pod_spec(template.spec) }
     }
 
-    fn stateful_set(&mut self, document: Document<'_>) -> Result<StatefulSet, Invalid> {
+    fn stateful_set(&mut self, document: RawDocument<'_>) -> Result<StatefulSet, Invalid> {
         let RawStatefulSet { spec } = self.read(document)?;
         Ok(StatefulSet {
             service_name: spec.service_name.unwrap_or_default().into(),
@@ -491,7 +491,7 @@ impl Trim<'_> {
         })
     }
 
-    fn workload(&mut self, document: Document<'_>, kind: WorkloadKind) -> Result<Workload, Invalid> {
+    fn workload(&mut self, document: RawDocument<'_>, kind: WorkloadKind) -> Result<Workload, Invalid> {
         let RawWorkload { metadata, spec, status } = self.read(document)?;
         let (kind, replicas) = match kind {
             WorkloadKind::DaemonSet => (kind, 1),
@@ -531,10 +531,10 @@ fn labels(raw: Option<BTreeMap<String, Option<String>>>) -> Labels {
     raw.into_iter().flatten().map(|(key, value)| (key.into(), value.unwrap_or_default().into())).collect()
 }
 
-fn family_of(text: &str) -> Option<Family> {
+fn family_of(text: &str) -> Option<AddressFamily> {
     match text {
-        "IPv4" => Some(Family::V4),
-        "IPv6" => Some(Family::V6),
+        "IPv4" => Some(AddressFamily::V4),
+        "IPv6" => Some(AddressFamily::V6),
         _ => None,
     }
 }
@@ -546,9 +546,9 @@ impl RawTargetRef<'_> {
     }
 }
 
-fn owner_of(metadata: RawMetadata) -> Option<Owner> {
+fn owner_of(metadata: RawMetadata) -> Option<OwnerRef> {
     let controller = metadata.owner_references.into_iter().find(|owner| owner.controller)?;
-    Some(Owner { kind: controller.kind.into(), name: controller.name.into() })
+    Some(OwnerRef { kind: controller.kind.into(), name: controller.name.into() })
 }
 
 fn hook_of(metadata: &RawMetadata) -> Option<Box<str>> {

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Endpoint, EndpointPort, EndpointSlice, Endpoints, Family, FamilyPolicy, Labels, MANAGED_BY_LABEL, Namespace,
+    AddressFamily, Endpoint, EndpointPort, EndpointSlice, Endpoints, FamilyPolicy, Labels, MANAGED_BY_LABEL, Namespace,
     Object, ObjectRef, Pod, PodSpec, Protocol, SERVICE_NAME_LABEL, SKIP_MIRROR_LABEL, Service, ServiceKind,
     ServicePort, StatefulSet, TargetPort,
 };
@@ -51,8 +51,8 @@ fn service(service: &Service) -> Value {
         "selector": labels(&service.selector),
         "ports": service.ports.iter().map(service_port).collect::<Vec<_>>(),
         "ipFamilies": service.families.iter().map(|family| match family {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
+            AddressFamily::V4 => "IPv4",
+            AddressFamily::V6 => "IPv6",
         }).collect::<Vec<_>>(),
         "ipFamilyPolicy": service.family_policy.map(FamilyPolicy::name),
     });
@@ -100,8 +100,8 @@ fn endpoint_slice(slice: &EndpointSlice) -> Value {
     let mut object = whole("discovery.k8s.io/v1", "EndpointSlice", key, labels, "endpoints", rows.into());
     object["addressType"] = json!(match slice.family() {
         _ if slice.fqdn => "FQDN",
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
+        AddressFamily::V4 => "IPv4",
+        AddressFamily::V6 => "IPv6",
     });
     object["ports"] = slice.ports.iter().map(endpoint_port).collect();
     object

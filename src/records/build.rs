@@ -10,20 +10,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Column, Endpoints, Front, OwnPorts, PodAddresses, Ports, Select, ServiceName, ServiceRecords, Set, Spans, Targets,
-    weight,
+    Column, EndpointColumns, EndpointPorts, HeadlessRrset, Offsets, PodAddresses, Ports, Selection, ServiceName,
+    ServiceRecords, ServiceRrsets, Targets, weight,
 };
 use crate::cluster::ServiceView;
 use crate::explain::{self, Absence, ExpectedOrdinals};
-use crate::names::labels::{Label, PackedLabel, TextsBuilder};
+use crate::names::labels::{Label, LabelPoolBuilder, PackedLabel};
 use crate::names::{WireName, dashed, is_label, service_key};
 use crate::objects::{Conditions, EndpointPort, EndpointSlice, Protocol, Reason, Service, ServiceKind, Skipped};
-use crate::rules::Rules;
+use crate::rules::NamingRules;
 
 /// Builds the records of one Service's name, and reports the objects that were skipped.
 ///
 /// `None` if the Service does not exist, and no StatefulSet names it.
-pub fn service_records(view: &ServiceView<'_>, rules: Rules) -> (Option<ServiceRecords>, Vec<Skipped>) {
+pub fn service_records(view: &ServiceView<'_>, rules: NamingRules) -> (Option<ServiceRecords>, Vec<Skipped>) {
     let Some(key) = service_key(&view.key.namespace, &view.key.name) else { return (None, Vec::new()) };
     let expected = explain::expected_ordinals(view);
     let Some(service) = view.service else {
@@ -45,15 +45,20 @@ pub fn service_records(view: &ServiceView<'_>, rules: Rules) -> (Option<ServiceR
         ServiceKind::ExternalName(name) => external_name(service, name, &mut skipped),
     };
     let texts = builder.texts.finish();
-    (Some(ServiceRecords { name: Arc::new(ServiceName { key, texts }), front, endpoints, expected }), skipped)
+    (Some(ServiceRecords { name: Arc::new(ServiceName { key, texts }), rrsets: front, endpoints, expected }), skipped)
 }
 
 impl ServiceRecords {
     /// Returns the records of a Service that does not exist: the ordinals that are expected below it.
     fn missing(key: Box<[u8]>, expected: Box<[ExpectedOrdinals]>) -> Self {
-        let texts = TextsBuilder::default().finish();
-        let front = Front::Headless { service: Set::default(), named: Ports::default() };
-        Self { name: Arc::new(ServiceName { key, texts }), front, endpoints: Endpoints::default(), expected }
+        let texts = LabelPoolBuilder::default().finish();
+        let front = ServiceRrsets::Headless { service: HeadlessRrset::default(), named: Ports::default() };
+        Self {
+            name: Arc::new(ServiceName { key, texts }),
+            rrsets: front,
+            endpoints: EndpointColumns::default(),
+            expected,
+        }
     }
 }
 
@@ -73,7 +78,7 @@ pub fn pod_addresses(addresses: impl Iterator<Item = IpAddr>) -> PodAddresses {
     PodAddresses { v4: v4.into(), v6: v6.into() }
 }
 
-fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped>) -> Front {
+fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped>) -> ServiceRrsets {
     if addresses.is_empty() {
         skipped.push(Skipped {
             reason: Reason::NoAddress,
@@ -83,7 +88,7 @@ fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped
                 service.key
             ),
         });
-        return Front::Empty;
+        return ServiceRrsets::Empty;
     }
     let own = pod_addresses(addresses.iter().copied());
     let mut named: Vec<(Box<str>, Protocol, Vec<u16>)> = Vec::new();
@@ -95,17 +100,17 @@ fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped
     }
     let named = named.into_iter().map(|(name, protocol, numbers)| (name, protocol, distinct(numbers)));
     let ports = distinct(service.ports.iter().map(|port| port.number).collect());
-    Front::ClusterIp { v4: own.v4, v6: own.v6, ports, named: named.collect() }
+    ServiceRrsets::ClusterIp { v4: own.v4, v6: own.v6, ports, named: named.collect() }
 }
 
-fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> Front {
+fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> ServiceRrsets {
     // N15: an address is well-formed as a name, and never meant as one.
     let wrong = match name.trim_end_matches('.').parse::<IpAddr>() {
         Ok(_) => Some(format!("{name:?} is an address, not a name")),
         Err(_) => None,
     };
     match wrong.map_or_else(|| WireName::parse(name), Err) {
-        Ok(target) => Front::External(target),
+        Ok(target) => ServiceRrsets::External(target),
         Err(wrong) => {
             skipped.push(Skipped {
                 reason: Reason::ExternalName,
@@ -115,13 +120,13 @@ fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> F
                     service.key
                 ),
             });
-            Front::Empty
+            ServiceRrsets::Empty
         }
     }
 }
 
 /// One address of an endpoint, under one label.
-struct Row {
+struct SortedEndpoint {
     /// `NONE`: the endpoint is named by its address.
     label: PackedLabel,
     address: IpAddr,
@@ -133,7 +138,7 @@ struct Row {
     is_pod_name: bool,
 }
 
-impl Row {
+impl SortedEndpoint {
     /// Returns the sort key: rows of one endpoint are neighbours, and in them those of one address.
     fn order(&self) -> (u64, IpAddr, bool) {
         (self.label.order(), self.address, !self.in_service)
@@ -146,17 +151,17 @@ impl Row {
 
 struct Builder<'s> {
     service: &'s Service,
-    rules: Rules,
-    texts: TextsBuilder,
-    rows: Vec<Row>,
+    rules: NamingRules,
+    texts: LabelPoolBuilder,
+    rows: Vec<SortedEndpoint>,
     absent: Vec<(PackedLabel, Absence)>,
     /// Distinct lists of ports in the slices.
     port_lists: Vec<&'s [EndpointPort]>,
 }
 
 impl<'s> Builder<'s> {
-    fn new(service: &'s Service, rules: Rules) -> Self {
-        let texts = TextsBuilder::default();
+    fn new(service: &'s Service, rules: NamingRules) -> Self {
+        let texts = LabelPoolBuilder::default();
         Self { service, rules, texts, rows: Vec::new(), absent: Vec::new(), port_lists: Vec::new() }
     }
 
@@ -198,11 +203,11 @@ impl<'s> Builder<'s> {
             return;
         }
         let Some(pod_name) = pod_name else {
-            return self.rows.push(Row { label, address, ports, in_service, is_pod_name: false });
+            return self.rows.push(SortedEndpoint { label, address, ports, in_service, is_pod_name: false });
         };
-        self.rows.push(Row { label: pod_name, address, ports, in_service, is_pod_name: true });
+        self.rows.push(SortedEndpoint { label: pod_name, address, ports, in_service, is_pod_name: true });
         // An alias, and not a second endpoint of the Service.
-        self.rows.push(Row { label, address, ports, in_service: false, is_pod_name: false });
+        self.rows.push(SortedEndpoint { label, address, ports, in_service: false, is_pod_name: false });
     }
 
     /// Returns the label of an endpoint that is named by its Pod (N9): the endpoint has no hostname, and the Pod's name
@@ -225,32 +230,32 @@ impl<'s> Builder<'s> {
         self.texts.pack(std::str::from_utf8(dashed).expect("digits and hyphens are ASCII"))
     }
 
-    fn finish(&mut self) -> (Front, Endpoints) {
+    fn finish(&mut self) -> (ServiceRrsets, EndpointColumns) {
         let mut rows = std::mem::take(&mut self.rows);
         leave_names_to_hostnames(&mut rows);
-        rows.sort_by_key(Row::order);
+        rows.sort_by_key(SortedEndpoint::order);
         // Endpoints in the Service's RRsets come first, each part in the order of the names.
-        let answered = |group: &&[Row]| group.iter().any(|row| row.in_service);
+        let answered = |group: &&[SortedEndpoint]| group.iter().any(|row| row.in_service);
         let mut groups = Vec::with_capacity(rows.len());
-        groups.extend(rows.chunk_by(Row::is_of_same_endpoint).filter(answered));
+        groups.extend(rows.chunk_by(SortedEndpoint::is_of_same_endpoint).filter(answered));
         let in_service = groups.len() as u32;
         if !rows.iter().all(|row| row.in_service) {
-            groups.extend(rows.chunk_by(Row::is_of_same_endpoint).filter(|group| !answered(group)));
+            groups.extend(rows.chunk_by(SortedEndpoint::is_of_same_endpoint).filter(|group| !answered(group)));
         }
         let v4 = rows.iter().filter(|row| row.address.is_ipv4()).count();
         let columns = Self::columns(&groups, rows.len(), v4);
         let (names, absent) = self.absent_names(&groups);
         let service = self.set(&columns, in_service, None);
         let named = self.named_ports(&columns, &service);
-        let front = Front::Headless { service, named };
+        let front = ServiceRrsets::Headless { service, named };
         let own_ports = self.own_ports(&columns, groups.len());
-        let endpoints = Endpoints {
+        let endpoints = EndpointColumns {
             names,
             in_service,
             served: groups.len() as u32,
             v4: columns.v4.finish(),
             v6: columns.v6.finish(),
-            own_ports,
+            port_lists: own_ports,
             absent,
         };
         (front, endpoints)
@@ -259,7 +264,7 @@ impl<'s> Builder<'s> {
     /// Builds the columns: each address of each endpoint once (E5), in the order of the endpoints.
     ///
     /// `groups` contains `rows` rows, `v4` of them with an IPv4 address.
-    fn columns(groups: &[&[Row]], rows: usize, v4: usize) -> Columns {
+    fn columns(groups: &[&[SortedEndpoint]], rows: usize, v4: usize) -> Columns {
         let mut columns = Columns {
             v4: ColumnBuilder::with_capacity(v4, groups.len()),
             v6: ColumnBuilder::with_capacity(rows - v4, groups.len()),
@@ -271,7 +276,7 @@ impl<'s> Builder<'s> {
                     IpAddr::V4(v4) => (columns.v4.push(v4.into()), false),
                     IpAddr::V6(v6) => (columns.v6.push(v6.into()), true),
                 };
-                columns.rows.extend(same.iter().map(|row| Placed {
+                columns.rows.extend(same.iter().map(|row| ColumnEndpoint {
                     endpoint: endpoint as u32,
                     place,
                     ports: row.ports,
@@ -285,7 +290,7 @@ impl<'s> Builder<'s> {
         columns
     }
 
-    fn absent_names(&mut self, groups: &[&[Row]]) -> (Box<[PackedLabel]>, Box<[Absence]>) {
+    fn absent_names(&mut self, groups: &[&[SortedEndpoint]]) -> (Box<[PackedLabel]>, Box<[Absence]>) {
         let mut names: Vec<PackedLabel> = groups.iter().map(|group| group[0].label).collect();
         let mut absent = std::mem::take(&mut self.absent);
         // Of two reasons for one name, keep the first in the order of `Absence`.
@@ -300,25 +305,25 @@ impl<'s> Builder<'s> {
     }
 
     /// Builds the RRsets of a headless name: all endpoints in service, or those with the port `port`.
-    fn set(&self, columns: &Columns, in_service: u32, port: Option<(&str, Protocol)>) -> Set {
+    fn set(&self, columns: &Columns, in_service: u32, port: Option<(&str, Protocol)>) -> HeadlessRrset {
         let numbers: Vec<Box<[u16]>> = self.port_lists.iter().map(|list| numbers_of(list, port)).collect();
-        let has_port = |row: &Placed| port.is_none() || !numbers[row.ports as usize].is_empty();
+        let has_port = |row: &ColumnEndpoint| port.is_none() || !numbers[row.ports as usize].is_empty();
         let chosen = || columns.rows.iter().filter(|row| row.in_service && has_port(row));
         let (v4, v6) = (columns.v4.select(chosen(), false), columns.v6.select(chosen(), true));
         if let [numbers] = &numbers[..] {
             let weight = weight((v4.len() + v6.len()) * numbers.len());
-            return Set { v4, v6, targets: Targets::Product(in_service, numbers.clone()), weight };
+            return HeadlessRrset { v4, v6, targets: Targets::Product(in_service, numbers.clone()), weight };
         }
         let each = || chosen().flat_map(|row| numbers[row.ports as usize].iter().map(move |number| (row, *number)));
         let pairs: Distinct<_> = each().map(|(row, number)| (columns.address(row), number)).collect();
         let mut targets: Vec<(u32, u16)> = each().map(|(row, number)| (row.endpoint, number)).collect();
         targets.sort_unstable();
         targets.dedup();
-        Set { v4, v6, targets: Targets::Only(targets.into()), weight: weight(pairs.len()) }
+        HeadlessRrset { v4, v6, targets: Targets::Only(targets.into()), weight: weight(pairs.len()) }
     }
 
     /// Builds the RRsets of the ports' names; `service` has those of the Service's own name.
-    fn named_ports(&self, columns: &Columns, service: &Set) -> Ports<Set> {
+    fn named_ports(&self, columns: &Columns, service: &HeadlessRrset) -> Ports<HeadlessRrset> {
         let mut used = vec![false; self.port_lists.len()];
         for row in columns.rows.iter().filter(|row| row.in_service) {
             used[row.ports as usize] = true;
@@ -333,7 +338,7 @@ impl<'s> Builder<'s> {
             (Targets::Product(in_service, _), [list]) => {
                 let numbers = numbers_of(list, Some(port));
                 let weight = weight((service.v4.len() + service.v6.len()) * numbers.len());
-                Set { targets: Targets::Product(*in_service, numbers), weight, ..service.clone() }
+                HeadlessRrset { targets: Targets::Product(*in_service, numbers), weight, ..service.clone() }
             }
             _ => self.set(columns, 0, Some(port)),
         };
@@ -341,30 +346,30 @@ impl<'s> Builder<'s> {
         named.map(|(name, protocol)| (name.into(), protocol, set((name, protocol)))).collect()
     }
 
-    fn own_ports(&self, columns: &Columns, endpoints: usize) -> OwnPorts {
+    fn own_ports(&self, columns: &Columns, endpoints: usize) -> EndpointPorts {
         match &self.port_lists[..] {
-            [] => OwnPorts::default(),
-            [list] => OwnPorts::Same(numbers_of(list, None)),
+            [] => EndpointPorts::default(),
+            [list] => EndpointPorts::Same(numbers_of(list, None)),
             lists => {
                 let numbers: Vec<Box<[u16]>> = lists.iter().map(|list| numbers_of(list, None)).collect();
                 let (mut ends, mut ports, mut weights) = (Vec::with_capacity(endpoints), Vec::new(), Vec::new());
                 for rows in columns.rows.chunk_by(|a, b| a.endpoint == b.endpoint) {
                     let pairs = || {
-                        let numbers = |row: &Placed| numbers[row.ports as usize].iter();
+                        let numbers = |row: &ColumnEndpoint| numbers[row.ports as usize].iter();
                         rows.iter().flat_map(move |row| numbers(row).map(move |number| (columns.address(row), *number)))
                     };
                     ports.extend(distinct(pairs().map(|(_, number)| number).collect()).iter());
                     ends.push(ports.len() as u32);
                     weights.push(weight(pairs().collect::<Distinct<_>>().len()));
                 }
-                OwnPorts::Each { ends: ends.into(), ports: ports.into(), weights: weights.into() }
+                EndpointPorts::Each { ends: ends.into(), ports: ports.into(), weights: weights.into() }
             }
         }
     }
 }
 
 /// Names endpoints by their addresses if the Pod's name is the hostname of another endpoint.
-fn leave_names_to_hostnames(rows: &mut [Row]) {
+fn leave_names_to_hostnames(rows: &mut [SortedEndpoint]) {
     if rows.iter().any(|row| row.is_pod_name) {
         let hostnames = rows.iter().filter(|row| !row.is_pod_name && !row.label.is_none());
         let hostnames: HashSet<PackedLabel> = hostnames.map(|row| row.label).collect();
@@ -380,18 +385,18 @@ type Distinct<T> = HashSet<T, foldhash::fast::RandomState>;
 struct Columns {
     v4: ColumnBuilder<u32>,
     v6: ColumnBuilder<u128>,
-    rows: Vec<Placed>,
+    rows: Vec<ColumnEndpoint>,
 }
 
 impl Columns {
-    fn address(&self, row: &Placed) -> (bool, u128) {
+    fn address(&self, row: &ColumnEndpoint) -> (bool, u128) {
         let place = row.place as usize;
         (row.v6, if row.v6 { self.v6.addresses[place] } else { self.v4.addresses[place].into() })
     }
 }
 
 /// A row with the position of its address in a column. Several rows can share a position.
-struct Placed {
+struct ColumnEndpoint {
     endpoint: u32,
     place: u32,
     ports: u32,
@@ -420,7 +425,7 @@ impl<T: Copy + Ord + Hash> ColumnBuilder<T> {
     }
 
     /// Returns the positions of the `rows` that belong to this column, each address once.
-    fn select<'r>(&self, rows: impl Iterator<Item = &'r Placed>, v6: bool) -> Select {
+    fn select<'r>(&self, rows: impl Iterator<Item = &'r ColumnEndpoint>, v6: bool) -> Selection {
         let mut places = Vec::with_capacity(self.addresses.len());
         places.extend(rows.filter(|row| row.v6 == v6).map(|row| row.place));
         places.dedup();
@@ -434,21 +439,21 @@ impl<T: Copy + Ord + Hash> ColumnBuilder<T> {
             places.retain(|place| seen.insert(address(*place)));
         }
         if places.iter().copied().eq(0..places.len() as u32) {
-            Select::First(places.len() as u32)
+            Selection::First(places.len() as u32)
         } else {
-            Select::Only(places.into())
+            Selection::Indices(places.into())
         }
     }
 
     fn finish(self) -> Column<T> {
         let spans = if self.addresses.is_empty() {
-            Spans::None
+            Offsets::None
         } else if self.ends.iter().copied().eq(1..=self.ends.len() as u32) {
-            Spans::OneEach
+            Offsets::Dense
         } else {
-            Spans::Ends(self.ends.into())
+            Offsets::Sparse(self.ends.into())
         };
-        Column { addresses: self.addresses.into(), spans }
+        Column { addresses: self.addresses.into(), offsets: spans }
     }
 }
 

@@ -7,8 +7,8 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use super::{Endpoints, ServiceRecords, addresses};
-use crate::names::labels::{PackedLabel, Translation};
+use super::{EndpointColumns, ServiceRecords, addresses};
+use crate::names::labels::{PackedLabel, PoolRemap};
 
 /// Changes from the previous state of a Service to the next.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub struct Difference {
 impl ServiceRecords {
     /// Returns the changes from `old`, the previous state of the same Service; `None` if the names of the two are
     /// sorted differently, which is rare.
-    pub fn since(&self, old: &Self) -> Option<Difference> {
+    pub fn difference_from(&self, old: &Self) -> Option<Difference> {
         let translation = old.name.translation(&self.name)?;
-        let mut found = Found { old, new: self, translation, difference: Difference::default() };
+        let mut found = DifferenceBuilder { old, new: self, translation, difference: Difference::default() };
         let (was, is) = (&old.endpoints, &self.endpoints);
         found.own_addresses();
         found.part(0..was.in_service, 0..is.in_service, true);
@@ -40,14 +40,14 @@ impl ServiceRecords {
     }
 }
 
-struct Found<'r> {
+struct DifferenceBuilder<'r> {
     old: &'r ServiceRecords,
     new: &'r ServiceRecords,
-    translation: Translation,
+    translation: PoolRemap,
     difference: Difference,
 }
 
-impl Found<'_> {
+impl DifferenceBuilder<'_> {
     /// Merges one part of each state: within a part the endpoints are sorted.
     fn part(&mut self, old: Range<u32>, new: Range<u32>, in_service: bool) {
         let (mut at, mut to) = (old.start, new.start);
@@ -80,7 +80,7 @@ impl Found<'_> {
         if at == old.end {
             return Ordering::Greater;
         }
-        let label = self.translation.of(self.old.endpoints.names[at as usize]);
+        let label = self.translation.get(self.old.endpoints.names[at as usize]);
         let (Some(label), true) = (label, to < new.end) else { return Ordering::Less };
         let by_label = label.order().cmp(&self.new.endpoints.names[to as usize].order());
         // Endpoints without a label are in the order of their addresses.
@@ -117,9 +117,9 @@ impl Found<'_> {
     }
 }
 
-fn leading(endpoints: &Endpoints, endpoint: u32) -> impl Iterator<Item = (IpAddr, PackedLabel)> {
+fn leading(endpoints: &EndpointColumns, endpoint: u32) -> impl Iterator<Item = (IpAddr, PackedLabel)> {
     let label = endpoints.names[endpoint as usize];
-    addresses(endpoints.v4.of(endpoint), endpoints.v6.of(endpoint)).map(move |address| (address, label))
+    addresses(endpoints.v4.values_of(endpoint), endpoints.v6.values_of(endpoint)).map(move |address| (address, label))
 }
 
 #[cfg(test)]
@@ -130,10 +130,10 @@ mod tests {
     use crate::cluster::{Cluster, Namespaces};
     use crate::names::labels::Label;
     use crate::objects::{
-        Conditions, EndpointRow, EndpointSlice, Family, Labels, Object, ObjectRef, Service, ServiceKind,
+        AddressFamily, Conditions, EndpointRow, EndpointSlice, Labels, Object, ObjectRef, Service, ServiceKind,
     };
-    use crate::records::{OwnName, service_records};
-    use crate::rules::Rules;
+    use crate::records::{EndpointLabel, service_records};
+    use crate::rules::NamingRules;
 
     /// Builds a headless Service from endpoints: `HOSTNAME ADDRESS`, `ADDRESS`, or either with `!` if it is not ready.
     fn records(endpoints: &str) -> ServiceRecords {
@@ -160,16 +160,16 @@ mod tests {
             families: Vec::new(),
             family_policy: None,
         }));
-        for (name, family) in [("four", Family::V4), ("six", Family::V6)] {
+        for (name, family) in [("four", AddressFamily::V4), ("six", AddressFamily::V6)] {
             let slice =
                 EndpointSlice::new(ObjectRef::new("default", name), Some("a".into()), family, Vec::new(), &rows);
             cluster.apply(Object::EndpointSlice(slice));
         }
-        service_records(&cluster.service(&key), Rules::default()).0.unwrap()
+        service_records(&cluster.service(&key), NamingRules::default()).0.unwrap()
     }
 
     fn names(records: &ServiceRecords) -> BTreeMap<u32, Vec<u8>> {
-        let name = |name: OwnName<'_>| name.write(&mut [0; 63]).to_vec();
+        let name = |name: EndpointLabel<'_>| name.write(&mut [0; 63]).to_vec();
         (0..).zip(records.endpoint_names().map(name)).collect()
     }
 
@@ -198,7 +198,7 @@ mod tests {
         let mut compared = 0;
         for (from, to) in states.iter().flat_map(|from| states.map(|to| (*from, to))) {
             let (old, new) = (records(from), records(to));
-            let Some(difference) = new.since(&old) else { continue };
+            let Some(difference) = new.difference_from(&old) else { continue };
             compared += 1;
             let mut made = names(&old);
             difference.gone.iter().for_each(|gone| _ = made.remove(gone));
@@ -208,7 +208,7 @@ mod tests {
             made.extend(difference.new.iter().map(|number| (*number, names(&new)[number].clone())));
             assert_eq!(made, names(&new), "from {from} to {to}");
             let text = |records: &ServiceRecords, (address, label): &(IpAddr, PackedLabel)| {
-                let label = if label.is_none() { Label::of("") } else { records.name.label(*label) };
+                let label = if label.is_none() { Label::new("") } else { records.name.label(*label) };
                 (*address, label.to_string())
             };
             let mut leading = reverse(&old);
@@ -217,7 +217,7 @@ mod tests {
             assert_eq!(leading, reverse(&new), "from {from} to {to}");
         }
         assert!(compared > states.len() * states.len() / 2, "rarely in another order: {compared}");
-        let difference = records(states[2]).since(&records(states[1])).unwrap();
+        let difference = records(states[2]).difference_from(&records(states[1])).unwrap();
         assert_eq!((difference.gone.len(), difference.new.len(), difference.numbers), (0, 0, None));
         assert_eq!((difference.gone_addresses.len(), difference.new_addresses.len()), (1, 1));
     }

@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 use crate::cluster::{Cluster, Contributor};
 use crate::explain::{Absence, ExpectedOrdinals};
-use crate::names::labels::{Label, PackedLabel, Texts, Translation};
+use crate::names::labels::{Label, LabelPool, PackedLabel, PoolRemap};
 use crate::names::{ServiceKey, WireName, dashed};
 use crate::objects::{ObjectRef, Protocol, Skipped};
 use crate::rtype;
-use crate::rules::Rules;
+use crate::rules::NamingRules;
 
 pub use build::{pod_addresses, service_records};
 pub use difference::Difference;
@@ -43,7 +43,7 @@ pub enum Contribution {
 pub fn contribution(
     cluster: &Cluster,
     contributor: &Contributor,
-    rules: Rules,
+    rules: NamingRules,
     name_server: &NameServer,
 ) -> (Contribution, Vec<Skipped>) {
     let contribution = match contributor {
@@ -132,7 +132,7 @@ impl PodAddresses {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName {
     key: Box<[u8]>,
-    texts: Texts,
+    texts: LabelPool,
 }
 
 impl ServiceName {
@@ -142,8 +142,8 @@ impl ServiceName {
     }
 
     /// Returns the mapping of this Service's labels to `other`; `None` if `other` sorts them differently.
-    fn translation(&self, other: &Self) -> Option<Translation> {
-        self.texts.translation(&other.texts)
+    fn translation(&self, other: &Self) -> Option<PoolRemap> {
+        self.texts.remap(&other.texts)
     }
 
     /// Returns the label of `packed`.
@@ -157,20 +157,20 @@ impl ServiceName {
 pub struct ServiceRecords {
     /// Name of the Service. Records with equal names share it.
     pub name: Arc<ServiceName>,
-    front: Front,
-    endpoints: Endpoints,
+    rrsets: ServiceRrsets,
+    endpoints: EndpointColumns,
     expected: Box<[ExpectedOrdinals]>,
 }
 
 /// RRsets at the Service's own name.
 #[derive(Clone, Debug, PartialEq)]
-enum Front {
+enum ServiceRrsets {
     /// The name exists without records: an ExternalName that is not a name (N15), or a Service without an address.
     Empty,
     /// Its own addresses (N10), with the numbers of all ports (N11) and those of each named port (N12).
     ClusterIp { v4: Box<[u32]>, v6: Box<[u128]>, ports: Box<[u16]>, named: Ports<Box<[u16]>> },
     /// The addresses of its endpoints (N1), and of those with a named port (N5, N6).
-    Headless { service: Set, named: Ports<Set> },
+    Headless { service: HeadlessRrset, named: Ports<HeadlessRrset> },
     /// A CNAME (N14).
     External(WireName),
 }
@@ -183,14 +183,14 @@ type Ports<T> = Box<[(Box<str>, Protocol, T)]>;
 /// Endpoints `0..in_service` are in the RRsets of the Service's name, endpoints up to `served` only have names of their
 /// own, and the rest are known names without records.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Endpoints {
+struct EndpointColumns {
     /// Labels; `NONE` for an endpoint that is named by its address.
     names: Box<[PackedLabel]>,
     in_service: u32,
     served: u32,
     v4: Column<u32>,
     v6: Column<u128>,
-    own_ports: OwnPorts,
+    port_lists: EndpointPorts,
     /// Reasons why the endpoints from `served` on have no records.
     absent: Box<[Absence]>,
 }
@@ -199,45 +199,45 @@ struct Endpoints {
 #[derive(Clone, Debug, PartialEq)]
 struct Column<T> {
     addresses: Box<[T]>,
-    spans: Spans,
+    offsets: Offsets,
 }
 
 /// Assignment of a column's addresses to endpoints.
 #[derive(Clone, Debug, PartialEq)]
-enum Spans {
+enum Offsets {
     /// No endpoint has an address.
     None,
     /// Endpoint `n` has address `n`.
-    OneEach,
+    Dense,
     /// The addresses of endpoint `n` end at `ends[n]`, and begin at the end of those of endpoint `n - 1`.
-    Ends(Box<[u32]>),
+    Sparse(Box<[u32]>),
 }
 
 impl<T> Default for Column<T> {
     fn default() -> Self {
-        Self { addresses: Box::new([]), spans: Spans::None }
+        Self { addresses: Box::new([]), offsets: Offsets::None }
     }
 }
 
 impl<T: PartialEq> Column<T> {
     /// Returns whether endpoint `one` has the addresses here that endpoint `two` has in `other`.
     fn is_same(&self, one: u32, other: &Self, two: u32) -> bool {
-        match (&self.spans, &other.spans) {
-            (Spans::None, Spans::None) => true,
-            (Spans::OneEach, Spans::OneEach) => self.addresses[one as usize] == other.addresses[two as usize],
-            _ => self.of(one) == other.of(two),
+        match (&self.offsets, &other.offsets) {
+            (Offsets::None, Offsets::None) => true,
+            (Offsets::Dense, Offsets::Dense) => self.addresses[one as usize] == other.addresses[two as usize],
+            _ => self.values_of(one) == other.values_of(two),
         }
     }
 }
 
 impl<T> Column<T> {
     #[inline]
-    fn of(&self, endpoint: u32) -> &[T] {
+    fn values_of(&self, endpoint: u32) -> &[T] {
         let endpoint = endpoint as usize;
-        match &self.spans {
-            Spans::None => &[],
-            Spans::OneEach => &self.addresses[endpoint..=endpoint],
-            Spans::Ends(ends) => {
+        match &self.offsets {
+            Offsets::None => &[],
+            Offsets::Dense => &self.addresses[endpoint..=endpoint],
+            Offsets::Sparse(ends) => {
                 let start = if endpoint == 0 { 0 } else { ends[endpoint - 1] as usize };
                 &self.addresses[start..ends[endpoint] as usize]
             }
@@ -247,14 +247,14 @@ impl<T> Column<T> {
 
 /// Ports in the SRV records at the endpoints' own names (N8).
 #[derive(Clone, Debug, PartialEq)]
-enum OwnPorts {
+enum EndpointPorts {
     /// All endpoints have these ports.
     Same(Box<[u16]>),
     /// The ports of endpoint `n` end at `ends[n]`; its SRV records have `weights[n]`.
     Each { ends: Box<[u32]>, ports: Box<[u16]>, weights: Box<[u16]> },
 }
 
-impl Default for OwnPorts {
+impl Default for EndpointPorts {
     fn default() -> Self {
         Self::Same(Box::new([]))
     }
@@ -262,32 +262,32 @@ impl Default for OwnPorts {
 
 /// RRsets of the name of a headless Service, or of one of its ports: a selection of endpoints.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Set {
-    v4: Select,
-    v6: Select,
+struct HeadlessRrset {
+    v4: Selection,
+    v6: Selection,
     targets: Targets,
     weight: u16,
 }
 
 /// Selection of addresses in a column.
 #[derive(Clone, Debug, PartialEq)]
-enum Select {
+enum Selection {
     /// The first addresses, by their number.
     First(u32),
     /// Addresses at these positions.
-    Only(Box<[u32]>),
+    Indices(Box<[u32]>),
 }
 
-impl Select {
+impl Selection {
     fn len(&self) -> usize {
         match self {
             Self::First(count) => *count as usize,
-            Self::Only(places) => places.len(),
+            Self::Indices(places) => places.len(),
         }
     }
 }
 
-impl Default for Select {
+impl Default for Selection {
     fn default() -> Self {
         Self::First(0)
     }
@@ -312,13 +312,13 @@ impl Default for Targets {
 #[derive(Clone, Copy, Debug)]
 pub enum RRset<'z> {
     /// IPv4 addresses.
-    A(Addresses<'z, u32>),
+    A(AddressRrset<'z, u32>),
     /// IPv6 addresses.
-    Aaaa(Addresses<'z, u128>),
+    Aaaa(AddressRrset<'z, u128>),
     /// SRV records.
-    Srv(Servers<'z>),
+    Srv(SrvRrset<'z>),
     /// Names of an address.
-    Ptr(Pointers<'z>),
+    Ptr(PtrRrset<'z>),
     /// One TXT record with one character-string.
     Txt(&'static [u8]),
     /// SOA record of the zone.
@@ -329,22 +329,22 @@ pub enum RRset<'z> {
 
 /// Selection of addresses of a column: never empty.
 #[derive(Clone, Copy, Debug)]
-pub struct Addresses<'z, T> {
+pub struct AddressRrset<'z, T> {
     column: &'z [T],
     only: Option<&'z [u32]>,
 }
 
-impl<'z, T: Copy> Addresses<'z, T> {
+impl<'z, T: Copy> AddressRrset<'z, T> {
     /// Selects all addresses of `column`; `None` if there are none.
     pub fn all(column: &'z [T]) -> Option<Self> {
         (!column.is_empty()).then_some(Self { column, only: None })
     }
 
-    fn select(column: &'z [T], select: &'z Select) -> Option<Self> {
+    fn select(column: &'z [T], select: &'z Selection) -> Option<Self> {
         match select {
-            Select::First(count) => Self::all(&column[..*count as usize]),
-            Select::Only(places) if places.is_empty() => None,
-            Select::Only(places) => Some(Self { column, only: Some(places) }),
+            Selection::First(count) => Self::all(&column[..*count as usize]),
+            Selection::Indices(places) if places.is_empty() => None,
+            Selection::Indices(places) => Some(Self { column, only: Some(places) }),
         }
     }
 
@@ -372,15 +372,15 @@ impl<'z, T: Copy> Addresses<'z, T> {
 
 /// Records of one SRV RRset: never empty.
 #[derive(Clone, Copy, Debug)]
-pub struct Servers<'z> {
+pub struct SrvRrset<'z> {
     records: &'z ServiceRecords,
-    targets: ServerTargets<'z>,
+    targets: SrvTargets<'z>,
     /// Weight of each record (RFC 2782).
     pub weight: u16,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum ServerTargets<'z> {
+enum SrvTargets<'z> {
     /// The Service's own name with each of these ports.
     Service(&'z [u16]),
     /// Endpoints from `first` on, `count` of them, each with each of these ports.
@@ -394,28 +394,28 @@ enum ServerTargets<'z> {
 
 /// Target and port of one SRV record.
 #[derive(Clone, Copy, Debug)]
-pub struct Server<'z> {
+pub struct SrvRecord<'z> {
     /// First label of the target, in front of the Service's name; `None` if the target is the Service's name.
-    pub label: Option<OwnName<'z>>,
+    pub label: Option<EndpointLabel<'z>>,
     /// Port.
     pub port: u16,
 }
 
-impl<'z> Servers<'z> {
+impl<'z> SrvRrset<'z> {
     /// Returns the number of records.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         match self.targets {
-            ServerTargets::Service(ports) => ports.len(),
-            ServerTargets::Product { count, ports, .. } => count as usize * ports.len(),
-            ServerTargets::Only(list) => list.len(),
+            SrvTargets::Service(ports) => ports.len(),
+            SrvTargets::Product { count, ports, .. } => count as usize * ports.len(),
+            SrvTargets::Only(list) => list.len(),
         }
     }
 
     /// Returns record number `index`.
-    pub fn get(&self, index: usize) -> Server<'z> {
+    pub fn get(&self, index: usize) -> SrvRecord<'z> {
         let (endpoint, port) = self.target(index);
-        Server { label: endpoint.map(|endpoint| self.records.own_name(endpoint)), port }
+        SrvRecord { label: endpoint.map(|endpoint| self.records.own_name(endpoint)), port }
     }
 
     /// Returns the endpoint that is the target of record `index`; `None` if the target is the Service's name.
@@ -426,7 +426,9 @@ impl<'z> Servers<'z> {
     /// Returns the addresses of a target, as [`Self::endpoint`] returns it.
     pub fn addresses(&self, endpoint: Option<u32>) -> (&'z [u32], &'z [u128]) {
         match endpoint {
-            Some(endpoint) => (self.records.endpoints.v4.of(endpoint), self.records.endpoints.v6.of(endpoint)),
+            Some(endpoint) => {
+                (self.records.endpoints.v4.values_of(endpoint), self.records.endpoints.v6.values_of(endpoint))
+            }
             None => self.records.own_addresses(),
         }
     }
@@ -434,13 +436,13 @@ impl<'z> Servers<'z> {
     #[inline]
     fn target(&self, index: usize) -> (Option<u32>, u16) {
         match self.targets {
-            ServerTargets::Service(ports) => (None, ports[index]),
+            SrvTargets::Service(ports) => (None, ports[index]),
             // The usual case, without a division.
-            ServerTargets::Product { first, ports: [port], .. } => (Some(first + index as u32), *port),
-            ServerTargets::Product { first, ports, .. } => {
+            SrvTargets::Product { first, ports: [port], .. } => (Some(first + index as u32), *port),
+            SrvTargets::Product { first, ports, .. } => {
                 (Some(first + (index / ports.len()) as u32), ports[index % ports.len()])
             }
-            ServerTargets::Only(list) => (Some(list[index].0), list[index].1),
+            SrvTargets::Only(list) => (Some(list[index].0), list[index].1),
         }
     }
 
@@ -452,14 +454,14 @@ impl<'z> Servers<'z> {
 
 /// First label of an endpoint's name.
 #[derive(Clone, Copy, Debug)]
-pub enum OwnName<'z> {
+pub enum EndpointLabel<'z> {
     /// Hostname of the endpoint, or its Pod's name.
     Label(Label<'z>),
     /// Address with dashes (N9).
     Dashed(IpAddr),
 }
 
-impl OwnName<'_> {
+impl EndpointLabel<'_> {
     /// Writes the label into `buffer` and returns the octets written.
     pub fn write<'b>(&self, buffer: &'b mut [u8; 63]) -> &'b [u8] {
         match self {
@@ -471,19 +473,19 @@ impl OwnName<'_> {
 
 /// PTR target of an address: a Service, and the label in front of its name.
 #[derive(Clone, Copy, Debug)]
-pub struct Pointer<'z> {
+pub struct PtrTarget<'z> {
     /// The Service.
     pub service: &'z ServiceName,
     label: PackedLabel,
 }
 
-impl<'z> Pointer<'z> {
+impl<'z> PtrTarget<'z> {
     /// Returns the label in front of the Service's name for `address`; `None` if the target is the Service's own name.
-    pub fn own_name(&self, address: IpAddr) -> Option<OwnName<'z>> {
+    pub fn endpoint_label(&self, address: IpAddr) -> Option<EndpointLabel<'z>> {
         match self.label {
             PackedLabel::SERVICE => None,
-            PackedLabel::NONE => Some(OwnName::Dashed(address)),
-            label => Some(OwnName::Label(self.service.label(label))),
+            PackedLabel::NONE => Some(EndpointLabel::Dashed(address)),
+            label => Some(EndpointLabel::Label(self.service.label(label))),
         }
     }
 
@@ -521,27 +523,27 @@ pub struct PtrName {
 }
 
 impl PtrName {
-    /// Borrows the target as a [`Pointer`].
-    pub fn pointer(&self) -> Pointer<'_> {
-        Pointer { service: &self.service, label: self.label }
+    /// Borrows the target as a [`PtrTarget`].
+    pub fn ptr_target(&self) -> PtrTarget<'_> {
+        PtrTarget { service: &self.service, label: self.label }
     }
 
-    /// Compares two targets in the order of [`Pointer::rank`].
+    /// Compares two targets in the order of [`PtrTarget::rank`].
     pub fn rank(&self, other: &Self) -> std::cmp::Ordering {
-        self.pointer().rank(&other.pointer())
+        self.ptr_target().rank(&other.ptr_target())
     }
 }
 
 /// PTR RRset of one address, in the order of the response: never empty.
 #[derive(Clone, Copy, Debug)]
-pub enum Pointers<'z> {
+pub enum PtrRrset<'z> {
     /// One target, which is the usual case.
-    One(Pointer<'z>),
+    One(PtrTarget<'z>),
     /// Several targets.
     Several(&'z [PtrName]),
 }
 
-impl<'z> Pointers<'z> {
+impl<'z> PtrRrset<'z> {
     /// Returns the number of targets.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
@@ -552,15 +554,15 @@ impl<'z> Pointers<'z> {
     }
 
     /// Returns target number `index`.
-    pub fn get(&self, index: usize) -> Pointer<'z> {
+    pub fn get(&self, index: usize) -> PtrTarget<'z> {
         match self {
             Self::One(name) => *name,
-            Self::Several(names) => names[index].pointer(),
+            Self::Several(names) => names[index].ptr_target(),
         }
     }
 
     /// Iterates over the targets.
-    pub fn iter(&self) -> impl Iterator<Item = Pointer<'z>> {
+    pub fn iter(&self) -> impl Iterator<Item = PtrTarget<'z>> {
         (0..self.len()).map(|index| self.get(index))
     }
 }
@@ -579,19 +581,22 @@ pub enum ServiceNode {
 impl ServiceRecords {
     /// Prefetches the fields that every look-up reads; the result only keeps the loads from being optimized away.
     #[inline]
-    pub fn touch(&self) -> u64 {
-        let Endpoints { names, v4, v6, served, .. } = &self.endpoints;
-        let set = match &self.front {
-            Front::Headless { service: Set { v4: Select::First(v4), v6: Select::First(v6), .. }, .. } => v4 ^ v6,
+    pub fn prefetch(&self) -> u64 {
+        let EndpointColumns { names, v4, v6, served, .. } = &self.endpoints;
+        let set = match &self.rrsets {
+            ServiceRrsets::Headless {
+                service: HeadlessRrset { v4: Selection::First(v4), v6: Selection::First(v6), .. },
+                ..
+            } => v4 ^ v6,
             _ => 0,
         };
         let lengths = names.len() ^ v4.addresses.len() ^ v6.addresses.len() ^ self.expected.len();
         u64::from(set ^ served) ^ lengths as u64
     }
 
-    /// Prefetches the label and the first address of an endpoint; the result is as in [`Self::touch`].
+    /// Prefetches the label and the first address of an endpoint; the result is as in [`Self::prefetch`].
     #[inline]
-    pub fn touch_endpoint(&self, endpoint: u32) -> u64 {
+    pub fn prefetch_endpoint(&self, endpoint: u32) -> u64 {
         let endpoint = endpoint as usize;
         let label = self.endpoints.names.get(endpoint).map_or(0, |label| label.order());
         label ^ self.endpoints.v4.addresses.get(endpoint).map_or(0, |address| u64::from(*address))
@@ -599,30 +604,30 @@ impl ServiceRecords {
 
     /// Returns whether the Service's own name exists: there are records at it or below it (N3).
     pub fn exists(&self) -> bool {
-        match &self.front {
-            Front::Headless { .. } => self.endpoints.served > 0,
+        match &self.rrsets {
+            ServiceRrsets::Headless { .. } => self.endpoints.served > 0,
             _ => true,
         }
     }
 
     /// Returns the target of the CNAME at the Service's name.
     pub fn external_name(&self) -> Option<&WireName> {
-        match &self.front {
-            Front::External(target) => Some(target),
+        match &self.rrsets {
+            ServiceRrsets::External(target) => Some(target),
             _ => None,
         }
     }
 
     /// Iterates over the labels of all endpoints, also those without records, in the order of their numbers.
-    pub fn endpoint_names(&self) -> impl ExactSizeIterator<Item = OwnName<'_>> {
+    pub fn endpoint_names(&self) -> impl ExactSizeIterator<Item = EndpointLabel<'_>> {
         (0..self.endpoints.names.len() as u32).map(|endpoint| self.own_name(endpoint))
     }
 
     /// Returns the label of endpoint number `endpoint`.
-    pub fn own_name(&self, endpoint: u32) -> OwnName<'_> {
+    pub fn own_name(&self, endpoint: u32) -> EndpointLabel<'_> {
         match self.endpoints.names[endpoint as usize] {
-            PackedLabel::NONE => OwnName::Dashed(self.first_address(endpoint)),
-            label => OwnName::Label(self.name.label(label)),
+            PackedLabel::NONE => EndpointLabel::Dashed(self.first_address(endpoint)),
+            label => EndpointLabel::Label(self.name.label(label)),
         }
     }
 
@@ -637,14 +642,16 @@ impl ServiceRecords {
         let absence = self.endpoints.absent[absent as usize];
         // The StatefulSet creates a Pod with this name again.
         match (absence, self.own_name(endpoint)) {
-            (Absence::Terminating, OwnName::Label(label)) if self.expected(label).is_some() => Some(Absence::Replaced),
+            (Absence::Terminating, EndpointLabel::Label(label)) if self.expected(label).is_some() => {
+                Some(Absence::Replaced)
+            }
             _ => Some(absence),
         }
     }
 
     /// Returns the absence of a label that no endpoint has; `None` if a StatefulSet does not expect it either.
     pub fn expected(&self, label: Label<'_>) -> Option<Absence> {
-        self.expected.iter().any(|ordinals| ordinals.contains(label)).then_some(Absence::NotThereYet)
+        self.expected.iter().any(|ordinals| ordinals.contains(label)).then_some(Absence::Pending)
     }
 
     /// Returns whether a StatefulSet expects names here, so that the search can be skipped.
@@ -664,9 +671,9 @@ impl ServiceRecords {
 
     /// Iterates over the names and protocols of the ports that have names of their own.
     pub fn ports(&self) -> impl Iterator<Item = (&str, Protocol)> {
-        let (own, sets): (&[_], &[_]) = match &self.front {
-            Front::ClusterIp { named, .. } => (named, &[]),
-            Front::Headless { named, .. } => (&[], named),
+        let (own, sets): (&[_], &[_]) = match &self.rrsets {
+            ServiceRrsets::ClusterIp { named, .. } => (named, &[]),
+            ServiceRrsets::Headless { named, .. } => (&[], named),
             _ => (&[], &[]),
         };
         let own = own.iter().map(|(name, protocol, _)| (&**name, *protocol));
@@ -691,7 +698,7 @@ impl ServiceRecords {
         let own = addresses(own_v4, own_v6).map(|address| (address, PackedLabel::SERVICE, 0));
         let endpoints = (0..self.endpoints.in_service).flat_map(|endpoint| {
             let label = self.endpoints.names[endpoint as usize];
-            let (v4, v6) = (self.endpoints.v4.of(endpoint), self.endpoints.v6.of(endpoint));
+            let (v4, v6) = (self.endpoints.v4.values_of(endpoint), self.endpoints.v6.values_of(endpoint));
             addresses(v4, v6).map(move |address| (address, label, endpoint))
         });
         own.chain(endpoints)
@@ -703,8 +710,8 @@ impl ServiceRecords {
     }
 
     /// Returns the PTR target for a label of [`Self::reverse`].
-    pub fn ptr(&self, label: PackedLabel) -> Pointer<'_> {
-        Pointer { service: &self.name, label }
+    pub fn ptr(&self, label: PackedLabel) -> PtrTarget<'_> {
+        PtrTarget { service: &self.name, label }
     }
 
     /// Returns the label of the PTR record of `address`; `None` if this Service has no PTR record for it.
@@ -713,7 +720,7 @@ impl ServiceRecords {
     /// plus the multiples of `apart`, then continues from `near` in both directions.
     pub fn label_of(&self, address: IpAddr, near: u32, apart: usize) -> Option<PackedLabel> {
         let endpoints = &self.endpoints;
-        let is = |endpoint: &u32| self.leads_to(*endpoint, address);
+        let is = |endpoint: &u32| self.points_to(*endpoint, address);
         if let Some(endpoint) = (near..endpoints.in_service).step_by(apart).find(is) {
             return Some(endpoints.names[endpoint as usize]);
         }
@@ -730,81 +737,82 @@ impl ServiceRecords {
     }
 
     /// Returns whether the PTR record of `address` has endpoint number `endpoint` as its target.
-    pub fn leads_to(&self, endpoint: u32, address: IpAddr) -> bool {
+    pub fn points_to(&self, endpoint: u32, address: IpAddr) -> bool {
         endpoint < self.endpoints.in_service
             && match address {
-                IpAddr::V4(v4) => self.endpoints.v4.of(endpoint).contains(&v4.into()),
-                IpAddr::V6(v6) => self.endpoints.v6.of(endpoint).contains(&v6.into()),
+                IpAddr::V4(v4) => self.endpoints.v4.values_of(endpoint).contains(&v4.into()),
+                IpAddr::V6(v6) => self.endpoints.v6.values_of(endpoint).contains(&v6.into()),
             }
     }
 
     /// Returns the addresses of the Service itself.
     pub fn own_addresses(&self) -> (&[u32], &[u128]) {
-        match &self.front {
-            Front::ClusterIp { v4, v6, .. } => (v4, v6),
+        match &self.rrsets {
+            ServiceRrsets::ClusterIp { v4, v6, .. } => (v4, v6),
             _ => (&[], &[]),
         }
     }
 
     #[inline]
-    fn v4(&self, node: ServiceNode) -> Option<Addresses<'_, u32>> {
+    fn v4(&self, node: ServiceNode) -> Option<AddressRrset<'_, u32>> {
         let column = &self.endpoints.v4;
-        match (node, &self.front) {
-            (ServiceNode::Endpoint(endpoint), _) => Addresses::all(column.of(endpoint)),
-            (_, Front::ClusterIp { v4, .. }) => Addresses::all(v4),
-            _ => Addresses::select(&column.addresses, &self.set(node)?.v4),
+        match (node, &self.rrsets) {
+            (ServiceNode::Endpoint(endpoint), _) => AddressRrset::all(column.values_of(endpoint)),
+            (_, ServiceRrsets::ClusterIp { v4, .. }) => AddressRrset::all(v4),
+            _ => AddressRrset::select(&column.addresses, &self.set(node)?.v4),
         }
     }
 
     #[inline]
-    fn v6(&self, node: ServiceNode) -> Option<Addresses<'_, u128>> {
+    fn v6(&self, node: ServiceNode) -> Option<AddressRrset<'_, u128>> {
         let column = &self.endpoints.v6;
-        match (node, &self.front) {
-            (ServiceNode::Endpoint(endpoint), _) => Addresses::all(column.of(endpoint)),
-            (_, Front::ClusterIp { v6, .. }) => Addresses::all(v6),
-            _ => Addresses::select(&column.addresses, &self.set(node)?.v6),
+        match (node, &self.rrsets) {
+            (ServiceNode::Endpoint(endpoint), _) => AddressRrset::all(column.values_of(endpoint)),
+            (_, ServiceRrsets::ClusterIp { v6, .. }) => AddressRrset::all(v6),
+            _ => AddressRrset::select(&column.addresses, &self.set(node)?.v6),
         }
     }
 
     #[inline]
-    fn set(&self, node: ServiceNode) -> Option<&Set> {
-        match (node, &self.front) {
-            (ServiceNode::Service, Front::Headless { service, .. }) => Some(service),
-            (ServiceNode::Port(port), Front::Headless { named, .. }) => Some(&named[port].2),
+    fn set(&self, node: ServiceNode) -> Option<&HeadlessRrset> {
+        match (node, &self.rrsets) {
+            (ServiceNode::Service, ServiceRrsets::Headless { service, .. }) => Some(service),
+            (ServiceNode::Port(port), ServiceRrsets::Headless { named, .. }) => Some(&named[port].2),
             _ => None,
         }
     }
 
-    fn servers(&self, node: ServiceNode) -> Option<Servers<'_>> {
-        let (targets, weight) = match (node, &self.front) {
+    fn servers(&self, node: ServiceNode) -> Option<SrvRrset<'_>> {
+        let (targets, weight) = match (node, &self.rrsets) {
             (ServiceNode::Endpoint(endpoint), _) => {
                 let (ports, weight) = self.own_ports(endpoint);
-                (ServerTargets::Product { first: endpoint, count: 1, ports }, weight)
+                (SrvTargets::Product { first: endpoint, count: 1, ports }, weight)
             }
-            (_, Front::ClusterIp { v4, v6, ports, named }) => {
+            (_, ServiceRrsets::ClusterIp { v4, v6, ports, named }) => {
                 let ports = if let ServiceNode::Port(port) = node { &named[port].2 } else { ports };
-                (ServerTargets::Service(ports), weight(ports.len() * (v4.len() + v6.len())))
+                (SrvTargets::Service(ports), weight(ports.len() * (v4.len() + v6.len())))
             }
             _ => {
                 let set = self.set(node)?;
                 let targets = match &set.targets {
-                    Targets::Product(count, ports) => ServerTargets::Product { first: 0, count: *count, ports },
-                    Targets::Only(list) => ServerTargets::Only(list),
+                    Targets::Product(count, ports) => SrvTargets::Product { first: 0, count: *count, ports },
+                    Targets::Only(list) => SrvTargets::Only(list),
                 };
                 (targets, set.weight)
             }
         };
-        let servers = Servers { records: self, targets, weight };
+        let servers = SrvRrset { records: self, targets, weight };
         (servers.len() > 0).then_some(servers)
     }
 
     fn own_ports(&self, endpoint: u32) -> (&[u16], u16) {
-        match &self.endpoints.own_ports {
-            OwnPorts::Same(ports) => {
-                let addresses = self.endpoints.v4.of(endpoint).len() + self.endpoints.v6.of(endpoint).len();
+        match &self.endpoints.port_lists {
+            EndpointPorts::Same(ports) => {
+                let addresses =
+                    self.endpoints.v4.values_of(endpoint).len() + self.endpoints.v6.values_of(endpoint).len();
                 (ports, weight(addresses * ports.len()))
             }
-            OwnPorts::Each { ends, ports, weights } => {
+            EndpointPorts::Each { ends, ports, weights } => {
                 let endpoint = endpoint as usize;
                 let start = if endpoint == 0 { 0 } else { ends[endpoint - 1] as usize };
                 (&ports[start..ends[endpoint] as usize], weights[endpoint])
@@ -813,7 +821,7 @@ impl ServiceRecords {
     }
 
     fn first_address(&self, endpoint: u32) -> IpAddr {
-        match (self.endpoints.v4.of(endpoint), self.endpoints.v6.of(endpoint)) {
+        match (self.endpoints.v4.values_of(endpoint), self.endpoints.v6.values_of(endpoint)) {
             ([first, ..], _) => Ipv4Addr::from(*first).into(),
             (_, [first, ..]) => Ipv6Addr::from(*first).into(),
             _ => unreachable!("an endpoint without a label is made of an address"),

@@ -14,19 +14,19 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::watch;
 
 use super::encrypted::certificates::Certificates;
-use super::{Kind, ListenAddress, fds, sys, udp};
+use super::{ListenAddress, ListenProtocol, fds, sys, udp};
 
 /// Bound sockets that no worker reads yet: the kernel queues their datagrams and connections.
 #[derive(Debug)]
 pub struct Listeners {
-    bound: Vec<Bound>,
+    bound: Vec<BoundSockets>,
     receive_buffer: usize,
     certificates: Option<Certificates>,
 }
 
 /// The sockets of one listen address.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct BoundSockets {
     /// The address, with the port that the kernel chose.
     pub(super) listen: ListenAddress,
     /// UDP sockets: one per worker, among which the kernel spreads the clients (SO_REUSEPORT). One for QUIC, none for
@@ -35,17 +35,17 @@ pub(super) struct Bound {
     /// TCP listener. `None` for QUIC.
     pub(super) tcp: Option<TcpListener>,
     /// Another process has these sockets too, and keeps them and their queues when this process ends.
-    pub(super) kept: bool,
+    pub(super) is_shared: bool,
     /// QUIC, hot restart: signal that the predecessor has stopped reading the socket.
     pub(super) release: Option<SocketRelease>,
 }
 
 /// Sockets that another process has bound.
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct InheritedSockets {
     udp: Vec<(SocketAddr, UdpSocket)>,
     tcp: Vec<(SocketAddr, TcpListener)>,
-    kept: bool,
+    is_shared: bool,
     release: Option<SocketRelease>,
 }
 
@@ -69,7 +69,7 @@ impl SocketRelease {
     }
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// Takes the sockets that the service manager has bound for this process (sd_listen_fds(3)); empty without a
     /// service manager, and when called again.
     ///
@@ -80,7 +80,7 @@ impl Inherited {
     /// A socket is neither UDP nor a listening TCP socket, or has no IP address.
     pub fn from_service_manager() -> Result<Self> {
         let sockets = fds::from_service_manager().context("cannot take the sockets of the service manager")?;
-        Ok(Self { kept: true, ..Self::sort(sockets).context("a socket of the service manager cannot be used")? })
+        Ok(Self { is_shared: true, ..Self::sort(sockets).context("a socket of the service manager cannot be used")? })
     }
 
     /// Sorts sockets by protocol and address.
@@ -117,11 +117,13 @@ impl Inherited {
 
     /// Returns the addresses of the sockets, each once, without those that an address of `taken` uses.
     pub fn addresses_but_for(&self, taken: &[ListenAddress]) -> Vec<SocketAddr> {
-        let free = |address: &SocketAddr, over: fn(Kind) -> bool| {
-            !taken.iter().any(|taken| taken.address == *address && over(taken.kind))
+        let free = |address: &SocketAddr, over: fn(ListenProtocol) -> bool| {
+            !taken.iter().any(|taken| taken.address == *address && over(taken.protocol))
         };
-        let udp = self.udp.iter().map(|(address, _)| address).filter(|address| free(address, Kind::is_over_udp));
-        let tcp = self.tcp.iter().map(|(address, _)| address).filter(|address| free(address, Kind::is_over_tcp));
+        let udp =
+            self.udp.iter().map(|(address, _)| address).filter(|address| free(address, ListenProtocol::is_over_udp));
+        let tcp =
+            self.tcp.iter().map(|(address, _)| address).filter(|address| free(address, ListenProtocol::is_over_tcp));
         let mut addresses = Vec::new();
         for address in udp.chain(tcp) {
             if !addresses.contains(address) {
@@ -137,7 +139,7 @@ impl Inherited {
     }
 
     fn take(&mut self, listen: ListenAddress) -> (Vec<UdpSocket>, Option<TcpListener>) {
-        let ListenAddress { kind, address } = listen;
+        let ListenAddress { protocol: kind, address } = listen;
         let wanted = |bound: &mut (SocketAddr, UdpSocket)| kind.is_over_udp() && bound.0 == address;
         let udp = self.udp.extract_if(.., wanted).map(|(_, socket)| socket).collect();
         let tcp = self.tcp.iter().position(|(bound, _)| kind.is_over_tcp() && *bound == address);
@@ -156,7 +158,7 @@ impl Listeners {
     /// An address cannot be bound. The error names it and says what to do.
     pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Self> {
         let listen: Vec<_> = addresses.iter().copied().map(ListenAddress::plain).collect();
-        Self::inherit(Inherited::default(), &listen, workers)
+        Self::inherit(InheritedSockets::default(), &listen, workers)
     }
 
     /// Binds the sockets of every address and protocol, except those that are inherited. Inherited sockets of other
@@ -165,7 +167,7 @@ impl Listeners {
     /// # Errors
     ///
     /// As [`Listeners::bind`].
-    pub fn inherit(mut inherited: Inherited, listen: &[ListenAddress], workers: usize) -> Result<Self> {
+    pub fn inherit(mut inherited: InheritedSockets, listen: &[ListenAddress], workers: usize) -> Result<Self> {
         ensure!(!listen.is_empty(), "no address to listen on: give at least one, such as 0.0.0.0:53");
         let workers = workers.max(1);
         let mut receive_buffer = usize::MAX;
@@ -173,14 +175,14 @@ impl Listeners {
         for &listen in listen {
             let one = match inherited.take(listen) {
                 (udp, None) if udp.is_empty() => bind(listen, workers)?,
-                (udp, tcp) => Bound {
-                    kept: inherited.kept,
+                (udp, tcp) => BoundSockets {
+                    is_shared: inherited.is_shared,
                     release: inherited.release.clone(),
-                    ..adopt(listen, udp, tcp, workers)?
+                    ..from_inherited(listen, udp, tcp, workers)?
                 },
             };
             for socket in &one.udp {
-                let given = sys::ask_receive_buffer(socket, udp::RECEIVE_BUFFER);
+                let given = sys::set_receive_buffer(socket, udp::RECEIVE_BUFFER);
                 receive_buffer = receive_buffer.min(given.context("cannot ask for a receive buffer")?);
             }
             bound.push(one);
@@ -209,18 +211,18 @@ impl Listeners {
         self.receive_buffer
     }
 
-    pub(super) fn into_parts(self) -> (Vec<Bound>, Option<Certificates>) {
+    pub(super) fn into_parts(self) -> (Vec<BoundSockets>, Option<Certificates>) {
         (self.bound, self.certificates)
     }
 }
 
-impl Bound {
+impl BoundSockets {
     /// Adds UDP sockets up to one for each of `workers`. Call it immediately before they are read: while another
     /// process still reads the inherited ones, the kernel would give a new socket of their group its share of the
     /// datagrams at once.
     pub(super) fn fill(&mut self, workers: usize) {
-        let ListenAddress { kind, address } = self.listen;
-        let workers = if kind == Kind::Plain { workers } else { 1 };
+        let ListenAddress { protocol: kind, address } = self.listen;
+        let workers = if kind == ListenProtocol::Plain { workers } else { 1 };
         while let Some(first) = self.udp.first()
             && self.udp.len() < workers
         {
@@ -230,7 +232,7 @@ impl Bound {
             match another {
                 Ok(socket) => {
                     // A smaller buffer is no failure: `receive_buffer` has reported that of the first sockets.
-                    let _ = sys::ask_receive_buffer(&socket, udp::RECEIVE_BUFFER);
+                    let _ = sys::set_receive_buffer(&socket, udp::RECEIVE_BUFFER);
                     self.udp.push(socket);
                 }
                 Err(error) => {
@@ -244,17 +246,22 @@ impl Bound {
 }
 
 /// Prepares inherited sockets, and binds the missing ones.
-fn adopt(listen: ListenAddress, mut udp: Vec<UdpSocket>, tcp: Option<TcpListener>, workers: usize) -> Result<Bound> {
-    let ListenAddress { kind, address } = listen;
-    if kind == Kind::Quic {
+fn from_inherited(
+    listen: ListenAddress,
+    mut udp: Vec<UdpSocket>,
+    tcp: Option<TcpListener>,
+    workers: usize,
+) -> Result<BoundSockets> {
+    let ListenAddress { protocol: kind, address } = listen;
+    if kind == ListenProtocol::Quic {
         // A predecessor that served plain DNS here may have had one socket for each thread.
         udp.truncate(1);
     }
     for socket in &udp {
-        let fits = if kind == Kind::Quic { socket.set_nonblocking(true) } else { prepare(socket, address) };
+        let fits = if kind == ListenProtocol::Quic { socket.set_nonblocking(true) } else { prepare(socket, address) };
         fits.with_context(|| format!("cannot use the inherited UDP socket of {listen}"))?;
     }
-    let failed = |protocol| move |error| explain(listen, protocol, error).1;
+    let failed = |protocol| move |error| bind_error(listen, protocol, error).1;
     if udp.is_empty() && kind.is_over_udp() {
         udp = bind_datagrams(listen, workers).map_err(failed("UDP"))?;
     }
@@ -266,10 +273,10 @@ fn adopt(listen: ListenAddress, mut udp: Vec<UdpSocket>, tcp: Option<TcpListener
         tcp.set_nonblocking(true).map_err(failed("TCP"))?;
         SockRef::from(tcp).set_tcp_nodelay(true).map_err(failed("TCP"))?;
     }
-    Ok(Bound { listen, udp, tcp, kept: false, release: None })
+    Ok(BoundSockets { listen, udp, tcp, is_shared: false, release: None })
 }
 
-fn bind(listen: ListenAddress, workers: usize) -> Result<Bound> {
+fn bind(listen: ListenAddress, workers: usize) -> Result<BoundSockets> {
     // A port that is free for TCP can be taken for UDP; the kernel then chooses again.
     let mut tries = if listen.address.port() == 0 { 32 } else { 1 };
     loop {
@@ -284,25 +291,25 @@ fn bind(listen: ListenAddress, workers: usize) -> Result<Bound> {
 /// Binds the sockets of one address, TCP first: two UDP sockets of this program can share a port without an error
 /// (SO_REUSEPORT), two TCP listeners cannot. So a second server on one address fails to bind, and the kernel gives no
 /// port to two servers.
-fn bind_once(listen: ListenAddress, workers: usize) -> Result<Bound, (ErrorKind, anyhow::Error)> {
-    let ListenAddress { kind, mut address } = listen;
-    let failed = |protocol| move |error| explain(listen, protocol, error);
+fn bind_once(listen: ListenAddress, workers: usize) -> Result<BoundSockets, (ErrorKind, anyhow::Error)> {
+    let ListenAddress { protocol: kind, mut address } = listen;
+    let failed = |protocol| move |error| bind_error(listen, protocol, error);
     let tcp = kind.is_over_tcp().then(|| bind_tcp(address)).transpose().map_err(failed("TCP"))?;
     if let Some(tcp) = &tcp {
         address = tcp.local_addr().map_err(failed("TCP"))?;
     }
-    let udp = bind_datagrams(ListenAddress { kind, address }, workers).map_err(failed("UDP"))?;
+    let udp = bind_datagrams(ListenAddress { protocol: kind, address }, workers).map_err(failed("UDP"))?;
     if let (None, Some(udp)) = (&tcp, udp.first()) {
         address = udp.local_addr().map_err(failed("UDP"))?;
     }
-    Ok(Bound { listen: ListenAddress { kind, address }, udp, tcp, kept: false, release: None })
+    Ok(BoundSockets { listen: ListenAddress { protocol: kind, address }, udp, tcp, is_shared: false, release: None })
 }
 
 fn bind_datagrams(listen: ListenAddress, workers: usize) -> io::Result<Vec<UdpSocket>> {
-    match listen.kind {
-        Kind::Plain => (0..workers).map(|_| bind_udp(listen.address)).collect(),
-        Kind::Quic => bind_quic(listen.address).map(|socket| vec![socket]),
-        Kind::Tls | Kind::Https => Ok(Vec::new()),
+    match listen.protocol {
+        ListenProtocol::Plain => (0..workers).map(|_| bind_udp(listen.address)).collect(),
+        ListenProtocol::Quic => bind_quic(listen.address).map(|socket| vec![socket]),
+        ListenProtocol::Tls | ListenProtocol::Https => Ok(Vec::new()),
     }
 }
 
@@ -341,11 +348,11 @@ fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
 /// Sets the options that the UDP worker relies on.
 fn prepare(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(false)?;
-    socket.set_read_timeout(Some(udp::LONGEST_WAIT))?;
-    socket.set_write_timeout(Some(udp::LONGEST_WAIT))?;
+    socket.set_read_timeout(Some(udp::RECEIVE_TIMEOUT))?;
+    socket.set_write_timeout(Some(udp::RECEIVE_TIMEOUT))?;
     sys::omit_path_mtu(socket, address.is_ipv6())?;
     if address.ip().is_unspecified() {
-        sys::tell_address_asked(socket, address.is_ipv6())?;
+        sys::enable_pktinfo(socket, address.is_ipv6())?;
     }
     Ok(())
 }
@@ -359,7 +366,7 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
 }
 
 /// Returns the kind of the error, and an error that names the address and what to do.
-fn explain(listen: ListenAddress, protocol: &str, error: io::Error) -> (ErrorKind, anyhow::Error) {
+fn bind_error(listen: ListenAddress, protocol: &str, error: io::Error) -> (ErrorKind, anyhow::Error) {
     let kind = error.kind();
     let what = cannot_listen(listen, protocol);
     let port = listen.address.port();
@@ -381,8 +388,8 @@ fn explain(listen: ListenAddress, protocol: &str, error: io::Error) -> (ErrorKin
 }
 
 pub(super) fn cannot_listen(listen: ListenAddress, protocol: &str) -> String {
-    match listen.kind {
-        Kind::Plain => format!("cannot listen on {} over {protocol}", listen.address),
-        Kind::Tls | Kind::Https | Kind::Quic => format!("cannot listen on {listen}"),
+    match listen.protocol {
+        ListenProtocol::Plain => format!("cannot listen on {} over {protocol}", listen.address),
+        ListenProtocol::Tls | ListenProtocol::Https | ListenProtocol::Quic => format!("cannot listen on {listen}"),
     }
 }

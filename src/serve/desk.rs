@@ -8,17 +8,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::forward::{self, Question};
-use super::query_log::{LoggedQuery, QueryLogger};
-use crate::answer::{DropReason, Peer, Pending, Reply, RequestBatch, Responder, Transport, Worker};
+use super::forward::{self, ForwardRequest};
+use super::query_log::{QueryLogEntry, QueryLogger};
+use crate::answer::{DropReason, ForwardedQuery, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use crate::metrics::{Counters, ResponseCounters};
 
 /// Maximum length of a message in octets: its length field has two octets (RFC 1035 section 4.2.2).
-pub(super) const MESSAGE: usize = 65_535;
+pub(super) const MAX_MESSAGE_BYTES: usize = 65_535;
 /// Size of one read in octets.
-pub(super) const READ: usize = 16 << 10;
+pub(super) const READ_BYTES: usize = 16 << 10;
 /// Number of octets of responses after which they are written before further messages are answered.
-pub(super) const FULL: usize = 16 << 10;
+pub(super) const FLUSH_THRESHOLD_BYTES: usize = 16 << 10;
 
 /// Answers the messages of stream transports, for one connection at a time.
 pub(super) struct StreamWorker {
@@ -36,7 +36,7 @@ pub(super) enum StreamReply {
     /// The length in octets of the response, which is in the buffer, counted and logged.
     Response(usize),
     /// The query needs an upstream.
-    Forward(Box<Pending>, Option<LoggedQuery>),
+    Forward(Box<ForwardedQuery>, Option<QueryLogEntry>),
     /// No response. HTTPS has a status for each reason.
     Drop(#[cfg_attr(not(feature = "https"), expect(dead_code, reason = "other transports have none"))] DropReason),
 }
@@ -62,13 +62,13 @@ impl StreamWorker {
     /// Ends a batch of messages, at the time `now` of its responses, and releases the zone snapshot until the next.
     pub(super) fn end_batch(&mut self, now: Instant) {
         if let Some(begun) = self.begun.take() {
-            self.counters.took(now.saturating_duration_since(begun));
+            self.counters.observe_latency(now.saturating_duration_since(begun));
         }
         self.worker.release_snapshot();
         self.requests.release_snapshot();
     }
 
-    /// Answers one message. `response` has at least [`MESSAGE`] octets.
+    /// Answers one message. `response` has at least [`MAX_MESSAGE_BYTES`] octets.
     pub(super) fn respond(
         &mut self,
         responder: &Responder,
@@ -79,7 +79,7 @@ impl StreamWorker {
         self.counters.received(1);
         let request = self.requests.parse_one(responder.zone(), query);
         response[..query.len()].copy_from_slice(query);
-        let logged = self.log.copy(query);
+        let logged = self.log.try_clone_logger(query);
         match responder.respond(request, peer, &mut self.worker, response) {
             Reply::Response(summary) => {
                 self.counters.responded(&summary);
@@ -97,7 +97,7 @@ impl StreamWorker {
     }
 
     /// Writes SERVFAIL for a query for which the forwarder has no room, and returns the length of the response.
-    pub(super) fn refuse(&self, question: &Question, response: &mut [u8]) -> usize {
+    pub(super) fn refuse(&self, question: &ForwardRequest, response: &mut [u8]) -> usize {
         forward::refuse(question, &self.counters, response)
     }
 
@@ -113,7 +113,7 @@ pub(super) struct Desk {
     pub(super) worker: StreamWorker,
     /// Input buffer: room for an almost complete message of maximum length and one read.
     pub(super) input: Box<[u8]>,
-    /// Output buffer: [`FULL`] octets, and one response of maximum length.
+    /// Output buffer: [`FLUSH_THRESHOLD_BYTES`] octets, and one response of maximum length.
     pub(super) output: Box<[u8]>,
 }
 
@@ -129,27 +129,27 @@ pub(super) struct Answered {
 
 impl Desk {
     pub(super) fn new(counters: Arc<Counters>, log: QueryLogger, transport: Transport) -> Self {
-        let input = vec![0; 2 + MESSAGE + READ].into();
-        let output = vec![0; FULL + 2 + MESSAGE].into();
+        let input = vec![0; 2 + MAX_MESSAGE_BYTES + READ_BYTES].into();
+        let output = vec![0; FLUSH_THRESHOLD_BYTES + 2 + MAX_MESSAGE_BYTES].into();
         Self { worker: StreamWorker::new(counters, log, transport), input, output }
     }
 
-    /// Answers the complete messages of `input[..filled]` in their order, until [`FULL`] octets of responses are there.
+    /// Answers the complete messages of `input[..filled]` in their order, until [`FLUSH_THRESHOLD_BYTES`] octets of responses are there.
     /// Passes queries that need an upstream to `hand_over`.
     pub(super) fn answer(
         &mut self,
         responder: &Responder,
         peer: Peer,
         filled: usize,
-        mut hand_over: impl FnMut(Box<Pending>, Option<LoggedQuery>) -> Result<(), Question>,
+        mut hand_over: impl FnMut(Box<ForwardedQuery>, Option<QueryLogEntry>) -> Result<(), ForwardRequest>,
     ) -> Answered {
         let mut answered = Answered { read: 0, written: 0, refused: false };
         self.worker.begin_batch(Instant::now());
-        while answered.written < FULL
-            && let Some(query) = whole_message(&self.input[answered.read..filled])
+        while answered.written < FLUSH_THRESHOLD_BYTES
+            && let Some(query) = complete_message(&self.input[answered.read..filled])
         {
             answered.read += 2 + query.len();
-            let room = &mut self.output[answered.written..][..2 + MESSAGE];
+            let room = &mut self.output[answered.written..][..2 + MAX_MESSAGE_BYTES];
             let (length_field, message) = room.split_at_mut(2);
             let length = match self.worker.respond(responder, peer, query, message) {
                 StreamReply::Response(length) => length,
@@ -170,7 +170,7 @@ impl Desk {
 }
 
 /// Returns the first message in `octets` without its length field, if it is complete.
-pub(super) fn whole_message(octets: &[u8]) -> Option<&[u8]> {
+pub(super) fn complete_message(octets: &[u8]) -> Option<&[u8]> {
     let (length, rest) = octets.split_first_chunk()?;
     rest.get(..usize::from(u16::from_be_bytes(*length)))
 }
@@ -189,7 +189,7 @@ mod tests {
             (&[0, 2, 7, 8], Some(&[7, 8])),
             (&[0, 2, 7, 8, 9], Some(&[7, 8])),
         ] {
-            assert_eq!(whole_message(octets), message, "{octets:?}");
+            assert_eq!(complete_message(octets), message, "{octets:?}");
         }
     }
 }

@@ -15,20 +15,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libc::{c_int, iovec, msghdr};
 
 /// Maximum number of descriptors in one message. The kernel's limit is 253 (SCM_MAX_FD).
-pub(super) const MOST: usize = 64;
+pub(super) const MAX_SOCKETS_PER_MESSAGE: usize = 64;
 
-/// Buffer of the control message: `CMSG_SPACE` of [`MOST`] descriptors, aligned as `cmsghdr`.
+/// Buffer of the control message: `CMSG_SPACE` of [`MAX_SOCKETS_PER_MESSAGE`] descriptors, aligned as `cmsghdr`.
 #[repr(C, align(8))]
-struct Control([u8; CONTROL]);
+struct FdCmsgBuffer([u8; CONTROL]);
 
 // SAFETY: `CMSG_SPACE` computes a length and reads no memory.
-const CONTROL: usize = unsafe { libc::CMSG_SPACE((MOST * size_of::<RawFd>()) as u32) } as usize;
+const CONTROL: usize = unsafe { libc::CMSG_SPACE((MAX_SOCKETS_PER_MESSAGE * size_of::<RawFd>()) as u32) } as usize;
 
-/// Sends one octet and with it copies of `sockets`, at most [`MOST`].
+/// Sends one octet and with it copies of `sockets`, at most [`MAX_SOCKETS_PER_MESSAGE`].
 pub(super) fn send(stream: &impl AsRawFd, sockets: &[OwnedFd]) -> io::Result<()> {
-    assert!(!sockets.is_empty() && sockets.len() <= MOST, "as many as there is room for");
+    assert!(!sockets.is_empty() && sockets.len() <= MAX_SOCKETS_PER_MESSAGE, "as many as there is room for");
     let mut octet = [b'.'];
-    let mut control = Control([0; CONTROL]);
+    let mut control = FdCmsgBuffer([0; CONTROL]);
     let length = size_of_val(sockets);
     // SAFETY: all pointers are to locals that outlive the call, with their lengths; `control` has room for a header and
     // the descriptors, which are written within it; the descriptors are borrowed, and so open.
@@ -55,7 +55,7 @@ pub(super) fn send(stream: &impl AsRawFd, sockets: &[OwnedFd]) -> io::Result<()>
 /// Receives one octet and the descriptors that came with it. `UnexpectedEof` if the peer has closed the connection.
 pub(super) fn receive(stream: &impl AsRawFd) -> io::Result<Vec<OwnedFd>> {
     let mut octet = [0u8];
-    let mut control = Control([0; CONTROL]);
+    let mut control = FdCmsgBuffer([0; CONTROL]);
     let mut sockets = Vec::new();
     // SAFETY: all pointers are to locals that outlive the call, with their lengths. The kernel wrote the control
     // messages, and `CMSG_*` stay within the length that it wrote; each descriptor of an SCM_RIGHTS message is open,
@@ -116,13 +116,14 @@ mod tests {
     #[test]
     fn sockets_pass() {
         let (one, two) = UnixStream::pair().unwrap();
-        let sockets: Vec<UdpSocket> = (0..MOST).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let sockets: Vec<UdpSocket> =
+            (0..MAX_SOCKETS_PER_MESSAGE).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let copies: Vec<OwnedFd> = sockets.iter().map(|socket| socket.try_clone().unwrap().into()).collect();
         send(&one, &copies).unwrap();
         send(&one, &copies[..1]).unwrap();
         drop(copies);
         let received = receive(&two).unwrap();
-        assert_eq!((received.len(), receive(&two).unwrap().len()), (MOST, 1));
+        assert_eq!((received.len(), receive(&two).unwrap().len()), (MAX_SOCKETS_PER_MESSAGE, 1));
         for (socket, passed) in sockets.into_iter().zip(received) {
             let address = socket.local_addr().unwrap();
             drop(socket);

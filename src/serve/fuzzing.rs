@@ -12,27 +12,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Stream};
-use super::place::Shared;
-use super::{Kind, Limits, ListenAddress, Stop};
+use super::place::ListenerContext;
+use super::{ConnectionLimits, ListenAddress, ListenProtocol, Shutdown};
 use crate::answer::{Peer, Responder};
 use crate::metrics::{Counters, Metrics};
 
 /// Connections without sockets, from 127.0.0.1.
 pub struct Streams {
-    shared: Arc<Shared>,
+    shared: Arc<ListenerContext>,
     counters: Arc<Counters>,
     peer: Peer,
 }
 
 impl Streams {
     /// Creates streams of this protocol, answered by `responder`.
-    pub fn new(kind: Kind, responder: Responder) -> Self {
+    pub fn new(kind: ListenProtocol, responder: Responder) -> Self {
         let metrics = Arc::<Metrics>::default();
         let from = SocketAddr::from(([127, 0, 0, 1], 40_000));
         let to = SocketAddr::from(([127, 0, 0, 1], 53));
         let counters = metrics.worker();
-        let shared = Shared::new(Arc::new(responder), metrics, Limits::default(), Stop::default());
-        let shared = Arc::new(shared.for_place(ListenAddress { kind, address: to }, Stop::default()));
+        let shared =
+            ListenerContext::new(Arc::new(responder), metrics, ConnectionLimits::default(), Shutdown::default());
+        let shared = Arc::new(shared.for_listener(ListenAddress { protocol: kind, address: to }, Shutdown::default()));
         Self { shared, counters, peer: Peer { from, to } }
     }
 
@@ -86,7 +87,7 @@ impl Stream for Scripted<'_> {
     const HOLDS: usize = 0;
     const SAYS_ITS_END: bool = false;
 
-    fn part(&self) -> Option<(Instant, usize)> {
+    fn partial(&self) -> Option<(Instant, usize)> {
         None
     }
 }

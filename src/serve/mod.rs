@@ -12,7 +12,7 @@
 //!
 //! Arrows point to the right and down, and no file names one above it; this file names all of them. Every message goes
 //! to the one [`Responder`], and its response is sent: nothing in this module knows the contents of a query. This file:
-//! the [`Server`] that runs all listeners, and its shutdown ([`Stop`]). Elsewhere: parsing and answering (`answer/`),
+//! the [`Server`] that runs all listeners, and its shutdown ([`Shutdown`]). Elsewhere: parsing and answering (`answer/`),
 //! and the choice of listen addresses (`config/`). Read next: `bind.rs`, `udp.rs`.
 
 mod bind;
@@ -47,21 +47,21 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::answer::{Responder, Transport};
-use crate::liveness::Liveness;
+use crate::liveness::Heartbeats;
 use crate::metrics::Metrics;
 
-pub use bind::{Inherited, Listeners};
-pub use query_log::{Choice, Format, LogWriter, QueryLog};
-pub use sys::give_back_large_blocks;
+pub use bind::{InheritedSockets, Listeners};
+pub use query_log::{LogWriter, QueryLog, QueryLogFilter, QueryLogFormat};
+pub use sys::set_mmap_threshold;
 
-use bind::Bound;
-use encrypted::Handshakes;
+use bind::BoundSockets;
+use encrypted::TlsHandshakes;
 use encrypted::certificates::Certificates;
-use forward::{Forwarder, Lane};
-use place::{Place, Shared};
+use forward::{Forwarder, ForwarderTask};
+use place::{Listener, ListenerContext};
 use query_log::QueryLogger;
-use seats::Seats;
-use takeover::Handout;
+use seats::ConnectionLimiter;
+use takeover::SocketRegistry;
 
 /// Interval between checks for a large decrease in the number of connections.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ const GIVE_BACK_ROUNDS: usize = 3;
 
 /// Protocol of a listen address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ListenProtocol {
     /// DNS over UDP and TCP.
     Plain,
     /// DNS over TLS (RFC 7858).
@@ -81,7 +81,7 @@ pub enum Kind {
     Quic,
 }
 
-impl Kind {
+impl ListenProtocol {
     fn is_over_tcp(self) -> bool {
         self != Self::Quic
     }
@@ -106,7 +106,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ListenProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Plain => "UDP and TCP",
@@ -121,7 +121,7 @@ impl fmt::Display for Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenAddress {
     /// Protocol.
-    pub kind: Kind,
+    pub protocol: ListenProtocol,
     /// IP address and port.
     pub address: SocketAddr,
 }
@@ -129,20 +129,20 @@ pub struct ListenAddress {
 impl ListenAddress {
     /// Returns a listen address for DNS over UDP and TCP.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { kind: Kind::Plain, address }
+        Self { protocol: ListenProtocol::Plain, address }
     }
 }
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} over {}", self.address, self.kind)
+        write!(f, "{} over {}", self.address, self.protocol)
     }
 }
 
 /// Limits on clients with connections: over TCP, TLS, HTTPS and QUIC (RFC 7766 sections 6.2 and 10, RFC 9210 section
 /// 4).
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Maximum number of concurrent connections, over all addresses. Above it, the longest idle connection (by the time of
     /// its last query) is closed in favour of the new one. Default: 16,384.
     pub connections: usize,
@@ -152,7 +152,7 @@ pub struct Limits {
     /// Maximum number of concurrent connections per client; above it, a new connection is closed. Default: 1,024.
     pub per_client: usize,
     /// Length in bits, 1 to 128, of the prefix by which clients with global IPv6 addresses are counted, because one
-    /// host may have a whole /64 (RFC 4862). Clients to which names are explained ([`Responder::explains_to`]) count by
+    /// host may have a whole /64 (RFC 4862). Clients to which names are explained ([`Responder::is_explained_to`]) count by
     /// their address: a Kubernetes Node may have one /64 for all its Pods. Default: 64.
     pub client_prefix_v6: u8,
     /// Timeout of the handshake of an encrypted connection. Default: 3 s.
@@ -167,12 +167,12 @@ pub struct Limits {
     /// Maximum number of octets buffered for all clients that are slow in sending, in reading or in their handshakes,
     /// without the first 1,024 of each connection. Above it, the longest idle of these connections are closed. Default:
     /// 64 MiB.
-    pub held: usize,
+    pub buffered_bytes: usize,
     /// Time limit at shutdown for requests in flight, including those that wait for an upstream. Default: 5 s.
     pub drain: Duration,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections: 16_384,
@@ -183,7 +183,7 @@ impl Default for Limits {
             idle: Duration::from_secs(30),
             unfinished: Duration::from_secs(3),
             unread: Duration::from_secs(5),
-            held: 64 << 20,
+            buffered_bytes: 64 << 20,
             drain: Duration::from_secs(5),
         }
     }
@@ -191,14 +191,14 @@ impl Default for Limits {
 
 /// Shutdown signal for threads and tasks, with three phases. Clones share one state.
 #[derive(Clone, Debug, Default)]
-pub struct Stop {
-    own: Arc<Told>,
+pub struct Shutdown {
+    own: Arc<ShutdownState>,
     /// State of the parent: its phases hold here too.
-    above: Option<Arc<Told>>,
+    above: Option<Arc<ShutdownState>>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct ShutdownState {
     phase: AtomicU8,
     waiters: Notify,
 }
@@ -214,19 +214,19 @@ enum Phase {
     HandedOver = 3,
 }
 
-impl Stop {
+impl Shutdown {
     /// Returns a signal that follows this one, and can be signalled alone.
     fn child(&self) -> Self {
         Self { own: Arc::default(), above: Some(Arc::clone(&self.own)) }
     }
 
     /// Begins the lame-duck phase: queries are answered as before, and idle connections are closed.
-    pub fn leave(&self) {
+    pub fn lame_duck(&self) {
         self.enter(Phase::Leaving);
     }
 
     /// Begins the drain, for good: queries received so far are answered, then threads and tasks end.
-    pub fn tell(&self) {
+    pub fn drain(&self) {
         self.enter(Phase::Draining);
     }
 
@@ -242,11 +242,11 @@ impl Stop {
     }
 
     /// Returns whether the drain has begun. For threads; two atomic loads.
-    pub fn told(&self) -> bool {
+    pub fn is_draining(&self) -> bool {
         self.is_in(Phase::Draining)
     }
 
-    fn is_leaving(&self) -> bool {
+    fn is_lame_duck(&self) -> bool {
         self.is_in(Phase::Leaving)
     }
 
@@ -255,7 +255,7 @@ impl Stop {
     }
 
     fn is_in(&self, phase: Phase) -> bool {
-        let told = |told: &Told| told.phase.load(Ordering::Acquire) >= phase as u8;
+        let told = |told: &ShutdownState| told.phase.load(Ordering::Acquire) >= phase as u8;
         told(&self.own) || self.above.as_deref().is_some_and(told)
     }
 
@@ -286,14 +286,14 @@ impl Stop {
 
 /// Change of the listeners of a running server: sockets to serve, then addresses to close.
 #[derive(Debug)]
-pub struct Change {
+pub struct ListenerChange {
     /// Sockets to serve from now on.
     pub start: Option<Listeners>,
     /// Addresses to close; queries received there so far are answered.
     pub stop: Vec<ListenAddress>,
 }
 
-impl Change {
+impl ListenerChange {
     /// Sets the certificate of encrypted listeners.
     pub fn certified(self, certificates: Option<Certificates>) -> Self {
         Self { start: self.start.map(|start| start.certified(certificates)), ..self }
@@ -302,29 +302,44 @@ impl Change {
 
 /// The running server: the threads and tasks of all listen addresses.
 pub struct Server {
-    stop: Stop,
-    udp: udp::Common,
-    streams: Shared,
-    handout: Option<Handout>,
-    lane: Option<Lane>,
+    shutdown: Shutdown,
+    udp: udp::UdpContext,
+    streams: ListenerContext,
+    registry: Option<SocketRegistry>,
+    forwarder: Option<ForwarderTask>,
     /// One task for each address, the parent of all threads and tasks that serve it.
-    places: JoinSet<(ListenAddress, Result<()>)>,
-    stops: HashMap<ListenAddress, Stop>,
+    listeners: JoinSet<(ListenAddress, Result<()>)>,
+    shutdowns: HashMap<ListenAddress, Shutdown>,
     workers: usize,
 }
 
 impl Server {
     /// Creates a server without listeners. `workers` is the number of threads of each address, at least 1.
-    pub fn new(responder: Arc<Responder>, metrics: Arc<Metrics>, limits: Limits, workers: usize, stop: Stop) -> Self {
-        let udp = udp::Common::new(Arc::clone(&responder), Arc::clone(&metrics));
-        let streams = Shared::new(responder, metrics, limits, stop.clone());
-        Self { stop, udp, streams, handout: None, lane: None, places: JoinSet::new(), stops: HashMap::new(), workers }
+    pub fn new(
+        responder: Arc<Responder>,
+        metrics: Arc<Metrics>,
+        limits: ConnectionLimits,
+        workers: usize,
+        stop: Shutdown,
+    ) -> Self {
+        let udp = udp::UdpContext::new(Arc::clone(&responder), Arc::clone(&metrics));
+        let streams = ListenerContext::new(responder, metrics, limits, stop.clone());
+        Self {
+            shutdown: stop,
+            udp,
+            streams,
+            registry: None,
+            forwarder: None,
+            listeners: JoinSet::new(),
+            shutdowns: HashMap::new(),
+            workers,
+        }
     }
 
     /// Enables the query log.
-    pub fn logging(mut self, log: Arc<QueryLog>) -> Self {
+    pub fn with_query_log(mut self, log: Arc<QueryLog>) -> Self {
         let log = QueryLogger::new(log);
-        (self.udp.log, self.streams.log) = (log.clone(), log);
+        (self.udp.log, self.streams.query_logger) = (log.clone(), log);
         self
     }
 
@@ -333,28 +348,28 @@ impl Server {
     /// # Errors
     ///
     /// The thread of the forwarder could not be started.
-    pub fn forwarding(mut self, forwarder: Forwarder) -> Result<Self> {
+    pub fn with_forwarder(mut self, forwarder: Forwarder) -> Result<Self> {
         let responder = Arc::clone(&self.streams.responder);
         let lane = forwarder.start(
             responder,
             self.udp.metrics(),
             &self.udp.liveness,
-            &self.stop,
+            &self.shutdown,
             self.streams.limits.drain,
         )?;
-        (self.udp.door, self.streams.door) = (Some(lane.door()), Some(lane.door()));
-        self.lane = Some(lane);
+        (self.udp.door, self.streams.forward_handle) = (Some(lane.handle()), Some(lane.handle()));
+        self.forwarder = Some(lane);
         Ok(self)
     }
 
     /// Enables hot restart: the sockets of all listeners are registered in `handout`.
-    pub fn handing_out(self, handout: Handout) -> Self {
-        Self { handout: Some(handout), ..self }
+    pub fn with_takeover(self, handout: SocketRegistry) -> Self {
+        Self { registry: Some(handout), ..self }
     }
 
-    /// Sets the [`Liveness`] that watches the workers. Call it before [`Self::forwarding`] and [`Self::start`], which
+    /// Sets the [`Heartbeats`] that watches the workers. Call it before [`Self::with_forwarder`] and [`Self::start`], which
     /// register them.
-    pub fn with_liveness(mut self, liveness: Liveness) -> Self {
+    pub fn with_liveness(mut self, liveness: Heartbeats) -> Self {
         self.udp.liveness = liveness;
         self
     }
@@ -370,16 +385,16 @@ impl Server {
         bound.into_iter().try_for_each(|bound| self.start_one(bound, certificates.as_ref()))
     }
 
-    fn start_one(&mut self, mut bound: Bound, certificates: Option<&Certificates>) -> Result<()> {
+    fn start_one(&mut self, mut bound: BoundSockets, certificates: Option<&Certificates>) -> Result<()> {
         bound.fill(self.workers);
-        let Bound { listen, udp, tcp, kept, release } = bound;
-        let stop = self.stop.child();
-        let registered = self.handout.as_ref().map(|handout| handout.register(&udp, tcp.as_ref())).transpose();
+        let BoundSockets { listen, udp, tcp, is_shared: kept, release } = bound;
+        let stop = self.shutdown.child();
+        let registered = self.registry.as_ref().map(|handout| handout.register(&udp, tcp.as_ref())).transpose();
         let registered = registered.with_context(|| format!("cannot keep {listen} ready for another process"))?;
-        let handshakes = Handshakes::of(listen.kind, certificates)?;
-        let shared = Arc::new(self.streams.for_place(listen, stop.clone()));
-        let place = Place { kept, shared, registered };
-        let mut parts = Parts::new();
+        let handshakes = TlsHandshakes::of(listen.protocol, certificates)?;
+        let shared = Arc::new(self.streams.for_listener(listen, stop.clone()));
+        let place = Listener { is_shared: kept, context: shared, registration: registered };
+        let mut parts = ListenerTasks::new();
         match tcp {
             Some(tcp) => {
                 let listener = tcp::listener(tcp).with_context(|| bind::cannot_listen(listen, "TCP"))?;
@@ -393,37 +408,43 @@ impl Server {
             }
             None => encrypted::start_quic(&mut parts, (udp, release), certificates, place)?,
         }
-        self.stops.insert(listen, stop.clone());
-        self.places.spawn(async move { (listen, all_parts(parts, listen, &stop).await) });
+        self.shutdowns.insert(listen, stop.clone());
+        self.listeners.spawn(async move { (listen, all_tasks(parts, listen, &stop).await) });
         Ok(())
     }
 
-    fn threads(&self, listen: ListenAddress, sockets: Vec<UdpSocket>, kept: bool, stop: &Stop) -> Result<udp::Threads> {
-        let mut threads = udp::Threads::new(self.udp.clone(), stop.clone(), listen.address, kept);
+    fn threads(
+        &self,
+        listen: ListenAddress,
+        sockets: Vec<UdpSocket>,
+        kept: bool,
+        stop: &Shutdown,
+    ) -> Result<udp::UdpWorkers> {
+        let mut threads = udp::UdpWorkers::new(self.udp.clone(), stop.clone(), listen.address, kept);
         for socket in sockets {
             // Ends the threads that were started before the failure.
-            threads.start(socket).inspect_err(|_| stop.tell())?;
+            threads.start(socket).inspect_err(|_| stop.drain())?;
         }
         Ok(threads)
     }
 
     /// Answers until shutdown, and applies `changes`. Returns when all queries received before are answered and all
-    /// sockets are closed; clients that do not read their responses have [`Limits::drain`].
+    /// sockets are closed; clients that do not read their responses have [`ConnectionLimits::drain`].
     ///
     /// # Errors
     ///
     /// The threads or tasks of an address ended without being asked to. All others are shut down then.
-    pub async fn run(mut self, mut changes: mpsc::UnboundedReceiver<Change>) -> Result<()> {
+    pub async fn run(mut self, mut changes: mpsc::UnboundedReceiver<ListenerChange>) -> Result<()> {
         // Shuts the other listeners down however this function ends, also if its future is dropped.
-        let _last = TellOnDrop(self.stop.clone());
-        let mut memory = pin!(give_memory_back(Arc::clone(&self.streams.seats)));
+        let _last = DrainOnDrop(self.shutdown.clone());
+        let mut memory = pin!(return_memory(Arc::clone(&self.streams.limiter)));
         let mut result = Ok(());
         let mut open = true;
         loop {
             let change = tokio::select! {
                 biased;
                 never = &mut memory => match never {},
-                ended = self.places.join_next() => match ended {
+                ended = self.listeners.join_next() => match ended {
                     Some(ended) => {
                         result = result.and(self.ended(ended));
                         continue;
@@ -433,18 +454,18 @@ impl Server {
                 change = changes.recv(), if open => change,
             };
             match change {
-                Some(Change { start, stop }) => {
+                Some(ListenerChange { start, stop }) => {
                     if let Some(listeners) = start
                         && let Err(error) = self.start(listeners)
                     {
                         tracing::error!("{error:#}");
                     }
-                    stop.iter().filter_map(|address| self.stops.get(address)).for_each(Stop::tell);
+                    stop.iter().filter_map(|address| self.shutdowns.get(address)).for_each(Shutdown::drain);
                 }
                 None => open = false,
             }
         }
-        let Self { udp, streams, lane, .. } = self;
+        let Self { udp, streams, forwarder: lane, .. } = self;
         drop((udp, streams));
         if let Some(lane) = lane {
             lane.ended().await;
@@ -455,13 +476,13 @@ impl Server {
     fn ended(&mut self, ended: Result<(ListenAddress, Result<()>), tokio::task::JoinError>) -> Result<()> {
         let result = match ended {
             Ok((listen, result)) => {
-                self.stops.remove(&listen);
+                self.shutdowns.remove(&listen);
                 result
             }
             Err(error) => Err(error).context("answering failed"),
         };
         if result.is_err() {
-            self.stop.tell();
+            self.shutdown.drain();
         }
         result
     }
@@ -469,7 +490,7 @@ impl Server {
 
 /// Returns free memory to the system when many connections have ended: at once, and again a little later, when QUIC has
 /// dropped the state that it keeps for the last packets of a closed connection (RFC 9000 section 10.2).
-async fn give_memory_back(seats: Arc<Seats>) -> Infallible {
+async fn return_memory(seats: Arc<ConnectionLimiter>) -> Infallible {
     let mut rounds = 0;
     loop {
         sleep(GIVE_BACK_INTERVAL).await;
@@ -478,21 +499,21 @@ async fn give_memory_back(seats: Arc<Seats>) -> Infallible {
         }
         if rounds > 0 {
             rounds -= 1;
-            sys::give_back_free_memory();
+            sys::trim_heap();
         }
     }
 }
 
 /// Tasks of one listen address.
-type Parts = JoinSet<Result<()>>;
+type ListenerTasks = JoinSet<Result<()>>;
 
 /// Completes when all tasks of an address have ended. When one of them ends, the others are shut down too.
-async fn all_parts(mut parts: Parts, listen: ListenAddress, stop: &Stop) -> Result<()> {
+async fn all_tasks(mut parts: ListenerTasks, listen: ListenAddress, stop: &Shutdown) -> Result<()> {
     let mut result = Ok(());
     while let Some(ended) = parts.join_next().await {
-        if !stop.told() {
+        if !stop.is_draining() {
             result = Err(anyhow!("stopped answering on {listen}, and so altogether"));
-            stop.tell();
+            stop.drain();
         }
         result = result.and(ended.context("answering failed").flatten());
     }
@@ -505,10 +526,10 @@ impl Listeners {
         self,
         responder: Arc<Responder>,
         metrics: Arc<Metrics>,
-        limits: Limits,
-        stop: Stop,
+        limits: ConnectionLimits,
+        stop: Shutdown,
     ) -> Result<()> {
-        let _last = TellOnDrop(stop.clone());
+        let _last = DrainOnDrop(stop.clone());
         let mut server = Server::new(responder, metrics, limits, 1, stop);
         server.start(self)?;
         let (_, none) = mpsc::unbounded_channel();
@@ -516,11 +537,11 @@ impl Listeners {
     }
 }
 
-struct TellOnDrop(Stop);
+struct DrainOnDrop(Shutdown);
 
-impl Drop for TellOnDrop {
+impl Drop for DrainOnDrop {
     fn drop(&mut self) {
-        self.0.tell();
+        self.0.drain();
     }
 }
 
@@ -530,14 +551,14 @@ mod tests {
 
     #[tokio::test]
     async fn one_address_can_stop_alone() {
-        let all = Stop::default();
+        let all = Shutdown::default();
         let (one, other) = (all.child(), all.child());
-        one.tell();
+        one.drain();
         one.wait().await;
-        assert!(one.told() && !other.told() && !all.told());
-        all.leave();
+        assert!(one.is_draining() && !other.is_draining() && !all.is_draining());
+        all.lame_duck();
         other.wait_for(Phase::Leaving).await;
-        assert!(!other.told());
+        assert!(!other.is_draining());
         let waits = async { other.wait().await };
         let tells = async { all.hand_over() };
         tokio::join!(waits, tells);

@@ -19,19 +19,19 @@ use anyhow::{Context as _, Result};
 use crate::answer::{Peer, Transport};
 use crate::escape;
 use crate::metrics::{Counters, Event};
-use crate::wire::client::{Asked, rcode_and_errors, rcode_name};
+use crate::wire::client::{ParsedQuery, rcode_and_errors, rcode_name};
 use crate::wire::{self, rcode};
 
 /// Maximum number of lines in the queue.
-const QUEUE: usize = 4096;
+const QUEUE_LEN: usize = 4096;
 /// Number of octets that are kept of a query: enough for its question and OPT record.
-const KEPT: usize = 512;
+const MAX_LOGGED_QUERY_BYTES: usize = 512;
 /// Time limit at shutdown for the lines in the queue.
-const LAST_LINES: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Selection of the queries that have a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct QueryLogFilter {
     /// Queries with records in the answer section.
     pub success: bool,
     /// Queries with NXDOMAIN or NODATA.
@@ -42,7 +42,7 @@ pub struct Choice {
     pub sample: u32,
 }
 
-impl Choice {
+impl QueryLogFilter {
     /// Returns whether the class of a response, as CoreDNS defines it, is selected.
     fn has(self, response: &[u8]) -> bool {
         let answers = u16::from_be_bytes([response[6], response[7]]);
@@ -60,7 +60,7 @@ impl Choice {
 
 /// Format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum QueryLogFormat {
     /// The common format of CoreDNS.
     Common,
     /// One JSON object.
@@ -70,8 +70,8 @@ pub enum Format {
 /// The query log, shared by all workers.
 #[derive(Debug)]
 pub struct QueryLog {
-    choice: Choice,
-    queue: SyncSender<Line>,
+    choice: QueryLogFilter,
+    queue: SyncSender<QueryLogLine>,
     /// Number of selected queries so far, for sampling.
     due: AtomicU32,
 }
@@ -87,8 +87,12 @@ impl QueryLog {
     /// # Errors
     ///
     /// The thread could not be started.
-    pub fn start(choice: Choice, format: Format, to: impl Write + Send + 'static) -> Result<(Arc<Self>, LogWriter)> {
-        let (queue, lines) = sync_channel(QUEUE);
+    pub fn start(
+        choice: QueryLogFilter,
+        format: QueryLogFormat,
+        to: impl Write + Send + 'static,
+    ) -> Result<(Arc<Self>, LogWriter)> {
+        let (queue, lines) = sync_channel(QUEUE_LEN);
         let (end, ended) = sync_channel(0);
         let write = move || {
             // Dropped when the thread ends, which closes the channel of `LogWriter`.
@@ -103,7 +107,7 @@ impl QueryLog {
 impl LogWriter {
     /// Waits until the queued lines are written, for at most 1 s. All [`QueryLog`] values must have been dropped.
     pub fn finish(self) {
-        if self.ended.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
+        if self.ended.recv_timeout(FLUSH_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the last lines of the query log were not written: nobody reads it");
         }
     }
@@ -114,9 +118,9 @@ impl LogWriter {
 pub(super) struct QueryLogger(Option<Arc<QueryLog>>);
 
 /// A copy of a query, from which its line is made when the response is known.
-pub(super) struct LoggedQuery {
+pub(super) struct QueryLogEntry {
     log: Arc<QueryLog>,
-    /// The first [`KEPT`] octets of the query.
+    /// The first [`MAX_LOGGED_QUERY_BYTES`] octets of the query.
     query: Arc<[u8]>,
     length: usize,
     since: Instant,
@@ -129,14 +133,14 @@ impl QueryLogger {
 
     /// Copies a query before its response is written over it. `None` without a log.
     #[inline]
-    pub(super) fn copy(&self, message: &[u8]) -> Option<LoggedQuery> {
-        self.0.as_ref().map(|log| LoggedQuery::new(message, log))
+    pub(super) fn try_clone_logger(&self, message: &[u8]) -> Option<QueryLogEntry> {
+        self.0.as_ref().map(|log| QueryLogEntry::new(message, log))
     }
 }
 
-impl LoggedQuery {
+impl QueryLogEntry {
     fn new(message: &[u8], log: &Arc<QueryLog>) -> Self {
-        let query = message[..message.len().min(KEPT)].into();
+        let query = message[..message.len().min(MAX_LOGGED_QUERY_BYTES)].into();
         Self { log: Arc::clone(log), query, length: message.len(), since: Instant::now() }
     }
 
@@ -150,7 +154,7 @@ impl LoggedQuery {
         if !due.is_multiple_of(log.choice.sample) {
             return;
         }
-        let line = Line {
+        let line = QueryLogLine {
             at: SystemTime::now(),
             duration: self.since.elapsed(),
             from: peer.from,
@@ -168,12 +172,12 @@ impl LoggedQuery {
 }
 
 /// The data of one line.
-struct Line {
+struct QueryLogLine {
     at: SystemTime,
     duration: Duration,
     from: SocketAddr,
     transport: Transport,
-    /// The first [`KEPT`] octets of the query.
+    /// The first [`MAX_LOGGED_QUERY_BYTES`] octets of the query.
     query: Arc<[u8]>,
     query_length: usize,
     /// The response, or the header of a large one.
@@ -181,43 +185,43 @@ struct Line {
     response_length: usize,
 }
 
-fn write_all(lines: &Receiver<Line>, format: Format, to: impl Write) {
+fn write_all(lines: &Receiver<QueryLogLine>, format: QueryLogFormat, to: impl Write) {
     let mut to = io::BufWriter::new(to);
     let mut text = String::new();
     while let Ok(line) = lines.recv() {
         let mut next = Some(line);
         while let Some(line) = next {
             text.clear();
-            line.put(format, &mut text);
+            line.append(format, &mut text);
             if let Err(error) = to.write_all(text.as_bytes()) {
-                return gave_up(&error);
+                return on_write_error(&error);
             }
             next = lines.try_recv().ok();
         }
         // Flushes when the queue is empty, so that a reader of the log sees all lines.
         if let Err(error) = to.flush() {
-            return gave_up(&error);
+            return on_write_error(&error);
         }
     }
 }
 
 /// Reports a failed write. The writer ends, and all further lines are dropped and counted.
-fn gave_up(error: &io::Error) {
+fn on_write_error(error: &io::Error) {
     tracing::warn!("the query log ends: cannot write to standard output: {error}");
 }
 
-impl Line {
-    fn put(&self, format: Format, text: &mut String) {
-        let asked = Asked::read(&self.query);
+impl QueryLogLine {
+    fn append(&self, format: QueryLogFormat, text: &mut String) {
+        let asked = ParsedQuery::read(&self.query);
         let (code, errors) = rcode_and_errors(&self.response);
-        let Asked { name, qtype, qclass, dnssec_ok, size } = asked;
+        let ParsedQuery { name, qtype, qclass, dnssec_ok, size } = asked;
         let id = u16::from_be_bytes([self.response[0], self.response[1]]);
         let protocol = self.transport.label();
         let (from, port) = (self.from.ip().to_canonical(), self.from.port());
         let seconds = self.duration.as_secs_f64();
         // Writing to a String does not fail.
         let _ = match format {
-            Format::Common => writeln!(
+            QueryLogFormat::Common => writeln!(
                 text,
                 "[INFO] {} - {id} \"{qtype} {qclass} {name} {protocol} {} {dnssec_ok} {size}\" {} {} {} {seconds:.9}s",
                 SocketAddr::new(from, port),
@@ -226,7 +230,7 @@ impl Line {
                 self.flags().join(","),
                 self.response_length,
             ),
-            Format::Json => {
+            QueryLogFormat::Json => {
                 let at = self.at.duration_since(UNIX_EPOCH).map_or(0.0, |at| at.as_secs_f64());
                 let mut line = serde_json::json!({
                     "ts": (at * 1e6).round() / 1e6, "client": from, "port": port, "id": id, "type": qtype,
@@ -265,8 +269,8 @@ impl Line {
 mod tests {
     use super::*;
 
-    fn line(query: &[u8], response: &[u8]) -> Line {
-        Line {
+    fn line(query: &[u8], response: &[u8]) -> QueryLogLine {
+        QueryLogLine {
             at: UNIX_EPOCH + Duration::from_millis(1_500),
             duration: Duration::from_nanos(12_345),
             from: "[::ffff:10.1.2.3]:4711".parse().unwrap(),
@@ -278,9 +282,9 @@ mod tests {
         }
     }
 
-    fn text(line: &Line, format: Format) -> String {
+    fn text(line: &QueryLogLine, format: QueryLogFormat) -> String {
         let mut text = String::new();
-        line.put(format, &mut text);
+        line.append(format, &mut text);
         text
     }
 
@@ -294,7 +298,7 @@ mod tests {
     #[test]
     fn the_format_of_coredns() {
         assert_eq!(
-            text(&line(QUERY, RESPONSE), Format::Common),
+            text(&line(QUERY, RESPONSE), QueryLogFormat::Common),
             "[INFO] 10.1.2.3:4711 - 4660 \"AAAA IN we\\\"b\\010.test. udp 39 true 1232\" NXDOMAIN qr,aa,rd 53 \
              0.000012345s\n"
         );
@@ -305,16 +309,16 @@ mod tests {
         for (transport, word) in
             [(Transport::Tcp, "tcp"), (Transport::Tls, "tls"), (Transport::Https, "https"), (Transport::Quic, "quic")]
         {
-            let line = Line { transport, ..line(QUERY, RESPONSE) };
-            assert!(text(&line, Format::Common).contains(&format!(".test. {word} 39 true")), "{word}");
-            let json: serde_json::Value = serde_json::from_str(&text(&line, Format::Json)).unwrap();
+            let line = QueryLogLine { transport, ..line(QUERY, RESPONSE) };
+            assert!(text(&line, QueryLogFormat::Common).contains(&format!(".test. {word} 39 true")), "{word}");
+            let json: serde_json::Value = serde_json::from_str(&text(&line, QueryLogFormat::Json)).unwrap();
             assert_eq!(json["protocol"], word);
         }
     }
 
     #[test]
     fn a_line_of_json_tells_the_reason_and_stays_one_line() {
-        let text = text(&line(QUERY, RESPONSE), Format::Json);
+        let text = text(&line(QUERY, RESPONSE), QueryLogFormat::Json);
         assert_eq!(text.matches('\n').count(), 1);
         assert!(text.is_ascii());
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -328,7 +332,7 @@ mod tests {
         let formerr = [0x12, 0x34, 0x81, 0x01, 0, 0, 0, 0, 0, 0, 0, 0];
         let cut = line(&QUERY[..20], &formerr);
         assert_eq!(
-            text(&cut, Format::Common),
+            text(&cut, QueryLogFormat::Common),
             "[INFO] 10.1.2.3:4711 - 4660 \"- - - udp 20 false 512\" FORMERR qr,rd 12 0.000012345s\n"
         );
     }
@@ -336,9 +340,12 @@ mod tests {
     #[test]
     fn classes() {
         let response = |rcode, answers, authorities| [0, 0, 0x84, rcode, 0, 1, 0, answers, 0, authorities, 0, 0];
-        let none = Choice { success: false, denial: false, error: false, sample: 1 };
-        let classes =
-            [Choice { success: true, ..none }, Choice { denial: true, ..none }, Choice { error: true, ..none }];
+        let none = QueryLogFilter { success: false, denial: false, error: false, sample: 1 };
+        let classes = [
+            QueryLogFilter { success: true, ..none },
+            QueryLogFilter { denial: true, ..none },
+            QueryLogFilter { error: true, ..none },
+        ];
         for (octets, class) in [
             (response(0, 1, 0), 0),
             (response(0, 0, 1), 1),

@@ -29,7 +29,7 @@ pub(super) const SLOT: usize = 4096 + 64;
 ///
 /// By default, glibc raises its threshold to the sizes that it has seen freed (mallopt(3), `M_MMAP_THRESHOLD`): each
 /// table that grows would leave a hole of its former size for as long as the process lives.
-pub fn give_back_large_blocks() {
+pub fn set_mmap_threshold() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the arguments are two integers. Blocks allocated before are freed as they would have been.
     let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10) };
@@ -39,7 +39,7 @@ pub fn give_back_large_blocks() {
 ///
 /// By default, glibc returns the top of each heap only: all memory below a block in use stays, which after many
 /// connections is nearly all. Other allocators need no call.
-pub(super) fn give_back_free_memory() {
+pub(super) fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the argument is an integer, and the call touches free memory only.
     let _ = unsafe { libc::malloc_trim(0) };
@@ -67,20 +67,20 @@ struct Memory {
     vectors: [iovec; BATCH],
     /// Addresses of clients. The type has the size and alignment for IPv4 too.
     names: [sockaddr_in6; BATCH],
-    controls: [Control; BATCH],
+    controls: [PktinfoBuffer; BATCH],
     slots: [[u8; SLOT]; BATCH],
 }
 
 /// Buffer of one control message with the destination address (IP_PKTINFO). `CMSG_SPACE` of the larger, IPv6, is 40
 /// octets.
 #[repr(C, align(8))]
-struct Control([u8; 40]);
+struct PktinfoBuffer([u8; 40]);
 
 /// Mode of a receive call: waits for a first datagram up to the socket's read timeout, or does not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    Yes,
-    No,
+pub(super) enum ReceiveMode {
+    Blocking,
+    NonBlocking,
 }
 
 /// One received datagram.
@@ -88,7 +88,7 @@ pub(super) struct Datagram<'b> {
     pub(super) from: SocketAddr,
     /// Destination address of the datagram. `None` unless the batch was created for sockets bound to a wildcard
     /// address.
-    pub(super) asked: Option<IpAddr>,
+    pub(super) local_ip: Option<IpAddr>,
     /// Buffer with the datagram at its front, and room for a response.
     pub(super) slot: &'b mut [u8; SLOT],
     /// Length of the datagram in octets. A datagram larger than the slot is cut to the slot's size.
@@ -97,7 +97,7 @@ pub(super) struct Datagram<'b> {
 
 impl Batch {
     /// Creates a batch. With `asked`, datagrams carry their destination address and replies are sent from it: for
-    /// sockets bound to a wildcard address, prepared by [`tell_address_asked`]. It costs a control message each way.
+    /// sockets bound to a wildcard address, prepared by [`enable_pktinfo`]. It costs a control message each way.
     pub(super) fn new(asked: bool) -> Self {
         // SAFETY: `Memory` is not of size zero.
         let memory = unsafe { alloc_zeroed(Layout::new::<Memory>()) };
@@ -124,7 +124,7 @@ impl Batch {
             (*header).msg_namelen = size_of::<sockaddr_in6>() as socklen_t;
             if asked {
                 (*header).msg_control = (&raw mut (*memory).controls[index]).cast();
-                (*header).msg_controllen = size_of::<Control>() as _;
+                (*header).msg_controllen = size_of::<PktinfoBuffer>() as _;
             }
         }
     }
@@ -133,10 +133,10 @@ impl Batch {
     /// before, and unsent replies.
     ///
     /// `WouldBlock` if none came in time.
-    pub(super) fn receive(&mut self, socket: &UdpSocket, wait: Wait) -> io::Result<usize> {
-        self.offer_room();
+    pub(super) fn receive(&mut self, socket: &UdpSocket, wait: ReceiveMode) -> io::Result<usize> {
+        self.prepare_slots();
         // After the first datagram, do not wait for more.
-        let flags = if wait == Wait::Yes { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
+        let flags = if wait == ReceiveMode::Blocking { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         // SAFETY: the headers are set up to point at memory of their stated lengths, which nothing else uses now:
         // references handed out borrowed `self`.
         let count = unsafe {
@@ -149,7 +149,7 @@ impl Batch {
 
     /// Restores the lengths in the headers to those of the buffers: the kernel overwrote them with the lengths
     /// received, and replies with their own.
-    fn offer_room(&mut self) {
+    fn prepare_slots(&mut self) {
         for index in 0..self.received {
             // SAFETY: `memory` is valid and ours; indexing checks the bounds; `msg_iov` points to one of its vectors.
             unsafe {
@@ -157,7 +157,7 @@ impl Batch {
                 (*(*header).msg_iov).iov_len = SLOT;
                 (*header).msg_namelen = size_of::<sockaddr_in6>() as socklen_t;
                 if !(*header).msg_control.is_null() {
-                    (*header).msg_controllen = size_of::<Control>() as _;
+                    (*header).msg_controllen = size_of::<PktinfoBuffer>() as _;
                 }
             }
         }
@@ -183,14 +183,14 @@ impl Batch {
     pub(super) fn datagram(&mut self, index: usize) -> Option<Datagram<'_>> {
         assert!(index < self.received, "only what was received is looked at");
         let from = self.sender(index)?;
-        let asked = self.address_asked(index);
+        let asked = self.pktinfo(index);
         // SAFETY: `memory` is valid and ours; `iov_base` points to one of its slots; and the one reference into it
         // borrows `self`.
         let (slot, length) = unsafe {
             let header = &raw const (*self.memory.as_ptr()).headers[index];
             (&mut *(*(*header).msg_hdr.msg_iov).iov_base.cast::<[u8; SLOT]>(), (*header).msg_len as usize)
         };
-        Some(Datagram { from, asked, slot, length: length.min(SLOT) })
+        Some(Datagram { from, local_ip: asked, slot, length: length.min(SLOT) })
     }
 
     fn sender(&self, index: usize) -> Option<SocketAddr> {
@@ -217,7 +217,7 @@ impl Batch {
 
     /// Reads the destination address from the control message, and prepares the message for sending: it then sets the
     /// source address of the reply (ip(7), RFC 3542 section 6.2).
-    fn address_asked(&mut self, index: usize) -> Option<IpAddr> {
+    fn pktinfo(&mut self, index: usize) -> Option<IpAddr> {
         // SAFETY: `memory` is valid and ours. `CMSG_FIRSTHDR` and the two branches read within `msg_controllen`, which
         // the kernel set to the length that it wrote: the level and type tell which structure follows, and `fits`
         // checks that it is complete. It is read and written unaligned.
@@ -312,7 +312,7 @@ const _: () = assert!(
 pub(super) fn send(socket: &UdpSocket, message: &[u8], to: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
     let to = socket2::SockAddr::from(to);
     let mut vector = iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: message.len() };
-    let mut control = Control([0; 40]);
+    let mut control = PktinfoBuffer([0; 40]);
     // SAFETY: zeroes are a valid value of `msghdr`. Its pointers are to values that outlive the call, with their
     // lengths; the kernel only reads the message. The control message is written into `control`, which has `CMSG_SPACE`
     // of the larger of the two, and is aligned as `cmsghdr`; its data are written unaligned.
@@ -367,7 +367,7 @@ pub(super) fn raise_file_limit() {
 /// Requests a receive buffer of `octets`, and returns the size in octets that the kernel granted.
 ///
 /// A process with `CAP_NET_ADMIN` gets the full size; others at most the sysctl `net.core.rmem_max`.
-pub(super) fn ask_receive_buffer(socket: &UdpSocket, octets: usize) -> io::Result<usize> {
+pub(super) fn set_receive_buffer(socket: &UdpSocket, octets: usize) -> io::Result<usize> {
     let wanted = c_int::try_from(octets).unwrap_or(c_int::MAX / 2);
     if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, wanted).is_err() {
         set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, wanted)?;
@@ -386,7 +386,7 @@ pub(super) fn omit_path_mtu(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
 }
 
 /// Requests the destination address of every datagram, as a control message.
-pub(super) fn tell_address_asked(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+pub(super) fn enable_pktinfo(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
     match ipv6 {
         false => set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
         true => set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
@@ -404,7 +404,7 @@ fn set_option(socket: &UdpSocket, level: c_int, name: c_int, value: c_int) -> io
 
 /// Returns the number of datagrams that the kernel dropped since the socket was opened, mostly because its receive
 /// buffer was full. The number wraps around.
-pub(super) fn drops(socket: &UdpSocket) -> io::Result<u32> {
+pub(super) fn dropped_datagrams(socket: &UdpSocket) -> io::Result<u32> {
     let mut figures = [0u32; libc::SK_MEMINFO_DROPS as usize + 1];
     let mut length = size_of_val(&figures) as socklen_t;
     // SAFETY: the pointer and length are those of `figures`, which outlives the call.
@@ -435,7 +435,7 @@ mod tests {
 
     fn receive(batch: &mut Batch, server: &UdpSocket, wanted: usize) {
         // Loopback queues a datagram before `send` returns: one call receives them all.
-        assert_eq!(batch.receive(server, Wait::Yes).unwrap(), wanted);
+        assert_eq!(batch.receive(server, ReceiveMode::Blocking).unwrap(), wanted);
     }
 
     #[test]
@@ -496,7 +496,7 @@ mod tests {
     fn one_datagram_leaves_from_the_address_that_was_asked() {
         for (wildcard, asked, ipv6) in [("0.0.0.0:0", "127.0.0.2", false), ("[::]:0", "::1", true)] {
             let server = UdpSocket::bind(wildcard).unwrap();
-            tell_address_asked(&server, ipv6).unwrap();
+            enable_pktinfo(&server, ipv6).unwrap();
             let client = UdpSocket::bind(if ipv6 { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
             client.set_read_timeout(PATIENCE).unwrap();
             let asked: IpAddr = asked.parse().unwrap();
@@ -514,7 +514,7 @@ mod tests {
     #[test]
     fn nothing_there_would_block() {
         let (server, _client) = pair();
-        let error = Batch::new(false).receive(&server, Wait::No).unwrap_err();
+        let error = Batch::new(false).receive(&server, ReceiveMode::NonBlocking).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
@@ -522,10 +522,10 @@ mod tests {
     fn drops_are_counted() {
         let (server, client) = pair();
         socket2::SockRef::from(&server).set_recv_buffer_size(1).unwrap();
-        assert_eq!(drops(&server).unwrap(), 0);
+        assert_eq!(dropped_datagrams(&server).unwrap(), 0);
         for _ in 0..100 {
             client.send(&[0; 1000]).unwrap();
         }
-        assert!(drops(&server).unwrap() > 0);
+        assert!(dropped_datagrams(&server).unwrap() > 0);
     }
 }

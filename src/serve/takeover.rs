@@ -30,25 +30,25 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::bind::{Inherited, SocketRelease};
+use super::bind::{InheritedSockets, SocketRelease};
 use super::fds;
 use crate::regular_file;
 
 /// First message of a process that asks for sockets: its request, with the version of the protocol.
-const ASK: [u8; 16] = *b"headless-dns/1\r\n";
+const REQUEST: [u8; 16] = *b"headless-dns/1\r\n";
 /// Message of the new process once it answers.
-const RELIEVED: u8 = b'r';
+const CONFIRMATION: u8 = b'r';
 /// Timeout of each step of the protocol that does not wait for the new process to read its source.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of the wait until the predecessor has stopped reading the QUIC sockets. After it, both processes read them.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Registry of a server's sockets, for another process. Clones share one registry.
 #[derive(Clone, Debug, Default)]
-pub struct Handout(Arc<Kept>);
+pub struct SocketRegistry(Arc<RegistryInner>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct RegistryInner {
     next: AtomicU64,
     /// Copies of the sockets of each listener.
     sockets: Mutex<HashMap<u64, Vec<OwnedFd>>>,
@@ -58,13 +58,13 @@ struct Kept {
 }
 
 /// Registration of one listener's sockets; dropping it removes them.
-pub(super) struct Registered {
-    handout: Handout,
+pub(super) struct SocketRegistration {
+    registry: SocketRegistry,
     number: u64,
 }
 
-impl Handout {
-    pub(super) fn register(&self, udp: &[UdpSocket], tcp: Option<&TcpListener>) -> io::Result<Registered> {
+impl SocketRegistry {
+    pub(super) fn register(&self, udp: &[UdpSocket], tcp: Option<&TcpListener>) -> io::Result<SocketRegistration> {
         let mut copies: Vec<OwnedFd> = Vec::new();
         if let Some(listener) = tcp {
             copies.push(listener.try_clone()?.into());
@@ -74,12 +74,12 @@ impl Handout {
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         self.sockets().insert(number, copies);
-        Ok(Registered { handout: self.clone(), number })
+        Ok(SocketRegistration { registry: self.clone(), number })
     }
 
     /// Returns whether another process has the sockets, whether it reads them already or not. If so, all that is queued
     /// in them is for that process, also when this one is stopped by a signal.
-    pub fn is_given(&self) -> bool {
+    pub fn is_taken_over(&self) -> bool {
         self.0.given.load(Ordering::Acquire)
     }
 
@@ -96,33 +96,33 @@ impl Handout {
     }
 }
 
-impl Drop for Registered {
+impl Drop for SocketRegistration {
     fn drop(&mut self) {
-        let mut sockets = self.handout.sockets();
+        let mut sockets = self.registry.sockets();
         sockets.remove(&self.number);
         if sockets.is_empty() {
-            drop(self.handout.successor().take());
+            drop(self.registry.successor().take());
         }
     }
 }
 
 /// The Unix socket at which another process of the server's user can ask for the server's sockets.
-pub struct Offer {
+pub struct TakeoverListener {
     listener: UnixListener,
     path: PathBuf,
     /// Inode of the socket file. If it differs at the end, another process has replaced the file, and it is not
     /// removed.
     inode: u64,
-    handout: Handout,
+    registry: SocketRegistry,
 }
 
-impl Offer {
+impl TakeoverListener {
     /// Binds a Unix socket at `path`, and replaces one that is there.
     ///
     /// # Errors
     ///
     /// The path has another kind of file, or the socket cannot be created. The error names the path.
-    pub fn bind(path: &Path, handout: Handout) -> Result<Self> {
+    pub fn bind(path: &Path, handout: SocketRegistry) -> Result<Self> {
         let failed = || format!("cannot offer the sockets at {}", path.display());
         check_socket(path).with_context(failed)?;
         // Bound beside the old socket and renamed over it, so that there is a socket at the path at every moment.
@@ -141,24 +141,24 @@ impl Offer {
             io::Result::Ok(inode)
         };
         let inode = put().inspect_err(|_| _ = fs::remove_file(&own)).with_context(failed)?;
-        Ok(Self { listener, path: path.into(), inode, handout })
+        Ok(Self { listener, path: path.into(), inode, registry: handout })
     }
 
     /// Completes once another process answers in place of this one. Until then, gives the sockets to every process that
     /// asks, one at a time.
-    pub async fn relieved(&self) {
+    pub async fn taken_over(&self) {
         loop {
             let relieved = match self.listener.accept().await {
-                Ok((stream, _)) => self.give(stream).await,
+                Ok((stream, _)) => self.send_sockets(stream).await,
                 Err(error) => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     Err(error.into())
                 }
             };
-            self.handout.0.given.store(false, Ordering::Release);
+            self.registry.0.given.store(false, Ordering::Release);
             match relieved {
                 Ok(true) => {
-                    self.handout.0.given.store(true, Ordering::Release);
+                    self.registry.0.given.store(true, Ordering::Release);
                     return;
                 }
                 Ok(false) => tracing::warn!("the process that asked for the sockets has ended: this one goes on"),
@@ -168,30 +168,30 @@ impl Offer {
     }
 
     /// Gives the sockets to one process, and returns whether that process answers in the end.
-    async fn give(&self, mut stream: UnixStream) -> Result<bool> {
+    async fn send_sockets(&self, mut stream: UnixStream) -> Result<bool> {
         check_user(&stream)?;
-        let mut asked = [0; ASK.len()];
-        timeout(PATIENCE, stream.read_exact(&mut asked)).await.context("nothing was asked")??;
-        ensure!(asked == ASK, "what was asked is not understood: another version of headless-dns?");
-        let sockets = self.handout.copies().context("cannot copy the sockets")?;
-        self.handout.0.given.store(true, Ordering::Release);
+        let mut asked = [0; REQUEST.len()];
+        timeout(STEP_TIMEOUT, stream.read_exact(&mut asked)).await.context("nothing was asked")??;
+        ensure!(asked == REQUEST, "what was asked is not understood: another version of headless-dns?");
+        let sockets = self.registry.copies().context("cannot copy the sockets")?;
+        self.registry.0.given.store(true, Ordering::Release);
         tracing::info!(
             sockets = sockets.len(),
             "another process takes the sockets: this one answers until that one does"
         );
         let sending = async {
             stream.write_all(&u32::try_from(sockets.len())?.to_be_bytes()).await?;
-            for part in sockets.chunks(fds::MOST) {
+            for part in sockets.chunks(fds::MAX_SOCKETS_PER_MESSAGE) {
                 stream.async_io(Interest::WRITABLE, || fds::send(&stream, part)).await?;
             }
             anyhow::Ok(())
         };
-        timeout(PATIENCE, sending).await.context("they are not taken")??;
+        timeout(STEP_TIMEOUT, sending).await.context("they are not taken")??;
         drop(sockets);
         // No time limit: the other process reads its source first.
         match stream.read_u8().await {
-            Ok(RELIEVED) => {
-                *self.handout.successor() = Some(stream);
+            Ok(CONFIRMATION) => {
+                *self.registry.successor() = Some(stream);
                 Ok(true)
             }
             Ok(_) => bail!("what it said is not understood: another version of headless-dns?"),
@@ -200,7 +200,7 @@ impl Offer {
     }
 }
 
-impl Drop for Offer {
+impl Drop for TakeoverListener {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
             let _ = fs::remove_file(&self.path);
@@ -220,7 +220,7 @@ pub struct Predecessor {
 /// # Errors
 ///
 /// A process is there and gives no sockets, or the path is not a Unix socket. The error names the path.
-pub async fn ask(path: &Path) -> Result<Option<(Predecessor, Inherited)>> {
+pub async fn request_takeover(path: &Path) -> Result<Option<(Predecessor, InheritedSockets)>> {
     let failed = || format!("cannot ask for sockets at {}", path.display());
     check_socket(path).with_context(failed)?;
     let stream = match UnixStream::connect(path).await {
@@ -229,7 +229,7 @@ pub async fn ask(path: &Path) -> Result<Option<(Predecessor, Inherited)>> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
         Err(error) => return Err(error).with_context(failed),
     };
-    let taken = timeout(PATIENCE, take(stream)).await.context("the process there does not answer").flatten();
+    let taken = timeout(STEP_TIMEOUT, take(stream)).await.context("the process there does not answer").flatten();
     taken.map(Some).with_context(|| format!("cannot take over at {}", path.display()))
 }
 
@@ -243,21 +243,21 @@ fn check_socket(path: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn take(mut stream: UnixStream) -> Result<(Predecessor, Inherited)> {
+async fn take(mut stream: UnixStream) -> Result<(Predecessor, InheritedSockets)> {
     check_user(&stream)?;
-    stream.write_all(&ASK).await?;
+    stream.write_all(&REQUEST).await?;
     let count = stream.read_u32().await.context("the process there gives no sockets; its log says why")? as usize;
     let mut sockets = Vec::new();
     while sockets.len() < count {
         sockets.extend(stream.async_io(Interest::READABLE, || fds::receive(&stream)).await?);
     }
     let (sender, release) = SocketRelease::new();
-    Ok((Predecessor { stream, release: sender }, Inherited::sort(sockets)?.with_release(release)))
+    Ok((Predecessor { stream, release: sender }, InheritedSockets::sort(sockets)?.with_release(release)))
 }
 
 impl Predecessor {
     /// Completes once the process has ended without being relieved. Cancel-safe.
-    pub async fn gone(&mut self) {
+    pub async fn has_ended(&mut self) {
         // The process sends nothing before it is relieved: the read ends with the connection.
         let _ = self.stream.read_u8().await;
     }
@@ -268,9 +268,9 @@ impl Predecessor {
     /// # Errors
     ///
     /// The predecessor has ended.
-    pub async fn relieve(self) -> io::Result<()> {
+    pub async fn confirm_takeover(self) -> io::Result<()> {
         let Self { mut stream, release } = self;
-        stream.write_all(&[RELIEVED]).await?;
+        stream.write_all(&[CONFIRMATION]).await?;
         if timeout(RELEASE_TIMEOUT, stream.read_u8()).await.is_err() {
             tracing::warn!("the previous process has not stopped reading the QUIC sockets: packets may be lost to it");
         }
@@ -291,10 +291,10 @@ mod tests {
     use super::*;
 
     /// Creates a server's UDP socket, its registration, and the Unix socket at which it can be asked for.
-    fn offered(folder: &Path) -> (UdpSocket, Registered, Offer) {
-        let (socket, handout) = (UdpSocket::bind("127.0.0.1:0").unwrap(), Handout::default());
+    fn offered(folder: &Path) -> (UdpSocket, SocketRegistration, TakeoverListener) {
+        let (socket, handout) = (UdpSocket::bind("127.0.0.1:0").unwrap(), SocketRegistry::default());
         let registered = handout.register(std::slice::from_ref(&socket), None).unwrap();
-        (socket, registered, Offer::bind(&folder.join("takeover"), handout).unwrap())
+        (socket, registered, TakeoverListener::bind(&folder.join("takeover"), handout).unwrap())
     }
 
     #[tokio::test]
@@ -305,9 +305,9 @@ mod tests {
         for (path, found) in [(file.as_path(), "a regular file"), (folder.path(), "a folder")] {
             let shown = path.display();
             let sentence = format!("it is {found}, and a Unix socket is meant: name another path");
-            let error = ask(path).await.err().unwrap();
+            let error = request_takeover(path).await.err().unwrap();
             assert_eq!(format!("{error:#}"), format!("cannot ask for sockets at {shown}: {sentence}"));
-            let error = Offer::bind(path, Handout::default()).err().unwrap();
+            let error = TakeoverListener::bind(path, SocketRegistry::default()).err().unwrap();
             assert_eq!(format!("{error:#}"), format!("cannot offer the sockets at {shown}: {sentence}"));
         }
         assert_eq!(fs::read(&file).unwrap(), b"kept");
@@ -317,22 +317,22 @@ mod tests {
     async fn releases_quic_sockets_when_last_registration_ends() {
         let folder = tempfile::tempdir().unwrap();
         let (socket, registered, offer) = offered(folder.path());
-        let handout = registered.handout.clone();
+        let handout = registered.registry.clone();
         let another = handout.register(std::slice::from_ref(&socket), None).unwrap();
         let releasing = async {
-            offer.relieved().await;
+            offer.taken_over().await;
             drop(another);
             assert!(handout.successor().is_some(), "a socket is still registered");
             drop(registered);
             assert!(handout.successor().is_none());
         };
         let taking = async {
-            let (predecessor, inherited) = ask(&folder.path().join("takeover")).await.unwrap().unwrap();
+            let (predecessor, inherited) = request_takeover(&folder.path().join("takeover")).await.unwrap().unwrap();
             assert_eq!(inherited.addresses(), [socket.local_addr().unwrap()]);
-            predecessor.relieve().await.unwrap();
+            predecessor.confirm_takeover().await.unwrap();
             inherited.release().unwrap().wait().await;
         };
-        timeout(PATIENCE, async { tokio::join!(releasing, taking) }).await.unwrap();
+        timeout(STEP_TIMEOUT, async { tokio::join!(releasing, taking) }).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -340,10 +340,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (_socket, _registered, offer) = offered(folder.path());
         let taking = async {
-            let (predecessor, inherited) = ask(&folder.path().join("takeover")).await.unwrap().unwrap();
-            predecessor.relieve().await.unwrap();
+            let (predecessor, inherited) = request_takeover(&folder.path().join("takeover")).await.unwrap().unwrap();
+            predecessor.confirm_takeover().await.unwrap();
             inherited.release().unwrap().wait().await;
         };
-        tokio::join!(offer.relieved(), taking);
+        tokio::join!(offer.taken_over(), taking);
     }
 }

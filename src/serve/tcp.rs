@@ -12,14 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::Connection;
-use super::encrypted::Handshakes;
-use super::guests::Guests;
-use super::place::Place;
+use super::encrypted::TlsHandshakes;
+use super::guests::ConnectionTracker;
+use super::place::Listener;
 use crate::answer::Peer;
 use crate::metrics::Event;
 
 /// Shortest and longest pause after a failed accept.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+const ACCEPT_BACKOFF_RANGE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// Registers the listening socket with this runtime.
 pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
@@ -28,18 +28,18 @@ pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
 
 /// Accepts connections until the drain begins, and returns when the last of them has ended. `handshakes` starts
 /// encrypted ones; `None` for plain TCP.
-pub(super) async fn listen(listener: TcpListener, place: Place, handshakes: Option<Handshakes>) {
-    let Place { kept, shared, registered } = place;
-    let mut host = Host { guests: Guests::new(shared), handshakes };
-    let mut pause = Pause::default();
+pub(super) async fn listen(listener: TcpListener, place: Listener, handshakes: Option<TlsHandshakes>) {
+    let Listener { is_shared: kept, context: shared, registration: registered } = place;
+    let mut host = Acceptor { tracker: ConnectionTracker::new(shared), handshakes };
+    let mut pause = Backoff::default();
     loop {
         tokio::select! {
             biased;
-            () = host.guests.until_stop() => break,
+            () = host.tracker.run_until_shutdown() => break,
             accepted = pause.then_accept(&listener) => match accepted {
-                Ok((stream, client)) => host.welcome(stream, client),
+                Ok((stream, client)) => host.accept(stream, client),
                 Err(error) => {
-                    pause.lengthen();
+                    pause.increase();
                     host.count_failure(&error);
                 }
             },
@@ -48,25 +48,25 @@ pub(super) async fn listen(listener: TcpListener, place: Place, handshakes: Opti
     // The registry's copies of the sockets must be closed with this process's own, or the kernel would go on queueing
     // connections.
     drop(registered);
-    if !kept && !host.guests.shared.stop.is_handed_over() {
-        host.welcome_the_last(listener);
+    if !kept && !host.tracker.shared.stop.is_handed_over() {
+        host.accept_backlog(listener);
     } else {
         // Connections queued in it are for the process that has the socket too.
         drop(listener);
     }
-    let deadline = host.guests.call_time();
-    host.guests.see_all_off(deadline).await;
+    let deadline = host.tracker.begin_drain();
+    host.tracker.drain(deadline).await;
 }
 
 /// Accepts connections on one TCP socket.
-struct Host {
-    guests: Guests,
-    handshakes: Option<Handshakes>,
+struct Acceptor {
+    tracker: ConnectionTracker,
+    handshakes: Option<TlsHandshakes>,
 }
 
-impl Host {
-    fn welcome(&mut self, stream: TcpStream, client: SocketAddr) {
-        let Guests { shared, counters, .. } = &self.guests;
+impl Acceptor {
+    fn accept(&mut self, stream: TcpStream, client: SocketAddr) {
+        let ConnectionTracker { shared, counters, .. } = &self.tracker;
         let Some(seat) = shared.admit(counters, client.ip()) else { return };
         let mut to = shared.listen.address;
         if to.ip().is_unspecified() {
@@ -74,30 +74,30 @@ impl Host {
             // the first read reports.
             to = stream.local_addr().unwrap_or(to);
         }
-        let (closer, peer, shared) = (seat.closer(), Peer { from: client, to }, Arc::clone(shared));
+        let (closer, peer, shared) = (seat.eviction_handle(), Peer { from: client, to }, Arc::clone(shared));
         closer.set(match &self.handshakes {
-            None => self.guests.spawn(Connection::new(stream, peer, seat, shared).run()),
-            Some(handshakes) => self.guests.spawn(handshakes.begin(stream, peer, seat, shared)),
+            None => self.tracker.spawn(Connection::new(stream, peer, seat, shared).run()),
+            Some(handshakes) => self.tracker.spawn(handshakes.begin(stream, peer, seat, shared)),
         });
     }
 
     /// Accepts the connections that the kernel has queued. It would reset them when the socket is closed.
-    fn welcome_the_last(&mut self, listener: TcpListener) {
+    fn accept_backlog(&mut self, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else { return };
         while let Ok((stream, client)) = listener.accept() {
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                self.welcome(stream, client);
+                self.accept(stream, client);
             }
         }
     }
 
     fn count_failure(&self, error: &io::Error) {
-        let Guests { shared, counters, .. } = &self.guests;
+        let ConnectionTracker { shared, counters, .. } = &self.tracker;
         counters.count(Event::TcpAcceptErrors);
         // Running out of file descriptors has the remedy of a full connection limit: eviction.
-        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && shared.seats.evict() {
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && shared.limiter.evict() {
             counters.count(Event::TcpOverLimit);
         }
     }
@@ -105,12 +105,12 @@ impl Host {
 
 /// Back-off after a failed accept, which would most likely fail again at once.
 #[derive(Default)]
-struct Pause {
+struct Backoff {
     length: Duration,
     until: Option<Instant>,
 }
 
-impl Pause {
+impl Backoff {
     async fn then_accept(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
         if let Some(until) = self.until {
             sleep_until(until).await;
@@ -120,8 +120,8 @@ impl Pause {
         Ok(accepted)
     }
 
-    fn lengthen(&mut self) {
-        self.length = (self.length * 2).clamp(PAUSES.0, PAUSES.1);
+    fn increase(&mut self) {
+        self.length = (self.length * 2).clamp(ACCEPT_BACKOFF_RANGE.0, ACCEPT_BACKOFF_RANGE.1);
         self.until = Some(Instant::now() + self.length);
     }
 }

@@ -15,39 +15,39 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
-use super::Stop;
-use super::forward::{self, Door, Question, Way};
+use super::Shutdown;
+use super::forward::{self, ForwardHandle, ForwardRequest, ReplyTo};
 use super::query_log::QueryLogger;
-use super::sys::{self, Batch, Wait};
+use super::sys::{self, Batch, ReceiveMode};
 use crate::answer::{Peer, Reply, RequestBatch, Responder, Transport, Worker};
-use crate::liveness::{Heartbeat, Liveness};
+use crate::liveness::{Heartbeat, Heartbeats};
 use crate::metrics::{Event, Metrics, ResponseCounters};
 
 /// Receive buffer requested for each socket, in octets; the kernel's default holds 256 small datagrams.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
 /// Timeout of one system call, and so the maximum delay until a thread sees the shutdown.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(100);
+pub(super) const RECEIVE_TIMEOUT: Duration = Duration::from_millis(100);
 /// Time limit for emptying the queue at shutdown, in case it is refilled again and again.
-const LONGEST_DRAIN: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before a thread is restarted, because it may end again at once.
-const RESTART_PAUSE: Duration = Duration::from_millis(10);
+const RESTART_DELAY: Duration = Duration::from_millis(10);
 /// Interval of a busy thread's reads of the kernel's drop counter, in batches.
-const BATCHES_PER_LOOK: u32 = 1024;
+const BATCHES_PER_DROP_COUNT: u32 = 1024;
 
 /// Context shared by the threads of all listeners.
 #[derive(Clone)]
-pub(super) struct Common {
+pub(super) struct UdpContext {
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
-    pub(super) liveness: Liveness,
+    pub(super) liveness: Heartbeats,
     pub(super) log: QueryLogger,
     /// Queue of the forwarder.
-    pub(super) door: Option<Door>,
+    pub(super) door: Option<ForwardHandle>,
 }
 
-impl Common {
+impl UdpContext {
     pub(super) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>) -> Self {
-        Self { responder, metrics, liveness: Liveness::default(), log: QueryLogger::default(), door: None }
+        Self { responder, metrics, liveness: Heartbeats::default(), log: QueryLogger::default(), door: None }
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
@@ -56,43 +56,43 @@ impl Common {
 }
 
 /// The threads of one listener. Their sockets are closed when they end.
-pub(super) struct Threads {
-    common: Common,
-    stop: Stop,
+pub(super) struct UdpWorkers {
+    context: UdpContext,
+    stop: Shutdown,
     address: SocketAddr,
     /// Another process has the sockets too, and gets the datagrams queued in them.
-    kept: bool,
+    is_shared: bool,
     /// Sends the number of a thread that ends.
-    ending: mpsc::UnboundedSender<usize>,
+    exit_notifier: mpsc::UnboundedSender<usize>,
     ended: mpsc::UnboundedReceiver<usize>,
     /// Running threads with their sockets.
     running: HashMap<usize, (Arc<UdpSocket>, thread::JoinHandle<()>)>,
     /// Body of a thread; tests replace it.
-    run: fn(&mut Loop<'_>, &Stop),
+    run: fn(&mut UdpWorker<'_>, &Shutdown),
 }
 
 /// Exit notifier of a thread: sends its number when dropped, also by a panic.
-struct Ending(usize, mpsc::UnboundedSender<usize>);
+struct ExitNotifier(usize, mpsc::UnboundedSender<usize>);
 
-impl Drop for Ending {
+impl Drop for ExitNotifier {
     fn drop(&mut self) {
         // Fails only if the receiver is gone, and with it the parent of the threads.
         let _ = self.1.send(self.0);
     }
 }
 
-impl Threads {
-    pub(super) fn new(common: Common, stop: Stop, address: SocketAddr, kept: bool) -> Self {
+impl UdpWorkers {
+    pub(super) fn new(common: UdpContext, stop: Shutdown, address: SocketAddr, kept: bool) -> Self {
         let (ending, ended) = mpsc::unbounded_channel();
         Self {
-            common,
+            context: common,
             stop,
             address,
-            kept,
-            ending,
+            is_shared: kept,
+            exit_notifier: ending,
             ended,
             running: HashMap::new(),
-            run: |one, stop| one.run_to_the_end(stop),
+            run: |one, stop| one.run_until_exit(stop),
         }
     }
 
@@ -102,29 +102,29 @@ impl Threads {
     }
 
     fn spawn(&mut self, number: usize, socket: Arc<UdpSocket>) -> Result<()> {
-        let Self { common, stop, address, kept, run, .. } = self;
+        let Self { context: common, stop, address, is_shared: kept, run, .. } = self;
         let (address, kept, run) = (*address, *kept, *run);
         let (responder, stop, held) = (Arc::clone(&common.responder), stop.clone(), Arc::clone(&socket));
         let counters = ResponseCounters::new(common.metrics.worker_at(address, Transport::Udp), Transport::Udp);
         let (log, door) = (common.log.clone(), common.door.clone());
         let heartbeat = common.liveness.heartbeat(format!("udp-{number} at {address}"));
-        let ending = Ending(number, self.ending.clone());
+        let ending = ExitNotifier(number, self.exit_notifier.clone());
         let body = move || {
             let _ending = ending;
             // The counter of an inherited socket includes drops before this process had it.
-            let drops = sys::drops(&socket).unwrap_or(0);
+            let drops = sys::dropped_datagrams(&socket).unwrap_or(0);
             let (worker, requests) = (Worker::default(), RequestBatch::new(Transport::Udp));
             let responder = &*responder;
-            let mut one = Loop {
+            let mut one = UdpWorker {
                 socket: &socket,
                 address,
-                kept,
+                is_shared: kept,
                 responder,
                 worker,
                 requests,
                 counters,
-                log,
-                door,
+                query_logger: log,
+                forward_handle: door,
                 drops,
                 heartbeat,
             };
@@ -143,13 +143,13 @@ impl Threads {
             let Some(number) = self.ended.recv().await else { break };
             let Some((socket, handle)) = self.running.remove(&number) else { continue };
             let panicked = handle.join().is_err();
-            if self.stop.told() {
+            if self.stop.is_draining() {
                 continue;
             }
             let address = self.address;
             tracing::error!(%address, panicked, "a thread that answers UDP has ended, and is started again");
-            self.common.metrics.worker().count(Event::TaskRestarts);
-            tokio::time::sleep(RESTART_PAUSE).await;
+            self.context.metrics.worker().count(Event::TaskRestarts);
+            tokio::time::sleep(RESTART_DELAY).await;
             self.spawn(number, socket)?;
         }
         Ok(())
@@ -157,35 +157,35 @@ impl Threads {
 }
 
 /// State of one thread.
-struct Loop<'t> {
+struct UdpWorker<'t> {
     socket: &'t Arc<UdpSocket>,
     address: SocketAddr,
-    kept: bool,
+    is_shared: bool,
     responder: &'t Responder,
     worker: Worker,
     requests: RequestBatch,
     counters: ResponseCounters,
-    log: QueryLogger,
-    door: Option<Door>,
+    query_logger: QueryLogger,
+    forward_handle: Option<ForwardHandle>,
     /// The kernel's drop counter when it was last read.
     drops: u32,
     heartbeat: Heartbeat,
 }
 
-impl Loop<'_> {
+impl UdpWorker<'_> {
     /// Runs until the drain. A panic is a mistake in this program and costs a batch; the socket stays in service.
-    fn run_to_the_end(&mut self, stop: &Stop) {
+    fn run_until_exit(&mut self, stop: &Shutdown) {
         while catch_unwind(AssertUnwindSafe(|| self.run(stop))).is_err() {
             tracing::error!(address = %self.address, "a panic while answering UDP cost a batch of queries");
         }
     }
 
-    fn run(&mut self, stop: &Stop) {
+    fn run(&mut self, stop: &Shutdown) {
         let mut batch = Batch::new(self.address.ip().is_unspecified());
         let mut batches = 0u32;
-        while !stop.told() {
+        while !stop.is_draining() {
             self.heartbeat.beat();
-            match batch.receive(self.socket, Wait::Yes) {
+            match batch.receive(self.socket, ReceiveMode::Blocking) {
                 Ok(received) => self.answer(&mut batch, received),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.worker.release_snapshot();
@@ -196,13 +196,13 @@ impl Loop<'_> {
                 Err(_) => self.pause(),
             }
             batches = batches.wrapping_add(1);
-            if batches.is_multiple_of(BATCHES_PER_LOOK) {
+            if batches.is_multiple_of(BATCHES_PER_DROP_COUNT) {
                 self.count_drops();
             }
         }
         // Datagrams queued in a socket that another process has too are for that process, and connecting the socket
         // would cut it off.
-        if !self.kept && !stop.is_handed_over() {
+        if !self.is_shared && !stop.is_handed_over() {
             self.drain(&mut batch);
         }
         self.count_drops();
@@ -211,14 +211,24 @@ impl Loop<'_> {
     /// Answers a batch: parses all messages, responds to each from its own request, then sends, all in their order.
     fn answer(&mut self, batch: &mut Batch, received: usize) {
         let begun = Instant::now();
-        let Self { socket, address, responder, worker, requests, counters, log, door, .. } = self;
+        let Self {
+            socket,
+            address,
+            responder,
+            worker,
+            requests,
+            counters,
+            query_logger: log,
+            forward_handle: door,
+            ..
+        } = self;
         counters.received(received);
         worker.begin_batch(begun);
         for (index, request) in requests.parse(responder.zone(), batch.messages()).iter().enumerate() {
             let Some(datagram) = batch.datagram(index) else { continue };
-            let to = datagram.asked.map_or(*address, |ip| SocketAddr::new(ip, address.port()));
+            let to = datagram.local_ip.map_or(*address, |ip| SocketAddr::new(ip, address.port()));
             let peer = Peer { from: datagram.from, to };
-            let logged = log.copy(&datagram.slot[..datagram.length]);
+            let logged = log.try_clone_logger(&datagram.slot[..datagram.length]);
             let length = match responder.respond(request, peer, worker, datagram.slot) {
                 Reply::Response(summary) => {
                     counters.responded(&summary);
@@ -230,9 +240,9 @@ impl Loop<'_> {
                 }
                 Reply::Forward(pending) => {
                     let from = address.ip().is_unspecified().then(|| peer.to.ip());
-                    let way = Way::Datagram { socket: Arc::clone(socket), from };
-                    let question = Question { pending, listen: *address, logged };
-                    let refused = hand_over(door.as_ref(), question, way).err();
+                    let way = ReplyTo::Datagram { socket: Arc::clone(socket), from };
+                    let question = ForwardRequest { pending, listen: *address, log_entry: logged };
+                    let refused = forward(door.as_ref(), question, way).err();
                     refused.map(|question| forward::refuse(&question, counters, datagram.slot))
                 }
                 Reply::Drop(reason) => {
@@ -248,7 +258,7 @@ impl Loop<'_> {
             0 => {}
             refused => counters.counters.add(Event::SendErrors, refused as u64),
         }
-        counters.took(begun.elapsed());
+        counters.observe_latency(begun.elapsed());
     }
 
     /// Counts a failed receive call, and pauses, so that a lasting failure does not become a busy loop.
@@ -268,9 +278,9 @@ impl Loop<'_> {
         let start = Instant::now();
         let mut empty = 0;
         // Twice, because a datagram can be on its way into the queue.
-        while empty < 2 && start.elapsed() < LONGEST_DRAIN {
+        while empty < 2 && start.elapsed() < DRAIN_TIMEOUT {
             self.heartbeat.beat();
-            match batch.receive(self.socket, Wait::No) {
+            match batch.receive(self.socket, ReceiveMode::NonBlocking) {
                 Ok(received) => {
                     self.answer(batch, received);
                     empty = 0;
@@ -284,7 +294,7 @@ impl Loop<'_> {
     }
 
     fn count_drops(&mut self) {
-        let Ok(drops) = sys::drops(self.socket) else { return };
+        let Ok(drops) = sys::dropped_datagrams(self.socket) else { return };
         self.counters.counters.add(Event::DroppedByKernel, drops.wrapping_sub(self.drops).into());
         self.drops = drops;
     }
@@ -292,9 +302,9 @@ impl Loop<'_> {
 
 /// Forwards a query, or returns it if the forwarder has no room.
 #[cold]
-fn hand_over(door: Option<&Door>, question: Question, way: Way) -> Result<(), Question> {
+fn forward(door: Option<&ForwardHandle>, question: ForwardRequest, way: ReplyTo) -> Result<(), ForwardRequest> {
     match door {
-        Some(door) => door.hand(question, way),
+        Some(door) => door.try_send(question, way),
         None => Err(question),
     }
 }
@@ -315,43 +325,43 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::answer::Access;
+    use crate::answer::AccessList;
     use crate::liveness::STALL_LIMIT;
     use crate::names::WireName;
     use crate::names::reverse::ReverseZones;
-    use crate::rules::Rules;
+    use crate::rules::NamingRules;
     use crate::zone::{Settings, Zone};
 
     fn responder() -> Arc<Responder> {
         let apex = WireName::parse("cluster.local").unwrap();
-        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-        Arc::new(Responder::new(zone, Arc::default(), Access::default()))
+        Arc::new(Responder::new(zone, Arc::default(), AccessList::default()))
     }
 
     fn bound() -> (UdpSocket, SocketAddr) {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         // As on all sockets: a thread must return from the system call to see the shutdown.
-        socket.set_read_timeout(Some(LONGEST_WAIT)).unwrap();
+        socket.set_read_timeout(Some(RECEIVE_TIMEOUT)).unwrap();
         let address = socket.local_addr().unwrap();
         (socket, address)
     }
 
     #[tokio::test]
     async fn a_thread_that_blocks_is_stalled() {
-        fn blocks(of: &mut Loop<'_>, stop: &Stop) {
-            while !stop.told() {
-                thread::sleep(RESTART_PAUSE);
+        fn blocks(of: &mut UdpWorker<'_>, stop: &Shutdown) {
+            while !stop.is_draining() {
+                thread::sleep(RESTART_DELAY);
             }
-            of.run_to_the_end(stop);
+            of.run_until_exit(stop);
         }
-        let stop = Stop::default();
-        let liveness = Liveness::default();
-        let start = |run: Option<fn(&mut Loop<'_>, &Stop)>| {
+        let stop = Shutdown::default();
+        let liveness = Heartbeats::default();
+        let start = |run: Option<fn(&mut UdpWorker<'_>, &Shutdown)>| {
             let (socket, address) = bound();
-            let mut common = Common::new(responder(), Arc::default());
+            let mut common = UdpContext::new(responder(), Arc::default());
             common.liveness = liveness.clone();
-            let mut threads = Threads::new(common, stop.clone(), address, false);
+            let mut threads = UdpWorkers::new(common, stop.clone(), address, false);
             threads.run = run.unwrap_or(threads.run);
             threads.start(socket).unwrap();
             (threads, address)
@@ -362,9 +372,9 @@ mod tests {
         // Each look is later by the time that a stall lasts; the second thread runs at its own pace.
         while liveness.stalled(now).as_slice() != [format!("udp-0 at {address}")] {
             now += STALL_LIMIT;
-            tokio::time::sleep(LONGEST_WAIT).await;
+            tokio::time::sleep(RECEIVE_TIMEOUT).await;
         }
-        stop.tell();
+        stop.drain();
         blocked.ended().await.unwrap();
         turning.ended().await.unwrap();
         assert!(liveness.stalled(now + STALL_LIMIT).is_empty(), "threads that have ended are forgotten");
@@ -374,10 +384,10 @@ mod tests {
     /// meanwhile.
     #[tokio::test]
     async fn a_thread_that_ends_is_started_again() {
-        fn ends_once(of: &mut Loop<'_>, stop: &Stop) {
+        fn ends_once(of: &mut UdpWorker<'_>, stop: &Shutdown) {
             static ENDED: AtomicBool = AtomicBool::new(false);
             assert!(ENDED.swap(true, Ordering::AcqRel), "on purpose");
-            of.run_to_the_end(stop);
+            of.run_until_exit(stop);
         }
         let metrics = Arc::new(Metrics::default());
         let (socket, address) = bound();
@@ -385,14 +395,15 @@ mod tests {
         client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         client.send_to(&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1], address).unwrap();
 
-        let stop = Stop::default();
-        let mut threads = Threads::new(Common::new(responder(), Arc::clone(&metrics)), stop.clone(), address, false);
+        let stop = Shutdown::default();
+        let mut threads =
+            UdpWorkers::new(UdpContext::new(responder(), Arc::clone(&metrics)), stop.clone(), address, false);
         threads.run = ends_once;
         threads.start(socket).unwrap();
         let asking = tokio::task::spawn_blocking(move || {
             let mut response = [0; 512];
             let length = client.recv(&mut response).unwrap();
-            stop.tell();
+            stop.drain();
             response[..length].to_vec()
         });
         threads.ended().await.unwrap();

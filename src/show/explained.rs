@@ -6,18 +6,18 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::said::{Paint, Said, Tone, pretty};
+use super::said::{Color, FindingView, Style, pretty};
 use crate::escape::Printable;
-use crate::explain::Step;
+use crate::explain::TraceStep;
 use crate::names::WireName;
 use crate::rtype;
-use crate::wire::client::{AnswerRecord, Reply, rcode_name};
+use crate::wire::client::{AnswerRecord, ParsedResponse, rcode_name};
 
 /// Explanation of one name.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Explained {
+pub struct ExplainReport {
     /// Names in the order in which they were looked up, each with its result. At least one.
-    pub(crate) tried: Vec<Tried>,
+    pub(crate) candidates: Vec<Candidate>,
     /// Index of the explained name in `tried`.
     pub(crate) chosen: usize,
     /// Answer section of the response for the explained name.
@@ -25,65 +25,66 @@ pub struct Explained {
     pub(crate) qtype: u16,
     /// Namespace of the search list, if one was applied.
     pub(crate) searched: Option<Box<str>>,
-    pub(crate) steps: Vec<Stepped>,
-    pub(crate) findings: Vec<Said>,
+    pub(crate) steps: Vec<StepView>,
+    pub(crate) findings: Vec<FindingView>,
     /// Hints, in sentences.
     pub(crate) hints: Vec<String>,
     /// True if every object was read.
-    pub(crate) whole: bool,
+    pub(crate) is_complete: bool,
 }
 
 /// Name that was looked up.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tried {
+pub(crate) struct Candidate {
     pub(crate) name: WireName,
     /// Mnemonic of the response code.
     pub(crate) rcode: String,
     pub(crate) resolves: bool,
 }
 
-impl Tried {
-    pub(crate) fn new(name: WireName, reply: &Reply, resolves: bool) -> Self {
+impl Candidate {
+    pub(crate) fn new(name: WireName, reply: &ParsedResponse, resolves: bool) -> Self {
         Self { name, rcode: rcode_name(reply.rcode), resolves }
     }
 }
 
 /// Step of the decision.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Stepped {
+pub(crate) struct StepView {
     pub(crate) what: String,
     pub(crate) holds: Option<bool>,
     pub(crate) text: String,
 }
 
-impl From<Step> for Stepped {
-    fn from(Step { what, holds, text }: Step) -> Self {
+impl From<TraceStep> for StepView {
+    fn from(TraceStep { check: what, passed: holds, text }: TraceStep) -> Self {
         Self { what: what.to_owned(), holds, text }
     }
 }
 
-impl Explained {
+impl ExplainReport {
     /// Returns whether the explained name resolves.
     pub fn resolves(&self) -> bool {
-        self.tried[self.chosen].resolves
+        self.candidates[self.chosen].resolves
     }
 
     /// Renders the explanation for people.
-    pub(crate) fn text(&self, paint: Paint) -> String {
-        let mut text = self.tried_text();
-        let Tried { name, rcode, resolves } = &self.tried[self.chosen];
-        let (verdict, tone) = if *resolves { ("it resolves", Tone::Good) } else { ("it does not resolve", Tone::Bad) };
+    pub(crate) fn text(&self, paint: Style) -> String {
+        let mut text = self.candidates_text();
+        let Candidate { name, rcode, resolves } = &self.candidates[self.chosen];
+        let (verdict, tone) =
+            if *resolves { ("it resolves", Color::Good) } else { ("it does not resolve", Color::Bad) };
         let verdict = paint.paint(tone, verdict);
         let _ = writeln!(text, "{name} {}: {}, {verdict}", rtype::name(self.qtype), Printable(rcode));
         if !self.steps.is_empty() {
             text.push('\n');
         }
         let width = self.steps.iter().map(|step| step.what.len()).max().unwrap_or_default();
-        for Stepped { what, holds, text: found } in &self.steps {
+        for StepView { what, holds, text: found } in &self.steps {
             let mark = match holds {
-                Some(true) => paint.paint(Tone::Good, "✓"),
-                Some(false) => paint.paint(Tone::Bad, "✗"),
-                None => paint.paint(Tone::Plain, "-"),
+                Some(true) => paint.paint(Color::Good, "✓"),
+                Some(false) => paint.paint(Color::Bad, "✗"),
+                None => paint.paint(Color::Plain, "-"),
             };
             let _ = writeln!(text, "  {mark} {:width$}  {}", Printable(what).to_string(), Printable(found));
         }
@@ -96,18 +97,18 @@ impl Explained {
         for said in &self.findings {
             let _ = write!(text, "\n{}", said.text(paint));
         }
-        for hint in self.in_vain().iter().chain(&self.hints) {
-            let _ = writeln!(text, "\n  {}: {}", paint.paint(Tone::Doubt, "note"), Printable(hint));
+        for hint in self.exhausted_message().iter().chain(&self.hints) {
+            let _ = writeln!(text, "\n  {}: {}", paint.paint(Color::Doubt, "note"), Printable(hint));
         }
         text
     }
 
     /// Returns the list of names that were looked up, if a search list was applied; else an empty text.
-    fn tried_text(&self) -> String {
+    fn candidates_text(&self) -> String {
         let mut text = String::new();
-        if let (Some(namespace), [_, _, ..], None) = (&self.searched, &self.tried[..], self.in_vain()) {
+        if let (Some(namespace), [_, _, ..], None) = (&self.searched, &self.candidates[..], self.exhausted_message()) {
             let _ = writeln!(text, "tried as a Pod of namespace {} would:", Printable(namespace));
-            for Tried { name, rcode, .. } in &self.tried {
+            for Candidate { name, rcode, .. } in &self.candidates {
                 let _ = writeln!(text, "  {:8}  {name}", Printable(rcode).to_string());
             }
             text.push('\n');
@@ -116,8 +117,10 @@ impl Explained {
     }
 
     /// Returns the note that no name of the search list resolves, if the resolver looks up the name itself first.
-    fn in_vain(&self) -> Option<String> {
-        let [Tried { name: first, .. }, Tried { name: second, .. }, ..] = &self.tried[..] else { return None };
+    fn exhausted_message(&self) -> Option<String> {
+        let [Candidate { name: first, .. }, Candidate { name: second, .. }, ..] = &self.candidates[..] else {
+            return None;
+        };
         // The names of a search list become shorter. If the second name is longer, the first is the name itself.
         let stands_first = self.chosen == 0 && second.labels() > first.labels();
         let namespace = self.searched.as_ref().filter(|_| stands_first)?;
@@ -131,10 +134,10 @@ impl Explained {
 
     /// Returns the explanation as a JSON value.
     pub(crate) fn value(&self) -> Value {
-        let Tried { name, rcode, resolves } = &self.tried[self.chosen];
+        let Candidate { name, rcode, resolves } = &self.candidates[self.chosen];
         let record = |record: &AnswerRecord| json!({"name": record.name, "ttl": record.ttl, "type": record.rtype, "data": record.data});
-        let step = |step: &Stepped| json!({"what": step.what, "holds": step.holds, "text": step.text});
-        let tried = |Tried { name, rcode, resolves }: &Tried| json!({"name": name.to_string(), "rcode": rcode, "resolves": resolves});
+        let step = |step: &StepView| json!({"what": step.what, "holds": step.holds, "text": step.text});
+        let tried = |Candidate { name, rcode, resolves }: &Candidate| json!({"name": name.to_string(), "rcode": rcode, "resolves": resolves});
         json!({
             "name": name.to_string(),
             "type": rtype::name(self.qtype),
@@ -143,7 +146,7 @@ impl Explained {
             "answer": self.answer.iter().map(record).collect::<Vec<_>>(),
             "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
             "findings": self.findings.iter().map(|said| said.json("severity")).collect::<Vec<_>>(),
-            "tried": self.tried.iter().map(tried).collect::<Vec<_>>(),
+            "tried": self.candidates.iter().map(tried).collect::<Vec<_>>(),
             "hints": self.hints,
         })
     }
@@ -155,7 +158,7 @@ impl Explained {
         let items = |field: &str| value.get(field).and_then(Value::as_array);
         let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
         let tried = |value: &Value| {
-            Some(Tried {
+            Some(Candidate {
                 name: WireName::parse(&text(value, "name")?).ok()?,
                 rcode: text(value, "rcode")?,
                 resolves: value.get("resolves")?.as_bool()?,
@@ -171,24 +174,24 @@ impl Explained {
             })
         };
         let step = |value: &Value| {
-            Some(Stepped {
+            Some(StepView {
                 what: text(value, "what")?,
                 holds: value.get("holds")?.as_bool(),
                 text: text(value, "text")?,
             })
         };
         let name = WireName::parse(&text(&value, "name")?).ok()?;
-        let tried: Vec<Tried> = items("tried")?.iter().map(tried).collect::<Option<_>>()?;
+        let tried: Vec<Candidate> = items("tried")?.iter().map(tried).collect::<Option<_>>()?;
         Some(Self {
             chosen: tried.iter().position(|tried| tried.name == name)?,
-            tried,
+            candidates: tried,
             answer: items("answer")?.iter().map(record).collect::<Option<_>>()?,
             qtype: rtype::parse(&text(&value, "type")?).ok()?,
             searched,
             steps: items("steps")?.iter().map(step).collect::<Option<_>>()?,
-            findings: items("findings")?.iter().map(Said::read).collect::<Option<_>>()?,
+            findings: items("findings")?.iter().map(FindingView::read).collect::<Option<_>>()?,
             hints: items("hints")?.iter().map(|hint| hint.as_str().map(ToOwned::to_owned)).collect::<Option<_>>()?,
-            whole: true,
+            is_complete: true,
         })
     }
 }

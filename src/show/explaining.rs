@@ -9,17 +9,19 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::explained::{Explained, Stepped, Tried};
-use super::said::{Said, Tone};
-use crate::answer::{Access, Peer, RequestBatch, Responder, Transport, Worker};
-use crate::config::AskedName;
-use crate::explain::{self, Asked, Asker, Effort, Finding, Known, Severity, Step, object};
+use super::explained::{Candidate, ExplainReport, StepView};
+use super::said::{Color, FindingView};
+use crate::answer::{AccessList, Peer, RequestBatch, Responder, Transport, Worker};
+use crate::config::NameSpec;
+use crate::explain::{
+    self, DiagnosedQuery, Diagnostics, DiagnosticsView, Finding, SearchDepth, Severity, TraceStep, object,
+};
 use crate::names::reverse::reverse_name;
-use crate::names::{Owner, QueryName, WireName, owner};
+use crate::names::{NameKind, QueryName, WireName, classify};
 use crate::objects::Subject;
 use crate::status::Status;
 use crate::wire::MAX_TCP;
-use crate::wire::client::{Reply, query};
+use crate::wire::client::{ParsedResponse, query};
 use crate::zone::{Lookup, Zone};
 
 /// Number of dots from which on a Pod's resolver looks up a name before its search list (`ndots` of `dnsPolicy:
@@ -28,9 +30,9 @@ const NDOTS: usize = 5;
 
 /// Name and type to explain.
 #[derive(Clone, Debug)]
-pub struct Sought<'q> {
+pub struct ExplainQuery<'q> {
     /// The name, as in the command line or request.
-    pub name: &'q AskedName,
+    pub name: &'q NameSpec,
     /// QTYPE.
     pub qtype: u16,
     /// The zone and its aliases, at least one.
@@ -41,9 +43,9 @@ pub struct Sought<'q> {
 
 /// Completeness of the objects that were read.
 #[derive(Clone, Copy, Debug)]
-pub struct Read {
+pub struct SourceState {
     /// True if every object was read and valid.
-    pub whole: bool,
+    pub is_complete: bool,
     /// True if an unknown name is answered with NXDOMAIN, false if with SERVFAIL.
     pub may_deny: bool,
 }
@@ -55,39 +57,47 @@ pub struct Read {
 /// An internal error: the engine returns no response.
 pub fn explain(
     zone: &Arc<Zone>,
-    asker: &Asker,
-    sought: &Sought<'_>,
-    hints: impl FnOnce(&Known<'_>) -> Vec<String>,
-    Read { whole, may_deny }: Read,
-) -> anyhow::Result<Explained> {
+    asker: &Diagnostics,
+    sought: &ExplainQuery<'_>,
+    hints: impl FnOnce(&DiagnosticsView<'_>) -> Vec<String>,
+    SourceState { is_complete: whole, may_deny }: SourceState,
+) -> anyhow::Result<ExplainReport> {
     let qtype = sought.qtype;
-    let mut engine = Engine::new(zone, may_deny);
+    let mut engine = LocalResolver::new(zone, may_deny);
     let (tried, resolved) = try_each(sought, |name| engine.ask(name, qtype))?;
-    Ok(asker.with(|known| {
-        let likely = || (0..tried.len()).rev().max_by_key(|index| likeness(known, &tried[*index].0, *index));
+    Ok(asker.with_view(|known| {
+        let likely = || (0..tried.len()).rev().max_by_key(|index| candidate_score(known, &tried[*index].0, *index));
         let chosen = resolved.or_else(likely).unwrap_or_default();
         let (steps, findings) = explain_one(known, zone, &tried[chosen].0, qtype);
         let severity = |finding: &Finding| match finding.severity() {
-            Severity::Cause => ("cause", Tone::Bad),
-            Severity::Guess => ("guess", Tone::Doubt),
-            Severity::Note => ("note", Tone::Doubt),
+            Severity::Cause => ("cause", Color::Bad),
+            Severity::Guess => ("guess", Color::Doubt),
+            Severity::Note => ("note", Color::Doubt),
         };
-        Explained {
+        ExplainReport {
             answer: tried[chosen].1.answer.clone(),
             chosen,
             qtype,
             searched: sought.searched(),
-            steps: steps.into_iter().map(Stepped::from).collect(),
-            findings: findings.iter().map(|finding| Said::of(finding, severity(finding))).collect(),
+            steps: steps.into_iter().map(StepView::from).collect(),
+            findings: findings.iter().map(|finding| FindingView::from_finding(finding, severity(finding))).collect(),
             hints: hints(known),
-            whole,
-            tried: tried.into_iter().map(|(name, reply, resolves)| Tried::new(name, &reply, resolves)).collect(),
+            is_complete: whole,
+            candidates: tried
+                .into_iter()
+                .map(|(name, reply, resolves)| Candidate::new(name, &reply, resolves))
+                .collect(),
         }
     }))
 }
 
 /// Returns the steps of the decision on one name, and the findings, sorted by severity and rank.
-fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (Vec<Step>, Vec<Finding>) {
+fn explain_one(
+    known: &DiagnosticsView<'_>,
+    zone: &Zone,
+    name: &WireName,
+    qtype: u16,
+) -> (Vec<TraceStep>, Vec<Finding>) {
     let mut query = QueryName::default();
     query.set(name);
     let ((outcome, absence), apex) = zone.look_up(&query, qtype, |lookup| {
@@ -99,9 +109,9 @@ fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (
         };
         (lookup.outcome(), apex)
     });
-    let asked = Asked { name: &query, qtype, outcome, absence };
+    let asked = DiagnosedQuery { name: &query, qtype, outcome, absence };
     let steps = explain::steps(known, &asked, apex.as_ref());
-    let mut findings = explain::explain(known, &asked, Effort::Search);
+    let mut findings = explain::explain(known, &asked, SearchDepth::Search);
     // Stable, so that findings of one severity stay sorted by rank.
     findings.sort_by_key(Finding::severity);
     // Beside a cause, a missing Service without similar names is no news: the cause names that Service.
@@ -113,14 +123,14 @@ fn explain_one(known: &Known<'_>, zone: &Zone, name: &WireName, qtype: u16) -> (
 
 /// Scores a name that does not resolve: the more of its objects exist, the higher, from 0 to 7. The name with the highest
 /// score is explained; of equal scores, the first.
-fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
+fn candidate_score(known: &DiagnosticsView<'_>, name: &WireName, index: usize) -> u8 {
     let mut query = QueryName::default();
     query.set(name);
     let Some((_, apex_at)) = known.apex_of(&query) else { return 0 };
     let exists = |namespace: &[u8]| known.cluster.knows_namespace(&String::from_utf8_lossy(namespace));
-    match owner(&query, apex_at) {
-        Owner::Nothing => 1,
-        Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Port(key, ..) | Owner::Protocol(key, _) => {
+    match classify(&query, apex_at) {
+        NameKind::Invalid => 1,
+        NameKind::Service(key) | NameKind::Endpoint(key, _) | NameKind::Port(key, ..) | NameKind::Protocol(key, _) => {
             let key = object(key);
             let view = known.cluster.service(&key);
             match (view.service, &view.stateful_sets[..]) {
@@ -142,13 +152,13 @@ fn likeness(known: &Known<'_>, name: &WireName, index: usize) -> u8 {
 }
 
 /// Engine with its buffers, for queries without a socket.
-struct Engine {
+struct LocalResolver {
     responder: Responder,
     worker: Worker,
     requests: RequestBatch,
 }
 
-impl Engine {
+impl LocalResolver {
     fn new(zone: &Arc<Zone>, may_deny: bool) -> Self {
         let status = Arc::new(Status::default());
         if may_deny {
@@ -156,11 +166,11 @@ impl Engine {
         } else {
             status.set_partial(Vec::new());
         }
-        let responder = Responder::new(Arc::clone(zone), status, Access::default());
+        let responder = Responder::new(Arc::clone(zone), status, AccessList::default());
         Self { responder, worker: Worker::default(), requests: RequestBatch::new(Transport::Tcp) }
     }
 
-    fn ask(&mut self, name: &WireName, qtype: u16) -> anyhow::Result<Reply> {
+    fn ask(&mut self, name: &WireName, qtype: u16) -> anyhow::Result<ParsedResponse> {
         // A constant, since the rotation of RRsets depends on the ID.
         const ID: u16 = u16::MAX;
         let peer = Peer { from: SocketAddr::from(([127, 0, 0, 1], 1)), to: SocketAddr::from(([127, 0, 0, 1], 53)) };
@@ -170,7 +180,7 @@ impl Engine {
         let Self { responder, worker, requests } = self;
         let request = requests.parse_one(responder.zone(), &message[..asked]);
         let length = responder.respond(request, peer, worker, &mut message).length();
-        let response = length.and_then(|length| Reply::read(&message[..length], ID, name, qtype));
+        let response = length.and_then(|length| ParsedResponse::read(&message[..length], ID, name, qtype));
         response.context("the engine gave no response")
     }
 }
@@ -178,7 +188,7 @@ impl Engine {
 // Names to look up.
 
 /// Name that was looked up, its response, and whether it resolves.
-pub type Attempt = (WireName, Reply, bool);
+pub type Attempt = (WireName, ParsedResponse, bool);
 
 /// Looks up the names of the search list with `ask`, until one resolves. Returns the attempts, and the index of the name
 /// that resolves.
@@ -187,8 +197,8 @@ pub type Attempt = (WireName, Reply, bool);
 ///
 /// The errors of `ask`.
 pub fn try_each(
-    sought: &Sought<'_>,
-    mut ask: impl FnMut(&WireName) -> anyhow::Result<Reply>,
+    sought: &ExplainQuery<'_>,
+    mut ask: impl FnMut(&WireName) -> anyhow::Result<ParsedResponse>,
 ) -> anyhow::Result<(Vec<Attempt>, Option<usize>)> {
     let mut tried = Vec::new();
     for name in sought.candidates() {
@@ -203,13 +213,13 @@ pub fn try_each(
     Ok((tried, None))
 }
 
-impl Sought<'_> {
+impl ExplainQuery<'_> {
     /// Returns the names that a Pod's resolver would look up, in its order. At least one.
     fn candidates(&self) -> Vec<WireName> {
         let name = match self.name {
-            AskedName::Address(address) => return vec![reverse_name(*address)],
-            AskedName::Absolute(name) => return vec![name.clone()],
-            AskedName::Relative(name) => name,
+            NameSpec::Address(address) => return vec![reverse_name(*address)],
+            NameSpec::Absolute(name) => return vec![name.clone()],
+            NameSpec::Relative(name) => name,
         };
         let (zone, namespace) = (&self.zones[0], self.namespace);
         let below = |suffix: &str| WireName::parse(&format!("{suffix}{zone}")).ok();
@@ -226,17 +236,17 @@ impl Sought<'_> {
     /// Returns whether the result may depend on the object or names of `subject`: the Service of a candidate name, its
     /// slices, a StatefulSet that it governs, or the StatefulSet of the label. For an address, any object may have it. An
     /// unknown object may be the reason of any non-resolution.
-    pub fn touches(&self, known: &Known<'_>, subject: &Subject, resolves: bool) -> bool {
-        if matches!(self.name, AskedName::Address(_)) || *subject == Subject::Unknown {
+    pub fn touches(&self, known: &DiagnosticsView<'_>, subject: &Subject, resolves: bool) -> bool {
+        if matches!(self.name, NameSpec::Address(_)) || *subject == Subject::Unknown {
             return *subject != Subject::Unknown || !resolves;
         }
         self.candidates().iter().any(|name| {
             let mut query = QueryName::default();
             query.set(name);
             let Some((_, apex_at)) = known.apex_of(&query) else { return false };
-            let (key, label) = match owner(&query, apex_at) {
-                Owner::Service(key) | Owner::Port(key, ..) | Owner::Protocol(key, _) => (key, key.service()),
-                Owner::Endpoint(key, label) => (key, label),
+            let (key, label) = match classify(&query, apex_at) {
+                NameKind::Service(key) | NameKind::Port(key, ..) | NameKind::Protocol(key, _) => (key, key.service()),
+                NameKind::Endpoint(key, label) => (key, label),
                 _ => return false,
             };
             let key = explain::object(key);
@@ -261,6 +271,6 @@ impl Sought<'_> {
 
     /// Returns the namespace of the search list, if one is applied.
     pub fn searched(&self) -> Option<Box<str>> {
-        matches!(self.name, AskedName::Relative(_)).then(|| self.namespace.into())
+        matches!(self.name, NameSpec::Relative(_)).then(|| self.namespace.into())
     }
 }

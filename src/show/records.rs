@@ -16,7 +16,7 @@ use crate::zone::{Record, RecordData, SOA_TIMERS, Zone};
 ///
 /// The errors of `to`.
 pub fn write(zone: &Zone, origin: &WireName, output: Output, to: &mut impl Write) -> io::Result<bool> {
-    let Some(parts) = zone.parts(origin) else { return Ok(false) };
+    let Some(parts) = zone.chunks(origin) else { return Ok(false) };
     match output {
         Output::Zone => {
             for part in parts {
@@ -33,7 +33,7 @@ pub fn write(zone: &Zone, origin: &WireName, output: Output, to: &mut impl Write
             to.write_all(b"\n]\n")?;
         }
         Output::Table => {
-            let widths = zone.parts(origin).into_iter().flatten().flatten();
+            let widths = zone.chunks(origin).into_iter().flatten().flatten();
             let width = widths.map(|record| record.owner.to_string().len()).max().unwrap_or(0);
             for record in parts.flatten() {
                 let (owner, ttl) = (record.owner.to_string(), record.ttl);

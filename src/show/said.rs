@@ -8,34 +8,34 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::escape::{COLOURS, Printable, json as escape_json, lines};
-use crate::explain::{About, Finding, Fix};
+use crate::explain::{Finding, FindingSubject, Fix};
 
 /// Switch for ANSI colours.
 #[derive(Clone, Copy)]
-pub(crate) struct Paint(bool);
+pub(crate) struct Style(bool);
 
 /// Meaning of a text that its colour shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tone {
+pub(crate) enum Color {
     Good,
     Bad,
     Doubt,
     Plain,
 }
 
-impl Paint {
+impl Style {
     /// Creates the switch: with `colours`, or without.
     pub(crate) fn new(colours: bool) -> Self {
         Self(colours)
     }
 
-    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
+    pub(crate) fn paint(self, tone: Color, text: &str) -> String {
         let [good, bad, doubt, end] = COLOURS;
         let begin = match tone {
-            Tone::Good => good,
-            Tone::Bad => bad,
-            Tone::Doubt => doubt,
-            Tone::Plain => return text.to_owned(),
+            Color::Good => good,
+            Color::Bad => bad,
+            Color::Doubt => doubt,
+            Color::Plain => return text.to_owned(),
         };
         if self.0 { format!("{begin}{text}{end}") } else { text.to_owned() }
     }
@@ -43,14 +43,14 @@ impl Paint {
 
 /// Rendered finding or sentence, of this process or of a server.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Said {
+pub(crate) struct FindingView {
     /// Id of the finding; `None` if the server sent only the token.
     pub(crate) id: Option<String>,
     pub(crate) token: Option<String>,
     /// Severity or level: its word, and its colour.
-    pub(crate) weight: (String, Tone),
+    pub(crate) weight: (String, Color),
     pub(crate) text: String,
-    pub(crate) objects: Vec<Object>,
+    pub(crate) objects: Vec<ObjectView>,
     pub(crate) fix: Option<Fix>,
     /// Extended DNS Error code; `None` if a TXT record carried the text, or it is no finding.
     pub(crate) code: Option<u16>,
@@ -58,16 +58,16 @@ pub(crate) struct Said {
 
 /// Object that a finding is about.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Object {
+pub(crate) struct ObjectView {
     pub(crate) kind: String,
     pub(crate) namespace: String,
     pub(crate) name: String,
 }
 
-impl Said {
-    pub(crate) fn of(finding: &Finding, (word, tone): (&'static str, Tone)) -> Self {
-        let (id, token) = finding.identity();
-        let object = |About { kind, key }| Object {
+impl FindingView {
+    pub(crate) fn from_finding(finding: &Finding, (word, tone): (&'static str, Color)) -> Self {
+        let (id, token) = finding.id_and_token();
+        let object = |FindingSubject { kind, key }| ObjectView {
             kind: String::from(kind),
             namespace: key.namespace.into(),
             name: key.name.into(),
@@ -76,21 +76,21 @@ impl Said {
             id: Some(id.to_owned()),
             token: Some(token.to_owned()),
             weight: (word.to_owned(), tone),
-            text: finding.what(),
+            text: finding.summary(),
             objects: finding.about().into_iter().map(object).collect(),
             fix: finding.fix(),
-            code: Some(finding.code()),
+            code: Some(finding.ede_code()),
         }
     }
 
     /// Creates a sentence that is no finding.
-    pub(crate) fn sentence(text: String, (word, tone): (&'static str, Tone)) -> Self {
+    pub(crate) fn sentence(text: String, (word, tone): (&'static str, Color)) -> Self {
         let weight = (word.to_owned(), tone);
         Self { id: None, token: None, weight, text, objects: Vec::new(), fix: None, code: None }
     }
 
     /// Renders the finding for people: severity, id and token, sentence, fix. Lines for a shell are not indented.
-    pub(crate) fn text(&self, paint: Paint) -> String {
+    pub(crate) fn text(&self, paint: Style) -> String {
         let (word, tone) = &self.weight;
         let mut text = format!("  {}", paint.paint(*tone, &Printable(word).to_string()));
         for part in [&self.id, &self.token].into_iter().flatten() {
@@ -127,7 +127,7 @@ impl Said {
     pub(super) fn read(value: &Value) -> Option<Self> {
         let text = |field: &str| value.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
         let severity = text("severity")?;
-        let tone = if severity == "cause" { Tone::Bad } else { Tone::Doubt };
+        let tone = if severity == "cause" { Color::Bad } else { Color::Doubt };
         let fix = match value.get("fix")? {
             Value::Null => None,
             fix => {

@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::objects::Family;
+use crate::objects::AddressFamily;
 
 /// Returns the family of an address.
-pub(super) fn family_of(address: IpAddr) -> Family {
-    if address.is_ipv4() { Family::V4 } else { Family::V6 }
+pub(super) fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 }
 }
 
 /// Returns a hash that is equal in every build: names and addresses of simulated objects depend on it.
@@ -31,7 +31,7 @@ pub(super) fn hash(parts: &[&str]) -> u64 {
 pub(super) struct Pools(Vec<Pool>);
 
 struct Pool {
-    family: Family,
+    family: AddressFamily,
     first: u128,
     /// Number of addresses, from `first`.
     size: u64,
@@ -44,7 +44,7 @@ impl Pools {
     }
 
     /// Returns the families of the networks, in the order of the networks.
-    pub(super) fn families(&self) -> Vec<Family> {
+    pub(super) fn families(&self) -> Vec<AddressFamily> {
         let mut families = Vec::new();
         for pool in &self.0 {
             if !families.contains(&pool.family) {
@@ -55,7 +55,7 @@ impl Pools {
     }
 
     /// Takes an address that is not in `taken`, and adds it there. `None` if the networks of the family have no more.
-    pub(super) fn take(&mut self, family: Family, key: &[&str], taken: &mut HashSet<IpAddr>) -> Option<IpAddr> {
+    pub(super) fn take(&mut self, family: AddressFamily, key: &[&str], taken: &mut HashSet<IpAddr>) -> Option<IpAddr> {
         let start = hash(key);
         self.0.iter_mut().filter(|pool| pool.family == family).find_map(|pool| pool.take(start, taken))
     }
@@ -64,8 +64,8 @@ impl Pools {
 impl Pool {
     fn new(range: &IpNet) -> Self {
         let (family, first, bits) = match range.network() {
-            IpAddr::V4(first) => (Family::V4, u128::from(u32::from(first)), 32 - range.prefix_len()),
-            IpAddr::V6(first) => (Family::V6, u128::from(first), 128 - range.prefix_len()),
+            IpAddr::V4(first) => (AddressFamily::V4, u128::from(u32::from(first)), 32 - range.prefix_len()),
+            IpAddr::V6(first) => (AddressFamily::V6, u128::from(first), 128 - range.prefix_len()),
         };
         // 2^32 addresses are enough, and keep IPv6 addresses short: fd00::1a2b:3c4d.
         Self { family, first, size: 1 << bits.min(32), full: false }
@@ -86,10 +86,10 @@ impl Pool {
     fn address(&self, offset: u64) -> Option<IpAddr> {
         let address = self.first + u128::from(offset);
         match self.family {
-            Family::V4 => Some(Ipv4Addr::from(address as u32))
+            AddressFamily::V4 => Some(Ipv4Addr::from(address as u32))
                 .filter(|address| !matches!(address.octets()[3], 0 | 255))
                 .map(IpAddr::V4),
-            Family::V6 => Some(Ipv6Addr::from(address)).filter(|_| offset != 0).map(IpAddr::V6),
+            AddressFamily::V6 => Some(Ipv6Addr::from(address)).filter(|_| offset != 0).map(IpAddr::V6),
         }
     }
 }

@@ -2,11 +2,11 @@
 //! `pkg/registry/core/service/storage/alloc.go`). The addresses themselves are those of `addresses.rs`.
 
 use super::addresses::family_of;
-use crate::objects::{Family, FamilyPolicy, Service, ServiceKind};
+use crate::objects::{AddressFamily, FamilyPolicy, Service, ServiceKind};
 
 /// Returns the families of a Service, if `cluster` are the families of the cluster, of which the first is the default;
 /// none for an ExternalName.
-pub(super) fn families_of(service: &Service, cluster: &[Family]) -> Vec<Family> {
+pub(super) fn families_of(service: &Service, cluster: &[AddressFamily]) -> Vec<AddressFamily> {
     if matches!(service.kind, ServiceKind::ExternalName(_)) {
         return Vec::new();
     }
@@ -20,13 +20,13 @@ pub(super) fn families_of(service: &Service, cluster: &[Family]) -> Vec<Family> 
         Some(FamilyPolicy::SingleStack) => &[],
         Some(FamilyPolicy::PreferDualStack) => cluster,
         None if !without_selector => &[],
-        Some(FamilyPolicy::RequireDualStack) | None => &[Family::V4, Family::V6][..],
+        Some(FamilyPolicy::RequireDualStack) | None => &[AddressFamily::V4, AddressFamily::V6][..],
     };
     more.iter().for_each(|family| add(&mut families, *family));
     families
 }
 
-fn add(families: &mut Vec<Family>, family: Family) {
+fn add(families: &mut Vec<AddressFamily>, family: AddressFamily) {
     if !families.contains(&family) {
         families.push(family);
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::slices::{Owners, name_of};
 use crate::objects::{
-    EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Object, ObjectRef, Service, SliceManager,
+    AddressFamily, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Object, ObjectRef, Service, SliceManager,
 };
 
 /// Returns the slices of each Endpoints object, if its Service has none of the mirroring controller yet. `names` are
@@ -34,7 +34,7 @@ pub(super) fn slices(objects: &[Object], written: &Owners<'_>, names: &mut HashS
 
 /// Returns one slice for each family and set of ports, in whatever order the ports are.
 fn slices_of(service: &Service, endpoints: &Endpoints, names: &mut HashSet<ObjectRef>) -> Vec<EndpointSlice> {
-    let mut groups: BTreeMap<(Family, Vec<EndpointPort>), Vec<EndpointRow>> = BTreeMap::new();
+    let mut groups: BTreeMap<(AddressFamily, Vec<EndpointPort>), Vec<EndpointRow>> = BTreeMap::new();
     for (slice, copied) in endpoints.slices.iter().zip(&endpoints.mirrored).filter(|(_, copied)| **copied > 0) {
         let mut ports = slice.ports.to_vec();
         ports.sort();
@@ -46,7 +46,7 @@ fn slices_of(service: &Service, endpoints: &Endpoints, names: &mut HashSet<Objec
         });
         groups.entry((slice.family(), ports)).or_default().extend(rows);
     }
-    let slice = |(number, ((family, ports), rows)): (usize, ((Family, _), Vec<_>))| {
+    let slice = |(number, ((family, ports), rows)): (usize, ((AddressFamily, _), Vec<_>))| {
         let key = name_of(service, number, 0, names);
         EndpointSlice::new(key, Some(service.key.name.clone()), family, ports, &rows)
             .managed_by(SliceManager::Mirroring)

@@ -21,12 +21,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::objects::{
-    EndpointSlice, Family, Object, ObjectRef, Pod, Reason, Service, ServiceKind, Skipped, Workload, WorkloadKind,
+    AddressFamily, EndpointSlice, Object, ObjectRef, Pod, Reason, Service, ServiceKind, Skipped, Workload, WorkloadKind,
 };
 use crate::rules::EndpointsSource;
 use addresses::{Pools, family_of};
 use families::families_of;
-use pods::Plan;
+use pods::PodPlan;
 use slices::Owners;
 
 /// Maximum number of simulated Pods: without it, a typing error in `replicas` exhausts the memory.
@@ -50,8 +50,8 @@ pub struct Simulated {
 /// defaulting gives it. An address that any object already has is not given again. Endpoints are mirrored, unless
 /// `source` is the Endpoints themselves.
 pub fn simulate(objects: Vec<Object>, pods: &[IpNet], services: &[IpNet], source: EndpointsSource) -> Simulated {
-    let mut simulation = Simulation { taken: taken(&objects), objects, reports: Vec::new() };
-    let (mut pools, mut left) = (Pools::new(pods), Left::default());
+    let mut simulation = Simulation { taken: used_addresses(&objects), objects, reports: Vec::new() };
+    let (mut pools, mut left) = (Pools::new(pods), Unassigned::default());
     simulation.complete_services(&pools.families(), services);
     let notes = simulation.objects.iter().filter_map(note_of_hook).collect();
     simulation.address_bare_pods(&mut pools, &mut left);
@@ -80,10 +80,10 @@ struct Simulation {
 
 impl Simulation {
     /// Sets the families of Services, and adds addresses of the families that a Service has none of.
-    fn complete_services(&mut self, cluster: &[Family], ranges: &[IpNet]) {
+    fn complete_services(&mut self, cluster: &[AddressFamily], ranges: &[IpNet]) {
         let mut pools = Pools::new(ranges);
         let known = pools.families();
-        let mut left = Left::default();
+        let mut left = Unassigned::default();
         for service in in_order(self.objects.iter_mut().filter_map(as_service)) {
             service.families = families_of(service, cluster);
             let ServiceKind::ClusterIp(addresses) = &mut service.kind else { continue };
@@ -107,7 +107,7 @@ impl Simulation {
 
     /// Gives addresses to Pods written by hand. A Pod with a controller comes from a dump, and has no address because
     /// it had none in its cluster.
-    fn address_bare_pods(&mut self, pools: &mut Pools, left: &mut Left) {
+    fn address_bare_pods(&mut self, pools: &mut Pools, left: &mut Unassigned) {
         let bare = self.objects.iter_mut().filter_map(|object| match object {
             Object::Pod(pod) if is_bare(pod) && pod.hook.is_none() => Some(pod),
             _ => None,
@@ -121,10 +121,10 @@ impl Simulation {
         }
     }
 
-    fn make_pods(&mut self, pools: &mut Pools, left: &mut Left) {
-        let occupied = pods::occupied(&self.objects);
-        let mut plans: Vec<Plan> =
-            self.objects.iter().filter(|object| !is_hook_job(object)).filter_map(Plan::of).collect();
+    fn make_pods(&mut self, pools: &mut Pools, left: &mut Unassigned) {
+        let occupied = pods::existing_workloads(&self.objects);
+        let mut plans: Vec<PodPlan> =
+            self.objects.iter().filter(|object| !is_hook_job(object)).filter_map(PodPlan::from_object).collect();
         plans.retain(|plan| !plan.is_occupied(&occupied));
         plans.sort_by(|one, other| one.order().cmp(&other.order()));
         let mut names: HashSet<ObjectRef> = self.objects.iter().filter_map(pod_key).collect();
@@ -224,7 +224,7 @@ fn pod_key(object: &Object) -> Option<ObjectRef> {
 }
 
 /// Returns every address of the objects.
-fn taken(objects: &[Object]) -> HashSet<IpAddr> {
+fn used_addresses(objects: &[Object]) -> HashSet<IpAddr> {
     let mut taken = HashSet::new();
     for object in objects {
         match object {
@@ -241,8 +241,8 @@ fn taken(objects: &[Object]) -> HashSet<IpAddr> {
     taken
 }
 
-fn no_range(key: &ObjectRef, family: Family) -> Skipped {
-    let family = if family == Family::V4 { "IPv4" } else { "IPv6" };
+fn no_range(key: &ObjectRef, family: AddressFamily) -> Skipped {
+    let family = if family == AddressFamily::V4 { "IPv4" } else { "IPv6" };
     let text = format!(
         "Service {key}: its `ipFamilies` or `ipFamilyPolicy` ask for {family}, and no {family} network is simulated; it \
          gets no such address"
@@ -252,12 +252,12 @@ fn no_range(key: &ObjectRef, family: Family) -> Skipped {
 
 /// Objects that got no address: their number, and the first of them.
 #[derive(Default)]
-struct Left {
+struct Unassigned {
     count: u64,
     first: Option<String>,
 }
 
-impl Left {
+impl Unassigned {
     fn add(&mut self, count: u64, name: impl FnOnce() -> String) {
         self.count += count;
         self.first.get_or_insert_with(name);

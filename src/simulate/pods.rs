@@ -9,15 +9,15 @@ use std::fmt;
 use super::addresses::hash;
 use crate::names::is_label;
 use crate::objects::{
-    Object, ObjectRef, Owner, Pod, PodTemplate, Reason, Skipped, StatefulSet, Workload, WorkloadKind,
+    Object, ObjectRef, OwnerRef, Pod, PodTemplate, Reason, Skipped, StatefulSet, Workload, WorkloadKind,
 };
 
 /// Workloads by kind, namespace and name.
-pub(super) type Occupied<'o> = HashSet<(&'o str, &'o str, &'o str)>;
+pub(super) type ExistingWorkloads<'o> = HashSet<(&'o str, &'o str, &'o str)>;
 
 /// Returns the workloads that have Pods, or ReplicaSets, in the files: they are not simulated.
-pub(super) fn occupied(objects: &[Object]) -> Occupied<'_> {
-    let mut occupied = Occupied::new();
+pub(super) fn existing_workloads(objects: &[Object]) -> ExistingWorkloads<'_> {
+    let mut occupied = ExistingWorkloads::new();
     for object in objects {
         match object {
             Object::Pod(pod) => match &pod.owner {
@@ -50,7 +50,7 @@ pub(super) fn occupied(objects: &[Object]) -> Occupied<'_> {
 }
 
 /// Pods to be made for one workload.
-pub(super) struct Plan<'o> {
+pub(super) struct PodPlan<'o> {
     kind: &'static str,
     key: &'o ObjectRef,
     template: &'o PodTemplate,
@@ -59,7 +59,7 @@ pub(super) struct Plan<'o> {
     pub(super) count: u32,
 }
 
-impl fmt::Display for Plan<'_> {
+impl fmt::Display for PodPlan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.key)
     }
@@ -75,9 +75,9 @@ enum Scheme<'o> {
     Indexed,
 }
 
-impl<'o> Plan<'o> {
+impl<'o> PodPlan<'o> {
     /// Returns the Pods that a workload's controller would make; `None` for an object that is no workload.
-    pub(super) fn of(object: &'o Object) -> Option<Self> {
+    pub(super) fn from_object(object: &'o Object) -> Option<Self> {
         match object {
             Object::StatefulSet(set) => Some(Self::stateful_set(set)),
             Object::Workload(workload) => Some(Self::workload(workload)),
@@ -108,7 +108,7 @@ impl<'o> Plan<'o> {
     }
 
     /// Returns whether the workload has Pods, or a ReplicaSet, in the files.
-    pub(super) fn is_occupied(&self, occupied: &Occupied<'_>) -> bool {
+    pub(super) fn is_occupied(&self, occupied: &ExistingWorkloads<'_>) -> bool {
         occupied.contains(&(self.kind, &*self.key.namespace, &*self.key.name))
     }
 
@@ -134,7 +134,7 @@ impl<'o> Plan<'o> {
             key: self.key.clone(),
             labels: self.template.labels.clone(),
             spec: self.template.spec.clone(),
-            owner: Some(Owner { kind: self.kind.into(), name: self.key.name.clone() }),
+            owner: Some(OwnerRef { kind: self.kind.into(), name: self.key.name.clone() }),
             ready: Some(true),
             ..Pod::default()
         };
@@ -165,7 +165,7 @@ impl<'o> Plan<'o> {
             Scheme::Random { hash: Some(hash) } => {
                 label("pod-template-hash", hash);
                 let set = format!("{}-{hash}", self.key.name);
-                pod.owner = Some(Owner { kind: "ReplicaSet".into(), name: set.as_str().into() });
+                pod.owner = Some(OwnerRef { kind: "ReplicaSet".into(), name: set.as_str().into() });
                 Some(self.at_random(pod, &set, index, names))
             }
             Scheme::Random { hash: None } => Some(self.at_random(pod, &self.key.name, index, names)),

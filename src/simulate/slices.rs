@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::addresses::{family_of, hash};
 use super::pods::letters;
 use crate::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Object, ObjectRef, Pod, Service,
+    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Object, ObjectRef, Pod, Service,
     ServiceKind, ServicePort, SliceManager, TargetPort,
 };
 use crate::rules::EndpointsSource;
@@ -44,7 +44,7 @@ impl<'o> Owners<'o> {
 /// Returns the slices of every Service with a selector that has none of the EndpointSlice controller yet. `names` are
 /// the names of all slices so far.
 pub(super) fn slices(objects: &[Object], written: &Owners<'_>, names: &mut HashSet<ObjectRef>) -> Vec<EndpointSlice> {
-    let pods = PodIndex::of(objects);
+    let pods = PodIndex::from_objects(objects);
     let mut slices = Vec::new();
     for object in objects {
         if let Object::Service(service) = object
@@ -62,7 +62,7 @@ pub(super) fn slices(objects: &[Object], written: &Owners<'_>, names: &mut HashS
 struct PodIndex<'o>(HashMap<(&'o str, &'o str, &'o str), Vec<&'o Pod>>);
 
 impl<'o> PodIndex<'o> {
-    fn of(objects: &'o [Object]) -> Self {
+    fn from_objects(objects: &'o [Object]) -> Self {
         let mut index: HashMap<_, Vec<&Pod>> = HashMap::new();
         for object in objects {
             if let Object::Pod(pod) = object {
@@ -91,7 +91,7 @@ impl<'o> PodIndex<'o> {
 
 fn slices_of(service: &Service, pods: &[&Pod], names: &mut HashSet<ObjectRef>, slices: &mut Vec<EndpointSlice>) {
     // Pods cannot share a slice if a named port has different numbers in them, or is absent in one.
-    let mut groups: BTreeMap<(Family, Vec<EndpointPort>), Vec<EndpointRow>> = BTreeMap::new();
+    let mut groups: BTreeMap<(AddressFamily, Vec<EndpointPort>), Vec<EndpointRow>> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| !pod.finished) {
         let ports = ports_of(service, pod);
         for address in &pod.addresses {

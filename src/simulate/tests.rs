@@ -32,7 +32,7 @@ fn run(manifest: &str, pods: &str) -> Simulated {
 #[track_caller]
 fn check(manifest: &str, pods: &str, expected: &[&str]) {
     let simulated = run(manifest, pods);
-    let given: HashSet<IpAddr> = taken(&decode(manifest));
+    let given: HashSet<IpAddr> = used_addresses(&decode(manifest));
     let mut lines: Vec<String> = simulated.objects.iter().filter_map(|object| line(object, &given)).collect();
     lines.sort();
     lines.extend(simulated.reports.iter().map(|report| format!("! {}", report.text)));

@@ -20,7 +20,7 @@ use crate::objects::{Object, ObjectRef, ServiceKind, Skipped};
 use crate::status::{DataState, Loss, LossReason, Status, WatchState, WatchStatus};
 
 /// A message from one watch, or from the probe, to the owner of the cluster.
-pub enum Update {
+pub enum WatchUpdate {
     /// The watch of this resource is established.
     Connected(Resource),
     /// The watch of this resource failed.
@@ -58,17 +58,17 @@ pub enum Update {
         /// Marks a second list, which is believed however many objects it deletes.
         confirmed: bool,
         /// Receives the result.
-        reply: oneshot::Sender<Swept>,
+        reply: oneshot::Sender<RelistOutcome>,
     },
 }
 
 /// Result of the end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Swept {
+pub enum RelistOutcome {
     /// The objects that were not in the list are deleted.
     Done,
     /// The list would delete most of the known objects: none is deleted until a second list confirms it (K11).
-    Held {
+    Suspicious {
         /// Number of known objects that were not in the list.
         unseen: usize,
         /// Number of known objects.
@@ -78,7 +78,7 @@ pub enum Swept {
 
 /// A resource to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Followed {
+pub struct WatchedResource {
     /// The resource.
     pub resource: Resource,
     /// Name of the resource in the Kubernetes API.
@@ -87,8 +87,8 @@ pub struct Followed {
     pub required: bool,
 }
 
-struct Follow {
-    what: Followed,
+struct WatchEntry {
+    resource: WatchedResource,
     state: WatchState,
     /// Time of the last change of `state`.
     since: Option<Instant>,
@@ -106,20 +106,20 @@ struct Follow {
     relist: Option<HashSet<Contributor>>,
 }
 
-impl Follow {
+impl WatchEntry {
     /// Returns whether the first publication does not have to wait for this resource. An optional resource may be
     /// denied, and with `late` (the required ones are complete, and 2 s passed) it may be lost.
-    fn settled(&self, late: bool) -> bool {
+    fn is_synced_or_lost(&self, late: bool) -> bool {
         let given_up = match self.state {
             WatchState::Denied(_) => true,
             WatchState::Lost(_) => late,
             WatchState::Waiting | WatchState::Current => false,
         };
-        self.followed || !self.what.required && given_up
+        self.followed || !self.resource.required && given_up
     }
 
     /// Returns the state and the beginning of a loss, with a loss of contact taken into account.
-    fn standing(&self, no_contact: Option<&NoContact>) -> (WatchState, Option<Instant>) {
+    fn stale_note(&self, no_contact: Option<&NoContact>) -> (WatchState, Option<Instant>) {
         match (&self.state, no_contact) {
             (WatchState::Current, Some(NoContact { since, loss })) => (WatchState::Lost(loss.clone()), Some(*since)),
             (state, _) => (state.clone(), self.lost_since),
@@ -154,8 +154,8 @@ enum LogKey {
 
 impl LossLog {
     /// Records the loss of a resource, unless it is recorded for the present reason already.
-    fn note(&mut self, follow: &mut Follow, state: &WatchState) {
-        let resource = follow.what.resource;
+    fn note(&mut self, follow: &mut WatchEntry, state: &WatchState) {
+        let resource = follow.resource.resource;
         let Some(reason) = state.reason().filter(|reason| follow.noted != Some(*reason)) else { return };
         follow.noted = Some(reason);
         let of = matches!(reason, LossReason::Denied(_)).then_some(resource);
@@ -191,32 +191,32 @@ impl LossLog {
 }
 
 /// The owner of the cluster's objects: applies updates through a [`Publisher`] and keeps the [`Status`].
-pub struct Live {
+pub struct ClusterSync {
     publisher: Publisher,
     status: Arc<Status>,
     counters: Arc<Counters>,
     stale: Duration,
-    hold_down: usize,
-    follows: BTreeMap<Resource, Follow>,
+    mass_delete_guard: usize,
+    watches: BTreeMap<Resource, WatchEntry>,
     dirty: HashSet<Contributor>,
     synced: bool,
     /// The zone has contents already, from an owner that was aborted or from a snapshot. They are served until the
     /// first synchronization completes.
-    resumed: bool,
+    is_resync: bool,
     /// Time of the first tick without a complete synchronization.
     since: Option<Instant>,
     /// Time at which the last required resource was complete.
     required_since: Option<Instant>,
     /// Addresses changed since the reverse zones were last derived.
-    moved: bool,
+    reverse_dirty: bool,
     no_contact: Option<NoContact>,
     log: LossLog,
-    said: HashSet<String>,
+    logged_objects: HashSet<String>,
     /// Services with the time at which their endpoints changed, to be observed at the next publication.
-    triggered: Vec<(ObjectRef, SystemTime)>,
+    change_times: Vec<(ObjectRef, SystemTime)>,
 }
 
-impl Live {
+impl ClusterSync {
     /// Starts without objects. If `status` shows that a zone is served already, that zone stays in service until
     /// everything was listed again. Answers are marked stale once a required resource has been lost for `stale`. A list
     /// that would delete more than half of the objects, and at least `hold_down`, has to be confirmed by a second list.
@@ -224,13 +224,13 @@ impl Live {
         publisher: Publisher,
         status: Arc<Status>,
         counters: Arc<Counters>,
-        followed: &[Followed],
+        followed: &[WatchedResource],
         stale: Duration,
         hold_down: usize,
     ) -> Self {
-        let follow = |what: &Followed| {
-            let follow = Follow {
-                what: *what,
+        let follow = |what: &WatchedResource| {
+            let follow = WatchEntry {
+                resource: *what,
                 state: WatchState::Waiting,
                 since: None,
                 listed: false,
@@ -246,23 +246,23 @@ impl Live {
         let resumed = status.data_state() != DataState::NotSynced;
         let live = Self {
             publisher,
-            resumed,
+            is_resync: resumed,
             status,
             counters,
             stale,
-            hold_down,
-            follows: followed.iter().map(follow).collect(),
+            mass_delete_guard: hold_down,
+            watches: followed.iter().map(follow).collect(),
             dirty: HashSet::new(),
             synced: false,
             since: None,
             required_since: None,
-            moved: false,
+            reverse_dirty: false,
             no_contact: None,
             log: LossLog::default(),
-            said: HashSet::new(),
-            triggered: Vec::new(),
+            logged_objects: HashSet::new(),
+            change_times: Vec::new(),
         };
-        live.show();
+        live.publish_status();
         // R6: the configured reverse zones are served from the start, or their queries would be refused until the first
         // list.
         live.publisher.refresh_reverse_zones();
@@ -270,12 +270,12 @@ impl Live {
     }
 
     /// Applies a batch of updates in order, and publishes their changes at once.
-    pub fn take(&mut self, updates: impl IntoIterator<Item = Update>, now: Instant) {
+    pub fn apply_updates(&mut self, updates: impl IntoIterator<Item = WatchUpdate>, now: Instant) {
         updates.into_iter().for_each(|update| self.update(update, now));
         if !self.synced {
             self.sync_if_settled(now);
         } else if !self.dirty.is_empty() {
-            self.moved = true;
+            self.reverse_dirty = true;
             let dirty = self.changed();
             self.publish(dirty);
             self.publisher.published(now.into_std());
@@ -287,7 +287,7 @@ impl Live {
     /// with a selector: a controller writes their slices and notes the time of the change.
     fn observe_programming(&mut self) {
         let now = SystemTime::now();
-        for (service, triggered) in std::mem::take(&mut self.triggered) {
+        for (service, triggered) in std::mem::take(&mut self.change_times) {
             let controlled = self
                 .publisher
                 .cluster()
@@ -304,9 +304,9 @@ impl Live {
     /// Notes the time of a change for [`Self::observe_programming`]. Objects of a list are left out: they may have
     /// changed long before this server started.
     fn note_trigger(&mut self, resource: Resource, dirty: &[Contributor], triggered: Option<SystemTime>) {
-        let watched = self.follows.get(&resource).is_some_and(|follow| follow.followed && follow.relist.is_none());
+        let watched = self.watches.get(&resource).is_some_and(|follow| follow.followed && follow.relist.is_none());
         if let Some(triggered) = triggered.filter(|_| self.synced && watched) {
-            self.triggered.extend(dirty.iter().filter_map(|contributor| match contributor {
+            self.change_times.extend(dirty.iter().filter_map(|contributor| match contributor {
                 Contributor::Service(service) => Some((service.clone(), triggered)),
                 _ => None,
             }));
@@ -320,10 +320,10 @@ impl Live {
 
     /// Applies the effects of time: stale answers, and reverse zones derived from new addresses.
     pub fn tick(&mut self, now: Instant) {
-        let required = self.follows.values().filter(|follow| follow.what.required);
+        let required = self.watches.values().filter(|follow| follow.resource.required);
         let lost = required.filter_map(|follow| {
-            let (state, since) = follow.standing(self.no_contact.as_ref());
-            Some((since?, state.reason()?, follow.what.name))
+            let (state, since) = follow.stale_note(self.no_contact.as_ref());
+            Some((since?, state.reason()?, follow.resource.name))
         });
         let lost = lost.min();
         let lost_for = lost.map(|(since, ..)| now - since);
@@ -335,60 +335,60 @@ impl Live {
         // The sentence first, then the state: a response that carries the state must find its sentence.
         if !self.synced && self.status.data_state() == DataState::Restored {
             // The sentence of the snapshot, with its age, stays.
-        } else if !self.synced && self.resumed {
+        } else if !self.synced && self.is_resync {
             let seconds = (now - *self.since.get_or_insert(now)).as_secs();
             let (reason, resource) = lost.map_or((LossReason::OutOfReach, ""), |(_, reason, name)| (reason, name));
-            self.status.set_sentence(Finding::Stale { reason, resource, seconds }.brief());
+            self.status.set_sentence(Finding::Stale { reason, resource, seconds }.ede_text());
         } else if !self.synced {
-            self.say_not_synced(now);
+            self.log_not_synced(now);
         } else if let Some((since, reason, resource)) = cut_off {
-            let sentence = Finding::Stale { reason, resource, seconds: (now - since).as_secs() }.brief();
+            let sentence = Finding::Stale { reason, resource, seconds: (now - since).as_secs() }.ede_text();
             if self.status.data_state() != DataState::Stale && self.log.is_due(LogKey::Stale, now) {
                 tracing::warn!("answers carry the extended error {sentence}");
             }
             self.status.set_sentence(sentence);
         }
-        self.status.set_cut_off(cut_off.is_some() || self.resumed && !self.synced);
+        self.status.set_cut_off(cut_off.is_some() || self.is_resync && !self.synced);
         self.publisher.metrics.set(&table::LOST, &[], lost_for.unwrap_or_default().as_secs_f64());
-        if std::mem::take(&mut self.moved) {
+        if std::mem::take(&mut self.reverse_dirty) {
             self.publisher.refresh_reverse_zones();
         }
     }
 
-    fn say_not_synced(&mut self, now: Instant) {
-        let denied = |follow: &Follow| follow.what.required && matches!(follow.state, WatchState::Denied(_));
+    fn log_not_synced(&mut self, now: Instant) {
+        let denied = |follow: &WatchEntry| follow.resource.required && matches!(follow.state, WatchState::Denied(_));
         let finding = Finding::NotSynced {
             waiting_for: self.status.waiting_for(),
-            forbidden: self.follows.values().any(denied),
+            forbidden: self.watches.values().any(denied),
             seconds: (now - *self.since.get_or_insert(now)).as_secs(),
         };
-        self.status.set_sentence(finding.brief());
+        self.status.set_sentence(finding.ede_text());
     }
 
-    fn update(&mut self, update: Update, now: Instant) {
+    fn update(&mut self, update: WatchUpdate, now: Instant) {
         match update {
-            Update::Connected(resource) => self.set_state(resource, WatchState::Current, now),
-            Update::Lost { resource, state, since } => {
-                if let Some(follow) = self.follows.get_mut(&resource) {
+            WatchUpdate::Connected(resource) => self.set_state(resource, WatchState::Current, now),
+            WatchUpdate::Lost { resource, state, since } => {
+                if let Some(follow) = self.watches.get_mut(&resource) {
                     follow.lost_since = Some(since);
                 }
                 self.set_state(resource, state, now);
             }
-            Update::NoContact { since, loss } => {
+            WatchUpdate::NoContact { since, loss } => {
                 let state = WatchState::Lost(loss.clone());
-                for follow in self.follows.values_mut().filter(|follow| follow.state == WatchState::Current) {
+                for follow in self.watches.values_mut().filter(|follow| follow.state == WatchState::Current) {
                     self.log.note(follow, &state);
                 }
                 self.no_contact = Some(NoContact { since, loss });
-                self.show();
+                self.publish_status();
             }
-            Update::Contact => {
+            WatchUpdate::Contact => {
                 self.no_contact = None;
-                self.show();
+                self.publish_status();
             }
-            Update::Begin(resource, audit) => {
-                self.publisher.cluster_mut().begin(resource);
-                if let Some(follow) = self.follows.get_mut(&resource) {
+            WatchUpdate::Begin(resource, audit) => {
+                self.publisher.cluster_mut().begin_relist(resource);
+                if let Some(follow) = self.watches.get_mut(&resource) {
                     follow.auditing = audit;
                     if follow.listed {
                         // Keep the changes of a list that failed half-way: they are published with the next one.
@@ -396,55 +396,55 @@ impl Live {
                     }
                 }
             }
-            Update::Apply(object, skipped, triggered) => {
-                let resource = Resource::of(&object);
+            WatchUpdate::Apply(object, skipped, triggered) => {
+                let resource = Resource::for_object(&object);
                 let dirty = self.publisher.cluster_mut().apply(*object);
                 self.note_trigger(resource, &dirty, triggered);
                 self.touch(resource, dirty);
                 for skipped in skipped {
                     self.publisher.metrics.count(&table::REJECTED, &[skipped.reason.label()]);
-                    self.say(skipped.text);
+                    self.warn_once(skipped.text);
                 }
             }
-            Update::Invalid(_, why) => {
+            WatchUpdate::Invalid(_, why) => {
                 self.counters.count(Event::ObjectsSkipped);
                 self.publisher.metrics.count(&table::REJECTED, &["invalid"]);
-                self.say(why);
+                self.warn_once(why);
             }
-            Update::Delete(resource, key) => {
+            WatchUpdate::Delete(resource, key) => {
                 let dirty = self.publisher.cluster_mut().delete(resource, &key);
                 self.touch(resource, dirty);
             }
-            Update::End { resource, confirmed, reply } => {
+            WatchUpdate::End { resource, confirmed, reply } => {
                 // The send fails if the watch was aborted. Its successor lists again.
                 let _ = reply.send(self.end(resource, confirmed));
             }
         }
     }
 
-    fn end(&mut self, resource: Resource, confirmed: bool) -> Swept {
-        let (known, unseen) = self.publisher.cluster().unseen(resource);
-        if !confirmed && holds_down(known, unseen, self.hold_down) {
+    fn end(&mut self, resource: Resource, confirmed: bool) -> RelistOutcome {
+        let (known, unseen) = self.publisher.cluster().unseen_count(resource);
+        if !confirmed && is_suspicious(known, unseen, self.mass_delete_guard) {
             if self.log.is_due(LogKey::HoldDown, Instant::now()) {
                 tracing::warn!(
                     "a list of {} would remove {unseen} of {known} objects: listing again over a new connection first",
-                    self.follows.get(&resource).map_or("objects", |follow| follow.what.name)
+                    self.watches.get(&resource).map_or("objects", |follow| follow.resource.name)
                 );
             }
-            return Swept::Held { unseen, known };
+            return RelistOutcome::Suspicious { unseen, known };
         }
-        let dirty = self.publisher.cluster_mut().sweep(resource);
+        let dirty = self.publisher.cluster_mut().finish_relist(resource);
         self.touch(resource, dirty);
-        if let Some(follow) = self.follows.get_mut(&resource) {
+        if let Some(follow) = self.watches.get_mut(&resource) {
             (follow.listed, follow.auditing) = (true, false);
             self.dirty.extend(follow.relist.take().into_iter().flatten());
         }
-        Swept::Done
+        RelistOutcome::Done
     }
 
     fn touch(&mut self, resource: Resource, dirty: Vec<Contributor>) {
         // An object that is given by the configuration and not watched: the namespace of `--namespace`.
-        let Some(follow) = self.follows.get_mut(&resource) else { return self.dirty.extend(dirty) };
+        let Some(follow) = self.watches.get_mut(&resource) else { return self.dirty.extend(dirty) };
         if !dirty.is_empty() && follow.auditing {
             self.counters.count(Event::AuditRepairs);
         }
@@ -452,7 +452,7 @@ impl Live {
     }
 
     fn set_state(&mut self, resource: Resource, state: WatchState, now: Instant) {
-        let Some(follow) = self.follows.get_mut(&resource) else { return };
+        let Some(follow) = self.watches.get_mut(&resource) else { return };
         // The API server accepts the watch, but its list has not ended yet.
         let state = if state == WatchState::Current && !follow.listed { WatchState::Waiting } else { state };
         follow.followed |= state == WatchState::Current;
@@ -461,7 +461,7 @@ impl Live {
         }
         // The list of an optional resource may never end. Its changes must not hold back those of other resources for
         // the Services that it touched.
-        if follow.lost_since.is_some() && !follow.what.required {
+        if follow.lost_since.is_some() && !follow.resource.required {
             self.dirty.extend(follow.relist.take().into_iter().flatten());
         }
         let old = std::mem::replace(&mut follow.state, state);
@@ -474,31 +474,31 @@ impl Live {
         }
         let state = follow.state.clone();
         self.log.note(follow, &state);
-        self.show();
+        self.publish_status();
     }
 
-    fn show(&self) {
-        let shown = |follow: &Follow| {
-            let (state, lost_since) = follow.standing(self.no_contact.as_ref());
+    fn publish_status(&self) {
+        let shown = |follow: &WatchEntry| {
+            let (state, lost_since) = follow.stale_note(self.no_contact.as_ref());
             // The status shows the beginning of the loss, from which answers count their age.
             let since = lost_since.or(follow.since).map(Instant::into_std);
-            WatchStatus { resource: follow.what.name, required: follow.what.required, state, since }
+            WatchStatus { resource: follow.resource.name, required: follow.resource.required, state, since }
         };
-        self.status.set_watches(self.follows.values().map(shown).collect());
+        self.status.set_watches(self.watches.values().map(shown).collect());
     }
 
     /// Writes one line for each reason of new losses, and one for all resources that have recovered.
     fn log_changes(&mut self, now: Instant) {
         let no_contact = self.no_contact.as_ref();
-        let follows = &self.follows;
+        let follows = &self.watches;
         let is_lost = |resource: Resource| {
-            follows.get(&resource).is_some_and(|follow| follow.standing(no_contact).0.reason().is_some())
+            follows.get(&resource).is_some_and(|follow| follow.stale_note(no_contact).0.reason().is_some())
         };
         for (state, resources) in self.log.due(now, is_lost) {
-            let lost: Vec<&Follow> = resources.iter().filter_map(|resource| self.follows.get(resource)).collect();
+            let lost: Vec<&WatchEntry> = resources.iter().filter_map(|resource| self.watches.get(resource)).collect();
             tracing::warn!("{}", loss_line(&state, &lost));
             for resource in resources {
-                if let Some(follow) = self.follows.get_mut(&resource) {
+                if let Some(follow) = self.watches.get_mut(&resource) {
                     follow.logged = true;
                 }
             }
@@ -506,8 +506,8 @@ impl Live {
         /// Time for which the line about a recovery waits for the other resources that were lost.
         const PATIENCE: Duration = Duration::from_secs(2);
         let (mut back, mut all) = (Vec::new(), true);
-        for follow in self.follows.values_mut() {
-            if follow.standing(self.no_contact.as_ref()).0 != WatchState::Current {
+        for follow in self.watches.values_mut() {
+            if follow.stale_note(self.no_contact.as_ref()).0 != WatchState::Current {
                 all &= !follow.logged;
                 continue;
             }
@@ -518,7 +518,7 @@ impl Live {
         }
         let is_complete = all || back.iter().any(|follow| follow.since.is_none_or(|since| now - since >= PATIENCE));
         if !back.is_empty() && is_complete && self.log.is_due(LogKey::Recovery, now) {
-            let names: Vec<&str> = back.iter().map(|follow| follow.what.name).collect();
+            let names: Vec<&str> = back.iter().map(|follow| follow.resource.name).collect();
             tracing::info!("{} are followed again", enumerate(&names));
             back.into_iter().for_each(|follow| (follow.noted, follow.logged) = (None, false));
         }
@@ -527,12 +527,12 @@ impl Live {
     fn sync_if_settled(&mut self, now: Instant) {
         /// Time for which lost optional resources may delay the first publication.
         const PATIENCE: Duration = Duration::from_secs(2);
-        let unread = |follow: &Follow| !follow.followed || follow.relist.is_some();
-        if self.follows.values().any(|follow| follow.what.required && unread(follow)) {
+        let unread = |follow: &WatchEntry| !follow.followed || follow.relist.is_some();
+        if self.watches.values().any(|follow| follow.resource.required && unread(follow)) {
             return;
         }
         let late = now - *self.required_since.get_or_insert(now) >= PATIENCE;
-        if self.follows.values().all(|follow| follow.settled(late)) {
+        if self.watches.values().all(|follow| follow.is_synced_or_lost(late)) {
             self.sync();
         }
     }
@@ -542,7 +542,7 @@ impl Live {
         /// records of a whole large cluster would be in memory twice.
         const AT_ONCE: usize = 64;
         self.dirty.insert(Contributor::Apex);
-        if self.resumed {
+        if self.is_resync {
             // Contributors that only the aborted owner knew may be outdated: publish all.
             self.dirty.extend(self.publisher.contributors());
         }
@@ -561,7 +561,7 @@ impl Live {
     /// ends, a Service would show old slices beside new ones.
     fn changed(&mut self) -> Vec<Contributor> {
         let half_way = |contributor: &Contributor| {
-            self.follows.values().any(|follow| follow.relist.as_ref().is_some_and(|held| held.contains(contributor)))
+            self.watches.values().any(|follow| follow.relist.as_ref().is_some_and(|held| held.contains(contributor)))
         };
         self.dirty.drain().filter(|contributor| !half_way(contributor)).collect()
     }
@@ -569,36 +569,36 @@ impl Live {
     fn publish(&mut self, dirty: Vec<Contributor>) {
         self.counters.add(Event::Published, dirty.len() as u64);
         for skipped in self.publisher.publish(dirty) {
-            self.say(skipped.text);
+            self.warn_once(skipped.text);
         }
     }
 
     /// Logs a sentence once: each list repeats the defects of an object.
-    fn say(&mut self, sentence: String) {
+    fn warn_once(&mut self, sentence: String) {
         const REMEMBERED: usize = 10_000;
-        if self.said.contains(&sentence) {
+        if self.logged_objects.contains(&sentence) {
             return;
         }
         tracing::warn!("{sentence}");
-        if self.said.len() >= REMEMBERED {
-            self.said.clear();
+        if self.logged_objects.len() >= REMEMBERED {
+            self.logged_objects.clear();
         }
-        self.said.insert(sentence);
+        self.logged_objects.insert(sentence);
     }
 }
 
 /// Returns whether a list that would delete `unseen` of `known` objects must be confirmed by a second one (K11).
-fn holds_down(known: usize, unseen: usize, least: usize) -> bool {
+fn is_suspicious(known: usize, unseen: usize, least: usize) -> bool {
     unseen >= least && unseen * 2 > known
 }
 
 /// Formats the log line for resources that are lost for one reason: names, reason, and the effect on answers.
-fn loss_line(state: &WatchState, lost: &[&Follow]) -> String {
-    let names: Vec<&str> = lost.iter().map(|follow| follow.what.name).collect();
+fn loss_line(state: &WatchState, lost: &[&WatchEntry]) -> String {
+    let names: Vec<&str> = lost.iter().map(|follow| follow.resource.name).collect();
     let names = enumerate(&names);
-    let meanwhile = if lost.iter().any(|follow| follow.what.required && !follow.followed) {
+    let meanwhile = if lost.iter().any(|follow| follow.resource.required && !follow.followed) {
         "nothing is answered before they can be followed"
-    } else if lost.iter().all(|follow| !follow.what.required && !follow.followed) {
+    } else if lost.iter().all(|follow| !follow.resource.required && !follow.followed) {
         "they are optional, and nothing else changes"
     } else {
         "names are answered from the last data that was read"
@@ -620,22 +620,28 @@ fn enumerate(names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Options;
+    use super::super::PublisherOptions;
     use super::*;
     use crate::metrics::Metrics;
     use crate::names::reverse::ReverseZones;
     use crate::names::{ServiceKey, WireName, service_key};
     use crate::objects::{Labels, Service, ServiceKind};
-    use crate::rules::Rules;
+    use crate::rules::NamingRules;
     use crate::zone::{Settings, Zone};
 
     /// Lists and watches these Services through a new owner, which continues with the contents of the publisher.
-    fn follow(publisher: Publisher, status: &Arc<Status>, services: &[&str]) -> Live {
-        let followed = Followed { resource: Resource::Services, name: "services", required: true };
-        let mut live =
-            Live::new(publisher, Arc::clone(status), Metrics::default().worker(), &[followed], Duration::MAX, 100);
+    fn follow(publisher: Publisher, status: &Arc<Status>, services: &[&str]) -> ClusterSync {
+        let followed = WatchedResource { resource: Resource::Services, name: "services", required: true };
+        let mut live = ClusterSync::new(
+            publisher,
+            Arc::clone(status),
+            Metrics::default().worker(),
+            &[followed],
+            Duration::MAX,
+            100,
+        );
         let (reply, _swept) = oneshot::channel();
-        let mut updates = vec![Update::Begin(Resource::Services, false)];
+        let mut updates = vec![WatchUpdate::Begin(Resource::Services, false)];
         for name in services {
             let service = Service {
                 key: ObjectRef::new("default", name),
@@ -646,46 +652,52 @@ mod tests {
                 families: Vec::new(),
                 family_policy: None,
             };
-            updates.push(Update::Apply(Box::new(Object::Service(service)), Vec::new(), None));
+            updates.push(WatchUpdate::Apply(Box::new(Object::Service(service)), Vec::new(), None));
         }
-        updates.push(Update::End { resource: Resource::Services, confirmed: true, reply });
-        updates.push(Update::Connected(Resource::Services));
-        live.take(updates, Instant::now());
+        updates.push(WatchUpdate::End { resource: Resource::Services, confirmed: true, reply });
+        updates.push(WatchUpdate::Connected(Resource::Services));
+        live.apply_updates(updates, Instant::now());
         live
     }
 
     #[tokio::test]
     async fn what_was_broken_off_between_cluster_and_zone_is_published() {
         let apex = WireName::parse("cluster.local").unwrap();
-        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let publisher =
-            Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default());
+            Publisher::for_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), PublisherOptions::default());
         let (zone, status) = (publisher.zone(), Arc::new(Status::default()));
-        let known = || ["a", "b", "c"].map(|name| zone.knows(ServiceKey(&service_key("default", name).unwrap())));
-        assert!(follow(publisher.again(), &status, &["a", "b"]).is_synced());
+        let known = || ["a", "b", "c"].map(|name| zone.has_name(ServiceKey(&service_key("default", name).unwrap())));
+        assert!(follow(publisher.try_clone_handle(), &status, &["a", "b"]).is_synced());
         assert_eq!(known(), [true, true, false]);
         // The owner was aborted between a change of the cluster and its publication: no update repeats that change.
         publisher.cluster_mut().delete(Resource::Services, &ObjectRef::new("default", "a"));
-        let waiting =
-            Live::new(publisher.again(), Arc::clone(&status), Metrics::default().worker(), &[], Duration::MAX, 100);
-        assert!(waiting.resumed && !waiting.is_synced());
-        assert!(follow(publisher.again(), &status, &["b", "c"]).is_synced());
+        let waiting = ClusterSync::new(
+            publisher.try_clone_handle(),
+            Arc::clone(&status),
+            Metrics::default().worker(),
+            &[],
+            Duration::MAX,
+            100,
+        );
+        assert!(waiting.is_resync && !waiting.is_synced());
+        assert!(follow(publisher.try_clone_handle(), &status, &["b", "c"]).is_synced());
         assert_eq!(known(), [false, true, true]);
     }
 
     #[tokio::test]
     async fn while_all_is_read_again_answers_are_stale() {
         let apex = WireName::parse("cluster.local").unwrap();
-        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let publisher =
-            Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default());
+            Publisher::for_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), PublisherOptions::default());
         let status = Arc::new(Status::default());
-        follow(publisher.again(), &status, &[]).tick(Instant::now());
+        follow(publisher.try_clone_handle(), &status, &[]).tick(Instant::now());
         assert_eq!(status.data_state(), DataState::Current);
-        let followed = Followed { resource: Resource::Services, name: "services", required: true };
+        let followed = WatchedResource { resource: Resource::Services, name: "services", required: true };
         let new = || {
-            Live::new(
-                publisher.again(),
+            ClusterSync::new(
+                publisher.try_clone_handle(),
                 Arc::clone(&status),
                 Metrics::default().worker(),
                 &[followed],
@@ -695,14 +707,14 @@ mod tests {
         };
         new().tick(Instant::now());
         assert_eq!(status.data_state(), DataState::Stale);
-        follow(publisher.again(), &status, &[]).tick(Instant::now());
+        follow(publisher.try_clone_handle(), &status, &[]).tick(Instant::now());
         assert_eq!(status.data_state(), DataState::Current);
     }
 
     #[test]
     fn what_is_too_much_to_believe_at_once() {
         for (known, unseen, held) in [(1000, 501, true), (1000, 500, false), (99, 99, false), (100, 100, true)] {
-            assert_eq!(holds_down(known, unseen, 100), held, "{unseen} of {known}");
+            assert_eq!(is_suspicious(known, unseen, 100), held, "{unseen} of {known}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sources of objects, and the one owner of [`Cluster`], which publishes the records that each change affects.
 //!
-//! [`Publisher`] applies objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files, [`live::Live`]
+//! [`Publisher`] applies objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files, [`live::ClusterSync`]
 //! from a cluster. Not here: records of an object (`records/`), reading files ([`manifests`]) and watching a cluster
 //! ([`mod@kubernetes`]), which are the next to read.
 
@@ -17,7 +17,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 
 use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
-use crate::explain::{Asker, Extent};
+use crate::explain::{Diagnostics, WatchScope};
 use crate::metrics::{Metrics, table};
 use crate::names::reverse::ReverseZones;
 use crate::objects::{Object, ObjectRef, Reason, Skipped, Subject};
@@ -30,7 +30,7 @@ use manifests::{Cause, Manifests};
 
 /// Settings that decide the records of objects, beside the settings of the zone.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct PublisherOptions {
     /// Networks of the reverse zones; empty for those of the known addresses.
     pub reverse: Vec<IpNet>,
     /// Simulated networks, which have reverse zones beside those of the known addresses.
@@ -42,41 +42,41 @@ pub struct Options {
     /// Kind of object that lists endpoints.
     pub endpoints_source: EndpointsSource,
     /// Part of the cluster that is read.
-    pub extent: Extent,
+    pub extent: WatchScope,
 }
 
 /// Owner of the [`Cluster`], which keeps a [`Zone`] in step with it.
 pub struct Publisher {
     cluster: Arc<RwLock<Cluster>>,
     zone: Arc<Zone>,
-    options: Options,
+    options: PublisherOptions,
     metrics: Arc<Metrics>,
 }
 
 impl Publisher {
     /// Returns a publisher of manifests, for an empty zone.
-    pub fn new(zone: Arc<Zone>, options: Options) -> Self {
+    pub fn new(zone: Arc<Zone>, options: PublisherOptions) -> Self {
         Self::with(Namespaces::Inferred, zone, options)
     }
 
     /// Returns a publisher of a live cluster, in which Namespaces are objects of their own.
-    pub fn of_cluster(zone: Arc<Zone>, options: Options) -> Self {
+    pub fn for_cluster(zone: Arc<Zone>, options: PublisherOptions) -> Self {
         Self::with(Namespaces::Declared, zone, options)
     }
 
-    fn with(namespaces: Namespaces, zone: Arc<Zone>, options: Options) -> Self {
+    fn with(namespaces: Namespaces, zone: Arc<Zone>, options: PublisherOptions) -> Self {
         let cluster = Arc::new(RwLock::new(Cluster::new(namespaces, options.service.clone())));
         Self { cluster, zone, options, metrics: Arc::default() }
     }
 
     /// Sets the metrics that count publications and rejected objects.
-    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
     /// Returns another handle to the same cluster and zone, for a task that continues after another was cancelled. Only
     /// one handle may publish at a time.
-    pub fn again(&self) -> Self {
+    pub fn try_clone_handle(&self) -> Self {
         Self {
             cluster: Arc::clone(&self.cluster),
             zone: Arc::clone(&self.zone),
@@ -103,9 +103,14 @@ impl Publisher {
     }
 
     /// Returns the handle that explains why a name does not resolve.
-    pub fn asker(&self) -> Asker {
+    pub fn asker(&self) -> Diagnostics {
         let settings = self.zone.settings();
-        Asker::new(Arc::clone(&self.cluster), settings.apexes.clone(), settings.rules, self.options.extent.clone())
+        Diagnostics::new(
+            Arc::clone(&self.cluster),
+            settings.apexes.clone(),
+            settings.rules,
+            self.options.extent.clone(),
+        )
     }
 
     /// Locks the cluster for writing. Held for one object at a time, or an explanation would wait for a whole list.
@@ -126,14 +131,14 @@ impl Publisher {
     /// cannot be served.
     pub fn replace(&mut self, objects: Vec<Object>) -> Vec<Notice> {
         for resource in Resource::ALL {
-            self.cluster_mut().begin(resource);
+            self.cluster_mut().begin_relist(resource);
         }
         let mut dirty: Vec<Contributor> = vec![Contributor::Apex];
         for object in objects {
             dirty.extend(self.cluster_mut().apply(object));
         }
         for resource in Resource::ALL {
-            dirty.extend(self.cluster_mut().sweep(resource));
+            dirty.extend(self.cluster_mut().finish_relist(resource));
         }
         let skipped = self.publish(dirty);
         self.refresh_reverse_zones();
@@ -160,11 +165,11 @@ impl Publisher {
         let contributions = contributions.collect();
         drop(cluster);
         self.zone.publish(contributions, unix_time());
-        skipped.iter().for_each(|notice| self.reject(notice.loss));
+        skipped.iter().for_each(|notice| self.reject(notice.kind));
         skipped
     }
 
-    fn reject(&self, loss: Loss) {
+    fn reject(&self, loss: NoticeKind) {
         if let Some(reason) = loss.label() {
             self.metrics.count(&table::REJECTED, &[reason]);
         }
@@ -216,7 +221,7 @@ pub enum Input {
 }
 
 /// Result of one load.
-pub struct Reading {
+pub struct LoadReport {
     /// Errors and notes that the previous load did not have.
     pub reports: Vec<Notice>,
     /// True if every file, and every document in it, could be read.
@@ -227,10 +232,10 @@ pub struct Reading {
     pub unusable: Vec<manifests::Report>,
 }
 
-impl Reading {
+impl LoadReport {
     /// Returns whether every file, document and object was read, so that a missing name is not in an unread one.
-    pub fn is_whole(&self) -> bool {
-        self.complete && self.reports.iter().all(|report| report.loss != Loss::Whole)
+    pub fn is_complete(&self) -> bool {
+        self.complete && self.reports.iter().all(|report| report.kind != NoticeKind::Whole)
     }
 }
 
@@ -238,7 +243,7 @@ impl Reading {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Kind of loss.
-    pub loss: Loss,
+    pub kind: NoticeKind,
     /// Objects that the notice concerns.
     pub subject: Subject,
     /// One sentence.
@@ -247,31 +252,31 @@ pub struct Notice {
 
 /// Kind of loss by an error in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub enum NoticeKind {
     /// A file, a document or an object: its content is not known.
     Whole,
     /// A part of an object.
     Part(Reason),
     /// One of two definitions of an object.
-    Twice,
+    Duplicate,
     /// Objects of an optional resource, which may be missing.
     Optional,
     /// Objects that could not be simulated.
-    Unmade,
+    NotSimulated,
     /// Addresses of Endpoints, which are not read as a source of names.
     Uncounted,
     /// Nothing: a note, and no error.
     Nothing,
 }
 
-impl Loss {
+impl NoticeKind {
     /// Returns the reason for the metric of rejected objects, if the loss is an error.
     fn label(self) -> Option<&'static str> {
         match self {
             Self::Whole => Some("invalid"),
             Self::Part(reason) => Some(reason.label()),
-            Self::Twice => Some("duplicate"),
-            Self::Unmade => Some("not_simulated"),
+            Self::Duplicate => Some("duplicate"),
+            Self::NotSimulated => Some("not_simulated"),
             Self::Optional | Self::Uncounted | Self::Nothing => None,
         }
     }
@@ -280,14 +285,14 @@ impl Loss {
 impl Notice {
     /// Logs the sentence: as a warning if something is lost, else as information.
     pub fn log(&self) {
-        match self.loss {
-            Loss::Nothing => tracing::info!("{self}"),
+        match self.kind {
+            NoticeKind::Nothing => tracing::info!("{self}"),
             _ => tracing::warn!("{self}"),
         }
     }
 
     fn of_part(skipped: Skipped) -> Self {
-        Self { loss: Loss::Part(skipped.reason), subject: skipped.object.into(), text: skipped.text }
+        Self { kind: NoticeKind::Part(skipped.reason), subject: skipped.object.into(), text: skipped.text }
     }
 }
 
@@ -300,12 +305,12 @@ impl fmt::Display for Notice {
 impl From<&manifests::Report> for Notice {
     fn from(report: &manifests::Report) -> Self {
         let loss = match report.cause {
-            Cause::Unreadable | Cause::Syntax | Cause::Invalid => Loss::Whole,
-            Cause::Duplicate => Loss::Twice,
-            Cause::Skipped(reason) => Loss::Part(reason),
-            Cause::NotSimulated => Loss::Nothing,
+            Cause::Unreadable | Cause::Syntax | Cause::Invalid => NoticeKind::Whole,
+            Cause::Duplicate => NoticeKind::Duplicate,
+            Cause::Skipped(reason) => NoticeKind::Part(reason),
+            Cause::NotSimulated => NoticeKind::Nothing,
         };
-        Self { loss, subject: report.subject.clone(), text: report.to_string() }
+        Self { kind: loss, subject: report.subject.clone(), text: report.to_string() }
     }
 }
 
@@ -329,12 +334,12 @@ impl ManifestSource {
 
     /// Sets the metrics that count publications and rejected objects.
     pub fn counting(self, metrics: Arc<Metrics>) -> Self {
-        Self { publisher: self.publisher.counting(metrics), ..self }
+        Self { publisher: self.publisher.with_metrics(metrics), ..self }
     }
 
     /// Reads the input, for the first time or again, and publishes the changes. An error never keeps the rest from
     /// service.
-    pub fn load(&mut self) -> Reading {
+    pub fn load(&mut self) -> LoadReport {
         let begun = Instant::now();
         let mut loaded = match &mut self.input {
             Input::Files(manifests) => manifests.reload(),
@@ -352,11 +357,13 @@ impl ManifestSource {
         if let Some([pods, services]) = &self.simulate {
             let simulated = simulate::simulate(objects, pods, services, source);
             objects = simulated.objects;
-            let unmade =
-                simulated.reports.into_iter().map(|report| Notice { loss: Loss::Unmade, ..Notice::of_part(report) });
+            let unmade = simulated
+                .reports
+                .into_iter()
+                .map(|report| Notice { kind: NoticeKind::NotSimulated, ..Notice::of_part(report) });
             let notes = simulated.notes.into_iter();
             reports.extend(unmade.chain(notes.map(|(key, text)| Notice {
-                loss: Loss::Nothing,
+                kind: NoticeKind::Nothing,
                 subject: Subject::Object(key),
                 text,
             })));
@@ -369,11 +376,11 @@ impl ManifestSource {
         let said: HashSet<String> = reports.iter().map(ToString::to_string).collect();
         reports.retain(|report| !self.reported.contains(&report.text));
         self.reported = said;
-        reports.iter().for_each(|report| self.publisher.reject(report.loss));
+        reports.iter().for_each(|report| self.publisher.reject(report.kind));
         reports.extend(self.publisher.replace(objects));
         self.publisher.published(begun);
         loaded.reports.retain(manifests::Report::is_unread);
-        Reading { complete: loaded.reports.is_empty(), reports, unread: loaded.reports, unusable: loaded.unusable }
+        LoadReport { complete: loaded.reports.is_empty(), reports, unread: loaded.reports, unusable: loaded.unusable }
     }
 
     /// Returns the zone that is kept in step.
@@ -382,7 +389,7 @@ impl ManifestSource {
     }
 
     /// Returns the handle that explains why a name does not resolve.
-    pub fn asker(&self) -> Asker {
+    pub fn asker(&self) -> Diagnostics {
         self.publisher.asker()
     }
 }
@@ -411,5 +418,5 @@ fn uncounted_endpoints(objects: &[Object]) -> Option<Notice> {
     );
     let mut names: Vec<Box<str>> = uncounted.iter().map(|key| key.name.clone()).collect();
     names.sort();
-    Some(Notice { loss: Loss::Uncounted, subject: Subject::Names(names), text })
+    Some(Notice { kind: NoticeKind::Uncounted, subject: Subject::Names(names), text })
 }

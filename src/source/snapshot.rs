@@ -5,7 +5,7 @@
 //!   {"apiVersion":"v1","kind":"Service",...}                 one line for each object
 //! ```
 //!
-//! The snapshot is written to a file beside it and renamed, at most every [`EVERY`] if something has changed, and once
+//! The snapshot is written to a file beside it and renamed, at most every [`SNAPSHOT_INTERVAL`] if something has changed, and once
 //! more at an orderly shutdown. If nothing has changed, only the modification time of the file is set: the objects are
 //! known to be current until then. Objects that are read back are marked as stale, and names that they lack are not
 //! denied, until everything has been listed from the cluster itself. A file that is damaged, too old, or of another
@@ -30,16 +30,16 @@ use crate::regular_file::{self, FileError};
 use crate::status::{DataState, LossReason, Status};
 
 /// Minimum interval between two writes.
-pub const EVERY: Duration = Duration::from_secs(30);
+pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(30);
 /// Beginning of the first line, with the version of the format.
 const MAGIC: &str = "headless-dns-snapshot 1";
 /// Maximum size of a snapshot, in octets; a cluster of 100,000 Services needs a tenth. Never read into memory as a
 /// whole.
-const LARGEST: u64 = 1 << 30;
+const MAX_SNAPSHOT_BYTES: u64 = 1 << 30;
 /// Maximum length of the first line, in octets.
-const MAX_HEADER: u64 = 64 << 10;
+const MAX_HEADER_BYTES: u64 = 64 << 10;
 /// Maximum length of an object's line, in octets; the API server accepts objects of a tenth.
-const MAX_LINE: u64 = 16 << 20;
+const MAX_LINE_BYTES: u64 = 16 << 20;
 
 /// Snapshot file of a cluster, with the conditions of its use.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ impl Snapshot {
         let restored = Restored { objects: objects.len(), age };
         publisher.replace(objects);
         let stale = Finding::Stale { reason: LossReason::OutOfReach, resource: "", seconds: age.as_secs() };
-        status.set_sentence(stale.brief());
+        status.set_sentence(stale.ede_text());
         status.set_restored();
         Ok(Some(restored))
     }
@@ -111,8 +111,8 @@ impl Snapshot {
             if status.data_state() != DataState::Current || Instant::now() < next {
                 continue;
             }
-            next = Instant::now() + EVERY;
-            let (this, known, last) = (self.clone(), publisher.again(), saved);
+            next = Instant::now() + SNAPSHOT_INTERVAL;
+            let (this, known, last) = (self.clone(), publisher.try_clone_handle(), saved);
             let save = move || this.save(&known, last);
             let result = tokio::task::spawn_blocking(save).await.map_err(Into::into).flatten();
             match result {
@@ -133,7 +133,7 @@ impl Snapshot {
         if status.data_state() != DataState::Current {
             return;
         }
-        let (this, known) = (self.clone(), publisher.again());
+        let (this, known) = (self.clone(), publisher.try_clone_handle());
         let saved = tokio::task::spawn_blocking(move || this.save(&known, None)).await;
         if let Err(error) = saved.map_err(Into::into).flatten() {
             self.warn(&error);
@@ -173,7 +173,7 @@ fn write(path: &Path, scope: &str, objects: &[Object], now: SystemTime) -> Resul
         body.push(b'\n');
     }
     let time = seconds(now);
-    let sum = checksum(checksum(EMPTY, scope.as_bytes()), &body);
+    let sum = checksum(checksum(FNV_OFFSET_BASIS, scope.as_bytes()), &body);
     let header = format!("{MAGIC} {time} {sum:016x} {} {scope}\n", body.len());
     if let Err(error @ FileError::NotRegular(_)) = regular_file::check(path, u64::MAX) {
         return Err(error.into());
@@ -222,13 +222,13 @@ fn read(snapshot: &Snapshot, now: SystemTime) -> Result<Option<(Vec<Object>, Dur
         file => file?,
     };
     let metadata = file.metadata()?;
-    ensure!(metadata.len() <= LARGEST, "it is larger than any snapshot: delete it");
+    ensure!(metadata.len() <= MAX_SNAPSHOT_BYTES, "it is larger than any snapshot: delete it");
     let mut file = BufReader::with_capacity(64 << 10, file);
     let mut line = Vec::new();
-    (&mut file).take(MAX_HEADER).read_until(b'\n', &mut line)?;
+    (&mut file).take(MAX_HEADER_BYTES).read_until(b'\n', &mut line)?;
     let header = Header::parse(&line)?;
     ensure!(metadata.len() == line.len() as u64 + header.octets, "it is damaged: delete it");
-    let sum = checksum_of(&mut file, checksum(EMPTY, header.scope.as_bytes()))?;
+    let sum = checksum_of(&mut file, checksum(FNV_OFFSET_BASIS, header.scope.as_bytes()))?;
     ensure!(sum == header.checksum, "it is damaged: delete it");
     ensure!(
         header.scope == snapshot.scope,
@@ -265,7 +265,7 @@ fn checksum_of(file: &mut impl BufRead, mut sum: u64) -> std::io::Result<u64> {
 /// Decodes the objects of the remaining lines.
 fn objects(file: &mut impl BufRead) -> Result<Vec<Object>> {
     let (mut objects, mut line) = (Vec::new(), Vec::new());
-    while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
+    while file.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
         let value = serde_json::from_slice(&line).context("it holds what is no object: delete it")?;
         match decode(value, "default") {
             Ok(Decoded::Object(object, _)) => objects.push(object),
@@ -303,7 +303,7 @@ impl<'o> Header<'o> {
 }
 
 /// FNV-1a checksum of no octets.
-const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// Adds octets to an FNV-1a checksum of 64 bits: against damage, not against forgery by a user with write access.
 fn checksum(sum: u64, octets: &[u8]) -> u64 {
@@ -322,21 +322,22 @@ fn seconds(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Options, manifests};
+    use super::super::{PublisherOptions, manifests};
     use std::sync::Arc;
 
     use super::*;
     use crate::names::WireName;
     use crate::names::reverse::ReverseZones;
-    use crate::rules::{PodRecords, Rules};
+    use crate::rules::{NamingRules, PodRecords};
     use crate::source::manifests::Manifests;
     use crate::zone::{Record, Settings, Zone};
 
     fn publisher() -> Publisher {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];
-        let rules = Rules { pod_records: PodRecords::Verified, endpoint_pod_names: true, ..Rules::default() };
+        let rules =
+            NamingRules { pod_records: PodRecords::Verified, endpoint_pod_names: true, ..NamingRules::default() };
         let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules };
-        Publisher::of_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), Options::default())
+        Publisher::for_cluster(Arc::new(Zone::new(settings, ReverseZones::default())), PublisherOptions::default())
     }
 
     /// Returns every record but the SOA, which has a time as its serial.

@@ -32,7 +32,7 @@ pub fn query(id: u16, name: &WireName, qtype: u16) -> Vec<u8> {
 
 /// Parsed response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct ParsedResponse {
     /// RCODE.
     pub rcode: u16,
     /// The response is truncated: the client has to repeat the query over TCP.
@@ -82,7 +82,7 @@ impl From<&Record> for AnswerRecord {
     }
 }
 
-impl Reply {
+impl ParsedResponse {
     /// Parses the response to the query of [`query`]; `None` for any other message.
     pub fn read(message: &[u8], id: u16, name: &WireName, qtype: u16) -> Option<Self> {
         let parsed = Message::from_vec(message).ok()?;
@@ -92,7 +92,7 @@ impl Reply {
         // An error response can lack the question; a question must be that of the query.
         let mut echoed = QueryName::default();
         if message[5] == 1 {
-            let end = HEADER + echoed.read(&message[HEADER..])?;
+            let end = HEADER + echoed.from_message(&message[HEADER..])?;
             if echoed.octets() != name.octets() || message.get(end..end + 2)? != qtype.to_be_bytes() {
                 return None;
             }
@@ -137,7 +137,7 @@ fn extended_error((code, option): &(EdnsCode, EdnsOption)) -> Option<(u16, Strin
 
 /// Question and EDNS fields of a query as text; `-` for parts that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct ParsedQuery {
     /// QNAME, escaped to ASCII, in lower case.
     pub name: String,
     /// QTYPE: `A`.
@@ -150,12 +150,12 @@ pub struct Asked {
     pub size: u16,
 }
 
-impl Asked {
+impl ParsedQuery {
     /// Parses a query, or as much of it as is well-formed.
     pub fn read(query: &[u8]) -> Self {
         let mut name = QueryName::default();
         let question = || {
-            let end = HEADER + name.read(query.get(HEADER..)?)?;
+            let end = HEADER + name.from_message(query.get(HEADER..)?)?;
             let &[t0, t1, c0, c1] = query.get(end..end + 4)? else { return None };
             Some((
                 name.to_string(),

@@ -26,18 +26,18 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::explain::{Absence, Outcome};
+use crate::explain::{Absence, ZoneVerdict};
 use crate::names::labels::Label;
-use crate::names::reverse::{ReverseOwner, ReverseZones};
-use crate::names::{NAME_SERVER, Owner, QueryName, ServiceKey, WireName, dashed, owner, service_of};
-use crate::records::{Addresses, ApexRecords, PodAddresses, Pointers, RRset, ServiceNode, ServiceRecords};
+use crate::names::reverse::{ReverseNameKind, ReverseZones};
+use crate::names::{NAME_SERVER, NameKind, QueryName, ServiceKey, WireName, classify, dashed, service_of};
+use crate::records::{AddressRrset, ApexRecords, PodAddresses, PtrRrset, RRset, ServiceNode, ServiceRecords};
 use crate::rtype;
-use crate::rules::{PodRecords, Rules};
+use crate::rules::{NamingRules, PodRecords};
 
 pub use records::{Record, RecordData};
-pub use services::View;
+pub use services::SnapshotCache;
 
-use services::{Index, Services};
+use services::{ServiceIndex, ServiceTrie};
 
 use reverse::ReverseIndex;
 
@@ -51,7 +51,7 @@ pub struct Settings {
     /// TTL of negative responses, and the SOA record's own TTL and MINIMUM (RFC 2308), in seconds.
     pub negative_ttl: u32,
     /// Naming rules.
-    pub rules: Rules,
+    pub rules: NamingRules,
 }
 
 /// TTL of a negative response for a name that is expected to exist soon, in seconds (A7).
@@ -64,7 +64,7 @@ pub const SOA_TIMERS: [u32; 3] = [7200, 1800, 86400];
 pub const VERSION: &[u8] = b"1.1.0";
 
 /// Packs two TTLs into one value.
-fn both(ttl: u32, negative: u32) -> u64 {
+fn pack_ttls(ttl: u32, negative: u32) -> u64 {
     u64::from(ttl) << 32 | u64::from(negative)
 }
 
@@ -72,13 +72,13 @@ fn both(ttl: u32, negative: u32) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup<'z> {
     /// The name has records of this type.
-    Found(Site<'z>, RRset<'z>),
+    Found(ZoneContext<'z>, RRset<'z>),
     /// The name has a CNAME record, with this target. The outcome is independent of the QTYPE.
-    Cname(Site<'z>, &'z WireName),
+    Cname(ZoneContext<'z>, &'z WireName),
     /// The name exists, without records of this type.
-    NoData(Site<'z>),
+    NoData(ZoneContext<'z>),
     /// The name does not exist. The absence is known beforehand; `None` if its Service is not known either.
-    NxDomain(Site<'z>, Option<Absence>),
+    NxDomain(ZoneContext<'z>, Option<Absence>),
     /// The name is in none of the zones.
     NotInZone,
 }
@@ -86,7 +86,7 @@ pub enum Lookup<'z> {
 impl Lookup<'_> {
     /// Returns the context of the zone that the name is in; `None` if it is in none.
     #[inline]
-    pub fn site(&self) -> Option<&Site<'_>> {
+    pub fn context(&self) -> Option<&ZoneContext<'_>> {
         match self {
             Self::Found(site, _) | Self::Cname(site, _) | Self::NoData(site) | Self::NxDomain(site, _) => Some(site),
             Self::NotInZone => None,
@@ -94,12 +94,12 @@ impl Lookup<'_> {
     }
 
     /// Returns the outcome and the absence that an explanation begins with.
-    pub fn outcome(&self) -> (Outcome, Option<Absence>) {
+    pub fn outcome(&self) -> (ZoneVerdict, Option<Absence>) {
         match self {
-            Self::Found(..) | Self::Cname(..) => (Outcome::Found, None),
-            Self::NoData(_) => (Outcome::NoData, None),
-            Self::NxDomain(_, absence) => (Outcome::NxDomain, *absence),
-            Self::NotInZone => (Outcome::NotInZone, None),
+            Self::Found(..) | Self::Cname(..) => (ZoneVerdict::Found, None),
+            Self::NoData(_) => (ZoneVerdict::NoData, None),
+            Self::NxDomain(_, absence) => (ZoneVerdict::NxDomain, *absence),
+            Self::NotInZone => (ZoneVerdict::NotInZone, None),
         }
     }
 }
@@ -117,7 +117,7 @@ pub struct LookupKey {
 
 /// Context of a look-up: the zone that the name is in.
 #[derive(Clone, Copy, Debug)]
-pub struct Site<'z> {
+pub struct ZoneContext<'z> {
     /// Apex of the zone.
     pub apex: &'z WireName,
     /// Index of the label of the QNAME at which the apex begins.
@@ -136,22 +136,22 @@ pub struct Zone {
     settings: Settings,
     /// TTL of records and TTL of negative responses in one word, so that both change together.
     ttls: AtomicU64,
-    services: Index,
+    services: ServiceIndex,
     namespaces: Map<Box<[u8]>, NamespaceNode>,
     pods: Map<Box<[u8]>, PodAddresses>,
-    names_of: ReverseIndex,
+    ptr_index: ReverseIndex,
     reverse: ArcSwap<ReverseZones>,
     apex: ArcSwap<ApexRecords>,
     serial: AtomicU32,
     hasher: RandomState,
     /// Label of the one namespace that is known; `None` if all are known.
-    only: Option<Box<[u8]>>,
+    namespace_scope: Option<Box<[u8]>>,
 }
 
 type Map<K, V> = DashMap<K, V, RandomState>;
 
 /// Records of one Service, with the numbers of its endpoints by their labels.
-struct Published {
+struct ServiceEntry {
     /// Hash of the Service's labels.
     hash: u64,
     records: ServiceRecords,
@@ -172,26 +172,26 @@ impl Zone {
     /// Creates a zone with the names that every zone has: the apexes and their empty non-terminals.
     pub fn new(settings: Settings, reverse: ReverseZones) -> Self {
         let hasher = RandomState::default();
-        let ttls = AtomicU64::new(both(settings.ttl, settings.negative_ttl));
+        let ttls = AtomicU64::new(pack_ttls(settings.ttl, settings.negative_ttl));
         Self {
             settings,
             ttls,
-            services: Index::default(),
+            services: ServiceIndex::default(),
             namespaces: DashMap::with_hasher(hasher.clone()),
             pods: DashMap::with_hasher(hasher.clone()),
-            names_of: ReverseIndex::new(hasher.clone()),
+            ptr_index: ReverseIndex::new(hasher.clone()),
             reverse: ArcSwap::from_pointee(reverse),
             apex: ArcSwap::default(),
             serial: AtomicU32::new(0),
             hasher,
-            only: None,
+            namespace_scope: None,
         }
     }
 
     /// Restricts the zone to one namespace. Names that could be in another are outside the zone: neither answered nor
     /// denied.
-    pub fn of_namespace(self, namespace: &str) -> Self {
-        Self { only: Some(namespace.to_ascii_lowercase().into_bytes().into()), ..self }
+    pub fn for_namespace(self, namespace: &str) -> Self {
+        Self { namespace_scope: Some(namespace.to_ascii_lowercase().into_bytes().into()), ..self }
     }
 
     /// Returns the settings that the zone was created with.
@@ -211,7 +211,7 @@ impl Zone {
 
     /// Replaces both TTLs.
     pub fn set_ttls(&self, ttl: u32, negative: u32) {
-        self.ttls.store(both(ttl, negative), Ordering::Relaxed);
+        self.ttls.store(pack_ttls(ttl, negative), Ordering::Relaxed);
     }
 
     /// Returns the SOA record's serial: the Unix time of the last published change (A8).
@@ -241,7 +241,7 @@ impl Zone {
     /// Returns the number of Services with a name that exists, and of addresses with a PTR record.
     pub fn size(&self) -> (usize, usize) {
         let services = self.namespaces.iter().map(|namespace| namespace.services as usize).sum();
-        (services, self.names_of.len())
+        (services, self.ptr_index.len())
     }
 
     /// Returns the number of endpoint names with records, over all Services.
@@ -256,7 +256,7 @@ impl Zone {
         let services = self.services.load();
         let with_addresses = services.iter().filter_map(|published| {
             let RRset::A(addresses) = published.records.rrset(ServiceNode::Service, rtype::A)? else { return None };
-            let name = apex.of_service(published.records.name.key(), &[])?;
+            let name = apex.for_service(published.records.name.key(), &[])?;
             Some((std::cmp::Reverse(addresses.len()), name.canonical(), name))
         });
         let name = with_addresses.min().map(|(_, _, name)| name);
@@ -264,7 +264,7 @@ impl Zone {
     }
 
     /// Returns whether a Service's name is known: it exists, or a StatefulSet names it.
-    pub fn knows(&self, service: ServiceKey<'_>) -> bool {
+    pub fn has_name(&self, service: ServiceKey<'_>) -> bool {
         self.services.load().get(self.hash(service.0), service.0).is_some()
     }
 
@@ -293,13 +293,13 @@ impl Zone {
     #[inline]
     pub fn look_up_with<R>(
         &self,
-        view: &mut View,
+        view: &mut SnapshotCache,
         name: &QueryName,
         key: LookupKey,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        self.look_up_among(self.services.seen_by(view), name, key, qtype, see)
+        self.look_up_among(self.services.load_cached(view), name, key, qtype, see)
     }
 
     /// Computes the zone of a name and the hash of its Service, from its octets alone.
@@ -316,24 +316,24 @@ impl Zone {
 
     /// Prefetches the memory that the look-ups of these names will read, level by level for all names, so that their
     /// cache misses overlap.
-    pub fn prefetch<'n>(&self, view: &mut View, names: impl Iterator<Item = (&'n QueryName, LookupKey)>) {
+    pub fn prefetch<'n>(&self, view: &mut SnapshotCache, names: impl Iterator<Item = (&'n QueryName, LookupKey)>) {
         /// Maximum number of names to prefetch; look-ups of further names are correct, and slower.
         const MOST: usize = 64;
-        let services = self.services.seen_by(view);
+        let services = self.services.load_cached(view);
         let mut found = [None; MOST];
         let mut count = 0;
         for ((name, key), place) in names.zip(&mut found) {
             count += 1;
             if key.hash != 0 {
-                *place = services.likely(key.hash).map(|published| (name, key, published));
+                *place = services.probe(key.hash).map(|published| (name, key, published));
             }
         }
         let mut touched = 0;
         for (_, _, published) in found[..count].iter().flatten() {
-            touched ^= published.touch();
+            touched ^= published.prefetch();
         }
         for (name, key, published) in found[..count].iter().flatten() {
-            touched ^= published.touch_below(self, name, *key);
+            touched ^= published.prefetch_below(self, name, *key);
         }
         std::hint::black_box(touched);
     }
@@ -341,7 +341,7 @@ impl Zone {
     #[inline]
     fn look_up_among<R>(
         &self,
-        services: &Services,
+        services: &ServiceTrie,
         name: &QueryName,
         key: LookupKey,
         qtype: u16,
@@ -350,16 +350,16 @@ impl Zone {
         if let Some(number) = key.apex.checked_sub(1) {
             let (number, apex_at) = (number as usize, key.apex_at as usize);
             let apex = &self.settings.apexes[number];
-            let site = Site { apex, apex_at, forward: apex, address: None, number: 2 + number };
-            return self.look_up_forward((services, key.hash), site, owner(name, apex_at), qtype, see);
+            let site = ZoneContext { apex, apex_at, forward: apex, address: None, number: 2 + number };
+            return self.look_up_forward((services, key.hash), site, classify(name, apex_at), qtype, see);
         }
         let zones = self.reverse.load();
         match zones.find(name) {
             None => see(Lookup::NotInZone),
-            Some((apex, apex_at, owner)) => {
+            Some((apex, apex_at, kind)) => {
                 let number = usize::from(apex.octets().ends_with(b"\x03ip6\x04arpa\0"));
-                let site = Site { apex, apex_at, forward: &self.settings.apexes[0], address: None, number };
-                self.look_up_reverse(site, owner, qtype, see)
+                let site = ZoneContext { apex, apex_at, forward: &self.settings.apexes[0], address: None, number };
+                self.look_up_reverse(site, kind, qtype, see)
             }
         }
     }
@@ -367,40 +367,41 @@ impl Zone {
     #[inline]
     fn look_up_forward<R>(
         &self,
-        (services, hash): (&Services, u64),
-        site: Site<'_>,
-        owner: Owner<'_>,
+        (services, hash): (&ServiceTrie, u64),
+        site: ZoneContext<'_>,
+        kind: NameKind<'_>,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
         let found = |rrset| found(site, rrset);
         let exists = |exists| if exists { Lookup::NoData(site) } else { Lookup::NxDomain(site, None) };
-        if let Some(only) = &self.only
-            && owner.namespace().is_some_and(|namespace| *namespace != **only)
+        if let Some(only) = &self.namespace_scope
+            && kind.namespace().is_some_and(|namespace| *namespace != **only)
         {
             return see(Lookup::NotInZone);
         }
         // Values that the outcome borrows and the index does not own.
         let (apex, v4, v6);
         // A single call of `see`, so that the compiler inlines it.
-        see(match owner {
-            Owner::Service(key) | Owner::Endpoint(key, _) | Owner::Protocol(key, _) | Owner::Port(key, ..) => {
-                match services.get(hash, key.0) {
-                    Some(published) => published.look_up(self, site, owner, qtype),
-                    None => Lookup::NxDomain(site, None),
-                }
-            }
-            Owner::Apex => found(apex_rrset(qtype)),
+        see(match kind {
+            NameKind::Service(key)
+            | NameKind::Endpoint(key, _)
+            | NameKind::Protocol(key, _)
+            | NameKind::Port(key, ..) => match services.get(hash, key.0) {
+                Some(published) => published.look_up(self, site, kind, qtype),
+                None => Lookup::NxDomain(site, None),
+            },
+            NameKind::Apex => found(apex_rrset(qtype)),
             // These names exist in every zone, even with nothing below them.
-            Owner::Structure => Lookup::NoData(site),
-            Owner::NameServer => {
+            NameKind::EmptyNonTerminal => Lookup::NoData(site),
+            NameKind::NameServer => {
                 apex = self.apex.load();
                 found(address_rrset(&apex.v4, &apex.v6, qtype))
             }
-            Owner::Version => found(typed(qtype, &[rtype::TXT], |_| Some(RRset::Txt(VERSION)))),
-            Owner::Namespace(namespace) => exists(self.namespaces.contains_key(namespace)),
-            Owner::PodNamespace(namespace) => exists(self.has_pod_names(namespace)),
-            Owner::PodAddress(namespace, label) => match self.pod_address(namespace, label) {
+            NameKind::Version => found(typed(qtype, &[rtype::TXT], |_| Some(RRset::Txt(VERSION)))),
+            NameKind::Namespace(namespace) => exists(self.namespaces.contains_key(namespace)),
+            NameKind::PodNamespace(namespace) => exists(self.has_pod_names(namespace)),
+            NameKind::PodAddress(namespace, label) => match self.pod_address(namespace, label) {
                 Some(IpAddr::V4(address)) => {
                     v4 = [address.into()];
                     found(address_rrset(&v4, &[], qtype))
@@ -411,37 +412,37 @@ impl Zone {
                 }
                 None => Lookup::NxDomain(site, None),
             },
-            Owner::Nothing => Lookup::NxDomain(site, None),
+            NameKind::Invalid => Lookup::NxDomain(site, None),
         })
     }
 
     #[inline(never)]
     fn look_up_reverse<R>(
         &self,
-        site: Site<'_>,
-        owner: ReverseOwner,
+        site: ZoneContext<'_>,
+        kind: ReverseNameKind,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        match owner {
-            ReverseOwner::Apex(_) => see(found(site, apex_rrset(qtype))),
-            ReverseOwner::Between(range) if self.names_of.any_in(&range) => see(Lookup::NoData(site)),
-            ReverseOwner::Address(address) => {
-                self.names_of.look_up(address, |names| see(self.ptr(site, address, names, qtype)))
+        match kind {
+            ReverseNameKind::Apex(_) => see(found(site, apex_rrset(qtype))),
+            ReverseNameKind::EmptyNonTerminal(range) if self.ptr_index.any_in(&range) => see(Lookup::NoData(site)),
+            ReverseNameKind::Address(address) => {
+                self.ptr_index.look_up(address, |names| see(self.ptr(site, address, names, qtype)))
             }
-            ReverseOwner::Between(_) if self.only.is_some() => see(Lookup::NotInZone),
-            ReverseOwner::Between(_) | ReverseOwner::Nothing => see(Lookup::NxDomain(site, None)),
+            ReverseNameKind::EmptyNonTerminal(_) if self.namespace_scope.is_some() => see(Lookup::NotInZone),
+            ReverseNameKind::EmptyNonTerminal(_) | ReverseNameKind::Invalid => see(Lookup::NxDomain(site, None)),
         }
     }
 
-    fn ptr<'z>(&self, site: Site<'z>, address: IpAddr, names: Option<Pointers<'z>>, qtype: u16) -> Lookup<'z> {
+    fn ptr<'z>(&self, site: ZoneContext<'z>, address: IpAddr, names: Option<PtrRrset<'z>>, qtype: u16) -> Lookup<'z> {
         let Some(names) = names else {
             // The address may belong to a namespace that is not known.
-            return if self.only.is_some() { Lookup::NotInZone } else { Lookup::NxDomain(site, None) };
+            return if self.namespace_scope.is_some() { Lookup::NotInZone } else { Lookup::NxDomain(site, None) };
         };
         let names = answered_names(names, self.settings.rules.ptr);
         let rrset = typed(qtype, &[rtype::PTR], |_| Some(RRset::Ptr(names)));
-        found(Site { address: Some(address), ..site }, rrset)
+        found(ZoneContext { address: Some(address), ..site }, rrset)
     }
 
     fn has_pod_names(&self, namespace: &[u8]) -> bool {
@@ -472,7 +473,7 @@ impl Zone {
     }
 }
 
-impl Published {
+impl ServiceEntry {
     /// Returns the hash of [`Self::key`].
     #[inline]
     fn hash(&self) -> u64 {
@@ -486,51 +487,51 @@ impl Published {
     }
 
     #[inline]
-    fn look_up<'z>(&'z self, zone: &Zone, site: Site<'z>, owner: Owner<'_>, qtype: u16) -> Lookup<'z> {
+    fn look_up<'z>(&'z self, zone: &Zone, site: ZoneContext<'z>, kind: NameKind<'_>, qtype: u16) -> Lookup<'z> {
         let records = &self.records;
         let at = |node| {
             let rrset = typed(qtype, &[rtype::A, rtype::AAAA, rtype::SRV], |rtype| records.rrset(node, rtype));
             found(site, rrset)
         };
         let absent = |why| Lookup::NxDomain(site, why);
-        match owner {
-            Owner::Endpoint(_, label) => match self.find(zone, label) {
+        match kind {
+            NameKind::Endpoint(_, label) => match self.find(zone, label) {
                 Some(endpoint) if endpoint < records.served() => at(ServiceNode::Endpoint(endpoint)),
                 Some(endpoint) => absent(records.absence(endpoint)),
-                None => absent(Some(self.expected(label).unwrap_or(Absence::Unlisted))),
+                None => absent(Some(self.expected(label).unwrap_or(Absence::Unknown))),
             },
-            Owner::Service(_) if !records.exists() => absent(Some(Absence::Unlisted)),
-            Owner::Service(_) => match records.external_name() {
+            NameKind::Service(_) if !records.exists() => absent(Some(Absence::Unknown)),
+            NameKind::Service(_) => match records.external_name() {
                 Some(target) => Lookup::Cname(site, target),
                 None => at(ServiceNode::Service),
             },
-            Owner::Protocol(_, protocol) if records.has_protocol(protocol) => Lookup::NoData(site),
-            Owner::Port(_, port, protocol) => match records.port(port, protocol) {
+            NameKind::Protocol(_, protocol) if records.has_protocol(protocol) => Lookup::NoData(site),
+            NameKind::Port(_, port, protocol) => match records.port(port, protocol) {
                 Some(port) => at(ServiceNode::Port(port)),
-                None => absent(Some(Absence::Unlisted)),
+                None => absent(Some(Absence::Unknown)),
             },
-            _ => absent(Some(Absence::Unlisted)),
+            _ => absent(Some(Absence::Unknown)),
         }
     }
 
     /// Prefetches the parts that every look-up reads.
     #[inline]
-    fn touch(&self) -> u64 {
-        self.hash ^ u64::from(self.index.len() as u32) ^ self.records.touch()
+    fn prefetch(&self) -> u64 {
+        self.hash ^ u64::from(self.index.len() as u32) ^ self.records.prefetch()
     }
 
     /// Prefetches the memory one pointer further.
     #[inline]
-    fn touch_below(&self, zone: &Zone, name: &QueryName, key: LookupKey) -> u64 {
+    fn prefetch_below(&self, zone: &Zone, name: &QueryName, key: LookupKey) -> u64 {
         /// Maximum number of endpoints with columns that fit one cache line.
         const FEW: usize = 8;
         let below = match key.apex_at.checked_sub(4) {
             // One endpoint: the memory at its number.
             Some(label) if self.index.len() > FEW => {
                 let hash = zone.hash(name.label(label as usize));
-                self.index.find(hash, |_| true).map_or(0, |endpoint| self.records.touch_endpoint(*endpoint))
+                self.index.find(hash, |_| true).map_or(0, |endpoint| self.records.prefetch_endpoint(*endpoint))
             }
-            _ => self.records.touch_endpoint(0),
+            _ => self.records.prefetch_endpoint(0),
         };
         below ^ u64::from(self.key()[0])
     }
@@ -545,7 +546,7 @@ impl Published {
         if !self.records.expects_any() {
             return None;
         }
-        self.records.expected(Label::of(std::str::from_utf8(label).ok()?))
+        self.records.expected(Label::new(std::str::from_utf8(label).ok()?))
     }
 }
 
@@ -565,19 +566,19 @@ fn apex_rrset(qtype: u16) -> Option<RRset<'static>> {
 
 fn address_rrset<'z>(v4: &'z [u32], v6: &'z [u128], qtype: u16) -> Option<RRset<'z>> {
     typed(qtype, &[rtype::A, rtype::AAAA], |rtype| match rtype {
-        rtype::A => Addresses::all(v4).map(RRset::A),
-        _ => Addresses::all(v6).map(RRset::Aaaa),
+        rtype::A => AddressRrset::all(v4).map(RRset::A),
+        _ => AddressRrset::all(v6).map(RRset::Aaaa),
     })
 }
 
 #[inline]
-fn found<'z>(site: Site<'z>, rrset: Option<RRset<'z>>) -> Lookup<'z> {
+fn found<'z>(site: ZoneContext<'z>, rrset: Option<RRset<'z>>) -> Lookup<'z> {
     rrset.map_or(Lookup::NoData(site), |rrset| Lookup::Found(site, rrset))
 }
 
 /// Returns the PTR targets that the rule keeps: all, or those with a label that is not a dashed address.
-fn answered_names(names: Pointers<'_>, rule: crate::rules::Ptr) -> Pointers<'_> {
-    let Pointers::Several(several) = names else { return names };
-    let telling = several.iter().take_while(|name| !name.pointer().is_dashed()).count();
-    if rule == crate::rules::Ptr::HostnameOnly && telling > 0 { Pointers::Several(&several[..telling]) } else { names }
+fn answered_names(names: PtrRrset<'_>, rule: crate::rules::Ptr) -> PtrRrset<'_> {
+    let PtrRrset::Several(several) = names else { return names };
+    let telling = several.iter().take_while(|name| !name.ptr_target().is_dashed()).count();
+    if rule == crate::rules::Ptr::HostnameOnly && telling > 0 { PtrRrset::Several(&several[..telling]) } else { names }
 }

@@ -12,8 +12,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::reverse::{Place, ReverseChange};
-use super::{NamespaceNode, Published, Zone};
+use super::reverse::{EndpointRef, ReverseChange};
+use super::{NamespaceNode, ServiceEntry, Zone};
 use crate::names::reverse::ReverseZones;
 use crate::names::{ServiceKey, service_key};
 use crate::records::{ApexRecords, Contribution, Difference, PodAddresses, PtrName, ServiceRecords};
@@ -115,12 +115,12 @@ impl Zone {
             }
         }
         let number = old.and_then(|old| old.number);
-        let number = number.or_else(|| records.reverse().next().and_then(|_| self.names_of.number()));
-        let difference = old.and_then(|old| records.since(&old.records));
+        let number = number.or_else(|| records.reverse().next().and_then(|_| self.ptr_index.number()));
+        let difference = old.and_then(|old| records.difference_from(&old.records));
         let patched = old.zip(difference.as_ref());
         let patched = patched.and_then(|(old, difference)| self.patched_index(old, &records, difference));
         let index = patched.unwrap_or_else(|| self.index(&records));
-        let new = Arc::new(Published { hash, records, index, number });
+        let new = Arc::new(ServiceEntry { hash, records, index, number });
         let addresses = match (old, difference) {
             (Some(old), Some(difference)) => reverse.add(&old.records, &new.records, difference),
             _ => reverse.replace(self, old.map(|old| &**old), Some(&new)),
@@ -146,8 +146,8 @@ impl Zone {
         });
         for Replacement { new, addresses, .. } in replacements {
             if let Some(number) = new.number {
-                self.names_of.pin(number, addresses);
-                self.names_of.show(number, Some(new));
+                self.ptr_index.materialize(number, addresses);
+                self.ptr_index.set_service(number, Some(new));
             }
         }
         for ended in replacements.iter().filter(|one| one.existed && !one.new.records.exists()) {
@@ -160,11 +160,11 @@ impl Zone {
         if keys.is_empty() {
             return false;
         }
-        let removed: Vec<Arc<Published>> = self
+        let removed: Vec<Arc<ServiceEntry>> = self
             .services
             .change(|services| keys.iter().filter_map(|key| services.remove(self.hash(key), key)).collect());
         for number in removed.iter().filter_map(|old| old.number) {
-            self.names_of.show(number, None);
+            self.ptr_index.set_service(number, None);
         }
         for old in removed.iter().filter(|old| old.records.exists()) {
             self.change_namespace(ServiceKey(old.key()).namespace(), |node| node.services -= 1);
@@ -185,7 +185,12 @@ impl Zone {
     /// Builds the index of a Service from the previous index and the changes.
     ///
     /// `None` if a new index is less work, or if two endpoints share a label: an index contains only one of them.
-    fn patched_index(&self, old: &Published, new: &ServiceRecords, difference: &Difference) -> Option<HashTable<u32>> {
+    fn patched_index(
+        &self,
+        old: &ServiceEntry,
+        new: &ServiceRecords,
+        difference: &Difference,
+    ) -> Option<HashTable<u32>> {
         let (was, is) = (old.records.endpoint_names().len(), new.endpoint_names().len());
         let changed = difference.gone.len() + difference.new.len();
         if old.index.len() != was || changed > was / 2 || old.index.capacity() > 4 * is.max(8) {
@@ -236,23 +241,23 @@ impl Zone {
     }
 
     fn publish_reverse(&self, address: IpAddr, change: ReverseChange) {
-        self.names_of.apply(address, change, |name, address| {
+        self.ptr_index.apply(address, change, |name, address| {
             let services = self.services.load();
             let key = name.service.key().0;
             let published = services.get(self.hash(key), key)?;
-            let endpoint = match name.pointer().own_name(address) {
+            let endpoint = match name.ptr_target().endpoint_label(address) {
                 Some(label) => published.find(self, label.write(&mut [0; 63]))?,
                 None => 0,
             };
-            let leads = published.leads_to(self, address, name);
-            published.number.filter(|_| leads).map(|service| Place { service, endpoint })
+            let leads = published.points_to(self, address, name);
+            published.number.filter(|_| leads).map(|service| EndpointRef { service, endpoint })
         });
     }
 }
 
 /// New entry of a Service, with the data to publish it.
 struct Replacement {
-    new: Arc<Published>,
+    new: Arc<ServiceEntry>,
     /// The Service's name existed before.
     existed: bool,
     /// Addresses whose PTR records change; empty if the Service is new.
@@ -288,14 +293,14 @@ impl ReverseChanges {
 
     /// Records the changes between two states of a Service by comparing all their addresses, and returns the addresses
     /// that change.
-    fn replace(&mut self, zone: &Zone, old: Option<&Published>, new: Option<&Published>) -> Vec<IpAddr> {
-        let missing_in = |other: Option<&Published>, published: &Published| {
+    fn replace(&mut self, zone: &Zone, old: Option<&ServiceEntry>, new: Option<&ServiceEntry>) -> Vec<IpAddr> {
+        let missing_in = |other: Option<&ServiceEntry>, published: &ServiceEntry| {
             let names = published.records.reverse();
             let missing = names.filter(|(address, label, _)| {
-                !other.is_some_and(|other| other.leads_to(zone, *address, &published.records.ptr_name(*label)))
+                !other.is_some_and(|other| other.points_to(zone, *address, &published.records.ptr_name(*label)))
             });
             let name = |(address, label, endpoint)| {
-                let place = published.number.map(|service| Place { service, endpoint });
+                let place = published.number.map(|service| EndpointRef { service, endpoint });
                 (address, (published.records.ptr_name(label), place))
             };
             missing.map(name).collect::<Vec<_>>()
@@ -313,13 +318,13 @@ impl ReverseChanges {
     }
 }
 
-impl Published {
+impl ServiceEntry {
     /// Returns whether this Service has a PTR record at `address` with the target `name`.
-    fn leads_to(&self, zone: &Zone, address: IpAddr, name: &PtrName) -> bool {
-        match name.pointer().own_name(address) {
+    fn points_to(&self, zone: &Zone, address: IpAddr, name: &PtrName) -> bool {
+        match name.ptr_target().endpoint_label(address) {
             Some(label) => self
                 .find(zone, label.write(&mut [0; 63]))
-                .is_some_and(|endpoint| self.records.leads_to(endpoint, address)),
+                .is_some_and(|endpoint| self.records.points_to(endpoint, address)),
             None => match (self.records.own_addresses(), address) {
                 ((v4, _), IpAddr::V4(address)) => v4.contains(&address.into()),
                 ((_, v6), IpAddr::V6(address)) => v6.contains(&address.into()),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{VERSION, VERSION_TTL, Zone, address_rrset, answered_names};
 use crate::names::reverse::{AddressRange, reverse_name};
 use crate::names::{self, HOSTMASTER, NAME_SERVER, ServiceKey, WireName, dashed};
-use crate::records::{OwnName, Pointers, RRset, ServiceNode, ServiceRecords};
+use crate::records::{EndpointLabel, PtrRrset, RRset, ServiceNode, ServiceRecords};
 use crate::rtype;
 
 /// One record of a zone.
@@ -48,7 +48,7 @@ impl Zone {
     ///
     /// `None` for a zone that is not served. Records made from the QNAME (`--pod-records insecure`) are not included.
     pub fn records(&self, origin: &WireName) -> Option<Vec<Record>> {
-        Some(self.parts(origin)?.flatten().collect())
+        Some(self.chunks(origin)?.flatten().collect())
     }
 
     /// Iterates over the records of a zone in chunks: the apex, the Pods of each namespace, each Service, or some
@@ -56,51 +56,51 @@ impl Zone {
     ///
     /// So a zone of any size can be written without a copy of it in memory. Each chunk shows one state; between chunks
     /// the zone can change. `None` for a zone that is not served.
-    pub fn parts(&self, origin: &WireName) -> Option<impl Iterator<Item = Vec<Record>>> {
+    pub fn chunks(&self, origin: &WireName) -> Option<impl Iterator<Item = Vec<Record>>> {
         let forward = self.settings.apexes.contains(origin);
-        let mut parts = vec![Part::Apex];
+        let mut parts = vec![Chunk::Apex];
         if forward {
             // Order of the labels below the apex: dns, dns-version, pod, svc.
             let mut namespaces: Vec<Box<[u8]>> = self.pods.iter().map(|pods| pods.key().clone()).collect();
             namespaces.sort();
-            parts.extend(namespaces.into_iter().map(Part::Pods));
+            parts.extend(namespaces.into_iter().map(Chunk::Pods));
             let mut services: Vec<Box<[u8]>> =
                 self.services.load().iter().map(|service| service.key().into()).collect();
             services.sort_by(|one, other| {
                 let (one, other) = (ServiceKey(one), ServiceKey(other));
                 (one.namespace(), one.service()).cmp(&(other.namespace(), other.service()))
             });
-            parts.extend(services.into_iter().map(Part::Service));
+            parts.extend(services.into_iter().map(Chunk::Service));
         } else {
             let addresses = self.addresses_in(&self.reverse.load().range_of(origin)?);
-            parts.extend(addresses.chunks(ADDRESSES).map(|some| Part::Addresses(some.into())));
+            parts.extend(addresses.chunks(ADDRESSES).map(|some| Chunk::Addresses(some.into())));
         }
         let origin = origin.clone();
-        Some(parts.into_iter().map(move |part| self.part(&origin, forward, &part)))
+        Some(parts.into_iter().map(move |part| self.chunk(&origin, forward, &part)))
     }
 
     /// Returns the number of addresses with PTR records in a reverse zone; `None` for a zone that is not served.
     pub fn addresses_of(&self, origin: &WireName) -> Option<usize> {
-        Some(self.names_of.count_in(&self.reverse.load().range_of(origin)?))
+        Some(self.ptr_index.count_in(&self.reverse.load().range_of(origin)?))
     }
 
-    fn part(&self, origin: &WireName, forward: bool, part: &Part) -> Vec<Record> {
-        let mut out = Out { records: Vec::new(), origin, ttl: self.ttl() };
+    fn chunk(&self, origin: &WireName, forward: bool, part: &Chunk) -> Vec<Record> {
+        let mut out = RecordSink { records: Vec::new(), origin, ttl: self.ttl() };
         match part {
-            Part::Apex => self.apex_part(&mut out, forward),
-            Part::Pods(namespace) => self.pods_part(&mut out, namespace),
-            Part::Service(key) => {
+            Chunk::Apex => self.apex_part(&mut out, forward),
+            Chunk::Pods(namespace) => self.pods_part(&mut out, namespace),
+            Chunk::Service(key) => {
                 if let Some(published) = self.services.load().get(self.hash(key), key) {
                     out.service(&published.records);
                 }
             }
-            Part::Addresses(addresses) => addresses.iter().for_each(|address| self.address_part(&mut out, *address)),
+            Chunk::Addresses(addresses) => addresses.iter().for_each(|address| self.address_part(&mut out, *address)),
         }
         // Addresses are sorted already, and the SOA record stays first.
         let head = match part {
-            Part::Apex => 2.min(out.records.len()),
-            Part::Addresses(_) => return out.records,
-            Part::Pods(_) | Part::Service(_) => 0,
+            Chunk::Apex => 2.min(out.records.len()),
+            Chunk::Addresses(_) => return out.records,
+            Chunk::Pods(_) | Chunk::Service(_) => 0,
         };
         let mut records = out.records;
         records[head..].sort_by_cached_key(|record| (record.owner.canonical(), record.data.clone()));
@@ -108,7 +108,7 @@ impl Zone {
         records
     }
 
-    fn apex_part(&self, out: &mut Out<'_>, is_forward: bool) {
+    fn apex_part(&self, out: &mut RecordSink<'_>, is_forward: bool) {
         let origin = out.origin;
         let forward = if is_forward { origin } else { &self.settings.apexes[0] };
         let (Some(name_server), Some(mailbox)) = (forward.prefixed(NAME_SERVER), forward.prefixed(HOSTMASTER)) else {
@@ -130,11 +130,11 @@ impl Zone {
         }
     }
 
-    fn pods_part(&self, out: &mut Out<'_>, namespace: &[u8]) {
+    fn pods_part(&self, out: &mut RecordSink<'_>, namespace: &[u8]) {
         let Some(pods) = self.pods.get(namespace) else { return };
         for address in pods.iter() {
             let mut buffer = [0; 63];
-            let owner = out.origin.of_pod(namespace, dashed::write(address, &mut buffer));
+            let owner = out.origin.for_pod(namespace, dashed::write(address, &mut buffer));
             let data = match address {
                 IpAddr::V4(v4) => RecordData::A(v4),
                 IpAddr::V6(v6) => RecordData::Aaaa(v6),
@@ -144,12 +144,12 @@ impl Zone {
     }
 
     /// Adds the PTR records of `address`, in the order of a zone file.
-    fn address_part(&self, out: &mut Out<'_>, address: IpAddr) {
+    fn address_part(&self, out: &mut RecordSink<'_>, address: IpAddr) {
         let before = out.records.len();
-        self.names_of.look_up(address, |names| {
+        self.ptr_index.look_up(address, |names| {
             let names = names.map(|names| answered_names(names, self.settings.rules.ptr));
-            for name in names.iter().flat_map(Pointers::iter) {
-                let target = endpoint_name(&self.settings.apexes[0], name.service.key(), name.own_name(address));
+            for name in names.iter().flat_map(PtrRrset::iter) {
+                let target = endpoint_name(&self.settings.apexes[0], name.service.key(), name.endpoint_label(address));
                 if let Some(target) = target {
                     out.record(Some(reverse_name(address)), RecordData::Ptr(target));
                 }
@@ -161,7 +161,7 @@ impl Zone {
 
     /// Returns the addresses with PTR records in `range`, in the canonical order of their reverse names.
     fn addresses_in(&self, range: &AddressRange) -> Vec<IpAddr> {
-        let mut addresses = self.names_of.addresses();
+        let mut addresses = self.ptr_index.addresses();
         addresses.retain(|address| match (range, address) {
             (AddressRange::V4(range), IpAddr::V4(v4)) => range.contains(&(*v4).into()),
             (AddressRange::V6(range), IpAddr::V6(v6)) => range.contains(&(*v6).into()),
@@ -182,7 +182,7 @@ impl Zone {
 const ADDRESSES: usize = 1024;
 
 /// Chunk of a zone: its names are neighbours in canonical order.
-enum Part {
+enum Chunk {
     Apex,
     /// Pods of a namespace.
     Pods(Box<[u8]>),
@@ -192,16 +192,16 @@ enum Part {
 }
 
 /// Collector of a zone's records.
-struct Out<'z> {
+struct RecordSink<'z> {
     records: Vec<Record>,
     origin: &'z WireName,
     ttl: u32,
 }
 
-impl Out<'_> {
+impl RecordSink<'_> {
     fn service(&mut self, records: &ServiceRecords) {
         let key = records.name.key();
-        let own = self.origin.of_service(key, &[]);
+        let own = self.origin.for_service(key, &[]);
         if let Some(target) = records.external_name() {
             self.record(own, RecordData::Cname(target.clone()));
             return;
@@ -209,7 +209,7 @@ impl Out<'_> {
         let mut nodes = vec![(own, ServiceNode::Service)];
         for (number, (port, protocol)) in records.ports().enumerate() {
             let port = [b"_", port.as_bytes()].concat();
-            let owner = self.origin.of_service(key, &[&port, protocol.label().as_bytes()]);
+            let owner = self.origin.for_service(key, &[&port, protocol.label().as_bytes()]);
             nodes.push((owner, ServiceNode::Port(number)));
         }
         for endpoint in 0..records.served() {
@@ -249,9 +249,9 @@ impl Out<'_> {
     }
 }
 
-fn endpoint_name(origin: &WireName, key: ServiceKey<'_>, label: Option<OwnName<'_>>) -> Option<WireName> {
+fn endpoint_name(origin: &WireName, key: ServiceKey<'_>, label: Option<EndpointLabel<'_>>) -> Option<WireName> {
     match label {
-        Some(label) => origin.of_service(key, &[label.write(&mut [0; 63])]),
-        None => origin.of_service(key, &[]),
+        Some(label) => origin.for_service(key, &[label.write(&mut [0; 63])]),
+        None => origin.for_service(key, &[]),
     }
 }

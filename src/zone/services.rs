@@ -2,7 +2,7 @@
 //!
 //! The index is an immutable hash trie: two levels of nodes, by bits of the hash of the labels, and leaves with one
 //! Service or a small table. The publisher copies the path to each change and swaps the root, so that all of a
-//! publication becomes visible at once. A reader caches the root in a [`View`] and checks before each look-up whether
+//! publication becomes visible at once. A reader caches the root in a [`SnapshotCache`] and checks before each look-up whether
 //! it is the newest: one load, and no write to a shared word. Not here: the records of a Service (`mod.rs`) and the
 //! changes (`publish.rs`).
 
@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, Cache, Guard};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::Published;
+use super::ServiceEntry;
 
 /// Number of branches of a node: a power of two.
 const WIDTH: usize = 64;
@@ -22,23 +22,23 @@ const SECOND: u32 = 50;
 
 /// All Services at one moment.
 #[derive(Clone, Default)]
-pub(super) struct Services {
-    branches: Branches<Arc<Branches<Leaf>>>,
+pub(super) struct ServiceTrie {
+    root: Node<Arc<Node<Leaf>>>,
 }
 
 /// One level of the trie.
 #[derive(Clone)]
-struct Branches<T>([Option<T>; WIDTH]);
+struct Node<T>([Option<T>; WIDTH]);
 
 /// Leaf of the trie. Up to some thousand Services, nearly every leaf has one Service and no table.
 #[derive(Clone)]
 enum Leaf {
-    One(Arc<Published>),
+    One(Arc<ServiceEntry>),
     /// Table with the hash beside each Service, so that a comparison does not load the Service.
-    Several(Arc<HashTable<(u64, Arc<Published>)>>),
+    Several(Arc<HashTable<(u64, Arc<ServiceEntry>)>>),
 }
 
-impl<T> Default for Branches<T> {
+impl<T> Default for Node<T> {
     fn default() -> Self {
         Self([const { None }; WIDTH])
     }
@@ -48,18 +48,18 @@ fn branch(hash: u64, bits: u32) -> usize {
     (hash >> bits) as usize % WIDTH
 }
 
-fn is(published: &Published, hash: u64, key: &[u8]) -> bool {
+fn is(published: &ServiceEntry, hash: u64, key: &[u8]) -> bool {
     published.hash() == hash && published.key() == key
 }
 
-impl Services {
+impl ServiceTrie {
     /// Returns the Service with these labels, which have the hash `hash`.
     #[inline]
-    pub(super) fn get(&self, hash: u64, key: &[u8]) -> Option<&Arc<Published>> {
-        match self.branches.0[branch(hash, FIRST)].as_ref()?.0[branch(hash, SECOND)].as_ref()? {
+    pub(super) fn get(&self, hash: u64, key: &[u8]) -> Option<&Arc<ServiceEntry>> {
+        match self.root.0[branch(hash, FIRST)].as_ref()?.0[branch(hash, SECOND)].as_ref()? {
             Leaf::One(published) => Some(published).filter(|published| is(published, hash, key)),
             Leaf::Several(table) => {
-                let same = |(other, published): &(u64, Arc<Published>)| *other == hash && published.key() == key;
+                let same = |(other, published): &(u64, Arc<ServiceEntry>)| *other == hash && published.key() == key;
                 table.find(hash, same).map(|(_, found)| found)
             }
         }
@@ -67,16 +67,16 @@ impl Services {
 
     /// Returns the Service with this hash: nearly always that of [`Self::get`].
     #[inline]
-    pub(super) fn likely(&self, hash: u64) -> Option<&Published> {
-        match self.branches.0[branch(hash, FIRST)].as_ref()?.0[branch(hash, SECOND)].as_ref()? {
+    pub(super) fn probe(&self, hash: u64) -> Option<&ServiceEntry> {
+        match self.root.0[branch(hash, FIRST)].as_ref()?.0[branch(hash, SECOND)].as_ref()? {
             Leaf::One(published) => Some(published),
             Leaf::Several(table) => table.find(hash, |(other, _)| *other == hash).map(|(_, found)| &**found),
         }
     }
 
     /// Iterates over all Services, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Published>> {
-        let leaves = self.branches.0.iter().flatten().flat_map(|level| level.0.iter().flatten());
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<ServiceEntry>> {
+        let leaves = self.root.0.iter().flatten().flat_map(|level| level.0.iter().flatten());
         leaves.flat_map(|leaf| {
             let (one, several) = match leaf {
                 Leaf::One(published) => (Some(published), None),
@@ -87,9 +87,9 @@ impl Services {
     }
 
     /// Adds a Service, or replaces the Service with these labels.
-    pub(super) fn insert(&mut self, new: Arc<Published>) {
+    pub(super) fn insert(&mut self, new: Arc<ServiceEntry>) {
         let hash = new.hash();
-        let level = Arc::make_mut(self.branches.0[branch(hash, FIRST)].get_or_insert_default());
+        let level = Arc::make_mut(self.root.0[branch(hash, FIRST)].get_or_insert_default());
         let leaf = &mut level.0[branch(hash, SECOND)];
         let table = match leaf {
             None => return *leaf = Some(Leaf::One(new)),
@@ -111,9 +111,9 @@ impl Services {
     }
 
     /// Removes a Service, and returns it.
-    pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Arc<Published>> {
+    pub(super) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Arc<ServiceEntry>> {
         let removed = Arc::clone(self.get(hash, key)?);
-        let level = Arc::make_mut(self.branches.0[branch(hash, FIRST)].as_mut()?);
+        let level = Arc::make_mut(self.root.0[branch(hash, FIRST)].as_mut()?);
         let leaf = &mut level.0[branch(hash, SECOND)];
         match leaf {
             Some(Leaf::Several(table)) => {
@@ -133,21 +133,21 @@ impl Services {
     }
 }
 
-/// Shared pointer to the newest [`Services`].
+/// Shared pointer to the newest [`ServiceTrie`].
 #[derive(Default)]
-pub(super) struct Index {
-    newest: Arc<ArcSwap<Services>>,
+pub(super) struct ServiceIndex {
+    newest: Arc<ArcSwap<ServiceTrie>>,
 }
 
-impl Index {
+impl ServiceIndex {
     /// Returns the newest snapshot, for a few look-ups.
-    pub(super) fn load(&self) -> Guard<Arc<Services>> {
+    pub(super) fn load(&self) -> Guard<Arc<ServiceTrie>> {
         self.newest.load()
     }
 
     /// Returns the newest snapshot, cached in `view`.
     #[inline]
-    pub(super) fn seen_by<'v>(&self, view: &'v mut View) -> &'v Services {
+    pub(super) fn load_cached<'v>(&self, view: &'v mut SnapshotCache) -> &'v ServiceTrie {
         match &mut view.0 {
             // The worker answered from another zone before.
             Some(cache) if !std::ptr::eq(cache.arc_swap(), &*self.newest) => *cache = self.cache(),
@@ -163,24 +163,24 @@ impl Index {
     }
 
     /// Publishes all that `change` changes in one step. One thread at a time.
-    pub(super) fn change<R>(&self, change: impl FnOnce(&mut Services) -> R) -> R {
-        let mut services = Services::clone(&self.newest.load());
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut ServiceTrie) -> R) -> R {
+        let mut services = ServiceTrie::clone(&self.newest.load());
         let result = change(&mut services);
         self.newest.store(Arc::new(services));
         result
     }
 }
 
-type Cached = Cache<Arc<ArcSwap<Services>>, Arc<Services>>;
+type Cached = Cache<Arc<ArcSwap<ServiceTrie>>, Arc<ServiceTrie>>;
 
 /// Cached snapshot of the Services of one reader. It keeps old Services in memory: a worker that goes idle calls
-/// [`View::rest`].
+/// [`SnapshotCache::release`].
 #[derive(Default)]
-pub struct View(Option<Cached>);
+pub struct SnapshotCache(Option<Cached>);
 
-impl View {
+impl SnapshotCache {
     /// Releases the cached snapshot.
-    pub fn rest(&mut self) {
+    pub fn release(&mut self) {
         self.0 = None;
     }
 }

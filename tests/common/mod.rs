@@ -18,10 +18,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headless_dns::answer::{Access, Peer, Request, RequestBatch, Responder, Transport, Worker};
+use headless_dns::answer::{AccessList, Peer, Request, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::config::Config;
-use headless_dns::explain::Asker;
+use headless_dns::explain::Diagnostics;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::reverse_name;
 use headless_dns::objects::{Labels, Object, ObjectRef, Service, ServiceKind};
@@ -111,14 +111,14 @@ impl Engine {
     pub fn new(zone: Arc<Zone>) -> Self {
         let status = Arc::new(Status::default());
         status.set_synced();
-        Self::with(Responder::new(zone, status, Access::default()))
+        Self::with(Responder::new(zone, status, AccessList::default()))
     }
 
     /// The same, and it says why to whoever asks.
-    pub fn explaining(zone: Arc<Zone>, asker: Asker) -> Self {
+    pub fn explaining(zone: Arc<Zone>, asker: Diagnostics) -> Self {
         let mut engine = Self::new(zone);
         let everyone = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
-        engine.responder = engine.responder.explaining(asker, everyone);
+        engine.responder = engine.responder.with_explanations(asker, everyone);
         engine
     }
 

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::common::ports::ReservedPort;
 use arc_swap::ArcSwap;
-use headless_dns::admin::{About, Addresses, CertificateInUse, Limits, Listeners, View};
+use headless_dns::admin::{AdminContext, AdminLimits, AdminListeners, CertificateInUse, ListenAddresses, ServerInfo};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
-use headless_dns::liveness::{Liveness, STALL_LIMIT};
+use headless_dns::liveness::{Heartbeats, STALL_LIMIT};
 use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
 use headless_dns::transport::Transport;
 use serde_json::{Value, json};
@@ -30,21 +30,21 @@ const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(3600);
 
 /// No limit is in the way but those that a test makes short.
-fn limits() -> Limits {
-    Limits { connections: 64, head: LONG, request: LONG, idle: LONG }
+fn limits() -> AdminLimits {
+    AdminLimits { connections: 64, head: LONG, request: LONG, idle: LONG }
 }
 
 struct Server {
     address: SocketAddr,
     status: Arc<Status>,
-    liveness: Liveness,
-    about: About,
+    liveness: Heartbeats,
+    about: ServerInfo,
     running: JoinSet<anyhow::Result<()>>,
 }
 
 impl Server {
     /// One that looks at the built-in example, and has not said yet that it was read.
-    fn start(limits: Limits) -> Self {
+    fn start(limits: AdminLimits) -> Self {
         Self::of("--demo", "127.0.0.1:0", limits)
     }
 
@@ -55,33 +55,33 @@ impl Server {
         server
     }
 
-    fn of(line: &str, address: &str, limits: Limits) -> Self {
+    fn of(line: &str, address: &str, limits: AdminLimits) -> Self {
         let args = ["headless-dns", "serve"].into_iter().chain(line.split_whitespace());
         let Ok(Invocation::Serve(config)) = cli::read(args.map(Into::into)) else { panic!("{line}") };
         let mut source = open_manifests(&config, &config.listen.addresses);
         source.load();
-        let about = About {
+        let about = ServerInfo {
             source: "tests & <things>".into(),
             alive: !config.simulate.is_empty(),
             namespace: "default".into(),
-            listen: Arc::new(ArcSwap::from_pointee(Addresses {
+            listen: Arc::new(ArcSwap::from_pointee(ListenAddresses {
                 plain: config.listen.addresses.clone(),
                 encrypted: Vec::new(),
             })),
             certificate: Arc::default(),
             workers: 2,
         };
-        let (status, liveness) = (Arc::<Status>::default(), Liveness::default());
+        let (status, liveness) = (Arc::<Status>::default(), Heartbeats::default());
         let (zone, asker) = (source.zone(), source.asker());
-        let view = View {
+        let view = AdminContext {
             zone,
-            asker,
+            diagnostics: asker,
             status: Arc::clone(&status),
             metrics: Arc::default(),
             liveness: liveness.clone(),
-            about: about.clone(),
+            info: about.clone(),
         };
-        let listeners = Listeners::bind(Some(address.parse().unwrap()), None).unwrap();
+        let listeners = AdminListeners::bind(Some(address.parse().unwrap()), None).unwrap();
         let address = listeners.addresses()[0];
         let mut running = JoinSet::new();
         running.spawn(listeners.serve(view, limits));
@@ -297,7 +297,7 @@ async fn one_connection_asks_many_times() {
 
 #[tokio::test]
 async fn a_head_that_takes_long_is_cut() {
-    let server = Server::start(Limits { head: SHORT, ..limits() });
+    let server = Server::start(AdminLimits { head: SHORT, ..limits() });
     let mut stream = server.connect().await;
     stream.write_all(b"GET /livez HT").await.unwrap();
     assert_eq!(read_all(&mut stream).await, "");
@@ -313,7 +313,7 @@ async fn a_head_that_takes_long_is_cut() {
 
 #[tokio::test]
 async fn a_connection_that_asks_nothing_is_closed() {
-    let server = Server::start(Limits { idle: SHORT, ..limits() });
+    let server = Server::start(AdminLimits { idle: SHORT, ..limits() });
     assert_eq!(read_all(&mut server.connect().await).await, "");
     // The request is there when the connection is accepted: this thread runs the server too.
     let stream = std::net::TcpStream::connect(server.address).unwrap();
@@ -325,7 +325,7 @@ async fn a_connection_that_asks_nothing_is_closed() {
 
 #[tokio::test]
 async fn of_too_many_connections_the_oldest_goes() {
-    let server = Server::start(Limits { connections: 4, ..limits() });
+    let server = Server::start(AdminLimits { connections: 4, ..limits() });
     let mut held = Vec::new();
     for _ in 0..4 {
         let mut stream = server.connect().await;
@@ -343,7 +343,7 @@ async fn of_too_many_connections_the_oldest_goes() {
 
 #[tokio::test]
 async fn a_flood_of_silent_connections_keeps_nobody_from_asking() {
-    let server = Server::start(Limits { connections: 8, ..limits() });
+    let server = Server::start(AdminLimits { connections: 8, ..limits() });
     let mut held = Vec::new();
     for _ in 0..200 {
         held.push(server.connect().await);
@@ -392,10 +392,10 @@ async fn two_processes_hand_over_one_port() {
 async fn an_address_that_is_taken_is_one_sentence() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let said = format!("{:#}", Listeners::bind(Some(address), None).unwrap_err());
+    let said = format!("{:#}", AdminListeners::bind(Some(address), None).unwrap_err());
     let expected = format!("cannot listen on {address} over HTTP (--admin): another program has TCP port");
     assert!(said.starts_with(&expected), "{said}");
-    let said = format!("{:#}", Listeners::bind(None, Some("192.0.2.1:0".parse().unwrap())).unwrap_err());
+    let said = format!("{:#}", AdminListeners::bind(None, Some("192.0.2.1:0".parse().unwrap())).unwrap_err());
     let expected = "cannot listen on 192.0.2.1:0 over HTTP (--admin-api): this host has no such address";
     assert!(said.starts_with(expected), "{said}");
 }
@@ -501,7 +501,7 @@ async fn what_is_encrypted_and_by_which_certificate() {
         [(Transport::Tls, "127.0.0.1:8853"), (Transport::Https, "[::1]:8443"), (Transport::Quic, "127.0.0.1:8853")];
     let encrypted = encrypted.map(|(proto, address)| (proto, address.parse().unwrap())).to_vec();
     let plain = server.about.listen.load().plain.clone();
-    server.about.listen.store(Arc::new(Addresses { plain, encrypted }));
+    server.about.listen.store(Arc::new(ListenAddresses { plain, encrypted }));
     let day = Duration::from_secs(86_400);
     let hour = day / 24;
     let year_2100 = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
@@ -589,7 +589,7 @@ async fn no_page_of_another_site_reads_the_cluster() {
 #[tokio::test]
 async fn the_names_of_the_cluster_are_for_loopback() {
     // An address of this machine that is not loopback, but leads to it.
-    let listeners = Listeners::bind(Some("0.0.0.0:0".parse().unwrap()), None).unwrap();
+    let listeners = AdminListeners::bind(Some("0.0.0.0:0".parse().unwrap()), None).unwrap();
     let port = listeners.addresses()[0].port();
     let mut server = Server::reading("--demo");
     server.running.spawn(listeners.serve(view_of_demo(), limits()));
@@ -603,14 +603,14 @@ async fn the_names_of_the_cluster_are_for_loopback() {
     let (_, body) = server.get("/nothing").await;
     assert!(!body.contains("/api"), "{body}");
     // Where it is asked for, it is given.
-    let listeners = Listeners::bind(None, Some("0.0.0.0:0".parse().unwrap())).unwrap();
+    let listeners = AdminListeners::bind(None, Some("0.0.0.0:0".parse().unwrap())).unwrap();
     let port = listeners.addresses()[0].port();
     server.running.spawn(listeners.serve(view_of_demo(), limits()));
     server.address = ([127, 0, 0, 1], port).into();
     assert_eq!(server.get("/api/v1/status").await.0, 200);
 }
 
-fn view_of_demo() -> View {
+fn view_of_demo() -> AdminContext {
     let args = ["headless-dns", "serve", "--demo"];
     let Ok(Invocation::Serve(config)) = cli::read(args.map(Into::into)) else { panic!("it is good") };
     let mut source = open_manifests(&config, &[]);
@@ -618,7 +618,14 @@ fn view_of_demo() -> View {
     let status = Arc::<Status>::default();
     status.set_synced();
     let (zone, asker) = (source.zone(), source.asker());
-    View { zone, asker, status, metrics: Arc::default(), liveness: Liveness::default(), about: About::default() }
+    AdminContext {
+        zone,
+        diagnostics: asker,
+        status,
+        metrics: Arc::default(),
+        liveness: Heartbeats::default(),
+        info: ServerInfo::default(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -717,7 +724,7 @@ async fn a_whole_zone_is_sent_to_two_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closes_connections_that_read_nothing() {
-    let limits = Limits { request: Duration::from_secs(2), ..limits() };
+    let limits = AdminLimits { request: Duration::from_secs(2), ..limits() };
     let server = Server::of("--manifests tests/scenarios/large.yaml --simulate=10.128.0.0/16", "127.0.0.1:0", limits);
     server.status.set_synced();
     let mut held = Vec::new();
@@ -748,8 +755,8 @@ async fn the_program_says_no_at_once_when_it_is_told_to_end() {
         addresses.next().expect("it says where it is looked at")
     });
     let address = timeout(PATIENCE, address).await.expect("it says it in time").unwrap();
-    let (status, about) = (Arc::default(), About::default());
-    let server = Server { address, status, liveness: Liveness::default(), about, running: JoinSet::new() };
+    let (status, about) = (Arc::default(), ServerInfo::default());
+    let server = Server { address, status, liveness: Heartbeats::default(), about, running: JoinSet::new() };
     assert_eq!(server.get("/readyz").await, (200, "ok\n".into()));
     assert!(server.get("/").await.1.contains("the built-in example"));
     let pid = child.0.id().to_string();

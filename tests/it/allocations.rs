@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use headless_dns::answer::{Access, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use headless_dns::answer::{AccessList, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
 use headless_dns::metrics::{Metrics, ResponseCounters};
@@ -82,9 +82,9 @@ fn a_plain_query_allocates_nothing() {
     for explained in [false, true] {
         let status = Arc::new(Status::default());
         status.set_synced();
-        let mut responder = Responder::new(source.zone(), status, Access::default());
+        let mut responder = Responder::new(source.zone(), status, AccessList::default());
         if explained {
-            responder = responder.explaining(source.asker(), config.explain_to.clone());
+            responder = responder.with_explanations(source.asker(), config.explain_to.clone());
         }
         let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
         let metrics = Metrics::new(&zones);
@@ -108,7 +108,7 @@ fn a_plain_query_allocates_nothing() {
                             counters.responded(&summary);
                             length = summary.length;
                         }
-                        counters.took(now.elapsed());
+                        counters.observe_latency(now.elapsed());
                     });
                     assert!(length >= 12 && message[3] & 0x0f == *rcode, "{name} {qtype}: {:?}", &message[..length]);
                     assert_eq!(made, 0, "{name} {qtype} {transport:?} {edns:?} explained: {explained}");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{question_name, scenario_config, scenarios_folder};
 use headless_dns::commands;
-use headless_dns::explain::{Asked, Effort, Fix, Severity, explain};
+use headless_dns::explain::{DiagnosedQuery, Fix, SearchDepth, Severity, explain};
 use headless_dns::names::QueryName;
 use headless_dns::rtype;
 use headless_dns::source::ManifestSource;
@@ -98,18 +98,18 @@ fn told(source: &ManifestSource, question: &str) -> String {
         other => panic!("{other} is not asked for here"),
     };
     let mut name = QueryName::default();
-    name.read(&question_name(text)).unwrap();
+    name.from_message(&question_name(text)).unwrap();
     let (outcome, absence) = source.zone().look_up(&name, qtype, |lookup| lookup.outcome());
-    let asked = Asked { name: &name, qtype, outcome, absence };
+    let asked = DiagnosedQuery { name: &name, qtype, outcome, absence };
     let mut told = format!("; {outcome:?}\n");
-    for finding in source.asker().with(|known| explain(known, &asked, Effort::Search)) {
+    for finding in source.asker().with_view(|known| explain(known, &asked, SearchDepth::Search)) {
         let severity = match finding.severity() {
             Severity::Cause => SEVERITIES[0],
             Severity::Guess => SEVERITIES[1],
             Severity::Note => SEVERITIES[2],
         };
-        let (id, token) = finding.identity();
-        let _ = writeln!(told, "{severity} {id} {token}: {}", finding.what());
+        let (id, token) = finding.id_and_token();
+        let _ = writeln!(told, "{severity} {id} {token}: {}", finding.summary());
         match finding.fix() {
             Some(Fix::Command(lines)) => lines.lines().for_each(|line| {
                 let prompt = if line.starts_with('#') { "" } else { "$ " };
@@ -120,10 +120,10 @@ fn told(source: &ManifestSource, question: &str) -> String {
             None => {}
         }
     }
-    if let Ok(Some(first)) = source.asker().first(&asked) {
-        assert!(first.brief().is_ascii() && first.brief().len() <= headless_dns::explain::MAX_BRIEF);
-        let _ = writeln!(told, "; on the wire: {}", first.brief());
-        if first.line() != first.brief() {
+    if let Ok(Some(first)) = source.asker().try_best_finding(&asked) {
+        assert!(first.ede_text().is_ascii() && first.ede_text().len() <= headless_dns::explain::MAX_EDE_TEXT_BYTES);
+        let _ = writeln!(told, "; on the wire: {}", first.ede_text());
+        if first.line() != first.ede_text() {
             let _ = writeln!(told, "; as TXT: {}", first.line());
         }
     }

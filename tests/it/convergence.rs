@@ -14,12 +14,12 @@ use headless_dns::cluster::{Cluster, Contributor, Namespaces, Resource};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::{ReverseZones, reverse_name};
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Family, Labels, Namespace, Object, ObjectRef, Pod,
-    PodTemplate, Protocol, Service, ServiceKind, ServicePort, StatefulSet, TargetPort,
+    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Labels, Namespace, Object,
+    ObjectRef, Pod, PodTemplate, Protocol, Service, ServiceKind, ServicePort, StatefulSet, TargetPort,
 };
 use headless_dns::records::{NameServer, contribution};
 use headless_dns::rtype;
-use headless_dns::rules::{Ordinals, PodRecords, Ptr, Rules};
+use headless_dns::rules::{NamingRules, Ordinals, PodRecords, Ptr};
 use headless_dns::zone::{Settings, Zone};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -130,7 +130,7 @@ fn row() -> impl Strategy<Value = EndpointRow> {
 
 fn slice() -> impl Strategy<Value = EndpointSlice> {
     let service = prop::option::weighted(0.9, prop::sample::select(&SERVICES[..]));
-    let family = prop::sample::select(&[Family::V4, Family::V6][..]);
+    let family = prop::sample::select(&[AddressFamily::V4, AddressFamily::V6][..]);
     let (ports, rows) = (prop::collection::vec(port(), 0..3), prop::collection::vec(row(), 0..4));
     (key(&SLICES), service, family, ports, rows).prop_map(|(key, service, family, ports, rows)| {
         EndpointSlice::new(key, service.map(Into::into), family, ports, &rows)
@@ -168,11 +168,11 @@ fn stateful_set() -> impl Strategy<Value = StatefulSet> {
     )
 }
 
-fn rules() -> impl Strategy<Value = (Rules, Namespaces)> {
+fn rules() -> impl Strategy<Value = (NamingRules, Namespaces)> {
     let namespaces = prop::sample::select(&[Namespaces::Declared, Namespaces::Inferred][..]);
     (0usize..3, any::<bool>(), 0usize..3, any::<bool>(), namespaces).prop_map(
         |(ordinals, all, pods, endpoint_pod_names, namespaces)| {
-            let rules = Rules {
+            let rules = NamingRules {
                 ordinals: [Ordinals::Ready, Ordinals::Serving, Ordinals::Any][ordinals],
                 ptr: if all { Ptr::All } else { Ptr::HostnameOnly },
                 pod_records: [PodRecords::Off, PodRecords::Insecure, PodRecords::Verified][pods],
@@ -187,11 +187,11 @@ fn rules() -> impl Strategy<Value = (Rules, Namespaces)> {
 struct Follower {
     cluster: Cluster,
     zone: Arc<Zone>,
-    rules: Rules,
+    rules: NamingRules,
 }
 
 impl Follower {
-    fn new((rules, namespaces): (Rules, Namespaces)) -> Self {
+    fn new((rules, namespaces): (NamingRules, Namespaces)) -> Self {
         let apexes = vec![WireName::parse("z.test").unwrap(), WireName::parse("alias.test").unwrap()];
         let reverse = ReverseZones::new(["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]);
         Self {
@@ -218,7 +218,7 @@ fn run(history: &[Event], follower: &mut Follower) -> BTreeMap<Key, Object> {
         let dirty = match event {
             Event::Apply(object) => {
                 let key = ObjectRef::new(object.namespace(), object.name());
-                known.insert((Resource::of(object), key), object.clone());
+                known.insert((Resource::for_object(object), key), object.clone());
                 follower.cluster.apply(object.clone())
             }
             Event::Repeat(place) if !known.is_empty() => {
@@ -247,14 +247,14 @@ fn relist(mask: u32, known: &mut BTreeMap<Key, Object>, follower: &mut Follower)
         mask & (1 << (place % 32)) == 0
     });
     for resource in Resource::ALL {
-        follower.cluster.begin(resource);
+        follower.cluster.begin_relist(resource);
     }
     let mut dirty: Vec<Contributor> = Vec::new();
     for object in known.values().rev() {
         dirty.extend(follower.cluster.apply(object.clone()));
     }
     for resource in Resource::ALL {
-        dirty.extend(follower.cluster.sweep(resource));
+        dirty.extend(follower.cluster.finish_relist(resource));
     }
     dirty
 }
@@ -281,7 +281,7 @@ fn questions() -> Vec<WireName> {
     names
 }
 
-fn check(history: &[Event], rules: (Rules, Namespaces), questions: &[WireName]) {
+fn check(history: &[Event], rules: (NamingRules, Namespaces), questions: &[WireName]) {
     let mut follower = Follower::new(rules);
     let left = run(history, &mut follower);
     let mut fresh = Follower::new(rules);

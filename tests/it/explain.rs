@@ -9,7 +9,7 @@ use crate::common::server::Server;
 use crate::common::{self, ports};
 use assert_cmd::Command;
 use headless_dns::commands::open_manifests;
-use headless_dns::explain::{Asked, Outcome, steps};
+use headless_dns::explain::{DiagnosedQuery, ZoneVerdict, steps};
 use headless_dns::names::{QueryName, WireName};
 use headless_dns::rtype;
 use headless_dns::zone::Lookup;
@@ -112,15 +112,15 @@ fn steps_agree_with_the_zone() {
             let Ok(name) = QueryName::parse(words.next().unwrap()) else { continue };
             let Ok(qtype) = rtype::parse(words.next().unwrap_or("A")) else { continue };
             let (outcome, absence, apex) = zone.look_up(&name, qtype, |lookup| match lookup {
-                Lookup::Found(site, _) | Lookup::Cname(site, _) => (Outcome::Found, None, Some(site.apex.clone())),
-                Lookup::NoData(site) => (Outcome::NoData, None, Some(site.apex.clone())),
-                Lookup::NxDomain(site, absence) => (Outcome::NxDomain, absence, Some(site.apex.clone())),
-                Lookup::NotInZone => (Outcome::NotInZone, None, None),
+                Lookup::Found(site, _) | Lookup::Cname(site, _) => (ZoneVerdict::Found, None, Some(site.apex.clone())),
+                Lookup::NoData(site) => (ZoneVerdict::NoData, None, Some(site.apex.clone())),
+                Lookup::NxDomain(site, absence) => (ZoneVerdict::NxDomain, absence, Some(site.apex.clone())),
+                Lookup::NotInZone => (ZoneVerdict::NotInZone, None, None),
             });
-            let asked = Asked { name: &name, qtype, outcome, absence };
-            let steps = asker.with(|known| steps(known, &asked, apex.as_ref()));
-            let failed = steps.iter().any(|step| step.holds == Some(false));
-            assert_eq!(failed, outcome != Outcome::Found, "{}: {line}: {outcome:?}: {steps:#?}", path.display());
+            let asked = DiagnosedQuery { name: &name, qtype, outcome, absence };
+            let steps = asker.with_view(|known| steps(known, &asked, apex.as_ref()));
+            let failed = steps.iter().any(|step| step.passed == Some(false));
+            assert_eq!(failed, outcome != ZoneVerdict::Found, "{}: {line}: {outcome:?}: {steps:#?}", path.display());
             asked_for += 1;
         }
     }

@@ -10,15 +10,16 @@ use std::sync::Arc;
 
 use crate::common::{question_name, scaled};
 use headless_dns::explain::{
-    Asked, Checked, Difference, Effort, Finding, Fix, Outcome, Seen, Severity, Step, check as lint, explain, steps,
+    CheckScope, Checked, DiagnosedQuery, Finding, Fix, LabelMismatch, SearchDepth, Severity, TraceStep, ZoneVerdict,
+    check as lint, explain, steps,
 };
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::{QueryName, WireName};
-use headless_dns::objects::{Decoded, Family, Object, ObjectRef, decode};
+use headless_dns::objects::{AddressFamily, Decoded, Object, ObjectRef, decode};
 use headless_dns::rtype;
-use headless_dns::rules::{EndpointsSource, Ordinals, PodRecords, Rules};
+use headless_dns::rules::{EndpointsSource, NamingRules, Ordinals, PodRecords};
 use headless_dns::simulate::simulate;
-use headless_dns::source::{Options, Publisher};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::zone::{Lookup, Settings, Zone};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -117,7 +118,7 @@ fn selects(service: &Value, labels: &Value) -> bool {
 }
 
 /// The StatefulSet's own selector, which all its Pods satisfy, has other values.
-fn contradicts(service: &Value, set: &Value, labels: &[Difference]) -> bool {
+fn contradicts(service: &Value, set: &Value, labels: &[LabelMismatch]) -> bool {
     let required = &set["spec"]["selector"]["matchLabels"];
     labels.iter().all(|label| {
         let has = label.has.as_deref().unwrap();
@@ -408,8 +409,9 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             !is_headless(service(key).unwrap()) && !objects.endpoints(key).into_iter().any(ready)
         }
         Finding::NoFamily { service: key, label, family } => {
-            let v4 =
-                |text: &str| text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == (*family == Family::V4));
+            let v4 = |text: &str| {
+                text.parse::<IpAddr>().is_ok_and(|address| address.is_ipv4() == (*family == AddressFamily::V4))
+            };
             let own = service(key).unwrap()["spec"]["clusterIP"].as_str().is_some_and(v4);
             let served = objects.endpoints(key).into_iter().filter(|endpoint| {
                 ready(endpoint) || service(key).unwrap()["spec"]["publishNotReadyAddresses"] == true
@@ -660,14 +662,14 @@ fn objects(pods_and_slices: bool) -> impl Strategy<Value = Objects> {
         })
 }
 
-fn rules() -> impl Strategy<Value = Rules> {
+fn rules() -> impl Strategy<Value = NamingRules> {
     let ordinals = prop::sample::select(vec![Ordinals::Ready, Ordinals::Ready, Ordinals::Serving, Ordinals::Any]);
     let pods = prop::sample::select(vec![PodRecords::Off, PodRecords::Insecure, PodRecords::Verified]);
-    (ordinals, pods, any::<bool>()).prop_map(|(ordinals, pod_records, endpoint_pod_names)| Rules {
+    (ordinals, pods, any::<bool>()).prop_map(|(ordinals, pod_records, endpoint_pod_names)| NamingRules {
         ordinals,
         pod_records,
         endpoint_pod_names,
-        ..Rules::default()
+        ..NamingRules::default()
     })
 }
 
@@ -679,10 +681,10 @@ fn decoded(objects: &Objects) -> Vec<Object> {
     objects.0.iter().map(decode).collect()
 }
 
-fn publisher(objects: Vec<Object>, rules: Rules) -> Publisher {
+fn publisher(objects: Vec<Object>, rules: NamingRules) -> Publisher {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
     let zone = Zone::new(Settings { apexes, ttl: 5, negative_ttl: 5, rules }, ReverseZones::default());
-    let options = Options { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
+    let options = PublisherOptions { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..PublisherOptions::default() };
     let mut publisher = Publisher::new(Arc::new(zone), options);
     publisher.replace(objects);
     publisher
@@ -724,30 +726,30 @@ fn questions() -> Vec<(String, u16)> {
 }
 
 /// What is found about a question, for people and for the wire.
-fn found(publisher: &Publisher, question: &str, qtype: u16) -> (Outcome, Vec<Finding>, Option<Finding>) {
+fn found(publisher: &Publisher, question: &str, qtype: u16) -> (ZoneVerdict, Vec<Finding>, Option<Finding>) {
     let mut name = QueryName::default();
-    name.read(&question_name(question)).unwrap();
+    name.from_message(&question_name(question)).unwrap();
     let (outcome, absence) = publisher.zone().look_up(&name, qtype, |lookup| lookup.outcome());
-    let asked = Asked { name: &name, qtype, outcome, absence };
+    let asked = DiagnosedQuery { name: &name, qtype, outcome, absence };
     let asker = publisher.asker();
     (
         outcome,
-        asker.with(|known| explain(known, &asked, Effort::Search)),
-        asker.first(&asked).expect("nobody changes the cluster"),
+        asker.with_view(|known| explain(known, &asked, SearchDepth::Search)),
+        asker.try_best_finding(&asked).expect("nobody changes the cluster"),
     )
 }
 
 /// The steps of the decision on a question.
-fn walked(publisher: &Publisher, question: &str, qtype: u16, outcome: Outcome) -> Vec<Step> {
+fn walked(publisher: &Publisher, question: &str, qtype: u16, outcome: ZoneVerdict) -> Vec<TraceStep> {
     let mut name = QueryName::default();
-    name.read(&question_name(question)).unwrap();
+    name.from_message(&question_name(question)).unwrap();
     let (absence, zone) = publisher.zone().look_up(&name, qtype, |lookup| match lookup {
         Lookup::NxDomain(site, absence) => (absence, Some(site.apex.clone())),
         Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) => (None, Some(site.apex.clone())),
         Lookup::NotInZone => (None, None),
     });
-    let asked = Asked { name: &name, qtype, outcome, absence };
-    publisher.asker().with(|known| steps(known, &asked, zone.as_ref()))
+    let asked = DiagnosedQuery { name: &name, qtype, outcome, absence };
+    publisher.asker().with_view(|known| steps(known, &asked, zone.as_ref()))
 }
 
 fn check<S: Strategy>(strategy: &S, full: u64, test: impl Fn(S::Value)) {
@@ -766,8 +768,8 @@ fn no_finding_is_wrong() {
     check(&(objects(true), rules()), 4_000, |(objects, rules)| {
         let objects = Objects(objects.0, rules.endpoint_pod_names);
         let publisher = publisher(decoded(&objects), rules);
-        let seen = Seen { whole: true, alive: true };
-        let checked = publisher.asker().with(|known| lint(known, &publisher.zone().reverse_zones(), seen));
+        let seen = CheckScope { is_complete: true, has_live_pods: true };
+        let checked = publisher.asker().with_view(|known| lint(known, &publisher.zone().reverse_zones(), seen));
         for Checked { finding, .. } in checked {
             assert!(claim_holds(&objects, &finding, ""), "{rules:?}: {finding:?}\n{objects:?}");
         }
@@ -782,28 +784,28 @@ fn no_finding_is_wrong() {
                     let (outcome, ..) = found(&publisher, &name, qtype);
                     assert_eq!(
                         outcome,
-                        Outcome::Found,
+                        ZoneVerdict::Found,
                         "{question} {rules:?}: ask for {name}: {finding:?}\n{objects:?}"
                     );
                     let first_label = question.split('.').next().unwrap().to_owned();
-                    let keeps = name.contains(&first_label) || finding.identity().1 != "NO-NAMESPACE";
+                    let keeps = name.contains(&first_label) || finding.id_and_token().1 != "NO-NAMESPACE";
                     assert!(keeps, "{question}: {name} drops a label: {finding:?}");
                 }
             }
             if let Some(first) = first {
-                let token = first.identity().1;
-                assert!(first.brief().is_ascii() && first.brief().starts_with(token), "{first:?}");
-                if first.severity() == Severity::Cause && outcome == Outcome::NxDomain {
-                    assert!(findings.iter().any(|finding| finding.identity().1 == token), "{question}: {first:?}");
+                let token = first.id_and_token().1;
+                assert!(first.ede_text().is_ascii() && first.ede_text().starts_with(token), "{first:?}");
+                if first.severity() == Severity::Cause && outcome == ZoneVerdict::NxDomain {
+                    assert!(findings.iter().any(|finding| finding.id_and_token().1 == token), "{question}: {first:?}");
                 }
             }
             // A name that resolves fails no step, one that does not fails at least one.
             let steps = walked(&publisher, question, *qtype, outcome);
-            let failed = steps.iter().any(|step| step.holds == Some(false));
-            assert_eq!(failed, outcome != Outcome::Found, "{question} {qtype} {rules:?}: {steps:#?}\n{objects:?}");
+            let failed = steps.iter().any(|step| step.passed == Some(false));
+            assert_eq!(failed, outcome != ZoneVerdict::Found, "{question} {qtype} {rules:?}: {steps:#?}\n{objects:?}");
             // Somebody who asks why is told something; a protocol without a port has no cause of its own.
             let told = !findings.is_empty() || question.starts_with("_tcp.");
-            assert!(outcome != Outcome::NxDomain || told, "{question} {rules:?}\n{objects:?}");
+            assert!(outcome != ZoneVerdict::NxDomain || told, "{question} {rules:?}\n{objects:?}");
         }
     });
 }
@@ -893,7 +895,7 @@ fn merge(object: &mut Value, patch: Value) {
 fn mend(mut objects: Objects, question: &str, build: impl Fn(&Objects) -> Publisher) -> bool {
     for _ in 0..8 {
         let (outcome, findings, _) = found(&build(&objects), question, rtype::A);
-        if outcome == Outcome::Found {
+        if outcome == ZoneVerdict::Found {
             return true;
         }
         let causes = findings.iter().filter(|finding| finding.severity() == Severity::Cause);
@@ -904,7 +906,7 @@ fn mend(mut objects: Objects, question: &str, build: impl Fn(&Objects) -> Publis
             return false;
         };
         let (outcome, after, _) = found(&build(&objects), question, rtype::A);
-        assert!(outcome == Outcome::Found || !after.contains(finding), "{question}: {finding:?}\n{before:?}");
+        assert!(outcome == ZoneVerdict::Found || !after.contains(finding), "{question}: {finding:?}\n{before:?}");
     }
     panic!("{question}: no end of fixes\n{objects:?}");
 }
@@ -918,7 +920,7 @@ fn what_helps_helps() {
                 for host in ["web-0.", "web-1.", "web-4.", "db-0.", "other.", "10-0-0-3.", ""] {
                     let question = format!("{host}{service}.{namespace}.svc.cluster.local");
                     let before = found(&build(objects), &question, rtype::A).0;
-                    if mend(objects.clone(), &question, build) && before != Outcome::Found {
+                    if mend(objects.clone(), &question, build) && before != ZoneVerdict::Found {
                         resolved.set(resolved.get() + 1);
                     }
                 }
@@ -926,7 +928,9 @@ fn what_helps_helps() {
         }
     };
     // Slices as they are, and slices as the controllers would make them.
-    check(&objects(true), 1_000, |objects| ask(&objects, &|objects| publisher(decoded(objects), Rules::default())));
+    check(&objects(true), 1_000, |objects| {
+        ask(&objects, &|objects| publisher(decoded(objects), NamingRules::default()))
+    });
     check(&objects(false), 1_000, |objects| {
         ask(&objects, &|objects| {
             let simulated = simulate(
@@ -935,7 +939,7 @@ fn what_helps_helps() {
                 &["10.96.0.0/16".parse().unwrap()],
                 EndpointsSource::Slices,
             );
-            publisher(simulated.objects, Rules::default())
+            publisher(simulated.objects, NamingRules::default())
         });
     });
     assert!(resolved.get() > 5, "{} names were mended", resolved.get());

@@ -13,16 +13,16 @@ use std::time::Duration;
 use crate::common::panics::PanicWatch;
 use crate::common::ports::{self, ReservedPort};
 use crate::common::{extended, query, question_name, service};
-use headless_dns::answer::{Access, Outside, Responder};
+use headless_dns::answer::{AccessList, ForwardPolicy, Responder};
 use headless_dns::metrics::{Event, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::special::SpecialNames;
 use headless_dns::objects::{Object, ServiceKind};
-use headless_dns::rules::Rules;
-use headless_dns::serve::forward::{Forwarder, Protocol, Upstream};
-use headless_dns::serve::{self, Limits, Listeners, Stop};
-use headless_dns::source::{Options, Publisher};
+use headless_dns::rules::NamingRules;
+use headless_dns::serve::forward::{Forwarder, Upstream, UpstreamProtocol};
+use headless_dns::serve::{self, ConnectionLimits, Listeners, Shutdown};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::{Message, ResponseCode};
@@ -187,7 +187,7 @@ struct Server {
     address: SocketAddr,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
-    stop: Stop,
+    stop: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
     panics: PanicWatch,
 }
@@ -205,12 +205,15 @@ impl Server {
 
     fn with(listen: &str, asks: Asks<'_>, names_for: &str) -> Self {
         let to = |played: Option<&Played>| {
-            played.map(|played| Upstream { address: played.address, protocol: Protocol::Plain }).into_iter().collect()
+            played
+                .map(|played| Upstream { address: played.address, protocol: UpstreamProtocol::Plain })
+                .into_iter()
+                .collect()
         };
         let (names, aliases): (Vec<_>, Vec<_>) = (to(asks.names), to(asks.aliases));
         let names_for = if names.is_empty() { Vec::new() } else { vec![names_for.parse().unwrap()] };
         let special = SpecialNames::new(false);
-        let outside = Outside { names_for, aliases: !aliases.is_empty(), special };
+        let outside = ForwardPolicy { allowed_clients: names_for, aliases: !aliases.is_empty(), special };
         let status = Arc::new(Status::default());
         status.set_synced();
         Self::with_zone(listen, (names, aliases, outside), (zone(None), status))
@@ -219,15 +222,15 @@ impl Server {
     #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
     fn with_zone(
         listen: &str,
-        (names, aliases, outside): (Vec<Upstream>, Vec<Upstream>, Outside),
+        (names, aliases, outside): (Vec<Upstream>, Vec<Upstream>, ForwardPolicy),
         (zone, status): (Arc<Zone>, Arc<Status>),
     ) -> Self {
-        let responder = Responder::new(zone, Arc::clone(&status), Access::default()).asking(outside);
+        let responder = Responder::new(zone, Arc::clone(&status), AccessList::default()).with_forwarding(outside);
         let listeners = Listeners::bind(&[listen.parse().unwrap()], 1).unwrap();
-        let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Stop::default());
-        let limits = Limits { drain: PATIENCE, ..Limits::default() };
+        let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Shutdown::default());
+        let limits = ConnectionLimits { drain: PATIENCE, ..ConnectionLimits::default() };
         let server = serve::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
-        let mut server = server.forwarding(Forwarder::new(&names, &aliases).unwrap()).unwrap();
+        let mut server = server.with_forwarder(Forwarder::new(&names, &aliases).unwrap()).unwrap();
         server.start(listeners).unwrap();
         let (_, none) = mpsc::unbounded_channel();
         let running = tokio::spawn(server.run(none));
@@ -235,7 +238,7 @@ impl Server {
     }
 
     async fn stopped(self) -> Arc<Metrics> {
-        self.stop.tell();
+        self.stop.drain();
         timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
         self.panics.assert_none();
         self.metrics
@@ -247,13 +250,13 @@ fn zone(namespace: Option<&str>) -> Arc<Zone> {
         apexes: ["cluster.local", "cluster.internal"].map(|apex| WireName::parse(apex).unwrap()).to_vec(),
         ttl: 5,
         negative_ttl: 5,
-        rules: Rules::default(),
+        rules: NamingRules::default(),
     };
     let zone = Zone::new(settings, ReverseZones::default());
-    let zone = Arc::new(if let Some(namespace) = namespace { zone.of_namespace(namespace) } else { zone });
-    let options = Options {
+    let zone = Arc::new(if let Some(namespace) = namespace { zone.for_namespace(namespace) } else { zone });
+    let options = PublisherOptions {
         reverse: ["10.0.0.0/8", "192.168.1.128/25"].map(|network| network.parse().unwrap()).to_vec(),
-        ..Options::default()
+        ..PublisherOptions::default()
     };
     let external = |one: &str, target: &str| service(one, ServiceKind::ExternalName(target.into()));
     let objects: Vec<Object> = vec![
@@ -604,7 +607,7 @@ async fn what_waits_when_the_server_stops_is_answered() {
         }
     };
     timeout(PATIENCE, taken).await.expect("all were taken");
-    server.stop.tell();
+    server.stop.drain();
     upstream.release();
     server.stopped().await;
     check(&receive(&udp[0]), "rd ra No Error [soon.test. 192.0.2.1]");
@@ -632,7 +635,7 @@ async fn answers_udp_query_in_flight_when_the_server_stops() {
         }
     };
     timeout(PATIENCE, forwarded).await.expect("the query is forwarded");
-    server.stop.tell();
+    server.stop.drain();
     client.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
     let early = client.recv(&mut [0; 4096]).map_err(|error| error.kind());
     assert_eq!(early, Err(ErrorKind::WouldBlock), "no response before that of the upstream");
@@ -1040,10 +1043,10 @@ async fn cuts_a_mixed_chain_where_it_does_not_fit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn data_that_is_not_current_is_marked_in_mixed_chains() {
     let upstream = Played::start(|query, _| at_once(forge(query))).await;
-    let to = || vec![Upstream { address: upstream.address, protocol: Protocol::Plain }];
+    let to = || vec![Upstream { address: upstream.address, protocol: UpstreamProtocol::Plain }];
     let start = |status| {
         let names_for = vec!["127.0.0.1/32".parse().unwrap()];
-        let outside = Outside { names_for, aliases: true, special: SpecialNames::new(false) };
+        let outside = ForwardPolicy { allowed_clients: names_for, aliases: true, special: SpecialNames::new(false) };
         Server::with_zone("127.0.0.1:0", (to(), to(), outside), (zone(None), status))
     };
     let into = format!("[into.example.test. {WEB}.]");
@@ -1095,9 +1098,9 @@ async fn takes_no_soa_of_its_zone_from_an_upstream() {
     .await;
     let status = Arc::new(Status::default());
     status.set_synced();
-    let names = vec![Upstream { address: upstream.address, protocol: Protocol::Plain }];
+    let names = vec![Upstream { address: upstream.address, protocol: UpstreamProtocol::Plain }];
     let names_for = vec!["127.0.0.1/32".parse().unwrap()];
-    let outside = Outside { names_for, aliases: false, special: SpecialNames::new(true) };
+    let outside = ForwardPolicy { allowed_clients: names_for, aliases: false, special: SpecialNames::new(true) };
     let server = Server::with_zone("127.0.0.1:0", (names, Vec::new(), outside), (zone(Some("default")), status));
     for (asked, expected) in [
         (WEB, "aa rd ra No Error [web.default.svc.cluster.local. 10.0.0.1]"),

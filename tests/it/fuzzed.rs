@@ -9,20 +9,20 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headless_dns::answer::{Access, RequestBatch, Responder, Transport, Worker};
+use headless_dns::answer::{AccessList, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cluster::{Cluster, Contributor, Namespaces, Resource};
 use headless_dns::config::file;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::objects::{Object, ObjectRef};
 use headless_dns::records::{NameServer, contribution};
-use headless_dns::rules::Rules;
-use headless_dns::serve::Kind;
+use headless_dns::rules::NamingRules;
+use headless_dns::serve::ListenProtocol;
 use headless_dns::serve::fuzzing::Streams;
 use headless_dns::source::kubernetes::fuzzing::{WatchEvent, read_event};
 use headless_dns::source::manifests::read_text;
 use headless_dns::source::snapshot::Snapshot;
-use headless_dns::source::{Options, Publisher};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::zone::{Record, RecordData, Settings, Zone};
 use hickory_proto::op::{Message, OpCode, ResponseCode};
@@ -80,7 +80,7 @@ pub(crate) fn datagrams(input: &[u8]) {
 pub(crate) fn streams(input: &[u8]) {
     thread_local! {
         static STREAMS: (Streams, RefCell<Engine>) =
-            (Streams::new(Kind::Plain, responder(false)), RefCell::new(engine(false)));
+            (Streams::new(ListenProtocol::Plain, responder(false)), RefCell::new(engine(false)));
     }
     let Some((&count, rest)) = input.split_first() else { return };
     let Some((portions, octets)) = rest.split_at_checked(usize::from(count)) else { return };
@@ -111,7 +111,7 @@ pub(crate) fn https(input: &[u8]) {
     thread_local! {
         static ENGINE: RefCell<Engine> = RefCell::new(engine(false));
     }
-    use headless_dns::serve::encrypted::doh::{self, Place};
+    use headless_dns::serve::encrypted::doh::{self, QueryPlace};
     let (head, body) = match input.windows(2).position(|two| two == b"\n\n") {
         Some(end) => (&input[..end], &input[end + 2..]),
         None => (input, &[][..]),
@@ -127,8 +127,8 @@ pub(crate) fn https(input: &[u8]) {
     let Ok((head, ())) = request.body(()).map(http::Request::into_parts) else { return };
     let date = http::HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
     let query = match doh::read(&head) {
-        Ok(Place::Here(query)) => query,
-        Ok(Place::Body) => body.to_vec(),
+        Ok(QueryPlace::Parameter(query)) => query,
+        Ok(QueryPlace::Body) => body.to_vec(),
         Err(refusal) => {
             assert!(refusal.status().is_client_error() && refusal.text().ends_with('\n'));
             assert_eq!(doh::refusal_head(refusal, &date).status(), refusal.status());
@@ -139,9 +139,9 @@ pub(crate) fn https(input: &[u8]) {
     if (1..=4096).contains(&query.len()) {
         let target = format!("{}?dns={}", doh::PATH, base64url(&query));
         let (head, ()) = http::Request::get(target).body(()).unwrap().into_parts();
-        assert_eq!(doh::read(&head), Ok(Place::Here(query.clone())));
+        assert_eq!(doh::read(&head), Ok(QueryPlace::Parameter(query.clone())));
     }
-    if query.is_empty() || query.len() > doh::LONGEST_BODY {
+    if query.is_empty() || query.len() > doh::MAX_BODY_BYTES {
         return;
     }
     let Some(response) = ENGINE.with_borrow_mut(|engine| engine.ask(Transport::Https, &query)) else { return };
@@ -161,7 +161,7 @@ pub(crate) fn https(input: &[u8]) {
 pub(crate) fn quic(input: &[u8]) {
     thread_local! {
         static STREAMS: (Streams, RefCell<Engine>) =
-            (Streams::new(Kind::Quic, responder(false)), RefCell::new(engine(false)));
+            (Streams::new(ListenProtocol::Quic, responder(false)), RefCell::new(engine(false)));
     }
     STREAMS.with(|(streams, engine)| {
         let sent = streams.answer_quic_stream(input);
@@ -280,9 +280,9 @@ fn responder(explains: bool) -> Responder {
     PUBLISHER.with(|publisher| {
         let status = Arc::new(Status::default());
         status.set_synced();
-        let responder = Responder::new(publisher.zone(), status, Access::default()).named("headless-dns-0");
+        let responder = Responder::new(publisher.zone(), status, AccessList::default()).with_nsid("headless-dns-0");
         let networks = vec!["127.0.0.0/8".parse().unwrap()];
-        if explains { responder.explaining(publisher.asker(), networks) } else { responder }
+        if explains { responder.with_explanations(publisher.asker(), networks) } else { responder }
     })
 }
 
@@ -316,10 +316,10 @@ fn published() -> Publisher {
 /// An empty zone, and its publisher.
 fn empty() -> (Arc<Zone>, Publisher) {
     let apexes = vec![WireName::parse("cluster.local").unwrap(), WireName::parse("alias.test").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
     let zone = Arc::new(Zone::new(settings, ReverseZones::new(networks)));
-    let options = Options { reverse: networks.to_vec(), ..Options::default() };
+    let options = PublisherOptions { reverse: networks.to_vec(), ..PublisherOptions::default() };
     let publisher = Publisher::new(Arc::clone(&zone), options);
     (zone, publisher)
 }
@@ -372,7 +372,7 @@ pub(crate) fn watch(input: &[u8]) {
         let resource = RESOURCES[usize::from(digit) % RESOURCES.len()];
         match read_event(resource, event) {
             Some(WatchEvent::Applied(Ok(object))) => {
-                assert_eq!(Resource::of(&object), resource, "an object of another kind");
+                assert_eq!(Resource::for_object(&object), resource, "an object of another kind");
                 known.insert((resource, ObjectRef::new(object.namespace(), object.name())), object.clone());
                 let dirty = follower.cluster.apply(object);
                 follower.publish(dirty);

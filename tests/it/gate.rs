@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use crate::common::{query, wire};
-use headless_dns::answer::{Access, DropReason, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use headless_dns::answer::{AccessList, DropReason, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::Rules;
+use headless_dns::rules::NamingRules;
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::Message;
@@ -45,9 +45,9 @@ struct Gate {
 }
 
 impl Gate {
-    fn new(access: Access, synced: bool) -> Self {
+    fn new(access: AccessList, synced: bool) -> Self {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];
-        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let status = Arc::new(Status::default());
         if synced {
             status.set_synced();
@@ -126,7 +126,7 @@ const A_RECORD: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 0, 0, 1];
 
 #[test]
 fn packets() {
-    let gate = Gate::new(Access::default(), true);
+    let gate = Gate::new(AccessList::default(), true);
     let mut long_label = query(7, &wire("cluster.local"), 1, None);
     long_label[12] = 64;
     let mut long_name = query(7, &[&b"\x01a".repeat(128)[..], &[0]].concat(), 1, None);
@@ -216,7 +216,7 @@ fn packets() {
 
 #[test]
 fn who_is_a_client() {
-    let gate = Gate::new(Access::default(), true);
+    let gate = Gate::new(AccessList::default(), true);
     for (from, expected) in [
         (CLIENT, Rcode(NOERROR)),
         ("10.1.2.3:0", Nothing(DropReason::Source)),
@@ -236,8 +236,8 @@ fn who_is_a_client() {
 #[test]
 fn who_may_ask() {
     let networks = || vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-    let refusing = Gate::new(Access { allow: networks(), silent: false }, true);
-    let silent = Gate::new(Access { allow: networks(), silent: true }, true);
+    let refusing = Gate::new(AccessList { allow: networks(), silent: false }, true);
+    let silent = Gate::new(AccessList { allow: networks(), silent: true }, true);
     for (from, allowed) in [
         (CLIENT, true),
         ("[::ffff:10.1.2.3]:40000", true),
@@ -261,7 +261,7 @@ fn who_may_ask() {
 /// RFC 6891 section 6.1.1: a response has an OPT record if the query has a valid one, whatever is refused.
 #[test]
 fn every_refusal_has_an_opt_record_if_a_valid_one_came() {
-    let gate = Gate::new(Access::default(), true);
+    let gate = Gate::new(AccessList::default(), true);
     let opt_of = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut packet = additional(&[OPT]);
         change(&mut packet);
@@ -328,7 +328,7 @@ fn compressed_question() -> Vec<u8> {
 
 #[test]
 fn nothing_is_denied_before_everything_was_read() {
-    let gate = Gate::new(Access::default(), false);
+    let gate = Gate::new(AccessList::default(), false);
     for name in ["cluster.local", "x.cluster.local", "web.default.svc.cluster.local"] {
         gate.check(name, &query(7, &wire(name), 1, Some(1232)), CLIENT, Rcode(SERVFAIL));
     }
@@ -343,8 +343,8 @@ fn nothing_is_denied_before_everything_was_read() {
 fn answers_from_stale_data_say_so() {
     let status = Arc::new(Status::default());
     status.set_synced();
-    let mut gate = Gate::new(Access::default(), true);
-    gate.responder = Responder::new(gate.zone(), Arc::clone(&status), Access::default());
+    let mut gate = Gate::new(AccessList::default(), true);
+    gate.responder = Responder::new(gate.zone(), Arc::clone(&status), AccessList::default());
     let code = |name: &str| {
         let response = gate.ask(&query(7, &wire(name), 6, Some(1232)), CLIENT, Transport::Udp);
         let edns = Message::from_vec(&response.unwrap()).unwrap().edns.unwrap();
@@ -362,7 +362,7 @@ fn answers_from_stale_data_say_so() {
 
 #[test]
 fn flags() {
-    let gate = Gate::new(Access::default(), true);
+    let gate = Gate::new(AccessList::default(), true);
     // RD set, Z, AD and CD set, DNSSEC OK set.
     let mut packet = query(0xabcd, &wire("cLuStEr.LoCaL"), 6, Some(4096));
     packet[3] = 0x70;
@@ -385,14 +385,14 @@ fn flags() {
 // rows: A11
 #[test]
 fn which_server_it_is() {
-    let access = || Access { allow: vec!["10.0.0.0/8".parse().unwrap()], silent: false };
+    let access = || AccessList { allow: vec!["10.0.0.0/8".parse().unwrap()], silent: false };
     let named = |nsid: &str, synced| {
         let mut gate = Gate::new(access(), synced);
         let status = Arc::new(Status::default());
         if synced {
             status.set_synced();
         }
-        gate.responder = Responder::new(gate.zone(), status, access()).named(nsid);
+        gate.responder = Responder::new(gate.zone(), status, access()).with_nsid(nsid);
         gate
     };
     let asking = |name: &[u8], options: &[u8]| {

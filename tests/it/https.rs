@@ -14,18 +14,20 @@ use crate::common::{self, query, question_name, scaled, service};
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use h2::{Reason, RecvStream};
-use headless_dns::answer::{Access, Outside, Responder};
-use headless_dns::metrics::{Event, Format, Metrics, ZoneFigures};
+use headless_dns::answer::{AccessList, ForwardPolicy, Responder};
+use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::special::SpecialNames;
-use headless_dns::objects::{Conditions, EndpointRow, EndpointSlice, Family, Object, ObjectRef, ServiceKind};
-use headless_dns::rules::Rules;
+use headless_dns::objects::{AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind};
+use headless_dns::rules::NamingRules;
 use headless_dns::serve::encrypted::certificates::Certificates;
-use headless_dns::serve::encrypted::doh::{self, MEDIA_TYPE, Place, Refusal};
-use headless_dns::serve::forward::{Forwarder, Protocol, Upstream};
-use headless_dns::serve::{self, Inherited, Kind, Limits, ListenAddress, Listeners, Stop};
-use headless_dns::source::{Options, Publisher};
+use headless_dns::serve::encrypted::doh::{self, DohError, MEDIA_TYPE, QueryPlace};
+use headless_dns::serve::forward::{Forwarder, Upstream, UpstreamProtocol};
+use headless_dns::serve::{
+    self, ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, Shutdown,
+};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message, Query, ResponseCode};
@@ -47,8 +49,15 @@ const LONG: Duration = Duration::from_secs(3600);
 const A_TYPE: u16 = 1;
 
 /// No limit is in the way but those that a test makes short.
-fn limits() -> Limits {
-    Limits { handshake: LONG, idle: LONG, unfinished: LONG, unread: LONG, drain: PATIENCE, ..Limits::default() }
+fn limits() -> ConnectionLimits {
+    ConnectionLimits {
+        handshake: LONG,
+        idle: LONG,
+        unfinished: LONG,
+        unread: LONG,
+        drain: PATIENCE,
+        ..ConnectionLimits::default()
+    }
 }
 
 // The server.
@@ -56,7 +65,7 @@ fn limits() -> Limits {
 /// `web` has three addresses, `large` 4,090, `out` is an alias to a name outside.
 fn zone() -> Arc<Zone> {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 3, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 3, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
     let mut objects = vec![service("out", ServiceKind::ExternalName("db.example.test".into()))];
     for (name, addresses) in [("web", 3), ("large", 4090)] {
@@ -66,11 +75,16 @@ fn zone() -> Arc<Zone> {
             EndpointRow { address, conditions: Conditions::READY, hostname: None, pod: None }
         };
         let rows: Vec<EndpointRow> = (0..addresses).map(row).collect();
-        let slice =
-            EndpointSlice::new(ObjectRef::new("default", name), Some(name.into()), Family::V4, Vec::new(), &rows);
+        let slice = EndpointSlice::new(
+            ObjectRef::new("default", name),
+            Some(name.into()),
+            AddressFamily::V4,
+            Vec::new(),
+            &rows,
+        );
         objects.extend([service(name, ServiceKind::Headless), Object::EndpointSlice(slice)]);
     }
-    Publisher::new(Arc::clone(&zone), Options::default()).replace(objects);
+    Publisher::new(Arc::clone(&zone), PublisherOptions::default()).replace(objects);
     zone
 }
 
@@ -80,36 +94,42 @@ struct Server {
     https: SocketAddr,
     authority: Authority,
     metrics: Arc<Metrics>,
-    stop: Stop,
+    stop: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
     panics: PanicWatch,
 }
 
 impl Server {
-    fn start(limits: Limits) -> Self {
-        Self::with(limits, Access::default(), None)
+    fn start(limits: ConnectionLimits) -> Self {
+        Self::with(limits, AccessList::default(), None)
     }
 
     #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
-    fn with(limits: Limits, access: Access, upstream: Option<SocketAddr>) -> Self {
+    fn with(limits: ConnectionLimits, access: AccessList, upstream: Option<SocketAddr>) -> Self {
         let authority = Authority::new();
         let [certificate, key] = authority.paths();
         let certificates = Certificates::load(&certificate, &key).unwrap();
-        let listen = [Kind::Plain, Kind::Https].map(|kind| ListenAddress { kind, address: ([127, 0, 0, 1], 0).into() });
-        let listeners = Listeners::inherit(Inherited::default(), &listen, 1).unwrap().certified(Some(certificates));
+        let listen = [ListenProtocol::Plain, ListenProtocol::Https]
+            .map(|kind| ListenAddress { protocol: kind, address: ([127, 0, 0, 1], 0).into() });
+        let listeners =
+            Listeners::inherit(InheritedSockets::default(), &listen, 1).unwrap().certified(Some(certificates));
         let [plain, https] = listeners.addresses().try_into().unwrap();
         let status = Arc::new(Status::default());
         status.set_synced();
         let mut responder = Responder::new(zone(), status, access);
         if upstream.is_some() {
             let names_for = vec!["127.0.0.0/8".parse().unwrap()];
-            responder = responder.asking(Outside { names_for, aliases: true, special: SpecialNames::new(false) });
+            responder = responder.with_forwarding(ForwardPolicy {
+                allowed_clients: names_for,
+                aliases: true,
+                special: SpecialNames::new(false),
+            });
         }
-        let (metrics, stop) = (Arc::<Metrics>::default(), Stop::default());
+        let (metrics, stop) = (Arc::<Metrics>::default(), Shutdown::default());
         let mut server = serve::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
         if let Some(address) = upstream {
-            let upstreams = [Upstream { address, protocol: Protocol::Plain }];
-            server = server.forwarding(Forwarder::new(&upstreams, &upstreams).unwrap()).unwrap();
+            let upstreams = [Upstream { address, protocol: UpstreamProtocol::Plain }];
+            server = server.with_forwarder(Forwarder::new(&upstreams, &upstreams).unwrap()).unwrap();
         }
         server.start(listeners).unwrap();
         let (_, none) = mpsc::unbounded_channel();
@@ -118,7 +138,7 @@ impl Server {
     }
 
     async fn stopped(self) -> Arc<Metrics> {
-        self.stop.tell();
+        self.stop.drain();
         timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
         self.panics.assert_none();
         self.metrics
@@ -136,7 +156,7 @@ impl Server {
 
 /// What `/metrics` says of requests that got no DNS message: how many there were of each status.
 fn refused(metrics: &Metrics) -> BTreeMap<u16, u64> {
-    let text = metrics.render(&Status::default(), ZoneFigures::default(), Format::Text);
+    let text = metrics.render(&Status::default(), ZoneFigures::default(), ExpositionFormat::Text);
     let of_line = |line: &str| {
         let (status, number) = line.strip_prefix("headless_dns_https_refused_total{status=\"")?.split_once("\"} ")?;
         Some((status.parse().unwrap(), number.parse().unwrap()))
@@ -413,20 +433,20 @@ async fn requests_that_get_no_message_are_told_why() {
     let typed = |media_type| request("POST", "/dns-query").header("content-type", media_type).body(()).unwrap();
     let long = request("POST", "/dns-query").header("content-type", MEDIA_TYPE).header("content-length", 65_536);
     let cases = [
-        (of("GET", "/dns-query"), None, Refusal::NoParameter),
-        (of("GET", "/dns-query?dns=AA=="), None, Refusal::Encoding),
-        (of("GET", "/dns-query?dns="), None, Refusal::NoQuery),
-        (dns(&good[..11]), None, Refusal::NoQuery),
-        (dns(&response), None, Refusal::NoQuery),
-        (of("POST", "/dns-query"), None, Refusal::NoQuery),
-        (of("POST", "/dns-query"), Some(&good[..11]), Refusal::NoQuery),
-        (of("POST", "/dns-query"), Some(&response[..]), Refusal::NoQuery),
-        (of("POST", "/"), Some(&good[..]), Refusal::Path),
-        (of("GET", "/favicon.ico"), None, Refusal::Path),
-        (of("PUT", "/dns-query"), Some(&good[..]), Refusal::Method),
-        (long.body(()).unwrap(), Some(&[0; 65_536][..]), Refusal::LongBody),
-        (of("GET", &format!("/dns-query?dns={}", "A".repeat(6_000))), None, Refusal::LongParameter),
-        (typed("text/plain"), Some(&good[..]), Refusal::MediaType),
+        (of("GET", "/dns-query"), None, DohError::NoParameter),
+        (of("GET", "/dns-query?dns=AA=="), None, DohError::Encoding),
+        (of("GET", "/dns-query?dns="), None, DohError::NoQuery),
+        (dns(&good[..11]), None, DohError::NoQuery),
+        (dns(&response), None, DohError::NoQuery),
+        (of("POST", "/dns-query"), None, DohError::NoQuery),
+        (of("POST", "/dns-query"), Some(&good[..11]), DohError::NoQuery),
+        (of("POST", "/dns-query"), Some(&response[..]), DohError::NoQuery),
+        (of("POST", "/"), Some(&good[..]), DohError::Path),
+        (of("GET", "/favicon.ico"), None, DohError::Path),
+        (of("PUT", "/dns-query"), Some(&good[..]), DohError::Method),
+        (long.body(()).unwrap(), Some(&[0; 65_536][..]), DohError::LongBody),
+        (of("GET", &format!("/dns-query?dns={}", "A".repeat(6_000))), None, DohError::LongParameter),
+        (typed("text/plain"), Some(&good[..]), DohError::MediaType),
     ];
     // Each is shown from the begin.
     let mut expected = BTreeMap::from([400, 404, 405, 408, 413, 414, 415].map(|status| (status, 0)));
@@ -438,7 +458,7 @@ async fn requests_that_get_no_message_are_told_why() {
         assert_eq!(answer.status, refusal.status().as_u16(), "{shown}");
         assert_eq!(answer.body, refusal.text().as_bytes(), "{shown}");
         assert_eq!(answer.field("cache-control"), "no-store");
-        assert_eq!(answer.field("allow"), if refusal == Refusal::Method { "GET, HEAD, POST" } else { "" });
+        assert_eq!(answer.field("allow"), if refusal == DohError::Method { "GET, HEAD, POST" } else { "" });
     }
     let many = (0..100).fold(request("GET", "/dns-query"), |head, _| head.header("x", "y".repeat(200)));
     assert_eq!(client.ask(many.body(()).unwrap(), None).await.status, 431);
@@ -454,11 +474,11 @@ async fn requests_that_get_no_message_are_told_why() {
 #[tokio::test]
 async fn who_may_not_ask_is_refused_or_hears_nothing() {
     let allow = vec!["192.0.2.0/24".parse().unwrap()];
-    let server = Server::with(limits(), Access { allow: allow.clone(), silent: false }, None);
+    let server = Server::with(limits(), AccessList { allow: allow.clone(), silent: false }, None);
     let client = Client::connect(&server).await;
     assert_eq!(client.get(&ask_for(0, WEB)).await.message()[3] & 15, 5, "REFUSED");
     server.stopped().await;
-    let server = Server::with(limits(), Access { allow, silent: true }, None);
+    let server = Server::with(limits(), AccessList { allow, silent: true }, None);
     let mut client = Client::connect(&server).await;
     let response = client.begin(get("GET", &ask_for(0, WEB)), None).await;
     assert!(timeout(PATIENCE, response).await.unwrap().is_err(), "no response");
@@ -545,7 +565,7 @@ fn answers(message: &[u8]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_others_go_to_who_asked() {
     let upstream = Played::start().await;
-    let server = Server::with(limits(), Access::default(), Some(upstream.address));
+    let server = Server::with(limits(), AccessList::default(), Some(upstream.address));
     let client = Client::connect(&server).await;
     // All of them have the ID 0, as RFC 8484 section 4.1 wants it.
     let mut slow = Vec::new();
@@ -569,7 +589,7 @@ async fn answers_of_others_go_to_who_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_taken_back_harms_no_other() {
     let upstream = Played::start().await;
-    let server = Server::with(limits(), Access::default(), Some(upstream.address));
+    let server = Server::with(limits(), AccessList::default(), Some(upstream.address));
     let client = Client::connect(&server).await;
     for number in 0..20 {
         drop(client.begin(get("GET", &ask_for(0, &format!("slow{number}.test"))), None).await);
@@ -585,7 +605,7 @@ async fn a_request_that_is_taken_back_harms_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_requests_in_flight_when_the_server_stops() {
     let upstream = Played::start().await;
-    let server = Server::with(limits(), Access::default(), Some(upstream.address));
+    let server = Server::with(limits(), AccessList::default(), Some(upstream.address));
     let mut client = Client::connect(&server).await;
     let mut idle = Client::connect(&server).await;
     idle.get(&ask_for(1, WEB)).await.message();
@@ -595,7 +615,7 @@ async fn answers_requests_in_flight_when_the_server_stops() {
     rest.send_data(Bytes::copy_from_slice(&query[..20]), false).unwrap();
     let held = client.begin(get("GET", &ask_for(0, "held9.test")), None).await;
     server.counted(Event::Forwarded, 1).await;
-    server.stop.tell();
+    server.stop.drain();
     upstream.released.send_replace(true);
     assert!(idle.ended().await.is_ok(), "who asks nothing is told that it ends");
     rest.send_data(Bytes::copy_from_slice(&query[20..]), true).unwrap();
@@ -607,7 +627,7 @@ async fn answers_requests_in_flight_when_the_server_stops() {
 
 #[tokio::test]
 async fn who_never_finishes_keeps_no_server_from_its_end() {
-    let server = Server::start(Limits { drain: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let client = Client::connect(&server).await;
     let mut requests = client.requests.clone().ready().await.unwrap();
     let (_response, mut rest) = requests.send_request(post(), false).unwrap();
@@ -620,7 +640,7 @@ async fn who_never_finishes_keeps_no_server_from_its_end() {
 
 #[tokio::test]
 async fn idle_connections_are_told_to_end_and_closed() {
-    let server = Server::start(Limits { idle: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { idle: SHORT, ..limits() });
     let (mut silent, mut asker) = (Client::connect(&server).await, Client::connect(&server).await);
     asker.get(&ask_for(1, WEB)).await.message();
     // One that does not even answer that it was told.
@@ -636,7 +656,7 @@ async fn before_the_end_idle_connections_go() {
     let server = Server::start(limits());
     let mut client = Client::connect(&server).await;
     client.get(&ask_for(1, WEB)).await.message();
-    server.stop.leave();
+    server.stop.lame_duck();
     assert!(client.ended().await.is_ok());
     Client::connect(&server).await.get(&ask_for(1, WEB)).await.message();
     server.stopped().await;
@@ -646,7 +666,7 @@ async fn before_the_end_idle_connections_go() {
 
 #[tokio::test]
 async fn a_slow_body_is_given_up_and_its_connection_goes_on() {
-    let server = Server::start(Limits { unfinished: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let client = Client::connect(&server).await;
     let mut requests = client.requests.clone().ready().await.unwrap();
     let (response, mut stream) = requests.send_request(post(), false).unwrap();
@@ -660,7 +680,7 @@ async fn a_slow_body_is_given_up_and_its_connection_goes_on() {
         }
     };
     tokio::select! {
-        answer = finish(response) => assert_eq!((answer.status, &*answer.body), (408, Refusal::Slow.text().as_bytes())),
+        answer = finish(response) => assert_eq!((answer.status, &*answer.body), (408, DohError::Slow.text().as_bytes())),
         () = drip => {},
     }
     client.get(&ask_for(1, WEB)).await.message();
@@ -671,7 +691,7 @@ async fn a_slow_body_is_given_up_and_its_connection_goes_on() {
 
 #[tokio::test]
 async fn who_does_not_greet_is_cut() {
-    let server = Server::start(Limits { unfinished: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let mut silent = connect(&server).await;
     let mut half = connect(&server).await;
     half.write_all(&PREFACE[..10]).await.unwrap();
@@ -686,7 +706,7 @@ async fn who_does_not_greet_is_cut() {
 
 #[tokio::test]
 async fn a_slow_head_is_cut() {
-    let server = Server::start(Limits { unfinished: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let fields = get_fields(WEB);
     for frames in [
         frame(HEADERS, 5, 1, &fields)[..5].to_vec(),
@@ -704,7 +724,7 @@ async fn a_slow_head_is_cut() {
 
 #[tokio::test]
 async fn a_window_that_never_opens_is_cut() {
-    let server = Server::start(Limits { unread: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let mut builder = Builder::new();
     let mut client = Client::with(&server, builder.initial_window_size(0)).await;
     let response = client.begin(get("GET", &ask_for(1, WEB)), None).await;
@@ -721,7 +741,7 @@ async fn a_window_that_never_opens_is_cut() {
 
 #[tokio::test]
 async fn who_never_reads_is_cut_and_costs_nobody_else() {
-    let server = Server::start(Limits { unread: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let stream = shake(&server, socket.connect(server.https).await.unwrap()).await;
@@ -741,7 +761,7 @@ async fn who_never_reads_is_cut_and_costs_nobody_else() {
 
 #[tokio::test]
 async fn above_their_part_of_the_connections_the_longest_idle_goes() {
-    let server = Server::start(Limits { large: 1, ..limits() });
+    let server = Server::start(ConnectionLimits { large: 1, ..limits() });
     let mut plain = TcpStream::connect(server.plain).await.unwrap();
     server.counted(Event::TcpAccepted, 1).await;
     let mut one = Client::connect(&server).await;
@@ -757,7 +777,7 @@ async fn above_their_part_of_the_connections_the_longest_idle_goes() {
 
 #[tokio::test]
 async fn what_slow_clients_hold_has_a_limit() {
-    let server = Server::start(Limits { held: 200_000, ..limits() });
+    let server = Server::start(ConnectionLimits { buffered_bytes: 200_000, ..limits() });
     let mut builder = Builder::new();
     let mut client = Client::with(&server, builder.initial_window_size(0)).await;
     let mut responses = Vec::new();
@@ -963,7 +983,7 @@ async fn frames_that_break_the_protocol_end_the_connection() {
 /// Frames that ask for a frame each, from one who reads none: what waits for it has a bound.
 #[tokio::test]
 async fn pings_are_answered_and_nobody_else_waits() {
-    let server = Server::start(Limits { unread: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut raw = Raw::greet(shake(&server, socket.connect(server.https).await.unwrap()).await).await;
@@ -1051,12 +1071,12 @@ fn mutants_of_requests_are_decided() {
         let Ok(head) = head.header("content-length", length).body(()) else { continue };
         let (head, ()) = head.into_parts();
         match doh::read(&head) {
-            Ok(Place::Here(query)) => {
+            Ok(QueryPlace::Parameter(query)) => {
                 here += 1;
                 assert!(!query.is_empty() && method != "POST" && head.uri.path() == doh::PATH);
                 assert!(head.uri.query().unwrap().contains(&format!("dns={}", base64url(&query))), "{:?}", head.uri);
             }
-            Ok(Place::Body) => assert!(method == "POST" && length <= 65_535, "{head:?}"),
+            Ok(QueryPlace::Body) => assert!(method == "POST" && length <= 65_535, "{head:?}"),
             Err(refusal) => assert!(refusal.status().is_client_error()),
         }
     }
@@ -1097,7 +1117,8 @@ fn mutants_of_responses_are_kept_no_longer_than_they_say() {
 /// Connections that say nonsense over and over: the server is there, and answers others.
 #[tokio::test(flavor = "multi_thread")]
 async fn mutants_of_connections_cost_only_themselves() {
-    let server = Server::start(Limits { idle: Duration::from_secs(5), unfinished: SHORT, unread: SHORT, ..limits() });
+    let server =
+        Server::start(ConnectionLimits { idle: Duration::from_secs(5), unfinished: SHORT, unread: SHORT, ..limits() });
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();
     let good = [
         frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 10]),

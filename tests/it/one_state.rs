@@ -11,10 +11,10 @@ use headless_dns::answer::Transport;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::{ReverseZones, reverse_name};
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Object, ObjectRef, Protocol, ServiceKind,
+    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
 };
-use headless_dns::rules::Rules;
-use headless_dns::source::{Options, Publisher};
+use headless_dns::rules::NamingRules;
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
@@ -45,7 +45,13 @@ fn objects(state: u8) -> Vec<Object> {
         objects.push(common::service(name, ServiceKind::Headless));
         let port = EndpointPort { name: "http".into(), protocol: Protocol::Tcp, number: 8000 + u16::from(state) };
         let key = ObjectRef::new("default", name);
-        objects.push(Object::EndpointSlice(EndpointSlice::new(key, Some(name.into()), Family::V4, vec![port], &rows)));
+        objects.push(Object::EndpointSlice(EndpointSlice::new(
+            key,
+            Some(name.into()),
+            AddressFamily::V4,
+            vec![port],
+            &rows,
+        )));
     }
     objects
 }
@@ -68,9 +74,9 @@ fn states(message: &Message) -> BTreeSet<u16> {
 #[test]
 fn no_answer_is_half_of_an_update() {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-    let options = Options { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..Options::default() };
+    let options = PublisherOptions { reverse: vec!["10.0.0.0/8".parse().unwrap()], ..PublisherOptions::default() };
     let mut publisher = Publisher::new(Arc::clone(&zone), options);
     publisher.replace(objects(0));
     let done = AtomicBool::new(false);

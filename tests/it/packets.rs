@@ -5,29 +5,29 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{self, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::mutants::{Numbers, mutate, seeds};
 use crate::common::panics::PanicWatch;
 use crate::common::{self, Engine, query, question_name, wire};
-use headless_dns::answer::{Access, RequestBatch, Responder, Transport};
-use headless_dns::explain::Asker;
+use headless_dns::answer::{AccessList, RequestBatch, Responder, Transport};
+use headless_dns::explain::Diagnostics;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Object, ObjectRef, Protocol, ServiceKind,
+    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
 };
-use headless_dns::rules::Rules;
-use headless_dns::serve::{Limits, Listeners, Stop};
-use headless_dns::source::{Options, Publisher};
+use headless_dns::rules::NamingRules;
+use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::opt::EdnsCode;
 
-fn zone() -> (Arc<Zone>, Asker) {
+fn zone() -> (Arc<Zone>, Diagnostics) {
     let port = EndpointPort { name: "http".into(), protocol: Protocol::Tcp, number: 80 };
     let rows: Vec<EndpointRow> = (0..100u8)
         .map(|number| EndpointRow {
@@ -37,12 +37,13 @@ fn zone() -> (Arc<Zone>, Asker) {
             pod: None,
         })
         .collect();
-    let slice = EndpointSlice::new(ObjectRef::new("default", "s"), Some("web".into()), Family::V4, vec![port], &rows);
+    let slice =
+        EndpointSlice::new(ObjectRef::new("default", "s"), Some("web".into()), AddressFamily::V4, vec![port], &rows);
     let alias = ServiceKind::ExternalName("web.default.svc.cluster.local".into());
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-    let mut publisher = Publisher::new(Arc::clone(&zone), Options::default());
+    let mut publisher = Publisher::new(Arc::clone(&zone), PublisherOptions::default());
     publisher.replace(vec![
         common::service("web", ServiceKind::Headless),
         common::service("alias", alias),
@@ -57,9 +58,9 @@ fn responder() -> Responder {
     let status = Arc::new(Status::default());
     status.set_synced();
     let (zone, asker) = zone();
-    Responder::new(zone, status, Access::default())
-        .named("headless-dns-0")
-        .explaining(asker, vec!["127.0.0.0/8".parse().unwrap()])
+    Responder::new(zone, status, AccessList::default())
+        .with_nsid("headless-dns-0")
+        .with_explanations(asker, vec!["127.0.0.0/8".parse().unwrap()])
 }
 
 fn check(packet: &[u8], response: &[u8], transport: Transport) {
@@ -125,12 +126,13 @@ fn mutants_at_real_sockets() {
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let address = listeners.addresses()[0];
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let stop = Stop::default();
-    let serving = runtime.spawn_server(listeners.serve(responder, Arc::default(), Limits::default(), stop.clone()));
+    let stop = Shutdown::default();
+    let serving =
+        runtime.spawn_server(listeners.serve(responder, Arc::default(), ConnectionLimits::default(), stop.clone()));
     let count = common::scaled(1_000_000);
     udp(address, count, &mut Numbers(0xdead));
     tcp(address, count, &mut Numbers(0xbeef));
-    stop.tell();
+    stop.drain();
     runtime.block_on(serving).unwrap().unwrap();
     panics.assert_none();
 }
@@ -144,8 +146,8 @@ fn queries_of_up_to_4096_octets_are_answered() {
     socket.connect(listeners.addresses()[0]).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let stop = Stop::default();
-    let server = listeners.serve(Arc::new(responder()), Arc::default(), Limits::default(), stop.clone());
+    let stop = Shutdown::default();
+    let server = listeners.serve(Arc::new(responder()), Arc::default(), ConnectionLimits::default(), stop.clone());
     let serving = runtime.spawn_server(server);
     let mut buffer = [0; 1232];
     for length in [512, 2_112, 2_113, 4_095, 4_096, 4_161, 8_192] {
@@ -163,7 +165,7 @@ fn queries_of_up_to_4096_octets_are_answered() {
         let (rcode, answers) = (u16::from(response.metadata.response_code), response.answers.len());
         assert_eq!((rcode, answers), if length <= 4_096 { (0, 1) } else { (1, 0) }, "{length} octets");
     }
-    stop.tell();
+    stop.drain();
     runtime.block_on(serving).unwrap().unwrap();
 }
 
@@ -186,8 +188,8 @@ fn no_value_of_one_datagram_survives_into_the_next() {
         (0..64).for_each(|_| assert_eq!(socket.send(question).unwrap(), question.len()));
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let stop = Stop::default();
-    let server = listeners.serve(Arc::new(responder()), Arc::default(), Limits::default(), stop.clone());
+    let stop = Shutdown::default();
+    let server = listeners.serve(Arc::new(responder()), Arc::default(), ConnectionLimits::default(), stop.clone());
     let serving = runtime.spawn_server(server);
     let mut buffer = [0; 1232];
     for number in 0..192 {
@@ -196,7 +198,7 @@ fn no_value_of_one_datagram_survives_into_the_next() {
         let expected = [(0, 5), (1, 3), (2, 1)][number / 64];
         assert_eq!((buffer[1], buffer[3] & 0x0f), expected, "ID and response code of response {number}");
     }
-    stop.tell();
+    stop.drain();
     runtime.block_on(serving).unwrap().unwrap();
     panics.assert_none();
 }
@@ -264,7 +266,7 @@ fn tcp(address: SocketAddr, count: u64, numbers: &mut Numbers) {
             octets.extend_from_slice(packet);
         }
         // The server may close before all is written.
-        let _ = stream.write_all(&octets).and_then(|()| stream.shutdown(Shutdown::Write));
+        let _ = stream.write_all(&octets).and_then(|()| stream.shutdown(net::Shutdown::Write));
         let mut responses = Vec::new();
         let _ = stream.read_to_end(&mut responses);
         let mut rest = &responses[..];

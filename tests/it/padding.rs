@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Engine, query, question_name, service, wire};
 use headless_dns::answer::{
-    Access, Failure, ForeignAnswer, ForeignRecord, Outside, Peer, Pending, Reply, RequestBatch, Responder, Resumed,
-    Transport,
+    AccessList, ForwardPolicy, ForwardedQuery, Peer, Reply, RequestBatch, Responder, Resumed, Transport,
+    UpstreamFailure, UpstreamRecord, UpstreamResponse,
 };
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::special::SpecialNames;
-use headless_dns::objects::{Conditions, EndpointRow, EndpointSlice, Family, Object, ObjectRef, ServiceKind};
+use headless_dns::objects::{AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind};
 use headless_dns::rtype;
-use headless_dns::rules::Rules;
-use headless_dns::source::{Options, Publisher};
+use headless_dns::rules::NamingRules;
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::wire::{TCP_KEEPALIVE, has_option};
 use headless_dns::zone::{Settings, Zone};
@@ -50,7 +50,7 @@ fn asking(name: &[u8], qtype: u16, options: &[u8]) -> Vec<u8> {
 /// Services with so many addresses, by their names.
 fn zone(services: &[(String, u16)]) -> (Arc<Zone>, Publisher) {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
     let mut objects = vec![service("out", ServiceKind::ExternalName("db.example.test".into()))];
     for (name, addresses) in services {
@@ -62,10 +62,10 @@ fn zone(services: &[(String, u16)]) -> (Arc<Zone>, Publisher) {
         let rows: Vec<EndpointRow> = (0..*addresses).map(row).collect();
         let key = ObjectRef::new("default", name);
         objects.push(service(name, ServiceKind::Headless));
-        let slice = EndpointSlice::new(key, Some(name.as_str().into()), Family::V4, Vec::new(), &rows);
+        let slice = EndpointSlice::new(key, Some(name.as_str().into()), AddressFamily::V4, Vec::new(), &rows);
         objects.push(Object::EndpointSlice(slice));
     }
-    let mut publisher = Publisher::new(Arc::clone(&zone), Options::default());
+    let mut publisher = Publisher::new(Arc::clone(&zone), PublisherOptions::default());
     publisher.replace(objects);
     (zone, publisher)
 }
@@ -122,9 +122,9 @@ impl Server {
     }
 }
 
-type Answer = Result<Vec<ForeignRecord>, Failure>;
+type Answer = Result<Vec<UpstreamRecord>, UpstreamFailure>;
 
-fn complete(responder: &Responder, pending: &mut Pending, upstream: &Answer, buffer: &mut [u8]) -> usize {
+fn complete(responder: &Responder, pending: &mut ForwardedQuery, upstream: &Answer, buffer: &mut [u8]) -> usize {
     let mut answer = None;
     loop {
         if let Resumed::Complete(summary) = responder.resume(pending, answer.as_ref(), buffer) {
@@ -132,9 +132,10 @@ fn complete(responder: &Responder, pending: &mut Pending, upstream: &Answer, buf
         }
         match upstream {
             Ok(records) => {
-                let owned = |record: &ForeignRecord| ForeignRecord { owner: pending.name().clone(), ..record.clone() };
+                let owned =
+                    |record: &UpstreamRecord| UpstreamRecord { owner: pending.name().clone(), ..record.clone() };
                 let records = records.iter().map(owned).collect();
-                answer = Some(ForeignAnswer::new((pending.name(), rtype::TXT, 0), records, Vec::new()));
+                answer = Some(UpstreamResponse::new((pending.name(), rtype::TXT, 0), records, Vec::new()));
             }
             Err(failure) => return pending.fail(failure, buffer).length,
         }
@@ -188,26 +189,32 @@ fn only_the_length_changes() {
     let (stale, elsewhere) = (synced(), vec!["192.0.2.0/24".parse().unwrap()]);
     stale.set_cut_off(true);
     stale.set_sentence("the API server does not answer. ".repeat(20));
-    let asks = |aliases| Outside { names_for: everyone(), aliases, special: SpecialNames::new(false) };
+    let asks = |aliases| ForwardPolicy { allowed_clients: everyone(), aliases, special: SpecialNames::new(false) };
     let long = "n".repeat(255);
     let mut servers = [
-        ("ready", Server::new(|| new(&synced(), Access::default()))),
-        ("named", Server::new(|| new(&synced(), Access::default()).named(&long))),
-        ("says why", Server::new(|| new(&synced(), Access::default()).explaining(publisher.asker(), everyone()))),
-        ("stale", Server::new(|| new(&stale, Access::default()).named("a"))),
-        ("has read nothing", Server::new(|| new(&Arc::default(), Access::default()))),
-        ("for others", Server::new(|| new(&synced(), Access { allow: elsewhere.clone(), silent: false }))),
-        ("asks others", Server::new(|| new(&synced(), Access::default()).asking(asks(true)).named("b"))),
-        ("asks others in vain", Server::new(|| new(&synced(), Access::default()).asking(asks(false)))),
+        ("ready", Server::new(|| new(&synced(), AccessList::default()))),
+        ("named", Server::new(|| new(&synced(), AccessList::default()).with_nsid(&long))),
+        (
+            "says why",
+            Server::new(|| new(&synced(), AccessList::default()).with_explanations(publisher.asker(), everyone())),
+        ),
+        ("stale", Server::new(|| new(&stale, AccessList::default()).with_nsid("a"))),
+        ("has read nothing", Server::new(|| new(&Arc::default(), AccessList::default()))),
+        ("for others", Server::new(|| new(&synced(), AccessList { allow: elsewhere.clone(), silent: false }))),
+        (
+            "asks others",
+            Server::new(|| new(&synced(), AccessList::default()).with_forwarding(asks(true)).with_nsid("b")),
+        ),
+        ("asks others in vain", Server::new(|| new(&synced(), AccessList::default()).with_forwarding(asks(false)))),
     ];
-    let record = |number: u8| ForeignRecord {
+    let record = |number: u8| UpstreamRecord {
         owner: WireName::parse("db.example.test").unwrap(),
         rtype: rtype::TXT,
         ttl: 60,
         data: [&[200][..], &[number; 200]].concat().into(),
     };
     servers[6].1.upstream = Ok((0..20).map(record).collect());
-    servers[7].1.upstream = Err(Failure::Unreachable("no upstream answers".repeat(30)));
+    servers[7].1.upstream = Err(UpstreamFailure::Unreachable("no upstream answers".repeat(30)));
     let names = [
         "one.default.svc.cluster.local",
         "web.default.svc.cluster.local",
@@ -239,7 +246,7 @@ fn only_the_length_changes() {
 #[test]
 fn errors_are_padded_too() {
     let (zone, _) = zone(&[]);
-    let mut server = Server::new(|| Responder::new(Arc::clone(&zone), synced(), Access::default()).named("a"));
+    let mut server = Server::new(|| Responder::new(Arc::clone(&zone), synced(), AccessList::default()).with_nsid("a"));
     let name = wire("cluster.local");
     let both = |change: &dyn Fn(&mut Vec<u8>, usize)| {
         [&[][..], &padding(9)].map(|options| {
@@ -276,7 +283,7 @@ fn blocks_and_the_largest_message() {
     let services: Vec<(String, u16)> =
         sizes.into_iter().flat_map(|size| names.iter().map(move |name| (format!("{name}{size:04}"), size))).collect();
     let (zone, _) = zone(&services);
-    let mut server = Server::new(|| Responder::new(Arc::clone(&zone), synced(), Access::default()));
+    let mut server = Server::new(|| Responder::new(Arc::clone(&zone), synced(), AccessList::default()));
     let (mut one, mut two, mut most, mut none) = (0, 0, 0, 0);
     for (name, _) in &services {
         let name = question_name(&format!("{name}.default.svc.cluster.local"));

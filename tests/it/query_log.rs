@@ -6,13 +6,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headless_dns::answer::{Access, Responder};
+use headless_dns::answer::{AccessList, Responder};
 use headless_dns::metrics::{Event, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::rtype;
-use headless_dns::rules::Rules;
-use headless_dns::serve::{self, Choice, Format, Limits, Listeners, LogWriter, QueryLog, Stop};
+use headless_dns::rules::NamingRules;
+use headless_dns::serve::{
+    self, ConnectionLimits, Listeners, LogWriter, QueryLog, QueryLogFilter, QueryLogFormat, Shutdown,
+};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use tokio::sync::mpsc;
@@ -21,7 +23,7 @@ use tokio::task::JoinHandle;
 use crate::common::{query, wire};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const ALL: Choice = Choice { success: true, denial: true, error: true, sample: 1 };
+const ALL: QueryLogFilter = QueryLogFilter { success: true, denial: true, error: true, sample: 1 };
 
 /// What was written.
 #[derive(Clone, Default)]
@@ -55,7 +57,7 @@ impl Write for Slow {
 struct Server {
     address: SocketAddr,
     metrics: Arc<Metrics>,
-    stop: Stop,
+    stop: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
     writer: LogWriter,
 }
@@ -63,18 +65,19 @@ struct Server {
 impl Server {
     /// Answers for `cluster.local`, with nothing in it.
     #[allow(clippy::disallowed_methods, reason = "`end` awaits it")]
-    fn start(choice: Choice, format: Format, to: impl Write + Send + 'static) -> Self {
+    fn start(choice: QueryLogFilter, format: QueryLogFormat, to: impl Write + Send + 'static) -> Self {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];
-        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let status = Arc::new(Status::default());
         status.set_synced();
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-        let responder = Arc::new(Responder::new(zone, status, Access::default()));
+        let responder = Arc::new(Responder::new(zone, status, AccessList::default()));
         let (log, writer) = QueryLog::start(choice, format, to).unwrap();
         let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
-        let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Stop::default());
-        let limits = Limits::default();
-        let mut server = serve::Server::new(responder, Arc::clone(&metrics), limits, 1, stop.clone()).logging(log);
+        let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Shutdown::default());
+        let limits = ConnectionLimits::default();
+        let mut server =
+            serve::Server::new(responder, Arc::clone(&metrics), limits, 1, stop.clone()).with_query_log(log);
         server.start(listeners).unwrap();
         let (_, changes) = mpsc::unbounded_channel();
         let running = tokio::spawn(server.run(changes));
@@ -82,7 +85,7 @@ impl Server {
     }
 
     async fn end(self) -> Arc<Metrics> {
-        self.stop.tell();
+        self.stop.drain();
         self.running.await.unwrap().unwrap();
         tokio::task::spawn_blocking(|| self.writer.finish()).await.unwrap();
         self.metrics
@@ -119,9 +122,9 @@ fn outside() -> Vec<u8> {
 }
 
 /// What stands in the common format, without the port and the duration.
-async fn lines_of(choice: Choice) -> Vec<String> {
+async fn lines_of(choice: QueryLogFilter) -> Vec<String> {
     let page = Page::default();
-    let server = Server::start(choice, Format::Common, page.clone());
+    let server = Server::start(choice, QueryLogFormat::Common, page.clone());
     server.ask_udp(&soa());
     server.ask_tcp(&nowhere());
     server.ask_udp(&outside());
@@ -138,17 +141,17 @@ async fn lines_are_chosen_by_their_answers() {
         "2 \"A IN nowhere.cluster.local. tcp 39 false 512\" NXDOMAIN qr,aa,rd 93",
         "3 \"AAAA IN example.test. udp 41 false 4096\" REFUSED qr,rd 47",
     ];
-    let none = Choice { success: false, denial: false, error: false, sample: 1 };
+    let none = QueryLogFilter { success: false, denial: false, error: false, sample: 1 };
     assert_eq!(lines_of(ALL).await, lines);
-    assert_eq!(lines_of(Choice { success: true, ..none }).await, lines[..1]);
-    assert_eq!(lines_of(Choice { denial: true, ..none }).await, lines[1..2]);
-    assert_eq!(lines_of(Choice { error: true, ..none }).await, lines[2..]);
+    assert_eq!(lines_of(QueryLogFilter { success: true, ..none }).await, lines[..1]);
+    assert_eq!(lines_of(QueryLogFilter { denial: true, ..none }).await, lines[1..2]);
+    assert_eq!(lines_of(QueryLogFilter { error: true, ..none }).await, lines[2..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_in_so_many() {
     let page = Page::default();
-    let server = Server::start(Choice { sample: 3, ..ALL }, Format::Json, page.clone());
+    let server = Server::start(QueryLogFilter { sample: 3, ..ALL }, QueryLogFormat::Json, page.clone());
     // One connection and so one thread's count.
     (0..10).for_each(|_| server.ask_udp(&soa()));
     server.end().await;
@@ -166,7 +169,7 @@ async fn nobody_waits_for_a_slow_reader() {
     const ASKED: usize = 6_000;
     let (go, gate): (Sender<()>, _) = channel();
     let page = Page::default();
-    let server = Server::start(ALL, Format::Common, Slow(gate, page.clone()));
+    let server = Server::start(ALL, QueryLogFormat::Common, Slow(gate, page.clone()));
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(server.address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();

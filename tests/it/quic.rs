@@ -17,19 +17,21 @@ use crate::common::mutants::{Numbers, mutate, seeds};
 use crate::common::panics::PanicWatch;
 use crate::common::tls::{Authority, NAME};
 use crate::common::{self, extended, query, question_name, service, wire};
-use headless_dns::answer::{Access, Outside, Responder};
-use headless_dns::metrics::{Event, Format, Metrics, ZoneFigures};
+use headless_dns::answer::{AccessList, ForwardPolicy, Responder};
+use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::names::special::SpecialNames;
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Object, ObjectRef, Protocol, ServiceKind,
+    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
 };
-use headless_dns::rules::Rules;
+use headless_dns::rules::NamingRules;
 use headless_dns::serve::encrypted::certificates::Certificates;
 use headless_dns::serve::forward::{self, Forwarder, Upstream};
-use headless_dns::serve::{self, Inherited, Kind, Limits, ListenAddress, Listeners, Stop};
-use headless_dns::source::{Options, Publisher};
+use headless_dns::serve::{
+    self, ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, Shutdown,
+};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::wire::{TCP_KEEPALIVE, has_option};
 use headless_dns::zone::{Settings, Zone};
@@ -73,14 +75,21 @@ const LARGE: &str = "large.default.svc.cluster.local";
 const A_TYPE: u16 = 1;
 
 /// No limit is in the way but those that a test makes short.
-fn limits() -> Limits {
-    Limits { handshake: LONG, idle: LONG, unfinished: LONG, unread: LONG, drain: PATIENCE, ..Limits::default() }
+fn limits() -> ConnectionLimits {
+    ConnectionLimits {
+        handshake: LONG,
+        idle: LONG,
+        unfinished: LONG,
+        unread: LONG,
+        drain: PATIENCE,
+        ..ConnectionLimits::default()
+    }
 }
 
 /// A Service `web` with three addresses, and one, `large`, with as many as an answer has room for.
 fn zone() -> Arc<Zone> {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
     let mut objects = vec![
         service("web", ServiceKind::Headless),
@@ -89,7 +98,7 @@ fn zone() -> Arc<Zone> {
         slice("web", "web-1", 0..3),
     ];
     objects.extend((0..5).map(|number| slice("large", &format!("large-{number}"), number * 818..(number + 1) * 818)));
-    Publisher::new(Arc::clone(&zone), Options::default()).replace(objects);
+    Publisher::new(Arc::clone(&zone), PublisherOptions::default()).replace(objects);
     zone
 }
 
@@ -103,10 +112,10 @@ fn slice(of: &str, name: &str, numbers: Range<u16>) -> Object {
     };
     let rows: Vec<_> = numbers.map(row).collect();
     let key = ObjectRef::new("default", name);
-    Object::EndpointSlice(EndpointSlice::new(key, Some(of.into()), Family::V4, vec![port], &rows))
+    Object::EndpointSlice(EndpointSlice::new(key, Some(of.into()), AddressFamily::V4, vec![port], &rows))
 }
 
-fn responder(access: Access) -> Responder {
+fn responder(access: AccessList) -> Responder {
     let status = Arc::new(Status::default());
     status.set_synced();
     Responder::new(zone(), status, access)
@@ -119,38 +128,38 @@ struct Server {
     authority: Authority,
     certificates: Certificates,
     metrics: Arc<Metrics>,
-    stop: Stop,
+    stop: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
     panics: PanicWatch,
 }
 
 impl Server {
-    fn start(limits: Limits) -> Self {
-        Self::with("127.0.0.1:0", limits, responder(Access::default()), None)
+    fn start(limits: ConnectionLimits) -> Self {
+        Self::with("127.0.0.1:0", limits, responder(AccessList::default()), None)
     }
 
     /// One that asks this upstream for names outside its zones.
     fn forwarding(upstream: SocketAddr) -> Self {
         let names_for = vec!["127.0.0.0/8".parse().unwrap()];
-        let outside = Outside { names_for, aliases: false, special: SpecialNames::new(false) };
-        Self::with("127.0.0.1:0", limits(), responder(Access::default()).asking(outside), Some(upstream))
+        let outside = ForwardPolicy { allowed_clients: names_for, aliases: false, special: SpecialNames::new(false) };
+        Self::with("127.0.0.1:0", limits(), responder(AccessList::default()).with_forwarding(outside), Some(upstream))
     }
 
     #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
-    fn with(listen: &str, limits: Limits, responder: Responder, upstream: Option<SocketAddr>) -> Self {
+    fn with(listen: &str, limits: ConnectionLimits, responder: Responder, upstream: Option<SocketAddr>) -> Self {
         let address = listen.parse().unwrap();
-        let listen = [ListenAddress { kind: Kind::Quic, address }, ListenAddress::plain(address)];
+        let listen = [ListenAddress { protocol: ListenProtocol::Quic, address }, ListenAddress::plain(address)];
         let authority = Authority::new();
         let [certificate, key] = authority.paths();
         let certificates = Certificates::load(&certificate, &key).unwrap();
-        let listeners = Listeners::inherit(Inherited::default(), &listen, 1).unwrap();
+        let listeners = Listeners::inherit(InheritedSockets::default(), &listen, 1).unwrap();
         let listeners = listeners.certified(Some(certificates.clone()));
         let [quic, plain] = listeners.addresses()[..] else { panic!("two addresses") };
-        let (metrics, stop) = (Arc::<Metrics>::default(), Stop::default());
+        let (metrics, stop) = (Arc::<Metrics>::default(), Shutdown::default());
         let mut server = serve::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
         if let Some(address) = upstream {
-            let upstream = [Upstream { address, protocol: forward::Protocol::Plain }];
-            server = server.forwarding(Forwarder::new(&upstream, &[]).unwrap()).unwrap();
+            let upstream = [Upstream { address, protocol: forward::UpstreamProtocol::Plain }];
+            server = server.with_forwarder(Forwarder::new(&upstream, &[]).unwrap()).unwrap();
         }
         server.start(listeners).unwrap();
         let (_, none) = mpsc::unbounded_channel();
@@ -171,13 +180,13 @@ impl Server {
     }
 
     fn handshakes_failed(&self, reason: &str) -> u32 {
-        let text = self.metrics.render(&Status::default(), ZoneFigures::default(), Format::Text);
+        let text = self.metrics.render(&Status::default(), ZoneFigures::default(), ExpositionFormat::Text);
         let series = format!(r#"headless_dns_handshake_failures_total{{proto="quic",reason="{reason}"}} "#);
         text.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |count| count.parse().unwrap())
     }
 
     async fn stopped(self) -> Arc<Metrics> {
-        self.stop.tell();
+        self.stop.drain();
         timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
         self.panics.assert_none();
         assert_eq!(self.metrics.total(Event::TcpAccepted), self.metrics.total(Event::TcpClosed));
@@ -393,7 +402,7 @@ async fn a_wildcard_replies_from_the_address_that_was_asked() {
         ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.2"),
         ("[::]:0", "[::1]:0", "::1"),
     ] {
-        let server = Server::with(listen, limits(), responder(Access::default()), None);
+        let server = Server::with(listen, limits(), responder(AccessList::default()), None);
         let client = Client { from: from.parse().unwrap(), ..Client::of(&server.authority) };
         let to = SocketAddr::new(asked.parse().unwrap(), server.quic.port());
         ask_web(&client.begin(to).await.unwrap()).await;
@@ -478,7 +487,7 @@ async fn nothing_is_taken_before_the_handshake() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_are_not_allowed_hear_it_or_are_cut() {
     for silent in [false, true] {
-        let access = Access { allow: vec!["127.0.0.2/32".parse().unwrap()], silent };
+        let access = AccessList { allow: vec!["127.0.0.2/32".parse().unwrap()], silent };
         let server = Server::with("127.0.0.1:0", limits(), responder(access), None);
         let connection = server.connect().await;
         match send(&connection, &framed(&web())).await {
@@ -531,7 +540,7 @@ async fn what_is_forbidden_ends_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_does_not_come_to_its_end_is_cut() {
-    let server = Server::start(Limits { unfinished: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let whole = framed(&web());
     for (begin, code, reason) in [
         (&whole[..1], EXCESSIVE_LOAD, "the query does not come"),
@@ -548,7 +557,7 @@ async fn a_stream_that_does_not_come_to_its_end_is_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_stream_is_not_helped_by_every_new_octet_and_keeps_no_other_waiting() {
-    let server = Server::start(Limits { unfinished: Duration::from_secs(1), ..limits() });
+    let server = Server::start(ConnectionLimits { unfinished: Duration::from_secs(1), ..limits() });
     let connection = server.connect().await;
     let (mut send, _receive) = connection.open_bi().await.unwrap();
     send.write_all(&10_000u16.to_be_bytes()).await.unwrap();
@@ -661,7 +670,7 @@ async fn garbage_at_the_socket_costs_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_closed_whatever_it_says_besides() {
-    let server = Server::start(Limits { idle: SHORT * 2, ..limits() });
+    let server = Server::start(ConnectionLimits { idle: SHORT * 2, ..limits() });
     let silent = server.connect().await;
     let mut client = Client::of(&server.authority);
     client.transport.keep_alive_interval(Some(SHORT / 5));
@@ -682,7 +691,7 @@ async fn gorge(connection: &Connection, count: usize) -> Vec<RecvStream> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
-    let server = Server::start(Limits { unread: Duration::from_secs(1), ..limits() });
+    let server = Server::start(ConnectionLimits { unread: Duration::from_secs(1), ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
     ask_web(&server.connect().await).await;
@@ -760,7 +769,7 @@ async fn what_is_lost_is_sent_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hears_nothing_any_more_is_cut() {
-    let server = Server::start(Limits { unread: Duration::from_secs(1), ..limits() });
+    let server = Server::start(ConnectionLimits { unread: Duration::from_secs(1), ..limits() });
     let lossy = Lossy::to(server.quic).await;
     let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
     ask_web(&connection).await;
@@ -784,7 +793,7 @@ async fn a_client_that_reads_late_gets_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_needs_too_much_is_cut() {
-    let server = Server::start(Limits { held: 200_000, ..limits() });
+    let server = Server::start(ConnectionLimits { buffered_bytes: 200_000, ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
     check_closed(&greedy, EXCESSIVE_LOAD, "too much is held for slow clients").await;
@@ -798,7 +807,7 @@ async fn who_needs_too_much_is_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_wait_count_for_more_than_their_octets() {
-    let server = Server::start(Limits { held: 100_000, ..limits() });
+    let server = Server::start(ConnectionLimits { buffered_bytes: 100_000, ..limits() });
     let connection = server.connect().await;
     let mut streams = Vec::new();
     for _ in 0..60 {
@@ -814,7 +823,7 @@ async fn streams_that_wait_count_for_more_than_their_octets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn above_the_limit_the_longest_idle_goes() {
-    let server = Server::start(Limits { connections: 3, ..limits() });
+    let server = Server::start(ConnectionLimits { connections: 3, ..limits() });
     let mut connections = Vec::new();
     for _ in 0..3 {
         let connection = server.connect().await;
@@ -832,7 +841,7 @@ async fn above_the_limit_the_longest_idle_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn above_their_part_of_the_limit_the_longest_idle_of_them_goes() {
-    let server = Server::start(Limits { large: 2, ..limits() });
+    let server = Server::start(ConnectionLimits { large: 2, ..limits() });
     let mut tcp = TcpStream::connect(server.plain).await.unwrap();
     until(|| server.total(Event::TcpAccepted) == 1).await;
     let (one, two) = (server.connect().await, server.connect().await);
@@ -852,7 +861,7 @@ async fn above_their_part_of_the_limit_the_longest_idle_of_them_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn above_the_limit_of_one_client_its_new_connection_goes() {
-    let server = Server::start(Limits { per_client: 1, ..limits() });
+    let server = Server::start(ConnectionLimits { per_client: 1, ..limits() });
     let connection = server.connect().await;
     Client::of(&server.authority).check_refused(server.quic, REFUSED).await;
     ask_web(&server.connect_as(Client::of(&server.authority).from([127, 0, 0, 2])).await).await;
@@ -920,7 +929,7 @@ fn half_open(to: SocketAddr, initials: &[Vec<u8>]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_handshakes_keep_nobody_waiting_and_many_have_to_show_where_they_are() {
-    let server = Server::start(Limits { drain: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let before = server.connect().await;
     let all = 1000;
     assert_eq!(half_open(server.quic, &initials(&server, all)), all - UNPROVEN);
@@ -951,7 +960,7 @@ async fn a_first_packet_that_is_sent_again_keeps_nobody_waiting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_has_a_time_limit() {
-    let server = Server::start(Limits { handshake: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { handshake: SHORT, ..limits() });
     half_open(server.quic, &initials(&server, 1));
     until(|| server.total(Event::TcpSlow) == 1).await;
     assert_eq!(server.handshakes_failed("late"), 1);
@@ -977,7 +986,7 @@ async fn a_handshake_is_limited_in_octets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn over_budget_the_longest_handshake_goes() {
     // For two handshakes.
-    let server = Server::start(Limits { held: 130 << 10, ..limits() });
+    let server = Server::start(ConnectionLimits { buffered_bytes: 130 << 10, ..limits() });
     half_open(server.quic, &initials(&server, 5));
     until(|| server.total(Event::TcpClosed) == 3).await;
     assert_eq!(server.total(Event::TcpSlow), 3);
@@ -1013,7 +1022,7 @@ const CHAINS: [&str; 9] =
 #[tokio::test(flavor = "multi_thread")]
 async fn at_most_three_times_what_came_is_sent_before_validation() {
     let start = |names: usize| {
-        let server = Server::start(Limits { handshake: Duration::from_secs(4), ..limits() });
+        let server = Server::start(ConnectionLimits { handshake: Duration::from_secs(4), ..limits() });
         if names > 0 {
             let all = (0..names).map(|number| format!("{number}.long-chain.example.test")).chain([NAME.to_owned()]);
             server.authority.write(&server.authority.pair_for(all.collect()));
@@ -1061,7 +1070,7 @@ async fn at_most_three_times_what_came_is_sent_before_validation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_goes_for_a_client_that_may_not_be_there() {
-    let server = Server::start(Limits { connections: 2, ..limits() });
+    let server = Server::start(ConnectionLimits { connections: 2, ..limits() });
     let (one, two) = (server.connect().await, server.connect().await);
     assert_eq!(half_open(server.quic, &initials(&server, 1)), 1);
     ask_web(&one).await;
@@ -1108,7 +1117,7 @@ async fn what_was_received_before_the_stop_is_answered() {
     until(|| server.total(Event::QuicReceived) == 50).await;
     let (quic, socket) = (server.quic, udp_inode(server.quic));
     assert!(socket.is_some());
-    server.stop.tell();
+    server.stop.drain();
     for stream in &mut streams {
         check(&receive(stream).await.unwrap()[2..], 4090);
     }
@@ -1127,7 +1136,7 @@ async fn who_comes_while_it_ends_is_refused_and_what_waits_is_answered() {
     let name = question_name("host.example.test");
     let (_send, mut stream) = begin(&connection, &query(0, &name, A_TYPE, Some(1232))).await;
     until(|| server.total(Event::Forwarded) == 1).await;
-    server.stop.tell();
+    server.stop.drain();
     Client::of(&server.authority).check_refused(server.quic, REFUSED).await;
     // It has a moment more, and then hears that nothing came of it.
     assert_eq!(extended(&receive(&mut stream).await.unwrap()[2..]).unwrap().0, 22);
@@ -1137,7 +1146,7 @@ async fn who_comes_while_it_ends_is_refused_and_what_waits_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_take_nothing_do_not_keep_the_server() {
-    let server = Server::start(Limits { drain: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
     until(|| server.total(Event::QuicReceived) == 10).await;
@@ -1151,7 +1160,7 @@ async fn when_it_leaves_quiet_connections_are_closed_and_new_ones_answered() {
     let server = Server::start(limits());
     let quiet = server.connect().await;
     ask_web(&quiet).await;
-    server.stop.leave();
+    server.stop.lame_duck();
     check_closed(&quiet, NO_ERROR, "").await;
     let new = server.connect().await;
     ask_web(&new).await;

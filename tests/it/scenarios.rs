@@ -20,11 +20,11 @@ use headless_dns::commands;
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
 use headless_dns::objects::{
-    Conditions, EndpointPort, EndpointRow, EndpointSlice, Family, Object, ObjectRef, Protocol, ServiceKind,
+    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
 };
-use headless_dns::rules::Rules;
+use headless_dns::rules::NamingRules;
 use headless_dns::show::records;
-use headless_dns::source::{Options, Publisher};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
@@ -125,7 +125,7 @@ impl Seen {
 /// Services `s1`, `s20`, `s100`, `s2000` with so many endpoints, each with an address and a port.
 fn large_zone() -> Arc<Zone> {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
     let mut objects = Vec::new();
     for size in [1_u16, 20, 100, 2_000] {
@@ -143,12 +143,12 @@ fn large_zone() -> Arc<Zone> {
         objects.push(Object::EndpointSlice(EndpointSlice::new(
             key,
             Some(name.as_str().into()),
-            Family::V4,
+            AddressFamily::V4,
             vec![port],
             &rows,
         )));
     }
-    Publisher::new(Arc::clone(&zone), Options::default()).replace(objects);
+    Publisher::new(Arc::clone(&zone), PublisherOptions::default()).replace(objects);
     zone
 }
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::ports::ReservedPort;
-use headless_dns::answer::{Access, Responder};
+use headless_dns::answer::{AccessList, Responder};
 use headless_dns::metrics::{Event, Metrics};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::Rules;
-use headless_dns::serve::{Limits, Listeners, Stop};
+use headless_dns::rules::NamingRules;
+use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,31 +31,31 @@ const LOOPBACKS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 
 fn responder() -> Arc<Responder> {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
     let status = Arc::new(Status::default());
     status.set_synced();
-    Arc::new(Responder::new(zone, status, Access::default()))
+    Arc::new(Responder::new(zone, status, AccessList::default()))
 }
 
 /// No limit is in the way but those that a test makes short.
-fn limits() -> Limits {
-    Limits { idle: LONG, unfinished: LONG, unread: LONG, drain: PATIENCE, ..Limits::default() }
+fn limits() -> ConnectionLimits {
+    ConnectionLimits { idle: LONG, unfinished: LONG, unread: LONG, drain: PATIENCE, ..ConnectionLimits::default() }
 }
 
 struct Server {
     addresses: Vec<SocketAddr>,
     metrics: Arc<Metrics>,
-    stop: Stop,
+    stop: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Server {
     #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
-    fn start(addresses: &[&str], workers: usize, limits: Limits) -> Self {
+    fn start(addresses: &[&str], workers: usize, limits: ConnectionLimits) -> Self {
         let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let listeners = Listeners::bind(&addresses, workers).unwrap();
-        let (addresses, metrics, stop) = (listeners.addresses(), Arc::<Metrics>::default(), Stop::default());
+        let (addresses, metrics, stop) = (listeners.addresses(), Arc::<Metrics>::default(), Shutdown::default());
         let running = tokio::spawn(listeners.serve(responder(), Arc::clone(&metrics), limits, stop.clone()));
         Self { addresses, metrics, stop, running }
     }
@@ -65,7 +65,7 @@ impl Server {
     }
 
     async fn stopped(self) -> Arc<Metrics> {
-        self.stop.tell();
+        self.stop.drain();
         timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
         self.metrics
     }
@@ -297,7 +297,7 @@ async fn a_client_that_half_closes_gets_its_responses() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let server = Server::start(&LOOPBACKS, 1, Limits { idle: SHORT, ..limits() });
+    let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { idle: SHORT, ..limits() });
     // The query is there when the connection is accepted: this thread runs the server too.
     let asker = std::net::TcpStream::connect(server.address()).unwrap();
     std::io::Write::write_all(&mut &asker, &framed(&query(1))).unwrap();
@@ -311,7 +311,7 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn a_slow_writer_is_cut() {
-    let server = Server::start(&LOOPBACKS, 1, Limits { unfinished: SHORT, ..limits() });
+    let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { unfinished: SHORT, ..limits() });
     let mut clients = Vec::new();
     for begin in [1, 2, 3, 20] {
         let mut client = connect(&server).await;
@@ -327,7 +327,7 @@ async fn a_slow_writer_is_cut() {
 
 #[tokio::test]
 async fn a_slow_writer_is_not_helped_by_every_new_octet() {
-    let server = Server::start(&LOOPBACKS, 1, Limits { unfinished: SHORT, ..limits() });
+    let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { unfinished: SHORT, ..limits() });
     let mut client = connect(&server).await;
     client.write_all(&10_000u16.to_be_bytes()).await.unwrap();
     let mut octets = tokio::time::interval(SHORT / 10);
@@ -345,7 +345,7 @@ async fn a_slow_writer_is_not_helped_by_every_new_octet() {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
-    let server = Server::start(&LOOPBACKS, 1, Limits { unread: SHORT, ..limits() });
+    let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { unread: SHORT, ..limits() });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut greedy = socket.connect(server.address()).await.unwrap();
@@ -377,7 +377,7 @@ async fn a_client_that_reads_late_gets_everything() {
 
 #[tokio::test]
 async fn above_the_limit_the_longest_idle_goes() {
-    let server = Server::start(&LOOPBACKS, 1, Limits { connections: 3, ..limits() });
+    let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { connections: 3, ..limits() });
     let mut clients = Vec::new();
     for _ in 0..3 {
         let mut client = connect(&server).await;
@@ -396,7 +396,7 @@ async fn above_the_limit_the_longest_idle_goes() {
 
 #[tokio::test]
 async fn above_the_limit_of_one_client_its_new_connection_goes() {
-    let server = Server::start(&LOOPBACKS, 1, Limits { per_client: 2, ..limits() });
+    let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { per_client: 2, ..limits() });
     let (mut one, mut two) = (connect(&server).await, connect(&server).await);
     ask_tcp(&mut one, 1).await;
     ask_tcp(&mut two, 1).await;
@@ -422,7 +422,7 @@ async fn tcp_received_before_the_stop_is_answered() {
         client.set_nonblocking(true).unwrap();
         clients.push(TcpStream::from_std(client).unwrap());
     }
-    server.stop.tell();
+    server.stop.drain();
     for client in &mut clients {
         for id in 0..100 {
             check_tcp(client, id).await;

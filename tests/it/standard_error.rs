@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::{http, query, test_name, wire};
-use headless_dns::answer::{Access, Responder};
+use headless_dns::answer::{AccessList, Responder};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::Rules;
-use headless_dns::serve::{Limits, Listeners, Stop};
+use headless_dns::rules::NamingRules;
+use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns::zone::{Settings, Zone};
 use headless_dns::{log, panics, rtype};
 
@@ -152,13 +152,13 @@ fn child() {
     let _filter = log::start(&config.log).unwrap();
     panics::start_counting();
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-    let responder = Arc::new(Responder::new(zone, Arc::default(), Access::default()));
+    let responder = Arc::new(Responder::new(zone, Arc::default(), AccessList::default()));
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
-    let (address, stop) = (listeners.addresses()[0], Stop::default());
+    let (address, stop) = (listeners.addresses()[0], Shutdown::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let serving = runtime.spawn(listeners.serve(responder, Arc::default(), Limits::default(), stop.clone()));
+    let serving = runtime.spawn(listeners.serve(responder, Arc::default(), ConnectionLimits::default(), stop.clone()));
 
     let threads = [0, 1].map(|_| {
         std::thread::spawn(|| {
@@ -176,7 +176,7 @@ fn child() {
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     println!("panics: {}", panics::count());
     println!("lost: {}", log::lines_lost());
-    stop.tell();
+    stop.drain();
     runtime.block_on(serving).unwrap().unwrap();
     log::flush();
 }

@@ -11,16 +11,16 @@ use std::time::Duration;
 use crate::common::ports::ReservedPort;
 use crate::common::tls::{self, Authority};
 use crate::common::{query, question_name, service};
-use headless_dns::answer::{Access, Responder};
+use headless_dns::answer::{AccessList, Responder};
 use headless_dns::metrics::table::HANDSHAKE_FAILURES;
-use headless_dns::metrics::{Event, Format, Metrics, ZoneFigures};
+use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
-use headless_dns::objects::{Conditions, EndpointRow, EndpointSlice, Family, Object, ObjectRef, ServiceKind};
-use headless_dns::rules::Rules;
+use headless_dns::objects::{AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind};
+use headless_dns::rules::NamingRules;
 use headless_dns::serve::encrypted::certificates::Certificates;
-use headless_dns::serve::{Inherited, Kind, Limits, ListenAddress, Listeners, Stop};
-use headless_dns::source::{Options, Publisher};
+use headless_dns::serve::{ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, Shutdown};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use hickory_proto::op::Message;
@@ -42,7 +42,7 @@ const A: u16 = 1;
 
 fn zone() -> Arc<Zone> {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Rules::default() };
+    let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
     let row = |number: u16| {
         let [high, low] = number.to_be_bytes();
@@ -55,19 +55,26 @@ fn zone() -> Arc<Zone> {
     };
     let rows: Vec<_> = (0..MANY).map(row).collect();
     let key = ObjectRef::new("default", "many-1");
-    let slice = EndpointSlice::new(key, Some("many".into()), Family::V4, Vec::new(), &rows);
+    let slice = EndpointSlice::new(key, Some("many".into()), AddressFamily::V4, Vec::new(), &rows);
     let objects = vec![
         service("web", ServiceKind::ClusterIp(vec![[10, 0, 0, 1].into()])),
         service("many", ServiceKind::Headless),
         Object::EndpointSlice(slice),
     ];
-    Publisher::new(Arc::clone(&zone), Options::default()).replace(objects);
+    Publisher::new(Arc::clone(&zone), PublisherOptions::default()).replace(objects);
     zone
 }
 
 /// No limit is in the way but those that a test makes short.
-fn limits() -> Limits {
-    Limits { handshake: LONG, idle: LONG, unfinished: LONG, unread: LONG, drain: PATIENCE, ..Limits::default() }
+fn limits() -> ConnectionLimits {
+    ConnectionLimits {
+        handshake: LONG,
+        idle: LONG,
+        unfinished: LONG,
+        unread: LONG,
+        drain: PATIENCE,
+        ..ConnectionLimits::default()
+    }
 }
 
 /// A server over TLS, and over TCP beside it.
@@ -77,29 +84,30 @@ struct Server {
     client: Arc<ClientConfig>,
     authority: Authority,
     metrics: Arc<Metrics>,
-    stop: Stop,
+    stop: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Server {
-    fn start(limits: Limits) -> Self {
+    fn start(limits: ConnectionLimits) -> Self {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), limits)
     }
 
     /// Starts a server that listens over TLS at this address.
     #[allow(clippy::disallowed_methods, reason = "`stopped` awaits it")]
-    fn start_at(tls: SocketAddr, limits: Limits) -> Self {
+    fn start_at(tls: SocketAddr, limits: ConnectionLimits) -> Self {
         let authority = Authority::new();
         let [certificate, key] = authority.paths();
         let certificates = Certificates::load(&certificate, &key).unwrap();
         let plain = ListenAddress::plain((Ipv4Addr::LOCALHOST, 0).into());
-        let listen = [plain, ListenAddress { kind: Kind::Tls, address: tls }];
-        let listeners = Listeners::inherit(Inherited::default(), &listen, 1).unwrap().certified(Some(certificates));
+        let listen = [plain, ListenAddress { protocol: ListenProtocol::Tls, address: tls }];
+        let listeners =
+            Listeners::inherit(InheritedSockets::default(), &listen, 1).unwrap().certified(Some(certificates));
         let [tcp, tls] = listeners.addresses()[..] else { panic!("there are two") };
         let status = Arc::new(Status::default());
         status.set_synced();
-        let responder = Arc::new(Responder::new(zone(), status, Access::default()));
-        let (metrics, stop) = (Arc::<Metrics>::default(), Stop::default());
+        let responder = Arc::new(Responder::new(zone(), status, AccessList::default()));
+        let (metrics, stop) = (Arc::<Metrics>::default(), Shutdown::default());
         let running = tokio::spawn(listeners.serve(responder, Arc::clone(&metrics), limits, stop.clone()));
         let client = Arc::new(authority.client(&[b"dot"]));
         Self { tls, tcp, client, authority, metrics, stop, running }
@@ -110,7 +118,7 @@ impl Server {
     }
 
     async fn stopped(self) -> Arc<Metrics> {
-        self.stop.tell();
+        self.stop.drain();
         timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
         self.metrics
     }
@@ -118,7 +126,7 @@ impl Server {
 
 /// How many handshakes failed for this reason.
 fn failures(metrics: &Metrics, reason: &str) -> u64 {
-    let text = metrics.render(&Status::default(), ZoneFigures::default(), Format::Text);
+    let text = metrics.render(&Status::default(), ZoneFigures::default(), ExpositionFormat::Text);
     let series = format!("{}{{proto=\"tls\",reason=\"{reason}\"}} ", HANDSHAKE_FAILURES.name);
     text.lines()
         .find_map(|line| line.strip_prefix(&series))
@@ -257,7 +265,7 @@ async fn sessions_are_resumed() {
 
 #[tokio::test]
 async fn an_idle_connection_is_told_that_it_ends() {
-    let server = Server::start(Limits { idle: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { idle: SHORT, ..limits() });
     let (mut silent, mut asker) = (server.connect().await, server.connect().await);
     ask(&mut asker, 1).await;
     check_ended(&mut silent).await;
@@ -279,7 +287,7 @@ async fn a_client_that_ends_gets_its_answers_and_is_told() {
 
 #[tokio::test]
 async fn a_slow_handshake_is_cut() {
-    let server = Server::start(Limits { handshake: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { handshake: SHORT, ..limits() });
     for stream in &mut begin_handshakes(&server).await {
         check_closed(stream).await;
     }
@@ -301,7 +309,7 @@ async fn begin_handshakes(server: &Server) -> Vec<TcpStream> {
 /// None of the slow handshakes ends during this test, so a client that waited for one would wait for ever.
 #[tokio::test]
 async fn a_slow_handshake_delays_no_other_client() {
-    let server = Server::start(Limits { drain: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let _slow = begin_handshakes(&server).await;
     ask(&mut server.connect().await, 1).await;
     server.stopped().await;
@@ -341,7 +349,7 @@ async fn a_handshake_is_limited_in_octets() {
 
 #[tokio::test]
 async fn over_budget_the_longest_handshake_goes() {
-    let server = Server::start(Limits { held: 40 << 10, ..limits() });
+    let server = Server::start(ConnectionLimits { buffered_bytes: 40 << 10, ..limits() });
     let mut all = Vec::new();
     for _ in 0..5 {
         let mut stream = TcpStream::connect(server.tls).await.unwrap();
@@ -380,7 +388,7 @@ async fn what_is_no_tls_costs_nobody_else() {
 
 #[tokio::test]
 async fn a_slow_writer_is_cut() {
-    let server = Server::start(Limits { unfinished: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     for begin in [1, 2, 20] {
         let mut client = server.connect().await;
         ask(&mut client, 1).await;
@@ -394,7 +402,7 @@ async fn a_slow_writer_is_cut() {
 
 #[tokio::test]
 async fn a_slow_writer_of_one_record_is_cut() {
-    let server = Server::start(Limits { unfinished: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     for end in [1, 5, 20] {
         let mut client = server.connect().await;
         ask(&mut client, 1).await;
@@ -417,7 +425,7 @@ async fn narrow(server: &Server) -> TlsStream<TcpStream> {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
-    let server = Server::start(Limits { unread: SHORT, ..limits() });
+    let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let mut greedy = narrow(&server).await;
     let many = framed(&query(1, &question_name("many.default.svc.cluster.local"), A, None)).repeat(100);
     // Writes succeed until the server reads no more, and fail when it has closed.
@@ -444,7 +452,7 @@ async fn a_client_that_reads_late_gets_everything() {
 
 #[tokio::test]
 async fn a_handshake_has_a_seat_and_can_lose_it() {
-    let server = Server::start(Limits { connections: 2, ..limits() });
+    let server = Server::start(ConnectionLimits { connections: 2, ..limits() });
     let mut stuck = TcpStream::connect(server.tls).await.unwrap();
     stuck.write_all(b"\x16").await.unwrap();
     let mut client = server.connect().await;
@@ -470,7 +478,7 @@ async fn at_the_end_everybody_is_told_and_handshakes_have_a_moment() {
     // Accepted by the kernel alone when the stop is told: this thread runs the server too.
     let late = std::net::TcpStream::connect(server.tls).unwrap();
     late.set_nonblocking(true).unwrap();
-    server.stop.tell();
+    server.stop.drain();
     let mut late = tls::shake(&server.client, TcpStream::from_std(late).unwrap()).await.unwrap();
     late.write_all(&framed(&web(7))).await.unwrap();
     check(&mut late, 7).await;
@@ -490,9 +498,11 @@ async fn at_the_end_everybody_is_told_and_handshakes_have_a_moment() {
 #[test]
 fn an_address_in_use_is_named() {
     let address = "127.0.0.1:0".parse().unwrap();
-    let bind = |listen| Listeners::inherit(Inherited::default(), &[listen], 1);
-    for (kind, protocol) in [(Kind::Tls, "TCP"), (Kind::Https, "TCP"), (Kind::Quic, "UDP")] {
-        let first = bind(ListenAddress { kind, address }).unwrap();
+    let bind = |listen| Listeners::inherit(InheritedSockets::default(), &[listen], 1);
+    for (kind, protocol) in
+        [(ListenProtocol::Tls, "TCP"), (ListenProtocol::Https, "TCP"), (ListenProtocol::Quic, "UDP")]
+    {
+        let first = bind(ListenAddress { protocol: kind, address }).unwrap();
         let listen = first.listen_addresses()[0];
         let error = format!("{:#}", bind(listen).unwrap_err());
         let begin = format!("cannot listen on {} over {kind}: another program has {protocol} port ", listen.address);

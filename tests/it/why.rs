@@ -7,12 +7,12 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::common::{self, Engine, query, question_name, scenario_config, scenarios, scenarios_folder};
-use headless_dns::answer::{Access, Peer, RequestBatch, Responder, Transport, Worker};
+use headless_dns::answer::{AccessList, Peer, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cluster::{Cluster, Namespaces};
 use headless_dns::commands;
-use headless_dns::explain::{Asked, Asker, Extent, Finding, Outcome, Severity};
+use headless_dns::explain::{DiagnosedQuery, Diagnostics, Finding, Severity, WatchScope, ZoneVerdict};
 use headless_dns::names::{QueryName, WireName};
-use headless_dns::rules::Rules;
+use headless_dns::rules::NamingRules;
 use headless_dns::source::ManifestSource;
 use headless_dns::status::{LossReason, Status};
 use headless_dns::zone::Lookup;
@@ -97,8 +97,8 @@ fn who_is_told() {
         (&["10.0.0.0/8", "fd00::/8"], "[2001:db8::1]:4000", false),
         (&[], "127.0.0.1:4000", false),
     ] {
-        let responder = Responder::new(source.zone(), synced(), Access::default());
-        let responder = responder.explaining(source.asker(), networks(to));
+        let responder = Responder::new(source.zone(), synced(), AccessList::default());
+        let responder = responder.with_explanations(source.asker(), networks(to));
         let (mut worker, mut requests) = (Worker::default(), RequestBatch::new(Transport::Udp));
         let mut ask = |name: &str, qtype, edns| {
             let mut buffer = vec![0; 2048];
@@ -257,25 +257,26 @@ fn short_of_room() {
 fn while_the_data_is_not_current() {
     let source = load("seed-3");
     let status = Arc::new(Status::default());
-    let mut engine = Engine::with(Responder::new(source.zone(), Arc::clone(&status), Access::default()));
+    let mut engine = Engine::with(Responder::new(source.zone(), Arc::clone(&status), AccessList::default()));
     let why = format!("_why.{LOST}");
     let nothing = Some((14, "NOT-SYNCED: not everything was read yet".to_owned()));
     let waiting =
         Finding::NotSynced { waiting_for: vec!["services: not read yet".into()], forbidden: false, seconds: 3 };
-    status.set_sentence(waiting.brief());
+    status.set_sentence(waiting.ede_text());
     for name in [LOST, &why, "demo-svc.default.svc.cluster.local"] {
         let said = ask(&mut engine, name, TXT);
         assert_eq!((said.rcode, said.extended), (2, nothing.clone()), "what is watched is told to some");
     }
-    engine.responder = Responder::new(source.zone(), Arc::clone(&status), Access::default())
-        .explaining(source.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
+    engine.responder = Responder::new(source.zone(), Arc::clone(&status), AccessList::default())
+        .with_explanations(source.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
     let waited = Some((14, "NOT-SYNCED: waited for 3 s; services: not read yet".to_owned()));
     for name in [LOST, &why, "demo-svc.default.svc.cluster.local"] {
         let said = ask(&mut engine, name, TXT);
         assert_eq!((said.rcode, said.extended), (2, waited.clone()));
     }
     status.set_synced();
-    status.set_sentence(Finding::Stale { reason: LossReason::OutOfReach, resource: "services", seconds: 31 }.brief());
+    status
+        .set_sentence(Finding::Stale { reason: LossReason::OutOfReach, resource: "services", seconds: 31 }.ede_text());
     status.set_cut_off(true);
     let stale = "STALE: the API server has been out of reach for 31 s: this is the last that was read";
     assert_eq!(ask(&mut engine, LOST, A).extended, Some((19, stale.to_owned())));
@@ -288,8 +289,8 @@ fn while_the_data_is_not_current() {
 #[test]
 fn a_flood_is_answered_without_causes() {
     let source = load("seed-3");
-    let responder = Responder::new(source.zone(), synced(), Access::default());
-    let responder = responder.explaining(source.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
+    let responder = Responder::new(source.zone(), synced(), AccessList::default());
+    let responder = responder.with_explanations(source.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
     let (mut worker, mut requests) = (Worker::default(), RequestBatch::new(Transport::Udp));
     let peer = Peer { from: "127.0.0.1:4000".parse().unwrap(), to: "127.0.0.1:53".parse().unwrap() };
     let mut ask = |worker: &mut Worker, name: &str, qtype| {
@@ -318,7 +319,7 @@ fn nobody_waits_for_the_objects() {
     let source = load("seed-3");
     let cluster = Arc::new(RwLock::new(Cluster::new(Namespaces::Inferred, None)));
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
-    let asker = Asker::new(Arc::clone(&cluster), apexes, Rules::default(), Extent::default());
+    let asker = Diagnostics::new(Arc::clone(&cluster), apexes, NamingRules::default(), WatchScope::default());
     let mut engine = Engine::explaining(source.zone(), asker);
     let changing = cluster.write().unwrap();
     let lost = ask(&mut engine, LOST, A);
@@ -344,21 +345,21 @@ fn texts_keep_to_the_namespace_of_the_question() {
         names.extend(asked.filter(|name| !name.starts_with(['-', '+'])).map(str::to_owned));
         let mut query = QueryName::default();
         for name in names.iter().flat_map(|name| near(name.trim_end_matches('.'))) {
-            if query.read(&question_name(&name)).is_none() {
+            if query.from_message(&question_name(&name)).is_none() {
                 continue;
             }
             for qtype in [A, SRV] {
                 let (outcome, absence) = zone.look_up(&query, qtype, |lookup| match lookup {
-                    Lookup::Found(..) | Lookup::Cname(..) => (Outcome::Found, None),
-                    Lookup::NoData(_) => (Outcome::NoData, None),
-                    Lookup::NxDomain(_, absence) => (Outcome::NxDomain, absence),
-                    Lookup::NotInZone => (Outcome::NotInZone, None),
+                    Lookup::Found(..) | Lookup::Cname(..) => (ZoneVerdict::Found, None),
+                    Lookup::NoData(_) => (ZoneVerdict::NoData, None),
+                    Lookup::NxDomain(_, absence) => (ZoneVerdict::NxDomain, absence),
+                    Lookup::NotInZone => (ZoneVerdict::NotInZone, None),
                 });
-                let asked = Asked { name: &query, qtype, outcome, absence };
-                let Some(finding) = asker.first(&asked).unwrap() else { continue };
+                let asked = DiagnosedQuery { name: &query, qtype, outcome, absence };
+                let Some(finding) = asker.try_best_finding(&asked).unwrap() else { continue };
                 told += 1;
                 assert_eq!(finding.severity(), Severity::Cause);
-                assert!(finding.brief().len() <= 120 && finding.brief().is_ascii());
+                assert!(finding.ede_text().len() <= 120 && finding.ede_text().is_ascii());
                 for object in finding.about() {
                     let namespace = object.key.namespace.to_lowercase();
                     assert!(name.to_lowercase().split('.').any(|label| label == namespace), "{name}: {finding:?}");

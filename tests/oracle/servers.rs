@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use headless_dns::answer::{Access, Responder};
+use headless_dns::answer::{AccessList, Responder};
 use headless_dns::metrics::Metrics;
 use headless_dns::names::WireName;
-use headless_dns::serve::{Limits, Listeners, Stop};
+use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns::status::Status;
 use headless_dns::zone::Zone;
 
@@ -35,22 +35,22 @@ pub(crate) struct ZoneFile {
 /// Our server, on sockets of its own.
 pub(crate) struct Ours {
     pub(crate) address: SocketAddr,
-    stop: Stop,
+    stop: Shutdown,
     serving: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Ours {
     pub(crate) fn start(zone: Arc<Zone>) -> Self {
         let listeners = Listeners::bind(&[(Ipv4Addr::LOCALHOST, 0).into()], 1).unwrap();
-        let (address, stop) = (listeners.addresses()[0], Stop::default());
+        let (address, stop) = (listeners.addresses()[0], Shutdown::default());
         let status = Arc::new(Status::default());
         status.set_synced();
         // It explains to nobody: what stands at `_why.NAME` is no part of the zone.
-        let responder = Arc::new(Responder::new(zone, status, Access::default()));
+        let responder = Arc::new(Responder::new(zone, status, AccessList::default()));
         let told = stop.clone();
         let serving = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(listeners.serve(responder, Arc::<Metrics>::default(), Limits::default(), told))
+            runtime.block_on(listeners.serve(responder, Arc::<Metrics>::default(), ConnectionLimits::default(), told))
         });
         Self { address, stop, serving: Some(serving) }
     }
@@ -58,7 +58,7 @@ impl Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        self.stop.tell();
+        self.stop.drain();
         let _ = self.serving.take().map(JoinHandle::join);
     }
 }

@@ -3,24 +3,24 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::commands::Opened;
-use crate::config::{Config, Forward, ManifestPath, Source};
+use crate::commands::SourceHandle;
+use crate::config::{Config, ForwardConfig, ManifestPath, Source};
 use crate::escape::Printable;
 use crate::metrics::{Event, Metrics};
-use crate::serve::{Kind, ListenAddress};
+use crate::serve::{ListenAddress, ListenProtocol};
 use crate::zone::Zone;
 
 /// Returns the banner: zones, source, addresses, and an example command.
-pub(super) fn text(
+pub(super) fn startup_summary(
     config: &Config,
     listening: &[ListenAddress],
     admin: &[SocketAddr],
     zone: &Zone,
     from: &str,
 ) -> String {
-    let of_kind = |kind| listening.iter().filter(move |listen| listen.kind == kind).map(|listen| listen.address);
-    let addresses: Vec<SocketAddr> = of_kind(Kind::Plain).collect();
-    let encrypted: String = [Kind::Tls, Kind::Https, Kind::Quic]
+    let of_kind = |kind| listening.iter().filter(move |listen| listen.protocol == kind).map(|listen| listen.address);
+    let addresses: Vec<SocketAddr> = of_kind(ListenProtocol::Plain).collect();
+    let encrypted: String = [ListenProtocol::Tls, ListenProtocol::Https, ListenProtocol::Quic]
         .into_iter()
         .filter(|kind| of_kind(*kind).next().is_some())
         .map(|kind| format!("listen  {} over {kind}\n", list(of_kind(kind))))
@@ -38,7 +38,7 @@ pub(super) fn text(
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let others = others(config);
+    let others = more(config);
     let example = zone.example().to_string();
     let admin: String = admin.iter().map(|address| format!("admin   http://{address}\n")).collect();
     format!(
@@ -57,9 +57,9 @@ pub(super) fn text(
 }
 
 /// Returns the lines about upstreams and their clients; empty without upstreams.
-fn others(config: &Config) -> String {
+fn more(config: &Config) -> String {
     let mut lines = String::new();
-    let Forward { to, clients, aliases } = &config.forward;
+    let ForwardConfig { to, clients, aliases } = &config.forward;
     if !to.is_empty() {
         let _ = writeln!(lines, "forward other names to {}, for {}", list(to.iter()), list(clients.iter()));
     }
@@ -70,10 +70,10 @@ fn others(config: &Config) -> String {
 }
 
 /// Returns the description of the source, escaped.
-pub(super) fn from(config: &Config, source: &Opened) -> String {
+pub(super) fn source_text(config: &Config, source: &SourceHandle) -> String {
     let text = match source {
-        Opened::Cluster(access, _) => watched(config, &access.server),
-        Opened::Manifests(_) => written(config),
+        SourceHandle::Cluster(access, _) => watched(config, &access.server),
+        SourceHandle::Manifests(_) => written(config),
     };
     Printable(text).to_string()
 }

@@ -19,9 +19,9 @@ use crate::metrics::{Metrics, table};
 use crate::serve::encrypted::certificates::Certificates;
 
 /// Maximum time between two reads of the files.
-const LOOK: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause before a failed read is repeated: the certificate and its key are two files, mostly not written at one instant.
-const MOMENT: Duration = Duration::from_secs(1);
+const DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// Task that keeps the certificate in step with its files.
 pub(super) struct Renewal {
@@ -30,16 +30,16 @@ pub(super) struct Renewal {
     /// Requests a read of the files.
     pub(super) asked: Arc<Notify>,
     /// Receiver of the state of the certificate.
-    pub(super) told: Told,
+    pub(super) told: CertificateObserver,
 }
 
 /// Receiver of the state of the certificate: metrics and the admin listener.
-pub(super) struct Told {
+pub(super) struct CertificateObserver {
     pub(super) metrics: Arc<Metrics>,
     pub(super) in_use: Arc<ArcSwapOption<CertificateInUse>>,
 }
 
-impl Told {
+impl CertificateObserver {
     /// Clears the state when no listener is encrypted any more, so that the expiry of an unused certificate raises no alert.
     fn none(&self) {
         self.in_use.store(None);
@@ -71,7 +71,7 @@ impl Renewal {
             let shown = certificates.borrow_and_update().clone();
             let keep = async {
                 match shown {
-                    Some(shown) => Kept::new(shown, &told).follow(&asked).await,
+                    Some(shown) => CertificateFollower::new(shown, &told).follow(&asked).await,
                     None => {
                         told.none();
                         pending().await
@@ -89,55 +89,55 @@ impl Renewal {
     }
 }
 
-struct Kept<'k> {
+struct CertificateFollower<'k> {
     certificates: Certificates,
-    told: &'k Told,
+    observer: &'k CertificateObserver,
     /// Last refusal of the files, and last warning about the certificate: each is logged once.
-    said: [Option<String>; 2],
+    last_warning: [Option<String>; 2],
 }
 
-impl<'k> Kept<'k> {
-    fn new(certificates: Certificates, told: &'k Told) -> Self {
-        Self { certificates, told, said: [None, None] }
+impl<'k> CertificateFollower<'k> {
+    fn new(certificates: Certificates, told: &'k CertificateObserver) -> Self {
+        Self { certificates, observer: told, last_warning: [None, None] }
     }
 
     async fn follow(mut self, asked: &Notify) -> Infallible {
         let mut watcher = start_watching(&self.certificates.paths());
-        self.show();
+        self.publish_state();
         loop {
             // Read at the start too: the files may have changed before they were watched.
-            self.look().await;
+            self.poll_files().await;
             tokio::select! {
                 () = changed(&mut watcher) => {}
                 () = asked.notified() => {}
-                () = sleep(LOOK) => {}
+                () = sleep(POLL_INTERVAL) => {}
             }
         }
     }
 
-    async fn look(&mut self) {
+    async fn poll_files(&mut self) {
         let mut read = self.read().await;
         if read.is_err() {
-            sleep(MOMENT).await;
+            sleep(DEBOUNCE).await;
             read = self.read().await;
         }
         let refused = match read {
             Ok(is_new) => {
                 if is_new {
-                    self.told.reload("taken");
+                    self.observer.reload("taken");
                     tracing::info!("the certificate was read again: new connections get it");
                 }
                 None
             }
             Err(error) => {
-                self.told.reload("refused");
+                self.observer.reload("refused");
                 Some(format!("{error:#}"))
             }
         };
-        if let Some(refused) = self.say(0, refused) {
+        if let Some(refused) = self.warn_once(0, refused) {
             tracing::error!("the certificate stays as it was: {refused}");
         }
-        self.show();
+        self.publish_state();
     }
 
     /// Reads the files, and returns whether they have changed. A thread of its own does it, as a file system may hang.
@@ -148,23 +148,23 @@ impl<'k> Kept<'k> {
     }
 
     /// Publishes the validity of the certificate, and the refusal of its files. Logs a warning about it once.
-    fn show(&mut self) {
-        let [refused, _] = &self.said;
-        self.told.certificate(CertificateInUse { good: self.certificates.validity(), refused: refused.clone() });
+    fn publish_state(&mut self) {
+        let [refused, _] = &self.last_warning;
+        self.observer.certificate(CertificateInUse { good: self.certificates.validity(), refused: refused.clone() });
         // Compare by presence only: the text has a duration that differs each time.
-        let complaint = self.certificates.complaint(SystemTime::now());
-        if self.said[1].is_some() && complaint.is_some() {
+        let complaint = self.certificates.expiry_warning(SystemTime::now());
+        if self.last_warning[1].is_some() && complaint.is_some() {
             return;
         }
-        if let Some(complaint) = self.say(1, complaint) {
+        if let Some(complaint) = self.warn_once(1, complaint) {
             tracing::warn!("{complaint}");
         }
     }
 
     /// Stores the text, and returns it if it is not the last one at this index.
-    fn say(&mut self, at: usize, text: Option<String>) -> Option<String> {
-        let is_new = self.said[at] != text;
-        self.said[at].clone_from(&text);
+    fn warn_once(&mut self, at: usize, text: Option<String>) -> Option<String> {
+        let is_new = self.last_warning[at] != text;
+        self.last_warning[at].clone_from(&text);
         text.filter(|_| is_new)
     }
 }

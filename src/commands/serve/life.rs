@@ -10,34 +10,34 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use super::manager::Manager;
-use super::reload::{Changes, Running};
-use super::signals::{Asked, Signals};
+use super::manager::ServiceNotifier;
+use super::reload::{Changes, RuntimeConfig};
+use super::signals::{ShutdownRequest, Signals};
 use super::{Progress, banner, changed, start_watching};
 use crate::cli;
-use crate::commands::show;
-use crate::serve::Stop;
-use crate::source::manifests::Watcher;
+use crate::commands::write_stdout;
+use crate::serve::Shutdown;
+use crate::source::manifests::ManifestWatcher;
 use crate::status::Status;
 
 /// Reason why a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum ExitReason {
     /// A signal: queries that were received are answered first.
-    Asked,
+    Requested,
     /// A second signal: the server ends at once.
-    Now,
+    Immediate,
     /// A new process has taken over (hot restart).
-    Relieved,
+    TakenOver,
 }
 
 /// State of the life cycle, and handles to the tasks that it controls.
-pub(super) struct Life<'l> {
-    pub(super) running: Running,
+pub(super) struct Lifecycle<'l> {
+    pub(super) runtime: RuntimeConfig,
     pub(super) signals: Signals,
-    pub(super) manager: &'l Manager,
+    pub(super) notifier: &'l ServiceNotifier,
     pub(super) status: &'l Status,
-    pub(super) stop: &'l Stop,
+    pub(super) stop: &'l Shutdown,
     /// Requests a read of the certificate.
     pub(super) look_again: Arc<Notify>,
     /// Description of the source, for people.
@@ -47,25 +47,25 @@ pub(super) struct Life<'l> {
     pub(super) receive_buffer: usize,
 }
 
-impl Life<'_> {
+impl Lifecycle<'_> {
     /// Handles signals and reloads until a signal asks to end and the lame duck is over. `again` requests a read of the source.
-    pub(super) async fn live(
+    pub(super) async fn run(
         &mut self,
         mut synced: watch::Receiver<Progress>,
         again: mpsc::UnboundedSender<oneshot::Sender<()>>,
-    ) -> anyhow::Result<End> {
-        let mut file: Option<Watcher> =
-            self.running.config.file.as_ref().and_then(|path| start_watching(std::slice::from_ref(path)));
+    ) -> anyhow::Result<ExitReason> {
+        let mut file: Option<ManifestWatcher> =
+            self.runtime.config.file.as_ref().and_then(|path| start_watching(std::slice::from_ref(path)));
         let mut reloading: Option<oneshot::Receiver<()>> = None;
         let mut announced = Progress::Nothing;
-        self.manager.starting("reading what there is to answer");
+        self.notifier.starting("reading what there is to answer");
         loop {
             tokio::select! {
                 asked = self.signals.next() => match asked {
-                    Asked::End | Asked::EndSoon => return Ok(self.end(asked).await),
-                    Asked::Reload => {
+                    ShutdownRequest::End | ShutdownRequest::EndSoon => return Ok(self.end(asked).await),
+                    ShutdownRequest::Reload => {
                         tracing::info!("reading again: SIGHUP");
-                        self.manager.reloading();
+                        self.notifier.reloading();
                         if let Some(asked) = self.reload().await {
                             return Ok(self.end(asked).await);
                         }
@@ -78,7 +78,7 @@ impl Life<'_> {
                 },
                 () = changed(&mut file) => {
                     tracing::info!("reading again: the configuration changed");
-                    self.manager.reloading();
+                    self.notifier.reloading();
                     if let Some(asked) = self.reload().await {
                         return Ok(self.end(asked).await);
                     }
@@ -101,9 +101,9 @@ impl Life<'_> {
 
     /// Prints the banner, and logs the start.
     fn announce(&self) -> anyhow::Result<()> {
-        let Running { config, listening, zone, .. } = &self.running;
+        let RuntimeConfig { config, listening, zone, .. } = &self.runtime;
         let addresses: Vec<_> = listening.iter().map(|(_, bound)| *bound).collect();
-        show(&banner::text(config, &addresses, &self.admin, zone, &self.from))?;
+        write_stdout(&banner::startup_summary(config, &addresses, &self.admin, zone, &self.from))?;
         tracing::info!(receive_buffer = self.receive_buffer, serial = zone.serial(), "serving");
         Ok(())
     }
@@ -112,53 +112,53 @@ impl Life<'_> {
     fn ready(&self, progress: Progress) {
         match progress {
             Progress::Nothing => return,
-            Progress::Partial => return self.manager.starting("some manifests cannot be read: see the log"),
+            Progress::Partial => return self.notifier.starting("some manifests cannot be read: see the log"),
             Progress::Whole => {}
         }
-        let (services, addresses) = self.running.zone.size();
-        self.manager.ready(&format!("{services} Services, {addresses} addresses in reverse, from {}", self.from));
+        let (services, addresses) = self.runtime.zone.size();
+        self.notifier.ready(&format!("{services} Services, {addresses} addresses in reverse, from {}", self.from));
     }
 
     /// Reads the configuration again; an invalid one changes nothing. Returns a signal to end that arrives meanwhile, since a
     /// file system may hang.
-    async fn reload(&mut self) -> Option<Asked> {
+    async fn reload(&mut self) -> Option<ShutdownRequest> {
         let read = tokio::select! {
             read = tokio::task::spawn_blocking(cli::read_again) => read.unwrap_or_else(|error| Err(error.to_string())),
             asked = self.signals.end() => return Some(asked),
         };
-        match read.and_then(|new| self.running.take(new)) {
-            Ok(changes) => say(&changes),
+        match read.and_then(|new| self.runtime.apply(new)) {
+            Ok(changes) => log_once(&changes),
             Err(sentence) => tracing::error!("the configuration stays as it was: {sentence}"),
         }
         None
     }
 
-    async fn end(&mut self, asked: Asked) -> End {
-        if asked == Asked::End { self.lame_duck().await } else { End::Asked }
+    async fn end(&mut self, asked: ShutdownRequest) -> ExitReason {
+        if asked == ShutdownRequest::End { self.lame_duck().await } else { ExitReason::Requested }
     }
 
     /// Answers for the duration of `--lame-duck`, in which clients learn that the server ends. A second signal ends it at once.
-    async fn lame_duck(&mut self) -> End {
-        let length = self.running.config.lame_duck;
+    async fn lame_duck(&mut self) -> ExitReason {
+        let length = self.runtime.config.lame_duck;
         self.status.set_leaving();
-        self.manager.stopping("about to end: answers until its clients know");
+        self.notifier.stopping("about to end: answers until its clients know");
         if length.is_zero() {
-            return End::Asked;
+            return ExitReason::Requested;
         }
-        self.stop.leave();
+        self.stop.lame_duck();
         tracing::info!("asked to end: answers for another {} s (--lame-duck)", length.as_secs());
         tokio::select! {
-            () = sleep(length) => End::Asked,
+            () = sleep(length) => ExitReason::Requested,
             _ = self.signals.end() => {
                 at_once();
-                End::Now
+                ExitReason::Immediate
             }
         }
     }
 
     /// Waits for a second signal while the sockets are drained.
     pub(super) async fn ended_again(&mut self) {
-        self.manager.stopping("answers what was received");
+        self.notifier.stopping("answers what was received");
         self.signals.end().await;
         at_once();
     }
@@ -181,7 +181,7 @@ async fn done(reloading: &mut Option<oneshot::Receiver<()>>) {
     }
 }
 
-fn say(changes: &Changes) {
+fn log_once(changes: &Changes) {
     let Changes { taken, left } = changes;
     let mut text = "the configuration was read again".to_owned();
     let _ = match taken.as_slice() {

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::liveness::Liveness;
+use crate::liveness::Heartbeats;
 
 /// Notifier of the service manager.
-pub(super) struct Manager {
+pub(super) struct ServiceNotifier {
     /// Watchdog timeout of the service manager, if it has one.
     watchdog: Option<Duration>,
 }
 
-impl Manager {
+impl ServiceNotifier {
     /// Returns the notifier, with the watchdog timeout from the environment.
     pub(super) fn new() -> Self {
         let mut microseconds = 0;
@@ -28,30 +28,30 @@ impl Manager {
 
     /// Reports a status before the server is ready.
     pub(super) fn starting(&self, status: &str) {
-        tell(&[NotifyState::Status(status)]);
+        notify(&[NotifyState::Status(status)]);
     }
 
     /// Reports that the server is ready.
     pub(super) fn ready(&self, status: &str) {
-        tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+        notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
-    /// Reports the start of a reload; [`Manager::ready`] reports its end.
+    /// Reports the start of a reload; [`ServiceNotifier::ready`] reports its end.
     pub(super) fn reloading(&self) {
         // `Type=notify-reload` requires the time too.
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
-            Err(_) => tell(&[NotifyState::Reloading]),
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(_) => notify(&[NotifyState::Reloading]),
         }
     }
 
     /// Reports the shutdown.
     pub(super) fn stopping(&self, status: &str) {
-        tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+        notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
     }
 
     /// Notifies the watchdog of the service manager as long as this task runs and no worker is stalled. Never returns.
-    pub(super) async fn keep_watch(&self, liveness: &Liveness) -> Infallible {
+    pub(super) async fn run_watchdog(&self, liveness: &Heartbeats) -> Infallible {
         let Some(watchdog) = self.watchdog else { return pending().await };
         // At half of the timeout, as sd_watchdog_enabled(3) recommends.
         let mut ticks = interval(watchdog / 2);
@@ -60,7 +60,7 @@ impl Manager {
             ticks.tick().await;
             let stalled = liveness.stalled(Instant::now());
             if stalled.is_empty() {
-                tell(&[NotifyState::Watchdog]);
+                notify(&[NotifyState::Watchdog]);
             } else {
                 tracing::error!(?stalled, "workers have stalled: the service manager is to end this process");
             }
@@ -68,7 +68,7 @@ impl Manager {
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, state) {
         tracing::warn!("the service manager does not hear: {error}");
     }

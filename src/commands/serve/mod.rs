@@ -31,32 +31,32 @@ use tokio::sync::{mpsc, oneshot, watch as watching};
 use tokio::time::timeout;
 
 use super::forward::forwarding;
-use super::{Opened, WrongUse, cluster, listen_addresses, open};
-use crate::admin::{self, About, Addresses, View};
-use crate::answer::{Access, Outside, Responder};
+use super::{SourceHandle, WrongUse, cluster, listen_addresses, open_source};
+use crate::admin::{self, AdminContext, ListenAddresses, ServerInfo};
+use crate::answer::{AccessList, ForwardPolicy, Responder};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::duration::rough;
 use crate::explain::Finding;
-use crate::liveness::Liveness;
+use crate::liveness::Heartbeats;
 use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
 use crate::regular_file::FileError;
 use crate::serve::encrypted::certificates::Certificates;
 use crate::serve::forward::Forwarder;
-use crate::serve::takeover::{self, Handout, Offer, Predecessor};
+use crate::serve::takeover::{self, Predecessor, SocketRegistry, TakeoverListener};
 use crate::serve::{
-    Choice, Format, Inherited, Kind, Limits, ListenAddress, Listeners, LogWriter, QueryLog, Server, Stop,
-    give_back_large_blocks,
+    ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, LogWriter, QueryLog, QueryLogFilter,
+    QueryLogFormat, Server, Shutdown, set_mmap_threshold,
 };
-use crate::source::manifests::{Report, Watcher};
+use crate::source::manifests::{ManifestWatcher, Report};
 use crate::source::snapshot::{Restored, Snapshot};
 use crate::source::{self, ManifestSource, Notice, Publisher};
 use crate::status::Status;
 
-use certificates::{Renewal, Told};
-use life::{End, Life};
-use manager::Manager;
-use reload::Running;
+use certificates::{CertificateObserver, Renewal};
+use life::{ExitReason, Lifecycle};
+use manager::ServiceNotifier;
+use reload::RuntimeConfig;
 use signals::Signals;
 use supervise::supervise;
 
@@ -66,7 +66,7 @@ use supervise::supervise;
 ///
 /// If an address cannot be bound, or a task of the server fails.
 pub fn run(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
-    give_back_large_blocks();
+    set_mmap_threshold();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers.get())
         .enable_all()
@@ -81,8 +81,8 @@ pub fn run(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     // From here on a signal is an event, and does not end the process.
     let mut signals = Signals::new()?;
-    let manager = Manager::new();
-    let Some(prepared) = unless_ended(&mut signals, prepare(config.clone())).await? else {
+    let manager = ServiceNotifier::new();
+    let Some(prepared) = until_shutdown(&mut signals, prepare(config.clone())).await? else {
         tracing::info!("ended by a signal before it answered");
         return Ok(ExitCode::SUCCESS);
     };
@@ -93,42 +93,42 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let zones: Vec<String> = config.zones().map(ToString::to_string).collect();
     let metrics = Arc::new(Metrics::new(&zones));
     let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), access(&config));
-    let responder = responder.named(config.nsid.as_deref().unwrap_or_default());
-    let responder = responder.explaining(source.asker(), config.explain_to.clone());
+    let responder = responder.with_nsid(config.nsid.as_deref().unwrap_or_default());
+    let responder = responder.with_explanations(source.asker(), config.explain_to.clone());
     let (outside, forwarder) = forwarding.unzip();
     let responder = Arc::new(match outside {
-        Some(outside) => responder.asking(outside),
+        Some(outside) => responder.with_forwarding(outside),
         None => responder,
     });
 
     let admin_addresses = admin.addresses();
-    let liveness = Liveness::default();
+    let liveness = Heartbeats::default();
     liveness.watch_runtime("stream", &Handle::current().metrics());
-    let from = banner::from(&config, &source);
-    let view = View {
+    let from = banner::source_text(&config, &source);
+    let view = AdminContext {
         zone: Arc::clone(&zone),
-        asker: source.asker(),
+        diagnostics: source.asker(),
         status: Arc::clone(&status),
         metrics: Arc::clone(&metrics),
         liveness: liveness.clone(),
-        about: about(&config, &from, &listening),
+        info: server_info(&config, &from, &listening),
     };
-    let (shown, in_use) = (Arc::clone(&view.about.listen), Arc::clone(&view.about.certificate));
-    let mut looked_at = pin!(admin.serve(view, admin::Limits::default()));
+    let (shown, in_use) = (Arc::clone(&view.info.listen), Arc::clone(&view.info.certificate));
+    let mut looked_at = pin!(admin.serve(view, admin::AdminLimits::default()));
 
-    let (stop, handout) = (Stop::default(), Handout::default());
+    let (stop, handout) = (Shutdown::default(), SocketRegistry::default());
     let workers = config.workers.get();
     let server = Server::new(Arc::clone(&responder), Arc::clone(&metrics), limits(&config), workers, stop.clone());
     let mut server = server.with_liveness(liveness.clone());
     if config.takeover.is_some() {
-        server = server.handing_out(handout.clone());
+        server = server.with_takeover(handout.clone());
     }
     if let Some(forwarder) = forwarder {
-        server = server.forwarding(forwarder)?;
+        server = server.with_forwarder(forwarder)?;
     }
     let (log, log_writer) = query_log(&config)?.unzip();
     if let Some(log) = log {
-        server = server.logging(log);
+        server = server.with_query_log(log);
     }
     let (changes, changed) = mpsc::unbounded_channel();
     let (begin, begun) = oneshot::channel();
@@ -147,19 +147,26 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let (synced, is_synced) = watching::channel(Progress::Nothing);
     let (again, asked_again) = mpsc::unbounded_channel();
     let path = config.takeover.clone();
-    let place =
-        Place { predecessor, activated, synced: is_synced.clone(), begin, answering, path, handout: handout.clone() };
-    let reading = Reading { source, config: config.clone(), watcher, again: asked_again, synced };
+    let place = Takeover {
+        predecessor,
+        activated,
+        synced: is_synced.clone(),
+        begin,
+        answering,
+        path,
+        handout: handout.clone(),
+    };
+    let reading = SourceTask { source, config: config.clone(), watcher, reload_requests: asked_again, synced };
     let reading = reading.read(Arc::clone(&status), Arc::clone(&metrics));
     let (certificates, shown_certificates) = watching::channel(certificates);
-    let told = Told { metrics: Arc::clone(&metrics), in_use };
+    let told = CertificateObserver { metrics: Arc::clone(&metrics), in_use };
     let renewal = Renewal { certificates: shown_certificates, asked: Arc::default(), told };
     let look_again = Arc::clone(&renewal.asked);
-    let running = Running { config, given, listening, shown, responder, zone, filter, changes, certificates };
-    let mut life = Life {
-        running,
+    let running = RuntimeConfig { config, given, listening, shown, responder, zone, filter, changes, certificates };
+    let mut life = Lifecycle {
+        runtime: running,
         signals,
-        manager: &manager,
+        notifier: &manager,
         status: &status,
         stop: &stop,
         look_again,
@@ -172,24 +179,24 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let ended = tokio::select! {
         biased;
         served = &mut serving => return served.and_then(|()| bail!("stopped answering")),
-        relieved = place.hold() => relieved.map(|()| End::Relieved),
+        relieved = place.run() => relieved.map(|()| ExitReason::TakenOver),
         read = reading => read.map(|never| match never {}),
-        lived = life.live(is_synced, again) => lived,
+        lived = life.run(is_synced, again) => lived,
         looked_at = &mut looked_at => looked_at.and_then(|()| bail!("stopped answering over HTTP")),
-        never = keep(snapshot.as_ref(), &status) => match never {},
+        never = write_snapshots(snapshot.as_ref(), &status) => match never {},
         never = renewal.follow() => match never {},
-        never = manager.keep_watch(&liveness) => match never {},
+        never = manager.run_watchdog(&liveness) => match never {},
     };
     status.set_leaving();
     match &ended {
-        Ok(End::Now) => return Ok(ExitCode::SUCCESS),
+        Ok(ExitReason::Immediate) => return Ok(ExitCode::SUCCESS),
         // Also if a signal arrives when the new process has the sockets and does not read them yet.
-        _ if handout.is_given() => stop.hand_over(),
-        _ => stop.tell(),
+        _ if handout.is_taken_over() => stop.hand_over(),
+        _ => stop.drain(),
     }
     let last_snapshot = async {
         // After a hot restart the new process writes the snapshot, from newer data.
-        if let (Ok(End::Asked), Some((snapshot, publisher))) = (&ended, &snapshot) {
+        if let (Ok(ExitReason::Requested), Some((snapshot, publisher))) = (&ended, &snapshot) {
             snapshot.finish(publisher, &status).await;
         }
     };
@@ -207,12 +214,12 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
 struct Prepared {
     certificates: Option<Certificates>,
     sockets: Sockets,
-    admin: admin::Listeners,
-    watcher: Option<Watcher>,
-    source: Opened,
+    admin: admin::AdminListeners,
+    watcher: Option<ManifestWatcher>,
+    source: SourceHandle,
     status: Arc<Status>,
     snapshot: Kept,
-    forwarding: Option<(Outside, Forwarder)>,
+    forwarding: Option<(ForwardPolicy, Forwarder)>,
 }
 
 /// Opens the files, the sockets and the source of the configuration. May block if a file system hangs.
@@ -220,19 +227,19 @@ async fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let certificates = config.encrypted.pair().map(|(cert, key)| Certificates::load(cert, key)).transpose()?;
     let mut sockets = sockets(&config).await?;
     sockets.listeners = sockets.listeners.certified(certificates.clone());
-    let admin = admin::Listeners::bind(config.admin.address, config.admin.api)?;
-    let addresses = of_kind(&sockets.listening, Kind::Plain);
+    let admin = admin::AdminListeners::bind(config.admin.address, config.admin.api)?;
+    let addresses = of_kind(&sockets.listening, ListenProtocol::Plain);
     // Watch before the first read, so that no change between the two is missed.
     let watcher = watch(&config);
-    let mut source = open(&config, &addresses).await?;
+    let mut source = open_source(&config, &addresses).await?;
     let status = Arc::new(Status::default());
     let snapshot = restore(&config, &mut source, &status)?;
-    let forwarding = forwarding(&config.forward, &addresses, &of_kind(&sockets.listening, Kind::Tls))?;
+    let forwarding = forwarding(&config.forward, &addresses, &of_kind(&sockets.listening, ListenProtocol::Tls))?;
     Ok(Prepared { certificates, sockets, admin, watcher, source, status, snapshot, forwarding })
 }
 
 /// Runs a task that may block, on a thread that shutdown does not wait for. Returns `None` if a signal asks to end first.
-async fn unless_ended<T: Send + 'static>(
+async fn until_shutdown<T: Send + 'static>(
     signals: &mut Signals,
     task: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> anyhow::Result<Option<T>> {
@@ -246,22 +253,22 @@ async fn unless_ended<T: Send + 'static>(
 
 /// Time that queries may wait in sockets of the service manager for the first read of the source, which mostly takes less.
 /// After it, a response with SERVFAIL is better than none.
-const QUEUED: Duration = Duration::from_secs(1);
+const ACTIVATED_QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Requested addresses, each with the address that was bound for it.
 type Listening = Vec<(ListenAddress, ListenAddress)>;
 
 /// Returns the bound addresses of one kind.
-fn of_kind(listening: &[(ListenAddress, ListenAddress)], kind: Kind) -> Vec<SocketAddr> {
+fn of_kind(listening: &[(ListenAddress, ListenAddress)], kind: ListenProtocol) -> Vec<SocketAddr> {
     let bound = listening.iter().map(|(_, bound)| bound);
-    bound.filter(|bound| bound.kind == kind).map(|bound| bound.address).collect()
+    bound.filter(|bound| bound.protocol == kind).map(|bound| bound.address).collect()
 }
 
 /// Returns the bound addresses for the admin listener.
-fn as_shown(listening: &[(ListenAddress, ListenAddress)]) -> Addresses {
-    let encrypted = listening.iter().map(|(_, bound)| bound).filter(|bound| bound.kind != Kind::Plain);
-    let encrypted = encrypted.map(|bound| (bound.kind.transport(), bound.address)).collect();
-    Addresses { plain: of_kind(listening, Kind::Plain), encrypted }
+fn as_shown(listening: &[(ListenAddress, ListenAddress)]) -> ListenAddresses {
+    let encrypted = listening.iter().map(|(_, bound)| bound).filter(|bound| bound.protocol != ListenProtocol::Plain);
+    let encrypted = encrypted.map(|bound| (bound.protocol.transport(), bound.address)).collect();
+    ListenAddresses { plain: of_kind(listening, ListenProtocol::Plain), encrypted }
 }
 
 /// Sockets, and the process that has them too.
@@ -278,9 +285,10 @@ struct Sockets {
 
 /// Takes the sockets of the predecessor or of the service manager, if there is one, and binds the rest.
 async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
-    let sockets = Inherited::from_service_manager()?;
+    let sockets = InheritedSockets::from_service_manager()?;
     let activated = sockets.count() > 0;
-    let encrypted: Vec<_> = listen_addresses(config).into_iter().filter(|one| one.kind != Kind::Plain).collect();
+    let encrypted: Vec<_> =
+        listen_addresses(config).into_iter().filter(|one| one.protocol != ListenProtocol::Plain).collect();
     // Sockets that no option names are for DNS over UDP and TCP.
     let given: Vec<_> = sockets.addresses_but_for(&encrypted).into_iter().map(ListenAddress::plain).collect();
     let wanted = wanted(config, &given);
@@ -288,7 +296,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
         tracing::info!(sockets = sockets.count(), addresses = ?sockets.addresses(), "sockets of the service manager");
     }
     let asked = match &config.takeover {
-        Some(path) if !activated => takeover::ask(path).await?,
+        Some(path) if !activated => takeover::request_takeover(path).await?,
         _ => None,
     };
     let (predecessor, inherited) = asked.map_or((None, sockets), |(predecessor, sockets)| (Some(predecessor), sockets));
@@ -308,7 +316,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
 fn wanted(config: &Config, given: &[ListenAddress]) -> Vec<ListenAddress> {
     let mut wanted = listen_addresses(config);
     if config.listen.is_default && !given.is_empty() {
-        wanted.retain(|listen| listen.kind != Kind::Plain);
+        wanted.retain(|listen| listen.protocol != ListenProtocol::Plain);
     }
     let more: Vec<_> = given.iter().filter(|listen| !wanted.contains(listen)).copied().collect();
     wanted.extend(more);
@@ -324,8 +332,10 @@ type Kept = Option<(Snapshot, Publisher)>;
 ///
 /// If the path names something that a snapshot must not replace. A folder that cannot be written to is a warning: a server
 /// without a snapshot answers, and one that does not start because a disk went read-only does not.
-fn restore(config: &Config, source: &mut Opened, status: &Status) -> anyhow::Result<Kept> {
-    let (Some(path), Opened::Cluster(access, publisher)) = (&config.snapshot, &mut *source) else { return Ok(None) };
+fn restore(config: &Config, source: &mut SourceHandle, status: &Status) -> anyhow::Result<Kept> {
+    let (Some(path), SourceHandle::Cluster(access, publisher)) = (&config.snapshot, &mut *source) else {
+        return Ok(None);
+    };
     let (server, namespace) = (&access.server, config.namespace.as_deref().unwrap_or("*"));
     let selector = match &config.source {
         Source::Cluster { selector: Some(selector), .. } => selector,
@@ -348,10 +358,10 @@ fn restore(config: &Config, source: &mut Opened, status: &Status) -> anyhow::Res
         Ok(None) => tracing::info!("there is no snapshot yet: {shown}"),
         Err(error) => tracing::warn!("{error:#}"),
     }
-    Ok(Some((snapshot, publisher.again())))
+    Ok(Some((snapshot, publisher.try_clone_handle())))
 }
 
-async fn keep(snapshot: Option<&(Snapshot, Publisher)>, status: &Status) -> Infallible {
+async fn write_snapshots(snapshot: Option<&(Snapshot, Publisher)>, status: &Status) -> Infallible {
     match snapshot {
         Some((snapshot, publisher)) => snapshot.keep(publisher, status).await,
         None => pending().await,
@@ -359,7 +369,7 @@ async fn keep(snapshot: Option<&(Snapshot, Publisher)>, status: &Status) -> Infa
 }
 
 /// Hot restart: the takeover from the predecessor, and by the successor.
-struct Place {
+struct Takeover {
     predecessor: Option<Predecessor>,
     activated: bool,
     synced: watching::Receiver<Progress>,
@@ -368,18 +378,19 @@ struct Place {
     /// Received when the server reads its sockets.
     answering: oneshot::Receiver<()>,
     path: Option<PathBuf>,
-    handout: Handout,
+    handout: SocketRegistry,
 }
 
-impl Place {
+impl Takeover {
     /// Takes over from the predecessor, and returns when a successor has taken over from this process.
-    async fn hold(self) -> anyhow::Result<()> {
+    async fn run(self) -> anyhow::Result<()> {
         let Self { predecessor, activated, mut synced, begin, answering, path, handout } = self;
         let predecessor = match predecessor {
-            Some(predecessor) => until_its_turn(predecessor, synced).await,
+            Some(predecessor) => wait_until_synced(predecessor, synced).await,
             None => {
                 if activated {
-                    let _ = timeout(QUEUED, synced.wait_for(|progress| *progress > Progress::Nothing)).await;
+                    let _ = timeout(ACTIVATED_QUEUE_TIMEOUT, synced.wait_for(|progress| *progress > Progress::Nothing))
+                        .await;
                 }
                 None
             }
@@ -388,16 +399,16 @@ impl Place {
         let _ = begin.send(());
         let Ok(()) = answering.await else { return pending().await };
         let Some(path) = path else { return pending().await };
-        let offer = Offer::bind(&path, handout);
+        let offer = TakeoverListener::bind(&path, handout);
         let confirming = async {
             let Some(predecessor) = predecessor else { return };
-            match predecessor.relieve().await {
+            match predecessor.confirm_takeover().await {
                 Ok(()) => tracing::info!("took the place of another process"),
                 Err(_) => tracing::warn!("the process that answered before is gone"),
             }
         };
         let ((), offered) = tokio::join!(confirming, async {
-            offer?.relieved().await;
+            offer?.taken_over().await;
             anyhow::Ok(())
         });
         offered?;
@@ -407,10 +418,13 @@ impl Place {
 }
 
 /// Waits until the source was read. Returns `None` if the predecessor ends before that, and this process must answer.
-async fn until_its_turn(mut predecessor: Predecessor, mut synced: watching::Receiver<Progress>) -> Option<Predecessor> {
+async fn wait_until_synced(
+    mut predecessor: Predecessor,
+    mut synced: watching::Receiver<Progress>,
+) -> Option<Predecessor> {
     tokio::select! {
         _ = synced.wait_for(|progress| *progress == Progress::Whole) => Some(predecessor),
-        () = predecessor.gone() => {
+        () = predecessor.has_ended() => {
             tracing::warn!("the process that answered has ended before everything was read here: this one answers now");
             None
         }
@@ -418,12 +432,12 @@ async fn until_its_turn(mut predecessor: Predecessor, mut synced: watching::Rece
 }
 
 /// Task that reads the source and keeps the zone in step with it.
-struct Reading {
-    source: Opened,
+struct SourceTask {
+    source: SourceHandle,
     config: Config,
-    watcher: Option<Watcher>,
+    watcher: Option<ManifestWatcher>,
     /// Requests to read the source again, each with the sender for its completion.
-    again: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    reload_requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     synced: watching::Sender<Progress>,
 }
 
@@ -437,18 +451,18 @@ enum Progress {
     Whole,
 }
 
-impl Reading {
+impl SourceTask {
     /// Reads the source and its changes. Returns only for an error.
     async fn read(self, status: Arc<Status>, metrics: Arc<Metrics>) -> anyhow::Result<Infallible> {
-        let Self { source, config, mut watcher, mut again, synced } = self;
+        let Self { source, config, mut watcher, reload_requests: mut again, synced } = self;
         match source {
-            Opened::Manifests(source) => {
+            SourceHandle::Manifests(source) => {
                 let (mut source, reading) = load(source.counting(Arc::clone(&metrics)), &metrics).await?;
                 let Some(reading) = reading else {
                     bail!("reading the manifests panicked, which is a mistake of headless-dns: please report it");
                 };
                 super::usable(&reading)?;
-                let settle = |reading: &source::Reading| {
+                let settle = |reading: &source::LoadReport| {
                     if *synced.borrow() < Progress::Whole {
                         synced.send_replace(settled(reading, config.allow_unreadable, &status));
                     }
@@ -469,13 +483,13 @@ impl Reading {
                     let _ = asked.map(|asked| asked.send(()));
                 }
             }
-            Opened::Cluster(access, publisher) => {
+            SourceHandle::Cluster(access, publisher) => {
                 tracing::info!(server = access.server, "watching a cluster");
                 let synced = Arc::new(synced);
                 let follow = || {
                     let (sender, read) = oneshot::channel();
                     let cluster = cluster(&access, &config, config.rules.pod_records);
-                    let (publisher, status) = (publisher.again(), Arc::clone(&status));
+                    let (publisher, status) = (publisher.try_clone_handle(), Arc::clone(&status));
                     let (metrics, synced) = (Arc::clone(&metrics), Arc::clone(&synced));
                     async move {
                         let tell = async {
@@ -501,7 +515,7 @@ impl Reading {
 }
 
 /// Decides whether unknown names get NXDOMAIN before the source was read without errors, and sets the status.
-fn settled(reading: &source::Reading, allow_unreadable: bool, status: &Status) -> Progress {
+fn settled(reading: &source::LoadReport, allow_unreadable: bool, status: &Status) -> Progress {
     if reading.complete || allow_unreadable {
         status.set_synced();
         return Progress::Whole;
@@ -533,14 +547,14 @@ fn unread_sentence(unread: &[Report]) -> String {
     if let more @ 1.. = unread.len() - 1 {
         let _ = write!(text, ", and {more} more");
     }
-    Finding::NotSynced { waiting_for: vec![text], forbidden: false, seconds: 0 }.brief()
+    Finding::NotSynced { waiting_for: vec![text], forbidden: false, seconds: 0 }.ede_text()
 }
 
 /// Reads the manifests on a thread that may block, and logs the reports. The result is `None` after a panic.
 async fn load(
     mut source: ManifestSource,
     metrics: &Metrics,
-) -> anyhow::Result<(ManifestSource, Option<source::Reading>)> {
+) -> anyhow::Result<(ManifestSource, Option<source::LoadReport>)> {
     let read = tokio::task::spawn_blocking(move || {
         let reading = catch_unwind(AssertUnwindSafe(|| source.load()));
         (source, reading)
@@ -557,7 +571,7 @@ async fn load(
     Ok((source, Some(reading)))
 }
 
-async fn changed(watcher: &mut Option<Watcher>) {
+async fn changed(watcher: &mut Option<ManifestWatcher>) {
     match watcher {
         Some(watcher) => watcher.changed().await,
         None => pending().await,
@@ -565,18 +579,18 @@ async fn changed(watcher: &mut Option<Watcher>) {
 }
 
 /// Starts to watch the manifests of `config`.
-fn watch(config: &Config) -> Option<Watcher> {
+fn watch(config: &Config) -> Option<ManifestWatcher> {
     let Source::Manifests(paths) = &config.source else { return None };
     start_watching(&super::paths(paths))
 }
 
-fn start_watching(paths: &[PathBuf]) -> Option<Watcher> {
-    Watcher::start(paths).inspect_err(|refused| tracing::warn!("{refused}")).ok()
+fn start_watching(paths: &[PathBuf]) -> Option<ManifestWatcher> {
+    ManifestWatcher::start(paths).inspect_err(|refused| tracing::warn!("{refused}")).ok()
 }
 
 /// Returns the description of the server for the admin listener.
-fn about(config: &Config, from: &str, listening: &[(ListenAddress, ListenAddress)]) -> About {
-    About {
+fn server_info(config: &Config, from: &str, listening: &[(ListenAddress, ListenAddress)]) -> ServerInfo {
+    ServerInfo {
         source: from.to_owned(),
         alive: matches!(config.source, Source::Cluster { .. }) || !config.simulate.is_empty(),
         namespace: config.namespace.as_deref().unwrap_or("default").to_owned(),
@@ -586,9 +600,9 @@ fn about(config: &Config, from: &str, listening: &[(ListenAddress, ListenAddress
     }
 }
 
-fn access(config: &Config) -> Access {
-    Access {
-        allow: if config.clients.is_everyone() { Vec::new() } else { config.clients.allow.clone() },
+fn access(config: &Config) -> AccessList {
+    AccessList {
+        allow: if config.clients.allows_everyone() { Vec::new() } else { config.clients.allow.clone() },
         silent: config.clients.not_allowed == NotAllowed::Drop,
     }
 }
@@ -599,23 +613,23 @@ fn query_log(config: &Config) -> anyhow::Result<Option<(Arc<QueryLog>, LogWriter
     let [success, denial, error] =
         [QueryClass::Success, QueryClass::Denial, QueryClass::Error].map(|class| wanted.has(class));
     let format = match wanted.format {
-        QueryFormat::Common => Format::Common,
-        QueryFormat::Json => Format::Json,
+        QueryFormat::Common => QueryLogFormat::Common,
+        QueryFormat::Json => QueryLogFormat::Json,
     };
-    let choice = Choice { success, denial, error, sample: wanted.sample };
+    let choice = QueryLogFilter { success, denial, error, sample: wanted.sample };
     let none = wanted.classes.is_empty();
     (!none).then(|| QueryLog::start(choice, format, std::io::stdout())).transpose()
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
+fn limits(config: &Config) -> ConnectionLimits {
+    ConnectionLimits {
         connections: config.tcp.connections,
         // Connections over HTTPS and QUIC take more memory. `docs/install.md` computes the memory limit from this quarter.
         large: (config.tcp.connections / 4).max(1),
         per_client: config.tcp.connections_per_client,
         client_prefix_v6: config.tcp.client_prefix_v6,
         idle: config.tcp.idle,
-        ..Limits::default()
+        ..ConnectionLimits::default()
     }
 }
 
@@ -657,6 +671,6 @@ mod tests {
             let limits = limits(&config);
             assert_eq!((limits.connections, limits.large), (all, large), "{line}");
         }
-        assert_eq!(Limits::default().large * 4, Limits::default().connections);
+        assert_eq!(ConnectionLimits::default().large * 4, ConnectionLimits::default().connections);
     }
 }

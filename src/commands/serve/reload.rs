@@ -10,16 +10,16 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
 use super::{Listening, access, as_shown, wanted};
-use crate::admin::Addresses;
+use crate::admin::ListenAddresses;
 use crate::answer::Responder;
 use crate::config::{Config, print};
 use crate::log::Filter;
 use crate::serve::encrypted::certificates::Certificates;
-use crate::serve::{Change, Inherited, ListenAddress, Listeners};
+use crate::serve::{InheritedSockets, ListenAddress, ListenerChange, Listeners};
 use crate::zone::Zone;
 
 /// Keys that a reload changes.
-pub(super) const TAKEN: [&str; 13] = [
+pub(super) const RELOADABLE_KEYS: [&str; 13] = [
     "ttl",
     "negative-ttl",
     "listen",
@@ -36,7 +36,7 @@ pub(super) const TAKEN: [&str; 13] = [
 ];
 
 /// Configuration of a running server, with the handles that apply a new one.
-pub(super) struct Running {
+pub(super) struct RuntimeConfig {
     /// Configuration in use.
     pub(super) config: Config,
     /// Addresses of the sockets of the service manager, which a reload keeps.
@@ -46,24 +46,24 @@ pub(super) struct Running {
     /// Certificate of the encrypted listeners.
     pub(super) certificates: watch::Sender<Option<Certificates>>,
     /// Addresses that the admin listener shows.
-    pub(super) shown: Arc<ArcSwap<Addresses>>,
+    pub(super) shown: Arc<ArcSwap<ListenAddresses>>,
     pub(super) responder: Arc<Responder>,
     pub(super) zone: Arc<Zone>,
     pub(super) filter: Filter,
-    pub(super) changes: mpsc::UnboundedSender<Change>,
+    pub(super) changes: mpsc::UnboundedSender<ListenerChange>,
 }
 
-impl Running {
+impl RuntimeConfig {
     /// Applies the new configuration. Returns the keys that were changed, and those that need a restart.
     ///
     /// # Errors
     ///
     /// One sentence; the configuration in use is unchanged then.
-    pub(super) fn take(&mut self, new: Config) -> Result<Changes, String> {
+    pub(super) fn apply(&mut self, new: Config) -> Result<Changes, String> {
         let changed = changed(&self.config, &new);
-        let (change, listening) = self.listen(&new)?;
+        let (change, listening) = self.apply_listeners(&new)?;
         // The last step that may fail: the new sockets are closed then.
-        let change = change.certified(self.certify(&new)?);
+        let change = change.certified(self.apply_certificates(&new)?);
         self.listening = listening;
         self.shown.store(Arc::new(as_shown(&self.listening)));
         let (Config { ttl, negative_ttl, listen, encrypted, clients, explain_to, lame_duck, log, .. }, old) =
@@ -75,7 +75,7 @@ impl Running {
         self.zone.set_ttls(ttl.as_secs() as u32, negative_ttl.as_secs() as u32);
         self.responder.change_clients(access(old), old.explain_to.clone());
         self.filter.change(&old.log.filter);
-        let Change { start, stop } = &change;
+        let ListenerChange { start, stop } = &change;
         if start.is_some() || !stop.is_empty() {
             let text = |listen: &ListenAddress| listen.to_string();
             let started: Vec<_> = start.iter().flat_map(Listeners::listen_addresses).map(|one| text(&one)).collect();
@@ -84,12 +84,12 @@ impl Running {
             // The receiver is gone only if the server ends.
             let _ = self.changes.send(change);
         }
-        let (taken, left) = changed.into_iter().partition(|key| TAKEN.contains(key));
+        let (taken, left) = changed.into_iter().partition(|key| RELOADABLE_KEYS.contains(key));
         Ok(Changes { taken, left })
     }
 
     /// Binds the new addresses. Returns the change of listeners, and all addresses after it.
-    fn listen(&self, new: &Config) -> Result<(Change, Listening), String> {
+    fn apply_listeners(&self, new: &Config) -> Result<(ListenerChange, Listening), String> {
         let wanted = wanted(new, &self.given);
         let known = |listen: &&ListenAddress| self.listening.iter().any(|(asked, _)| asked == *listen);
         let added: Vec<ListenAddress> = wanted.iter().filter(|listen| !known(listen)).copied().collect();
@@ -97,16 +97,16 @@ impl Running {
             self.listening.iter().copied().partition(|(asked, _)| wanted.contains(asked));
         let stop = gone.into_iter().map(|(_, bound)| bound).collect();
         if added.is_empty() {
-            return Ok((Change { start: None, stop }, listening));
+            return Ok((ListenerChange { start: None, stop }, listening));
         }
-        let start = Listeners::inherit(Inherited::default(), &added, self.config.workers.get());
+        let start = Listeners::inherit(InheritedSockets::default(), &added, self.config.workers.get());
         let start = start.map_err(|error| format!("{error:#}"))?;
         listening.extend(added.into_iter().zip(start.listen_addresses()));
-        Ok((Change { start: Some(start), stop }, listening))
+        Ok((ListenerChange { start: Some(start), stop }, listening))
     }
 
     /// Reads the certificate, if the new configuration names other files. Returns the certificate to use.
-    fn certify(&self, new: &Config) -> Result<Option<Certificates>, String> {
+    fn apply_certificates(&self, new: &Config) -> Result<Option<Certificates>, String> {
         let old = self.certificates.borrow().clone();
         if new.encrypted.pair() == self.config.encrypted.pair() {
             return Ok(old);
@@ -165,7 +165,7 @@ mod tests {
         for key in all {
             let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains(&format!("`{key}`")));
             let taken = rows.filter(|row| row.contains("| at once")).count();
-            assert_eq!(taken, usize::from(TAKEN.contains(&key)), "the rows with {key}");
+            assert_eq!(taken, usize::from(RELOADABLE_KEYS.contains(&key)), "the rows with {key}");
         }
         assert!(text.contains("| every other key | needs a restart |"));
     }

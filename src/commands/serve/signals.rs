@@ -12,7 +12,7 @@ pub(super) struct Signals {
 
 /// Request that a signal makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum ShutdownRequest {
     /// SIGTERM: shutdown, with the lame duck.
     End,
     /// SIGINT: shutdown without the lame duck, since a person at the keyboard waits for it.
@@ -31,19 +31,19 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> ShutdownRequest {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::EndSoon,
-            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => ShutdownRequest::End,
+            _ = self.interrupt.recv() => ShutdownRequest::EndSoon,
+            _ = self.hangup.recv() => ShutdownRequest::Reload,
         }
     }
 
     /// Waits for SIGTERM or SIGINT. A SIGHUP that arrives meanwhile is left for [`Self::next`].
-    pub(super) async fn end(&mut self) -> Asked {
+    pub(super) async fn end(&mut self) -> ShutdownRequest {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::EndSoon,
+            _ = self.terminate.recv() => ShutdownRequest::End,
+            _ = self.interrupt.recv() => ShutdownRequest::EndSoon,
         }
     }
 }

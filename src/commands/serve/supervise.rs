@@ -13,7 +13,7 @@ use crate::metrics::{Event, Metrics};
 
 /// First and longest pause before a restart. The pause doubles each time, and is short again after a task has run for more than
 /// the longest pause.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+const RESTART_BACKOFF_RANGE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 /// Runs the task that `start` returns, and restarts it whenever it ends. Never returns.
 pub(super) async fn supervise<F>(name: &str, metrics: &Arc<Metrics>, mut start: impl FnMut() -> F) -> Infallible
@@ -21,7 +21,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let counters = metrics.worker();
-    let mut pause = PAUSES.0;
+    let mut pause = RESTART_BACKOFF_RANGE.0;
     loop {
         let began = Instant::now();
         // The set aborts the task when this future is dropped.
@@ -31,13 +31,13 @@ where
             Some(Err(error)) => error.to_string(),
             Some(Ok(())) | None => "it ended".to_owned(),
         };
-        if began.elapsed() > PAUSES.1 {
-            pause = PAUSES.0;
+        if began.elapsed() > RESTART_BACKOFF_RANGE.1 {
+            pause = RESTART_BACKOFF_RANGE.0;
         }
         counters.count(Event::TaskRestarts);
         tracing::error!("{name} is started again in {} ms: {why}", pause.as_millis());
         sleep(pause).await;
-        pause = (pause * 2).min(PAUSES.1);
+        pause = (pause * 2).min(RESTART_BACKOFF_RANGE.1);
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
         });
         let began = Instant::now();
         let third = tokio::select! { third = third => third.unwrap(), never = supervised => match never {} };
-        assert_eq!(third - began, PAUSES.0 * 3);
+        assert_eq!(third - began, RESTART_BACKOFF_RANGE.0 * 3);
         assert_eq!(metrics.total(Event::TaskRestarts), 2);
     }
 }

@@ -27,13 +27,13 @@ pub(super) struct AmplificationLimit(Arc<Inner>);
 struct Inner {
     /// Number of addresses that are not validated. At zero, a datagram takes no lock.
     unvalidated: AtomicUsize,
-    addresses: Mutex<Addresses>,
+    addresses: Mutex<AddressCounters>,
 }
 
 #[derive(Debug, Default)]
-struct Addresses {
+struct AddressCounters {
     /// Addresses with a connection.
-    connected: HashMap<SocketAddr, Connected>,
+    connected: HashMap<SocketAddr, ConnectedAddress>,
     /// Number of addresses in `connected` that no connection has validated.
     unvalidated: usize,
     /// Addresses without a connection that sent a datagram which may begin one.
@@ -48,7 +48,7 @@ struct Traffic {
 }
 
 #[derive(Debug, Default)]
-struct Connected {
+struct ConnectedAddress {
     traffic: Traffic,
     /// Number of connections that have not validated the address.
     unvalidated: usize,
@@ -56,7 +56,7 @@ struct Connected {
     validated: usize,
 }
 
-impl Connected {
+impl ConnectedAddress {
     fn count(&mut self, is_validated: bool) -> &mut usize {
         if is_validated { &mut self.validated } else { &mut self.unvalidated }
     }
@@ -94,7 +94,10 @@ impl AmplificationLimit {
         self.0.change(|addresses| {
             let mut traffic = addresses.unknown.remove(&address).unwrap_or_default();
             traffic.received = traffic.received.max(MIN_INITIAL_BYTES as u64);
-            addresses.connected.entry(address).or_insert_with(|| Connected { traffic, ..Connected::default() });
+            addresses
+                .connected
+                .entry(address)
+                .or_insert_with(|| ConnectedAddress { traffic, ..ConnectedAddress::default() });
             addresses.change(address, |connected| *connected.count(is_validated) += 1);
         });
         Address { limit: self.clone(), address, is_validated }
@@ -102,18 +105,18 @@ impl AmplificationLimit {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Addresses> {
+    fn lock(&self) -> MutexGuard<'_, AddressCounters> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Addresses)) {
+    fn change(&self, change: impl FnOnce(&mut AddressCounters)) {
         let mut addresses = self.lock();
         change(&mut addresses);
         self.unvalidated.store(addresses.unvalidated + addresses.unknown.len(), Ordering::Release);
     }
 }
 
-impl Addresses {
+impl AddressCounters {
     fn traffic(&mut self, address: SocketAddr) -> Option<&mut Traffic> {
         match self.connected.get_mut(&address) {
             Some(connected) => Some(&mut connected.traffic),
@@ -134,7 +137,9 @@ impl Addresses {
 
     fn send(&mut self, to: SocketAddr, octets: usize, segment: usize) -> usize {
         let left = match self.connected.get(&to) {
-            Some(Connected { validated: 0, traffic, .. }) => (traffic.received * FACTOR).saturating_sub(traffic.sent),
+            Some(ConnectedAddress { validated: 0, traffic, .. }) => {
+                (traffic.received * FACTOR).saturating_sub(traffic.sent)
+            }
             // A packet sent without a connection is smaller than the datagram that it responds to.
             Some(_) | None => u64::MAX,
         };
@@ -147,9 +152,9 @@ impl Addresses {
     }
 
     /// Changes the number of connections of an address, and removes it at zero.
-    fn change(&mut self, address: SocketAddr, change: impl FnOnce(&mut Connected)) {
+    fn change(&mut self, address: SocketAddr, change: impl FnOnce(&mut ConnectedAddress)) {
         let Some(connected) = self.connected.get_mut(&address) else { return };
-        let is_unvalidated = |connected: &Connected| connected.validated == 0 && connected.unvalidated > 0;
+        let is_unvalidated = |connected: &ConnectedAddress| connected.validated == 0 && connected.unvalidated > 0;
         let before = is_unvalidated(connected);
         change(connected);
         let after = is_unvalidated(connected);

@@ -24,9 +24,9 @@ use crate::regular_file::{self, FileError, MAX_SMALL_FILE};
 
 /// The current certificate chain and private key, with the files that they are read from. Clones share one pair.
 #[derive(Clone, Debug)]
-pub struct Certificates(Arc<Held>);
+pub struct Certificates(Arc<ReloadableKey>);
 
-struct Held {
+struct ReloadableKey {
     /// Locked while the files are read: one reload at a time.
     files: Mutex<Files>,
     pair: ArcSwap<CertifiedKey>,
@@ -47,7 +47,7 @@ impl Certificates {
     pub fn load(certificate: &Path, key: &Path) -> Result<Self> {
         let files = Files { certificate: certificate.into(), key: key.into() };
         let pair = ArcSwap::from_pointee(files.read()?);
-        Ok(Self(Arc::new(Held { files: Mutex::new(files), pair })))
+        Ok(Self(Arc::new(ReloadableKey { files: Mutex::new(files), pair })))
     }
 
     /// Reads the files again. Returns whether the certificate has changed.
@@ -97,7 +97,7 @@ impl Certificates {
     pub fn server_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().expect("ring has ciphers for both versions");
-        let resolver: Arc<Held> = Arc::clone(&self.0);
+        let resolver: Arc<ReloadableKey> = Arc::clone(&self.0);
         let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -114,7 +114,7 @@ impl Certificates {
     }
 
     /// Returns a warning if the certificate is expired at `now`, or not yet valid.
-    pub fn complaint(&self, now: SystemTime) -> Option<String> {
+    pub fn expiry_warning(&self, now: SystemTime) -> Option<String> {
         let (begins, ends) = self.validity()?;
         let path = self.files().certificate.display().to_string();
         if let Ok(late) = now.duration_since(ends) {
@@ -126,13 +126,13 @@ impl Certificates {
     }
 }
 
-impl ResolvesServerCert for Held {
+impl ResolvesServerCert for ReloadableKey {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.pair.load_full())
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for ReloadableKey {
     /// Formats the paths only: the private key must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
@@ -407,11 +407,11 @@ mod tests {
         // Years up to 2049 are written with two digits, later ones with four.
         let long = certificates((1999, 12, 31), (2050, 2, 28));
         assert_eq!(long.validity().unwrap(), (day(1999, 12, 31), day(2050, 2, 28)));
-        assert_eq!(long.complaint(day(2026, 1, 1)), None);
+        assert_eq!(long.expiry_warning(day(2026, 1, 1)), None);
         let short = certificates((2024, 2, 29), (2024, 3, 1));
-        let said = short.complaint(day(2024, 3, 4)).unwrap();
+        let said = short.expiry_warning(day(2024, 3, 4)).unwrap();
         assert!(said.ends_with("tls.crt expired 3 d ago: clients refuse it"), "{said}");
-        let said = short.complaint(day(2024, 2, 29) - Duration::from_secs(7200)).unwrap();
+        let said = short.expiry_warning(day(2024, 2, 29) - Duration::from_secs(7200)).unwrap();
         assert!(said.ends_with("tls.crt is not good yet, and will be in 2 h: clients refuse it until then"), "{said}");
     }
 }

@@ -17,22 +17,22 @@ pub const PATH: &str = "/dns-query";
 /// Media type of queries and responses (RFC 8484 section 6).
 pub const MEDIA_TYPE: &str = "application/dns-message";
 /// Limit of the body of a request, in octets: the largest DNS message.
-pub const LONGEST_BODY: usize = MAX_TCP;
+pub const MAX_BODY_BYTES: usize = MAX_TCP;
 /// Limit of the parameter `dns`, in characters: a query of 4,096 octets. Longer queries belong into a body.
-pub const LONGEST_PARAMETER: usize = (4096_usize * 8).div_ceil(6);
+pub const MAX_PARAMETER_BYTES: usize = (4096_usize * 8).div_ceil(6);
 
 /// Location of the query in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum QueryPlace {
     /// The query from the URI: at least one octet, not parsed yet.
-    Here(Vec<u8>),
+    Parameter(Vec<u8>),
     /// The query is the body.
     Body,
 }
 
 /// Reason why a request gets an HTTP error instead of a DNS message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum DohError {
     /// The path is not [`PATH`].
     Path,
     /// The method is none of GET, HEAD and POST.
@@ -53,7 +53,7 @@ pub enum Refusal {
     NoQuery,
 }
 
-impl Refusal {
+impl DohError {
     /// Returns the status code of the response.
     pub fn status(self) -> StatusCode {
         match self {
@@ -103,28 +103,28 @@ impl Refusal {
 /// # Errors
 ///
 /// The request gets an HTTP error, whatever its body is.
-pub fn read(head: &Parts) -> Result<Place, Refusal> {
+pub fn read(head: &Parts) -> Result<QueryPlace, DohError> {
     if head.uri.path() != PATH {
-        return Err(Refusal::Path);
+        return Err(DohError::Path);
     }
     match head.method {
-        Method::GET | Method::HEAD => parameter(&head.uri).map(Place::Here),
-        Method::POST => check_body(&head.headers).map(|()| Place::Body),
-        _ => Err(Refusal::Method),
+        Method::GET | Method::HEAD => parameter(&head.uri).map(QueryPlace::Parameter),
+        Method::POST => check_body(&head.headers).map(|()| QueryPlace::Body),
+        _ => Err(DohError::Method),
     }
 }
 
 /// Decodes the query in the parameter `dns`. Other parameters are ignored.
-fn parameter(uri: &Uri) -> Result<Vec<u8>, Refusal> {
+fn parameter(uri: &Uri) -> Result<Vec<u8>, DohError> {
     let parameters = uri.query().unwrap_or_default().split('&');
     let mut values = parameters.filter_map(|parameter| parameter.strip_prefix("dns="));
     // With two of them, a proxy and this server could see different queries.
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(Refusal::NoParameter) };
-    if value.len() > LONGEST_PARAMETER {
-        return Err(Refusal::LongParameter);
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(DohError::NoParameter) };
+    if value.len() > MAX_PARAMETER_BYTES {
+        return Err(DohError::LongParameter);
     }
-    let query = base64url(value.as_bytes()).ok_or(Refusal::Encoding)?;
-    if query.is_empty() { Err(Refusal::NoQuery) } else { Ok(query) }
+    let query = base64url(value.as_bytes()).ok_or(DohError::Encoding)?;
+    if query.is_empty() { Err(DohError::NoQuery) } else { Ok(query) }
 }
 
 /// Decodes base64url (RFC 4648 section 5) without padding (RFC 8484 section 6). The unused bits of the last character must be
@@ -156,16 +156,16 @@ fn sextet(character: u8) -> Option<u8> {
 }
 
 /// Checks the header fields of a request with a body: media type, content coding and length.
-fn check_body(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_body(headers: &HeaderMap) -> Result<(), DohError> {
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
     // RFC 9110 section 8.3.1: parameters may follow, and the media type is case-insensitive.
     let media_type = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
     let plain = text(CONTENT_ENCODING).is_none_or(|coding| coding.eq_ignore_ascii_case("identity"));
     if !media_type.trim_end().eq_ignore_ascii_case(MEDIA_TYPE) || !plain {
-        return Err(Refusal::MediaType);
+        return Err(DohError::MediaType);
     }
     let length = text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
-    if length.is_some_and(|length| length > LONGEST_BODY as u64) { Err(Refusal::LongBody) } else { Ok(()) }
+    if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) { Err(DohError::LongBody) } else { Ok(()) }
 }
 
 /// Builds the header section for `response`, a DNS message of any RCODE (RFC 8484 section 4.2.1). `date` is the current time.
@@ -176,10 +176,10 @@ pub fn head(response: &[u8], date: &HeaderValue) -> Response<()> {
 }
 
 /// Builds the header section of an error. `date` is the current time.
-pub fn refusal_head(refusal: Refusal, date: &HeaderValue) -> Response<()> {
+pub fn refusal_head(refusal: DohError, date: &HeaderValue) -> Response<()> {
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     let mut head = with_fields(refusal.status(), text, refusal.text().len(), NO_STORE, date);
-    if refusal == Refusal::Method {
+    if refusal == DohError::Method {
         // RFC 9110 section 15.5.6: a 405 lists the allowed methods.
         head.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
     }
@@ -216,7 +216,7 @@ pub fn freshness(response: &[u8]) -> Option<u32> {
         return None;
     }
     let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let mut rest = Rest(&response[HEADER..]);
+    let mut rest = MessageCursor(&response[HEADER..]);
     for _ in 0..count(4) {
         rest.name()?;
         rest.take(4)?;
@@ -237,15 +237,15 @@ pub fn freshness(response: &[u8]) -> Option<u32> {
 }
 
 /// Cursor over a DNS message: the octets not read yet.
-struct Rest<'m>(&'m [u8]);
+struct MessageCursor<'m>(&'m [u8]);
 
-struct Record<'m> {
+struct MessageRecord<'m> {
     rtype: u16,
     ttl: u32,
     data: &'m [u8],
 }
 
-impl<'m> Rest<'m> {
+impl<'m> MessageCursor<'m> {
     fn take(&mut self, length: usize) -> Option<&'m [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -264,11 +264,11 @@ impl<'m> Rest<'m> {
         }
     }
 
-    fn record(&mut self) -> Option<Record<'m>> {
+    fn record(&mut self) -> Option<MessageRecord<'m>> {
         self.name()?;
         let &[type_high, type_low, _, _, t0, t1, t2, t3, length_high, length_low] = self.take(10)?.first_chunk()?;
         let ttl = u32::from_be_bytes([t0, t1, t2, t3]);
-        Some(Record {
+        Some(MessageRecord {
             rtype: u16::from_be_bytes([type_high, type_low]),
             // RFC 2181 section 8: a TTL with the most significant bit set counts as zero.
             ttl: if ttl >> 31 == 0 { ttl } else { 0 },
@@ -301,7 +301,7 @@ mod tests {
 
     type Fields<'f> = &'f [(&'f str, &'f str)];
 
-    fn ask(method: &str, uri: &str, fields: Fields<'_>) -> Result<Place, Refusal> {
+    fn ask(method: &str, uri: &str, fields: Fields<'_>) -> Result<QueryPlace, DohError> {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in fields {
             request = request.header(*name, *value);
@@ -312,55 +312,55 @@ mod tests {
     #[test]
     fn requests_and_their_status() {
         let get = format!("/dns-query?dns={}", encoded(QUERY));
-        let here = || Ok(Place::Here(QUERY.into()));
-        let (dns, long) = (("content-type", MEDIA_TYPE), "A".repeat(LONGEST_PARAMETER));
-        let cases: &[(&str, &str, Fields<'_>, Result<Place, Refusal>)] = &[
+        let here = || Ok(QueryPlace::Parameter(QUERY.into()));
+        let (dns, long) = (("content-type", MEDIA_TYPE), "A".repeat(MAX_PARAMETER_BYTES));
+        let cases: &[(&str, &str, Fields<'_>, Result<QueryPlace, DohError>)] = &[
             ("GET", &get, &[], here()),
             ("GET", &format!("https://dns.test:8443{get}"), &[("accept", "text/html")], here()),
             ("GET", &format!("{get}&x=y"), &[dns], here()),
             ("GET", &get.replace("dns=", "ct=x&dns="), &[], here()),
             ("HEAD", &get, &[], here()),
-            ("POST", "/dns-query", &[dns], Ok(Place::Body)),
-            ("POST", "/dns-query?dns=%", &[dns, ("content-length", "65535")], Ok(Place::Body)),
-            ("POST", "/dns-query", &[("content-type", "Application/DNS-Message ; x=y")], Ok(Place::Body)),
-            ("POST", "/dns-query", &[dns, ("content-encoding", "identity")], Ok(Place::Body)),
+            ("POST", "/dns-query", &[dns], Ok(QueryPlace::Body)),
+            ("POST", "/dns-query?dns=%", &[dns, ("content-length", "65535")], Ok(QueryPlace::Body)),
+            ("POST", "/dns-query", &[("content-type", "Application/DNS-Message ; x=y")], Ok(QueryPlace::Body)),
+            ("POST", "/dns-query", &[dns, ("content-encoding", "identity")], Ok(QueryPlace::Body)),
             // 400.
-            ("GET", "/dns-query", &[], Err(Refusal::NoParameter)),
-            ("GET", "/dns-query?", &[], Err(Refusal::NoParameter)),
-            ("GET", "/dns-query?dns", &[], Err(Refusal::NoParameter)),
-            ("GET", "/dns-query?DNS=AAAA", &[], Err(Refusal::NoParameter)),
-            ("GET", "/dns-query?xdns=AAAA", &[], Err(Refusal::NoParameter)),
-            ("GET", "/dns-query?dns=AAAA&dns=AAAA", &[], Err(Refusal::NoParameter)),
-            ("GET", "/dns-query?dns=", &[], Err(Refusal::NoQuery)),
-            ("HEAD", "/dns-query?dns=", &[], Err(Refusal::NoQuery)),
-            ("GET", "/dns-query?dns=A", &[], Err(Refusal::Encoding)),
-            ("GET", "/dns-query?dns=AAA=", &[], Err(Refusal::Encoding)),
-            ("GET", "/dns-query?dns=AB", &[], Err(Refusal::Encoding)),
-            ("GET", "/dns-query?dns=AA+A", &[], Err(Refusal::Encoding)),
-            ("GET", "/dns-query?dns=AA/A", &[], Err(Refusal::Encoding)),
-            ("GET", "/dns-query?dns=AA%41A", &[], Err(Refusal::Encoding)),
+            ("GET", "/dns-query", &[], Err(DohError::NoParameter)),
+            ("GET", "/dns-query?", &[], Err(DohError::NoParameter)),
+            ("GET", "/dns-query?dns", &[], Err(DohError::NoParameter)),
+            ("GET", "/dns-query?DNS=AAAA", &[], Err(DohError::NoParameter)),
+            ("GET", "/dns-query?xdns=AAAA", &[], Err(DohError::NoParameter)),
+            ("GET", "/dns-query?dns=AAAA&dns=AAAA", &[], Err(DohError::NoParameter)),
+            ("GET", "/dns-query?dns=", &[], Err(DohError::NoQuery)),
+            ("HEAD", "/dns-query?dns=", &[], Err(DohError::NoQuery)),
+            ("GET", "/dns-query?dns=A", &[], Err(DohError::Encoding)),
+            ("GET", "/dns-query?dns=AAA=", &[], Err(DohError::Encoding)),
+            ("GET", "/dns-query?dns=AB", &[], Err(DohError::Encoding)),
+            ("GET", "/dns-query?dns=AA+A", &[], Err(DohError::Encoding)),
+            ("GET", "/dns-query?dns=AA/A", &[], Err(DohError::Encoding)),
+            ("GET", "/dns-query?dns=AA%41A", &[], Err(DohError::Encoding)),
             // 404.
-            ("GET", "/", &[], Err(Refusal::Path)),
-            ("GET", "*", &[], Err(Refusal::Path)),
-            ("GET", &get.replace("query", "query/"), &[], Err(Refusal::Path)),
-            ("GET", &get.replace("dns-query", "DNS-query"), &[], Err(Refusal::Path)),
-            ("POST", "/resolve", &[dns], Err(Refusal::Path)),
-            ("DELETE", "/elsewhere", &[], Err(Refusal::Path)),
-            ("CONNECT", "dns.test:443", &[], Err(Refusal::Path)),
+            ("GET", "/", &[], Err(DohError::Path)),
+            ("GET", "*", &[], Err(DohError::Path)),
+            ("GET", &get.replace("query", "query/"), &[], Err(DohError::Path)),
+            ("GET", &get.replace("dns-query", "DNS-query"), &[], Err(DohError::Path)),
+            ("POST", "/resolve", &[dns], Err(DohError::Path)),
+            ("DELETE", "/elsewhere", &[], Err(DohError::Path)),
+            ("CONNECT", "dns.test:443", &[], Err(DohError::Path)),
             // 405.
-            ("PUT", "/dns-query", &[dns], Err(Refusal::Method)),
-            ("OPTIONS", &get, &[], Err(Refusal::Method)),
-            ("get", &get, &[], Err(Refusal::Method)),
+            ("PUT", "/dns-query", &[dns], Err(DohError::Method)),
+            ("OPTIONS", &get, &[], Err(DohError::Method)),
+            ("get", &get, &[], Err(DohError::Method)),
             // 413.
-            ("POST", "/dns-query", &[dns, ("content-length", "65536")], Err(Refusal::LongBody)),
-            ("POST", "/dns-query", &[dns, ("content-length", "18446744073709551615")], Err(Refusal::LongBody)),
+            ("POST", "/dns-query", &[dns, ("content-length", "65536")], Err(DohError::LongBody)),
+            ("POST", "/dns-query", &[dns, ("content-length", "18446744073709551615")], Err(DohError::LongBody)),
             // 414.
-            ("GET", &format!("/dns-query?dns={long}A"), &[], Err(Refusal::LongParameter)),
+            ("GET", &format!("/dns-query?dns={long}A"), &[], Err(DohError::LongParameter)),
             // 415.
-            ("POST", "/dns-query", &[], Err(Refusal::MediaType)),
-            ("POST", "/dns-query", &[("content-type", "application/dns-json")], Err(Refusal::MediaType)),
-            ("POST", "/dns-query", &[("content-type", "application/dns-messages")], Err(Refusal::MediaType)),
-            ("POST", "/dns-query", &[dns, ("content-encoding", "gzip")], Err(Refusal::MediaType)),
+            ("POST", "/dns-query", &[], Err(DohError::MediaType)),
+            ("POST", "/dns-query", &[("content-type", "application/dns-json")], Err(DohError::MediaType)),
+            ("POST", "/dns-query", &[("content-type", "application/dns-messages")], Err(DohError::MediaType)),
+            ("POST", "/dns-query", &[dns, ("content-encoding", "gzip")], Err(DohError::MediaType)),
         ];
         for (method, uri, fields, expected) in cases {
             assert_eq!(ask(method, uri, fields), *expected, "{method} {uri} {fields:?}");
@@ -372,15 +372,15 @@ mod tests {
     fn every_refusal_has_its_status_and_one_line() {
         let date = HeaderValue::from_static("Sat, 01 Jan 2022 00:00:00 GMT");
         for (refusal, status) in [
-            (Refusal::Path, 404),
-            (Refusal::Method, 405),
-            (Refusal::MediaType, 415),
-            (Refusal::NoParameter, 400),
-            (Refusal::Encoding, 400),
-            (Refusal::LongParameter, 414),
-            (Refusal::LongBody, 413),
-            (Refusal::Slow, 408),
-            (Refusal::NoQuery, 400),
+            (DohError::Path, 404),
+            (DohError::Method, 405),
+            (DohError::MediaType, 415),
+            (DohError::NoParameter, 400),
+            (DohError::Encoding, 400),
+            (DohError::LongParameter, 414),
+            (DohError::LongBody, 413),
+            (DohError::Slow, 408),
+            (DohError::NoQuery, 400),
         ] {
             let head = refusal_head(refusal, &date);
             assert_eq!(head.status(), status, "{refusal:?}");
@@ -390,7 +390,7 @@ mod tests {
             assert_eq!(refusal.text().matches('\n').count(), 1);
             assert!(refusal.text().ends_with('\n'));
         }
-        assert!(Refusal::LongParameter.text().contains(&LONGEST_PARAMETER.to_string()));
+        assert!(DohError::LongParameter.text().contains(&MAX_PARAMETER_BYTES.to_string()));
     }
 
     #[test]

@@ -10,39 +10,39 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::metrics::table;
-use crate::serve::guests::End;
-use crate::serve::place::Shared;
+use crate::serve::guests::CloseReason;
+use crate::serve::place::ListenerContext;
 
 /// Time limit for handshakes in progress when the server shuts down.
-const LAST: Duration = Duration::from_millis(500);
+const DRAIN_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Completes a handshake within its time limit. `reason` returns the metric label of a failure.
 ///
 /// # Errors
 ///
 /// The handshake failed or timed out, or the server shuts down: the reason why the connection is closed.
-pub(super) async fn in_time<T, E: fmt::Display>(
+pub(super) async fn with_timeout<T, E: fmt::Display>(
     handshake: impl Future<Output = Result<T, E>>,
     reason: impl Fn(&E) -> &'static str,
     client: SocketAddr,
-    shared: &Shared,
-) -> Result<T, End> {
+    shared: &ListenerContext,
+) -> Result<T, CloseReason> {
     let fail = |reason, end| {
-        let transport = shared.listen.kind.transport();
+        let transport = shared.listen.protocol.transport();
         shared.metrics.count(&table::HANDSHAKE_FAILURES, &[transport.label(), reason]);
         Err(end)
     };
     let stopping = async {
         shared.stop.wait().await;
-        sleep(LAST).await;
+        sleep(DRAIN_HANDSHAKE_TIMEOUT).await;
     };
     tokio::select! {
         biased;
         shaken = handshake => shaken.or_else(|error| {
             tracing::debug!(%client, "the handshake failed: {error}");
-            fail(reason(&error), End::Closed)
+            fail(reason(&error), CloseReason::Closed)
         }),
-        () = sleep(shared.limits.handshake) => fail("late", End::Slow),
-        () = stopping => Err(End::Stopped),
+        () = sleep(shared.limits.handshake) => fail("late", CloseReason::Slow),
+        () = stopping => Err(CloseReason::Stopped),
     }
 }

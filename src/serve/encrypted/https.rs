@@ -24,83 +24,90 @@ use h2::server::{self, Handshake, SendResponse};
 use http::{HeaderValue, Method, Request, Response};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::doh::{self, LONGEST_BODY, Place, Refusal};
-use super::link::{Gauge, Link};
+use super::doh::{self, DohError, MAX_BODY_BYTES, QueryPlace};
+use super::link::{IoProgress, MeteredStream};
 use crate::answer::{DropReason, Peer};
 use crate::serve::connection::Stream;
 use crate::serve::desk::{Desk, StreamReply};
-use crate::serve::forward::{Mailbox, Question};
-use crate::serve::guests::{End, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
-use crate::serve::place::Shared;
-use crate::serve::seats::Seat;
+use crate::serve::forward::{ForwardRequest, ResponseQueue};
+use crate::serve::guests::{
+    CloseReason, DRAIN_IDLE_TIMEOUT, FORWARD_IDLE_TIMEOUT, LAME_DUCK_IDLE_TIMEOUT, LINGER_TIMEOUT,
+};
+use crate::serve::place::ListenerContext;
+use crate::serve::seats::ConnectionPermit;
 
 /// Limit of concurrent requests on a connection. Others are refused, and the client may retry (RFC 9113 section 5.1.2).
-const STREAMS: u32 = 100;
+const MAX_CONCURRENT_STREAMS: u32 = 100;
 /// Limit of a request's field section, in octets as RFC 9113 section 6.5.2 counts them. Above it, status 431.
-const FIELDS: u32 = 16 << 10;
+const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
 /// Flow-control window of a stream, in octets: one octet more than the largest message, so that a longer body is noticed.
-const BODY_WINDOW: u32 = LONGEST_BODY as u32 + 1;
+const STREAM_WINDOW_BYTES: u32 = MAX_BODY_BYTES as u32 + 1;
 /// Flow-control window of a connection, in octets.
-const WINDOW: u32 = 4 * BODY_WINDOW;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 /// Limit of requests that the client resets before they are accepted (CVE-2023-44487). Above it the connection is closed.
-const TAKEN_BACK: usize = 20;
+const MAX_RESET_STREAMS: usize = 20;
 /// Limit of stream errors over the life of a connection. Above it the connection is closed.
-const MISTAKES: usize = 100;
+const MAX_STREAM_ERRORS: usize = 100;
 /// Number of reset requests that h2 remembers, to ignore their late frames.
-const REMEMBERED: usize = 50;
+const REMEMBERED_RESETS: usize = 50;
 /// Limit of the rounds in one poll, so that other tasks can run.
-const TURNS: usize = 4;
+const ROUNDS_PER_POLL: usize = 4;
 /// Capacity that the lists of an idle connection keep.
-const KEPT_ROOM: usize = 4;
+const RETAINED_CAPACITY: usize = 4;
 
 /// Serves an HTTP/2 connection until it is closed. The stream is encrypted, and ALPN has negotiated HTTP/2.
-pub(in crate::serve) async fn serve<S>(stream: S, peer: Peer, mut seat: Seat, shared: Arc<Shared>) -> End
+pub(in crate::serve) async fn serve<S>(
+    stream: S,
+    peer: Peer,
+    mut seat: ConnectionPermit,
+    shared: Arc<ListenerContext>,
+) -> CloseReason
 where
     S: Stream,
 {
-    let gauge = Arc::<Gauge>::default();
-    let mut link = Link::new(stream, Arc::clone(&gauge));
+    let gauge = Arc::<IoProgress>::default();
+    let mut link = MeteredStream::new(stream, Arc::clone(&gauge));
     let end = {
-        let mut connection = Connection::new(&mut link, gauge, peer, &mut seat, &shared);
+        let mut connection = HttpConnection::new(&mut link, gauge, peer, &mut seat, &shared);
         let mut timer = pin!(sleep_until(connection.due().0));
         poll_fn(|context| connection.poll_end(context, timer.as_mut())).await
     };
-    if !matches!(end, End::Closed | End::Slow) {
+    if !matches!(end, CloseReason::Closed | CloseReason::Slow) {
         // Give the client time to read the last octets before the socket is closed.
-        let _ = timeout(LINGER, link.finish()).await;
+        let _ = timeout(LINGER_TIMEOUT, link.finish()).await;
     }
     end
 }
 
 /// An HTTP/2 connection of a client.
-struct Connection<'c, S> {
+struct HttpConnection<'c, S> {
     http: Http<'c, S>,
-    gauge: Arc<Gauge>,
+    progress: Arc<IoProgress>,
     peer: Peer,
-    seat: &'c mut Seat,
-    shared: &'c Arc<Shared>,
+    permit: &'c mut ConnectionPermit,
+    context: &'c Arc<ListenerContext>,
     /// Requests without a response so far.
-    exchanges: Vec<Exchange>,
+    requests: Vec<HttpRequest>,
     /// Bodies of responses that the client has not read yet.
-    sending: Vec<Sending>,
+    bodies: Vec<PendingBody>,
     /// Time of the last progress: connected, a request complete, or a response read by the client.
-    since: Instant,
+    last_progress: Instant,
     /// Time since which writes are blocked, and the octets written before.
     blocked: Option<(Instant, u64)>,
     /// Graceful shutdown of the connection: its reason and its begin.
-    ending: Option<(End, Instant)>,
+    close_reason: Option<(CloseReason, Instant)>,
 }
 
 /// HTTP/2 before and after the connection preface.
 enum Http<'c, S> {
     /// The client's preface is not complete.
-    Greeting(Handshake<&'c mut Link<S>, Octets>),
-    Open(server::Connection<&'c mut Link<S>, Octets>),
+    Handshaking(Handshake<&'c mut MeteredStream<S>, TrackedBytes>),
+    Open(server::Connection<&'c mut MeteredStream<S>, TrackedBytes>),
 }
 
 /// Action at the next timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
+enum TimeoutAction {
     /// Closes the connection: the client was too slow to send its preface or a frame, or to read a response.
     Cut,
     /// Refuses the requests whose bodies are late.
@@ -108,43 +115,62 @@ enum Due {
     /// Begins the graceful shutdown of an idle connection.
     BeginEnding,
     /// Closes the connection: its graceful shutdown took too long, or is complete.
-    End(End),
+    End(CloseReason),
 }
 
-impl<'c, S: Stream> Connection<'c, S> {
-    fn new(link: &'c mut Link<S>, gauge: Arc<Gauge>, peer: Peer, seat: &'c mut Seat, shared: &'c Arc<Shared>) -> Self {
-        let http = Http::Greeting(settings().handshake(link));
+impl<'c, S: Stream> HttpConnection<'c, S> {
+    fn new(
+        link: &'c mut MeteredStream<S>,
+        gauge: Arc<IoProgress>,
+        peer: Peer,
+        seat: &'c mut ConnectionPermit,
+        shared: &'c Arc<ListenerContext>,
+    ) -> Self {
+        let http = Http::Handshaking(settings().handshake(link));
         let (exchanges, sending, since) = (Vec::new(), Vec::new(), Instant::now());
-        Self { http, gauge, peer, seat, shared, exchanges, sending, since, blocked: None, ending: None }
+        Self {
+            http,
+            progress: gauge,
+            peer,
+            permit: seat,
+            context: shared,
+            requests: exchanges,
+            bodies: sending,
+            last_progress: since,
+            blocked: None,
+            close_reason: None,
+        }
     }
 
-    fn poll_end(&mut self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
-        self.seat.wake_at_stop(context.waker());
-        if self.shared.stop.told() && !matches!(self.ending, Some((End::Stopped, _))) {
-            self.begin_ending(End::Stopped);
+    fn poll_end(&mut self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<CloseReason> {
+        self.permit.register_shutdown_waker(context.waker());
+        if self.context.stop.is_draining() && !matches!(self.close_reason, Some((CloseReason::Stopped, _))) {
+            self.begin_shutdown(CloseReason::Stopped);
         }
-        self.gauge.begin_turn();
+        self.progress.reset_budget();
         loop {
-            if let Err(end) = self.take_turns(context) {
+            if let Err(end) = self.poll_loop(context) {
                 return Poll::Ready(end);
             }
-            self.note_progress();
+            self.record_progress();
             if !self.hold() {
-                return Poll::Ready(End::Slow);
+                return Poll::Ready(CloseReason::Slow);
             }
             match ready!(self.poll_due(context, timer.as_mut())) {
-                Due::Cut => return Poll::Ready(End::Slow),
-                Due::RefuseBodies => self.refuse_late_bodies(),
-                Due::BeginEnding if self.shared.stop.is_leaving() => self.begin_ending(End::Stopped),
-                Due::BeginEnding => self.begin_ending(End::Idle),
-                Due::End(end) => return Poll::Ready(end),
+                TimeoutAction::Cut => return Poll::Ready(CloseReason::Slow),
+                TimeoutAction::RefuseBodies => self.reject_timed_out_bodies(),
+                TimeoutAction::BeginEnding if self.context.stop.is_lame_duck() => {
+                    self.begin_shutdown(CloseReason::Stopped)
+                }
+                TimeoutAction::BeginEnding => self.begin_shutdown(CloseReason::Idle),
+                TimeoutAction::End(end) => return Poll::Ready(end),
             }
         }
     }
 
-    fn take_turns(&mut self, context: &mut Context<'_>) -> Result<(), End> {
-        for _ in 0..TURNS {
-            match self.poll_turn(context) {
+    fn poll_loop(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
+        for _ in 0..ROUNDS_PER_POLL {
+            match self.poll_once(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(end)) => return Err(end),
                 Poll::Pending => return Ok(()),
@@ -156,28 +182,28 @@ impl<'c, S: Stream> Connection<'c, S> {
     }
 
     /// Performs one round: accepts requests, answers those that are complete, and sends. `Ready` if there may be more to do.
-    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
-        if let Http::Greeting(greeting) = &mut self.http {
+    fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+        if let Http::Handshaking(greeting) = &mut self.http {
             match ready!(Pin::new(greeting).poll(context)) {
                 Ok(http) => self.http = Http::Open(http),
                 Err(error) => return Poll::Ready(Err(self.closed_by(&error))),
             }
-            if let Some((end, _)) = self.ending {
-                self.begin_ending(end);
+            if let Some((end, _)) = self.close_reason {
+                self.begin_shutdown(end);
             }
         }
         self.take_requests(context)?;
-        let complete = self.exchanges.extract_if(.., |exchange| exchange.poll_complete(context).is_ready());
+        let complete = self.requests.extract_if(.., |exchange| exchange.poll_complete(context).is_ready());
         let complete: Vec<_> = complete.collect();
         if complete.is_empty() { Poll::Pending } else { Poll::Ready(self.answer_all(context, complete)) }
     }
 
     /// Accepts all requests received so far, so that their responses are sent together.
-    fn take_requests(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+    fn take_requests(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         let Http::Open(http) = &mut self.http else { return Ok(()) };
         loop {
             match http.poll_accept(context) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.exchanges.push(Exchange::begin(request, respond)),
+                Poll::Ready(Some(Ok((request, respond)))) => self.requests.push(HttpRequest::begin(request, respond)),
                 Poll::Ready(Some(Err(error))) => return Err(self.closed_by(&error)),
                 Poll::Ready(None) => return Err(self.closed()),
                 Poll::Pending => return Ok(()),
@@ -186,90 +212,95 @@ impl<'c, S: Stream> Connection<'c, S> {
     }
 
     /// Returns the close reason when h2 has closed the connection.
-    fn closed(&self) -> End {
-        self.ending.map_or(End::Closed, |(end, _)| end)
+    fn closed(&self) -> CloseReason {
+        self.close_reason.map_or(CloseReason::Closed, |(end, _)| end)
     }
 
-    fn closed_by(&self, error: &h2::Error) -> End {
+    fn closed_by(&self, error: &h2::Error) -> CloseReason {
         // h2 has sent GOAWAY with a protocol error, and the client may be about to read it.
-        if error.is_library() { End::Refused } else { self.closed() }
+        if error.is_library() { CloseReason::Refused } else { self.closed() }
     }
 
     /// Answers complete requests, and writes as much as the stream accepts.
-    fn answer_all(&mut self, context: &mut Context<'_>, complete: Vec<Exchange>) -> Result<(), End> {
+    fn answer_all(&mut self, context: &mut Context<'_>, complete: Vec<HttpRequest>) -> Result<(), CloseReason> {
         let date = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()));
         let date = date.unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
         let now = Instant::now();
-        let mut turn = Turn { desk: self.shared.take_desk(), date, now };
+        let mut turn = PollContext { desk: self.context.acquire_worker(), date, now };
         turn.desk.worker.begin_batch(now.into_std());
         let answered = complete.into_iter().try_for_each(|exchange| self.answer(exchange, &mut turn));
         let sent = answered.and_then(|()| self.flush(context));
         turn.desk.worker.end_batch(Instant::now().into_std());
-        self.shared.give_back(turn.desk);
+        self.context.release_worker(turn.desk);
         sent
     }
 
     /// Answers a complete request, or forwards it to an upstream.
-    fn answer(&mut self, exchange: Exchange, turn: &mut Turn) -> Result<(), End> {
-        let Exchange { requester, stage } = exchange;
+    fn answer(&mut self, exchange: HttpRequest, turn: &mut PollContext) -> Result<(), CloseReason> {
+        let HttpRequest { requester, stage } = exchange;
         match stage {
-            Stage::Query(query) => {
-                self.since = turn.now;
-                self.seat.asked(turn.now.into_std());
+            RequestState::Query(query) => {
+                self.last_progress = turn.now;
+                self.permit.record_query(turn.now.into_std());
                 return self.answer_query(requester, &query, turn);
             }
             // The forwarder frames responses for TCP, with a length before the message.
-            Stage::Said(framed) => {
-                self.since = turn.now;
+            RequestState::Said(framed) => {
+                self.last_progress = turn.now;
                 let response = framed.get(2..).unwrap_or_default();
-                self.sending.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
+                self.bodies.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
             }
-            Stage::Refused(refusal) => {
+            RequestState::Refused(refusal) => {
                 turn.desk.worker.counters().count(refusal.event());
                 let head = doh::refusal_head(refusal, &turn.date);
-                self.sending.extend(requester.send(head, refusal.text().as_bytes(), turn.now));
+                self.bodies.extend(requester.send(head, refusal.text().as_bytes(), turn.now));
             }
             // Only complete requests are passed to this function.
-            Stage::Gone | Stage::Body { .. } | Stage::Others(_) => {}
+            RequestState::Gone | RequestState::Body { .. } | RequestState::Others(_) => {}
         }
         Ok(())
     }
 
-    fn answer_query(&mut self, requester: Requester, query: &[u8], turn: &mut Turn) -> Result<(), End> {
+    fn answer_query(
+        &mut self,
+        requester: RespondHandle,
+        query: &[u8],
+        turn: &mut PollContext,
+    ) -> Result<(), CloseReason> {
         let Desk { worker, output, .. } = &mut *turn.desk;
-        let message = &mut output[..LONGEST_BODY];
-        let length = match worker.respond(&self.shared.responder, self.peer, query, message) {
+        let message = &mut output[..MAX_BODY_BYTES];
+        let length = match worker.respond(&self.context.responder, self.peer, query, message) {
             StreamReply::Response(length) => length,
             StreamReply::Forward(pending, logged) => {
-                let question = Question { pending, listen: self.shared.listen.address, logged };
-                match self.hand_over(question) {
+                let question = ForwardRequest { pending, listen: self.context.listen.address, log_entry: logged };
+                match self.forward(question) {
                     Ok(mailbox) => {
-                        self.exchanges.push(Exchange { requester, stage: Stage::Others(mailbox) });
+                        self.requests.push(HttpRequest { requester, stage: RequestState::Others(mailbox) });
                         return Ok(());
                     }
                     Err(refused) => worker.refuse(&refused, message),
                 }
             }
             StreamReply::Drop(DropReason::Short | DropReason::Response) => {
-                return self.answer(Exchange { requester, stage: Stage::Refused(Refusal::NoQuery) }, turn);
+                return self.answer(HttpRequest { requester, stage: RequestState::Refused(DohError::NoQuery) }, turn);
             }
             // The client is not allowed, and the server is configured to drop its queries.
-            StreamReply::Drop(DropReason::Source | DropReason::NotAllowed) => return Err(End::Refused),
+            StreamReply::Drop(DropReason::Source | DropReason::NotAllowed) => return Err(CloseReason::Refused),
         };
         let response = &turn.desk.output[..length];
-        self.sending.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
+        self.bodies.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
         Ok(())
     }
 
     /// Forwards a query. Each has a response queue of its own, because all queries of a client may have the ID 0.
     #[cold]
-    fn hand_over(&self, question: Question) -> Result<Arc<Mailbox>, Question> {
-        let mailbox = Arc::<Mailbox>::default();
-        self.shared.hand_over(question, &mut Some(Arc::clone(&mailbox)))?;
+    fn forward(&self, question: ForwardRequest) -> Result<Arc<ResponseQueue>, ForwardRequest> {
+        let mailbox = Arc::<ResponseQueue>::default();
+        self.context.forward(question, &mut Some(Arc::clone(&mailbox)))?;
         Ok(mailbox)
     }
 
-    fn flush(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+    fn flush(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
         let Http::Open(http) = &mut self.http else { return Ok(()) };
         match http.poll_closed(context) {
             Poll::Ready(Ok(())) => Err(self.closed()),
@@ -279,30 +310,30 @@ impl<'c, S: Stream> Connection<'c, S> {
     }
 
     /// Begins the graceful shutdown of the connection. Requests in flight are still answered (RFC 9113 section 6.8).
-    fn begin_ending(&mut self, end: End) {
-        self.ending = Some((end, Instant::now()));
+    fn begin_shutdown(&mut self, end: CloseReason) {
+        self.close_reason = Some((end, Instant::now()));
         if let Http::Open(http) = &mut self.http {
             http.graceful_shutdown();
         }
     }
 
-    fn refuse_late_bodies(&mut self) {
-        let (now, unfinished) = (Instant::now(), self.seat.limits().unfinished);
-        for exchange in &mut self.exchanges {
-            if matches!(exchange.stage, Stage::Body { since, .. } if since + unfinished <= now) {
-                exchange.stage = Stage::Refused(Refusal::Slow);
+    fn reject_timed_out_bodies(&mut self) {
+        let (now, unfinished) = (Instant::now(), self.permit.limits().unfinished);
+        for exchange in &mut self.requests {
+            if matches!(exchange.stage, RequestState::Body { since, .. } if since + unfinished <= now) {
+                exchange.stage = RequestState::Refused(DohError::Slow);
             }
         }
     }
 
     /// Records which responses the client has read, and whether writes are blocked.
-    fn note_progress(&mut self) {
-        let (now, before) = (Instant::now(), self.sending.len());
-        self.sending.retain_mut(|sending| sending.is_left(now));
-        if self.sending.len() < before {
-            self.since = now;
+    fn record_progress(&mut self) {
+        let (now, before) = (Instant::now(), self.bodies.len());
+        self.bodies.retain_mut(|sending| sending.is_left(now));
+        if self.bodies.len() < before {
+            self.last_progress = now;
         }
-        self.blocked = self.gauge.blocked().map(|taken| match self.blocked {
+        self.blocked = self.progress.blocked().map(|taken| match self.blocked {
             Some((since, then)) if then == taken => (since, taken),
             _ => (now, taken),
         });
@@ -310,19 +341,20 @@ impl<'c, S: Stream> Connection<'c, S> {
 
     /// Accounts for the buffered octets of the connection. Returns false if the limit over all connections is exceeded.
     fn hold(&mut self) -> bool {
-        let bodies: usize = self.exchanges.iter().map(Exchange::held).sum();
-        let responses: usize = self.sending.iter().map(|sending| sending.length).sum();
+        let bodies: usize = self.requests.iter().map(HttpRequest::held).sum();
+        let responses: usize = self.bodies.iter().map(|sending| sending.length).sum();
         if bodies + responses == 0 {
             // An idle connection does not keep the capacity for many requests.
-            self.exchanges.shrink_to(KEPT_ROOM);
-            self.sending.shrink_to(KEPT_ROOM);
+            self.requests.shrink_to(RETAINED_CAPACITY);
+            self.bodies.shrink_to(RETAINED_CAPACITY);
         }
         let is_sending = responses > 0 || self.blocked.is_some();
-        self.seat.hold(bodies + responses + self.gauge.held() + if is_sending { S::HOLDS } else { 0 })
+        self.permit
+            .set_buffered_bytes(bodies + responses + self.progress.held() + if is_sending { S::HOLDS } else { 0 })
     }
 
     /// Waits for the next timeout. The timer is reset only when it fires or would fire too late, and not for each request.
-    fn poll_due(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Due> {
+    fn poll_due(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<TimeoutAction> {
         let (at, due) = self.due();
         if at < timer.deadline() {
             timer.as_mut().reset(at);
@@ -337,30 +369,35 @@ impl<'c, S: Stream> Connection<'c, S> {
     }
 
     /// Returns the next timeout and its action.
-    fn due(&self) -> (Instant, Due) {
-        let limits = self.seat.limits();
-        let greeting = matches!(self.http, Http::Greeting(_)).then_some((self.since + limits.unfinished, Due::Cut));
-        let part = self.gauge.begun().map(|since| (since + limits.unfinished, Due::Cut));
-        let blocked = self.blocked.map(|(since, _)| (since + limits.unread, Due::Cut));
-        let responses = self.sending.iter().map(|sending| (sending.since + limits.unread, Due::Cut));
-        let bodies = self.exchanges.iter().filter_map(|exchange| match exchange.stage {
-            Stage::Body { since, .. } => Some((since + limits.unfinished, Due::RefuseBodies)),
+    fn due(&self) -> (Instant, TimeoutAction) {
+        let limits = self.permit.limits();
+        let greeting = matches!(self.http, Http::Handshaking(_))
+            .then_some((self.last_progress + limits.unfinished, TimeoutAction::Cut));
+        let part = self.progress.begun().map(|since| (since + limits.unfinished, TimeoutAction::Cut));
+        let blocked = self.blocked.map(|(since, _)| (since + limits.unread, TimeoutAction::Cut));
+        let responses = self.bodies.iter().map(|sending| (sending.since + limits.unread, TimeoutAction::Cut));
+        let bodies = self.requests.iter().filter_map(|exchange| match exchange.stage {
+            RequestState::Body { since, .. } => Some((since + limits.unfinished, TimeoutAction::RefuseBodies)),
             _ => None,
         });
         let all = greeting.into_iter().chain(part).chain(blocked).chain(responses).chain(bodies);
         all.fold(self.end_due(), |first, next| if next.0 < first.0 { next } else { first })
     }
 
-    fn end_due(&self) -> (Instant, Due) {
-        let limits = self.seat.limits();
-        let is_busy = !self.exchanges.is_empty() || !self.sending.is_empty() || self.blocked.is_some();
-        let is_patient = self.exchanges.iter().any(|exchange| matches!(exchange.stage, Stage::Others(_)));
-        match self.ending {
-            Some((end, since)) if is_busy => (since + limits.drain, Due::End(end)),
-            Some((end, since)) => (since.max(self.since) + LAST_WORD, Due::End(end)),
-            None if is_patient => (self.since + limits.idle.max(LATE), Due::BeginEnding),
-            None if self.shared.stop.is_leaving() => (self.since + limits.idle.min(LEAVING_IDLE), Due::BeginEnding),
-            None => (self.since + limits.idle, Due::BeginEnding),
+    fn end_due(&self) -> (Instant, TimeoutAction) {
+        let limits = self.permit.limits();
+        let is_busy = !self.requests.is_empty() || !self.bodies.is_empty() || self.blocked.is_some();
+        let is_patient = self.requests.iter().any(|exchange| matches!(exchange.stage, RequestState::Others(_)));
+        match self.close_reason {
+            Some((end, since)) if is_busy => (since + limits.drain, TimeoutAction::End(end)),
+            Some((end, since)) => (since.max(self.last_progress) + DRAIN_IDLE_TIMEOUT, TimeoutAction::End(end)),
+            None if is_patient => {
+                (self.last_progress + limits.idle.max(FORWARD_IDLE_TIMEOUT), TimeoutAction::BeginEnding)
+            }
+            None if self.context.stop.is_lame_duck() => {
+                (self.last_progress + limits.idle.min(LAME_DUCK_IDLE_TIMEOUT), TimeoutAction::BeginEnding)
+            }
+            None => (self.last_progress + limits.idle, TimeoutAction::BeginEnding),
         }
     }
 }
@@ -369,18 +406,18 @@ impl<'c, S: Stream> Connection<'c, S> {
 fn settings() -> server::Builder {
     let mut settings = server::Builder::new();
     settings
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(FIELDS)
-        .initial_window_size(BODY_WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_pending_accept_reset_streams(TAKEN_BACK)
-        .max_local_error_reset_streams(Some(MISTAKES))
-        .max_concurrent_reset_streams(REMEMBERED);
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(Some(MAX_STREAM_ERRORS))
+        .max_concurrent_reset_streams(REMEMBERED_RESETS);
     settings
 }
 
 /// Context of answering a batch of requests.
-struct Turn {
+struct PollContext {
     desk: Box<Desk>,
     /// Value of the Date header field.
     date: HeaderValue,
@@ -388,98 +425,100 @@ struct Turn {
 }
 
 /// A request without a response so far.
-struct Exchange {
-    requester: Requester,
-    stage: Stage,
+struct HttpRequest {
+    requester: RespondHandle,
+    stage: RequestState,
 }
 
 /// State of a request.
-enum Stage {
+enum RequestState {
     /// The body is not complete.
     Body { body: RecvStream, query: Vec<u8>, since: Instant },
     /// The query was forwarded to an upstream.
-    Others(Arc<Mailbox>),
+    Others(Arc<ResponseQueue>),
     /// The query is complete: at least one octet.
     Query(Vec<u8>),
     /// The response to a forwarded query, with its length before it.
     Said(Vec<u8>),
     /// The request gets an HTTP error.
-    Refused(Refusal),
+    Refused(DohError),
     /// The client has reset the stream.
     Gone,
 }
 
-impl Exchange {
-    fn begin(request: Request<RecvStream>, respond: SendResponse<Octets>) -> Self {
+impl HttpRequest {
+    fn begin(request: Request<RecvStream>, respond: SendResponse<TrackedBytes>) -> Self {
         let (head, body) = request.into_parts();
         let stage = match doh::read(&head) {
-            Ok(Place::Here(query)) => Stage::Query(query),
-            Ok(Place::Body) => Stage::Body { body, query: Vec::new(), since: Instant::now() },
+            Ok(QueryPlace::Parameter(query)) => RequestState::Query(query),
+            Ok(QueryPlace::Body) => RequestState::Body { body, query: Vec::new(), since: Instant::now() },
             // The body is not read.
-            Err(refusal) => Stage::Refused(refusal),
+            Err(refusal) => RequestState::Refused(refusal),
         };
-        Self { requester: Requester { respond, only_head: head.method == Method::HEAD }, stage }
+        Self { requester: RespondHandle { respond, only_head: head.method == Method::HEAD }, stage }
     }
 
     /// Polls the body or the forwarded query. `Ready` if the request can be answered.
     fn poll_complete(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.stage {
-            Stage::Body { body, query, .. } => self.stage = ready!(poll_body(context, body, query)),
-            Stage::Others(mailbox) => match mailbox.take(context.waker()) {
-                Some(framed) => self.stage = Stage::Said(framed),
+            RequestState::Body { body, query, .. } => self.stage = ready!(poll_body(context, body, query)),
+            RequestState::Others(mailbox) => match mailbox.take(context.waker()) {
+                Some(framed) => self.stage = RequestState::Said(framed),
                 None => return Poll::Pending,
             },
-            Stage::Query(_) | Stage::Said(_) | Stage::Refused(_) | Stage::Gone => {}
+            RequestState::Query(_) | RequestState::Said(_) | RequestState::Refused(_) | RequestState::Gone => {}
         }
         Poll::Ready(())
     }
 
     /// Returns the octets buffered for the request.
     fn held(&self) -> usize {
-        if let Stage::Body { query, .. } = &self.stage { query.capacity() } else { 0 }
+        if let RequestState::Body { query, .. } = &self.stage { query.capacity() } else { 0 }
     }
 }
 
-fn poll_body(context: &mut Context<'_>, body: &mut RecvStream, query: &mut Vec<u8>) -> Poll<Stage> {
+fn poll_body(context: &mut Context<'_>, body: &mut RecvStream, query: &mut Vec<u8>) -> Poll<RequestState> {
     let stage = loop {
         match ready!(body.poll_data(context)) {
-            Some(Ok(data)) if query.len() + data.len() > LONGEST_BODY => break Stage::Refused(Refusal::LongBody),
+            Some(Ok(data)) if query.len() + data.len() > MAX_BODY_BYTES => {
+                break RequestState::Refused(DohError::LongBody);
+            }
             Some(Ok(data)) => {
                 query.extend_from_slice(&data);
                 // Fails only for more octets than were received.
                 let _ = body.flow_control().release_capacity(data.len());
             }
-            Some(Err(_)) => break Stage::Gone,
-            None if query.is_empty() => break Stage::Refused(Refusal::NoQuery),
-            None => break Stage::Query(std::mem::take(query)),
+            Some(Err(_)) => break RequestState::Gone,
+            None if query.is_empty() => break RequestState::Refused(DohError::NoQuery),
+            None => break RequestState::Query(std::mem::take(query)),
         }
     };
     Poll::Ready(stage)
 }
 
 /// Handle to send the response of a request.
-struct Requester {
-    respond: SendResponse<Octets>,
+struct RespondHandle {
+    respond: SendResponse<TrackedBytes>,
     only_head: bool,
 }
 
-impl Requester {
+impl RespondHandle {
     /// Passes the response to h2. Returns its body, unless there is none or the client has reset the stream.
-    fn send(mut self, head: Response<()>, octets: &[u8], now: Instant) -> Option<Sending> {
+    fn send(mut self, head: Response<()>, octets: &[u8], now: Instant) -> Option<PendingBody> {
         // Both calls fail if the client has reset the stream.
         let mut stream = self.respond.send_response(head, self.only_head).ok()?;
         if self.only_head {
             return None;
         }
         let left = Arc::new(AtomicUsize::new(octets.len()));
-        let body = Octets { octets: octets.into(), at: 0, left: Arc::clone(&left) };
+        let body = TrackedBytes { octets: octets.into(), at: 0, left: Arc::clone(&left) };
         stream.send_data(body, true).ok()?;
-        Some(Sending { length: octets.len(), left, seen: octets.len(), since: now })
+        Some(PendingBody { length: octets.len(), left, seen: octets.len(), since: now })
     }
 }
 
 /// Progress of a response body that h2 sends.
-struct Sending {
+struct PendingBody {
     /// Length of the body, in octets.
     length: usize,
     left: Arc<AtomicUsize>,
@@ -488,7 +527,7 @@ struct Sending {
     since: Instant,
 }
 
-impl Sending {
+impl PendingBody {
     fn is_left(&mut self, now: Instant) -> bool {
         let left = self.left.load(Ordering::Relaxed);
         if left < self.seen {
@@ -499,13 +538,13 @@ impl Sending {
 }
 
 /// Body of a response, with a shared counter of the octets left.
-struct Octets {
+struct TrackedBytes {
     octets: Box<[u8]>,
     at: usize,
     left: Arc<AtomicUsize>,
 }
 
-impl Buf for Octets {
+impl Buf for TrackedBytes {
     fn remaining(&self) -> usize {
         self.octets.len() - self.at
     }
@@ -520,7 +559,7 @@ impl Buf for Octets {
     }
 }
 
-impl Drop for Octets {
+impl Drop for TrackedBytes {
     /// Resets the counter: the body was sent, or its stream was reset.
     fn drop(&mut self) {
         self.left.store(0, Ordering::Relaxed);

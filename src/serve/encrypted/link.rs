@@ -16,23 +16,23 @@ use tokio::time::Instant;
 use crate::serve::connection::Stream;
 
 /// Limit of the reads in one poll, so that other tasks can run.
-const READS: usize = 16;
+const READS_PER_POLL: usize = 16;
 /// Length of the client's connection preface, in octets (RFC 9113 section 3.4).
-const PREFACE: usize = 24;
+const PREFACE_BYTES: usize = 24;
 /// Length of a frame header, in octets: length, type, flags and stream (RFC 9113 section 4.1).
-const HEADER: usize = 9;
+const FRAME_HEADER_BYTES: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
 /// A stream whose reads and writes are measured.
-pub(super) struct Link<S> {
+pub(super) struct MeteredStream<S> {
     stream: S,
-    gauge: Arc<Gauge>,
+    gauge: Arc<IoProgress>,
 }
 
-impl<S: Stream> Link<S> {
-    pub(super) fn new(stream: S, gauge: Arc<Gauge>) -> Self {
+impl<S: Stream> MeteredStream<S> {
+    pub(super) fn new(stream: S, gauge: Arc<IoProgress>) -> Self {
         Self { stream, gauge }
     }
 
@@ -49,23 +49,23 @@ impl<S: Stream> Link<S> {
 
 /// I/O progress of a stream, shared by the stream, which h2 borrows, and the connection. One task uses both.
 #[derive(Default)]
-pub(super) struct Gauge(Mutex<Passed>);
+pub(super) struct IoProgress(Mutex<IoCounters>);
 
 #[derive(Default)]
-struct Passed {
+struct IoCounters {
     /// Reads in this poll.
     reads: usize,
     /// Octets written.
     taken: u64,
     /// The last write returned `Pending`.
     is_blocked: bool,
-    part: Part,
+    part: PartialFrame,
     /// Partial TLS record under HTTP/2: the time of its first octet, and its octets so far.
     under: Option<(Instant, usize)>,
 }
 
-impl Gauge {
-    pub(super) fn begin_turn(&self) {
+impl IoProgress {
+    pub(super) fn reset_budget(&self) {
         self.passed().reads = 0;
     }
 
@@ -96,17 +96,17 @@ impl Gauge {
         }
     }
 
-    fn passed(&self) -> MutexGuard<'_, Passed> {
+    fn passed(&self) -> MutexGuard<'_, IoCounters> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A partially read frame or field section.
 #[derive(Default)]
-struct Part {
+struct PartialFrame {
     /// The preface is complete.
     greeted: bool,
-    header: [u8; HEADER],
+    header: [u8; FRAME_HEADER_BYTES],
     /// Octets read of the frame, with its header; 0 between two frames.
     read: usize,
     /// Octets of earlier frames of the same field section.
@@ -114,12 +114,12 @@ struct Part {
     since: Option<Instant>,
 }
 
-impl Part {
+impl PartialFrame {
     fn read(&mut self, mut octets: &[u8]) {
         while !octets.is_empty() {
             let wanted = self.length() - self.read;
             let (now, rest) = octets.split_at(wanted.min(octets.len()));
-            if self.greeted && self.read < HEADER {
+            if self.greeted && self.read < FRAME_HEADER_BYTES {
                 self.header[self.read..][..now.len()].copy_from_slice(now);
             }
             self.read += now.len();
@@ -137,14 +137,14 @@ impl Part {
     fn length(&self) -> usize {
         let [high, middle, low, ..] = self.header;
         match self.read {
-            _ if !self.greeted => PREFACE,
-            ..HEADER => HEADER,
-            _ => HEADER + u32::from_be_bytes([0, high, middle, low]) as usize,
+            _ if !self.greeted => PREFACE_BYTES,
+            ..FRAME_HEADER_BYTES => FRAME_HEADER_BYTES,
+            _ => FRAME_HEADER_BYTES + u32::from_be_bytes([0, high, middle, low]) as usize,
         }
     }
 
     fn is_complete(&self) -> bool {
-        self.read == self.length() && (!self.greeted || self.read >= HEADER)
+        self.read == self.length() && (!self.greeted || self.read >= FRAME_HEADER_BYTES)
     }
 
     fn end_frame(&mut self) {
@@ -160,11 +160,11 @@ impl Part {
     }
 }
 
-impl<S: Stream> AsyncRead for Link<S> {
+impl<S: Stream> AsyncRead for MeteredStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { stream, gauge } = &mut *self;
         let mut passed = gauge.passed();
-        if passed.reads == READS {
+        if passed.reads == READS_PER_POLL {
             // There may be more to read, but other tasks have to run.
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -173,12 +173,12 @@ impl<S: Stream> AsyncRead for Link<S> {
         let before = room.filled().len();
         let read = Pin::new(&mut *stream).poll_read(context, room);
         passed.part.read(&room.filled()[before..]);
-        passed.under = stream.part();
+        passed.under = stream.partial();
         read
     }
 }
 
-impl<S: Stream> AsyncWrite for Link<S> {
+impl<S: Stream> AsyncWrite for MeteredStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, octets);
         self.gauge.wrote(&written);
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn parts_are_known_however_they_come() {
         let frames = [
-            vec![b'P'; PREFACE],
+            vec![b'P'; PREFACE_BYTES],
             frame(4, 0, 0),
             frame(HEADERS, END_HEADERS, 40),
             frame(0, 1, 16_384),
@@ -240,7 +240,7 @@ mod tests {
         ends.insert(0, 0);
         let all = frames.concat();
         for size in [1, 2, 3, 8, 9, 10, 23, 24, 25, 100, 4096, 20_000] {
-            let (mut part, mut at) = (Part::default(), 0);
+            let (mut part, mut at) = (PartialFrame::default(), 0);
             for octets in all.chunks(size) {
                 part.read(octets);
                 at += octets.len();
@@ -253,7 +253,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn more_of_a_head_does_not_make_it_younger() {
-        let mut part = Part { greeted: true, ..Part::default() };
+        let mut part = PartialFrame { greeted: true, ..PartialFrame::default() };
         let second = std::time::Duration::from_secs(1);
         part.read(&frame(HEADERS, 0, 10));
         let begun = part.since;

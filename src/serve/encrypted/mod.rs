@@ -41,23 +41,23 @@ use anyhow::Result;
 #[cfg(not(feature = "quic"))]
 use anyhow::bail;
 
-use super::Parts;
+use super::ListenerTasks;
 use super::bind::SocketRelease;
-use super::place::Place;
+use super::place::Listener;
 use certificates::Certificates;
 
 #[cfg(feature = "tls")]
-pub(super) use tls::Handshakes;
+pub(super) use tls::TlsHandshakes;
 
 /// Starts the QUIC listener on the one socket of an address. At a hot restart, the socket is read after `release`.
 #[cfg(feature = "quic")]
 pub(super) fn start_quic(
-    parts: &mut Parts,
+    parts: &mut ListenerTasks,
     (sockets, release): (Vec<UdpSocket>, Option<SocketRelease>),
     certificates: Option<&Certificates>,
-    place: Place,
+    place: Listener,
 ) -> Result<()> {
-    let listen = place.shared.listen;
+    let listen = place.context.listen;
     let socket = sockets.into_iter().next().with_context(|| format!("there is no socket for {listen}"))?;
     let certificates = certificates.with_context(|| format!("there is no certificate for {listen}"))?;
     parts.spawn(quic::listen((socket, release), certificates.server_config(&[b"doq"]), place));
@@ -77,12 +77,12 @@ pub(super) fn check_quic_stream(octets: &[u8]) -> Result<(), String> {
 /// Always.
 #[cfg(not(feature = "quic"))]
 pub(super) fn start_quic(
-    _parts: &mut Parts,
+    _parts: &mut ListenerTasks,
     _sockets: (Vec<UdpSocket>, Option<SocketRelease>),
     _certificates: Option<&Certificates>,
-    place: Place,
+    place: Listener,
 ) -> Result<()> {
-    let Place { shared, .. } = place;
+    let Listener { shared, .. } = place;
     bail!("{} cannot be served: this build has no QUIC (cargo feature quic)", shared.listen)
 }
 
@@ -95,14 +95,14 @@ mod none {
     use anyhow::{Result, ensure};
     use tokio::net::TcpStream;
 
-    use super::{Certificates, Handshakes};
+    use super::{Certificates, TlsHandshakes};
     use crate::answer::Peer;
-    use crate::serve::Kind;
-    use crate::serve::guests::End;
-    use crate::serve::place::Shared;
-    use crate::serve::seats::Seat;
+    use crate::serve::ListenProtocol;
+    use crate::serve::guests::CloseReason;
+    use crate::serve::place::ListenerContext;
+    use crate::serve::seats::ConnectionPermit;
 
-    impl Handshakes {
+    impl TlsHandshakes {
         /// Returns `None` for plain DNS.
         ///
         /// # Errors

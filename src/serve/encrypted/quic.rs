@@ -34,11 +34,13 @@ use super::session::OneConnection;
 use super::socket::QuicSocket;
 use crate::answer::Peer;
 use crate::serve::bind::SocketRelease;
-use crate::serve::desk::MESSAGE;
-use crate::serve::guests::{End, Guests, LAST_WORD, LATE, LEAVING_IDLE, LINGER};
-use crate::serve::place::{Answer, Place, Shared};
-use crate::serve::seats::Seat;
-use crate::serve::{Limits, Phase, Stop};
+use crate::serve::desk::MAX_MESSAGE_BYTES;
+use crate::serve::guests::{
+    CloseReason, ConnectionTracker, DRAIN_IDLE_TIMEOUT, FORWARD_IDLE_TIMEOUT, LAME_DUCK_IDLE_TIMEOUT, LINGER_TIMEOUT,
+};
+use crate::serve::place::{Answer, Listener, ListenerContext};
+use crate::serve::seats::ConnectionPermit;
+use crate::serve::{ConnectionLimits, Phase, Shutdown};
 use crate::wire;
 
 /// RFC 9000 section 15. No draft of it.
@@ -46,7 +48,7 @@ const VERSION: u32 = 1;
 /// How many questions of one connection are answered at a time.
 const STREAMS: u32 = 100;
 /// How many octets a client may send on one stream: a message of the largest size, behind its length.
-const STREAM_WINDOW: u32 = 2 + MESSAGE as u32;
+const STREAM_WINDOW: u32 = 2 + MAX_MESSAGE_BYTES as u32;
 /// How many octets of one connection may wait to be read. What comes is read at once: only what comes in the wrong order
 /// waits, and that is not counted among what is held. So it is little.
 const RECEIVE_WINDOW: u32 = 32 << 10;
@@ -88,9 +90,9 @@ const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
 pub(super) async fn listen(
     (socket, release): (UdpSocket, Option<SocketRelease>),
     tls: Arc<rustls::ServerConfig>,
-    place: Place,
+    place: Listener,
 ) -> Result<()> {
-    let Place { kept, shared, registered } = place;
+    let Listener { is_shared: kept, context: shared, registration: registered } = place;
     let address = shared.listen.address;
     let children = Arc::new(Children::default());
     let (config, tls) = config(&tls, &shared.limits)?;
@@ -103,11 +105,11 @@ pub(super) async fn listen(
     }
     let opened = open(socket, limit.clone(), config.clone(), runtime);
     let (endpoint, socket) = opened.with_context(|| format!("cannot speak QUIC on {address}"))?;
-    let mut host = Host { guests: Guests::new(shared), config, tls, limit, unproven: Arc::default() };
+    let mut host = Host { guests: ConnectionTracker::new(shared), config, tls, limit, unproven: Arc::default() };
     loop {
         tokio::select! {
             biased;
-            () = host.guests.until_stop() => break,
+            () = host.guests.run_until_shutdown() => break,
             _ = children.next_end() => {}
             incoming = endpoint.accept() => match incoming {
                 Some(incoming) => host.welcome(incoming),
@@ -143,7 +145,7 @@ fn open(
     Ok((Endpoint::new_with_abstract_socket(settings, Some(config), shared_socket, runtime)?, socket))
 }
 
-fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<(ServerConfig, Arc<QuicServerConfig>)> {
+fn config(tls: &rustls::ServerConfig, limits: &ConnectionLimits) -> Result<(ServerConfig, Arc<QuicServerConfig>)> {
     let mut tls = tls.clone();
     // RFC 9250 sections 4.5 and 9.2: no 0-RTT. What comes before the handshake can be sent again by others, who learn from
     // what follows, and it would save a round trip of connections that are few.
@@ -156,7 +158,7 @@ fn config(tls: &rustls::ServerConfig, limits: &Limits) -> Result<(ServerConfig, 
         // RFC 9250 section 4.3.3: none is to be opened. Who does it anyway breaks QUIC, and is told so by it.
         .max_concurrent_uni_streams(0_u32.into())
         // Later than ours, which says why: after this one nobody says anything.
-        .max_idle_timeout(limits.idle.saturating_add(LINGER).try_into().ok())
+        .max_idle_timeout(limits.idle.saturating_add(LINGER_TIMEOUT).try_into().ok())
         .stream_receive_window(STREAM_WINDOW.into())
         .receive_window(RECEIVE_WINDOW.into())
         .send_window(SEND_WINDOW)
@@ -189,7 +191,7 @@ enum DrainPolicy {
 
 /// Who takes connections.
 struct Host {
-    guests: Guests,
+    guests: ConnectionTracker,
     config: ServerConfig,
     tls: Arc<QuicServerConfig>,
     limit: AmplificationLimit,
@@ -199,10 +201,10 @@ struct Host {
 
 impl Host {
     fn welcome(&mut self, incoming: Incoming) {
-        let Guests { shared, counters, .. } = &self.guests;
+        let ConnectionTracker { shared, counters, .. } = &self.guests;
         let unproven = (!incoming.remote_address_validated()).then(|| Unproven::begin(&self.unproven));
         // Whoever goes for a new one's sake goes for one that is there.
-        if unproven.as_ref().is_some_and(|unproven| unproven.number > UNPROVEN || shared.seats.are_full_for_large()) {
+        if unproven.as_ref().is_some_and(|unproven| unproven.number > UNPROVEN || shared.limiter.are_full_for_large()) {
             // Cannot fail: it has not shown where it is.
             return drop(incoming.retry());
         }
@@ -212,7 +214,7 @@ impl Host {
         let address = shared.listen.address;
         // For a wildcard address: which of ours was asked.
         let to = SocketAddr::new(incoming.local_ip().unwrap_or(address.ip()), address.port());
-        let closer = seat.closer();
+        let closer = seat.eviction_handle();
         // Its session has its address.
         let tls =
             OneConnection::new(Arc::clone(&self.tls), self.limit.begin(incoming.remote_address(), unproven.is_none()));
@@ -225,11 +227,11 @@ impl Host {
 
     /// Drains the connections, closes those that are left with DOQ_NO_ERROR, and waits a moment for the last packets.
     async fn end(&mut self, endpoint: Endpoint, policy: DrainPolicy) {
-        let deadline = if policy == DrainPolicy::Close { Instant::now() } else { self.guests.call_time() };
+        let deadline = if policy == DrainPolicy::Close { Instant::now() } else { self.guests.begin_drain() };
         loop {
             tokio::select! {
                 biased;
-                () = self.guests.see_all_off(deadline) => break,
+                () = self.guests.drain(deadline) => break,
                 Some(incoming) = endpoint.accept() => match policy {
                     DrainPolicy::Close | DrainPolicy::Ignore => incoming.ignore(),
                     DrainPolicy::Refuse => incoming.refuse(),
@@ -237,7 +239,7 @@ impl Host {
             }
         }
         endpoint.close(NO_ERROR, b"");
-        let _ = timeout(LINGER, endpoint.wait_idle()).await;
+        let _ = timeout(LINGER_TIMEOUT, endpoint.wait_idle()).await;
     }
 }
 
@@ -268,24 +270,24 @@ struct Newcomer {
     unproven: Option<Unproven>,
     /// Which of our addresses it came to.
     to: SocketAddr,
-    seat: Seat,
+    seat: ConnectionPermit,
 }
 
 impl Newcomer {
-    async fn run(self, shared: Arc<Shared>) -> End {
+    async fn run(self, shared: Arc<ListenerContext>) -> CloseReason {
         let Self { incoming, config, unproven, to, mut seat } = self;
         let client = incoming.remote_address();
-        if !seat.hold(HANDSHAKE) {
+        if !seat.set_buffered_bytes(HANDSHAKE) {
             incoming.refuse();
-            return End::Slow;
+            return CloseReason::Slow;
         }
         let handshake = async { incoming.accept_with(config)?.await };
-        match handshake::in_time(handshake, reason, client, &shared).await {
+        match handshake::with_timeout(handshake, reason, client, &shared).await {
             Ok(connection) => {
                 // The handshake has shown it.
                 drop(unproven);
                 // What it needed less is no reason to close it.
-                let _ = seat.hold(0);
+                let _ = seat.set_buffered_bytes(0);
                 Session::new(connection, to, seat, shared).run().await
             }
             Err(end) => end,
@@ -379,7 +381,7 @@ impl From<StoppedError> for Fault {
 struct Session {
     connection: quinn::Connection,
     to: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ListenerContext>,
     holdings: Arc<Holdings>,
     /// What has to wait: for the rest of a query, for others, or for the client to take a response.
     late: JoinSet<Result<Option<Unconfirmed>, Fault>>,
@@ -392,38 +394,43 @@ struct Session {
 }
 
 impl Session {
-    fn new(connection: quinn::Connection, to: SocketAddr, seat: Seat, shared: Arc<Shared>) -> Self {
+    fn new(
+        connection: quinn::Connection,
+        to: SocketAddr,
+        seat: ConnectionPermit,
+        shared: Arc<ListenerContext>,
+    ) -> Self {
         let (holdings, since) = (Arc::new(Holdings::new(seat)), Instant::now());
         let (late, unconfirmed, stopping) = (JoinSet::new(), Vec::new(), None);
         Self { connection, to, shared, holdings, late, unconfirmed, since, stopping }
     }
 
     /// Answers until there is a reason not to.
-    async fn run(mut self) -> End {
+    async fn run(mut self) -> CloseReason {
         let ended = self.serve().await;
         if ended.is_ok() {
             // The client takes what was sent to it, or does not: closed, it would never get it.
-            let _ = timeout(LINGER, self.confirmed()).await;
+            let _ = timeout(LINGER_TIMEOUT, self.confirmed()).await;
         }
         let (end, reason) = match ended {
             Ok(end) => (end, ""),
-            Err(Fault::Forbidden(what)) => (End::Refused, what),
-            Err(Fault::Burden(what)) => (End::Slow, what),
-            Err(Fault::Silent) => (End::Idle, ""),
-            Err(Fault::Gone | Fault::Cancelled | Fault::Mistake) => (End::Closed, ""),
+            Err(Fault::Forbidden(what)) => (CloseReason::Refused, what),
+            Err(Fault::Burden(what)) => (CloseReason::Slow, what),
+            Err(Fault::Silent) => (CloseReason::Idle, ""),
+            Err(Fault::Gone | Fault::Cancelled | Fault::Mistake) => (CloseReason::Closed, ""),
         };
         self.connection.close(ended.map_or_else(Fault::code, |_| NO_ERROR), reason.as_bytes());
         end
     }
 
-    async fn serve(&mut self) -> Result<End, Fault> {
+    async fn serve(&mut self) -> Result<CloseReason, Fault> {
         let stop = self.shared.stop.clone();
         poll_fn(|context| {
-            self.holdings.lock().seat.wake_at_stop(context.waker());
+            self.holdings.lock().seat.register_shutdown_waker(context.waker());
             Poll::Ready(())
         })
         .await;
-        let mut leaving = stop.is_leaving();
+        let mut leaving = stop.is_lame_duck();
         let mut timer = pin!(sleep_until(self.deadline(leaving)));
         loop {
             tokio::select! {
@@ -454,7 +461,7 @@ impl Session {
         // Each time: the client may have moved (RFC 9000 section 9).
         let peer = Peer { from: self.connection.remote_address(), to: self.to };
         self.since = Instant::now();
-        self.holdings.lock().seat.asked(self.since.into_std());
+        self.holdings.lock().seat.record_query(self.since.into_std());
         let share = Share { holdings: Arc::clone(&self.holdings), octets: 0 };
         let exchange = Exchange { send, receive, peer, share, shared: Arc::clone(&self.shared), opened: self.since };
         let mut exchange = Box::pin(exchange.run());
@@ -501,22 +508,24 @@ impl Session {
         let limits = &self.shared.limits;
         let quiet = match self.stopping {
             // Each of these has its own, and none is later than this.
-            _ if !self.late.is_empty() => self.since + limits.unfinished + LATE + limits.idle.max(limits.unread),
-            Some(stopping) => stopping + LAST_WORD,
-            None if leaving => self.since + limits.idle.min(LEAVING_IDLE),
+            _ if !self.late.is_empty() => {
+                self.since + limits.unfinished + FORWARD_IDLE_TIMEOUT + limits.idle.max(limits.unread)
+            }
+            Some(stopping) => stopping + DRAIN_IDLE_TIMEOUT,
+            None if leaving => self.since + limits.idle.min(LAME_DUCK_IDLE_TIMEOUT),
             None => self.since + limits.idle,
         };
         self.unconfirmed.first().map_or(quiet, |first| quiet.min(first.since + limits.unread))
     }
 
-    fn at_deadline(&mut self, leaving: bool) -> Result<Option<End>, Fault> {
+    fn at_deadline(&mut self, leaving: bool) -> Result<Option<CloseReason>, Fault> {
         self.look_what_is_confirmed();
         let now = Instant::now();
         if self.unconfirmed.first().is_some_and(|first| first.since + self.shared.limits.unread <= now) {
             return Err(Fault::Burden("the responses are not taken"));
         }
         let over = self.deadline(leaving) <= now;
-        let end = if self.stopping.is_some() || leaving { End::Stopped } else { End::Idle };
+        let end = if self.stopping.is_some() || leaving { CloseReason::Stopped } else { CloseReason::Idle };
         Ok(over.then_some(end))
     }
 }
@@ -524,7 +533,7 @@ impl Session {
 impl Drop for Session {
     /// Where it was not closed before: it ends with us, or in favour of another. Closed once, this says nothing more.
     fn drop(&mut self) {
-        let code = match self.shared.stop.told() {
+        let code = match self.shared.stop.is_draining() {
             _ if std::thread::panicking() => INTERNAL_ERROR,
             true => NO_ERROR,
             false => EXCESSIVE_LOAD,
@@ -534,7 +543,7 @@ impl Drop for Session {
 }
 
 /// Returns once this phase is reached. The seat has the task woken that looks.
-async fn heard(stop: &Stop, phase: Phase) {
+async fn heard(stop: &Shutdown, phase: Phase) {
     poll_fn(|_| if stop.is_in(phase) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
@@ -549,14 +558,14 @@ struct Unconfirmed {
 struct Holdings(Mutex<Held>);
 
 struct Held {
-    seat: Seat,
+    seat: ConnectionPermit,
     octets: usize,
     /// When the client last took octets of a response that had to wait.
     moved: Instant,
 }
 
 impl Holdings {
-    fn new(seat: Seat) -> Self {
+    fn new(seat: ConnectionPermit) -> Self {
         Self(Mutex::new(Held { seat, octets: 0, moved: Instant::now() }))
     }
 
@@ -578,7 +587,7 @@ impl Share {
         held.octets = held.octets - self.octets + octets;
         self.octets = octets;
         let all = held.octets;
-        if held.seat.hold(all) { Ok(()) } else { Err(Fault::Burden("too much is held for slow clients")) }
+        if held.seat.set_buffered_bytes(all) { Ok(()) } else { Err(Fault::Burden("too much is held for slow clients")) }
     }
 }
 
@@ -594,7 +603,7 @@ struct Exchange {
     receive: RecvStream,
     peer: Peer,
     share: Share,
-    shared: Arc<Shared>,
+    shared: Arc<ListenerContext>,
     opened: Instant,
 }
 
@@ -648,7 +657,7 @@ impl Exchange {
             biased;
             response = said => Ok(response),
             stopped = self.send.stopped() => Err(stopped.map_or_else(Fault::from, |_| Fault::Cancelled)),
-            () = sleep(LATE) => Err(Fault::Mistake),
+            () = sleep(FORWARD_IDLE_TIMEOUT) => Err(Fault::Mistake),
         }
     }
 

@@ -14,16 +14,16 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// Length of a record header, in octets: type, version and payload length.
-const HEADER: usize = 5;
+const RECORD_HEADER_BYTES: usize = 5;
 /// Step by which the read buffer of rustls grows, and its minimum size, in octets.
 const TLS_READ_BYTES: usize = 4 << 10;
 /// Limit of the octets that a client sends in a handshake, and after it in records without application data.
 pub(super) const MAX_HANDSHAKE_BYTES: usize = 16 << 10;
 
 /// A TCP connection that tracks the TLS records read from it.
-pub(super) struct Records {
+pub(super) struct TlsRecordStream {
     stream: TcpStream,
-    part: Part,
+    partial: PartialRecord,
     /// Octets read since TLS last returned application data.
     without_data: usize,
     handshake: Handshake,
@@ -52,9 +52,9 @@ impl fmt::Display for HandshakeTooLarge {
 
 impl std::error::Error for HandshakeTooLarge {}
 
-impl Records {
+impl TlsRecordStream {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, part: Part::default(), without_data: 0, handshake: Handshake::MayRead }
+        Self { stream, partial: PartialRecord::default(), without_data: 0, handshake: Handshake::MayRead }
     }
 
     /// Allows the handshake its next read.
@@ -65,7 +65,7 @@ impl Records {
     /// Lifts the limits of the handshake.
     pub(super) fn complete_handshake(&mut self) {
         self.handshake = Handshake::Complete;
-        self.without_data = self.part.read;
+        self.without_data = self.partial.read;
     }
 
     /// Records that TLS returned application data, and so buffers no handshake message.
@@ -75,17 +75,17 @@ impl Records {
 
     /// Returns whether the client has exceeded the limit of records without application data.
     pub(super) fn is_too_large(&self) -> bool {
-        self.without_data.saturating_sub(self.part.read) > MAX_HANDSHAKE_BYTES
+        self.without_data.saturating_sub(self.partial.read) > MAX_HANDSHAKE_BYTES
     }
 
     /// Returns when the first octet of the partial record was read.
     pub(super) fn begun(&self) -> Option<Instant> {
-        self.part.since
+        self.partial.since
     }
 
     /// Returns an upper bound of the octets that TLS buffers above the minimum size of its buffer.
     pub(super) fn held(&self) -> usize {
-        match self.without_data.max(self.part.read) {
+        match self.without_data.max(self.partial.read) {
             0 => 0,
             // The buffer doubles when it grows.
             kept => (kept + TLS_READ_BYTES).next_power_of_two() - TLS_READ_BYTES,
@@ -112,24 +112,24 @@ impl Records {
 
 /// A partially read record.
 #[derive(Debug, Default)]
-struct Part {
-    header: [u8; HEADER],
+struct PartialRecord {
+    header: [u8; RECORD_HEADER_BYTES],
     /// Octets read, with the header; 0 between two records.
     read: usize,
     since: Option<Instant>,
 }
 
-impl Part {
+impl PartialRecord {
     fn read(&mut self, mut octets: &[u8]) {
         while !octets.is_empty() {
             let wanted = self.length() - self.read;
             let (now, rest) = octets.split_at(wanted.min(octets.len()));
-            if self.read < HEADER {
+            if self.read < RECORD_HEADER_BYTES {
                 self.header[self.read..][..now.len()].copy_from_slice(now);
             }
             self.read += now.len();
             octets = rest;
-            if self.read >= HEADER && self.read == self.length() {
+            if self.read >= RECORD_HEADER_BYTES && self.read == self.length() {
                 *self = Self::default();
             }
         }
@@ -141,11 +141,15 @@ impl Part {
     /// Returns the length of the record with its header, or of the header until that is complete.
     fn length(&self) -> usize {
         let [.., high, low] = self.header;
-        if self.read < HEADER { HEADER } else { HEADER + usize::from(u16::from_be_bytes([high, low])) }
+        if self.read < RECORD_HEADER_BYTES {
+            RECORD_HEADER_BYTES
+        } else {
+            RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]))
+        }
     }
 }
 
-impl AsyncRead for Records {
+impl AsyncRead for TlsRecordStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = room.filled().len();
         match self.handshake {
@@ -153,13 +157,13 @@ impl AsyncRead for Records {
             Handshake::MayRead | Handshake::HasRead => ready!(self.poll_handshake(context, room))?,
         }
         let octets = &room.filled()[before..];
-        self.part.read(octets);
+        self.partial.read(octets);
         self.without_data += octets.len();
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Records {
+impl AsyncWrite for TlsRecordStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, octets)
     }
@@ -192,10 +196,10 @@ mod tests {
 
     use super::*;
 
-    async fn pair() -> (TcpStream, Records) {
+    async fn pair() -> (TcpStream, TlsRecordStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (client.unwrap(), Records::new(accepted.unwrap().0))
+        (client.unwrap(), TlsRecordStream::new(accepted.unwrap().0))
     }
 
     #[tokio::test]
@@ -242,7 +246,7 @@ mod tests {
         let all = [record(0), record(1), record(300), record(16_640), record(2)].concat();
         let ends = [0, 5, 11, 316, 16_961, 16_968];
         for size in [1, 2, 4, 5, 6, 7, 100, 4096, 20_000] {
-            let mut part = Part::default();
+            let mut part = PartialRecord::default();
             let mut at = 0;
             for octets in all.chunks(size) {
                 part.read(octets);
@@ -256,7 +260,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn more_of_a_record_does_not_make_it_younger() {
-        let mut part = Part::default();
+        let mut part = PartialRecord::default();
         part.read(&[0x17, 3]);
         let begun = part.since;
         tokio::time::advance(std::time::Duration::from_secs(1)).await;

@@ -21,32 +21,32 @@ use tokio_rustls::server::{Accept, TlsStream};
 
 use super::certificates::Certificates;
 use super::handshake;
-use super::records::{HandshakeTooLarge, Records};
+use super::records::{HandshakeTooLarge, TlsRecordStream};
 use crate::answer::Peer;
-use crate::serve::Kind;
+use crate::serve::ListenProtocol;
 use crate::serve::connection::{Connection, Stream};
-use crate::serve::guests::End;
-use crate::serve::place::Shared;
-use crate::serve::seats::Seat;
+use crate::serve::guests::CloseReason;
+use crate::serve::place::ListenerContext;
+use crate::serve::seats::ConnectionPermit;
 
 /// Limit of the octets that TLS buffers for writing on one connection: a record of the largest size.
-const UNSENT: usize = 16 << 10;
+const MAX_RECORD_BYTES: usize = 16 << 10;
 
 /// A TLS connection after its handshake.
-struct Session(TlsStream<Records>);
+struct TlsSession(TlsStream<TlsRecordStream>);
 
-impl Stream for Session {
-    const HOLDS: usize = UNSENT;
+impl Stream for TlsSession {
+    const HOLDS: usize = MAX_RECORD_BYTES;
     // RFC 7858 section 3.4 and RFC 8446 section 6.1: close_notify.
     const SAYS_ITS_END: bool = true;
 
-    fn part(&self) -> Option<(Instant, usize)> {
+    fn partial(&self) -> Option<(Instant, usize)> {
         let under = self.0.get_ref().0;
         under.begun().map(|since| (since, under.held()))
     }
 }
 
-impl AsyncRead for Session {
+impl AsyncRead for TlsSession {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = room.filled().len();
         let read = Pin::new(&mut self.0).poll_read(context, room);
@@ -60,7 +60,7 @@ impl AsyncRead for Session {
     }
 }
 
-impl AsyncWrite for Session {
+impl AsyncWrite for TlsSession {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, octets)
     }
@@ -87,26 +87,26 @@ impl AsyncWrite for Session {
 }
 
 /// TLS acceptor of one listener.
-pub(in crate::serve) struct Handshakes {
+pub(in crate::serve) struct TlsHandshakes {
     acceptor: TlsAcceptor,
-    kind: Kind,
+    kind: ListenProtocol,
 }
 
 /// Future that runs a connection after its handshake, until it is closed.
-type Conversation = Pin<Box<dyn Future<Output = End> + Send>>;
+type ConnectionFuture = Pin<Box<dyn Future<Output = CloseReason> + Send>>;
 
-impl Handshakes {
+impl TlsHandshakes {
     /// Creates the acceptor of a protocol; `None` for protocols without TLS over TCP.
     ///
     /// # Errors
     ///
     /// There is no certificate, or this build lacks the protocol.
-    pub(in crate::serve) fn of(kind: Kind, certificates: Option<&Certificates>) -> Result<Option<Self>> {
+    pub(in crate::serve) fn of(kind: ListenProtocol, certificates: Option<&Certificates>) -> Result<Option<Self>> {
         let protocol: &[u8] = match kind {
-            Kind::Plain | Kind::Quic => return Ok(None),
-            Kind::Tls => b"dot",
-            Kind::Https if cfg!(feature = "https") => b"h2",
-            Kind::Https => bail!("this build has no HTTPS (cargo feature https)"),
+            ListenProtocol::Plain | ListenProtocol::Quic => return Ok(None),
+            ListenProtocol::Tls => b"dot",
+            ListenProtocol::Https if cfg!(feature = "https") => b"h2",
+            ListenProtocol::Https => bail!("this build has no HTTPS (cargo feature https)"),
         };
         let certificates = certificates.with_context(|| format!("there is no certificate for {kind}"))?;
         Ok(Some(Self { acceptor: certificates.server_config(&[protocol]).into(), kind }))
@@ -117,12 +117,14 @@ impl Handshakes {
         &self,
         stream: TcpStream,
         peer: Peer,
-        seat: Seat,
-        shared: Arc<Shared>,
-    ) -> impl Future<Output = End> + Send + use<> {
-        let accept = self.acceptor.accept_with(Records::new(stream), |session| session.set_buffer_limit(Some(UNSENT)));
+        seat: ConnectionPermit,
+        shared: Arc<ListenerContext>,
+    ) -> impl Future<Output = CloseReason> + Send + use<> {
+        let accept = self
+            .acceptor
+            .accept_with(TlsRecordStream::new(stream), |session| session.set_buffer_limit(Some(MAX_RECORD_BYTES)));
         // Both futures are boxed: a task keeps the size of its largest state, and idle connections would keep the handshake's.
-        let beginning = Box::pin(shake(accept, self.kind, peer, seat, shared));
+        let beginning = Box::pin(handshake(accept, self.kind, peer, seat, shared));
         async move {
             match beginning.await {
                 Ok(conversation) => conversation.await,
@@ -132,56 +134,56 @@ impl Handshakes {
     }
 }
 
-async fn shake(
-    mut accept: Accept<Records>,
-    kind: Kind,
+async fn handshake(
+    mut accept: Accept<TlsRecordStream>,
+    kind: ListenProtocol,
     peer: Peer,
-    mut seat: Seat,
-    shared: Arc<Shared>,
-) -> Result<Conversation, End> {
+    mut seat: ConnectionPermit,
+    shared: Arc<ListenerContext>,
+) -> Result<ConnectionFuture, CloseReason> {
     let handshake = poll_fn(|context| poll_handshake(&mut accept, &mut seat, context));
-    let mut stream = handshake::in_time(handshake, reason, peer.from, &shared).await?;
+    let mut stream = handshake::with_timeout(handshake, failure_label, peer.from, &shared).await?;
     stream.get_mut().0.complete_handshake();
-    let stream = Session(stream);
+    let stream = TlsSession(stream);
     Ok(match kind {
         #[cfg(feature = "https")]
-        Kind::Https => Box::pin(super::https::serve(stream, peer, seat, shared)),
+        ListenProtocol::Https => Box::pin(super::https::serve(stream, peer, seat, shared)),
         _ => Box::pin(Connection::new(stream, peer, seat, shared).run()),
     })
 }
 
 /// Polls a handshake, and accounts for the octets that TLS buffers meanwhile.
 fn poll_handshake(
-    accept: &mut Accept<Records>,
-    seat: &mut Seat,
+    accept: &mut Accept<TlsRecordStream>,
+    seat: &mut ConnectionPermit,
     context: &mut Context<'_>,
-) -> Poll<io::Result<TlsStream<Records>>> {
+) -> Poll<io::Result<TlsStream<TlsRecordStream>>> {
     if let Some(records) = accept.get_mut() {
         records.begin_turn();
     }
     let shaken = Pin::new(&mut *accept).poll(context);
-    let held = if shaken.is_pending() { accept.get_ref().map_or(0, Records::held) } else { 0 };
-    if seat.hold(held) { shaken } else { Poll::Ready(Err(io::Error::other(OverBudget))) }
+    let held = if shaken.is_pending() { accept.get_ref().map_or(0, TlsRecordStream::held) } else { 0 };
+    if seat.set_buffered_bytes(held) { shaken } else { Poll::Ready(Err(io::Error::other(HandshakeOverBudget))) }
 }
 
 /// Error of a handshake that is closed because too many octets are buffered for slow clients.
 #[derive(Debug)]
-struct OverBudget;
+struct HandshakeOverBudget;
 
-impl fmt::Display for OverBudget {
+impl fmt::Display for HandshakeOverBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("too much is held for slow clients")
     }
 }
 
-impl std::error::Error for OverBudget {}
+impl std::error::Error for HandshakeOverBudget {}
 
 fn is_own<E: std::error::Error + 'static>(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<E>)
 }
 
 /// Returns the metric label of a failed handshake.
-fn reason(error: &io::Error) -> &'static str {
+fn failure_label(error: &io::Error) -> &'static str {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match inner {
         Some(Error::AlertReceived(
@@ -199,7 +201,7 @@ fn reason(error: &io::Error) -> &'static str {
         Some(Error::InvalidMessage(_) | Error::InappropriateMessage { .. }) => "no_tls",
         Some(_) => "refused",
         None if is_own::<HandshakeTooLarge>(error) => "too_large",
-        None if is_own::<OverBudget>(error) => "over_budget",
+        None if is_own::<HandshakeOverBudget>(error) => "over_budget",
         // Port scans and TCP health checks end like this too.
         None if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => "closed",
         None => "refused",

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::answer::ForeignAnswer;
+use crate::answer::UpstreamResponse;
 use crate::names::WireName;
 
 /// Maximum number of responses.
@@ -15,29 +15,29 @@ const MAX_ENTRIES: usize = 4_096;
 /// Maximum size of all responses, in octets.
 const MAX_BYTES: usize = 16 << 20;
 
-type Key = (WireName, u16);
+type CacheKey = (WireName, u16);
 
 /// Responses by name and type.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    entries: HashMap<Key, Entry>,
+    entries: HashMap<CacheKey, CacheEntry>,
     /// Keys in the order of insertion, with the number of the insertion.
-    order: VecDeque<(Key, u64)>,
+    order: VecDeque<(CacheKey, u64)>,
     inserted: u64,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
-    answer: Arc<ForeignAnswer>,
+struct CacheEntry {
+    answer: Arc<UpstreamResponse>,
     since: Instant,
     number: u64,
 }
 
 impl Cache {
     /// Returns the response with its remaining TTLs.
-    pub(super) fn get(&self, name: &WireName, qtype: u16, now: Instant) -> Option<Arc<ForeignAnswer>> {
-        let Entry { answer, since, .. } = self.entries.get(&(name.clone(), qtype))?;
+    pub(super) fn get(&self, name: &WireName, qtype: u16, now: Instant) -> Option<Arc<UpstreamResponse>> {
+        let CacheEntry { answer, since, .. } = self.entries.get(&(name.clone(), qtype))?;
         let age = now.saturating_duration_since(*since);
         match age.as_secs() {
             0 => Some(Arc::clone(answer)),
@@ -47,7 +47,7 @@ impl Cache {
     }
 
     /// Inserts a response if its TTL is not 0, and evicts the oldest ones until the bounds are kept.
-    pub(super) fn insert(&mut self, name: WireName, qtype: u16, answer: Arc<ForeignAnswer>, now: Instant) {
+    pub(super) fn insert(&mut self, name: WireName, qtype: u16, answer: Arc<UpstreamResponse>, now: Instant) {
         if answer.ttl() == 0 {
             return;
         }
@@ -55,13 +55,13 @@ impl Cache {
         let (key, number) = ((name, qtype), self.inserted);
         self.bytes += size(&key, &answer);
         self.order.push_back((key.clone(), number));
-        if let Some(before) = self.entries.insert(key.clone(), Entry { answer, since: now, number }) {
+        if let Some(before) = self.entries.insert(key.clone(), CacheEntry { answer, since: now, number }) {
             self.bytes -= size(&key, &before.answer);
         }
         while self.bytes > MAX_BYTES || self.order.len() > MAX_ENTRIES {
             let Some((key, number)) = self.order.pop_front() else { break };
             if self.entries.get(&key).is_some_and(|entry| entry.number == number)
-                && let Some(Entry { answer, .. }) = self.entries.remove(&key)
+                && let Some(CacheEntry { answer, .. }) = self.entries.remove(&key)
             {
                 self.bytes -= size(&key, &answer);
             }
@@ -70,22 +70,22 @@ impl Cache {
 }
 
 /// Returns the approximate size in memory, in octets: the name is stored twice.
-fn size((name, _): &Key, answer: &ForeignAnswer) -> usize {
-    answer.size() + 2 * (name.octets().len() + size_of::<Key>()) + size_of::<Entry>()
+fn size((name, _): &CacheKey, answer: &UpstreamResponse) -> usize {
+    answer.size() + 2 * (name.octets().len() + size_of::<CacheKey>()) + size_of::<CacheEntry>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::ForeignRecord;
+    use crate::answer::UpstreamRecord;
 
     fn name(number: usize) -> WireName {
         WireName::parse(&format!("n{number}.test")).unwrap()
     }
 
-    fn answer(owner: &WireName, ttl: u32, length: usize) -> Arc<ForeignAnswer> {
-        let record = ForeignRecord { owner: owner.clone(), rtype: 16, ttl, data: vec![0; length].into() };
-        Arc::new(ForeignAnswer::new((owner, 16, 0), vec![record], vec![]))
+    fn answer(owner: &WireName, ttl: u32, length: usize) -> Arc<UpstreamResponse> {
+        let record = UpstreamRecord { owner: owner.clone(), rtype: 16, ttl, data: vec![0; length].into() };
+        Arc::new(UpstreamResponse::new((owner, 16, 0), vec![record], vec![]))
     }
 
     #[test]

@@ -29,25 +29,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::query_log::LoggedQuery;
-use super::{Stop, sys};
-use crate::answer::{Failure, ForeignAnswer, Pending, Responder, ResponseSummary, Resumed, Transport};
-use crate::liveness::{HEARTBEAT_INTERVAL, Heartbeat, Liveness};
+use super::query_log::QueryLogEntry;
+use super::{Shutdown, sys};
+use crate::answer::{
+    ForwardedQuery, Responder, ResponseSummary, Resumed, Transport, UpstreamFailure, UpstreamResponse,
+};
+use crate::liveness::{HEARTBEAT_INTERVAL, Heartbeat, Heartbeats};
 use crate::metrics::{Counters, Event, Metrics, ResponseCounters};
 use crate::wire::{MAX_TCP, MAX_UDP, rcode};
 
 use resolver::Resolver;
 
 /// Maximum number of outstanding queries. With two dead upstreams each may hold six sockets.
-const ROOM: usize = 256;
+const FORWARD_QUEUE_LEN: usize = 256;
 /// Maximum size in octets of the responses that wait in the queues of all connections, and of one connection. A client
 /// that does not read could otherwise have any number of large ones prepared.
-const MAX_MAIL_BYTES: usize = 16 << 20;
-const MAX_MAILBOX_BYTES: usize = 256 << 10;
+const MAX_QUEUED_BYTES: usize = 16 << 20;
+const MAX_QUEUED_BYTES_PER_CONNECTION: usize = 256 << 10;
 /// Timeout of a query, below the 5 s after which stub resolvers give up (resolv.conf(5)).
-pub(super) const PATIENCE: Duration = Duration::from_millis(4_500);
+pub(super) const FORWARD_TIMEOUT: Duration = Duration::from_millis(4_500);
 /// Number of consecutive failures after which the log reports that the upstreams do not answer.
-const FAILURES: u32 = 8;
+const FAILURES_BEFORE_UNHEALTHY: u32 = 8;
 
 /// An upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,12 +57,12 @@ pub struct Upstream {
     /// Address and port.
     pub address: SocketAddr,
     /// Protocol of the queries to it.
-    pub protocol: Protocol,
+    pub protocol: UpstreamProtocol,
 }
 
 /// Protocol of the queries to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub enum UpstreamProtocol {
     /// UDP, and TCP after a truncated response or an error.
     Plain,
     /// DNS over TLS (RFC 7858). The certificate must be valid for this name, or without a name for the upstream's
@@ -95,18 +97,18 @@ impl Forwarder {
     }
 
     /// Starts the thread that forwards the queries of `responder`. Queries outstanding when `stop` is signalled get a
-    /// response within `drain` ([`super::Limits::drain`]).
+    /// response within `drain` ([`super::ConnectionLimits::drain`]).
     pub(super) fn start(
         self,
         responder: Arc<Responder>,
         metrics: &Arc<Metrics>,
-        liveness: &Liveness,
-        stop: &Stop,
+        liveness: &Heartbeats,
+        stop: &Shutdown,
         drain: Duration,
-    ) -> Result<Lane> {
+    ) -> Result<ForwarderTask> {
         // Each query has a socket, besides those of connections.
         sys::raise_file_limit();
-        let (sender, receiver) = mpsc::channel(ROOM);
+        let (sender, receiver) = mpsc::channel(FORWARD_QUEUE_LEN);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the lane of questions for others")?;
         let (metrics, stop) = (Arc::clone(metrics), stop.clone());
@@ -114,64 +116,67 @@ impl Forwarder {
         let run = move || runtime.block_on(serve(self, responder, receiver, (metrics, heartbeat), (stop, drain)));
         let thread = thread::Builder::new().name("forward".into()).spawn(run);
         let thread = thread.context("cannot start the thread of questions for others")?;
-        Ok(Lane { door: Door { sender, room: Arc::new(Semaphore::new(ROOM)) }, thread })
+        Ok(ForwarderTask {
+            handle: ForwardHandle { sender, permits: Arc::new(Semaphore::new(FORWARD_QUEUE_LEN)) },
+            thread,
+        })
     }
 }
 
 /// The running forwarder.
-pub(super) struct Lane {
+pub(super) struct ForwarderTask {
     /// The thread ends when the last clone is dropped.
-    door: Door,
+    handle: ForwardHandle,
     thread: thread::JoinHandle<()>,
 }
 
-impl Lane {
-    pub(super) fn door(&self) -> Door {
-        self.door.clone()
+impl ForwarderTask {
+    pub(super) fn handle(&self) -> ForwardHandle {
+        self.handle.clone()
     }
 
     /// Completes once every query has its response. The caller must have dropped all other clones of the handle.
     pub(super) async fn ended(self) {
-        let Self { door, thread } = self;
-        let room = Arc::clone(&door.room);
+        let Self { handle: door, thread } = self;
+        let room = Arc::clone(&door.permits);
         drop(door);
         // A query releases its permit with its response.
-        let _ = room.acquire_many(ROOM as u32).await;
+        let _ = room.acquire_many(FORWARD_QUEUE_LEN as u32).await;
         let _ = thread.join();
     }
 }
 
 /// Handle of workers: bounded queue of the forwarder.
 #[derive(Clone)]
-pub(super) struct Door {
-    sender: mpsc::Sender<Asked>,
-    room: Arc<Semaphore>,
+pub(super) struct ForwardHandle {
+    sender: mpsc::Sender<QueuedRequest>,
+    permits: Arc<Semaphore>,
 }
 
-impl Door {
+impl ForwardHandle {
     /// Enqueues a query, or returns it if there is no room.
-    pub(super) fn hand(&self, question: Question, way: Way) -> Result<(), Question> {
-        let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else { return Err(question) };
-        let asked = Asked { question, way, since: Instant::now(), _place: place };
+    pub(super) fn try_send(&self, question: ForwardRequest, way: ReplyTo) -> Result<(), ForwardRequest> {
+        let Ok(place) = Arc::clone(&self.permits).try_acquire_owned() else { return Err(question) };
+        let asked = QueuedRequest { request: question, reply_to: way, since: Instant::now(), _permit: place };
         // The channel has room for as many queries as there are permits.
-        self.sender.try_send(asked).map_err(|refused| refused.into_inner().question)
+        self.sender.try_send(asked).map_err(|refused| refused.into_inner().request)
     }
 }
 
 /// A query that needs an upstream.
-pub(super) struct Question {
-    pub(super) pending: Box<Pending>,
+pub(super) struct ForwardRequest {
+    pub(super) pending: Box<ForwardedQuery>,
     /// The listen address that the query came to.
     pub(super) listen: SocketAddr,
     /// The copy of the query for the query log.
-    pub(super) logged: Option<LoggedQuery>,
+    pub(super) log_entry: Option<QueryLogEntry>,
 }
 
 /// Writes SERVFAIL for a query for which there is no room, counts and logs it, and returns the length of the response.
-pub(super) fn refuse(question: &Question, counters: &ResponseCounters, message: &mut [u8]) -> usize {
-    let Question { pending, logged, .. } = question;
+pub(super) fn refuse(question: &ForwardRequest, counters: &ResponseCounters, message: &mut [u8]) -> usize {
+    let ForwardRequest { pending, log_entry: logged, .. } = question;
     counters.counters.count(Event::ForwardFull);
-    let failure = Failure::Unreachable(format!("{ROOM} questions wait for an upstream already"));
+    let failure = UpstreamFailure::Unreachable(format!("{FORWARD_QUEUE_LEN} questions wait for an upstream already"));
     let summary = pending.fail(&failure, message);
     counters.responded(&summary);
     if let Some(logged) = logged {
@@ -181,36 +186,36 @@ pub(super) fn refuse(question: &Question, counters: &ResponseCounters, message: 
 }
 
 /// Way of a response to its client.
-pub(super) enum Way {
+pub(super) enum ReplyTo {
     /// The UDP socket that received the query; `from` is the source address for a socket bound to a wildcard address.
     Datagram { socket: Arc<UdpSocket>, from: Option<IpAddr> },
     /// The response queue of the client's connection.
-    Stream(Arc<Mailbox>),
+    Stream(Arc<ResponseQueue>),
 }
 
-struct Asked {
-    question: Question,
-    way: Way,
+struct QueuedRequest {
+    request: ForwardRequest,
+    reply_to: ReplyTo,
     since: Instant,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Queue of the responses to a connection's forwarded queries.
 #[derive(Default)]
-pub(super) struct Mailbox(Mutex<Mail>);
+pub(super) struct ResponseQueue(Mutex<QueuedResponses>);
 
 #[derive(Default)]
-struct Mail {
+struct QueuedResponses {
     /// Number of responses outstanding.
     waiting: usize,
     /// Responses, each framed by its length (RFC 1035 section 4.2.2).
     octets: Vec<u8>,
-    /// Their share of [`MAX_MAIL_BYTES`].
+    /// Their share of [`MAX_QUEUED_BYTES`].
     share: Option<OwnedSemaphorePermit>,
     reader: Option<Waker>,
 }
 
-impl Mailbox {
+impl ResponseQueue {
     /// Registers an outstanding response.
     pub(super) fn expect(&self) {
         self.lock().waiting += 1;
@@ -242,7 +247,7 @@ impl Mailbox {
 
     /// Returns whether a response of this length fits; otherwise SERVFAIL is delivered in its place.
     fn has_room(&self, length: usize) -> bool {
-        self.lock().octets.len() + length <= MAX_MAILBOX_BYTES
+        self.lock().octets.len() + length <= MAX_QUEUED_BYTES_PER_CONNECTION
     }
 
     fn deliver(&self, response: &[u8], share: Option<OwnedSemaphorePermit>) {
@@ -259,7 +264,7 @@ impl Mailbox {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Mail> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, QueuedResponses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,18 +273,27 @@ impl Mailbox {
 async fn serve(
     forwarder: Forwarder,
     responder: Arc<Responder>,
-    mut receiver: mpsc::Receiver<Asked>,
+    mut receiver: mpsc::Receiver<QueuedRequest>,
     (metrics, heartbeat): (Arc<Metrics>, Heartbeat),
-    (stop, drain): (Stop, Duration),
+    (stop, drain): (Shutdown, Duration),
 ) {
     let (counters, places) = (metrics.worker(), Mutex::default());
-    let (hurry, health, mail) = (Stop::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_MAIL_BYTES)));
-    let lane = Arc::new(Shared { forwarder, responder, metrics, counters, places, mail, hurry, health });
+    let (hurry, health, mail) = (Shutdown::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_QUEUED_BYTES)));
+    let lane = Arc::new(ForwarderState {
+        forwarder,
+        responder,
+        metrics,
+        counters,
+        permits: places,
+        queued_bytes: mail,
+        cancelled: hurry,
+        health,
+    });
     let mut tasks = JoinSet::new();
     let mut drained = pin!(async {
         stop.wait().await;
         sleep(drain).await;
-        lane.hurry.tell();
+        lane.cancelled.drain();
         std::future::pending::<Infallible>().await
     });
     let mut ticks = interval(HEARTBEAT_INTERVAL);
@@ -300,81 +314,81 @@ async fn serve(
 }
 
 /// Context of the forwarder's tasks.
-struct Shared {
+struct ForwarderState {
     forwarder: Forwarder,
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
     /// Counters of responses, by listen address and transport.
-    places: Mutex<BTreeMap<(SocketAddr, Transport), ResponseCounters>>,
-    /// The unused part of [`MAX_MAIL_BYTES`].
-    mail: Arc<Semaphore>,
+    permits: Mutex<BTreeMap<(SocketAddr, Transport), ResponseCounters>>,
+    /// The unused part of [`MAX_QUEUED_BYTES`].
+    queued_bytes: Arc<Semaphore>,
     /// Signalled at the end of the drain: outstanding queries get SERVFAIL at once.
-    hurry: Stop,
-    health: Mutex<Health>,
+    cancelled: Shutdown,
+    health: Mutex<UpstreamHealth>,
 }
 
 /// State of the upstreams, as the log last reported it.
 #[derive(Default)]
-struct Health {
+struct UpstreamHealth {
     /// Number of consecutive failures.
-    failures: u32,
+    consecutive_failures: u32,
 }
 
-impl Shared {
+impl ForwarderState {
     /// Counts and logs a response. Runs on the forwarder's thread only.
-    fn count(&self, asked: &Asked, message: &[u8], summary: &ResponseSummary) {
-        let Asked { question: Question { pending, listen, logged }, since, .. } = asked;
+    fn count(&self, asked: &QueuedRequest, message: &[u8], summary: &ResponseSummary) {
+        let QueuedRequest { request: ForwardRequest { pending, listen, log_entry: logged }, since, .. } = asked;
         let transport = pending.transport;
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
         let place = places.entry((*listen, transport));
         let counters =
             place.or_insert_with(|| ResponseCounters::new(self.metrics.worker_at(*listen, transport), transport));
         counters.responded(summary);
-        counters.took(since.elapsed());
+        counters.observe_latency(since.elapsed());
         if let Some(logged) = logged {
             logged.responded(&counters.counters, pending.peer, pending.transport, &message[..summary.length]);
         }
     }
 
     /// Records the result of a lookup, and logs when upstreams stop answering and when they answer again.
-    fn note(&self, answer: &Result<Arc<ForeignAnswer>, Unanswered>) {
+    fn record_result(&self, answer: &Result<Arc<UpstreamResponse>, UpstreamError>) {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
-            Err(Unanswered { failure, dead: true }) => {
-                health.failures = health.failures.saturating_add(1);
-                if health.failures == FAILURES {
+            Err(UpstreamError { failure, dead: true }) => {
+                health.consecutive_failures = health.consecutive_failures.saturating_add(1);
+                if health.consecutive_failures == FAILURES_BEFORE_UNHEALTHY {
                     tracing::warn!("the upstreams do not answer: {}", failure.text());
                 }
             }
-            _ if health.failures >= FAILURES => {
-                health.failures = 0;
+            _ if health.consecutive_failures >= FAILURES_BEFORE_UNHEALTHY => {
+                health.consecutive_failures = 0;
                 tracing::info!("the upstreams answer again");
             }
-            _ => health.failures = 0,
+            _ => health.consecutive_failures = 0,
         }
     }
 }
 
 /// A failed lookup.
-struct Unanswered {
-    failure: Failure,
+struct UpstreamError {
+    failure: UpstreamFailure,
     /// No upstream responded, as opposed to a response with an error RCODE.
     dead: bool,
 }
 
 /// Completes the response to a query with the records of upstreams, and sends it.
-async fn answer(lane: Arc<Shared>, mut asked: Asked) {
+async fn answer(lane: Arc<ForwarderState>, mut asked: QueuedRequest) {
     lane.counters.count(Event::Forwarded);
-    let pending = &mut asked.question.pending;
+    let pending = &mut asked.request.pending;
     let mut message = vec![0; if pending.transport.is_datagram() { MAX_UDP } else { MAX_TCP }];
     let completed = complete(&lane, pending, asked.since, &mut message).await;
     let mut summary = completed.unwrap_or_else(|unanswered| pending.fail(&unanswered.failure, &mut message));
     let mut share = None;
-    if let Way::Stream(mailbox) = &asked.way {
-        share = Arc::clone(&lane.mail).try_acquire_many_owned(summary.length as u32).ok();
+    if let ReplyTo::Stream(mailbox) = &asked.reply_to {
+        share = Arc::clone(&lane.queued_bytes).try_acquire_many_owned(summary.length as u32).ok();
         if share.is_none() || !mailbox.has_room(summary.length) {
-            let failure = Failure::Unreachable("too many responses wait until the client reads them".into());
+            let failure = UpstreamFailure::Unreachable("too many responses wait until the client reads them".into());
             summary = pending.fail(&failure, &mut message);
             share = None;
         }
@@ -384,67 +398,71 @@ async fn answer(lane: Arc<Shared>, mut asked: Asked) {
     }
     lane.count(&asked, &message, &summary);
     let response = &message[..summary.length];
-    let Asked { question: Question { pending, .. }, way, .. } = &asked;
+    let QueuedRequest { request: ForwardRequest { pending, .. }, reply_to: way, .. } = &asked;
     match way {
-        Way::Datagram { socket, from } => {
+        ReplyTo::Datagram { socket, from } => {
             if sys::send(socket, response, pending.peer.from, *from).is_err() {
                 lane.counters.count(Event::SendErrors);
             }
         }
-        Way::Stream(mailbox) => mailbox.deliver(response, share),
+        ReplyTo::Stream(mailbox) => mailbox.deliver(response, share),
     }
 }
 
 /// Writes the response into `message`. The length of the CNAME chain bounds the number of iterations.
 async fn complete(
-    lane: &Arc<Shared>,
-    pending: &mut Pending,
+    lane: &Arc<ForwarderState>,
+    pending: &mut ForwardedQuery,
     since: Instant,
     message: &mut [u8],
-) -> Result<ResponseSummary, Unanswered> {
+) -> Result<ResponseSummary, UpstreamError> {
     let mut answer = None;
     loop {
         let resume = || lane.responder.resume(pending, answer.as_deref(), message);
         match catch_unwind(AssertUnwindSafe(resume)) {
             Ok(Resumed::Complete(summary)) => return Ok(summary),
-            Ok(Resumed::Ask) => {}
-            Err(_) => return Err(Unanswered::panicked()),
+            Ok(Resumed::QueryNext) => {}
+            Err(_) => return Err(UpstreamError::panicked()),
         }
         let looked_up = look_up(lane, pending, since).await;
-        lane.note(&looked_up);
+        lane.record_result(&looked_up);
         answer = Some(looked_up?);
     }
 }
 
-async fn look_up(lane: &Arc<Shared>, pending: &Pending, since: Instant) -> Result<Arc<ForeignAnswer>, Unanswered> {
+async fn look_up(
+    lane: &Arc<ForwarderState>,
+    pending: &ForwardedQuery,
+    since: Instant,
+) -> Result<Arc<UpstreamResponse>, UpstreamError> {
     let (is_alias, name, qtype) = (pending.is_alias(), pending.name().clone(), pending.qtype());
     // In a task of its own, so that a panic fails this lookup only.
     let (mut tasks, shared) = (JoinSet::new(), Arc::clone(lane));
     tasks.spawn(async move {
         match shared.forwarder.resolver(is_alias) {
             Some(resolver) => resolver.look_up(&name, qtype).await,
-            None => Err(Unanswered::ours("there is no upstream")),
+            None => Err(UpstreamError::internal("there is no upstream")),
         }
     });
     tokio::select! {
-        Some(looked_up) = tasks.join_next() => looked_up.unwrap_or_else(|_| Err(Unanswered::panicked())),
-        () = sleep_until(since + PATIENCE) => Err(Unanswered::late()),
-        () = lane.hurry.wait() => Err(Unanswered::ours("the server stops")),
+        Some(looked_up) = tasks.join_next() => looked_up.unwrap_or_else(|_| Err(UpstreamError::panicked())),
+        () = sleep_until(since + FORWARD_TIMEOUT) => Err(UpstreamError::timed_out()),
+        () = lane.cancelled.wait() => Err(UpstreamError::internal("the server stops")),
     }
 }
 
-impl Unanswered {
-    fn late() -> Self {
-        let text = format!("no upstream answered within {} s", PATIENCE.as_secs_f32());
-        Self { failure: Failure::Unreachable(text), dead: true }
+impl UpstreamError {
+    fn timed_out() -> Self {
+        let text = format!("no upstream answered within {} s", FORWARD_TIMEOUT.as_secs_f32());
+        Self { failure: UpstreamFailure::Unreachable(text), dead: true }
     }
 
     fn panicked() -> Self {
-        Self::ours("a mistake of this server's")
+        Self::internal("a mistake of this server's")
     }
 
-    fn ours(text: &str) -> Self {
-        Self { failure: Failure::Unreachable(text.into()), dead: false }
+    fn internal(text: &str) -> Self {
+        Self { failure: UpstreamFailure::Unreachable(text.into()), dead: false }
     }
 }
 
@@ -454,7 +472,7 @@ mod tests {
 
     #[test]
     fn a_mailbox_wakes_who_found_nothing() {
-        let mailbox = Mailbox::default();
+        let mailbox = ResponseQueue::default();
         mailbox.expect();
         mailbox.expect();
         assert!(mailbox.is_awaited());
@@ -468,21 +486,21 @@ mod tests {
 
     #[test]
     fn a_mailbox_gives_back_its_share_when_it_is_read_or_dropped() {
-        let (budget, mailbox) = (Arc::new(Semaphore::new(MAX_MAIL_BYTES)), Mailbox::default());
+        let (budget, mailbox) = (Arc::new(Semaphore::new(MAX_QUEUED_BYTES)), ResponseQueue::default());
         let response = vec![0; MAX_TCP];
         let share = || Arc::clone(&budget).try_acquire_many_owned(MAX_TCP as u32).ok();
-        let fill = |mailbox: &Mailbox| {
+        let fill = |mailbox: &ResponseQueue| {
             while mailbox.has_room(response.len()) {
                 mailbox.expect();
                 mailbox.deliver(&response, share());
             }
         };
         fill(&mailbox);
-        assert_eq!(budget.available_permits(), MAX_MAIL_BYTES - 3 * MAX_TCP);
+        assert_eq!(budget.available_permits(), MAX_QUEUED_BYTES - 3 * MAX_TCP);
         assert!(mailbox.take(Waker::noop()).is_some_and(|octets| octets.len() == 3 * (MAX_TCP + 2)));
-        assert_eq!(budget.available_permits(), MAX_MAIL_BYTES);
+        assert_eq!(budget.available_permits(), MAX_QUEUED_BYTES);
         fill(&mailbox);
         drop(mailbox);
-        assert_eq!(budget.available_permits(), MAX_MAIL_BYTES);
+        assert_eq!(budget.available_permits(), MAX_QUEUED_BYTES);
     }
 }

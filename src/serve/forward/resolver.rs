@@ -3,7 +3,7 @@
 //! Its `Resolver` is not used: it follows CNAMEs itself, so that it sends names of the zones to upstreams and loses the
 //! CNAMEs before a negative response, takes records of every section, and has a cache without a bound on memory. Here:
 //! queries, and the interpretation of responses and errors. Not here: the records taken from a response
-//! ([`ForeignAnswer`]), and the timeout of a query (`mod.rs`).
+//! ([`UpstreamResponse`]), and the timeout of a query (`mod.rs`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,14 +22,14 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::cache::Cache;
-use super::{Protocol, Unanswered, Upstream};
-use crate::answer::{Failure, ForeignAnswer, ForeignRecord};
+use super::{Upstream, UpstreamError, UpstreamProtocol};
+use crate::answer::{UpstreamFailure, UpstreamRecord, UpstreamResponse};
 use crate::names::{QueryName, WireName};
 use crate::wire::{MAX_UDP, rcode};
 
 /// Timeout of one attempt, and number of retries: together below the timeout of a query.
-const TRY: Duration = Duration::from_secs(2);
-const MORE_TRIES: usize = 1;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+const RETRIES: usize = 1;
 /// A resolver over some upstreams, with a cache.
 pub(super) struct Resolver {
     upstreams: RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>,
@@ -41,11 +41,11 @@ impl Resolver {
         let context = Arc::new(PoolContext::new(options(), TlsConfig { config: tls(upstreams)? }));
         let servers = upstreams.iter().map(server);
         let pool = NameServerPool::from_config(servers, context, TokioRuntimeProvider::default());
-        Ok(Self { upstreams: RetryDnsHandle::new(pool, MORE_TRIES), cache: Mutex::default() })
+        Ok(Self { upstreams: RetryDnsHandle::new(pool, RETRIES), cache: Mutex::default() })
     }
 
     /// Looks up the records of one name and type, in the cache or at the upstreams.
-    pub(super) async fn look_up(&self, name: &WireName, qtype: u16) -> Result<Arc<ForeignAnswer>, Unanswered> {
+    pub(super) async fn look_up(&self, name: &WireName, qtype: u16) -> Result<Arc<UpstreamResponse>, UpstreamError> {
         if let Some(answer) = self.cache().get(name, qtype, Instant::now()) {
             return Ok(answer);
         }
@@ -54,22 +54,22 @@ impl Resolver {
         Ok(answer)
     }
 
-    async fn query_upstreams(&self, name: &WireName, qtype: u16) -> Result<ForeignAnswer, Unanswered> {
-        let unreadable = |_| Unanswered::ours("the resolver cannot read the name");
+    async fn query_upstreams(&self, name: &WireName, qtype: u16) -> Result<UpstreamResponse, UpstreamError> {
+        let unreadable = |_| UpstreamError::internal("the resolver cannot read the name");
         let question = Query::query(Name::from_bytes(name.octets()).map_err(unreadable)?, RecordType::from(qtype));
         let (rcode, answers, authorities) = match self.upstreams.lookup(question, request()).first_answer().await {
             Ok(response) => {
                 let (rcode, message) = (response.response_code, response.into_message());
-                (rcode, foreign(&message.answers), foreign(&message.authorities))
+                (rcode, upstream_response(&message.answers), upstream_response(&message.authorities))
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, authorities, .. }))) => {
-                (response_code, Vec::new(), foreign(authorities.iter().flat_map(|records| records.iter())))
+                (response_code, Vec::new(), upstream_response(authorities.iter().flat_map(|records| records.iter())))
             }
-            Err(error) => return Err(unanswered(&error)),
+            Err(error) => return Err(upstream_error(&error)),
         };
         match u16::from(rcode) {
             rcode @ (rcode::NOERROR | rcode::NXDOMAIN) => {
-                Ok(ForeignAnswer::new((name, qtype, rcode), answers, authorities))
+                Ok(UpstreamResponse::new((name, qtype, rcode), answers, authorities))
             }
             rcode => Err(refused(rcode)),
         }
@@ -88,8 +88,8 @@ fn server(upstream: &Upstream) -> NameServerConfig {
         connection
     };
     let connections = match &upstream.protocol {
-        Protocol::Plain => vec![connection(ProtocolConfig::Udp), connection(ProtocolConfig::Tcp)],
-        Protocol::Tls(name) => {
+        UpstreamProtocol::Plain => vec![connection(ProtocolConfig::Udp), connection(ProtocolConfig::Tcp)],
+        UpstreamProtocol::Tls(name) => {
             let server_name = name.as_deref().map_or_else(|| ip.to_string().into(), Arc::from);
             vec![connection(ProtocolConfig::Tls { server_name })]
         }
@@ -99,10 +99,10 @@ fn server(upstream: &Upstream) -> NameServerConfig {
 
 fn options() -> ResolverOpts {
     let mut options = ResolverOpts::default();
-    options.timeout = TRY;
+    options.timeout = ATTEMPT_TIMEOUT;
     options.try_tcp_on_error = true;
     // The limit of one TCP or TLS connection, which all outstanding queries may share.
-    options.max_active_requests = super::ROOM;
+    options.max_active_requests = super::FORWARD_QUEUE_LEN;
     options
 }
 
@@ -119,8 +119,8 @@ fn request() -> DnsRequestOptions {
 fn tls(upstreams: &[Upstream]) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let with_tls = upstreams.iter().find_map(|upstream| match &upstream.protocol {
-        Protocol::Plain => None,
-        Protocol::Tls(name) => Some((upstream.address, name.as_deref())),
+        UpstreamProtocol::Plain => None,
+        UpstreamProtocol::Tls(name) => Some((upstream.address, name.as_deref())),
     });
     if let Some((address, name)) = with_tls {
         if let Some(name) = name {
@@ -138,40 +138,43 @@ fn tls(upstreams: &[Upstream]) -> Result<ClientConfig> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn unanswered(error: &NetError) -> Unanswered {
+fn upstream_error(error: &NetError) -> UpstreamError {
     match error {
         NetError::Dns(DnsError::ResponseCode(code)) => refused(u16::from(*code)),
-        NetError::Timeout => Unanswered { failure: Failure::Unreachable("no upstream answered".into()), dead: true },
+        NetError::Timeout => {
+            UpstreamError { failure: UpstreamFailure::Unreachable("no upstream answered".into()), dead: true }
+        }
         NetError::NoConnections => {
             let text = "no upstream can be connected to; one with TLS needs a certificate for its name";
-            Unanswered { failure: Failure::Network(text.into()), dead: true }
+            UpstreamError { failure: UpstreamFailure::Network(text.into()), dead: true }
         }
-        error => {
-            Unanswered { failure: Failure::Network(format!("no upstream answered as it should: {error}")), dead: true }
-        }
+        error => UpstreamError {
+            failure: UpstreamFailure::Network(format!("no upstream answered as it should: {error}")),
+            dead: true,
+        },
     }
 }
 
 /// Returns the error for an upstream that responded with an error RCODE.
-fn refused(code: u16) -> Unanswered {
+fn refused(code: u16) -> UpstreamError {
     let text = format!("the upstream answered {}", crate::wire::client::rcode_name(code));
-    Unanswered { failure: Failure::Unreachable(text), dead: false }
+    UpstreamError { failure: UpstreamFailure::Unreachable(text), dead: false }
 }
 
-fn foreign<'r>(records: impl IntoIterator<Item = &'r Record>) -> Vec<ForeignRecord> {
-    records.into_iter().filter_map(foreign_record).collect()
+fn upstream_response<'r>(records: impl IntoIterator<Item = &'r Record>) -> Vec<UpstreamRecord> {
+    records.into_iter().filter_map(upstream_record).collect()
 }
 
 /// Converts a record; `None` for one that cannot be passed on.
-fn foreign_record<R: RecordData + BinEncodable>(record: &Record<R>) -> Option<ForeignRecord> {
+fn upstream_record<R: RecordData + BinEncodable>(record: &Record<R>) -> Option<UpstreamRecord> {
     if record.dns_class != DNSClass::IN {
         return None;
     }
     let mut owner = QueryName::default();
-    owner.read(&octets(&record.name)?)?;
+    owner.from_message(&octets(&record.name)?)?;
     let data = octets(&record.data)?;
     let rtype = u16::from(record.record_type());
-    (data.len() <= usize::from(u16::MAX)).then(|| ForeignRecord {
+    (data.len() <= usize::from(u16::MAX)).then(|| UpstreamRecord {
         owner: owner.to_wire(),
         rtype,
         ttl: record.ttl,

@@ -29,7 +29,7 @@ use tower::util::MapErr;
 
 use super::Scope;
 use super::contact::{Contact, Pace};
-use super::machine::Failure;
+use super::machine::WatchFailure;
 use super::watched::{RawStatus, path_of};
 use crate::cluster::Resource;
 use crate::objects::ObjectRef;
@@ -42,7 +42,7 @@ pub type Connecting = Pin<Box<dyn Future<Output = anyhow::Result<Client>> + Send
 
 /// Access to a cluster.
 #[derive(Clone)]
-pub struct Access {
+pub struct ClusterAccess {
     /// Makes clients.
     pub connect: Connect,
     /// URL of the API server.
@@ -57,11 +57,11 @@ pub struct Access {
 /// # Errors
 ///
 /// An unusable configuration, with the name of the file, or with both places where none was found.
-pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<Access> {
+pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<ClusterAccess> {
     let options = KubeConfigOptions { context: context.map(ToOwned::to_owned), ..KubeConfigOptions::default() };
     let (place, config) = match (kubeconfig, context) {
         (Some(path), _) => {
-            let place = Place::File(path.to_owned());
+            let place = KubeconfigPlace::File(path.to_owned());
             let config = match read_piped(path)? {
                 Some(kubeconfig) => configure(kubeconfig, path, &options).await?,
                 None => place.read(&options).await?,
@@ -69,13 +69,16 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
             (place, config)
         }
         (None, Some(context)) => {
-            let config = Place::Default.read(&options).await;
-            (Place::Default, config.with_context(|| format!("cannot use the kubeconfig's context {context}"))?)
+            let config = KubeconfigPlace::Default.read(&options).await;
+            (
+                KubeconfigPlace::Default,
+                config.with_context(|| format!("cannot use the kubeconfig's context {context}"))?,
+            )
         }
-        (None, None) => match Place::Default.read(&options).await {
-            Ok(config) => (Place::Default, config),
-            Err(no_file) => match Place::ServiceAccount.read(&options).await {
-                Ok(config) => (Place::ServiceAccount, config),
+        (None, None) => match KubeconfigPlace::Default.read(&options).await {
+            Ok(config) => (KubeconfigPlace::Default, config),
+            Err(no_file) => match KubeconfigPlace::ServiceAccount.read(&options).await {
+                Ok(config) => (KubeconfigPlace::ServiceAccount, config),
                 Err(no_account) => bail!(
                     "no cluster to watch: {}, and outside a Pod: {}; name files with --manifests, a cluster with \
                      --kubeconfig, or try --demo",
@@ -95,17 +98,17 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
     }
     // Fail at startup, and not in each watch.
     client(&config).with_context(|| format!("cannot make a client for {server}"))?;
-    let in_cluster = matches!(place, Place::ServiceAccount);
-    let known = Arc::new(Known { place, options, last: Mutex::new(config) });
+    let in_cluster = matches!(place, KubeconfigPlace::ServiceAccount);
+    let known = Arc::new(ReloadingConfig { place, options, last: Mutex::new(config) });
     let connect = move || -> Connecting {
         let known = Arc::clone(&known);
         Box::pin(async move { client(&known.read_again().await) })
     };
-    Ok(Access { connect: Arc::new(connect), server, in_cluster })
+    Ok(ClusterAccess { connect: Arc::new(connect), server, in_cluster })
 }
 
 /// The place of a cluster's configuration.
-enum Place {
+enum KubeconfigPlace {
     /// A kubeconfig.
     File(PathBuf),
     /// The kubeconfigs that kubectl reads by default.
@@ -114,7 +117,7 @@ enum Place {
     ServiceAccount,
 }
 
-impl Place {
+impl KubeconfigPlace {
     async fn read(&self, options: &KubeConfigOptions) -> anyhow::Result<Config> {
         match self {
             Self::File(path) => {
@@ -201,13 +204,13 @@ fn check_if_there(path: &Path, what: &str) -> anyhow::Result<()> {
 }
 
 /// A configuration that is read again for each client: certificates, tokens and addresses are rotated (K16).
-struct Known {
-    place: Place,
+struct ReloadingConfig {
+    place: KubeconfigPlace,
     options: KubeConfigOptions,
     last: Mutex<Config>,
 }
 
-impl Known {
+impl ReloadingConfig {
     /// Reads the configuration, or returns the previous one if that fails: a file may be half written, or was a pipe.
     async fn read_again(&self) -> Config {
         let read = self.place.read(&self.options).await;
@@ -221,7 +224,7 @@ impl Known {
 
 /// Size of the read buffer in octets. A slice of 100 endpoints has 30 kB, and each piece of an event costs a switch
 /// between two tasks.
-const READ_AT_ONCE: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 
 fn client(config: &Config) -> anyhow::Result<Client> {
     let mut tcp = HttpConnector::new();
@@ -238,7 +241,7 @@ fn client(config: &Config) -> anyhow::Result<Client> {
     let connector = config.rustls_https_connector_with_connector(tcp)?;
     let http: hyper_util::client::legacy::Client<_, Body> =
         hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .http1_read_buf_exact_size(READ_AT_ONCE)
+            .http1_read_buf_exact_size(READ_BYTES)
             .build(connector);
     // The authentication layer requires one error type.
     let http = MapErr::new(http, BoxError::from);
@@ -276,64 +279,64 @@ impl Api {
     }
 
     /// Requests one page of a list and returns its octets.
-    pub(super) async fn page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, Failure> {
-        self.pace.turn().await;
+    pub(super) async fn page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, WatchFailure> {
+        self.pace.next_turn().await;
         self.next_page(limit, more).await
     }
 
     /// Requests the page behind a full one without a turn: a large cluster would take minutes to list.
-    pub(super) async fn next_page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn next_page(&self, limit: u32, more: Option<&str>) -> Result<Vec<u8>, WatchFailure> {
         let params = ListParams { limit: Some(limit), continue_token: more.map(Into::into), ..ListParams::default() };
         self.list(&params).await
     }
 
     /// Requests a list of the one object with this key; the list is empty if the object does not exist.
-    pub(super) async fn one(&self, key: &ObjectRef, namespaced: bool) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn get_object(&self, key: &ObjectRef, namespaced: bool) -> Result<Vec<u8>, WatchFailure> {
         let ObjectRef { namespace, name } = key;
         let selector = match namespaced {
             true => format!("metadata.name={name},metadata.namespace={namespace}"),
             false => format!("metadata.name={name}"),
         };
-        self.pace.turn().await;
+        self.pace.next_turn().await;
         self.list(&ListParams::default().fields(&selector)).await
     }
 
-    async fn list(&self, params: &ListParams) -> Result<Vec<u8>, Failure> {
+    async fn list(&self, params: &ListParams) -> Result<Vec<u8>, WatchFailure> {
         let params = ListParams { label_selector: self.labels.as_deref().map(Into::into), ..params.clone() };
-        let request = self.collection.list(&params).map_err(|error| Failure::Other(sentence(&error)))?;
+        let request = self.collection.list(&params).map_err(|error| WatchFailure::Other(sentence(&error)))?;
         let body = self.send(request, "list").await?;
         let page = body.collect().await.map_err(|error| cut(&error))?;
-        self.contact.hear();
+        self.contact.record_contact();
         Ok(page.to_bytes().into())
     }
 
     /// Starts a watch from a resourceVersion on.
-    pub(super) async fn watch(&self, version: &str, timeout: Duration) -> Result<Lines, Failure> {
+    pub(super) async fn watch(&self, version: &str, timeout: Duration) -> Result<LineStream, WatchFailure> {
         self.events(&WatchParams::default().timeout(whole_seconds(timeout)), version).await
     }
 
     /// Starts a streaming list: a watch that begins with all objects and a bookmark behind them.
-    pub(super) async fn stream(&self, timeout: Duration) -> Result<Lines, Failure> {
+    pub(super) async fn stream(&self, timeout: Duration) -> Result<LineStream, WatchFailure> {
         let params = WatchParams::default().timeout(whole_seconds(timeout)).initial_events();
         // Without a resourceVersion the list shows the present state, and not that of a watch cache.
         self.events(&params, "").await
     }
 
-    async fn events(&self, params: &WatchParams, version: &str) -> Result<Lines, Failure> {
+    async fn events(&self, params: &WatchParams, version: &str) -> Result<LineStream, WatchFailure> {
         let params = WatchParams { label_selector: self.labels.as_deref().map(Into::into), ..params.clone() };
-        let request = self.collection.watch(&params, version).map_err(|error| Failure::Other(sentence(&error)))?;
-        self.pace.turn().await;
+        let request = self.collection.watch(&params, version).map_err(|error| WatchFailure::Other(sentence(&error)))?;
+        self.pace.next_turn().await;
         let body = self.send(request, "watch").await?;
-        Ok(Lines { body, contact: Arc::clone(&self.contact), piece: Vec::new(), read: 0, line: Vec::new() })
+        Ok(LineStream { body, contact: Arc::clone(&self.contact), piece: Vec::new(), read: 0, line: Vec::new() })
     }
 
-    async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, Failure> {
+    async fn send(&self, request: Request<Vec<u8>>, verb: &'static str) -> Result<Body, WatchFailure> {
         let response = self.client.send(request.map(Body::from)).await;
-        let response = response.map_err(|error| Failure::Unreachable(of_service(error)))?;
+        let response = response.map_err(|error| WatchFailure::Unreachable(of_service(error)))?;
         if !response.status().is_success() {
             return Err(failure(response, verb).await);
         }
-        self.contact.hear();
+        self.contact.record_contact();
         Ok(response.into_body())
     }
 }
@@ -344,7 +347,7 @@ fn whole_seconds(timeout: Duration) -> u32 {
 }
 
 /// The lines of a response, read as they arrive.
-pub(super) struct Lines {
+pub(super) struct LineStream {
     body: Body,
     contact: Arc<Contact>,
     /// The last piece of the body, and the number of its octets that were read.
@@ -354,9 +357,9 @@ pub(super) struct Lines {
     line: Vec<u8>,
 }
 
-impl Lines {
+impl LineStream {
     /// Returns the next line without its line feed; `None` at the end of the response. Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, WatchFailure> {
         /// Size limit of a line in octets. Objects of a cluster are less than half as large.
         const LONGEST: usize = 16 << 20;
         loop {
@@ -369,37 +372,37 @@ impl Lines {
                 return Ok(Some(std::mem::replace(&mut self.line, next)));
             }
             if self.line.len() > LONGEST {
-                return Err(Failure::Other("an event has no end".into()));
+                return Err(WatchFailure::Other("an event has no end".into()));
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
-                    self.contact.hear();
+                    self.contact.record_contact();
                     if let Ok(octets) = frame.into_data() {
                         (self.piece, self.read) = (octets.into(), 0);
                     }
                 }
                 Some(Err(error)) => return Err(cut(&error)),
                 None if self.line.is_empty() => return Ok(None),
-                None => return Err(Failure::Other("the response ends within an event".into())),
+                None => return Err(WatchFailure::Other("the response ends within an event".into())),
             }
         }
     }
 }
 
 /// Returns the failure of a connection that was closed within a response.
-fn cut(error: &(dyn Error + 'static)) -> Failure {
+fn cut(error: &(dyn Error + 'static)) -> WatchFailure {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::TimedOut) {
-            return Failure::Late("the peer of the connection acknowledges nothing".into());
+            return WatchFailure::Late("the peer of the connection acknowledges nothing".into());
         }
         cause = error.source();
     }
-    Failure::Cut(format!("the connection was cut: {}", sentence(error)))
+    WatchFailure::Cut(format!("the connection was cut: {}", sentence(error)))
 }
 
 /// Reads a response without success, and returns its failure.
-async fn failure(response: Response<Body>, verb: &'static str) -> Failure {
+async fn failure(response: Response<Body>, verb: &'static str) -> WatchFailure {
     let status = response.status();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     // A `Status` of the API server has some hundred octets; the page of a proxy may have any size.
@@ -415,30 +418,30 @@ pub(super) fn failure_of(
     message: &str,
     retry_after: Option<Duration>,
     verb: &'static str,
-) -> Failure {
-    let text = match brief(message) {
+) -> WatchFailure {
+    let text = match shortened_message(message) {
         "" => status.to_string(),
         message => format!("{status}: {message}"),
     };
     match (status, retry_after) {
-        (StatusCode::GONE, _) => Failure::Gone(text),
+        (StatusCode::GONE, _) => WatchFailure::Gone(text),
         (StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT, _) | (StatusCode::SERVICE_UNAVAILABLE, None) => {
-            Failure::Gateway(status.as_u16(), text)
+            WatchFailure::Gateway(status.as_u16(), text)
         }
-        (StatusCode::UNAUTHORIZED, _) => Failure::Unauthorized(text),
-        (StatusCode::FORBIDDEN, _) => Failure::Denied(verb),
-        (StatusCode::NOT_FOUND, _) => Failure::Unknown,
+        (StatusCode::UNAUTHORIZED, _) => WatchFailure::Unauthorized(text),
+        (StatusCode::FORBIDDEN, _) => WatchFailure::Denied(verb),
+        (StatusCode::NOT_FOUND, _) => WatchFailure::Unknown,
         (StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNPROCESSABLE_ENTITY, _) => {
-            Failure::Refused(text)
+            WatchFailure::Refused(text)
         }
-        (_, Some(wait)) => Failure::Busy(wait, text),
-        (StatusCode::TOO_MANY_REQUESTS, None) => Failure::Busy(Duration::ZERO, text),
-        _ => Failure::Other(text),
+        (_, Some(wait)) => WatchFailure::Busy(wait, text),
+        (StatusCode::TOO_MANY_REQUESTS, None) => WatchFailure::Busy(Duration::ZERO, text),
+        _ => WatchFailure::Other(text),
     }
 }
 
 /// Shortens a message of the API server, which may quote the URL of the request, to its first 120 octets.
-fn brief(message: &str) -> &str {
+fn shortened_message(message: &str) -> &str {
     /// Length limit of a message in octets.
     const MAX_MESSAGE_BYTES: usize = 120;
     let line = message.lines().next().unwrap_or_default();
@@ -479,7 +482,7 @@ mod tests {
     fn links_are_left_out_of_errors() {
         let error = io::Error::other("peer closed connection: https://docs.rs/rustls#unexpected-eof");
         assert_eq!(sentence(&error), "peer closed connection");
-        assert_eq!(brief(&"\u{e4}".repeat(100)), "\u{e4}".repeat(60));
-        assert_eq!(brief("one\ntwo"), "one");
+        assert_eq!(shortened_message(&"\u{e4}".repeat(100)), "\u{e4}".repeat(60));
+        assert_eq!(shortened_message("one\ntwo"), "one");
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 pub(super) struct Contact {
     begun: Instant,
     /// Microseconds since `begun`.
-    heard: AtomicU64,
+    last_contact: AtomicU64,
     lost: AtomicBool,
     resumed: Notify,
 }
@@ -19,21 +19,21 @@ pub(super) struct Contact {
 impl Default for Contact {
     fn default() -> Self {
         let (heard, lost) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { begun: Instant::now(), heard, lost, resumed: Notify::new() }
+        Self { begun: Instant::now(), last_contact: heard, lost, resumed: Notify::new() }
     }
 }
 
 impl Contact {
     /// Notes an octet of a successful response.
-    pub(super) fn hear(&self) {
-        self.heard.store(self.begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+    pub(super) fn record_contact(&self) {
+        self.last_contact.store(self.begun.elapsed().as_micros() as u64, Ordering::Relaxed);
         if self.lost.load(Ordering::Relaxed) && self.lost.swap(false, Ordering::Relaxed) {
             self.resumed.notify_one();
         }
     }
 
     /// Notes the loss of contact, which lasts until the next octet.
-    pub(super) fn lose(&self) {
+    pub(super) fn record_loss(&self) {
         self.lost.store(true, Ordering::Relaxed);
     }
 
@@ -44,7 +44,7 @@ impl Contact {
 
     /// Returns the time of the last octet.
     pub(super) fn last(&self) -> Instant {
-        self.begun + Duration::from_micros(self.heard.load(Ordering::Relaxed))
+        self.begun + Duration::from_micros(self.last_contact.load(Ordering::Relaxed))
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Pace(Mutex<[Option<Instant>; 2]>);
 
 impl Pace {
     /// Waits until the next request may be made.
-    pub(super) async fn turn(&self) {
+    pub(super) async fn next_turn(&self) {
         let mut last = self.0.lock().await;
         if let Some(first) = last[0] {
             sleep_until(first + Duration::from_secs(1)).await;
@@ -80,7 +80,7 @@ mod tests {
         let begun = Instant::now();
         let mut starts = Vec::new();
         for _ in 0..40 {
-            pace.turn().await;
+            pace.next_turn().await;
             starts.push(Instant::now());
         }
         assert!(starts.windows(3).all(|three| three[2] - three[0] >= Duration::from_secs(1)));

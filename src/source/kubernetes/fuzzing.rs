@@ -9,7 +9,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::watched::{Event, Watched};
+use super::watched::{DecodedEvent, DecodedObject};
 use crate::cluster::Resource;
 use crate::objects::{Object, ObjectRef};
 
@@ -30,19 +30,20 @@ pub enum WatchEvent {
 ///
 /// If the fast pass over the text and the slow pass over the tree of fields decode two different objects.
 pub fn read_event(resource: Resource, line: &[u8]) -> Option<WatchEvent> {
-    let event = Event::read(resource, line).ok()?;
+    let event = DecodedEvent::read(resource, line).ok()?;
     if let Ok(Raw { object }) = serde_json::from_slice(line)
         && serde_json::from_str::<UniqueNames>(object.get()).is_ok()
-        && let Some(text) = Watched::read_text(resource, object.get())
+        && let Some(text) = DecodedObject::read_text(resource, object.get())
     {
-        let tree = Watched::read_tree(resource, object.get());
+        let tree = DecodedObject::read_tree(resource, object.get());
         assert_eq!(format!("{text:?}"), format!("{tree:?}"));
     }
-    let object = |watched: Watched| watched.object.map(|(object, _)| object).map_err(|invalid| invalid.to_string());
+    let object =
+        |watched: DecodedObject| watched.object.map(|(object, _)| object).map_err(|invalid| invalid.to_string());
     Some(match event {
-        Event::Applied(watched) => WatchEvent::Applied(object(watched)),
-        Event::Deleted(watched) => WatchEvent::Deleted(watched.key),
-        Event::Bookmark { .. } | Event::Error(..) | Event::Unknown => WatchEvent::Other,
+        DecodedEvent::Applied(watched) => WatchEvent::Applied(object(watched)),
+        DecodedEvent::Deleted(watched) => WatchEvent::Deleted(watched.key),
+        DecodedEvent::Bookmark { .. } | DecodedEvent::Error(..) | DecodedEvent::Unknown => WatchEvent::Other,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The state machine of one watch: decides whether to list, watch, wait or reconnect next.
 //!
-//! Pure: the time and a random number are arguments. [`Machine::next`] returns the next step, [`Machine::on`] takes its
+//! Pure: the time and a random number are arguments. [`WatchMachine::next_step`] returns the next step, [`WatchMachine::handle_outcome`] takes its
 //! outcome. Row ids (K1, ...) are those of `tests/rows.md`; `tests/it/api_server/` plays each fault. Not here: requests
 //! (`client.rs`), and the execution of the steps (`watch.rs`).
 
@@ -29,7 +29,7 @@ pub struct Timing {
     /// and the minimum time between two probes (K18). Default: 10 s.
     pub quiet: Duration,
     /// Time without an event or a bookmark of this watch before a relist (K13). Default: 150 s.
-    pub silence: Duration,
+    pub idle_timeout: Duration,
     /// Interval between checks of the API server's resourceVersion (K13). Default: 60 s.
     pub probe: Duration,
     /// Interval between audits: relists in case an event was lost (K14). Default: 15 min, a tenth more or less.
@@ -43,7 +43,7 @@ pub struct Timing {
     pub stale: Duration,
     /// Minimum number of objects that a relist must delete to need a confirmation; it must also delete more than half
     /// (K11). Default: 100.
-    pub hold_down: usize,
+    pub mass_delete_guard: usize,
     /// Streaming lists are tried first (K12). Default: true.
     pub streaming: bool,
 }
@@ -57,13 +57,13 @@ impl Default for Timing {
             grace: Duration::from_secs(3),
             proof: Duration::from_secs(5),
             quiet: Duration::from_secs(10),
-            silence: Duration::from_secs(150),
+            idle_timeout: Duration::from_secs(150),
             probe: Duration::from_secs(60),
             audit: Duration::from_secs(15 * 60),
             back_off: [Duration::from_secs(1), Duration::from_secs(10)],
             denied: Duration::from_secs(60),
             stale: Duration::from_secs(30),
-            hold_down: 100,
+            mass_delete_guard: 100,
             streaming: true,
         }
     }
@@ -71,7 +71,7 @@ impl Default for Timing {
 
 /// The reason for which a request or a watch failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum WatchFailure {
     /// 410: the API server no longer knows the resourceVersion.
     Gone(String),
     /// 502, 503 or 504, with the status code: the response of a proxy whose API server is out of reach. The API server
@@ -97,7 +97,7 @@ pub(super) enum Failure {
     Other(String),
 }
 
-impl Failure {
+impl WatchFailure {
     /// Returns the value of the metric label `reason`.
     pub(super) fn label(&self) -> &'static str {
         match self {
@@ -136,20 +136,20 @@ impl Failure {
 
 /// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum WatchOutcome {
     /// A list was read to its end. It has this resourceVersion.
     Listed(String),
     /// A list would delete so many objects that a second list, over a new connection, must confirm it.
-    HeldDown,
+    SuspiciousList,
     /// A list was not read to its end.
-    ListFailed(Failure),
+    ListFailed(WatchFailure),
     /// The API server did not accept a watch.
-    WatchFailed(Failure),
+    WatchFailed(WatchFailure),
     /// A watch failed after the API server had accepted it.
-    WatchBroke(Failure),
+    WatchBroke(WatchFailure),
     /// A proven watch ended: it had an event or a bookmark, or stayed open for [`Timing::proof`].
     WatchEnded,
-    /// Neither an event nor a bookmark came for [`Timing::silence`].
+    /// Neither an event nor a bookmark came for [`Timing::idle_timeout`].
     Silent,
     /// The resourceVersion of the API server is older than the known one, or an event could not be repaired.
     Outdated,
@@ -157,12 +157,12 @@ pub(super) enum Outcome {
     AuditDue,
 }
 
-impl Outcome {
+impl WatchOutcome {
     /// Returns the value of the metric label `reason` of a list that follows.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Listed(_) | Self::WatchEnded => "start",
-            Self::HeldDown => "held_down",
+            Self::SuspiciousList => "held_down",
             Self::ListFailed(failure) | Self::WatchFailed(failure) | Self::WatchBroke(failure) => failure.label(),
             Self::Silent => "silent",
             Self::Outdated => "outdated",
@@ -173,7 +173,7 @@ impl Outcome {
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum WatchStep {
     /// Sleep.
     Wait(Duration),
     /// Make a new client: the connections of the old one must not be used again.
@@ -206,17 +206,17 @@ enum Trust {
 }
 
 /// The state of one resource's watch.
-pub(super) struct Machine {
+pub(super) struct WatchMachine {
     timing: Timing,
     /// The server is not ready without this resource. A denial is then retried soon.
     required: bool,
     version: Option<String>,
     streaming: bool,
     reconnect: bool,
-    held_down: bool,
+    suspicious_lists: bool,
     audit: bool,
     wait: Option<Duration>,
-    told_to_wait: bool,
+    retry_after: bool,
     /// Failures since the last watch that stayed open: each doubles the back-off.
     failures: u32,
     /// Denials in a row.
@@ -232,7 +232,7 @@ pub(super) struct Machine {
     outdated: u32,
 }
 
-impl Machine {
+impl WatchMachine {
     /// Begins without a resourceVersion: the first step is a list.
     pub(super) fn new(timing: Timing, required: bool) -> Self {
         Self {
@@ -241,10 +241,10 @@ impl Machine {
             version: None,
             streaming: timing.streaming,
             reconnect: false,
-            held_down: false,
+            suspicious_lists: false,
             audit: false,
             wait: None,
-            told_to_wait: false,
+            retry_after: false,
             failures: 0,
             denials: 0,
             listed: false,
@@ -256,33 +256,33 @@ impl Machine {
     }
 
     /// Returns the next step and removes it: call it once for each step.
-    pub(super) fn next(&mut self) -> Step {
+    pub(super) fn next_step(&mut self) -> WatchStep {
         if let Some(wait) = self.wait.take() {
-            return Step::Wait(wait);
+            return WatchStep::Wait(wait);
         }
         if std::mem::take(&mut self.reconnect) {
-            return Step::Reconnect;
+            return WatchStep::Reconnect;
         }
         match &self.version {
-            Some(version) => Step::Watch(version.clone()),
+            Some(version) => WatchStep::Watch(version.clone()),
             // K11: a streaming list may come from the API server's watch cache; the second list must not.
-            None => Step::List {
-                streaming: self.streaming && !self.held_down,
-                confirmed: self.held_down,
+            None => WatchStep::List {
+                streaming: self.streaming && !self.suspicious_lists,
+                confirmed: self.suspicious_lists,
                 audit: self.audit,
             },
         }
     }
 
     /// Notes the resourceVersion of an event or bookmark.
-    pub(super) fn saw(&mut self, version: String) {
+    pub(super) fn observe_version(&mut self, version: String) {
         if !version.is_empty() {
             self.version = Some(version);
         }
     }
 
     /// Returns whether lists are requested as streams.
-    pub(super) fn streams(&self) -> bool {
+    pub(super) fn is_streaming(&self) -> bool {
         self.streaming
     }
 
@@ -298,8 +298,8 @@ impl Machine {
     }
 
     /// Returns whether the API server asked for the pause: a recovery of another watch must not shorten it.
-    pub(super) fn was_told_to_wait(&self) -> bool {
-        self.told_to_wait
+    pub(super) fn has_retry_after(&self) -> bool {
+        self.retry_after
     }
 
     /// Notes that the API server accepted a watch. Returns whether this alone establishes the watch.
@@ -309,7 +309,7 @@ impl Machine {
     }
 
     /// Notes a valid event or bookmark. Returns whether it is the first, which proves the watch.
-    pub(super) fn prove(&mut self) -> bool {
+    pub(super) fn record_proof(&mut self) -> bool {
         let Trust::Accepted(since) = self.trust else { return false };
         self.trust = Trust::Proven(since);
         self.trusted();
@@ -317,7 +317,7 @@ impl Machine {
     }
 
     /// Returns the time at which the open watch has been open for [`Timing::proof`]; `None` once that has passed.
-    pub(super) fn lives_at(&self) -> Option<Instant> {
+    pub(super) fn is_live_at(&self) -> Option<Instant> {
         match self.trust {
             Trust::Accepted(since) | Trust::Proven(since) => Some(since + self.timing.proof),
             Trust::None | Trust::Lived => None,
@@ -341,77 +341,77 @@ impl Machine {
     }
 
     /// Applies the outcome of a step. `chance`, from 0 to 1, is the share of the back-off to wait.
-    pub(super) fn on(&mut self, outcome: Outcome, chance: f64) {
+    pub(super) fn handle_outcome(&mut self, outcome: WatchOutcome, chance: f64) {
         let trust = self.trust;
-        if !matches!(outcome, Outcome::Listed(_)) {
+        if !matches!(outcome, WatchOutcome::Listed(_)) {
             self.trust = Trust::None;
         }
         match outcome {
-            Outcome::Listed(version) => {
+            WatchOutcome::Listed(version) => {
                 self.version = Some(version);
-                (self.held_down, self.audit, self.failed_starts, self.listed) = (false, false, 0, true);
+                (self.suspicious_lists, self.audit, self.failed_starts, self.listed) = (false, false, 0, true);
             }
-            Outcome::HeldDown => (self.held_down, self.reconnect, self.version) = (true, true, None),
-            Outcome::ListFailed(failure) => self.on_failed_list(&failure, chance),
-            Outcome::WatchFailed(failure) => self.on_failed_start(&failure, chance),
-            Outcome::WatchBroke(failure) if matches!(trust, Trust::None | Trust::Accepted(_)) => {
+            WatchOutcome::SuspiciousList => (self.suspicious_lists, self.reconnect, self.version) = (true, true, None),
+            WatchOutcome::ListFailed(failure) => self.handle_failed_list(&failure, chance),
+            WatchOutcome::WatchFailed(failure) => self.handle_failed_start(&failure, chance),
+            WatchOutcome::WatchBroke(failure) if matches!(trust, Trust::None | Trust::Accepted(_)) => {
                 self.suspect = true;
-                self.on_failed_start(&failure, chance);
+                self.handle_failed_start(&failure, chance);
             }
-            Outcome::WatchBroke(failure) => {
-                if matches!(failure, Failure::Gone(_)) {
+            WatchOutcome::WatchBroke(failure) => {
+                if matches!(failure, WatchFailure::Gone(_)) {
                     self.version = None;
                 }
                 self.back_off(&failure, chance);
             }
-            Outcome::WatchEnded if trust == Trust::Lived => {}
+            WatchOutcome::WatchEnded if trust == Trust::Lived => {}
             // A watch that ends early again and again must not be requested without a pause.
-            Outcome::WatchEnded => self.back_off(&Failure::Other(String::new()), chance),
-            Outcome::Silent => (self.reconnect, self.version) = (true, None),
-            Outcome::Outdated => {
+            WatchOutcome::WatchEnded => self.back_off(&WatchFailure::Other(String::new()), chance),
+            WatchOutcome::Silent => (self.reconnect, self.version) = (true, None),
+            WatchOutcome::Outdated => {
                 self.version = None;
                 self.outdated += 1;
                 // The first relist is due at once. If the next watch is outdated too, a relist does not help.
                 if self.outdated > 1 {
-                    self.back_off(&Failure::Other(String::new()), chance);
+                    self.back_off(&WatchFailure::Other(String::new()), chance);
                 }
             }
-            Outcome::AuditDue => (self.audit, self.version) = (true, None),
+            WatchOutcome::AuditDue => (self.audit, self.version) = (true, None),
         }
     }
 
-    fn on_failed_start(&mut self, failure: &Failure, chance: f64) {
+    fn handle_failed_start(&mut self, failure: &WatchFailure, chance: f64) {
         self.failed_starts += 1;
         // K3: the API server may reject the resourceVersion with any status, so a list follows the second failure.
-        if matches!(failure, Failure::Gone(_) | Failure::Gateway(504, _)) || self.failed_starts >= 2 {
+        if matches!(failure, WatchFailure::Gone(_) | WatchFailure::Gateway(504, _)) || self.failed_starts >= 2 {
             self.version = None;
         }
         self.back_off(failure, chance);
     }
 
-    fn on_failed_list(&mut self, failure: &Failure, chance: f64) {
+    fn handle_failed_list(&mut self, failure: &WatchFailure, chance: f64) {
         self.version = None;
-        if self.streaming && matches!(failure, Failure::Refused(_)) {
+        if self.streaming && matches!(failure, WatchFailure::Refused(_)) {
             // K12: lists in pages follow from now on, without a pause.
             self.streaming = false;
             return;
         }
         // An API server without streaming lists may treat the request as a plain watch, and never mark the end of the
         // list.
-        self.streaming &= !matches!(failure, Failure::Late(_));
+        self.streaming &= !matches!(failure, WatchFailure::Late(_));
         self.back_off(failure, chance);
     }
 
     /// K1: full jitter.
-    fn back_off(&mut self, failure: &Failure, chance: f64) {
-        let denied = matches!(failure, Failure::Denied(_) | Failure::Unknown);
+    fn back_off(&mut self, failure: &WatchFailure, chance: f64) {
+        let denied = matches!(failure, WatchFailure::Denied(_) | WatchFailure::Unknown);
         let [first, last] = self.timing.back_off;
         // An API server that starts denies all requests until it has read its roles, so denials have a count of their
         // own.
         let step = if denied { self.denials } else { self.failures };
         let last_now = match failure {
             // The server is not ready yet, and a refused connection is cheap.
-            Failure::Unreachable(_) if !self.listed => first.saturating_mul(2).min(last),
+            WatchFailure::Unreachable(_) if !self.listed => first.saturating_mul(2).min(last),
             // An unproven watch adds `proof` to the pause: together they must not exceed the longest pause.
             _ if self.suspect => last.min(self.timing.proof),
             _ => last,
@@ -421,15 +421,16 @@ impl Machine {
         self.denials = if denied { self.denials + 1 } else { 0 };
         let wait = most.mul_f64(chance.clamp(0.0, 1.0));
         // K16: a new client reads the configuration, certificates and tokens again.
-        self.reconnect |= matches!(failure, Failure::Unauthorized(_) | Failure::Late(_) | Failure::Unreachable(_));
-        self.told_to_wait = matches!(failure, Failure::Busy(..));
-        if matches!(failure, Failure::Late(_)) {
+        self.reconnect |=
+            matches!(failure, WatchFailure::Unauthorized(_) | WatchFailure::Late(_) | WatchFailure::Unreachable(_));
+        self.retry_after = matches!(failure, WatchFailure::Busy(..));
+        if matches!(failure, WatchFailure::Late(_)) {
             // The deadline was pause enough: one more would delay events and the notice of a recovery (K6).
             return;
         }
         self.wait = Some(match failure {
             _ if denied && !self.required && most == last => self.timing.denied,
-            Failure::Busy(asked, _) => wait.max((*asked).min(last)),
+            WatchFailure::Busy(asked, _) => wait.max((*asked).min(last)),
             _ => wait,
         });
     }
@@ -458,23 +459,23 @@ pub(super) fn next_page(items: usize, octets: usize) -> u32 {
 mod tests {
     use super::*;
 
-    fn other() -> Failure {
-        Failure::Other("cut".into())
+    fn other() -> WatchFailure {
+        WatchFailure::Other("cut".into())
     }
 
     /// Returns the steps after `outcomes`, from a watch at version 7, with the longest pauses.
-    fn after(outcomes: &[Outcome]) -> Vec<Step> {
-        let mut machine = Machine::new(Timing::default(), true);
-        machine.on(Outcome::Listed("7".into()), 1.0);
+    fn after(outcomes: &[WatchOutcome]) -> Vec<WatchStep> {
+        let mut machine = WatchMachine::new(Timing::default(), true);
+        machine.handle_outcome(WatchOutcome::Listed("7".into()), 1.0);
         for outcome in outcomes {
             machine.accepted(Instant::now());
-            machine.prove();
-            machine.on(outcome.clone(), 1.0);
+            machine.record_proof();
+            machine.handle_outcome(outcome.clone(), 1.0);
         }
         let mut steps = Vec::new();
         loop {
-            let step = machine.next();
-            let last = matches!(step, Step::List { .. } | Step::Watch(_));
+            let step = machine.next_step();
+            let last = matches!(step, WatchStep::List { .. } | WatchStep::Watch(_));
             steps.push(step);
             if last {
                 return steps;
@@ -482,68 +483,80 @@ mod tests {
         }
     }
 
-    fn list() -> Step {
-        Step::List { streaming: true, confirmed: false, audit: false }
+    fn list() -> WatchStep {
+        WatchStep::List { streaming: true, confirmed: false, audit: false }
     }
 
     #[test]
     fn what_follows_what() {
-        let wait = |seconds| Step::Wait(Duration::from_secs(seconds));
-        let watch = || Step::Watch("7".into());
-        let gone = || Failure::Gone("too old".into());
+        let wait = |seconds| WatchStep::Wait(Duration::from_secs(seconds));
+        let watch = || WatchStep::Watch("7".into());
+        let gone = || WatchFailure::Gone("too old".into());
         for (outcomes, steps) in [
             (vec![], vec![watch()]),
-            (vec![Outcome::WatchEnded], vec![wait(1), watch()]),
-            (vec![Outcome::WatchFailed(other())], vec![wait(1), watch()]),
-            (vec![Outcome::WatchFailed(gone())], vec![wait(1), list()]),
-            (vec![Outcome::WatchBroke(gone())], vec![wait(1), list()]),
-            (vec![Outcome::WatchBroke(other()), Outcome::WatchBroke(other())], vec![wait(2), watch()]),
-            (vec![Outcome::Silent], vec![Step::Reconnect, list()]),
-            (vec![Outcome::Outdated], vec![list()]),
-            (vec![Outcome::Outdated, Outcome::Outdated], vec![wait(1), list()]),
-            (vec![Outcome::AuditDue], vec![Step::List { streaming: true, confirmed: false, audit: true }]),
+            (vec![WatchOutcome::WatchEnded], vec![wait(1), watch()]),
+            (vec![WatchOutcome::WatchFailed(other())], vec![wait(1), watch()]),
+            (vec![WatchOutcome::WatchFailed(gone())], vec![wait(1), list()]),
+            (vec![WatchOutcome::WatchBroke(gone())], vec![wait(1), list()]),
+            (vec![WatchOutcome::WatchBroke(other()), WatchOutcome::WatchBroke(other())], vec![wait(2), watch()]),
+            (vec![WatchOutcome::Silent], vec![WatchStep::Reconnect, list()]),
+            (vec![WatchOutcome::Outdated], vec![list()]),
+            (vec![WatchOutcome::Outdated, WatchOutcome::Outdated], vec![wait(1), list()]),
+            (vec![WatchOutcome::AuditDue], vec![WatchStep::List { streaming: true, confirmed: false, audit: true }]),
             (
-                vec![Outcome::ListFailed(Failure::Refused("no".into()))],
-                vec![Step::List { streaming: false, confirmed: false, audit: false }],
+                vec![WatchOutcome::ListFailed(WatchFailure::Refused("no".into()))],
+                vec![WatchStep::List { streaming: false, confirmed: false, audit: false }],
             ),
             (
-                vec![Outcome::HeldDown],
-                vec![Step::Reconnect, Step::List { streaming: false, confirmed: true, audit: false }],
+                vec![WatchOutcome::SuspiciousList],
+                vec![WatchStep::Reconnect, WatchStep::List { streaming: false, confirmed: true, audit: false }],
             ),
-            (vec![Outcome::ListFailed(Failure::Busy(Duration::from_secs(7), String::new()))], vec![wait(7), list()]),
-            (vec![Outcome::ListFailed(Failure::Busy(Duration::from_secs(600), String::new()))], vec![wait(10), list()]),
-            (vec![Outcome::ListFailed(Failure::Unauthorized(String::new()))], vec![wait(1), Step::Reconnect, list()]),
-            (vec![Outcome::WatchFailed(Failure::Unreachable(String::new()))], vec![wait(1), Step::Reconnect, watch()]),
+            (
+                vec![WatchOutcome::ListFailed(WatchFailure::Busy(Duration::from_secs(7), String::new()))],
+                vec![wait(7), list()],
+            ),
+            (
+                vec![WatchOutcome::ListFailed(WatchFailure::Busy(Duration::from_secs(600), String::new()))],
+                vec![wait(10), list()],
+            ),
+            (
+                vec![WatchOutcome::ListFailed(WatchFailure::Unauthorized(String::new()))],
+                vec![wait(1), WatchStep::Reconnect, list()],
+            ),
+            (
+                vec![WatchOutcome::WatchFailed(WatchFailure::Unreachable(String::new()))],
+                vec![wait(1), WatchStep::Reconnect, watch()],
+            ),
         ] {
             assert_eq!(after(&outcomes), steps, "{outcomes:?}");
         }
     }
 
     /// Ends a watch: before its first event, after one, or after it stayed open.
-    fn end(machine: &mut Machine, events: bool, lives: bool, outcome: Outcome) -> Vec<Step> {
+    fn end(machine: &mut WatchMachine, events: bool, lives: bool, outcome: WatchOutcome) -> Vec<WatchStep> {
         machine.accepted(Instant::now());
         if events {
-            machine.prove();
+            machine.record_proof();
         }
         if lives {
             machine.live();
         }
-        machine.on(outcome, 1.0);
-        let mut steps = vec![machine.next()];
-        while !matches!(steps.last(), Some(Step::List { .. } | Step::Watch(_))) {
-            steps.push(machine.next());
+        machine.handle_outcome(outcome, 1.0);
+        let mut steps = vec![machine.next_step()];
+        while !matches!(steps.last(), Some(WatchStep::List { .. } | WatchStep::Watch(_))) {
+            steps.push(machine.next_step());
         }
         steps
     }
 
     #[test]
     fn back_off_begins_anew_after_a_watch_that_lived() {
-        let mut machine = Machine::new(Timing::default(), true);
+        let mut machine = WatchMachine::new(Timing::default(), true);
         let mut pauses = Vec::new();
         for lives in [false, false, false, false, false, true, false, true] {
-            machine.on(Outcome::Listed("7".into()), 1.0);
-            let steps = end(&mut machine, true, lives, Outcome::WatchBroke(other()));
-            let Step::Wait(pause) = steps[0] else { panic!("a pause") };
+            machine.handle_outcome(WatchOutcome::Listed("7".into()), 1.0);
+            let steps = end(&mut machine, true, lives, WatchOutcome::WatchBroke(other()));
+            let WatchStep::Wait(pause) = steps[0] else { panic!("a pause") };
             pauses.push(pause.as_secs());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 10, 1, 2, 1]);
@@ -551,65 +564,65 @@ mod tests {
 
     #[test]
     fn accepted_watch_is_believed_until_one_breaks_at_once() {
-        let mut machine = Machine::new(Timing::default(), true);
-        machine.on(Outcome::Listed("7".into()), 1.0);
+        let mut machine = WatchMachine::new(Timing::default(), true);
+        machine.handle_outcome(WatchOutcome::Listed("7".into()), 1.0);
         assert!(machine.accepted(Instant::now()));
-        assert!(machine.prove() && !machine.prove(), "the first event proves it");
-        machine.on(Outcome::WatchBroke(other()), 1.0);
+        assert!(machine.record_proof() && !machine.record_proof(), "the first event proves it");
+        machine.handle_outcome(WatchOutcome::WatchBroke(other()), 1.0);
         assert!(machine.accepted(Instant::now()) && !machine.is_proven());
-        machine.on(Outcome::WatchBroke(other()), 1.0);
+        machine.handle_outcome(WatchOutcome::WatchBroke(other()), 1.0);
         // A list does not show that watches work.
-        machine.on(Outcome::Listed("7".into()), 1.0);
+        machine.handle_outcome(WatchOutcome::Listed("7".into()), 1.0);
         for _ in 0..3 {
             assert!(!machine.accepted(Instant::now()), "not before it is proven");
         }
-        machine.prove();
+        machine.record_proof();
         assert!(machine.is_proven() && machine.accepted(Instant::now()));
-        machine.on(Outcome::WatchBroke(other()), 1.0);
+        machine.handle_outcome(WatchOutcome::WatchBroke(other()), 1.0);
         assert!(!machine.accepted(Instant::now()));
-        assert!(machine.lives_at().is_some());
+        assert!(machine.is_live_at().is_some());
         machine.live();
-        assert!(machine.lives_at().is_none() && machine.accepted(Instant::now()));
+        assert!(machine.is_live_at().is_none() && machine.accepted(Instant::now()));
     }
 
     #[test]
     fn ends_of_a_watch() {
-        let wait = |seconds| Step::Wait(Duration::from_secs(seconds));
-        let watch = || Step::Watch("7".into());
-        let late = || Outcome::WatchBroke(Failure::Late("silent".into()));
+        let wait = |seconds| WatchStep::Wait(Duration::from_secs(seconds));
+        let watch = || WatchStep::Watch("7".into());
+        let late = || WatchOutcome::WatchBroke(WatchFailure::Late("silent".into()));
         let machine = || {
-            let mut machine = Machine::new(Timing::default(), true);
-            machine.on(Outcome::Listed("7".into()), 1.0);
+            let mut machine = WatchMachine::new(Timing::default(), true);
+            machine.handle_outcome(WatchOutcome::Listed("7".into()), 1.0);
             machine
         };
         for (events, lives, outcome, steps) in [
-            (true, true, Outcome::WatchEnded, vec![watch()]),
-            (true, false, Outcome::WatchEnded, vec![wait(1), watch()]),
-            (true, true, late(), vec![Step::Reconnect, watch()]),
-            (false, false, late(), vec![Step::Reconnect, watch()]),
-            (false, false, Outcome::WatchBroke(other()), vec![wait(1), watch()]),
+            (true, true, WatchOutcome::WatchEnded, vec![watch()]),
+            (true, false, WatchOutcome::WatchEnded, vec![wait(1), watch()]),
+            (true, true, late(), vec![WatchStep::Reconnect, watch()]),
+            (false, false, late(), vec![WatchStep::Reconnect, watch()]),
+            (false, false, WatchOutcome::WatchBroke(other()), vec![wait(1), watch()]),
         ] {
             assert_eq!(end(&mut machine(), events, lives, outcome.clone()), steps, "{events} {lives} {outcome:?}");
         }
         let mut machine = machine();
-        end(&mut machine, false, false, Outcome::WatchBroke(other()));
-        let steps = end(&mut machine, false, false, Outcome::WatchBroke(other()));
+        end(&mut machine, false, false, WatchOutcome::WatchBroke(other()));
+        let steps = end(&mut machine, false, false, WatchOutcome::WatchBroke(other()));
         assert_eq!(steps, [wait(2), list()], "K3: it may be the version that breaks it");
     }
 
     /// Returns the longest pauses after failures, in seconds.
-    fn pauses(required: bool, listed: bool, failures: &[Failure]) -> Vec<u64> {
-        let mut machine = Machine::new(Timing::default(), required);
+    fn pauses(required: bool, listed: bool, failures: &[WatchFailure]) -> Vec<u64> {
+        let mut machine = WatchMachine::new(Timing::default(), required);
         if listed {
-            machine.on(Outcome::Listed("7".into()), 1.0);
+            machine.handle_outcome(WatchOutcome::Listed("7".into()), 1.0);
         }
         let mut pauses = Vec::new();
         for failure in failures {
-            machine.on(Outcome::ListFailed(failure.clone()), 1.0);
+            machine.handle_outcome(WatchOutcome::ListFailed(failure.clone()), 1.0);
             loop {
-                match machine.next() {
-                    Step::Wait(pause) => pauses.push(pause.as_secs()),
-                    Step::Reconnect => {}
+                match machine.next_step() {
+                    WatchStep::Wait(pause) => pauses.push(pause.as_secs()),
+                    WatchStep::Reconnect => {}
                     _ => break,
                 }
             }
@@ -619,7 +632,7 @@ mod tests {
 
     #[test]
     fn a_right_that_is_missing_is_asked_for_at_leisure_if_it_is_optional() {
-        let denied = || Failure::Denied("list");
+        let denied = || WatchFailure::Denied("list");
         let six = [(); 6].map(|()| denied());
         assert_eq!(pauses(true, false, &six), [1, 2, 4, 8, 10, 10]);
         assert_eq!(pauses(false, false, &six), [1, 2, 4, 8, 60, 60]);
@@ -630,7 +643,7 @@ mod tests {
 
     #[test]
     fn an_api_server_that_has_not_come_yet_is_asked_soon_again() {
-        let five = [(); 5].map(|()| Failure::Unreachable("refused".into()));
+        let five = [(); 5].map(|()| WatchFailure::Unreachable("refused".into()));
         assert_eq!(pauses(true, false, &five), [1, 2, 2, 2, 2]);
         assert_eq!(pauses(true, true, &five), [1, 2, 4, 8, 10]);
         assert_eq!(pauses(true, false, &[(); 5].map(|()| other())), [1, 2, 4, 8, 10], "one that answers is not");

@@ -7,7 +7,7 @@
 //!                                 machine.rs
 //! ```
 //!
-//! [`find`] locates the cluster, [`Cluster::follow`] watches it until it is dropped, [`Cluster::read`] lists it once.
+//! [`find`] locates the cluster, [`WatchedCluster::follow`] watches it until it is dropped, [`WatchedCluster::read`] lists it once.
 //! Nothing writes to the API server. `kube` is confined to `client.rs`, for configuration, authentication and TLS. Its
 //! watcher is not used: it relists without a pause, never relists after an HTTP 410, fails a whole list for one object,
 //! and never notices an API server that went back in time. Read next: `machine.rs`.
@@ -29,25 +29,25 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::live::{Followed, Live};
-use super::{Loss, Notice, Publisher, Reading, live};
+use super::live::{ClusterSync, WatchedResource};
+use super::{LoadReport, Notice, NoticeKind, Publisher, live};
 use crate::cluster::Resource;
 use crate::metrics::{Counters, Event, Metrics};
 use crate::objects::{Namespace, Object, Subject};
 use crate::rules::{EndpointsSource, PodRecords};
 use crate::status::Status;
 
-pub use client::{Access, Connect, Connecting, find};
+pub use client::{ClusterAccess, Connect, Connecting, find};
 pub use machine::Timing;
 
 use contact::Contact;
 use probe::Probe;
-use watch::Watch;
+use watch::WatchConfig;
 use watched::name_of;
 
 /// Returns the resources that a configuration needs. Services and endpoints are required; the rest improves answers
 /// where the API server allows it.
-pub fn resources(endpoints: EndpointsSource, pods: PodRecords) -> Vec<Followed> {
+pub fn resources(endpoints: EndpointsSource, pods: PodRecords) -> Vec<WatchedResource> {
     let endpoints = match endpoints {
         EndpointsSource::Slices => Resource::EndpointSlices,
         EndpointsSource::Endpoints => Resource::Endpoints,
@@ -57,7 +57,7 @@ pub fn resources(endpoints: EndpointsSource, pods: PodRecords) -> Vec<Followed> 
     if pods == PodRecords::Verified {
         wanted.push((Resource::Pods, false));
     }
-    let followed = |(resource, required)| Followed { resource, name: name_of(resource), required };
+    let followed = |(resource, required)| WatchedResource { resource, name: name_of(resource), required };
     wanted.into_iter().map(followed).collect()
 }
 
@@ -71,22 +71,22 @@ pub struct Scope {
 }
 
 /// A cluster, and the resources to watch in it.
-pub struct Cluster {
+pub struct WatchedCluster {
     connect: Connect,
-    resources: Vec<Followed>,
+    resources: Vec<WatchedResource>,
     timing: Timing,
     scope: Arc<Scope>,
 }
 
-impl Cluster {
+impl WatchedCluster {
     /// Describes the cluster. No request is made yet.
-    pub fn new(connect: Connect, resources: Vec<Followed>, timing: Timing) -> Self {
+    pub fn new(connect: Connect, resources: Vec<WatchedResource>, timing: Timing) -> Self {
         Self { connect, resources, timing, scope: Arc::default() }
     }
 
     /// Restricts the cluster to a scope. With a namespace, Namespaces are not watched: a Role cannot grant access to
     /// them.
-    pub fn within(mut self, scope: Scope) -> Self {
+    pub fn with_scope(mut self, scope: Scope) -> Self {
         if scope.namespace.is_some() {
             self.resources.retain(|followed| followed.resource != Resource::Namespaces);
         }
@@ -94,7 +94,7 @@ impl Cluster {
     }
 
     /// Returns the object that is known without a request: the namespace of the scope exists.
-    fn given(&self) -> Option<Object> {
+    fn with_timing(&self) -> Option<Object> {
         self.scope.namespace.clone().map(|name| Object::Namespace(Namespace::new(name)))
     }
 
@@ -109,11 +109,11 @@ impl Cluster {
     ) {
         /// Capacity of the channel of updates.
         const WAITING: usize = 1024;
-        let Timing { stale, hold_down, .. } = self.timing;
-        let publisher = publisher.counting(Arc::clone(metrics));
-        let mut live = Live::new(publisher, status, metrics.worker(), &self.resources, stale, hold_down);
-        let given = self.given().map(|object| live::Update::Apply(Box::new(object), Vec::new(), None));
-        live.take(given, Instant::now());
+        let Timing { stale, mass_delete_guard: hold_down, .. } = self.timing;
+        let publisher = publisher.with_metrics(Arc::clone(metrics));
+        let mut live = ClusterSync::new(publisher, status, metrics.worker(), &self.resources, stale, hold_down);
+        let given = self.with_timing().map(|object| live::WatchUpdate::Apply(Box::new(object), Vec::new(), None));
+        live.apply_updates(given, Instant::now());
         let mut synced = Some(synced);
         let (sender, mut updates) = mpsc::channel(WAITING);
         let mut watches = Watches {
@@ -121,7 +121,7 @@ impl Cluster {
             sender,
             tasks: JoinSet::new(),
             running: HashMap::new(),
-            back: Arc::default(),
+            reachable: Arc::default(),
             contact: Arc::default(),
             metrics: Arc::clone(metrics),
             logged: None,
@@ -134,7 +134,7 @@ impl Cluster {
         let mut batch = Vec::with_capacity(WAITING);
         loop {
             tokio::select! {
-                _ = updates.recv_many(&mut batch, WAITING) => live.take(batch.drain(..), Instant::now()),
+                _ = updates.recv_many(&mut batch, WAITING) => live.apply_updates(batch.drain(..), Instant::now()),
                 () = watches.ended(&counters) => {}
                 never = &mut probe => match never {},
                 _ = ticks.tick() => live.tick(Instant::now()),
@@ -154,15 +154,15 @@ impl Cluster {
     /// # Errors
     ///
     /// If a required resource cannot be listed.
-    pub async fn read(&self) -> anyhow::Result<(Vec<Object>, Reading)> {
-        let (mut objects, mut reports, mut complete) = (Vec::from_iter(self.given()), Vec::new(), true);
-        for Followed { resource, name, required } in &self.resources {
+    pub async fn read(&self) -> anyhow::Result<(Vec<Object>, LoadReport)> {
+        let (mut objects, mut reports, mut complete) = (Vec::from_iter(self.with_timing()), Vec::new(), true);
+        for WatchedResource { resource, name, required } in &self.resources {
             let listed = match watch::list_once(&self.connect, self.timing, *resource, &self.scope).await {
                 Ok(listed) => listed,
                 Err(failure) if *required => bail!("cannot list {name}: {}", failure.state()),
                 Err(failure) => {
                     let text = format!("cannot list {name}, which are optional: {}", failure.state());
-                    reports.push(Notice { loss: Loss::Optional, subject: Subject::Unknown, text });
+                    reports.push(Notice { kind: NoticeKind::Optional, subject: Subject::Unknown, text });
                     continue;
                 }
             };
@@ -174,7 +174,7 @@ impl Cluster {
                     }
                     Err(invalid) => {
                         reports.push(Notice {
-                            loss: Loss::Whole,
+                            kind: NoticeKind::Whole,
                             subject: Subject::Unknown,
                             text: invalid.to_string(),
                         });
@@ -183,18 +183,18 @@ impl Cluster {
                 }
             }
         }
-        Ok((objects, Reading { reports, complete, unread: Vec::new(), unusable: Vec::new() }))
+        Ok((objects, LoadReport { reports, complete, unread: Vec::new(), unusable: Vec::new() }))
     }
 }
 
 /// The watch tasks, one for each resource.
 struct Watches {
-    cluster: Cluster,
-    sender: mpsc::Sender<live::Update>,
+    cluster: WatchedCluster,
+    sender: mpsc::Sender<live::WatchUpdate>,
     tasks: JoinSet<()>,
-    running: HashMap<Id, (Followed, Arc<Counters>)>,
+    running: HashMap<Id, (WatchedResource, Arc<Counters>)>,
     /// Notified when a lost watch is proven again.
-    back: Arc<Notify>,
+    reachable: Arc<Notify>,
     contact: Arc<Contact>,
     metrics: Arc<Metrics>,
     /// Time of the last log line about a watch task that ended.
@@ -208,20 +208,20 @@ impl Watches {
         }
     }
 
-    fn spawn(&mut self, what: Followed, counters: Arc<Counters>, again: bool) {
-        let watch = Watch {
-            what,
+    fn spawn(&mut self, what: WatchedResource, counters: Arc<Counters>, again: bool) {
+        let watch = WatchConfig {
+            resource: what,
             connect: Arc::clone(&self.cluster.connect),
             timing: self.cluster.timing,
             updates: self.sender.clone(),
             counters: Arc::clone(&counters),
             metrics: Arc::clone(&self.metrics),
-            back: Arc::clone(&self.back),
+            reachable: Arc::clone(&self.reachable),
             contact: Arc::clone(&self.contact),
             scope: Arc::clone(&self.cluster.scope),
         };
         let wait = again.then_some(self.cluster.timing.back_off[0]);
-        let task = self.tasks.spawn(watch.follow(wait));
+        let task = self.tasks.spawn(watch.run(wait));
         self.running.insert(task.id(), (what, counters));
     }
 
@@ -234,7 +234,7 @@ impl Watches {
             scope: Arc::clone(&self.cluster.scope),
             timing: self.cluster.timing,
             updates: self.sender.clone(),
-            back: Arc::clone(&self.back),
+            reachable: Arc::clone(&self.reachable),
         }
     }
 

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Scope;
 use super::client::{Api, Connect};
 use super::contact::Contact;
-use super::machine::{Failure, Timing};
-use super::watched::Page;
+use super::machine::{Timing, WatchFailure};
+use super::watched::ListPage;
 use crate::cluster::Resource;
-use crate::source::live::Update;
+use crate::source::live::WatchUpdate;
 use crate::status::WatchState;
 
 /// The task that probes the API server.
@@ -27,9 +27,9 @@ pub(super) struct Probe {
     pub(super) resource: Resource,
     pub(super) scope: Arc<Scope>,
     pub(super) timing: Timing,
-    pub(super) updates: mpsc::Sender<Update>,
+    pub(super) updates: mpsc::Sender<WatchUpdate>,
     /// Notified at the end of a loss, so that the watches retry at once.
-    pub(super) back: Arc<Notify>,
+    pub(super) reachable: Arc<Notify>,
 }
 
 impl Probe {
@@ -39,8 +39,8 @@ impl Probe {
         loop {
             let heard = self.contact.last();
             if lost.take_if(|since| heard > *since).is_some() {
-                self.tell(Update::Contact).await;
-                self.back.notify_waiters();
+                self.report_contact(WatchUpdate::Contact).await;
+                self.reachable.notify_waiters();
             }
             let due = probed.map_or(heard, |probed| probed.max(heard)) + self.timing.quiet;
             tokio::select! {
@@ -57,40 +57,42 @@ impl Probe {
             };
             let failure = result.err().filter(|failure| !failure.is_answer());
             let Some(failure) = failure else {
-                self.contact.hear();
+                self.contact.record_contact();
                 continue;
             };
             api = None;
             if lost.is_none() && self.contact.last() <= heard {
                 lost = Some(heard);
-                self.contact.lose();
+                self.contact.record_loss();
                 if let WatchState::Lost(loss) = failure.state() {
-                    self.tell(Update::NoContact { since: heard, loss }).await;
+                    self.report_contact(WatchUpdate::NoContact { since: heard, loss }).await;
                 }
             }
         }
     }
 
     /// Lists one object. The deadline is [`Timing::quiet`].
-    async fn probe(&self, api: &mut Option<Api>) -> Result<(), Failure> {
+    async fn probe(&self, api: &mut Option<Api>) -> Result<(), WatchFailure> {
         let request = async {
             let api = match api {
                 Some(api) => api,
                 None => {
-                    let client = (self.connect)().await.map_err(|error| Failure::Unreachable(format!("{error:#}")))?;
+                    let client =
+                        (self.connect)().await.map_err(|error| WatchFailure::Unreachable(format!("{error:#}")))?;
                     api.insert(Api::new(client, self.resource, &self.scope, &Arc::default(), &self.contact))
                 }
             };
             let octets = api.page(1, None).await?;
-            let page: Result<Page<'_>, _> = serde_json::from_slice(&octets);
-            page.map(drop).map_err(|error| Failure::Unreachable(format!("the answer to a probe is no list: {error}")))
+            let page: Result<ListPage<'_>, _> = serde_json::from_slice(&octets);
+            page.map(drop)
+                .map_err(|error| WatchFailure::Unreachable(format!("the answer to a probe is no list: {error}")))
         };
         let quiet = self.timing.quiet;
-        let late = || Failure::Late(format!("no octet for {quiet:?}, and no answer to a probe within {quiet:?}"));
+        let late = || WatchFailure::Late(format!("no octet for {quiet:?}, and no answer to a probe within {quiet:?}"));
         timeout(quiet, request).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn tell(&self, update: Update) {
+    async fn report_contact(&self, update: WatchUpdate) {
         // The receiver is gone: its owner is about to abort this task as well.
         let _ = self.updates.send(update).await;
     }

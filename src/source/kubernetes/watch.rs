@@ -1,4 +1,4 @@
-//! The watch of one resource: performs the steps of its [`Machine`] and sends an [`Update`] for each event.
+//! The watch of one resource: performs the steps of its [`WatchMachine`] and sends an [`WatchUpdate`] for each event.
 //!
 //! A relist sends `Begin`, an `Apply` for each object, and `End`; the known objects stay until `End`. Row ids (K5, ...)
 //! are those of `tests/rows.md`. Not here: the step that follows a failure (`machine.rs`), and the objects that are served
@@ -13,67 +13,67 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Scope;
-use super::client::{Api, Connect, Lines, failure_of};
+use super::client::{Api, Connect, LineStream, failure_of};
 use super::contact::{Contact, Pace};
-use super::machine::{FIRST_PAGE, Failure, Machine, Outcome, Step, Timing, is_behind, next_page};
-use super::watched::{Event, Page, Watched};
+use super::machine::{FIRST_PAGE, Timing, WatchFailure, WatchMachine, WatchOutcome, WatchStep, is_behind, next_page};
+use super::watched::{DecodedEvent, DecodedObject, ListPage};
 use crate::cluster::Resource;
 use crate::metrics::{Counters, Event as Counted, Metrics, table};
 use crate::objects::ObjectRef;
-use crate::source::live::{Followed, Swept, Update};
+use crate::source::live::{RelistOutcome, WatchUpdate, WatchedResource};
 
 /// The task that watches one resource.
-pub(super) struct Watch {
-    pub(super) what: Followed,
+pub(super) struct WatchConfig {
+    pub(super) resource: WatchedResource,
     pub(super) connect: Connect,
     pub(super) timing: Timing,
-    pub(super) updates: mpsc::Sender<Update>,
+    pub(super) updates: mpsc::Sender<WatchUpdate>,
     pub(super) counters: Arc<Counters>,
     pub(super) metrics: Arc<Metrics>,
     /// Notified when a lost watch is proven again, so that the other watches retry at once.
-    pub(super) back: Arc<Notify>,
+    pub(super) reachable: Arc<Notify>,
     pub(super) contact: Arc<Contact>,
     pub(super) scope: Arc<Scope>,
 }
 
-/// The flags of a list in progress, from [`Step::List`].
+/// The flags of a list in progress, from [`WatchStep::List`].
 #[derive(Clone, Copy)]
 struct Relist {
     confirmed: bool,
     audit: bool,
 }
 
-struct Following {
-    watch: Watch,
+struct Watcher {
+    watch: WatchConfig,
     /// Reason of the next list, as a metric label.
     because: &'static str,
     /// Beginning of the loss; `None` once a watch is proven again.
     lost_since: Option<Instant>,
-    machine: Machine,
+    machine: WatchMachine,
     pace: Arc<Pace>,
     api: Option<Api>,
     /// Time of the last event, bookmark or end of a list.
-    heard: Instant,
+    last_event: Instant,
     /// Time of the last octet of this watch.
     octet: Instant,
     probe_at: Instant,
     audit_at: Instant,
 }
 
-impl Watch {
+impl WatchConfig {
     /// Watches the resource until the future is dropped.
-    pub(super) async fn follow(self, first_wait: Option<Duration>) {
+    pub(super) async fn run(self, first_wait: Option<Duration>) {
         if let Some(wait) = first_wait {
             sleep(wait).await;
         }
         let now = Instant::now();
-        let mut following = Following {
+        let mut following = Watcher {
             because: "start",
             lost_since: None,
-            machine: Machine::new(self.timing, self.what.required),
+            machine: WatchMachine::new(self.timing, self.resource.required),
             pace: Arc::default(),
             api: None,
-            heard: now,
+            last_event: now,
             octet: now,
             probe_at: now + self.timing.probe,
             audit_at: now + self.timing.audit,
@@ -85,141 +85,155 @@ impl Watch {
     }
 }
 
-impl Following {
+impl Watcher {
     async fn step(&mut self) {
-        let outcome = match self.machine.next() {
-            Step::Wait(pause) => return self.wait(pause).await,
-            Step::Reconnect => return self.api = None,
-            Step::List { streaming: true, confirmed, audit } => self.stream(Relist { confirmed, audit }).await,
-            Step::List { streaming: false, confirmed, audit } => self.list(Relist { confirmed, audit }).await,
-            Step::Watch(version) => self.watch_from(&version).await,
+        let outcome = match self.machine.next_step() {
+            WatchStep::Wait(pause) => return self.wait(pause).await,
+            WatchStep::Reconnect => return self.api = None,
+            WatchStep::List { streaming: true, confirmed, audit } => self.stream(Relist { confirmed, audit }).await,
+            WatchStep::List { streaming: false, confirmed, audit } => self.list(Relist { confirmed, audit }).await,
+            WatchStep::Watch(version) => self.watch_from(&version).await,
         };
-        self.tell_of(&outcome).await;
+        self.report_outcome(&outcome).await;
         self.done(outcome);
     }
 
     async fn wait(&self, pause: Duration) {
         tokio::select! {
             () = sleep(pause) => {}
-            () = self.watch.back.notified(), if !self.machine.was_told_to_wait() => {}
+            () = self.watch.reachable.notified(), if !self.machine.has_retry_after() => {}
         }
     }
 
     /// Reports the watch as proven: by an event, or by time.
     async fn proven(&mut self) {
         if self.lost_since.take().is_some() {
-            self.watch.back.notify_waiters();
+            self.watch.reachable.notify_waiters();
         }
-        self.tell(Update::Connected(self.watch.what.resource)).await;
+        self.send_update(WatchUpdate::Connected(self.watch.resource.resource)).await;
     }
 
-    fn done(&mut self, outcome: Outcome) {
+    fn done(&mut self, outcome: WatchOutcome) {
         let now = Instant::now();
         self.because = outcome.label();
-        if let Outcome::Listed(_) = outcome {
-            self.hear(now);
+        if let WatchOutcome::Listed(_) = outcome {
+            self.record_activity(now);
             self.probe_at = now + self.watch.timing.probe;
             // Spreads the audits, so that not all resources and all servers list at the same time.
             self.audit_at = now + self.watch.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
         }
-        self.machine.on(outcome, fastrand::f64());
+        self.machine.handle_outcome(outcome, fastrand::f64());
     }
 
-    fn hear(&mut self, now: Instant) {
-        (self.heard, self.octet) = (now, now);
-        self.watch.metrics.heard(self.watch.what.name, now.into_std());
+    fn record_activity(&mut self, now: Instant) {
+        (self.last_event, self.octet) = (now, now);
+        self.watch.metrics.record_event_time(self.watch.resource.name, now.into_std());
     }
 
-    async fn tell(&self, update: Update) {
+    async fn send_update(&self, update: WatchUpdate) {
         if self.watch.updates.send(update).await.is_err() {
             // The receiver is gone: its owner is about to abort this task as well.
             std::future::pending::<()>().await;
         }
     }
 
-    async fn tell_of(&mut self, outcome: &Outcome) {
-        let outdated = Failure::Other("its events or versions are not usable".into());
+    async fn report_outcome(&mut self, outcome: &WatchOutcome) {
+        let outdated = WatchFailure::Other("its events or versions are not usable".into());
         let failure = match outcome {
-            Outcome::ListFailed(failure) | Outcome::WatchFailed(failure) | Outcome::WatchBroke(failure) => failure,
-            Outcome::Outdated => &outdated,
+            WatchOutcome::ListFailed(failure)
+            | WatchOutcome::WatchFailed(failure)
+            | WatchOutcome::WatchBroke(failure) => failure,
+            WatchOutcome::Outdated => &outdated,
             _ => return,
         };
-        if *outcome != Outcome::Outdated {
+        if *outcome != WatchOutcome::Outdated {
             self.watch.counters.count(Counted::WatchFailures);
-            self.watch.metrics.count(&table::WATCH_FAILURES, &[self.watch.what.name, failure.label()]);
+            self.watch.metrics.count(&table::WATCH_FAILURES, &[self.watch.resource.name, failure.label()]);
         }
-        if matches!((outcome, failure), (Outcome::ListFailed(_), Failure::Refused(_))) && self.machine.streams() {
+        if matches!((outcome, failure), (WatchOutcome::ListFailed(_), WatchFailure::Refused(_)))
+            && self.machine.is_streaming()
+        {
             // K12: a list in pages follows at once. A stream is never requested again, so its turn is given back.
             return self.pace.refund().await;
         }
         let is_first = self.lost_since.is_none();
         // A deadline notices the loss late: events may have been missed since the last octet.
-        let began = if matches!(failure, Failure::Late(_)) { self.octet } else { Instant::now() };
+        let began = if matches!(failure, WatchFailure::Late(_)) { self.octet } else { Instant::now() };
         let since = *self.lost_since.get_or_insert(began);
         // The next request, which follows at once, repairs an outdated resourceVersion and a connection that died
         // alone.
         let is_mended_next = matches!(
             (outcome, failure),
             (
-                Outcome::WatchFailed(_) | Outcome::WatchBroke(_),
-                Failure::Gone(_) | Failure::Gateway(504, _) | Failure::Refused(_)
-            ) | (Outcome::WatchBroke(_), Failure::Late(_))
-                | (Outcome::Outdated, _)
+                WatchOutcome::WatchFailed(_) | WatchOutcome::WatchBroke(_),
+                WatchFailure::Gone(_) | WatchFailure::Gateway(504, _) | WatchFailure::Refused(_)
+            ) | (WatchOutcome::WatchBroke(_), WatchFailure::Late(_))
+                | (WatchOutcome::Outdated, _)
         );
         if !(is_first && is_mended_next) {
-            self.tell(Update::Lost { resource: self.watch.what.resource, state: failure.state(), since }).await;
+            self.send_update(WatchUpdate::Lost {
+                resource: self.watch.resource.resource,
+                state: failure.state(),
+                since,
+            })
+            .await;
         }
     }
 
     /// Limits a request by the deadline of a page (K5).
-    async fn ask<T>(&self, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    async fn request<T>(&self, request: impl Future<Output = Result<T, WatchFailure>>) -> Result<T, WatchFailure> {
         within(self.watch.timing.page, request).await
     }
 
-    async fn api(&mut self) -> Result<Api, Failure> {
+    async fn api(&mut self) -> Result<Api, WatchFailure> {
         if let Some(api) = &self.api {
             return Ok(api.clone());
         }
-        let client = (self.watch.connect)().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
-        let Watch { what, scope, contact, .. } = &self.watch;
+        let client = (self.watch.connect)().await.map_err(|error| WatchFailure::Other(format!("{error:#}")))?;
+        let WatchConfig { resource: what, scope, contact, .. } = &self.watch;
         Ok(self.api.insert(Api::new(client, what.resource, scope, &self.pace, contact)).clone())
     }
 
     async fn begin(&self, relist: Relist) {
         self.watch.counters.count(Counted::Lists);
-        self.watch.metrics.count(&table::LISTS, &[self.watch.what.name, self.because]);
-        self.tell(Update::Begin(self.watch.what.resource, relist.audit)).await;
+        self.watch.metrics.count(&table::LISTS, &[self.watch.resource.name, self.because]);
+        self.send_update(WatchUpdate::Begin(self.watch.resource.resource, relist.audit)).await;
     }
 
-    async fn end(&self, relist: Relist) -> Swept {
+    async fn end(&self, relist: Relist) -> RelistOutcome {
         let (reply, swept) = oneshot::channel();
-        self.tell(Update::End { resource: self.watch.what.resource, confirmed: relist.confirmed, reply }).await;
-        swept.await.unwrap_or(Swept::Done)
+        self.send_update(WatchUpdate::End {
+            resource: self.watch.resource.resource,
+            confirmed: relist.confirmed,
+            reply,
+        })
+        .await;
+        swept.await.unwrap_or(RelistOutcome::Done)
     }
 
     /// Lists all objects in pages.
-    async fn list(&mut self, relist: Relist) -> Outcome {
+    async fn list(&mut self, relist: Relist) -> WatchOutcome {
         match self.pages(relist).await {
             Ok(version) => match self.end(relist).await {
-                Swept::Done => Outcome::Listed(version),
-                Swept::Held { .. } => Outcome::HeldDown,
+                RelistOutcome::Done => WatchOutcome::Listed(version),
+                RelistOutcome::Suspicious { .. } => WatchOutcome::SuspiciousList,
             },
-            Err(failure) => Outcome::ListFailed(failure),
+            Err(failure) => WatchOutcome::ListFailed(failure),
         }
     }
 
-    async fn pages(&mut self, relist: Relist) -> Result<String, Failure> {
+    async fn pages(&mut self, relist: Relist) -> Result<String, WatchFailure> {
         let api = self.api().await?;
         self.begin(relist).await;
         let (mut limit, mut more, mut is_full) = (FIRST_PAGE, None, false);
         loop {
             let octets = match is_full {
-                true => self.ask(api.next_page(limit, more.as_deref())).await?,
-                false => self.ask(api.page(limit, more.as_deref())).await?,
+                true => self.request(api.next_page(limit, more.as_deref())).await?,
+                false => self.request(api.page(limit, more.as_deref())).await?,
             };
-            let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
+            let page: ListPage<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
             for item in page.items() {
-                self.apply(Watched::read(self.watch.what.resource, item)).await;
+                self.apply(DecodedObject::read(self.watch.resource.resource, item)).await;
             }
             is_full = page.items().len() >= limit as usize;
             limit = next_page(page.items().len(), octets.len());
@@ -231,37 +245,37 @@ impl Following {
     }
 
     /// Sends the update for an object. Returns whether the object could be decoded.
-    async fn apply(&self, watched: Watched) -> bool {
+    async fn apply(&self, watched: DecodedObject) -> bool {
         match watched.object {
             Ok((object, skipped)) => {
-                self.tell(Update::Apply(Box::new(object), skipped, watched.triggered)).await;
+                self.send_update(WatchUpdate::Apply(Box::new(object), skipped, watched.triggered)).await;
                 true
             }
             Err(invalid) => {
-                self.tell(Update::Invalid(self.watch.what.resource, invalid.to_string())).await;
+                self.send_update(WatchUpdate::Invalid(self.watch.resource.resource, invalid.to_string())).await;
                 false
             }
         }
     }
 
     /// Lists all objects as the beginning of a watch.
-    async fn stream(&mut self, relist: Relist) -> Outcome {
+    async fn stream(&mut self, relist: Relist) -> WatchOutcome {
         let api = match self.api().await {
             Ok(api) => api,
-            Err(failure) => return Outcome::ListFailed(failure),
+            Err(failure) => return WatchOutcome::ListFailed(failure),
         };
         self.begin(relist).await;
         // Long enough for the list. The watch behind it is ended here, after `Timing::watch`.
-        match self.ask(api.stream(Duration::from_secs(290))).await {
+        match self.request(api.stream(Duration::from_secs(290))).await {
             Ok(lines) => self.read(&api, lines, Some(relist)).await,
-            Err(failure) => Outcome::ListFailed(failure),
+            Err(failure) => WatchOutcome::ListFailed(failure),
         }
     }
 
-    async fn watch_from(&mut self, version: &str) -> Outcome {
+    async fn watch_from(&mut self, version: &str) -> WatchOutcome {
         let api = match self.api().await {
             Ok(api) => api,
-            Err(failure) => return Outcome::WatchFailed(failure),
+            Err(failure) => return WatchOutcome::WatchFailed(failure),
         };
         let lasts = self.watch.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
         match within(self.watch.timing.start, api.watch(version, lasts)).await {
@@ -274,16 +288,16 @@ impl Following {
                     self.probe_at = now;
                 }
                 if self.machine.accepted(now) {
-                    self.tell(Update::Connected(self.watch.what.resource)).await;
+                    self.send_update(WatchUpdate::Connected(self.watch.resource.resource)).await;
                 }
                 self.read(&api, lines, None).await
             }
-            Err(failure) => Outcome::WatchFailed(failure),
+            Err(failure) => WatchOutcome::WatchFailed(failure),
         }
     }
 
     /// Reads the events of a watch; those of a list as long as `relist` is `Some`.
-    async fn read(&mut self, api: &Api, mut lines: Lines, mut relist: Option<Relist>) -> Outcome {
+    async fn read(&mut self, api: &Api, mut lines: LineStream, mut relist: Option<Relist>) -> WatchOutcome {
         let started = Instant::now();
         let streamed = relist.is_some();
         let lasts = self.watch.timing.watch.mul_f64(4.0 / 3.0) + self.watch.timing.grace;
@@ -291,7 +305,7 @@ impl Following {
         let mut probe = None;
         loop {
             let listed = relist.is_none();
-            let lives_at = self.machine.lives_at();
+            let lives_at = self.machine.is_live_at();
             let line = tokio::select! {
                 line = lines.next() => line,
                 () = sleep_until(lives_at.unwrap_or(ends)), if listed && lives_at.is_some() => {
@@ -300,20 +314,20 @@ impl Following {
                     continue;
                 }
                 () = sleep_until(ends) => return match (listed, streamed) {
-                    (false, _) => Outcome::ListFailed(Failure::Late("a list has no end".into())),
-                    (true, true) => Outcome::WatchEnded,
+                    (false, _) => WatchOutcome::ListFailed(WatchFailure::Late("a list has no end".into())),
+                    (true, true) => WatchOutcome::WatchEnded,
                     // K6: the API server should have ended the watch.
-                    (true, false) => Outcome::WatchBroke(Failure::Late("a watch did not end in time".into())),
+                    (true, false) => WatchOutcome::WatchBroke(WatchFailure::Late("a watch did not end in time".into())),
                 },
-                () = sleep_until(self.heard + self.watch.timing.silence), if listed => return Outcome::Silent,
-                () = sleep_until(self.audit_at), if listed => return Outcome::AuditDue,
+                () = sleep_until(self.last_event + self.watch.timing.idle_timeout), if listed => return WatchOutcome::Silent,
+                () = sleep_until(self.audit_at), if listed => return WatchOutcome::AuditDue,
                 () = sleep_until(self.probe_at), if listed && probe.is_none() => {
                     probe = Some(self.probe(api));
                     continue;
                 }
                 behind = answer(&mut probe), if listed => {
                     if behind {
-                        return Outcome::Outdated;
+                        return WatchOutcome::Outdated;
                     }
                     self.probe_at = Instant::now() + self.watch.timing.probe;
                     probe = None;
@@ -323,35 +337,41 @@ impl Following {
             let is_proven = listed && self.machine.is_proven();
             let broke = |failure| match failure {
                 // Without an event, an accepted watch does not show that the API server is within reach.
-                Failure::Cut(detail) if !is_proven && listed => Outcome::WatchBroke(Failure::Other(detail)),
-                Failure::Cut(detail) if !is_proven => Outcome::ListFailed(Failure::Other(detail)),
-                failure if listed => Outcome::WatchBroke(failure),
-                failure => Outcome::ListFailed(failure),
+                WatchFailure::Cut(detail) if !is_proven && listed => {
+                    WatchOutcome::WatchBroke(WatchFailure::Other(detail))
+                }
+                WatchFailure::Cut(detail) if !is_proven => WatchOutcome::ListFailed(WatchFailure::Other(detail)),
+                failure if listed => WatchOutcome::WatchBroke(failure),
+                failure => WatchOutcome::ListFailed(failure),
             };
             let line = match line {
                 Ok(Some(line)) => line,
                 Ok(None) if is_proven => {
                     self.octet = Instant::now();
-                    return Outcome::WatchEnded;
+                    return WatchOutcome::WatchEnded;
                 }
-                Ok(None) if listed => return broke(Failure::Other("a watch ended before its first event".into())),
-                Ok(None) => return broke(Failure::Other("a list ended before its end".into())),
+                Ok(None) if listed => return broke(WatchFailure::Other("a watch ended before its first event".into())),
+                Ok(None) => return broke(WatchFailure::Other("a list ended before its end".into())),
                 Err(failure) => return broke(failure),
             };
-            let Ok(event) = Event::read(self.watch.what.resource, &line) else {
+            let Ok(event) = DecodedEvent::read(self.watch.resource.resource, &line) else {
                 // The event is lost, and only a relist can repair it.
                 self.watch.counters.count(Counted::ObjectsSkipped);
                 self.watch.metrics.count(&table::REJECTED, &["invalid"]);
-                return if is_proven { Outcome::Outdated } else { broke(Failure::Other("an event is no JSON".into())) };
+                return if is_proven {
+                    WatchOutcome::Outdated
+                } else {
+                    broke(WatchFailure::Other("an event is no JSON".into()))
+                };
             };
             if listed && self.machine.is_behind(event.version()) {
-                return Outcome::Outdated;
+                return WatchOutcome::Outdated;
             }
             if event.version().is_empty() {
                 self.octet = Instant::now();
             } else {
-                self.hear(Instant::now());
-                if listed && self.machine.prove() {
+                self.record_activity(Instant::now());
+                if listed && self.machine.record_proof() {
                     self.proven().await;
                 }
             }
@@ -359,60 +379,60 @@ impl Following {
                 ends = self.octet + self.watch.timing.page;
             }
             match event {
-                Event::Bookmark { version, end_of_list: true } if !listed => {
+                DecodedEvent::Bookmark { version, end_of_list: true } if !listed => {
                     let Some(relist) = relist.take() else { continue };
-                    if self.end(relist).await != Swept::Done {
-                        return Outcome::HeldDown;
+                    if self.end(relist).await != RelistOutcome::Done {
+                        return WatchOutcome::SuspiciousList;
                     }
-                    self.done(Outcome::Listed(version));
-                    self.machine.accepted(self.heard);
-                    self.machine.prove();
+                    self.done(WatchOutcome::Listed(version));
+                    self.machine.accepted(self.last_event);
+                    self.machine.record_proof();
                     self.proven().await;
                     ends = Instant::now() + self.watch.timing.watch;
                 }
-                Event::Bookmark { version, .. } if listed => self.machine.saw(version),
-                Event::Error(code, message) => {
+                DecodedEvent::Bookmark { version, .. } if listed => self.machine.observe_version(version),
+                DecodedEvent::Error(code, message) => {
                     let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                     return broke(failure_of(status, &message, None, "watch"));
                 }
-                Event::Applied(watched) => {
+                DecodedEvent::Applied(watched) => {
                     let (version, key) = (watched.version.clone(), watched.key.clone());
                     if !self.apply(watched).await
                         && listed
                         && let Some(key) = key
-                        && self.again(api, &key).await.is_err()
+                        && self.retry(api, &key).await.is_err()
                     {
-                        return Outcome::Outdated;
+                        return WatchOutcome::Outdated;
                     }
                     if listed {
-                        self.machine.saw(version);
+                        self.machine.observe_version(version);
                     }
                 }
-                Event::Deleted(watched) => {
+                DecodedEvent::Deleted(watched) => {
                     if let Some(key) = watched.key {
-                        self.tell(Update::Delete(self.watch.what.resource, key)).await;
+                        self.send_update(WatchUpdate::Delete(self.watch.resource.resource, key)).await;
                     }
                     if listed {
-                        self.machine.saw(watched.version);
+                        self.machine.observe_version(watched.version);
                     }
                 }
-                Event::Bookmark { .. } | Event::Unknown => {}
+                DecodedEvent::Bookmark { .. } | DecodedEvent::Unknown => {}
             }
         }
     }
 
     /// Lists the one object of an event that could not be decoded (K8), and deletes it if it cannot be decoded now
     /// either.
-    async fn again(&self, api: &Api, key: &ObjectRef) -> Result<(), Failure> {
-        let resource = self.watch.what.resource;
-        let octets = self.ask(api.one(key, resource != Resource::Namespaces)).await?;
-        let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
+    async fn retry(&self, api: &Api, key: &ObjectRef) -> Result<(), WatchFailure> {
+        let resource = self.watch.resource.resource;
+        let octets = self.request(api.get_object(key, resource != Resource::Namespaces)).await?;
+        let page: ListPage<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
         for item in page.items() {
-            if self.apply(Watched::read(resource, item)).await {
+            if self.apply(DecodedObject::read(resource, item)).await {
                 return Ok(());
             }
         }
-        self.tell(Update::Delete(resource, key.clone())).await;
+        self.send_update(WatchUpdate::Delete(resource, key.clone())).await;
         Ok(())
     }
 
@@ -423,7 +443,7 @@ impl Following {
         Box::pin(async move {
             // The watch notices the same failure.
             let Ok(octets) = within(page, api.page(1, None)).await else { return false };
-            let page: Result<Page<'_>, _> = serde_json::from_slice(&octets);
+            let page: Result<ListPage<'_>, _> = serde_json::from_slice(&octets);
             page.is_ok_and(|page| is_behind(&ours, &page.metadata.resource_version))
         })
     }
@@ -441,13 +461,16 @@ async fn answer(probe: &mut Option<Probe>) -> bool {
 }
 
 /// Limits a request by a deadline.
-async fn within<T>(deadline: Duration, request: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let late = || Failure::Late(format!("no answer from the API server within {deadline:?}"));
+async fn within<T>(
+    deadline: Duration,
+    request: impl Future<Output = Result<T, WatchFailure>>,
+) -> Result<T, WatchFailure> {
+    let late = || WatchFailure::Late(format!("no answer from the API server within {deadline:?}"));
     timeout(deadline, request).await.unwrap_or_else(|_| Err(late()))
 }
 
-fn no_list(error: &serde_json::Error) -> Failure {
-    Failure::Other(format!("what the API server sent is no list: {error}"))
+fn no_list(error: &serde_json::Error) -> WatchFailure {
+    WatchFailure::Other(format!("what the API server sent is no list: {error}"))
 }
 
 /// Lists all objects of `resource` once. An object that cannot be decoded has an error in its place.
@@ -456,14 +479,14 @@ pub(super) async fn list_once(
     timing: Timing,
     resource: Resource,
     scope: &Scope,
-) -> Result<Vec<Watched>, Failure> {
-    let client = connect().await.map_err(|error| Failure::Other(format!("{error:#}")))?;
+) -> Result<Vec<DecodedObject>, WatchFailure> {
+    let client = connect().await.map_err(|error| WatchFailure::Other(format!("{error:#}")))?;
     let api = Api::new(client, resource, scope, &Arc::default(), &Arc::default());
     let (mut limit, mut more, mut objects) = (FIRST_PAGE, None, Vec::new());
     loop {
         let octets = within(timing.page, api.next_page(limit, more.as_deref())).await?;
-        let page: Page<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
-        objects.extend(page.items().iter().map(|item| Watched::read(resource, item)));
+        let page: ListPage<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
+        objects.extend(page.items().iter().map(|item| DecodedObject::read(resource, item)));
         limit = next_page(page.items().len(), octets.len());
         more = page.metadata.more.filter(|more| !more.is_empty());
         if more.is_none() {

@@ -19,7 +19,7 @@ use crate::objects::{Decoded, Invalid, Object, ObjectRef, Skipped, decode, decod
 
 /// An object of a list or an event: its key, and the decoded object or the reason for which it is skipped.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct DecodedObject {
     /// Key in `Cluster`; `None` for an object without a name.
     pub(super) key: Option<ObjectRef>,
     /// The resourceVersion; empty if it is absent.
@@ -33,7 +33,7 @@ pub(super) struct Watched {
 /// Annotation in which the controllers of EndpointSlices and Endpoints note the time of the Pod's or Service's change.
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
-impl Watched {
+impl DecodedObject {
     /// Decodes one object of `resource`.
     pub(super) fn read(resource: Resource, raw: &RawValue) -> Self {
         // The fast pass declines an object with anything unusual, and the slow one reports it.
@@ -42,7 +42,7 @@ impl Watched {
 
     pub(super) fn read_text(resource: Resource, text: &str) -> Option<Self> {
         let (kind, api_version) = kind_of(resource);
-        let head = Head::read(text)?;
+        let head = ObjectHead::read(text)?;
         let same = |said: &Option<Cow<'_, str>>, ours| said.as_deref().is_none_or(|said| said == ours);
         let HeadMeta { name, namespace, resource_version, annotations } = head.metadata;
         let triggered = annotations.and_then(|annotations| time_of(&annotations.trigger_time?));
@@ -78,7 +78,7 @@ impl Watched {
         let annotations = document.pointer("/metadata/annotations");
         let triggered = annotations.and_then(|annotations| time_of(annotations.get(TRIGGER_TIME)?.as_str()?));
         let object = match decode(with_kind(resource, document), "default") {
-            Ok(Decoded::Object(object, skipped)) if Resource::of(&object) == resource => Ok((object, skipped)),
+            Ok(Decoded::Object(object, skipped)) if Resource::for_object(&object) == resource => Ok((object, skipped)),
             Ok(_) => Err(Invalid(format!("among {} is something else", name_of(resource)))),
             Err(invalid) => Err(invalid),
         };
@@ -103,13 +103,13 @@ fn key_in(resource: Resource, namespace: &str, name: &str) -> Option<ObjectRef> 
 
 /// The fields that identify an object.
 #[derive(Default)]
-struct Head<'h> {
+struct ObjectHead<'h> {
     kind: Option<Cow<'h, str>>,
     api_version: Option<Cow<'h, str>>,
     metadata: HeadMeta<'h>,
 }
 
-impl<'h> Head<'h> {
+impl<'h> ObjectHead<'h> {
     /// Reads no further than necessary: the API server writes these fields first.
     fn read(text: &'h str) -> Option<Self> {
         let mut head = Self::default();
@@ -124,7 +124,7 @@ impl<'h> Head<'h> {
     }
 }
 
-struct HeadVisitor<'v, 'h>(&'v mut Head<'h>);
+struct HeadVisitor<'v, 'h>(&'v mut ObjectHead<'h>);
 
 impl<'h> Visitor<'h> for HeadVisitor<'_, 'h> {
     type Value = ();
@@ -220,7 +220,7 @@ pub(super) fn path_of(resource: Resource, namespace: Option<&str>) -> String {
 
 /// One page of a list.
 #[derive(Deserialize)]
-pub(super) struct Page<'p> {
+pub(super) struct ListPage<'p> {
     #[serde(default)]
     pub(super) metadata: PageMeta,
     #[serde(borrow, default)]
@@ -236,7 +236,7 @@ pub(super) struct PageMeta {
     pub(super) more: Option<String>,
 }
 
-impl<'p> Page<'p> {
+impl<'p> ListPage<'p> {
     pub(super) fn items(&self) -> &[&'p RawValue] {
         self.items.as_deref().unwrap_or_default()
     }
@@ -244,11 +244,11 @@ impl<'p> Page<'p> {
 
 /// An event of a watch.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum DecodedEvent {
     /// ADDED or MODIFIED: an object as it is now.
-    Applied(Watched),
+    Applied(DecodedObject),
     /// DELETED: the last state of an object.
-    Deleted(Watched),
+    Deleted(DecodedObject),
     /// BOOKMARK: no change up to this resourceVersion.
     Bookmark {
         version: String,
@@ -278,7 +278,7 @@ pub(super) struct RawStatus {
     pub(super) message: String,
 }
 
-impl Event {
+impl DecodedEvent {
     /// Returns the resourceVersion; empty if the event has none.
     pub(super) fn version(&self) -> &str {
         match self {
@@ -293,7 +293,7 @@ impl Event {
         let line = std::str::from_utf8(line).ok()?.strip_prefix(r#"{"type":""#)?;
         let object = line.strip_prefix("ADDED").or_else(|| line.strip_prefix("MODIFIED"))?;
         let object = object.strip_prefix(r#"","object":"#)?.trim_end().strip_suffix('}')?;
-        Watched::read_text(resource, object).map(Self::Applied)
+        DecodedObject::read_text(resource, object).map(Self::Applied)
     }
 
     /// Reads one line of a watch.
@@ -307,8 +307,8 @@ impl Event {
         }
         let RawEvent { kind, object } = serde_json::from_slice(line)?;
         Ok(match kind.as_ref() {
-            "ADDED" | "MODIFIED" => Self::Applied(Watched::read(resource, object)),
-            "DELETED" => Self::Deleted(Watched::read(resource, object)),
+            "ADDED" | "MODIFIED" => Self::Applied(DecodedObject::read(resource, object)),
+            "DELETED" => Self::Deleted(DecodedObject::read(resource, object)),
             "BOOKMARK" => {
                 let bookmark: Value = serde_json::from_str(object.get())?;
                 let meta = bookmark.get("metadata");
@@ -352,9 +352,9 @@ mod tests {
         }
     }
 
-    fn watched(resource: Resource, json: &str) -> Watched {
-        let Ok(Event::Applied(watched)) =
-            Event::read(resource, format!(r#"{{"type":"ADDED","object":{json}}}"#).as_bytes())
+    fn watched(resource: Resource, json: &str) -> DecodedObject {
+        let Ok(DecodedEvent::Applied(watched)) =
+            DecodedEvent::read(resource, format!(r#"{{"type":"ADDED","object":{json}}}"#).as_bytes())
         else {
             panic!("an event")
         };
@@ -367,15 +367,16 @@ mod tests {
             {"metadata":{"name":"a","namespace":"x","resourceVersion":"3"},"spec":{"clusterIP":"None"}},
             {"metadata":{"name":"b","namespace":"x"},"spec":{"ports":7}},
             {"metadata":{"namespace":"x"}}, 5, {"metadata":{"name":6}}]}"#;
-        let page: Page<'_> = serde_json::from_str(text).unwrap();
+        let page: ListPage<'_> = serde_json::from_str(text).unwrap();
         assert_eq!((page.metadata.resource_version.as_str(), page.metadata.more.as_deref()), ("9", Some("next")));
-        let read: Vec<Watched> = page.items().iter().map(|item| Watched::read(Resource::Services, item)).collect();
+        let read: Vec<DecodedObject> =
+            page.items().iter().map(|item| DecodedObject::read(Resource::Services, item)).collect();
         let good: Vec<bool> = read.iter().map(|watched| watched.object.is_ok()).collect();
         assert_eq!(good, [true, false, false, false, false]);
         let keys: Vec<_> = read.iter().map(|watched| watched.key.as_ref().map(ToString::to_string)).collect();
         assert_eq!(keys, [Some("x/a".to_owned()), Some("x/b".to_owned()), None, None, None]);
         assert_eq!(read[0].version, "3");
-        let empty: Page<'_> = serde_json::from_str(r#"{"metadata":{},"items":null}"#).unwrap();
+        let empty: ListPage<'_> = serde_json::from_str(r#"{"metadata":{},"items":null}"#).unwrap();
         assert!(empty.items().is_empty());
     }
 
@@ -387,15 +388,15 @@ mod tests {
         assert!(namespace.object.is_ok());
         let other = watched(Resource::Services, r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#);
         assert!(other.object.is_err(), "a Pod is no Service");
-        let read = |line: &str| Event::read(Resource::Services, line.as_bytes());
+        let read = |line: &str| DecodedEvent::read(Resource::Services, line.as_bytes());
         let bookmark = r#"{"type":"BOOKMARK","object":{"kind":"Service","metadata":{"resourceVersion":"12","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
-        assert!(matches!(read(bookmark), Ok(Event::Bookmark { version, end_of_list: true }) if version == "12"));
+        assert!(matches!(read(bookmark), Ok(DecodedEvent::Bookmark { version, end_of_list: true }) if version == "12"));
         let gone = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}"#;
-        assert!(matches!(read(gone), Ok(Event::Error(410, _))));
-        assert!(matches!(read(r#"{"type":"NEW","object":{}}"#), Ok(Event::Unknown)));
+        assert!(matches!(read(gone), Ok(DecodedEvent::Error(410, _))));
+        assert!(matches!(read(r#"{"type":"NEW","object":{}}"#), Ok(DecodedEvent::Unknown)));
         assert!(read(r#"{"type":"ADDED","obj"#).is_err());
         let more = r#"{"type":"ADDED","object":{"kind":"Service","apiVersion":"v1","metadata":{"name":"a"}},"x":{}}"#;
-        assert!(matches!(read(more), Ok(Event::Applied(watched)) if watched.object.is_ok()));
+        assert!(matches!(read(more), Ok(DecodedEvent::Applied(watched)) if watched.object.is_ok()));
     }
 
     #[test]
@@ -406,7 +407,8 @@ mod tests {
         let service = r#""spec":{"clusterIP":"None","ports":[{"name":"a","port":1,"targetPort":"b"},{"port":99999}]}"#;
         for (resource, fields) in [(Resource::EndpointSlices, slice), (Resource::Services, service)] {
             let text = format!(r#"{{"metadata":{{"name":"a","namespace":"b","resourceVersion":"7"}},{fields}}}"#);
-            let (read, tree) = (Watched::read_text(resource, &text).unwrap(), Watched::read_tree(resource, &text));
+            let (read, tree) =
+                (DecodedObject::read_text(resource, &text).unwrap(), DecodedObject::read_tree(resource, &text));
             assert_eq!((read.key, read.version, read.object), (tree.key, tree.version, tree.object));
         }
         // The fast pass declines every object that the slow one rejects.
@@ -418,8 +420,8 @@ mod tests {
             r#"{"metadata":{"name":7}}"#,
             "5",
         ] {
-            assert!(Watched::read_text(Resource::Services, text).is_none(), "{text}");
-            assert!(Watched::read_tree(Resource::Services, text).object.is_err(), "{text}");
+            assert!(DecodedObject::read_text(Resource::Services, text).is_none(), "{text}");
+            assert!(DecodedObject::read_tree(Resource::Services, text).object.is_err(), "{text}");
         }
     }
 

@@ -15,7 +15,7 @@ use serde_saphyr::{DefaultMessageFormatter, Error, Location, MessageFormatter};
 
 /// One value of a file, or the error in its place.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(super) struct ManifestDocument {
     /// Number of the document in the file, from 1.
     pub(super) number: usize,
     /// Line of the file, from 1, at which the document begins or the error is.
@@ -26,7 +26,7 @@ pub(super) struct Document {
     pub(super) has_template: bool,
 }
 
-impl Document {
+impl ManifestDocument {
     fn new(number: usize, line: usize, value: Value) -> Self {
         Self { number, line, value: Ok(value), has_template: false }
     }
@@ -45,9 +45,9 @@ pub(super) struct Unparsed {
 ///
 /// Runs on a thread with a larger stack: 128 levels of YAML take 3 MiB in a debug build, more than the default of a
 /// thread. A parser that panics costs only its file.
-pub(super) fn read(text: &str) -> Vec<Document> {
+pub(super) fn read(text: &str) -> Vec<ManifestDocument> {
     let done = std::thread::scope(|scope| {
-        let reader = std::thread::Builder::new().name("manifests".into()).stack_size(STACK);
+        let reader = std::thread::Builder::new().name("manifests".into()).stack_size(PARSER_STACK_BYTES);
         reader.spawn_scoped(scope, || read_here(text)).map(ScopedJoinHandle::join)
     });
     let wrong = match done {
@@ -55,18 +55,18 @@ pub(super) fn read(text: &str) -> Vec<Document> {
         Ok(Err(_)) => "the parser failed on this file; please report it".into(),
         Err(error) => format!("no thread to read it on: {error}"),
     };
-    vec![Document { value: Err(unparsed(text, wrong)), ..Document::new(1, 1, Value::Null) }]
+    vec![ManifestDocument { value: Err(unparsed(text, wrong)), ..ManifestDocument::new(1, 1, Value::Null) }]
 }
 
 /// Beginning of a template action in a chart.
-pub(super) const TEMPLATE: &str = "{{";
+pub(super) const TEMPLATE_START: &str = "{{";
 
 fn unparsed(text: &str, error: String) -> Unparsed {
     let name = |line: &str| {
         let (_, value) = line.split_once("name")?;
         let value = value.trim_start_matches('"').trim_start().strip_prefix(':')?;
         let value = value.trim_matches([' ', '\t', '\r', ',', '"', '\'']);
-        (!value.is_empty() && !value.contains(TEMPLATE)).then(|| value.into())
+        (!value.is_empty() && !value.contains(TEMPLATE_START)).then(|| value.into())
     };
     // Splits at more than line ends: JSON may be a single line.
     let mut names: Vec<Box<str>> = text.split(['\n', ',', '{', '}']).filter_map(name).collect();
@@ -76,9 +76,9 @@ fn unparsed(text: &str, error: String) -> Unparsed {
 }
 
 /// Size of the parser's stack, in octets; only the used part is backed by memory.
-const STACK: usize = 16 << 20;
+const PARSER_STACK_BYTES: usize = 16 << 20;
 
-fn read_here(text: &str) -> Vec<Document> {
+fn read_here(text: &str) -> Vec<ManifestDocument> {
     // YAML 1.2.2 section 5.2: a stream may begin with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
@@ -89,7 +89,7 @@ fn read_here(text: &str) -> Vec<Document> {
         if !(braced && read_json(&chunk, line, at, &mut documents)) {
             documents.extend(read_yaml(&chunk, line));
         }
-        let has_template = chunk.text.contains(TEMPLATE);
+        let has_template = chunk.text.contains(TEMPLATE_START);
         documents[first..].iter_mut().for_each(|document| document.has_template = has_template);
     }
     documents
@@ -166,16 +166,16 @@ fn content(chunk: &Chunk<'_>) -> Option<(usize, usize)> {
 }
 
 /// Parses JSON values, one behind another. Returns `false` if the text is not JSON, but may be YAML in flow style.
-fn read_json(chunk: &Chunk<'_>, line: usize, at: usize, documents: &mut Vec<Document>) -> bool {
+fn read_json(chunk: &Chunk<'_>, line: usize, at: usize, documents: &mut Vec<ManifestDocument>) -> bool {
     let json = &chunk.text[at..];
     let mut values = serde_json::Deserializer::from_str(json.trim_end()).into_iter::<Value>();
-    let mut lines = Lines { text: json, at: 0, line };
+    let mut lines = LineCursor { text: json, at: 0, line };
     let mut first = true;
     while let Some(value) = values.next() {
         match value {
             Ok(value) => {
                 let end = values.byte_offset();
-                documents.push(Document::new(chunk.number, lines.content(), value));
+                documents.push(ManifestDocument::new(chunk.number, lines.content(), value));
                 lines.skip_to(end);
             }
             Err(_) if first && json.len() <= MAX_FLOW && is_yaml(chunk.text) => return false,
@@ -184,7 +184,7 @@ fn read_json(chunk: &Chunk<'_>, line: usize, at: usize, documents: &mut Vec<Docu
                 let text = text.split(" at line ").next().unwrap_or_default();
                 let value = Err(unparsed(&json[lines.at..], format!("this is not JSON: {text}")));
                 let line = line + error.line().saturating_sub(1);
-                documents.push(Document { value, ..Document::new(chunk.number, line, Value::Null) });
+                documents.push(ManifestDocument { value, ..ManifestDocument::new(chunk.number, line, Value::Null) });
                 break;
             }
         }
@@ -201,13 +201,13 @@ fn is_yaml(text: &str) -> bool {
 }
 
 /// Counter of the lines of a text, which passes through it once.
-struct Lines<'t> {
+struct LineCursor<'t> {
     text: &'t str,
     at: usize,
     line: usize,
 }
 
-impl Lines<'_> {
+impl LineCursor<'_> {
     fn skip_to(&mut self, end: usize) {
         self.line += self.text[self.at..end].bytes().filter(|octet| *octet == b'\n').count();
         self.at = end;
@@ -221,18 +221,21 @@ impl Lines<'_> {
     }
 }
 
-fn read_yaml(chunk: &Chunk<'_>, line: usize) -> Option<Document> {
+fn read_yaml(chunk: &Chunk<'_>, line: usize) -> Option<ManifestDocument> {
     let parsed = serde_saphyr::from_str_with_options::<Value>(chunk.text, options(chunk.text.len()));
     match parsed {
         // Only comments, or an explicit `null`.
         Ok(Value::Null) => None,
-        Ok(value) => Some(Document::new(chunk.number, line, value)),
+        Ok(value) => Some(ManifestDocument::new(chunk.number, line, value)),
         Err(error) => {
             // An error at the end of a document is located behind it, where the next document already begins.
             let last = chunk.text.trim_end().bytes().filter(|octet| *octet == b'\n').count();
             let at = error.location().map_or(0, |location| location.line().saturating_sub(1) as usize);
             let value = Err(unparsed(chunk.text, say(&error)));
-            Some(Document { value, ..Document::new(chunk.number, chunk.line + at.min(last), Value::Null) })
+            Some(ManifestDocument {
+                value,
+                ..ManifestDocument::new(chunk.number, chunk.line + at.min(last), Value::Null)
+            })
         }
     }
 }
@@ -269,13 +272,13 @@ fn options(size: usize) -> serde_saphyr::Options {
 
 /// Formats an error without its location, which the report gives as a line of the file.
 fn say(error: &Error) -> String {
-    let text = error.render_with_formatter(&NoPlace);
+    let text = error.render_with_formatter(&NoLocation);
     format!("this is not YAML: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-struct NoPlace;
+struct NoLocation;
 
-impl MessageFormatter for NoPlace {
+impl MessageFormatter for NoLocation {
     fn localizer(&self) -> &dyn Localizer {
         self
     }
@@ -290,7 +293,7 @@ impl MessageFormatter for NoPlace {
     }
 }
 
-impl Localizer for NoPlace {
+impl Localizer for NoLocation {
     fn attach_location<'a>(&self, base: Cow<'a, str>, _: Location) -> Cow<'a, str> {
         base
     }

@@ -14,7 +14,7 @@ pub(super) const STDIN: &str = "-";
 
 /// One path, given or found in a folder, in order.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ManifestEntry {
     pub(super) path: PathBuf,
     /// True if the operator named this path, and not a folder above it.
     pub(super) is_named: bool,
@@ -39,7 +39,7 @@ pub(super) enum EntryKind {
 }
 
 /// Lists the files at `paths`; for a folder its manifests, recursively and sorted.
-pub(super) fn list(paths: &[PathBuf]) -> Vec<Entry> {
+pub(super) fn list(paths: &[PathBuf]) -> Vec<ManifestEntry> {
     let mut entries = Vec::new();
     for path in paths {
         let kind = match fs::metadata(path) {
@@ -47,7 +47,7 @@ pub(super) fn list(paths: &[PathBuf]) -> Vec<Entry> {
             Ok(metadata) if metadata.is_dir() => {
                 let before = entries.len();
                 walk(path, &mut HashSet::new(), &mut |found, kind| {
-                    entries.push(Entry { is_named: found == *path, path: found, kind });
+                    entries.push(ManifestEntry { is_named: found == *path, path: found, kind });
                 });
                 if entries.len() > before {
                     continue;
@@ -60,7 +60,7 @@ pub(super) fn list(paths: &[PathBuf]) -> Vec<Entry> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => EntryKind::Missing,
             Err(error) => EntryKind::Unreadable(error),
         };
-        entries.push(Entry { path: path.clone(), is_named: true, kind });
+        entries.push(ManifestEntry { path: path.clone(), is_named: true, kind });
     }
     entries
 }
@@ -116,7 +116,7 @@ pub(super) fn is_manifest(path: &Path) -> bool {
 
 /// Reason why a file was not read.
 #[derive(Debug)]
-pub(super) enum Wrong {
+pub(super) enum ReadError {
     /// The file does not exist, or no longer.
     Gone,
     /// The file has more octets than allowed.
@@ -129,19 +129,19 @@ pub(super) enum Wrong {
 
 /// Reads a file, a pipe, or standard input, of at most `max` octets. A stream is read to its end, which may never come:
 /// the caller runs on a thread that the process does not wait for at its end.
-pub(super) fn read(path: &Path, is_stream: bool, max: u64) -> Result<String, Wrong> {
+pub(super) fn read(path: &Path, is_stream: bool, max: u64) -> Result<String, ReadError> {
     let octets = match is_stream {
         true if path.as_os_str() == STDIN => regular_file::read_bounded(io::stdin().lock(), max),
         true => regular_file::read_pipe(path, max),
         false => regular_file::read(path, max),
     };
     let octets = octets.map_err(|error| match error {
-        error if error.is_missing() => Wrong::Gone,
-        FileError::TooLarge(_) => Wrong::TooLarge,
-        error => Wrong::Other(error),
+        error if error.is_missing() => ReadError::Gone,
+        FileError::TooLarge(_) => ReadError::TooLarge,
+        error => ReadError::Other(error),
     })?;
     String::from_utf8(octets).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        Wrong::NotUtf8(good.iter().filter(|octet| **octet == b'\n').count() + 1)
+        ReadError::NotUtf8(good.iter().filter(|octet| **octet == b'\n').count() + 1)
     })
 }

@@ -1,7 +1,7 @@
 //! Manifests: files of YAML or JSON -> objects, read again when a file changes.
 //!
 //! [`Manifests`] keeps the last good content of each file, so that a file in the middle of an edit removes nothing.
-//! [`Watcher`] reports changes. `files.rs` finds and reads the files, `documents.rs` parses one file, `watch.rs` is the
+//! [`ManifestWatcher`] reports changes. `files.rs` finds and reads the files, `documents.rs` parses one file, `watch.rs` is the
 //! watcher; read them in this order. Not here: fields of objects (`objects`), and Pods of workloads (`simulate`).
 //! Reading blocks: call it where blocking is allowed.
 
@@ -18,13 +18,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::objects::{self, Decoded, Object, ObjectRef, Reason, Subject};
-use documents::{Document, TEMPLATE};
-use files::{EntryKind, Wrong};
+use documents::{ManifestDocument, TEMPLATE_START};
+use files::{EntryKind, ReadError};
 
-pub use watch::Watcher;
+pub use watch::ManifestWatcher;
 
 /// Error of a template: the text is no YAML, or its names are no names.
-const RENDER: &str = "it is a template ({{ }}) and no manifest: render it first (helm template)";
+const TEMPLATE_ERROR: &str = "it is a template ({{ }}) and no manifest: render it first (helm template)";
 
 /// Default maximum size of one file, in octets.
 pub const MAX_SIZE: u64 = 64 << 20;
@@ -121,7 +121,7 @@ struct FileState {
 
 #[derive(Debug, Default)]
 struct Content {
-    objects: Vec<Placed>,
+    objects: Vec<Located>,
     reports: Vec<Report>,
     ignored: usize,
     /// Number of documents that are a mapping or a sequence, as every manifest is.
@@ -129,7 +129,7 @@ struct Content {
 }
 
 #[derive(Debug)]
-struct Placed {
+struct Located {
     object: Object,
     document: usize,
     line: usize,
@@ -154,7 +154,7 @@ impl Manifests {
             before.iter().enumerate().filter_map(|(at, file)| Some((file.as_ref()?.path.clone(), at))).collect();
         let mut old = |path: &Path| before[*index.get(path)?].take();
         let mut loaded = Loaded::default();
-        for files::Entry { path, is_named, kind } in files::list(&self.paths) {
+        for files::ManifestEntry { path, is_named, kind } in files::list(&self.paths) {
             let is_stream = matches!(kind, EntryKind::Stream);
             let read = match kind {
                 EntryKind::File => self.read(&path, is_stream, old(&path)),
@@ -197,7 +197,7 @@ impl Manifests {
         match (files::read(path, is_stream, self.max_size), old) {
             (Ok(text), Some(state)) if state.digest == Some(digest(&text)) => Ok(state),
             (Ok(text), old) => Ok(self.parse(path, text, old)),
-            (Err(wrong), Some(state)) if !matches!(wrong, Wrong::Gone) => {
+            (Err(wrong), Some(state)) if !matches!(wrong, ReadError::Gone) => {
                 let troubles = vec![stays(self.say(path, &wrong))];
                 Ok(FileState { digest: None, troubles, ..state })
             }
@@ -220,19 +220,19 @@ impl Manifests {
         }
     }
 
-    fn say(&self, path: &Path, wrong: &Wrong) -> Report {
+    fn say(&self, path: &Path, wrong: &ReadError) -> Report {
         let report = unreadable(path, "");
         match wrong {
-            Wrong::Gone => Report { text: "there is no such file".into(), ..report },
-            Wrong::TooLarge => {
+            ReadError::Gone => Report { text: "there is no such file".into(), ..report },
+            ReadError::TooLarge => {
                 let text = format!(
                     "it has more than {} octets and is not read; --max-manifest-size sets the bound",
                     self.max_size
                 );
                 Report { text, ..report }
             }
-            Wrong::NotUtf8(line) => Report { line: Some(*line), text: "it is not UTF-8".into(), ..report },
-            Wrong::Other(error) => Report { text: format!("it cannot be read: {error}"), ..report },
+            ReadError::NotUtf8(line) => Report { line: Some(*line), text: "it is not UTF-8".into(), ..report },
+            ReadError::Other(error) => Report { text: format!("it cannot be read: {error}"), ..report },
         }
     }
 }
@@ -265,13 +265,13 @@ pub fn read_text(name: &str, text: &str, namespace: &str) -> Loaded {
 
 /// Location of a document.
 #[derive(Clone, Copy)]
-struct Place<'n> {
+struct SourceLocation<'n> {
     file: &'n Arc<str>,
     document: usize,
     line: usize,
 }
 
-impl Place<'_> {
+impl SourceLocation<'_> {
     fn report(self, cause: Cause, text: String) -> Report {
         Report {
             file: Arc::clone(self.file),
@@ -286,29 +286,36 @@ impl Place<'_> {
 
 impl Content {
     /// Adds the documents of a file, and returns the errors of those that cannot be read.
-    fn add_documents(&mut self, documents: Vec<Document>, file: &Arc<str>, namespace: &str) -> Vec<Report> {
+    fn add_documents(&mut self, documents: Vec<ManifestDocument>, file: &Arc<str>, namespace: &str) -> Vec<Report> {
         let mut troubles = Vec::new();
         for document in documents {
             let (has_template, invalid) = (document.has_template, self.reports.len());
             let first = troubles.len();
             self.add_document(document, file, namespace, &mut troubles);
             // Errors about a text that is not rendered yet are replaced by one about rendering.
-            let is_template = |report: &Report| report.cause == Cause::Invalid && report.text.contains(TEMPLATE);
+            let is_template = |report: &Report| report.cause == Cause::Invalid && report.text.contains(TEMPLATE_START);
             if has_template {
                 troubles.extend(self.reports.extract_if(invalid.., |report| is_template(report)));
                 for report in &mut troubles[first..] {
-                    (report.cause, report.subject, report.text) = (Cause::Syntax, Subject::Unknown, RENDER.into());
+                    (report.cause, report.subject, report.text) =
+                        (Cause::Syntax, Subject::Unknown, TEMPLATE_ERROR.into());
                 }
             }
         }
         // One sentence about templates per file.
         let mut is_first = true;
-        troubles.retain(|report| report.text != RENDER || std::mem::take(&mut is_first));
+        troubles.retain(|report| report.text != TEMPLATE_ERROR || std::mem::take(&mut is_first));
         troubles
     }
 
-    fn add_document(&mut self, document: Document, file: &Arc<str>, namespace: &str, troubles: &mut Vec<Report>) {
-        let place = Place { file, document: document.number, line: document.line };
+    fn add_document(
+        &mut self,
+        document: ManifestDocument,
+        file: &Arc<str>,
+        namespace: &str,
+        troubles: &mut Vec<Report>,
+    ) {
+        let place = SourceLocation { file, document: document.number, line: document.line };
         match document.value {
             Ok(value) => {
                 self.readable += usize::from(value.is_object() || value.is_array());
@@ -322,7 +329,7 @@ impl Content {
     }
 
     /// Adds one document. `item` is the prefix of sentences about an item of a list.
-    fn add(&mut self, value: Value, place: Place<'_>, namespace: &str, item: &str) {
+    fn add(&mut self, value: Value, place: SourceLocation<'_>, namespace: &str, item: &str) {
         let key = objects::key(&value, namespace);
         let not_simulated = key.as_ref().and_then(|key| not_simulated(&value, key));
         let subject = Subject::from(key);
@@ -344,7 +351,7 @@ impl Content {
                     ..place.report(Cause::Skipped(part.reason), part.text)
                 });
                 self.reports.extend(reports);
-                self.objects.push(Placed { object, document: place.document, line: place.line });
+                self.objects.push(Located { object, document: place.document, line: place.line });
             }
             Ok(Decoded::List(items)) => {
                 for (index, value) in items.into_iter().enumerate() {
@@ -373,7 +380,7 @@ fn not_simulated(value: &Value, key: &ObjectRef) -> Option<String> {
 
 /// Merges the files: of objects with equal kind, namespace and name the last one counts.
 fn merge(files: &[FileState], loaded: &mut Loaded) {
-    let mut chosen: Vec<(&FileState, &Placed)> = Vec::new();
+    let mut chosen: Vec<(&FileState, &Located)> = Vec::new();
     let mut index = HashMap::new();
     for file in files {
         loaded.files += 1;
@@ -395,7 +402,7 @@ fn merge(files: &[FileState], loaded: &mut Loaded) {
     loaded.objects.extend(chosen.into_iter().map(|(_, placed)| placed.object.clone()));
 }
 
-fn duplicate(file: &FileState, placed: &Placed, other_file: &FileState, other: &Placed) -> Report {
+fn duplicate(file: &FileState, placed: &Located, other_file: &FileState, other: &Located) -> Report {
     let object = &placed.object;
     let name = match object {
         Object::Namespace(namespace) => namespace.name.to_string(),
@@ -408,7 +415,7 @@ fn duplicate(file: &FileState, placed: &Placed, other_file: &FileState, other: &
         other.document,
         other.line
     );
-    let place = Place { file: &file.name, document: placed.document, line: placed.line };
+    let place = SourceLocation { file: &file.name, document: placed.document, line: placed.line };
     let subject = Subject::Object(ObjectRef::new(object.namespace(), object.name()));
     Report { subject, ..place.report(Cause::Duplicate, text) }
 }

@@ -273,8 +273,8 @@ mod unix {
         let (folder, mut manifests) = folder(&[("..1/web.yaml", WEB.as_bytes())]);
         symlink("..1", folder.path().join("..data")).unwrap();
         symlink("..data/web.yaml", folder.path().join("web.yaml")).unwrap();
-        let mut one_file = Watcher::start(&[folder.path().join("web.yaml")]).unwrap();
-        let mut whole = Watcher::start(&[folder.path().to_owned()]).unwrap();
+        let mut one_file = ManifestWatcher::start(&[folder.path().join("web.yaml")]).unwrap();
+        let mut whole = ManifestWatcher::start(&[folder.path().to_owned()]).unwrap();
         check(&folder, &manifests.reload(), &["web"], &[]);
         for round in 2..4 {
             let new = folder.path().join(format!("..{round}"));
@@ -290,7 +290,7 @@ mod unix {
     }
 }
 
-async fn changed(watcher: &mut Watcher) {
+async fn changed(watcher: &mut ManifestWatcher) {
     tokio::time::timeout(Duration::from_secs(30), watcher.changed()).await.expect("the change is seen");
 }
 
@@ -298,7 +298,7 @@ async fn changed(watcher: &mut Watcher) {
 async fn changes_are_seen() {
     let (folder, mut manifests) = folder(&[("web.yaml", WEB.as_bytes())]);
     let path = |name: &str| folder.path().join(name);
-    let mut watcher = Watcher::start(&[folder.path().to_owned()]).unwrap();
+    let mut watcher = ManifestWatcher::start(&[folder.path().to_owned()]).unwrap();
     check(&folder, &manifests.reload(), &["web"], &[]);
     // A rename as by an editor, twice: for the second one the first file is gone.
     for name in ["one", "two"] {
@@ -324,7 +324,7 @@ async fn changes_are_seen() {
 async fn a_file_that_comes_later_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a/b/web.yaml");
-    let mut watcher = Watcher::start(&[file.clone(), "-".into()]).unwrap();
+    let mut watcher = ManifestWatcher::start(&[file.clone(), "-".into()]).unwrap();
     fs::create_dir(folder.path().join("a")).unwrap();
     changed(&mut watcher).await;
     fs::create_dir(folder.path().join("a/b")).unwrap();
@@ -337,7 +337,7 @@ async fn a_file_that_comes_later_is_seen() {
 #[tokio::test]
 async fn reading_is_no_change() {
     let (folder, mut manifests) = folder(&[("web.yaml", WEB.as_bytes())]);
-    let mut watcher = Watcher::start(&[folder.path().to_owned()]).unwrap();
+    let mut watcher = ManifestWatcher::start(&[folder.path().to_owned()]).unwrap();
     manifests.reload();
     fs::write(folder.path().join("notes.log"), "x").unwrap();
     // The creation of the log file is one change (it might be a folder); reading makes no further one.

@@ -19,12 +19,12 @@ use tokio::time::{Instant, timeout};
 use super::files;
 
 /// Time without events after which a change is reported.
-const QUIET: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Maximum delay of the report while events go on.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// Watcher of files and folders.
-pub struct Watcher {
+pub struct ManifestWatcher {
     paths: Vec<PathBuf>,
     inner: RecommendedWatcher,
     /// Watched folders, which the thread of the event handler reads.
@@ -33,7 +33,7 @@ pub struct Watcher {
     pending: bool,
 }
 
-impl Watcher {
+impl ManifestWatcher {
     /// Starts to watch `paths`. Call it before the first reading, or a change in between is missed.
     ///
     /// # Errors
@@ -66,8 +66,8 @@ impl Watcher {
             return std::future::pending().await;
         }
         self.pending = true;
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end && matches!(timeout(QUIET, self.events.recv()).await, Ok(Some(()))) {}
+        let end = Instant::now() + MAX_DEBOUNCE;
+        while Instant::now() < end && matches!(timeout(DEBOUNCE, self.events.recv()).await, Ok(Some(()))) {}
         // Before the files are read, so that a file created in a new folder from now on makes an event.
         if let Err(refused) = self.watch() {
             tracing::warn!("{refused}");
@@ -108,10 +108,10 @@ fn refused(error: &notify::Error) -> String {
 }
 
 /// Folders to watch, by their real paths, with the names that matter in each.
-type Targets = BTreeMap<PathBuf, Interest>;
+type Targets = BTreeMap<PathBuf, WatchFilter>;
 
 #[derive(Clone, Debug, Default)]
-struct Interest {
+struct WatchFilter {
     /// True for every manifest and every folder.
     all: bool,
     /// Further names.
@@ -166,12 +166,12 @@ fn is_change(event: &Event, targets: &Targets) -> bool {
     event.need_rescan()
         || event.paths.iter().any(|path| {
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
-            targets.get(folder).is_some_and(|interest| interest.has(path, name, data))
+            targets.get(folder).is_some_and(|interest| interest.matches(path, name, data))
         })
 }
 
-impl Interest {
-    fn has(&self, path: &Path, name: &OsStr, data: bool) -> bool {
+impl WatchFilter {
+    fn matches(&self, path: &Path, name: &OsStr, data: bool) -> bool {
         // The kubelet replaces `..data` when a ConfigMap changes.
         name == "..data"
             || self.names.contains(name)

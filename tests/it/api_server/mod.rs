@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use headless_dns::answer::{Access, Responder, Transport};
-use headless_dns::explain::Extent;
-use headless_dns::metrics::{Event, Format, Metrics, ZoneFigures};
+use headless_dns::answer::{AccessList, Responder, Transport};
+use headless_dns::explain::WatchScope;
+use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::{EndpointsSource, PodRecords, Rules};
-use headless_dns::source::kubernetes::{Cluster, Connect, Scope, Timing, find, resources};
-use headless_dns::source::{Options, Publisher};
+use headless_dns::rules::{EndpointsSource, NamingRules, PodRecords};
+use headless_dns::source::kubernetes::{Connect, Scope, Timing, WatchedCluster, find, resources};
+use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns::status::{DataState, Status, WatchState};
 use headless_dns::zone::{Settings, Zone};
 use serde_json::{Value, json};
@@ -104,32 +104,33 @@ impl Server {
 
     /// One that follows a part of the cluster.
     fn of(connect: Connect, timing: Timing, scope: Scope) -> Self {
-        Self::with_rules(connect, timing, scope, Rules::default())
+        Self::with_rules(connect, timing, scope, NamingRules::default())
     }
 
-    fn with_rules(connect: Connect, timing: Timing, scope: Scope, rules: Rules) -> Self {
+    fn with_rules(connect: Connect, timing: Timing, scope: Scope, rules: NamingRules) -> Self {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];
         let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules };
         let zone = Zone::new(settings, ReverseZones::default());
         let zone = Arc::new(match &scope.namespace {
-            Some(namespace) => zone.of_namespace(namespace),
+            Some(namespace) => zone.for_namespace(namespace),
             None => zone,
         });
         let (status, metrics) = (Arc::<Status>::default(), Arc::<Metrics>::default());
-        let options = Options {
+        let options = PublisherOptions {
             reverse: ["10.77.0.0/16", "10.0.0.0/16"].map(|network| network.parse().unwrap()).into(),
-            extent: Extent { namespace: scope.namespace.clone(), selected: scope.selector.is_some() },
-            ..Options::default()
+            extent: WatchScope { namespace: scope.namespace.clone(), selected: scope.selector.is_some() },
+            ..PublisherOptions::default()
         };
-        let publisher = Publisher::of_cluster(Arc::clone(&zone), options);
+        let publisher = Publisher::for_cluster(Arc::clone(&zone), options);
         let asker = publisher.asker();
-        let cluster = Cluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing).within(scope);
+        let cluster =
+            WatchedCluster::new(connect, resources(EndpointsSource::Slices, PodRecords::Off), timing).with_scope(scope);
         let (synced, _) = oneshot::channel();
         let mut running = JoinSet::new();
         let (told, counted) = (Arc::clone(&status), Arc::clone(&metrics));
         running.spawn(async move { cluster.follow(publisher, told, &counted, synced).await });
-        let responder = Responder::new(zone, Arc::clone(&status), Access::default());
-        let engine = Engine::with(responder.explaining(asker, vec!["127.0.0.0/8".parse().unwrap()]));
+        let responder = Responder::new(zone, Arc::clone(&status), AccessList::default());
+        let engine = Engine::with(responder.with_explanations(asker, vec!["127.0.0.0/8".parse().unwrap()]));
         Self { status, metrics, engine, _running: running }
     }
 
@@ -175,7 +176,7 @@ impl Server {
 
     /// What `/metrics` says of a series; 0 where it says nothing.
     fn shown(&self, series: &str) -> f64 {
-        let text = self.metrics.render(&self.status, ZoneFigures::default(), Format::Text);
+        let text = self.metrics.render(&self.status, ZoneFigures::default(), ExpositionFormat::Text);
         let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
         text.lines().find_map(value).unwrap_or_default()
     }
@@ -243,7 +244,7 @@ async fn endpoints_are_called_by_the_names_of_their_pods() {
     for timing in both() {
         let fake = cluster();
         fake.apply(SLICES, of_pod("web-7d4b9c-x2x4z", "10.0.0.1"));
-        let rules = Rules { endpoint_pod_names: true, ..Rules::default() };
+        let rules = NamingRules { endpoint_pod_names: true, ..NamingRules::default() };
         let mut server = Server::with_rules(fake.connect(), timing, Scope::default(), rules);
         until(seconds(20), || server.is(DataState::Current)).await;
         assert!(server.answers("web-7d4b9c-x2x4z.web") && server.answers("10-0-0-1.web"));

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use headless_dns::metrics::table::{FAMILIES, Family, Kind, Origin};
+use headless_dns::metrics::table::{FAMILIES, MetricFamily, MetricKind, MetricOrigin};
 use serde_json::{Value, json};
 
 use super::scrape::is_of;
@@ -485,7 +485,7 @@ fn compare(path: &str, text: &str) {
 }
 
 /// The metrics that a query names.
-fn check(query: &str) -> Vec<&'static Family> {
+fn check(query: &str) -> Vec<&'static MetricFamily> {
     let (mut families, mut words) = (Vec::new(), Vec::new());
     let mut quoted = false;
     for part in query.split('"') {
@@ -511,7 +511,7 @@ fn check(query: &str) -> Vec<&'static Family> {
     families
 }
 
-fn has_label(families: &[&Family], label: &str) -> bool {
+fn has_label(families: &[&MetricFamily], label: &str) -> bool {
     TARGET_LABELS.contains(&label) || families.iter().any(|family| family.labels.contains(&label))
 }
 
@@ -562,7 +562,7 @@ fn dashboard() -> Value {
 
 /// What the metrics of a panel say.
 fn descriptions(queries: &[(&str, &str)]) -> String {
-    let mut families: Vec<&Family> = queries.iter().flat_map(|(query, _)| check(query)).collect();
+    let mut families: Vec<&MetricFamily> = queries.iter().flat_map(|(query, _)| check(query)).collect();
     families.dedup();
     let lines: Vec<String> = families.iter().map(|family| format!("{}: {}.", family.name, family.help)).collect();
     lines.join("\n\n")
@@ -590,13 +590,13 @@ fn rules() -> String {
 fn documentation() -> String {
     let mut text = include_str!("metrics.md.in").to_owned();
     for (origins, title) in [
-        (&[Origin::CoreDns, Origin::CoreDnsKubernetes][..], "CoreDNS's metrics"),
-        (&[Origin::Own], "Its own metrics"),
-        (&[Origin::Process], "The process"),
+        (&[MetricOrigin::CoreDns, MetricOrigin::CoreDnsKubernetes][..], "CoreDNS's metrics"),
+        (&[MetricOrigin::Own], "Its own metrics"),
+        (&[MetricOrigin::Process], "The process"),
     ] {
         write!(text, "\n## {title}\n\n| metric | kind | labels | what it says |\n|---|---|---|---|\n").unwrap();
         for family in FAMILIES.iter().filter(|family| origins.contains(&family.origin)) {
-            let Family { name, kind, labels, help, .. } = family;
+            let MetricFamily { name, kind, labels, help, .. } = family;
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
             writeln!(text, "| `{name}` | {} | {} | {} |", kind.word(), labels.join(", "), help.replace('|', "\\|"))
                 .unwrap();
@@ -604,7 +604,7 @@ fn documentation() -> String {
     }
     text.push_str("\n## Buckets of histograms\n\n| metric | bounds |\n|---|---|\n");
     for family in FAMILIES {
-        if let Kind::Histogram(bounds) = family.kind {
+        if let MetricKind::Histogram(bounds) = family.kind {
             let bounds: Vec<String> = bounds.iter().map(ToString::to_string).collect();
             writeln!(text, "| `{}` | {} |", family.name, bounds.join(", ")).unwrap();
         }

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use headless_dns::answer::{CauseReport, CountedZone, ResponseSummary};
-use headless_dns::metrics::table::{FAMILIES, Kind};
-use headless_dns::metrics::{Format, Metrics, ResponseCounters, ZoneFigures};
+use headless_dns::answer::{CauseReport, ResponseSummary, ZoneLabel};
+use headless_dns::metrics::table::{FAMILIES, MetricKind};
+use headless_dns::metrics::{ExpositionFormat, Metrics, ResponseCounters, ZoneFigures};
 use headless_dns::rtype;
 use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
 use headless_dns::transport::Transport;
@@ -164,10 +164,10 @@ async fn counters_only_grow() {
         }
     };
     let asking = [std::thread::spawn(ask), std::thread::spawn(ask)];
-    let mut before = server.scrape(Format::Text);
+    let mut before = server.scrape(ExpositionFormat::Text);
     let mut scrapes = 0;
     while asking.iter().any(|thread| !thread.is_finished()) {
-        let after = server.scrape(Format::Text);
+        let after = server.scrape(ExpositionFormat::Text);
         for (series, value) in before.growing() {
             let now = after.samples.get(series).unwrap_or_else(|| panic!("{series:?} is gone"));
             assert!(now >= value, "{series:?} went from {value} to {now}");
@@ -190,7 +190,7 @@ fn two_wildcards_are_one_server() {
         counters.responded(&ResponseSummary {
             length: 60,
             query_length: 40,
-            zone: CountedZone::ours(2),
+            zone: ZoneLabel::served(2),
             qtype: 1,
             rcode: 0,
             dnssec_ok: false,
@@ -198,10 +198,10 @@ fn two_wildcards_are_one_server() {
             is_stale: false,
             cause: CauseReport::None,
         });
-        counters.took(Duration::from_millis(1));
+        counters.observe_latency(Duration::from_millis(1));
     }
-    let text = metrics.render(&Status::default(), ZoneFigures::default(), Format::Text);
-    let scrape = Scrape::read(&text, Format::Text);
+    let text = metrics.render(&Status::default(), ZoneFigures::default(), ExpositionFormat::Text);
+    let scrape = Scrape::read(&text, ExpositionFormat::Text);
     let value = |name: &str, more: &[(&'static str, &str)]| {
         let common = [("server", "dns://:53"), ("zone", "cluster.local."), ("view", "")];
         scrape.value(name, &[&common, more].concat())
@@ -227,16 +227,16 @@ async fn what_is_shown_is_the_table() {
     let lost = WatchState::Lost(Loss { reason: LossReason::Failing, detail: "a reason".into() });
     server.status.set_watches(vec![watch("services", WatchState::Current), watch("endpointslices", lost)]);
     let metrics = &server.metrics;
-    metrics.heard("services", Instant::now());
+    metrics.record_event_time("services", Instant::now());
     for family in FAMILIES.iter().filter(|family| !family.labels.is_empty()) {
         let labels: Vec<&str> = family.labels.iter().map(|_| STRANGE).collect();
         match family.kind {
-            Kind::Counter => metrics.count(family, &labels),
-            Kind::Gauge => metrics.set(family, &labels, 1.0),
-            Kind::Histogram(_) => metrics.observe(family, &labels, Duration::from_millis(3)),
+            MetricKind::Counter => metrics.count(family, &labels),
+            MetricKind::Gauge => metrics.set(family, &labels, 1.0),
+            MetricKind::Histogram(_) => metrics.observe(family, &labels, Duration::from_millis(3)),
         }
     }
-    let (text, open) = (server.scrape(Format::Text), server.scrape(Format::OpenMetrics));
+    let (text, open) = (server.scrape(ExpositionFormat::Text), server.scrape(ExpositionFormat::OpenMetrics));
     let shown: Vec<&str> = text.kinds.keys().map(String::as_str).collect();
     // Known only where a cluster is watched, and where there is a certificate.
     let elsewhere = ["headless_dns_lost_seconds", "headless_dns_tls_certificate_expiration_timestamp_seconds"];

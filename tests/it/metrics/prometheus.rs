@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use headless_dns::metrics::Format;
+use headless_dns::metrics::ExpositionFormat;
 use serde_json::Value;
 
 use super::scrape::Scrape;
@@ -106,8 +106,12 @@ fn a_coredns_dashboard_gives_sensible_numbers() {
     assert!(wrong.is_empty(), "{wrong:?}");
     load.stop();
     for (accept, format, file) in [
-        ("text/plain", Format::Text, "TEST_HEADLESS_DNS_METRICS_TEXT"),
-        ("application/openmetrics-text; version=1.0.0", Format::OpenMetrics, "TEST_HEADLESS_DNS_METRICS_OPEN"),
+        ("text/plain", ExpositionFormat::Text, "TEST_HEADLESS_DNS_METRICS_TEXT"),
+        (
+            "application/openmetrics-text; version=1.0.0",
+            ExpositionFormat::OpenMetrics,
+            "TEST_HEADLESS_DNS_METRICS_OPEN",
+        ),
     ] {
         let text = get(admin, "/metrics", accept).unwrap();
         Scrape::read(&text, format);

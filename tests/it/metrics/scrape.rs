@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headless_dns::metrics::Format;
-use headless_dns::metrics::table::{FAMILIES, Family, Kind};
+use headless_dns::metrics::ExpositionFormat;
+use headless_dns::metrics::table::{FAMILIES, MetricFamily, MetricKind};
 
 /// Labels in the order of their names.
 pub(crate) type Labels = Vec<(&'static str, String)>;
@@ -17,10 +17,10 @@ pub(crate) struct Scrape {
 }
 
 impl Scrape {
-    pub(crate) fn read(text: &str, format: Format) -> Self {
+    pub(crate) fn read(text: &str, format: ExpositionFormat) -> Self {
         let text = match format {
-            Format::Text => text,
-            Format::OpenMetrics => text.strip_suffix("# EOF\n").expect("the end mark"),
+            ExpositionFormat::Text => text,
+            ExpositionFormat::OpenMetrics => text.strip_suffix("# EOF\n").expect("the end mark"),
         };
         let mut scrape = Self { kinds: BTreeMap::new(), helps: BTreeMap::new(), samples: BTreeMap::new() };
         let mut current = None;
@@ -85,25 +85,25 @@ impl Scrape {
     pub(crate) fn growing(&self) -> impl Iterator<Item = (&(String, Labels), &f64)> {
         let grows = |name: &str| {
             let family = FAMILIES.iter().find(|family| is_of(name, family)).unwrap();
-            !matches!(family.kind, Kind::Gauge)
+            !matches!(family.kind, MetricKind::Gauge)
         };
         self.samples.iter().filter(move |((name, _), _)| grows(name))
     }
 }
 
 /// Whether a sample's name is one of the family's.
-pub(crate) fn is_of(name: &str, family: &Family) -> bool {
+pub(crate) fn is_of(name: &str, family: &MetricFamily) -> bool {
     match family.kind {
-        Kind::Counter | Kind::Gauge => name == family.name,
-        Kind::Histogram(_) => {
+        MetricKind::Counter | MetricKind::Gauge => name == family.name,
+        MetricKind::Histogram(_) => {
             ["_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(family.name))
         }
     }
 }
 
-fn announced(name: &str, format: Format) -> &'static Family {
-    let same = |family: &&&Family| match (format, family.kind) {
-        (Format::OpenMetrics, Kind::Counter) => family.name.strip_suffix("_total") == Some(name),
+fn announced(name: &str, format: ExpositionFormat) -> &'static MetricFamily {
+    let same = |family: &&&MetricFamily| match (format, family.kind) {
+        (ExpositionFormat::OpenMetrics, MetricKind::Counter) => family.name.strip_suffix("_total") == Some(name),
         _ => family.name == name,
     };
     FAMILIES.iter().find(same).unwrap_or_else(|| panic!("{name} is in no table"))

@@ -4,13 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 
-use headless_dns::answer::{Access, Responder};
-use headless_dns::metrics::{Format, Metrics, ZoneFigures};
+use headless_dns::answer::{AccessList, Responder};
+use headless_dns::metrics::{ExpositionFormat, Metrics, ZoneFigures};
 use headless_dns::names::WireName;
 use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::Rules;
-use headless_dns::serve::{Limits, Listeners, Stop};
-use headless_dns::source::{Input, ManifestSource, Options, Publisher};
+use headless_dns::rules::NamingRules;
+use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
+use headless_dns::source::{Input, ManifestSource, Publisher, PublisherOptions};
 use headless_dns::status::Status;
 use headless_dns::zone::{Settings, Zone};
 use tokio::task::JoinHandle;
@@ -44,7 +44,7 @@ pub(crate) struct Server {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) status: Arc<Status>,
     pub(crate) zone: Arc<Zone>,
-    stop: Stop,
+    stop: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -53,37 +53,38 @@ impl Server {
     pub(crate) fn start(addresses: &[&str], workers: usize) -> Self {
         let apexes = ["cluster.local", "cluster.internal"].map(|apex| WireName::parse(apex).unwrap());
         let metrics = Arc::new(Metrics::new(&apexes.each_ref().map(ToString::to_string)));
-        let settings = Settings { apexes: apexes.into(), ttl: 5, negative_ttl: 5, rules: Rules::default() };
+        let settings = Settings { apexes: apexes.into(), ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let reverse = ["10.0.0.0/16", "fd00::/16"].map(|network| network.parse().unwrap());
-        let options = Options { reverse: reverse.into(), ..Options::default() };
+        let options = PublisherOptions { reverse: reverse.into(), ..PublisherOptions::default() };
         let publisher = Publisher::new(Arc::clone(&zone), options);
         let source = ManifestSource::new(Input::Text("manifest", MANIFEST), "default", None, publisher);
         let reading = source.counting(Arc::clone(&metrics)).load();
         assert_eq!(reading.reports.len(), 1, "one address is none");
         let status = Arc::new(Status::default());
         status.set_synced();
-        let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), Access::default());
+        let responder = Responder::new(Arc::clone(&zone), Arc::clone(&status), AccessList::default());
         let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let listeners = Listeners::bind(&addresses, workers).unwrap();
-        let (addresses, stop) = (listeners.addresses(), Stop::default());
-        let serving = listeners.serve(Arc::new(responder), Arc::clone(&metrics), Limits::default(), stop.clone());
+        let (addresses, stop) = (listeners.addresses(), Shutdown::default());
+        let serving =
+            listeners.serve(Arc::new(responder), Arc::clone(&metrics), ConnectionLimits::default(), stop.clone());
         Self { addresses, metrics, status, zone, stop, running: tokio::spawn(serving) }
     }
 
-    pub(crate) fn scrape(&self, format: Format) -> Scrape {
+    pub(crate) fn scrape(&self, format: ExpositionFormat) -> Scrape {
         Scrape::read(&render(&self.metrics, &self.status, &self.zone, format), format)
     }
 
     /// What it says after its end: then nothing is counted any more.
     pub(crate) async fn stopped(self) -> Scrape {
-        self.stop.tell();
+        self.stop.drain();
         timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
-        Scrape::read(&render(&self.metrics, &self.status, &self.zone, Format::Text), Format::Text)
+        Scrape::read(&render(&self.metrics, &self.status, &self.zone, ExpositionFormat::Text), ExpositionFormat::Text)
     }
 }
 
-fn render(metrics: &Metrics, status: &Status, zone: &Zone, format: Format) -> String {
+fn render(metrics: &Metrics, status: &Status, zone: &Zone, format: ExpositionFormat) -> String {
     let (services, reverse_addresses) = zone.size();
     let figures = ZoneFigures { services, endpoints: zone.endpoints(), reverse_addresses, serial: zone.serial() };
     metrics.render(status, figures, format)
