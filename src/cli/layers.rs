@@ -133,7 +133,7 @@ fn attribute_to_env(command: &clap::Command, args: &[OsString], error: clap::Err
     if error.kind() == ErrorKind::UnknownArgument
         && let Some(present) = flag.strip_prefix("--").and_then(renamed_option)
     {
-        return Stop::WrongUse(format!("{flag}: the option was renamed: write --{present}"));
+        return EarlyExit::WrongUse(format!("{flag}: the option was renamed: write --{present}"));
     }
     let option = declared(command).find(|option| key(option) == flag.strip_prefix("--"));
     let short = option.and_then(Arg::get_short).map(|letter| format!("-{letter}"));
