@@ -25,8 +25,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// The binary that `TEST_HEADLESS_DNS_BIN` names, or the one that cargo built for this test.
 pub fn binary() -> PathBuf {
-    let built = assert_cmd::cargo::cargo_bin!("headless-dns");
-    std::env::var_os("TEST_HEADLESS_DNS_BIN").map_or_else(|| built.into(), PathBuf::from)
+    std::env::var_os("TEST_HEADLESS_DNS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_headless-dns").into()).into()
 }
 
 /// The command `serve`, with an empty environment and text logs, in the folder of the package.

@@ -405,7 +405,7 @@ const SEED_3_NAME: &str = "myapp-0.myapp-svc.default.svc.cluster.local";
 
 /// The output of the program with the words of `line`, and its exit status.
 async fn run(line: &str) -> (i32, String) {
-    let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(line.split_whitespace());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
@@ -745,7 +745,7 @@ async fn closes_connections_that_read_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_says_no_at_once_when_it_is_told_to_end() {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     let line = "serve --demo --listen 127.0.0.1:0 --admin 127.0.0.1:0 --lame-duck 600 --log off";
     let mut child = Started(command.env_clear().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap());
     let banner = BufReader::new(child.0.stdout.take().unwrap()).lines();

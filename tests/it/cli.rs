@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
-use assert_cmd::Command;
 use headless_dns::config::DEMO;
 use headless_dns::objects::{Decoded, decode};
 
 /// The program with the words of `line`, and nothing in its environment.
 fn program(line: &str) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     command.env_clear().args(line.split_whitespace());
     command
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::common::server::Server;
 use crate::common::{self, ports};
-use assert_cmd::Command;
 use headless_dns::commands::open_manifests;
 use headless_dns::explain::{DiagnosedQuery, ZoneVerdict, steps};
 use headless_dns::names::{QueryName, WireName};
@@ -30,9 +30,12 @@ fn run(line: &str) -> Outcomes {
 }
 
 fn run_with(line: &str, input: &str) -> Outcomes {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(line.split_whitespace());
-    let output = command.write_stdin(input).output().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that fails at once reads no input.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
     Outcomes {
         status: output.status.code().unwrap(),
         output: String::from_utf8(output.stdout).unwrap(),

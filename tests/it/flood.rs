@@ -78,8 +78,8 @@ struct Server {
 
 impl Server {
     fn start(address: IpAddr, authority: &Authority, options: &str) -> Self {
-        let built = assert_cmd::cargo::cargo_bin!("headless-dns");
-        let binary = std::env::var_os("TEST_HEADLESS_DNS_BIN").unwrap_or_else(|| built.into());
+        let binary =
+            std::env::var_os("TEST_HEADLESS_DNS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_headless-dns").into());
         let group = memory_group();
         // In the group before it begins; without one, the limit of the process itself.
         let enter = match &group {

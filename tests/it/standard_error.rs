@@ -75,7 +75,7 @@ fn ask(server: SocketAddr, count: u16) {
 #[test]
 fn the_server_answers_lives_and_ends() {
     let (mut reader, writer) = full_pipe();
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("headless-dns"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     command.env_clear().args(["serve", "--demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     let mut child = spawn(command.args(["--lame-duck", "0"]).stderr(writer));
     // With it, this process's end of the pipe is closed.
