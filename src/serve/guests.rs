@@ -1,6 +1,6 @@
 //! The open connections of one listener: their tasks, the reasons for which they close, and the timeouts at shutdown.
 //!
-//! Each connection has a task, whatever its transport. Not here: accepting (`tcp.rs`, `encrypted/quic.rs`), and the
+//! Each connection has a task, whatever its transport. Not here: accepting (`tcp.rs`, `encrypted/quic/acceptor.rs`), and the
 //! protocols on a connection (`connection.rs`, `encrypted/`).
 
 use std::future::Future;

@@ -495,7 +495,7 @@ async fn clients_that_are_not_allowed_hear_it_or_are_cut() {
             Err(_) => assert!(silent),
         }
         if silent {
-            check_closed(&connection, PROTOCOL_ERROR, "this deserves no response").await;
+            check_closed(&connection, PROTOCOL_ERROR, "the message gets no response").await;
         }
         ask_web(&server.connect_as(Client::of(&server.authority).from([127, 0, 0, 2])).await).await;
         server.stopped().await;
@@ -518,16 +518,16 @@ async fn what_is_forbidden_ends_the_connection() {
     response[2] |= 0x80;
     for (reason, octets) in [
         ("the message ID is not 0", framed(&named)),
-        ("edns-tcp-keepalive is for TCP", framed(&keeps_alive)),
+        ("the option edns-tcp-keepalive is for TCP only", framed(&keeps_alive)),
         ("more than one query on a stream", [framed(&web()), framed(&web())].concat()),
         ("more than one query on a stream", [framed(&web()), vec![0]].concat()),
-        ("the stream ends before the query", vec![]),
-        ("the stream ends before the query", vec![0]),
-        ("the stream ends before the query", vec![0, 1]),
-        ("the stream ends before the query", framed(&web())[..20].to_vec()),
-        ("this deserves no response", framed(&[])),
-        ("this deserves no response", framed(&web()[..11])),
-        ("this deserves no response", framed(&response)),
+        ("the stream ends before the query is complete", vec![]),
+        ("the stream ends before the query is complete", vec![0]),
+        ("the stream ends before the query is complete", vec![0, 1]),
+        ("the stream ends before the query is complete", framed(&web())[..20].to_vec()),
+        ("the message gets no response", framed(&[])),
+        ("the message gets no response", framed(&web()[..11])),
+        ("the message gets no response", framed(&response)),
     ] {
         let connection = server.connect().await;
         ask_web(&connection).await;
@@ -543,9 +543,9 @@ async fn a_stream_that_does_not_come_to_its_end_is_cut() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let whole = framed(&web());
     for (begin, code, reason) in [
-        (&whole[..1], EXCESSIVE_LOAD, "the query does not come"),
-        (&whole[..20], EXCESSIVE_LOAD, "the query does not come"),
-        (&whole[..], PROTOCOL_ERROR, "the stream does not end behind the query"),
+        (&whole[..1], EXCESSIVE_LOAD, "the query was not complete in time"),
+        (&whole[..20], EXCESSIVE_LOAD, "the query was not complete in time"),
+        (&whole[..], PROTOCOL_ERROR, "the stream does not end after the query"),
     ] {
         let connection = server.connect().await;
         let (mut send, _receive) = connection.open_bi().await.unwrap();
@@ -569,7 +569,7 @@ async fn a_slow_stream_is_not_helped_by_every_new_octet_and_keeps_no_other_waiti
         }
     };
     timeout(PATIENCE, cut).await.expect("cut in time");
-    check_closed(&connection, EXCESSIVE_LOAD, "the query does not come").await;
+    check_closed(&connection, EXCESSIVE_LOAD, "the query was not complete in time").await;
     server.stopped().await;
 }
 
@@ -695,7 +695,7 @@ async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
     ask_web(&server.connect().await).await;
-    check_closed(&greedy, EXCESSIVE_LOAD, "the response is not taken").await;
+    check_closed(&greedy, EXCESSIVE_LOAD, "the response was not read in time").await;
     assert_eq!(server.stopped().await.total(Event::TcpSlow), 1);
 }
 
@@ -796,7 +796,7 @@ async fn who_needs_too_much_is_cut() {
     let server = Server::start(ConnectionLimits { buffered_bytes: 200_000, ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
-    check_closed(&greedy, EXCESSIVE_LOAD, "too much is held for slow clients").await;
+    check_closed(&greedy, EXCESSIVE_LOAD, "too many octets are buffered for slow clients").await;
     // What it held is free again.
     let other = server.connect().await;
     for _ in 0..10 {
@@ -816,7 +816,7 @@ async fn streams_that_wait_count_for_more_than_their_octets() {
         let _ = send.write_all(&[0]).await;
         streams.push((send, receive));
     }
-    check_closed(&connection, EXCESSIVE_LOAD, "too much is held for slow clients").await;
+    check_closed(&connection, EXCESSIVE_LOAD, "too many octets are buffered for slow clients").await;
     ask_web(&server.connect().await).await;
     server.stopped().await;
 }

@@ -1,6 +1,6 @@
 //! Timeout of a TLS or QUIC handshake, and the metric of those that fail.
 //!
-//! Not here: the handshakes themselves (`tls.rs`, `quic.rs`).
+//! Not here: the handshakes themselves (`tls.rs`, `quic/acceptor.rs`).
 
 use std::fmt;
 use std::future::Future;

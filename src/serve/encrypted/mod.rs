@@ -3,7 +3,7 @@
 //! ```text
 //!   tcp.rs accepts ──▶ tls.rs: the handshake ──┬─▶ ../connection.rs: the same loop as over TCP
 //!                                              └─▶ https.rs ──▶ doh.rs
-//!   quic.rs has a socket, and a loop, of its own
+//!   quic/ has a socket and an acceptor of its own
 //! ```
 //!
 //! Encryption begins and ends here: the messages go to the one [`crate::answer::Responder`], and the connections count among
@@ -11,8 +11,6 @@
 //! binding of addresses (`bind.rs`), and limits on connections (`seats.rs`). Read next: `certificates.rs`, `tls.rs`,
 //! `https.rs`.
 
-#[cfg(feature = "quic")]
-mod amplification;
 pub mod certificates;
 #[cfg(feature = "https")]
 pub mod doh;
@@ -26,10 +24,6 @@ mod link;
 mod quic;
 #[cfg(feature = "tls")]
 mod records;
-#[cfg(feature = "quic")]
-mod session;
-#[cfg(feature = "quic")]
-mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -67,7 +61,7 @@ pub(super) fn start_quic(
 /// Checks the content of a QUIC stream. For fuzzing.
 #[cfg(feature = "quic")]
 pub(super) fn check_quic_stream(octets: &[u8]) -> Result<(), String> {
-    quic::check(octets).map_err(|fault| format!("{fault:?}"))
+    quic::check_content(octets).map_err(|error| format!("{error:?}"))
 }
 
 /// Refuses to listen: this build has no QUIC.

@@ -2,7 +2,7 @@
 //! validates the client's address.
 //!
 //! rustls buffers an incomplete handshake message up to 64 KiB, and quinn limits only data that arrives out of order. Not
-//! here: handshake messages (rustls), validation by a Retry packet (`quic.rs`), and the limit that depends on validation
+//! here: handshake messages (rustls), validation by a Retry packet (`acceptor.rs`), and the limit that depends on validation
 //! (`amplification.rs`).
 
 use std::any::Any;

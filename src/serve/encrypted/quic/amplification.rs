@@ -4,7 +4,7 @@
 //! quinn has a limit of its own for each connection, but if any of it is left it sends one more whole datagram, and so up to
 //! four times the octets received. This module counts datagrams as they are received and sent, and drops those above the
 //! limit as if the network had lost them; quinn sends them again when more octets have arrived. Not here: which handshakes
-//! begin without a validated address (`quic.rs`), and the content of a datagram. Read next: `socket.rs`, which counts.
+//! begin without a validated address (`acceptor.rs`), and the content of a datagram. Read next: `socket.rs`, which counts.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
