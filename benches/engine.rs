@@ -10,19 +10,19 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headless_dns::answer::{AccessList, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use headless_dns::metrics::{Metrics, ResponseCounters};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::{ReverseZones, reverse_name};
-use headless_dns::objects::{
+use headless_dns::source::{Publisher, PublisherOptions};
+use headless_dns_core::answer::{AccessList, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::{ReverseZones, reverse_name};
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{
     AddressFamily, Conditions, Endpoint, EndpointPort, EndpointRow, EndpointSlice, Labels, Object, ObjectRef,
     PodTemplate, Protocol, Service, ServiceKind, StatefulSet, decode_text,
 };
-use headless_dns::rtype;
-use headless_dns::rules::NamingRules;
-use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::status::Status;
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::rtype;
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::{Settings, Zone};
 
 const ROUNDS: usize = 9;
 

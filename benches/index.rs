@@ -1,4 +1,4 @@
-//! The index of Services: the tree of `src/zone/services.rs` beside a dashmap, which was there before.
+//! The index of Services: the tree of `core/src/zone/service_index.rs` beside a dashmap, which was there before.
 //!
 //! `cargo bench --bench index`. One look-up of a Service by its two labels, and the first octet of what is found: alone,
 //! on two cores at once, at random and always the same name, and while one thread replaces 1,000 Services per second.
@@ -8,8 +8,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark may panic, and prints")]
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "a part of the library, by its path")]
 
-#[path = "../src/zone/services.rs"]
-mod services;
+#[path = "../core/src/zone/service_index.rs"]
+mod service_index;
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::hint::black_box;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
-use services::{ServiceIndex, SnapshotCache};
+use service_index::{ServiceIndex, SnapshotCache};
 
 const ROUNDS: usize = 5;
 const TIME: Duration = Duration::from_millis(200);

@@ -13,13 +13,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use headless_dns::cluster::{Cluster, Contributor, Namespaces, Resource};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::objects::{Decoded, Object, ObjectRef, decode_text};
-use headless_dns::records::{NameServer, contribution};
-use headless_dns::rules::NamingRules;
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::cluster::{Cluster, Contributor, Namespaces, Resource};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{Decoded, Object, ObjectRef, decode_text};
+use headless_dns_core::records::{NameServer, contribution};
+use headless_dns_core::zone::{Settings, Zone};
 
 /// Sizes up to this are counted one by one.
 const SIZES: usize = 2048;

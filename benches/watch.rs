@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fake::Fake;
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::reverse_name;
-use headless_dns::rtype;
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::reverse_name;
+use headless_dns_core::rtype;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

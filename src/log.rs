@@ -22,8 +22,8 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use tracing_subscriber::{Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::config::{LogConfig, LogFilter, LogFormat};
-use crate::escape::{self, Printable};
 use crate::panics;
+use headless_dns_core::escape::{self, Printable};
 
 /// Maximum number of waiting lines.
 const QUEUE_LEN: usize = 1024;

@@ -271,7 +271,7 @@ impl Run<'_> {
         let cluster = Cluster::of_workloads();
         let workloads = workload::workloads(&cluster);
         let (_fake, site) = self.site(&cluster)?;
-        let set = [(cluster.services[cluster.services.len() - 1].owner(), headless_dns::rtype::A)];
+        let set = [(cluster.services[cluster.services.len() - 1].owner(), headless_dns_core::rtype::A)];
         let asked = workloads.iter().flat_map(|workload| &workload.asked).chain(&set);
         let zones = Zones::read(&site.files(), asked)?;
         let questions: Vec<Vec<Question>> = workloads
@@ -365,7 +365,7 @@ impl Run<'_> {
             let zones = Zones::read(&site.files(), &asked)?;
             questions = moving(zones.over_udp(&asked).map_err(anyhow::Error::msg)?);
             let reverse: Vec<Asked> =
-                asked.iter().filter(|asked| asked.1 == headless_dns::rtype::PTR).cloned().collect();
+                asked.iter().filter(|asked| asked.1 == headless_dns_core::rtype::PTR).cloned().collect();
             let probes = probes(&asked[..0], &reverse, &zones)?;
             let probes: Vec<&[u8]> = probes.iter().map(|question| &question.message[..]).collect();
             servers.extend(self.start(&site, &probes, PATIENCE, |wanted| wanted == peer)?);
@@ -415,7 +415,7 @@ impl Run<'_> {
         let asked = [("W8", mix(&cluster.services, AT_RANDOM)), ("W4", ordinals(&cluster.services, AT_RANDOM))];
         let zones = Zones::read(&site.files(), asked.iter().flat_map(|(_, asked)| asked))?;
         let reverse: Vec<Asked> =
-            asked[0].1.iter().filter(|asked| asked.1 == headless_dns::rtype::PTR).cloned().collect();
+            asked[0].1.iter().filter(|asked| asked.1 == headless_dns_core::rtype::PTR).cloned().collect();
         let probes = probes(&asked[1].1, &reverse, &zones)?;
         let probes: Vec<&[u8]> = probes.iter().map(|question| &question.message[..]).collect();
         let servers = self.start(&site, &probes, PATIENCE_LARGE, |peer| match peer {

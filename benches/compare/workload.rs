@@ -9,9 +9,9 @@ use std::io::{self, BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::reverse_name;
-use headless_dns::rtype;
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::reverse_name;
+use headless_dns_core::rtype;
 
 use super::cluster::{Cluster, Service};
 use super::load::{Expect, Question};

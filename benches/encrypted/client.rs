@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use h2::client::SendRequest;
-use headless_dns::answer::Transport;
+use headless_dns_core::answer::Transport;
 use http::Request;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};

@@ -43,7 +43,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use headless_dns::answer::Transport;
+use headless_dns_core::answer::Transport;
 
 use options::one_of;
 use peers::{OURS, Peer};

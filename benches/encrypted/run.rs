@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use headless_dns::answer::Transport;
+use headless_dns_core::answer::Transport;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -126,7 +126,7 @@ pub fn run(options: &Options) -> Result<Sheet> {
 /// A name and an address that every server knows once it has both zones.
 fn probes(asked: &[Asked], zones: &Zones) -> Result<Vec<Question>> {
     let first = |qtype| asked.iter().find(|(name, of)| *of == qtype && !name.contains(".example.com."));
-    let both = [headless_dns::rtype::A, headless_dns::rtype::PTR].into_iter().filter_map(first);
+    let both = [headless_dns_core::rtype::A, headless_dns_core::rtype::PTR].into_iter().filter_map(first);
     both.map(|asked| zones.question(asked, 1232).map_err(anyhow::Error::msg)).collect()
 }
 

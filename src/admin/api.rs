@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use super::health::watch_text;
 use super::shown::{AdminContext, AdminState, CertificateInUse};
 use crate::metrics::Event;
-use crate::status::{DataState, WatchState, WatchStatus};
-use crate::zone::Zone;
+use headless_dns_core::status::{DataState, WatchState, WatchStatus};
+use headless_dns_core::zone::Zone;
 
 /// Returns the name of the data's state in JSON.
 pub(super) fn state_name(state: DataState) -> &'static str {

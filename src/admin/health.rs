@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use crate::duration::age;
-use crate::escape::Printable;
 use crate::liveness::STALL_LIMIT;
-use crate::status::{DataState, Status, WatchState, WatchStatus};
+use headless_dns_core::escape::Printable;
+use headless_dns_core::status::{DataState, Status, WatchState, WatchStatus};
 
 /// The outcome of a health check, with its text.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::status::{Loss, LossReason};
+    use headless_dns_core::status::{Loss, LossReason};
 
     fn watch(resource: &'static str, required: bool, state: WatchState, since: Instant) -> WatchStatus {
         WatchStatus { resource, required, state, since: Some(since) }

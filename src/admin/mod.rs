@@ -31,10 +31,10 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
 use crate::config::Output;
-use crate::escape;
 use crate::metrics::{ExpositionFormat, ZoneFigures};
-use crate::names::WireName;
-use crate::show::records;
+use crate::report::records;
+use headless_dns_core::escape;
+use headless_dns_core::name::WireName;
 
 use body::Body;
 use health::HealthReport;

@@ -13,14 +13,14 @@ use super::health::{stale_text, watch_text};
 use super::route::PageParams;
 use super::shown::{AdminContext, AdminState, CertificateInUse, RATE_HISTORY_SECONDS, ServerInfo};
 use crate::duration::age;
-use crate::escape::{Printable, lines};
-use crate::explain::{Checked, DiagnosticsView, Finding, Fix, Level};
-use crate::names::WireName;
-use crate::objects::{EndpointSlice, ObjectRef, Service, ServiceKind};
-use crate::rtype;
-use crate::show::explained::{Candidate, ExplainReport, StepView};
-use crate::show::said::{FindingView, for_shell};
-use crate::status::{DataState, WatchState};
+use crate::report::explain_report::{Candidate, ExplainReport, StepView};
+use crate::report::finding_view::{FindingView, for_shell};
+use headless_dns_core::diagnose::{Checked, DiagnosticsView, Finding, Fix, Level};
+use headless_dns_core::escape::{Printable, lines};
+use headless_dns_core::name::WireName;
+use headless_dns_core::object::{EndpointSlice, ObjectRef, Service, ServiceKind};
+use headless_dns_core::rtype;
+use headless_dns_core::status::{DataState, WatchState};
 
 /// Number of Services on a page.
 const SERVICES_PER_PAGE: usize = 50;
@@ -325,7 +325,7 @@ impl Html {
         };
         let object = finding.about().into_iter().next().map(|about| format!("{} {}", about.kind, about.key));
         self.said(
-            &FindingView::from_finding(finding, (level.name(), crate::show::said::Color::Plain)),
+            &FindingView::from_finding(finding, (level.name(), crate::report::finding_view::Color::Plain)),
             look,
             object,
             false,

@@ -8,8 +8,8 @@
 use std::net::IpAddr;
 
 use crate::config::{NameSpec, Output, values};
-use crate::names::WireName;
-use crate::rtype;
+use headless_dns_core::name::WireName;
+use headless_dns_core::rtype;
 
 /// The paths in the order in which a 404 response lists them, and whether a path needs [`Exposure::full`].
 const PATHS: &[(&str, bool)] = &[

@@ -12,17 +12,17 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::cluster::Resource;
 use crate::config::NameSpec;
-use crate::explain::{self, CheckScope, Checked, Diagnostics, DiagnosticsView};
 use crate::liveness::Heartbeats;
 use crate::metrics::{Event, Metrics};
-use crate::names::WireName;
-use crate::show::explained::ExplainReport;
-use crate::show::explaining::{self, ExplainQuery, SourceState};
-use crate::status::Status;
-use crate::transport::Transport;
-use crate::zone::Zone;
+use crate::report::explain::{self, ExplainQuery, SourceState};
+use crate::report::explain_report::ExplainReport;
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::diagnose::{self, CheckScope, Checked, Diagnostics, DiagnosticsView};
+use headless_dns_core::name::WireName;
+use headless_dns_core::status::Status;
+use headless_dns_core::transport::Transport;
+use headless_dns_core::zone::Zone;
 
 use super::route::ExplainParams;
 
@@ -169,7 +169,7 @@ impl AdminState {
         let namespace = question.namespace.as_deref().unwrap_or(&about.namespace);
         let zones: &[WireName] = &zone.settings().apexes;
         let sought = ExplainQuery { name, qtype: question.qtype, zones, namespace };
-        explaining::explain(
+        explain::explain(
             zone,
             asker,
             &sought,
@@ -213,7 +213,7 @@ impl AdminState {
                 is_complete: self.context.status.data_state().may_deny(),
                 has_live_pods: self.is_alive(known),
             };
-            explain::check(known, &reverse, seen)
+            diagnose::check(known, &reverse, seen)
         }));
         *lint = Some(CheckCache { checked: Arc::clone(&checked), made: Instant::now(), took: begun.elapsed(), serial });
         checked

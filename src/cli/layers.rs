@@ -15,7 +15,7 @@ use clap::{Arg, ArgMatches};
 use super::{EarlyExit, command};
 use crate::config::file::{self, FileEntry};
 use crate::config::{Origin, Origins};
-use crate::escape::{Printable, is_unprintable, lines};
+use headless_dns_core::escape::{Printable, is_unprintable, lines};
 
 /// Parses the command line, with the file's keys inserted for options that neither a flag nor a variable sets. Returns the
 /// matches, and the origin of each option that is set.

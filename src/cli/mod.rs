@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{CheckArgs, Config, DoctorArgs, ExplainArgs, Origins, RecordsArgs};
-use crate::escape::Printable;
+use headless_dns_core::escape::Printable;
 
 use layers::layered;
 use options::{CheckFlags, CliOptions, DoctorFlags, ExplainFlags, FORWARDING_HEADING, LISTENING_HEADING, RecordsFlags};
@@ -242,9 +242,9 @@ mod tests {
     use super::layers::{key, options, sentence};
     use super::*;
     use crate::config::{AdminConfig, ListenConfig, ManifestPath, Origin, OutputFormat, Source, print};
-    use crate::objects::ObjectRef;
-    use crate::rtype;
-    use crate::rules::{NamingRules, Ordinals};
+    use headless_dns_core::naming_rules::{NamingRules, Ordinals};
+    use headless_dns_core::object::ObjectRef;
+    use headless_dns_core::rtype;
 
     fn run(line: &str) -> Result<Invocation, String> {
         let args = std::iter::once(NAME).chain(line.split_whitespace()).map(OsString::from);

@@ -20,10 +20,10 @@ use crate::config::{
     QueryClass, QueryFormat, QueryLogConfig, RecordsArgs, ServerSpec, Source, TcpConfig, UpstreamSpec,
     default_lame_duck, default_workers,
 };
-use crate::names::WireName;
-use crate::objects::ObjectRef;
-use crate::rtype;
-use crate::rules::{EndpointsSource, NamingRules, Ordinals, PodRecords, Ptr};
+use headless_dns_core::name::WireName;
+use headless_dns_core::naming_rules::{EndpointsSource, NamingRules, Ordinals, PodRecords, Ptr};
+use headless_dns_core::object::ObjectRef;
+use headless_dns_core::rtype;
 
 /// All options. Flag, variable and key of an option have one name: `--zone-alias`, `HEADLESS_DNS_ZONE_ALIAS`, `zone-alias`.
 ///

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::names::WireName;
-use crate::rtype;
-use crate::wire::client::{self, ParsedResponse};
-use crate::wire::{HEADER, MAX_TCP};
+use headless_dns_core::name::WireName;
+use headless_dns_core::rtype;
+use headless_dns_core::wire::client::{self, ParsedResponse};
+use headless_dns_core::wire::{HEADER, MAX_TCP};
 
 /// Number of times that a query is sent over UDP.
 const ATTEMPTS: u32 = 3;

@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{LoadedSource, load_once, paint, write_stdout};
-use crate::cluster::Resource;
 use crate::config::{CheckArgs, Config, OutputFormat};
-use crate::escape::Printable;
-use crate::explain::{self, CheckScope, Checked, DiagnosticsView, Level};
-use crate::objects::Reason;
-use crate::show::said::{Color, FindingView, Style, pretty};
+use crate::report::finding_view::{Color, FindingView, Style, pretty};
 use crate::source::{LoadReport, Notice, NoticeKind};
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::diagnose::{self, CheckScope, Checked, DiagnosticsView, Level};
+use headless_dns_core::escape::Printable;
+use headless_dns_core::object::Reason;
 
 /// Prints the findings. The exit status is 1 if there are errors, or with `--strict` warnings.
 ///
@@ -27,7 +27,7 @@ pub fn run(config: &Config, strictness: CheckArgs) -> anyhow::Result<ExitCode> {
     let lint = asker.with_view(|known| {
         let whole = reading.is_complete();
         let seen = CheckScope { is_complete: whole, has_live_pods: super::is_alive(config, known) };
-        CheckReport::new(known, &explain::check(known, &zone.reverse_zones(), seen), &reading)
+        CheckReport::new(known, &diagnose::check(known, &zone.reverse_zones(), seen), &reading)
     });
     let text = match strictness.output {
         OutputFormat::Text => lint.text(paint()),

@@ -16,12 +16,12 @@ use super::ask::{query, query_over_tcp, version};
 use super::write_stdout;
 use crate::config::DoctorArgs;
 use crate::config::resolv::{PATH, ResolvConf, mdns_module};
-use crate::escape::Printable;
-use crate::names::{NAME_SERVER, WireName};
 use crate::regular_file::{self, MAX_SMALL_FILE};
-use crate::rtype;
-use crate::wire::client::{ParsedResponse, rcode_name};
-use crate::wire::rcode;
+use headless_dns_core::escape::Printable;
+use headless_dns_core::name::{NAME_SERVER, WireName};
+use headless_dns_core::rtype;
+use headless_dns_core::wire::client::{ParsedResponse, rcode_name};
+use headless_dns_core::wire::rcode;
 
 /// Runs all checks, and prints the results. The exit status is 1 if any is wrong.
 ///

@@ -1,6 +1,6 @@
 //! The command `explain`: the decision on one name, step by step, and the answer, or the causes and their fixes.
 //!
-//! For objects, the engine answers from a zone made of them (`show::explaining`). A running server gives over DNS its
+//! For objects, the engine answers from a zone made of them (`show::explain`). A running server gives over DNS its
 //! response, extended errors and the texts at `_why`, over HTTP its full explanation. Not here: the detection of causes
 //! (`explain`).
 
@@ -13,15 +13,15 @@ use super::ask::query;
 use super::{admin, load_once, paint, write_stdout};
 use crate::cli::USAGE_ERROR_STATUS;
 use crate::config::{Config, ExplainArgs, OutputFormat, ServerSpec, Source};
-use crate::explain::DiagnosticsView;
-use crate::names::WireName;
-use crate::rtype;
-use crate::rules::PodRecords;
-use crate::show::explained::{Candidate, ExplainReport};
-use crate::show::explaining::{self, ExplainQuery, SourceState, try_each};
-use crate::show::said::{Color, FindingView};
+use crate::report::explain::{self, ExplainQuery, SourceState, try_each};
+use crate::report::explain_report::{Candidate, ExplainReport};
+use crate::report::finding_view::{Color, FindingView};
 use crate::source::{LoadReport, Notice};
-use crate::wire::client::ede_name;
+use headless_dns_core::diagnose::DiagnosticsView;
+use headless_dns_core::name::WireName;
+use headless_dns_core::naming_rules::PodRecords;
+use headless_dns_core::rtype;
+use headless_dns_core::wire::client::ede_name;
 
 /// Prints the explanation. The exit status tells whether the name resolves.
 ///
@@ -58,7 +58,7 @@ fn of_objects(config: &Config, question: &ExplainArgs) -> anyhow::Result<Explain
     let may_deny = reading.unread.is_empty() || config.allow_unreadable;
     let whole = reading.is_complete() || config.allow_unreadable;
     let hints = |known: &DiagnosticsView<'_>| hints(config, known, &reading);
-    let explained = explaining::explain(&zone, &asker, &sought, hints, SourceState { is_complete: whole, may_deny })?;
+    let explained = explain::explain(&zone, &asker, &sought, hints, SourceState { is_complete: whole, may_deny })?;
     let resolves = explained.resolves();
     asker.with_view(|known| {
         let touched = |report: &&Notice| sought.touches(known, &report.subject, resolves);

@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 
-use crate::answer::ForwardPolicy;
 use crate::config::resolv::{PATH, ResolvConf};
 use crate::config::{self, ForwardConfig};
-use crate::names::special::SpecialNames;
 use crate::regular_file::{self, MAX_SMALL_FILE};
 use crate::serve::forward::{Forwarder, Upstream, UpstreamProtocol};
+use headless_dns_core::answer::ForwardPolicy;
+use headless_dns_core::name::special::SpecialNames;
 
 /// Returns the forwarding policy and the forwarder; `None` without upstreams. This server listens on `own`, over TLS on
 /// `own_tls`.

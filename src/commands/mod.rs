@@ -25,20 +25,20 @@ use anyhow::{Context as _, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::cli::{Invocation, NAME, USAGE_ERROR_STATUS};
-use crate::cluster::Resource;
 use crate::config::{Config, DEMO, EncryptedConfig, ManifestPath, Source};
-use crate::escape::{self, Printable};
-use crate::explain::{Diagnostics, DiagnosticsView, WatchScope};
 use crate::log;
-use crate::names::reverse::ReverseZones;
-use crate::records::NameServer;
-use crate::rules::PodRecords;
+use crate::report::finding_view::Style;
 use crate::serve::{ListenAddress, ListenProtocol};
-use crate::show::said::Style;
 use crate::source::kubernetes::{self, ClusterAccess, Scope, Timing};
 use crate::source::manifests::Manifests;
 use crate::source::{Input, LoadReport, ManifestSource, Publisher, PublisherOptions};
-use crate::zone::{Settings, Zone};
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::diagnose::{Diagnostics, DiagnosticsView, WatchScope};
+use headless_dns_core::escape::{self, Printable};
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::PodRecords;
+use headless_dns_core::records::NameServer;
+use headless_dns_core::zone::{Settings, Zone};
 
 /// Networks for the addresses of simulated Services: the defaults of most clusters.
 const DEFAULT_SERVICE_NETWORKS: [IpNet; 2] = [

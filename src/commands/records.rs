@@ -8,8 +8,8 @@ use anyhow::{Context as _, bail};
 
 use super::{LoadedSource, admin, load_once};
 use crate::config::{Config, Output, RecordsArgs};
-use crate::escape;
-use crate::show::records::{not_served, write};
+use crate::report::records::{not_served, write};
+use headless_dns_core::escape;
 
 /// Prints all records of the zone that `export` names, and logs the objects that were skipped. The exit status is 1 if not all
 /// could be read, or 0 with `--allow-unreadable`.

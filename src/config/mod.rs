@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::names::WireName;
-use crate::objects::ObjectRef;
-use crate::rules::{EndpointsSource, NamingRules, choices};
+use headless_dns_core::choices;
+use headless_dns_core::name::WireName;
+use headless_dns_core::naming_rules::{EndpointsSource, NamingRules};
+use headless_dns_core::object::ObjectRef;
 
 pub use values::{LogFilter, ManifestPath, NameSpec, ServerSpec, UpstreamSpec};
 pub use workers::default_workers;

@@ -8,7 +8,7 @@ use toml::Value;
 
 use super::values::write_octets;
 use super::{Config, ManifestPath, Origins, QueryClass, Source, without_dot};
-use crate::escape::{Printable, toml_string};
+use headless_dns_core::escape::{Printable, toml_string};
 
 /// Returns the text: one line for each key, in the order of [`entries`].
 pub fn text(config: &Config, origins: &Origins) -> String {

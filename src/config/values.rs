@@ -14,9 +14,9 @@ use ipnet::{IpNet, Ipv4Net};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::names::{MAX_APEX, QueryName, WireName, is_label, wire_labels};
-use crate::objects::ObjectRef;
-use crate::rtype;
+use headless_dns_core::name::{MAX_APEX, QueryName, WireName, is_label, wire_labels};
+use headless_dns_core::object::ObjectRef;
+use headless_dns_core::rtype;
 
 /// Default port of DNS (RFC 1035 section 4.2).
 const DNS_PORT: u16 = 53;

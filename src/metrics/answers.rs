@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::exposition::{Families, Value};
 use super::table::{DO_REQUESTS, DURATION, REQUEST_SIZE, REQUESTS, RESPONSE_SIZE, RESPONSES, SIZES, TIMES};
-use crate::answer::{ResponseSummary, ZoneLabel};
-use crate::transport::Transport;
+use headless_dns_core::answer::{ResponseSummary, ZoneLabel};
+use headless_dns_core::transport::Transport;
 
 /// Number of lengths, from 0 octets, that have a cell of their own.
 const EXACT_LENGTHS: usize = 512;

@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::answer::{CauseReport, DropReason, ResponseSummary, ZoneLabel};
-use crate::status::{DataState, Status, WatchState};
-use crate::transport::Transport;
 use crate::{log, panics};
+use headless_dns_core::answer::{CauseReport, DropReason, ResponseSummary, ZoneLabel};
+use headless_dns_core::status::{DataState, Status, WatchState};
+use headless_dns_core::transport::Transport;
 
 use answers::ListenerLabels;
 use exposition::{Families, Value};

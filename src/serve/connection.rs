@@ -21,7 +21,7 @@ use super::forward::{ForwardRequest, ResponseQueue};
 use super::guests::{CloseReason, DRAIN_IDLE_TIMEOUT, FORWARD_IDLE_TIMEOUT, LAME_DUCK_IDLE_TIMEOUT, LINGER_TIMEOUT};
 use super::place::ListenerContext;
 use super::seats::ConnectionPermit;
-use crate::answer::Peer;
+use headless_dns_core::answer::Peer;
 
 /// Maximum number of read-answer-write rounds before the task yields to the others.
 const READS_PER_POLL: usize = 4;
@@ -326,13 +326,13 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::answer::{AccessList, Responder};
-    use crate::names::WireName;
-    use crate::names::reverse::ReverseZones;
-    use crate::rules::NamingRules;
     use crate::serve::seats::Admission;
     use crate::serve::{ConnectionLimits, Shutdown};
-    use crate::zone::{Settings, Zone};
+    use headless_dns_core::answer::{AccessList, Responder};
+    use headless_dns_core::name::WireName;
+    use headless_dns_core::name::reverse::ReverseZones;
+    use headless_dns_core::naming_rules::NamingRules;
+    use headless_dns_core::zone::{Settings, Zone};
 
     /// The size of the task is the memory of an idle connection, besides Tokio's header and its registration of the
     /// socket.

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use super::forward::{self, ForwardRequest};
 use super::query_log::{QueryLogEntry, QueryLogger};
-use crate::answer::{DropReason, ForwardedQuery, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use crate::metrics::{Counters, ResponseCounters};
+use headless_dns_core::answer::{DropReason, ForwardedQuery, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 
 /// Maximum length of a message in octets: its length field has two octets (RFC 1035 section 4.2.2).
 pub(super) const MAX_MESSAGE_BYTES: usize = 65_535;

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::connection::{Connection, Stream};
 use super::place::ListenerContext;
 use super::{ConnectionLimits, ListenAddress, ListenProtocol, Shutdown};
-use crate::answer::{Peer, Responder};
 use crate::metrics::{Counters, Metrics};
+use headless_dns_core::answer::{Peer, Responder};
 
 /// Connections without sockets, from 127.0.0.1.
 pub struct Streams {

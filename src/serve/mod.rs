@@ -46,9 +46,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::answer::{Responder, Transport};
 use crate::liveness::Heartbeats;
 use crate::metrics::Metrics;
+use headless_dns_core::answer::{Responder, Transport};
 
 pub use bind::{InheritedSockets, Listeners};
 pub use query_log::{LogWriter, QueryLog, QueryLogFilter, QueryLogFormat};

@@ -14,10 +14,10 @@ use super::query_log::QueryLogger;
 use super::seats::{self, Admission, ConnectionLimiter, ConnectionPermit};
 use super::takeover::SocketRegistration;
 use super::{ConnectionLimits, ListenAddress, Shutdown};
-#[cfg(feature = "quic")]
-use crate::answer::Peer;
-use crate::answer::Responder;
 use crate::metrics::{Counters, Event, Metrics};
+#[cfg(feature = "quic")]
+use headless_dns_core::answer::Peer;
+use headless_dns_core::answer::Responder;
 
 /// A listener: one address with its protocol.
 pub(super) struct Listener {

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
-use crate::answer::{Peer, Transport};
-use crate::escape;
 use crate::metrics::{Counters, Event};
-use crate::wire::client::{ParsedQuery, rcode_and_errors, rcode_name};
-use crate::wire::{self, rcode};
+use headless_dns_core::answer::{Peer, Transport};
+use headless_dns_core::escape;
+use headless_dns_core::wire::client::{ParsedQuery, rcode_and_errors, rcode_name};
+use headless_dns_core::wire::{self, rcode};
 
 /// Maximum number of lines in the queue.
 const QUEUE_LEN: usize = 4096;

@@ -15,8 +15,8 @@ use super::connection::Connection;
 use super::encrypted::TlsHandshakes;
 use super::guests::ConnectionTracker;
 use super::place::Listener;
-use crate::answer::Peer;
 use crate::metrics::Event;
+use headless_dns_core::answer::Peer;
 
 /// Shortest and longest pause after a failed accept.
 const ACCEPT_BACKOFF_RANGE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));

@@ -19,9 +19,9 @@ use super::Shutdown;
 use super::forward::{self, ForwardHandle, ForwardRequest, ReplyTo};
 use super::query_log::QueryLogger;
 use super::sys::{self, Batch, ReceiveMode};
-use crate::answer::{Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use crate::liveness::{Heartbeat, Heartbeats};
 use crate::metrics::{Event, Metrics, ResponseCounters};
+use headless_dns_core::answer::{Peer, Reply, RequestBatch, Responder, Transport, Worker};
 
 /// Receive buffer requested for each socket, in octets; the kernel's default holds 256 small datagrams.
 pub(super) const RECEIVE_BUFFER: usize = 4 << 20;
@@ -325,12 +325,12 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::answer::AccessList;
     use crate::liveness::STALL_LIMIT;
-    use crate::names::WireName;
-    use crate::names::reverse::ReverseZones;
-    use crate::rules::NamingRules;
-    use crate::zone::{Settings, Zone};
+    use headless_dns_core::answer::AccessList;
+    use headless_dns_core::name::WireName;
+    use headless_dns_core::name::reverse::ReverseZones;
+    use headless_dns_core::naming_rules::NamingRules;
+    use headless_dns_core::zone::{Settings, Zone};
 
     fn responder() -> Arc<Responder> {
         let apex = WireName::parse("cluster.local").unwrap();

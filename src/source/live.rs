@@ -13,11 +13,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Publisher;
-use crate::cluster::{Contributor, Resource};
-use crate::explain::Finding;
 use crate::metrics::{Counters, Event, table};
-use crate::objects::{Object, ObjectRef, ServiceKind, Skipped};
-use crate::status::{DataState, Loss, LossReason, Status, WatchState, WatchStatus};
+use headless_dns_core::cluster::{Contributor, Resource};
+use headless_dns_core::diagnose::Finding;
+use headless_dns_core::object::{Object, ObjectRef, ServiceKind, Skipped};
+use headless_dns_core::status::{DataState, Loss, LossReason, Status, WatchState, WatchStatus};
 
 /// A message from one watch, or from the probe, to the owner of the cluster.
 pub enum WatchUpdate {
@@ -623,11 +623,11 @@ mod tests {
     use super::super::PublisherOptions;
     use super::*;
     use crate::metrics::Metrics;
-    use crate::names::reverse::ReverseZones;
-    use crate::names::{ServiceKey, WireName, service_key};
-    use crate::objects::{Labels, Service, ServiceKind};
-    use crate::rules::NamingRules;
-    use crate::zone::{Settings, Zone};
+    use headless_dns_core::name::reverse::ReverseZones;
+    use headless_dns_core::name::{ServiceKey, WireName, service_key};
+    use headless_dns_core::naming_rules::NamingRules;
+    use headless_dns_core::object::{Labels, Service, ServiceKind};
+    use headless_dns_core::zone::{Settings, Zone};
 
     /// Lists and watches these Services through a new owner, which continues with the contents of the publisher.
     fn follow(publisher: Publisher, status: &Arc<Status>, services: &[&str]) -> ClusterSync {

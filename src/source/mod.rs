@@ -16,15 +16,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
-use crate::cluster::{Cluster, Contributor, Namespaces, Resource};
-use crate::explain::{Diagnostics, WatchScope};
 use crate::metrics::{Metrics, table};
-use crate::names::reverse::ReverseZones;
-use crate::objects::{Object, ObjectRef, Reason, Skipped, Subject};
-use crate::records::{NameServer, contribution};
-use crate::rules::EndpointsSource;
-use crate::simulate;
-use crate::zone::Zone;
+use headless_dns_core::cluster::{Cluster, Contributor, Namespaces, Resource};
+use headless_dns_core::diagnose::{Diagnostics, WatchScope};
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::EndpointsSource;
+use headless_dns_core::object::{Object, ObjectRef, Reason, Skipped, Subject};
+use headless_dns_core::records::{NameServer, contribution};
+use headless_dns_core::simulate;
+use headless_dns_core::zone::Zone;
 
 use manifests::{Cause, Manifests};
 

@@ -24,10 +24,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Publisher;
 use crate::duration::rough;
-use crate::explain::Finding;
-use crate::objects::{Decoded, Object, decode, encode};
 use crate::regular_file::{self, FileError};
-use crate::status::{DataState, LossReason, Status};
+use headless_dns_core::diagnose::Finding;
+use headless_dns_core::object::{Decoded, Object, decode, encode};
+use headless_dns_core::status::{DataState, LossReason, Status};
 
 /// Minimum interval between two writes.
 pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(30);
@@ -326,11 +326,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::names::WireName;
-    use crate::names::reverse::ReverseZones;
-    use crate::rules::{NamingRules, PodRecords};
     use crate::source::manifests::Manifests;
-    use crate::zone::{Record, Settings, Zone};
+    use headless_dns_core::name::WireName;
+    use headless_dns_core::name::reverse::ReverseZones;
+    use headless_dns_core::naming_rules::{NamingRules, PodRecords};
+    use headless_dns_core::zone::{Record, Settings, Zone};
 
     fn publisher() -> Publisher {
         let apexes = vec![WireName::parse("cluster.local").unwrap()];

@@ -18,15 +18,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headless_dns::answer::{AccessList, Peer, Request, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::config::Config;
-use headless_dns::explain::Diagnostics;
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::reverse_name;
-use headless_dns::objects::{Labels, Object, ObjectRef, Service, ServiceKind};
-use headless_dns::status::Status;
-use headless_dns::zone::Zone;
+use headless_dns_core::answer::{AccessList, Peer, Request, RequestBatch, Responder, Transport, Worker};
+use headless_dns_core::diagnose::Diagnostics;
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::reverse_name;
+use headless_dns_core::object::{Labels, Object, ObjectRef, Service, ServiceKind};
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::Zone;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 

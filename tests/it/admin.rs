@@ -15,8 +15,8 @@ use headless_dns::admin::{AdminContext, AdminLimits, AdminListeners, Certificate
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
 use headless_dns::liveness::{Heartbeats, STALL_LIMIT};
-use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
-use headless_dns::transport::Transport;
+use headless_dns_core::status::{Loss, LossReason, Status, WatchState, WatchStatus};
+use headless_dns_core::transport::Transport;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -10,12 +10,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use headless_dns::answer::{AccessList, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
 use headless_dns::metrics::{Metrics, ResponseCounters};
-use headless_dns::rtype;
-use headless_dns::status::Status;
+use headless_dns_core::answer::{AccessList, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use headless_dns_core::rtype;
+use headless_dns_core::status::Status;
 
 use crate::common::{query, wire};
 

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{question_name, scenario_config, scenarios_folder};
 use headless_dns::commands;
-use headless_dns::explain::{DiagnosedQuery, Fix, SearchDepth, Severity, explain};
-use headless_dns::names::QueryName;
-use headless_dns::rtype;
 use headless_dns::source::ManifestSource;
+use headless_dns_core::diagnose::{DiagnosedQuery, Fix, SearchDepth, Severity, explain};
+use headless_dns_core::name::QueryName;
+use headless_dns_core::rtype;
 
 #[test]
 fn every_cause_is_told_as_written() {
@@ -121,7 +121,9 @@ fn told(source: &ManifestSource, question: &str) -> String {
         }
     }
     if let Ok(Some(first)) = source.asker().try_best_finding(&asked) {
-        assert!(first.ede_text().is_ascii() && first.ede_text().len() <= headless_dns::explain::MAX_EDE_TEXT_BYTES);
+        assert!(
+            first.ede_text().is_ascii() && first.ede_text().len() <= headless_dns_core::diagnose::MAX_EDE_TEXT_BYTES
+        );
         let _ = writeln!(told, "; on the wire: {}", first.ede_text());
         if first.line() != first.ede_text() {
             let _ = writeln!(told, "; as TXT: {}", first.line());

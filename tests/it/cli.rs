@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use headless_dns::config::DEMO;
-use headless_dns::objects::{Decoded, decode};
+use headless_dns_core::object::{Decoded, decode};
 
 /// The program with the words of `line`, and nothing in its environment.
 fn program(line: &str) -> Command {

@@ -9,7 +9,7 @@ use crate::bench::load::Expect;
 use crate::bench::page;
 use crate::bench::sheet::Sheet;
 use crate::bench::workload::{self, Asked, Zones};
-use headless_dns::rtype;
+use headless_dns_core::rtype;
 
 #[test]
 fn the_mix_has_its_shares() {

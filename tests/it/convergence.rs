@@ -9,18 +9,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::common;
-use headless_dns::answer::Transport;
-use headless_dns::cluster::{Cluster, Contributor, Namespaces, Resource};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::{ReverseZones, reverse_name};
-use headless_dns::objects::{
+use headless_dns_core::answer::Transport;
+use headless_dns_core::cluster::{Cluster, Contributor, Namespaces, Resource};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::{ReverseZones, reverse_name};
+use headless_dns_core::naming_rules::{NamingRules, Ordinals, PodRecords, Ptr};
+use headless_dns_core::object::{
     AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Labels, Namespace, Object,
     ObjectRef, Pod, PodTemplate, Protocol, Service, ServiceKind, ServicePort, StatefulSet, TargetPort,
 };
-use headless_dns::records::{NameServer, contribution};
-use headless_dns::rtype;
-use headless_dns::rules::{NamingRules, Ordinals, PodRecords, Ptr};
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::records::{NameServer, contribution};
+use headless_dns_core::rtype;
+use headless_dns_core::zone::{Settings, Zone};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

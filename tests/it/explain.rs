@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use crate::common::server::Server;
 use crate::common::{self, ports};
 use headless_dns::commands::open_manifests;
-use headless_dns::explain::{DiagnosedQuery, ZoneVerdict, steps};
-use headless_dns::names::{QueryName, WireName};
-use headless_dns::rtype;
-use headless_dns::zone::Lookup;
+use headless_dns_core::diagnose::{DiagnosedQuery, ZoneVerdict, steps};
+use headless_dns_core::name::{QueryName, WireName};
+use headless_dns_core::rtype;
+use headless_dns_core::zone::Lookup;
 use serde_json::Value;
 
 const SEED_3: &str = "tests/scenarios/seed-3.yaml";

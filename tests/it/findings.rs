@@ -9,18 +9,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::common::{question_name, scaled};
-use headless_dns::explain::{
+use headless_dns::source::{Publisher, PublisherOptions};
+use headless_dns_core::diagnose::{
     CheckScope, Checked, DiagnosedQuery, Finding, Fix, LabelMismatch, SearchDepth, Severity, TraceStep, ZoneVerdict,
     check as lint, explain, steps,
 };
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::names::{QueryName, WireName};
-use headless_dns::objects::{AddressFamily, Decoded, Object, ObjectRef, decode};
-use headless_dns::rtype;
-use headless_dns::rules::{EndpointsSource, NamingRules, Ordinals, PodRecords};
-use headless_dns::simulate::simulate;
-use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::zone::{Lookup, Settings, Zone};
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::name::{QueryName, WireName};
+use headless_dns_core::naming_rules::{EndpointsSource, NamingRules, Ordinals, PodRecords};
+use headless_dns_core::object::{AddressFamily, Decoded, Object, ObjectRef, decode};
+use headless_dns_core::rtype;
+use headless_dns_core::simulate::simulate;
+use headless_dns_core::zone::{Lookup, Settings, Zone};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};

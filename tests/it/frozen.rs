@@ -15,7 +15,7 @@ use std::process::{Command, Output};
 use clap::Arg;
 use headless_dns::cli;
 use headless_dns::metrics::table::FAMILIES;
-use headless_dns::rtype;
+use headless_dns_core::rtype;
 use serde_json::Value;
 
 use crate::common::files::{files, rust_files};

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use crate::common::{query, wire};
-use headless_dns::answer::{AccessList, DropReason, Peer, Reply, RequestBatch, Responder, Transport, Worker};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::NamingRules;
-use headless_dns::status::Status;
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::answer::{AccessList, DropReason, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 
 const CLIENT: &str = "10.1.2.3:40000";

@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::common::server::{PATIENCE, Server, binary};
 use crate::common::{self, http};
-use headless_dns::escape::is_unprintable;
+use headless_dns_core::escape::is_unprintable;
 use serde_json::{Value, json};
 
 /// A line of its own that looks like the program's, colours, a cursor, a title, bidirectional and invisible characters.

@@ -14,13 +14,7 @@ use crate::common::{self, query, question_name, scaled, service};
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use h2::{Reason, RecvStream};
-use headless_dns::answer::{AccessList, ForwardPolicy, Responder};
 use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::names::special::SpecialNames;
-use headless_dns::objects::{AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind};
-use headless_dns::rules::NamingRules;
 use headless_dns::serve::encrypted::certificates::Certificates;
 use headless_dns::serve::encrypted::doh::{self, DohError, MEDIA_TYPE, QueryPlace};
 use headless_dns::serve::forward::{Forwarder, Upstream, UpstreamProtocol};
@@ -28,8 +22,16 @@ use headless_dns::serve::{
     self, ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, Shutdown,
 };
 use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::status::Status;
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::answer::{AccessList, ForwardPolicy, Responder};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::name::special::SpecialNames;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{
+    AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind,
+};
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::{Settings, Zone};
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -1090,7 +1092,7 @@ fn mutants_of_responses_are_kept_no_longer_than_they_say() {
     let names = [WEB, "nope.default.svc.cluster.local", "out.default.svc.cluster.local", "default.svc.cluster.local"];
     let seeds: Vec<Vec<u8>> = names
         .iter()
-        .map(|name| engine.ask(headless_dns::answer::Transport::Https, &ask_for(0, name)).unwrap())
+        .map(|name| engine.ask(headless_dns_core::answer::Transport::Https, &ask_for(0, name)).unwrap())
         .collect();
     let (mut numbers, mut compared) = (Numbers(11), 0);
     for _ in 0..scaled(1_000_000) {

@@ -12,7 +12,7 @@ use crate::bench::{cpu, echo};
 use crate::common;
 use crate::common::ports::ReservedPort;
 use crate::common::server::Server;
-use headless_dns::rtype;
+use headless_dns_core::rtype;
 
 const CLOSED: Pace = Pace::Closed { window: 32 };
 const TRANSPORTS: [Over; 4] = [

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{self, Engine, query};
-use headless_dns::answer::Transport;
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::{ReverseZones, reverse_name};
-use headless_dns::objects::{
+use headless_dns::source::{Publisher, PublisherOptions};
+use headless_dns_core::answer::Transport;
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::{ReverseZones, reverse_name};
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{
     AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
 };
-use headless_dns::rules::NamingRules;
-use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 

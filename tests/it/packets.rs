@@ -12,18 +12,18 @@ use std::time::Duration;
 use crate::common::mutants::{Numbers, mutate, seeds};
 use crate::common::panics::PanicWatch;
 use crate::common::{self, Engine, query, question_name, wire};
-use headless_dns::answer::{AccessList, RequestBatch, Responder, Transport};
-use headless_dns::explain::Diagnostics;
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::objects::{
-    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
-};
-use headless_dns::rules::NamingRules;
 use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::status::Status;
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::answer::{AccessList, RequestBatch, Responder, Transport};
+use headless_dns_core::diagnose::Diagnostics;
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{
+    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
+};
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::opt::EdnsCode;
 

@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::{Engine, query, question_name, service, wire};
-use headless_dns::answer::{
+use headless_dns::source::{Publisher, PublisherOptions};
+use headless_dns_core::answer::{
     AccessList, ForwardPolicy, ForwardedQuery, Peer, Reply, RequestBatch, Responder, Resumed, Transport,
     UpstreamFailure, UpstreamRecord, UpstreamResponse,
 };
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::names::special::SpecialNames;
-use headless_dns::objects::{AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind};
-use headless_dns::rtype;
-use headless_dns::rules::NamingRules;
-use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::status::Status;
-use headless_dns::wire::{TCP_KEEPALIVE, has_option};
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::name::special::SpecialNames;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{
+    AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind,
+};
+use headless_dns_core::rtype;
+use headless_dns_core::status::Status;
+use headless_dns_core::wire::{TCP_KEEPALIVE, has_option};
+use headless_dns_core::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 
 const TRANSPORTS: [Transport; 5] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic];

@@ -6,17 +6,17 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headless_dns::answer::{AccessList, Responder};
 use headless_dns::metrics::{Event, Metrics};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rtype;
-use headless_dns::rules::NamingRules;
 use headless_dns::serve::{
     self, ConnectionLimits, Listeners, LogWriter, QueryLog, QueryLogFilter, QueryLogFormat, Shutdown,
 };
-use headless_dns::status::Status;
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::answer::{AccessList, Responder};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::rtype;
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::{Settings, Zone};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 

@@ -17,24 +17,24 @@ use crate::common::mutants::{Numbers, mutate, seeds};
 use crate::common::panics::PanicWatch;
 use crate::common::tls::{Authority, NAME};
 use crate::common::{self, extended, query, question_name, service, wire};
-use headless_dns::answer::{AccessList, ForwardPolicy, Responder};
 use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::names::special::SpecialNames;
-use headless_dns::objects::{
-    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
-};
-use headless_dns::rules::NamingRules;
 use headless_dns::serve::encrypted::certificates::Certificates;
 use headless_dns::serve::forward::{self, Forwarder, Upstream};
 use headless_dns::serve::{
     self, ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, Shutdown,
 };
 use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::status::Status;
-use headless_dns::wire::{TCP_KEEPALIVE, has_option};
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::answer::{AccessList, ForwardPolicy, Responder};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::name::special::SpecialNames;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{
+    AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
+};
+use headless_dns_core::status::Status;
+use headless_dns_core::wire::{TCP_KEEPALIVE, has_option};
+use headless_dns_core::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record};

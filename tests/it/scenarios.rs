@@ -15,17 +15,17 @@ use std::sync::Arc;
 
 use crate::common::files::rust_files;
 use crate::common::{self, Engine, Question, header, scenario_config, scenarios, scenarios_folder};
-use headless_dns::answer::Transport;
 use headless_dns::commands;
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::objects::{
+use headless_dns::report::records;
+use headless_dns::source::{Publisher, PublisherOptions};
+use headless_dns_core::answer::Transport;
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{
     AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Object, ObjectRef, Protocol, ServiceKind,
 };
-use headless_dns::rules::NamingRules;
-use headless_dns::show::records;
-use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
 

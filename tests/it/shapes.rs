@@ -37,9 +37,9 @@ use std::thread;
 
 use crate::common::server::{self, Server};
 use crate::common::{extended, query, wire};
-use headless_dns::names::reverse::reverse_name;
-use headless_dns::objects::{Decoded, decode};
-use headless_dns::rtype;
+use headless_dns_core::name::reverse::reverse_name;
+use headless_dns_core::object::{Decoded, decode};
+use headless_dns_core::rtype;
 use hickory_proto::op::Message;
 use serde_json::{Value, json};
 

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::{http, query, test_name, wire};
-use headless_dns::answer::{AccessList, Responder};
 use headless_dns::cli::{self, Invocation};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::NamingRules;
 use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
-use headless_dns::zone::{Settings, Zone};
-use headless_dns::{log, panics, rtype};
+use headless_dns::{log, panics};
+use headless_dns_core::answer::{AccessList, Responder};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::rtype;
+use headless_dns_core::zone::{Settings, Zone};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -11,14 +11,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which files (a name ending in `/` is a folder) may name these crates, keywords or types.
+/// Files (a name ending in `/` is a folder) that may name these crates, keywords or types: paths below `src/`, or from `core/`.
 const WALLS: &[(&[&str], &[&str])] = &[
     (&["kube"], &["source/kubernetes/"]),
     (&["hickory_server", "rustls_native_certs"], &["serve/forward/resolver.rs"]),
     (&["rustls"], &["serve/forward/resolver.rs", "serve/encrypted/"]),
-    (&["hickory_proto"], &["wire.rs", "wire/"]),
+    (&["hickory_proto"], &["core/wire/"]),
     (&["quinn", "quinn_proto", "h2", "tokio_rustls"], &["serve/encrypted/"]),
-    (&["dashmap", "DashMap"], &["zone.rs", "zone/"]),
+    (&["dashmap", "DashMap"], &["core/zone/"]),
     // System calls, and at most one more small file.
     (&["unsafe"], &["serve/sys.rs", "serve/fds.rs"]),
     // A path may name a FIFO, a device, or a file of any size.
@@ -29,24 +29,7 @@ const WALLS: &[(&[&str], &[&str])] = &[
     (&["sd_notify"], &["commands/serve/manager.rs", "serve/fds.rs"]),
 ];
 
-/// Modules that decide and never act: a value comes out, and a list of what was skipped.
-const PURE: &[&str] = &[
-    "names",
-    "rtype",
-    "objects",
-    "cluster",
-    "records",
-    "simulate",
-    "zone",
-    "wire",
-    "answer",
-    "explain",
-    "status",
-    "rules",
-    "transport",
-];
-
-/// Files that do the same in modules that do not.
+/// Files of the server that are pure as the files of `core/` are.
 const PURE_FILES: &[&str] = &["serve/encrypted/doh.rs"];
 
 /// What a pure file may not name. `SocketAddr` and `IpAddr` are values, and fine.
@@ -60,35 +43,35 @@ const ARROWS: &[(&str, &str)] = &[
     ("lib", ""),
     ("commands", "*"),
     // What the operator says.
-    ("cli", "config escape names objects rtype rules"),
-    ("config", "escape names objects regular_file rtype rules"),
+    ("cli", "config escape name object rtype naming_rules"),
+    ("config", "choices escape name object regular_file rtype naming_rules"),
     ("log", "config escape panics"),
     // Where objects come from, where questions come from, and who looks at it.
-    ("source", "cluster duration explain metrics names objects records regular_file rules simulate status zone"),
-    ("serve", "answer duration escape liveness metrics names regular_file rtype status transport wire zone"),
+    ("source", "cluster duration diagnose metrics name object records regular_file naming_rules simulate status zone"),
+    ("serve", "answer duration escape liveness metrics name regular_file rtype status transport wire zone"),
     // Records and explanations are the same as those of the commands: `show`, and the values that it is asked with.
     (
         "admin",
-        "cluster config duration escape explain liveness metrics names objects rtype show source status transport zone",
+        "cluster config duration escape diagnose liveness metrics name object rtype report source status transport zone",
     ),
     // What commands and the admin listener have in common.
-    ("show", "answer config escape explain names objects rtype status wire zone"),
+    ("report", "answer config escape diagnose name object rtype status wire zone"),
     // The pure core.
-    ("answer", "explain names records rtype status transport wire zone"),
-    ("zone", "explain names records rtype rules"),
-    ("records", "cluster explain names objects rtype rules"),
-    ("explain", "cluster escape names objects rtype rules status"),
-    ("cluster", "names objects rules"),
-    ("simulate", "names objects rules"),
-    ("wire", "names rtype"),
-    ("objects", "names"),
+    ("answer", "diagnose name records rtype status transport wire zone"),
+    ("zone", "diagnose name records rtype naming_rules"),
+    ("records", "cluster diagnose name object rtype naming_rules"),
+    ("diagnose", "cluster escape name object rtype naming_rules status"),
+    ("cluster", "name object naming_rules"),
+    ("simulate", "name object naming_rules"),
+    ("wire", "name rtype"),
+    ("object", "name"),
     ("status", ""),
     ("duration", ""),
     ("escape", ""),
     ("regular_file", ""),
-    ("names", ""),
+    ("name", ""),
     ("rtype", ""),
-    ("rules", ""),
+    ("naming_rules", ""),
     // It shows how the data stands; what is in it comes as numbers.
     ("metrics", "answer log panics regular_file status transport"),
     ("liveness", ""),
@@ -98,26 +81,28 @@ const ARROWS: &[(&str, &str)] = &[
 
 #[test]
 fn the_tree_is_tidy() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files = sources(&root);
-    assert!(!files.is_empty(), "there is source to read");
     let mut report = String::new();
-    for path in files {
-        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
-        for finding in findings(&name, &fs::read_to_string(&path).unwrap()) {
-            writeln!(report, "src/{name}:{finding}").unwrap();
+    for (folder, prefix) in [("src", ""), ("core/src", "core/")] {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let files = sources(&root);
+        assert!(!files.is_empty(), "there is source to read");
+        for path in files {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+            for finding in findings(&format!("{prefix}{name}"), &fs::read_to_string(&path).unwrap()) {
+                writeln!(report, "{folder}/{name}:{finding}").unwrap();
+            }
         }
     }
     assert!(report.is_empty(), "\n{report}");
 }
 
 /// Within these folders too arrows go one way: no file names one that names it, by whatever way round.
-const ONE_WAY: &[&str] = &["explain/", "serve/", "source/kubernetes/"];
+const ONE_WAY: &[(&str, &str)] = &[("core/src", "diagnose/"), ("src", "serve/"), ("src", "source/kubernetes/")];
 
 #[test]
 fn no_files_name_each_other_in_a_circle() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for folder in ONE_WAY {
+    for (root, folder) in ONE_WAY {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
         let texts = sources(&root.join(folder)).into_iter().map(|path| {
             let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
             (name, fs::read_to_string(&path).unwrap())
@@ -169,7 +154,7 @@ fn linked(text: &str) -> Vec<&str> {
 
 /// Returns the paths in quotes that begin with a folder of the tree, but for those with a placeholder.
 fn quoted_paths(text: &str) -> Vec<&str> {
-    const FOLDERS: &[&str] = &[".ci", "benches", "charts", "config", "docs", "fuzz", "src", "tests", "xtask"];
+    const FOLDERS: &[&str] = &[".ci", "benches", "charts", "config", "core", "docs", "fuzz", "src", "tests", "xtask"];
     let words = text.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_whitespace().next());
     let paths = words.filter(|word| word.split_once('/').is_some_and(|(first, _)| FOLDERS.contains(&first)));
     paths.filter(|path| !path.contains('*') && !path.contains("NAME")).collect()
@@ -179,19 +164,24 @@ fn quoted_paths(text: &str) -> Vec<&str> {
 fn architecture_lists_every_module_and_crate() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
-    let (library, architecture, manifest) = (read("src/lib.rs"), read("docs/architecture.md"), read("Cargo.toml"));
+    let (architecture, manifests) = (read("docs/architecture.md"), [read("Cargo.toml"), read("core/Cargo.toml")]);
     let (modules, crates) = architecture.split_once("## Libraries").unwrap();
     let modules = first_cells(modules);
-    for module in library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
-        let listed = [format!("src/{module}/"), format!("src/{module}.rs")].iter().any(|path| modules.contains(path));
-        assert!(listed, "docs/architecture.md does not list the module {module}");
+    for folder in ["src", "core/src"] {
+        let library = read(&format!("{folder}/lib.rs"));
+        for module in library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')) {
+            let paths = [format!("{folder}/{module}/"), format!("{folder}/{module}.rs")];
+            assert!(paths.iter().any(|path| modules.contains(path)), "docs/architecture.md does not list {module}");
+        }
     }
-    let sections = ["[dependencies]\n", "[dev-dependencies]\n"].map(|heading| {
-        let section = manifest.split_once(heading).unwrap().1.split("\n[").next().unwrap();
-        section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned()).collect()
-    });
-    let [used, tested]: [BTreeSet<String>; 2] = sections;
-    assert_eq!(first_cells(crates), &used | &tested, "crates of docs/architecture.md and of Cargo.toml");
+    let crates_of = |heading: &str| -> BTreeSet<String> {
+        let sections = manifests.iter().map(|text| text.split_once(heading).unwrap().1.split("\n[").next().unwrap());
+        let lines = sections.flat_map(str::lines).filter_map(|line| line.split_once(" = "));
+        lines.map(|(name, _)| name.to_owned()).collect()
+    };
+    let mut all = &crates_of("[dependencies]\n") | &crates_of("[dev-dependencies]\n");
+    all.remove("headless-dns-core");
+    assert_eq!(first_cells(crates), all, "crates of docs/architecture.md and of Cargo.toml");
 }
 
 /// Returns everything in quotes in the first cells of tables.
@@ -212,7 +202,7 @@ fn findings(file: &str, text: &str) -> Vec<String> {
     let module = module_of(file);
     let named = paths(&code, &module);
     let mut findings = walls(file, &named);
-    if PURE.contains(&module[0].as_str()) || PURE_FILES.contains(&file) {
+    if file.starts_with("core/") || PURE_FILES.contains(&file) {
         findings.extend(impure(&named));
     }
     findings.extend(arrows(&module[0], &named));
@@ -258,7 +248,7 @@ fn arrows(module: &str, named: &[Named]) -> Vec<String> {
     let mut findings = Vec::new();
     for name in named {
         let [root, to, ..] = name.path.as_slice() else { continue };
-        let ours = root == "crate" || root == "headless_dns";
+        let ours = ["crate", "headless_dns", "headless_dns_core"].contains(&root.as_str());
         if ours && to != module && *allowed != "*" && !allowed.split(' ').any(|module| module == to) {
             findings.push(format!("{}: no arrow points from `{module}` to `{to}`", name.line));
         }
@@ -314,7 +304,7 @@ fn file_named(path: &[String], module: &[String], modules: &[Vec<String>]) -> Op
 
 /// `serve/udp.rs` is `serve::udp`, `names/mod.rs` is `names`.
 fn module_of(file: &str) -> Vec<String> {
-    let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    let path = file.trim_start_matches("core/").trim_end_matches(".rs").trim_end_matches("/mod");
     path.split('/').map(ToOwned::to_owned).collect()
 }
 
@@ -510,24 +500,24 @@ fn bad_texts_are_found() {
     for (file, text, finding) in [
         ("serve/udp.rs", "use kube::Client;", "1: `kube` stands in source/kubernetes/ only"),
         (
-            "answer.rs",
+            "core/answer/mod.rs",
             "\nfn f() { hickory_proto::op::Message::new(); }",
-            "2: `hickory_proto` stands in wire.rs and wire/ only",
+            "2: `hickory_proto` stands in core/wire/ only",
         ),
-        ("source/mod.rs", "use {std::fmt, dashmap::DashMap};", "1: `dashmap` stands in zone.rs and zone/ only"),
+        ("source/mod.rs", "use {std::fmt, dashmap::DashMap};", "1: `dashmap` stands in core/zone/ only"),
         ("serve/udp.rs", "fn f() { unsafe { g() } }", "1: `unsafe` stands in serve/sys.rs and serve/fds.rs only"),
-        ("names/mod.rs", "pub async fn f() {}", "1: a pure file does not name `async`"),
-        ("names/dashed.rs", "use std::{fmt, fs};", "1: a pure file does not name `std::fs`"),
-        ("zone/serial.rs", "fn f() { let now = Instant::now(); }", "1: a pure file does not name `Instant::now`"),
+        ("core/name/mod.rs", "pub async fn f() {}", "1: a pure file does not name `async`"),
+        ("core/name/dashed.rs", "use std::{fmt, fs};", "1: a pure file does not name `std::fs`"),
+        ("core/zone/serial.rs", "fn f() { let now = Instant::now(); }", "1: a pure file does not name `Instant::now`"),
         ("serve/encrypted/doh.rs", "use tokio::io;", "1: a pure file does not name `tokio`"),
-        ("wire.rs", "fn f() { println!(\"{x}\"); }", "1: a pure file does not name `println`"),
-        ("wire.rs", "use std::net::{IpAddr, UdpSocket};", "1: a pure file does not name `UdpSocket`"),
-        ("cluster.rs", "use crate::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
-        ("cluster.rs", "use super::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
-        ("wire.rs", "use crate::{\n    names,\n    zone::Zone};", "3: no arrow points from `wire` to `zone`"),
+        ("core/wire/mod.rs", "fn f() { println!(\"{x}\"); }", "1: a pure file does not name `println`"),
+        ("core/wire/mod.rs", "use std::net::{IpAddr, UdpSocket};", "1: a pure file does not name `UdpSocket`"),
+        ("core/cluster/mod.rs", "use crate::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
+        ("core/cluster/mod.rs", "use super::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
+        ("core/wire/mod.rs", "use crate::{\n    name,\n    zone::Zone};", "3: no arrow points from `wire` to `zone`"),
         ("serve/tcp.rs", "fn f(x: crate::source::X) {}", "1: no arrow points from `serve` to `source`"),
         ("serve/tcp.rs", "use super::super::source;", "1: no arrow points from `serve` to `source`"),
-        ("rules.rs", "use crate::*;", "1: no arrow points from `rules` to `*`"),
+        ("core/naming_rules.rs", "use crate::*;", "1: no arrow points from `naming_rules` to `*`"),
         ("helper.rs", "", "1: the module `helper` has no line in the table of arrows"),
     ] {
         let found = findings(file, text);
@@ -538,14 +528,14 @@ fn bad_texts_are_found() {
 #[test]
 fn good_texts_pass() {
     for (file, text) in [
-        ("source/kubernetes/client.rs", "use kube::Client; use crate::cluster::Cluster; async fn f() {}"),
-        ("wire.rs", "use hickory_proto::op::Message; use std::net::SocketAddr; use std::time::Instant;"),
-        ("names/mod.rs", "// async unsafe kube\n/* tokio /* fs */ println */ fn f() { g(\"unsafe \\\" kube\"); }"),
-        ("names/mod.rs", "fn f<'a>(x: &'a str) -> char { if x == r#\"\"async\"# { 'a' } else { '\"' } }"),
-        ("names/mod.rs", "#[cfg(test)]\nmod tests { use tokio::net::UdpSocket; fn f() { {} } }\nfn kept() {}"),
-        ("names/mod.rs", "#[cfg(test)]\nuse tracing::info;\nfn kept() {}"),
-        ("names/reverse.rs", "use super::{QueryName, dashed}; use crate::names::labels; use self::x::y;"),
-        ("zone/mod.rs", "use dashmap::DashMap; #![deny(unsafe_code)]"),
+        ("source/kubernetes/client.rs", "use kube::Client; use headless_dns_core::cluster::Cluster; async fn f() {}"),
+        ("core/wire/mod.rs", "use hickory_proto::op::Message; use std::net::SocketAddr; use std::time::Instant;"),
+        ("core/name/mod.rs", "// async unsafe kube\n/* tokio /* fs */ println */ fn f() { g(\"unsafe \\\" kube\"); }"),
+        ("core/name/mod.rs", "fn f<'a>(x: &'a str) -> char { if x == r#\"\"async\"# { 'a' } else { '\"' } }"),
+        ("core/name/mod.rs", "#[cfg(test)]\nmod tests { use tokio::net::UdpSocket; fn f() { {} } }\nfn kept() {}"),
+        ("core/name/mod.rs", "#[cfg(test)]\nuse tracing::info;\nfn kept() {}"),
+        ("core/name/reverse.rs", "use super::{QueryName, dashed}; use crate::name::label_pool; use self::x::y;"),
+        ("core/zone/mod.rs", "use dashmap::DashMap; #![deny(unsafe_code)]"),
         ("serve/sys.rs", "#![allow(unsafe_code)] fn f() { unsafe { g() } }"),
         ("commands/serve.rs", "use crate::{source, serve, admin};"),
         ("main.rs", "use headless_dns::{cli, commands};"),

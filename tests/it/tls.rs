@@ -11,18 +11,20 @@ use std::time::Duration;
 use crate::common::ports::ReservedPort;
 use crate::common::tls::{self, Authority};
 use crate::common::{query, question_name, service};
-use headless_dns::answer::{AccessList, Responder};
 use headless_dns::metrics::table::HANDSHAKE_FAILURES;
 use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::objects::{AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind};
-use headless_dns::rules::NamingRules;
 use headless_dns::serve::encrypted::certificates::Certificates;
 use headless_dns::serve::{ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, Shutdown};
 use headless_dns::source::{Publisher, PublisherOptions};
-use headless_dns::status::Status;
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::answer::{AccessList, Responder};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::object::{
+    AddressFamily, Conditions, EndpointRow, EndpointSlice, Object, ObjectRef, ServiceKind,
+};
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::{Settings, Zone};
 use hickory_proto::op::Message;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};

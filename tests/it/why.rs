@@ -7,15 +7,15 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::common::{self, Engine, query, question_name, scenario_config, scenarios, scenarios_folder};
-use headless_dns::answer::{AccessList, Peer, RequestBatch, Responder, Transport, Worker};
-use headless_dns::cluster::{Cluster, Namespaces};
 use headless_dns::commands;
-use headless_dns::explain::{DiagnosedQuery, Diagnostics, Finding, Severity, WatchScope, ZoneVerdict};
-use headless_dns::names::{QueryName, WireName};
-use headless_dns::rules::NamingRules;
 use headless_dns::source::ManifestSource;
-use headless_dns::status::{LossReason, Status};
-use headless_dns::zone::Lookup;
+use headless_dns_core::answer::{AccessList, Peer, RequestBatch, Responder, Transport, Worker};
+use headless_dns_core::cluster::{Cluster, Namespaces};
+use headless_dns_core::diagnose::{DiagnosedQuery, Diagnostics, Finding, Severity, WatchScope, ZoneVerdict};
+use headless_dns_core::name::{QueryName, WireName};
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::status::{LossReason, Status};
+use headless_dns_core::zone::Lookup;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use headless_dns::zone::EXPECTED_TTL;
+use headless_dns_core::zone::EXPECTED_TTL;
 use hickory_proto::rr::RecordType;
 
 use crate::Scenario;

@@ -26,12 +26,12 @@ use std::thread;
 use std::time::Instant;
 
 use headless_dns::commands;
-use headless_dns::names::dashed;
-use headless_dns::names::reverse::reverse_name;
-use headless_dns::objects::{EndpointSlice, Object};
-use headless_dns::show::records;
+use headless_dns::report::records;
 use headless_dns::source::manifests::read_text;
-use headless_dns::zone::Zone;
+use headless_dns_core::name::dashed;
+use headless_dns_core::name::reverse::reverse_name;
+use headless_dns_core::object::{EndpointSlice, Object};
+use headless_dns_core::zone::Zone;
 
 use ask::{Client, Mode, Question};
 use differences::{Case, Peer, RULES};

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use headless_dns::answer::{AccessList, Responder};
 use headless_dns::metrics::Metrics;
-use headless_dns::names::WireName;
 use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
-use headless_dns::status::Status;
-use headless_dns::zone::Zone;
+use headless_dns_core::answer::{AccessList, Responder};
+use headless_dns_core::name::WireName;
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::Zone;
 
 use crate::ask;
 use crate::common;

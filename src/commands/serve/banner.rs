@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::commands::SourceHandle;
 use crate::config::{Config, ForwardConfig, ManifestPath, Source};
-use crate::escape::Printable;
 use crate::metrics::{Event, Metrics};
 use crate::serve::{ListenAddress, ListenProtocol};
-use crate::zone::Zone;
+use headless_dns_core::escape::Printable;
+use headless_dns_core::zone::Zone;
 
 /// Returns the banner: zones, source, addresses, and an example command.
 pub(super) fn startup_summary(

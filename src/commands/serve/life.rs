@@ -18,7 +18,7 @@ use crate::cli;
 use crate::commands::write_stdout;
 use crate::serve::Shutdown;
 use crate::source::manifests::ManifestWatcher;
-use crate::status::Status;
+use headless_dns_core::status::Status;
 
 /// Reason why a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

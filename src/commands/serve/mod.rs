@@ -33,10 +33,8 @@ use tokio::time::timeout;
 use super::forward::forwarding;
 use super::{SourceHandle, WrongUse, cluster, listen_addresses, open_source};
 use crate::admin::{self, AdminContext, ListenAddresses, ServerInfo};
-use crate::answer::{AccessList, ForwardPolicy, Responder};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::duration::rough;
-use crate::explain::Finding;
 use crate::liveness::Heartbeats;
 use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
@@ -51,7 +49,9 @@ use crate::serve::{
 use crate::source::manifests::{ManifestWatcher, Report};
 use crate::source::snapshot::{Restored, Snapshot};
 use crate::source::{self, ManifestSource, Notice, Publisher};
-use crate::status::Status;
+use headless_dns_core::answer::{AccessList, ForwardPolicy, Responder};
+use headless_dns_core::diagnose::Finding;
+use headless_dns_core::status::Status;
 
 use certificates::{CertificateObserver, Renewal};
 use life::{ExitReason, Lifecycle};
@@ -637,8 +637,8 @@ fn limits(config: &Config) -> ConnectionLimits {
 mod tests {
     use super::*;
     use crate::cli::{self, Invocation};
-    use crate::objects::Subject;
     use crate::source::manifests::Cause;
+    use headless_dns_core::object::Subject;
 
     #[test]
     fn the_line_of_an_unread_file_fits_into_an_answer() {

@@ -11,12 +11,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Listening, access, as_shown, wanted};
 use crate::admin::ListenAddresses;
-use crate::answer::Responder;
 use crate::config::{Config, print};
 use crate::log::Filter;
 use crate::serve::encrypted::certificates::Certificates;
 use crate::serve::{InheritedSockets, ListenAddress, ListenerChange, Listeners};
-use crate::zone::Zone;
+use headless_dns_core::answer::Responder;
+use headless_dns_core::zone::Zone;
 
 /// Keys that a reload changes.
 pub(super) const RELOADABLE_KEYS: [&str; 13] = [

@@ -2,15 +2,15 @@
 //! responses with their cache lifetime.
 //!
 //! No sockets and no clock. Not here: HTTP/2 and the reading of bodies (`https.rs`), and the answer to a query
-//! (`crate::answer`).
+//! (`headless_dns_core::answer`).
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 use crate::metrics::Event;
-use crate::rtype;
-use crate::wire::{HEADER, MAX_TCP, rcode};
+use headless_dns_core::rtype;
+use headless_dns_core::wire::{HEADER, MAX_TCP, rcode};
 
 /// Path of the URI template (RFC 8484 section 4.1).
 pub const PATH: &str = "/dns-query";

@@ -26,7 +26,6 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::doh::{self, DohError, MAX_BODY_BYTES, QueryPlace};
 use super::link::{IoProgress, MeteredStream};
-use crate::answer::{DropReason, Peer};
 use crate::serve::connection::Stream;
 use crate::serve::desk::{Desk, StreamReply};
 use crate::serve::forward::{ForwardRequest, ResponseQueue};
@@ -35,6 +34,7 @@ use crate::serve::guests::{
 };
 use crate::serve::place::ListenerContext;
 use crate::serve::seats::ConnectionPermit;
+use headless_dns_core::answer::{DropReason, Peer};
 
 /// Limit of concurrent requests on a connection. Others are refused, and the client may retry (RFC 9113 section 5.1.2).
 const MAX_CONCURRENT_STREAMS: u32 = 100;

@@ -6,7 +6,7 @@
 //!   quic/ has a socket and an acceptor of its own
 //! ```
 //!
-//! Encryption begins and ends here: the messages go to the one [`crate::answer::Responder`], and the connections count among
+//! Encryption begins and ends here: the messages go to the one [`headless_dns_core::answer::Responder`], and the connections count among
 //! those over TCP. A transport that is not compiled in is refused with one error, before the server starts. Not here:
 //! binding of addresses (`bind.rs`), and limits on connections (`seats.rs`). Read next: `certificates.rs`, `tls.rs`,
 //! `https.rs`.
@@ -90,11 +90,11 @@ mod none {
     use tokio::net::TcpStream;
 
     use super::{Certificates, TlsHandshakes};
-    use crate::answer::Peer;
     use crate::serve::ListenProtocol;
     use crate::serve::guests::CloseReason;
     use crate::serve::place::ListenerContext;
     use crate::serve::seats::ConnectionPermit;
+    use headless_dns_core::answer::Peer;
 
     impl TlsHandshakes {
         /// Returns `None` for plain DNS.

@@ -22,12 +22,12 @@ use tokio_rustls::server::{Accept, TlsStream};
 use super::certificates::Certificates;
 use super::handshake;
 use super::records::{HandshakeTooLarge, TlsRecordStream};
-use crate::answer::Peer;
 use crate::serve::ListenProtocol;
 use crate::serve::connection::{Connection, Stream};
 use crate::serve::guests::CloseReason;
 use crate::serve::place::ListenerContext;
 use crate::serve::seats::ConnectionPermit;
+use headless_dns_core::answer::Peer;
 
 /// Limit of the octets that TLS buffers for writing on one connection: a record of the largest size.
 const MAX_RECORD_BYTES: usize = 16 << 10;

@@ -7,8 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::answer::UpstreamResponse;
-use crate::names::WireName;
+use headless_dns_core::answer::UpstreamResponse;
+use headless_dns_core::name::WireName;
 
 /// Maximum number of responses.
 const MAX_ENTRIES: usize = 4_096;
@@ -77,7 +77,7 @@ fn size((name, _): &CacheKey, answer: &UpstreamResponse) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::UpstreamRecord;
+    use headless_dns_core::answer::UpstreamRecord;
 
     fn name(number: usize) -> WireName {
         WireName::parse(&format!("n{number}.test")).unwrap()

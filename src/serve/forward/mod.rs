@@ -31,12 +31,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::query_log::QueryLogEntry;
 use super::{Shutdown, sys};
-use crate::answer::{
-    ForwardedQuery, Responder, ResponseSummary, Resumed, Transport, UpstreamFailure, UpstreamResponse,
-};
 use crate::liveness::{HEARTBEAT_INTERVAL, Heartbeat, Heartbeats};
 use crate::metrics::{Counters, Event, Metrics, ResponseCounters};
-use crate::wire::{MAX_TCP, MAX_UDP, rcode};
+use headless_dns_core::answer::{
+    ForwardedQuery, Responder, ResponseSummary, Resumed, Transport, UpstreamFailure, UpstreamResponse,
+};
+use headless_dns_core::wire::{MAX_TCP, MAX_UDP, rcode};
 
 use resolver::Resolver;
 

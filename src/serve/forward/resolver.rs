@@ -23,9 +23,9 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::cache::Cache;
 use super::{Upstream, UpstreamError, UpstreamProtocol};
-use crate::answer::{UpstreamFailure, UpstreamRecord, UpstreamResponse};
-use crate::names::{QueryName, WireName};
-use crate::wire::{MAX_UDP, rcode};
+use headless_dns_core::answer::{UpstreamFailure, UpstreamRecord, UpstreamResponse};
+use headless_dns_core::name::{QueryName, WireName};
+use headless_dns_core::wire::{MAX_UDP, rcode};
 
 /// Timeout of one attempt, and number of retries: together below the timeout of a query.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -157,7 +157,7 @@ fn upstream_error(error: &NetError) -> UpstreamError {
 
 /// Returns the error for an upstream that responded with an error RCODE.
 fn refused(code: u16) -> UpstreamError {
-    let text = format!("the upstream answered {}", crate::wire::client::rcode_name(code));
+    let text = format!("the upstream answered {}", headless_dns_core::wire::client::rcode_name(code));
     UpstreamError { failure: UpstreamFailure::Unreachable(text), dead: false }
 }
 

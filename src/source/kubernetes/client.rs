@@ -31,9 +31,9 @@ use super::Scope;
 use super::contact::{Contact, Pace};
 use super::machine::WatchFailure;
 use super::watched::{RawStatus, path_of};
-use crate::cluster::Resource;
-use crate::objects::ObjectRef;
 use crate::regular_file::{self, FileError};
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::object::ObjectRef;
 
 /// A function that makes a client with its own connections. It reads the kubeconfig, certificates and tokens again.
 pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;

@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::watched::{DecodedEvent, DecodedObject};
-use crate::cluster::Resource;
-use crate::objects::{Object, ObjectRef};
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::object::{Object, ObjectRef};
 
 /// An event of a watch, as the fuzzer sees it.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::status::{Loss, LossReason, WatchState};
+use headless_dns_core::status::{Loss, LossReason, WatchState};
 
 /// Deadlines and pauses of all watches. The faults K1 to K19 were measured with the defaults; tests shorten them.
 #[derive(Clone, Copy, Debug)]

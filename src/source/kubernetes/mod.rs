@@ -31,11 +31,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::live::{ClusterSync, WatchedResource};
 use super::{LoadReport, Notice, NoticeKind, Publisher, live};
-use crate::cluster::Resource;
 use crate::metrics::{Counters, Event, Metrics};
-use crate::objects::{Namespace, Object, Subject};
-use crate::rules::{EndpointsSource, PodRecords};
-use crate::status::Status;
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::naming_rules::{EndpointsSource, PodRecords};
+use headless_dns_core::object::{Namespace, Object, Subject};
+use headless_dns_core::status::Status;
 
 pub use client::{ClusterAccess, Connect, Connecting, find};
 pub use machine::Timing;

@@ -16,9 +16,9 @@ use super::client::{Api, Connect};
 use super::contact::Contact;
 use super::machine::{Timing, WatchFailure};
 use super::watched::ListPage;
-use crate::cluster::Resource;
 use crate::source::live::WatchUpdate;
-use crate::status::WatchState;
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::status::WatchState;
 
 /// The task that probes the API server.
 pub(super) struct Probe {

@@ -17,10 +17,10 @@ use super::client::{Api, Connect, LineStream, failure_of};
 use super::contact::{Contact, Pace};
 use super::machine::{FIRST_PAGE, Timing, WatchFailure, WatchMachine, WatchOutcome, WatchStep, is_behind, next_page};
 use super::watched::{DecodedEvent, DecodedObject, ListPage};
-use crate::cluster::Resource;
 use crate::metrics::{Counters, Event as Counted, Metrics, table};
-use crate::objects::ObjectRef;
 use crate::source::live::{RelistOutcome, WatchUpdate, WatchedResource};
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::object::ObjectRef;
 
 /// The task that watches one resource.
 pub(super) struct WatchConfig {

@@ -13,9 +13,9 @@ use serde::{Deserialize, Deserializer as _};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::cluster::Resource;
-use crate::names::is_label;
-use crate::objects::{Decoded, Invalid, Object, ObjectRef, Skipped, decode, decode_text};
+use headless_dns_core::cluster::Resource;
+use headless_dns_core::name::is_label;
+use headless_dns_core::object::{Decoded, Invalid, Object, ObjectRef, Skipped, decode, decode_text};
 
 /// An object of a list or an event: its key, and the decoded object or the reason for which it is skipped.
 #[derive(Debug)]

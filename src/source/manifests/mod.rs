@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::objects::{self, Decoded, Object, ObjectRef, Reason, Subject};
 use documents::{ManifestDocument, TEMPLATE_START};
 use files::{EntryKind, ReadError};
+use headless_dns_core::object::{self, Decoded, Object, ObjectRef, Reason, Subject};
 
 pub use watch::ManifestWatcher;
 
@@ -330,7 +330,7 @@ impl Content {
 
     /// Adds one document. `item` is the prefix of sentences about an item of a list.
     fn add(&mut self, value: Value, place: SourceLocation<'_>, namespace: &str, item: &str) {
-        let key = objects::key(&value, namespace);
+        let key = object::key(&value, namespace);
         let not_simulated = key.as_ref().and_then(|key| not_simulated(&value, key));
         let subject = Subject::from(key);
         let decoded = match value {
@@ -339,9 +339,9 @@ impl Content {
                 items.retain(Value::is_object);
                 Ok(Decoded::List(items))
             }
-            value => match objects::violations(&value) {
-                violations if violations.is_empty() => objects::decode(value, namespace),
-                violations => Err(objects::Invalid::new(&value, namespace, &violations)),
+            value => match object::violations(&value) {
+                violations if violations.is_empty() => object::decode(value, namespace),
+                violations => Err(object::Invalid::new(&value, namespace, &violations)),
             },
         };
         match decoded {
@@ -373,7 +373,7 @@ impl Content {
 
 /// Returns the sentence about an object that has a Pod template, but is of a kind that is not read.
 fn not_simulated(value: &Value, key: &ObjectRef) -> Option<String> {
-    let kind = value.get("kind")?.as_str().filter(|kind| !objects::is_read(value, kind))?;
+    let kind = value.get("kind")?.as_str().filter(|kind| !object::is_read(value, kind))?;
     let containers = value.pointer("/spec/template/spec/containers").filter(|containers| containers.is_array());
     containers.map(|_| format!("{kind} {key} has a Pod template, and this kind is not simulated: it gets no Pods"))
 }

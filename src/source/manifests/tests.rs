@@ -174,7 +174,7 @@ fn definitions_in_two_places() {
     check(&folder, &loaded, &["web"], &[&first, &second]);
     assert!(loaded.reports[1].text.ends_with("1.yaml, document 3, line 11; the one here counts"));
     let Object::Service(service) = &loaded.objects[0] else { panic!("a Service") };
-    assert_eq!(service.kind, objects::ServiceKind::Headless);
+    assert_eq!(service.kind, object::ServiceKind::Headless);
 }
 
 #[test]

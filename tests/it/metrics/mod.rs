@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use headless_dns::answer::{CauseReport, ResponseSummary, ZoneLabel};
 use headless_dns::metrics::table::{FAMILIES, MetricKind};
 use headless_dns::metrics::{ExpositionFormat, Metrics, ResponseCounters, ZoneFigures};
-use headless_dns::rtype;
-use headless_dns::status::{Loss, LossReason, Status, WatchState, WatchStatus};
-use headless_dns::transport::Transport;
+use headless_dns_core::answer::{CauseReport, ResponseSummary, ZoneLabel};
+use headless_dns_core::rtype;
+use headless_dns_core::status::{Loss, LossReason, Status, WatchState, WatchStatus};
+use headless_dns_core::transport::Transport;
 
 use crate::common::{self, query, server as process, wire};
 use scrape::{Labels, Scrape};

@@ -4,15 +4,15 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 
-use headless_dns::answer::{AccessList, Responder};
 use headless_dns::metrics::{ExpositionFormat, Metrics, ZoneFigures};
-use headless_dns::names::WireName;
-use headless_dns::names::reverse::ReverseZones;
-use headless_dns::rules::NamingRules;
 use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns::source::{Input, ManifestSource, Publisher, PublisherOptions};
-use headless_dns::status::Status;
-use headless_dns::zone::{Settings, Zone};
+use headless_dns_core::answer::{AccessList, Responder};
+use headless_dns_core::name::WireName;
+use headless_dns_core::name::reverse::ReverseZones;
+use headless_dns_core::naming_rules::NamingRules;
+use headless_dns_core::status::Status;
+use headless_dns_core::zone::{Settings, Zone};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 

@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::{DOQ_EXCESSIVE_LOAD, DOQ_INTERNAL_ERROR, DOQ_NO_ERROR, DoqError};
 use super::stream::{ConnectionMemory, QuicStream, StreamMemory, UnackedResponse};
-use crate::answer::Peer;
 use crate::serve::guests::{
     CloseReason, DRAIN_IDLE_TIMEOUT, FORWARD_IDLE_TIMEOUT, LAME_DUCK_IDLE_TIMEOUT, LINGER_TIMEOUT,
 };
 use crate::serve::place::ListenerContext;
 use crate::serve::seats::ConnectionPermit;
 use crate::serve::{Phase, Shutdown};
+use headless_dns_core::answer::Peer;
 
 /// Octets that a waiting stream counts as buffered beside its content: its task.
 const STREAM_TASK_BYTES: usize = 2 << 10;

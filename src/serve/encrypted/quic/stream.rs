@@ -10,11 +10,11 @@ use quinn::{RecvStream, SendStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::DoqError;
-use crate::answer::Peer;
 use crate::serve::guests::FORWARD_IDLE_TIMEOUT;
 use crate::serve::place::{Answer, ListenerContext};
 use crate::serve::seats::ConnectionPermit;
-use crate::wire;
+use headless_dns_core::answer::Peer;
+use headless_dns_core::wire;
 
 /// Octets buffered by all streams of a connection.
 pub(super) struct ConnectionMemory(Mutex<Inner>);
