@@ -97,7 +97,7 @@ fn read_here(text: &str) -> Vec<ManifestDocument> {
 
 /// Part of a file between two document markers.
 #[derive(Debug, PartialEq, Eq)]
-struct Chunk<'t> {
+struct DocumentChunk<'t> {
     number: usize,
     /// Line of the file at which `text` begins, from 1.
     line: usize,
@@ -108,7 +108,7 @@ struct Chunk<'t> {
 /// Splits a stream at the markers of YAML 1.2.2 sections 9.1.2 and 9.1.3: `---` and `...` at column 0, alone or
 /// followed by white space. A block scalar cannot contain a marker, because its lines are indented, nor can JSON,
 /// because none of its lines begins with one.
-fn split(text: &str) -> Vec<Chunk<'_>> {
+fn split(text: &str) -> Vec<DocumentChunk<'_>> {
     let mut chunks = Vec::new();
     let (mut start, mut start_line, mut number) = (0, 1, 1);
     // `bare`: the part so far has only blank lines, comments and directives.
@@ -120,7 +120,7 @@ fn split(text: &str) -> Vec<Chunk<'_>> {
             // Directives belong to the document behind the next marker.
             if !(bare && directives) {
                 if !bare {
-                    chunks.push(Chunk { number, line: start_line, text: &text[start..at] });
+                    chunks.push(DocumentChunk { number, line: start_line, text: &text[start..at] });
                     number += 1;
                 }
                 (start, start_line) = (at, index + 1);
@@ -128,7 +128,7 @@ fn split(text: &str) -> Vec<Chunk<'_>> {
             (bare, directives) = (false, false);
         } else if is_marker(line, "...") {
             if !bare {
-                chunks.push(Chunk { number, line: start_line, text: &text[start..at] });
+                chunks.push(DocumentChunk { number, line: start_line, text: &text[start..at] });
                 number += 1;
             }
             (start, start_line, bare, directives) = (next, index + 2, true, false);
@@ -142,7 +142,7 @@ fn split(text: &str) -> Vec<Chunk<'_>> {
         at = next;
     }
     if !bare {
-        chunks.push(Chunk { number, line: start_line, text: &text[start..] });
+        chunks.push(DocumentChunk { number, line: start_line, text: &text[start..] });
     }
     chunks
 }
@@ -152,7 +152,7 @@ fn is_marker(line: &str, marker: &str) -> bool {
 }
 
 /// Returns the beginning of the document's content: line of the file, and octet of the chunk.
-fn content(chunk: &Chunk<'_>) -> Option<(usize, usize)> {
+fn content(chunk: &DocumentChunk<'_>) -> Option<(usize, usize)> {
     let mut at = 0;
     for (index, line) in chunk.text.split_inclusive('\n').enumerate() {
         let rest = if is_marker(line, "---") { &line[3..] } else { line };
@@ -166,7 +166,7 @@ fn content(chunk: &Chunk<'_>) -> Option<(usize, usize)> {
 }
 
 /// Parses JSON values, one behind another. Returns `false` if the text is not JSON, but may be YAML in flow style.
-fn read_json(chunk: &Chunk<'_>, line: usize, at: usize, documents: &mut Vec<ManifestDocument>) -> bool {
+fn read_json(chunk: &DocumentChunk<'_>, line: usize, at: usize, documents: &mut Vec<ManifestDocument>) -> bool {
     let json = &chunk.text[at..];
     let mut values = serde_json::Deserializer::from_str(json.trim_end()).into_iter::<Value>();
     let mut lines = LineCursor { text: json, at: 0, line };
@@ -221,7 +221,7 @@ impl LineCursor<'_> {
     }
 }
 
-fn read_yaml(chunk: &Chunk<'_>, line: usize) -> Option<ManifestDocument> {
+fn read_yaml(chunk: &DocumentChunk<'_>, line: usize) -> Option<ManifestDocument> {
     let parsed = serde_saphyr::from_str_with_options::<Value>(chunk.text, options(chunk.text.len()));
     match parsed {
         // Only comments, or an explicit `null`.
