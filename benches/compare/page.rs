@@ -39,7 +39,7 @@ const HEAD: &str = "\
 
 What an answer costs, beside other servers with the same zone and beside a bare UDP echo, which is the limit for any
 server on plain sockets. This page is written by the benchmark; nothing in it is typed by hand. Why goals are missed is
-the subject of [speed-limits.md](speed-limits.md).
+the subject of [performance.md](performance.md).
 
 ## How to run it
 

@@ -3,7 +3,7 @@
 //!
 //! The rights are those of the ServiceAccount: the server runs as its user. A right that nothing needs would show here
 //! twice: nothing fails when it is taken away, and the list of what the user may do has a line too many. What each is
-//! for stands in the README.
+//! for is in docs/sources.md.
 
 use std::collections::BTreeSet;
 use std::fs;

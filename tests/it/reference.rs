@@ -17,7 +17,7 @@ Every option is a flag, an environment variable and a key of an optional TOML fi
 over a variable, a variable over the file, the file over the default. An unknown key is an error, and so is an unknown
 variable that begins with `HEADLESS_DNS_`, except for those that Kubernetes sets for a Service `headless-dns` (service
 links). `config/headless-dns.toml` is a file with every key, `headless-dns config print` prints the effective configuration
-with the source of each value, and `docs/life-cycle.md` lists the keys that change without a restart. An option that may be
+with the source of each value, and `docs/operations.md` lists the keys that change without a restart. An option that may be
 repeated takes commas in its variable, and a list in the file.
 ";
 

@@ -117,17 +117,22 @@ fn unsafe_stands_in_two_files_at_most() {
     assert!(files.len() <= 2 && files.iter().all(|file| !file.ends_with('/')));
 }
 
-/// The documents for contributors. Each path in them is checked.
-const DOCUMENTS: &[&str] =
-    &["CONTRIBUTING.md", "SECURITY.md", "benches/README.md", "docs/architecture.md", "docs/glossary.md"];
+/// Returns the documents, as paths in the tree: each path in them is checked.
+fn documents(root: &Path) -> Vec<String> {
+    let named =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benches/README.md", "fuzz/README.md"].map(str::to_owned);
+    let pages = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let pages = pages.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    named.into_iter().chain(pages).collect()
+}
 
 #[test]
 fn documents_name_paths_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut missing = String::new();
-    for document in DOCUMENTS {
-        let text = fs::read_to_string(root.join(document)).unwrap();
-        let folder = Path::new(document).parent().unwrap();
+    for document in documents(root) {
+        let text = fs::read_to_string(root.join(&document)).unwrap();
+        let folder = Path::new(&document).parent().unwrap();
         let links = linked(&text).into_iter().map(|link| folder.join(link));
         for path in links.chain(quoted_paths(&text).into_iter().map(PathBuf::from)) {
             if !root.join(&path).exists() {

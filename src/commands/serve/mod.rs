@@ -2,7 +2,7 @@
 //!
 //! Here: the tasks of the server, and the order of startup and shutdown. `life.rs` has signals, reload and the lame duck,
 //! `reload.rs` the options that a reload changes, `certificates.rs` the renewal of the certificate, `manager.rs` the
-//! notifications to systemd, `banner.rs` the startup summary, and `supervise.rs` the restart of tasks. `docs/life-cycle.md`
+//! notifications to systemd, `banner.rs` the startup summary, and `supervise.rs` the restart of tasks. `docs/operations.md`
 //! describes all of it for operators. Not here: sockets and queries (`serve`).
 
 mod banner;

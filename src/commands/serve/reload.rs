@@ -1,7 +1,7 @@
 //! Reload: the options that change while the server runs, and those that need a restart.
 //!
 //! The new configuration is validated and the new sockets are bound before anything changes: if either fails, nothing changes.
-//! `docs/life-cycle.md` has the table of keys for operators, and a test compares it with this file. Not here: the events that
+//! `docs/operations.md` has the table of keys for operators, and a test compares it with this file. Not here: the events that
 //! start a reload (`life.rs`).
 
 use std::sync::Arc;
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_table_for_people_is_true() {
-        let text = include_str!("../../../docs/life-cycle.md");
+        let text = include_str!("../../../docs/operations.md");
         let all: Vec<_> = print::entries(&config("--demo")).into_iter().map(|(key, _)| key).collect();
         for key in all {
             let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains(&format!("`{key}`")));
