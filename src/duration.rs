@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn largest_unit_that_makes_two() {
+    fn formats_largest_unit() {
         let cases = [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7_199, "119 min"), (7_200, "2 h"), (172_800, "2 d")];
         for (seconds, expected) in cases {
             assert_eq!(rough(Duration::from_secs(seconds)), expected);
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn ages() {
+    fn formats_ages() {
         let cases = [(0, "0s"), (119, "119s"), (120, "2m"), (7_199, "119m"), (7_200, "2h"), (172_800, "2d")];
         for (seconds, expected) in cases {
             assert_eq!(age(seconds), expected);

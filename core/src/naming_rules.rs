@@ -42,7 +42,7 @@ macro_rules! choices {
             fn from_str(text: &str) -> Result<Self, String> {
                 match text {
                     $($name => Ok(Self::$variant),)+
-                    _ => Err(format!("{text:?} is none of {}", Self::NAMES.join(", "))),
+                    _ => Err(format!("{text:?} is not one of {}", Self::NAMES.join(", "))),
                 }
             }
         }
@@ -126,12 +126,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn choices_read_what_they_write() {
+    fn parses_formatted_choices() {
         for name in Ordinals::NAMES {
             assert_eq!(name.parse::<Ordinals>().unwrap().to_string(), *name);
         }
         assert_eq!("hostname-only".parse(), Ok(Ptr::HostnameOnly));
-        assert_eq!("some".parse::<Ptr>(), Err("\"some\" is none of all, hostname-only".into()));
+        assert_eq!("some".parse::<Ptr>(), Err("\"some\" is not one of all, hostname-only".into()));
         assert_eq!(NamingRules::default().pod_records, PodRecords::Off);
     }
 }

@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Result<u16, String> {
     let by_number = || upper.strip_prefix("TYPE")?.parse().ok();
     match by_name.or_else(by_number) {
         Some(0 | OPT | 249..=254) | None => {
-            Err(format!("{text:?} is no type of records to ask for: write A, AAAA, SRV, PTR, TXT, ... or TYPE65"))
+            Err(format!("{text:?} is not a record type: use A, AAAA, SRV, PTR, TXT, ... or TYPE65"))
         }
         Some(number) => Ok(number),
     }
@@ -67,13 +67,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_read_as_they_are_written() {
+    fn parses_formatted_types() {
         for (text, number) in [("A", 1), ("aaaa", 28), ("Srv", 33), ("TYPE65280", 65280), ("type1", 1), ("any", 255)] {
             assert_eq!(parse(text), Ok(number), "{text}");
             assert_eq!(parse(&name(number)), Ok(number));
         }
         for text in ["", "AXFR", "OPT", "TYPE41", "TYPE0", "TYPE65536", "x"] {
-            assert!(parse(text).unwrap_err().starts_with(&format!("{text:?} is no type")), "{text}");
+            assert!(parse(text).unwrap_err().starts_with(&format!("{text:?} is not a record type")), "{text}");
         }
     }
 }

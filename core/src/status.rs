@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_lost_before_the_first_reading_is_not_stale() {
+    fn is_not_stale_before_first_sync() {
         let status = Status::default();
         status.set_cut_off(true);
         assert_eq!(status.data_state(), DataState::NotSynced);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_restored_is_not_ready_until_it_was_read() {
+    fn is_not_ready_while_restored() {
         let status = Status::default();
         status.set_restored();
         for cut_off in [true, false] {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn partial_data_is_not_ready_until_all_is_read() {
+    fn is_not_ready_while_partial() {
         let status = Status::default();
         status.set_partial(vec!["a.yaml, line 3: no YAML".into()]);
         let state = status.data_state();
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_not_ready_and_answers_as_before() {
+    fn is_not_ready_in_lame_duck_phase() {
         let status = Status::default();
         assert!(!status.is_ready());
         status.set_synced();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_one_sentence() {
+    fn formats_loss_reasons() {
         for (reason, present, lasting) in [
             (LossReason::Denied("watch"), "does not allow `watch` on pods", "has not allowed `watch` on pods"),
             (LossReason::Unauthorized, "does not accept the credentials", "has not accepted the credentials"),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_names_verb_and_resource() {
+    fn names_denied_verb_and_resource() {
         let status = Status::default();
         let watch = |resource, required, state| WatchStatus { resource, required, state, since: None };
         status.set_watches(vec![

@@ -500,7 +500,7 @@ mod tests {
         }
         for (line, expected) in [
             ("explain a..b", "\"a..b\" is not a domain name: "),
-            ("explain a AXFR", "\"AXFR\" is no type of records to ask for: "),
+            ("explain a AXFR", "\"AXFR\" is not a record type: "),
             ("explain a A --server somewhere", "\"somewhere\" is no server to ask: "),
             ("explain", "the following required arguments were not provided: <NAME>"),
         ] {

@@ -205,9 +205,9 @@ fn what_cannot_be_read_has_status_2() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("config");
     for (line, part) in [
-        ("explain a..b --demo", "\"a..b\" is not a domain name: there is nothing between two dots"),
+        ("explain a..b --demo", "\"a..b\" is not a domain name: it has an empty label"),
         ("explain web-0.web:8080 --demo", "(DNS knows neither ports nor URLs): ask for web-0.web"),
-        ("explain a AXFR --demo", "\"AXFR\" is no type of records to ask for"),
+        ("explain a AXFR --demo", "\"AXFR\" is not a record type"),
         (&format!("explain a --kubeconfig {}", nowhere.display()), "headless-dns: cannot read the kubeconfig "),
         (&format!("check --kubeconfig {}", nowhere.display()), "headless-dns: cannot read the kubeconfig "),
         ("check --simulate", "headless-dns: --simulate is for manifests"),

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back() {
+    fn parses_written_addresses() {
         for (address, label) in [
             ("10.2.1.10", "10-2-1-10"),
             ("fd00:2::11", "fd00-2--11"),
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_are_no_address() {
+    fn rejects_other_labels() {
         for label in ["web-0", "10-2-1", "10-2-1-256", "010-2-1-10", "10-2-1-10-", "", "a-b-c-d", "\u{ff}", "1.2.3.4"] {
             assert_eq!(parse(label.as_bytes()), None, "{label}");
         }

@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_label_comes_back() {
+    fn unpacks_packed_labels() {
         let labels =
             ["web-0", "web-1", "web", "web-007", "web-00", "0", "00", "x4294967295", "x4294967294", "web-10", "a1b2"];
         let column = LabelColumn::new(labels.iter().map(|label| Some(*label)));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinals() {
+    fn recognizes_ordinals() {
         for (label, expected) in
             [("web-0", true), ("a-b-12", true), ("web-00", false), ("-1", false), ("web", false), ("web0", false)]
         {
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_share_their_text() {
+    fn stores_shared_prefix_once() {
         let names: Vec<String> = (0..1000).map(|number| format!("web-{number}")).collect();
         let column = LabelColumn::new(names.iter().map(|name| Some(name.as_str())));
         assert_eq!(column.texts.heap_size(), "web-".len() + 4);

@@ -271,7 +271,7 @@ impl QueryName {
     ///
     /// A sentence for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |what: &str| Err(format!("{text:?} is not a domain name: {what}"));
+        let wrong = |problem: &str| Err(format!("{text:?} is not a domain name: {problem}"));
         let absolute = text.strip_suffix('.').unwrap_or(text);
         if absolute.is_empty() {
             return wrong("it has no label");
@@ -279,10 +279,10 @@ impl QueryName {
         let mut wire = Vec::with_capacity(absolute.len() + 2);
         for label in absolute.split('.') {
             if label.is_empty() {
-                return wrong("there is nothing between two dots, or in front of the first");
+                return wrong("it has an empty label");
             }
             if !label.bytes().all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'\\' | b'/' | b'"')) {
-                return wrong(&format!("the label {label:?} has signs that no name here can have"));
+                return wrong(&format!("the label {label:?} has characters that a name here cannot have"));
             }
             if label.len() > MAX_LABEL {
                 return wrong(&format!("the label {label:?} is {} octets long, over 63", label.len()));
@@ -301,7 +301,7 @@ impl QueryName {
     /// Copies a valid name.
     pub fn set(&mut self, name: &WireName) {
         let read = self.from_message(&name.0);
-        debug_assert_eq!(read, Some(name.0.len()), "a WireName is a good name");
+        debug_assert_eq!(read, Some(name.0.len()), "a WireName is valid");
     }
 
     /// Returns the wire form, in lower case, with the root's octet.
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_ask_for() {
+    fn parses_query_names() {
         for (text, expected) in [
             ("Web.default", "web.default."),
             ("_http._tcp.web.", "_http._tcp.web."),
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn forms() {
+    fn classifies_names() {
         for (name, form) in [
             ("cluster.local", "Apex"),
             ("CLUSTER.local", "Apex"),
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn services_that_are_meant() {
+    fn guesses_services_of_malformed_names() {
         let apex = WireName::parse("cluster.local").unwrap();
         let mut name = QueryName::default();
         for (text, key) in [
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none() {
+    fn rejects_invalid_names() {
         let mut name = QueryName::default();
         assert_eq!(name.from_message(b"\x03web\x00rest"), Some(5));
         assert_eq!(name.from_message(b"\x00"), Some(1));
@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_escaped() {
+    fn escapes_text() {
         let mut text = String::new();
         write_name(&mut text, b"\x04a.\"\x07\x00").unwrap();
         assert_eq!(text, "a\\.\\\"\\007.");

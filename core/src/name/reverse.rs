@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_become_zones() {
+    fn splits_networks_into_zones() {
         let names = |networks: &[&str]| {
             let zones = zones(networks);
             zones.apexes().iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn names_find_their_zone() {
+    fn finds_zones_of_names() {
         let zones = zones(&["10.2.0.0/16", "fd00::/16"]);
         let range = |from: &str, to: &str| {
             let number = |text: &str| u32::from(text.parse::<Ipv4Addr>().unwrap());

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_special() {
+    fn finds_special_names() {
         let (public, private) = (SpecialNames::new(false), SpecialNames::new(true));
         for (name, expected, of_private) in [
             ("localhost", "Localhost 0", "Localhost 0"),

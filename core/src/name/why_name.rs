@@ -30,7 +30,7 @@ impl QueryName {
         wire[..front.len()].copy_from_slice(front);
         wire[front.len()..front.len() + apex.len()].copy_from_slice(apex);
         let read = self.from_message(&wire);
-        debug_assert!(read.is_some(), "labels of a good name are a good name");
+        debug_assert!(read.is_some(), "labels of a valid name make a valid name");
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects() {
+    fn finds_explain_targets() {
         for (name, expected) in [
             ("_why.web.default.svc.cluster.local", "web.default.svc.cluster.local."),
             ("_WHY.Web.default.svc.cluster.local", "web.default.svc.cluster.local."),
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_any_length() {
+    fn sets_targets_of_any_length() {
         let apex = WireName::parse("cluster.local").unwrap();
         let (mut name, mut subject_name) = (QueryName::default(), QueryName::default());
         // 15 octets of apex, 5 of `_why`, and labels of one letter up to 255 octets.

@@ -84,7 +84,7 @@ fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped
             reason: Reason::NoAddress,
             object: Some(service.key.clone()),
             text: format!(
-                "Service {}: it has no `clusterIP`, so its name has no address; give it one, or let --simulate do so",
+                "Service {}: it has no `clusterIP`, so its name has no address; set one, or use --simulate",
                 service.key
             ),
         });
@@ -115,10 +115,7 @@ fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> S
             skipped.push(Skipped {
                 reason: Reason::ExternalName,
                 object: Some(service.key.clone()),
-                text: format!(
-                    "Service {}: its `externalName` {wrong}; the name is answered without records",
-                    service.key
-                ),
+                text: format!("Service {}: its `externalName` {wrong}; responses are NODATA", service.key),
             });
             ServiceRrsets::Empty
         }

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_different_makes_the_new_state_of_the_old() {
+    fn changes_old_state_into_new_state() {
         let states = [
             "",
             "web-0 10.0.0.1, web-1 10.0.0.2, web-2 10.0.0.3",
@@ -216,7 +216,7 @@ mod tests {
             difference.new_addresses.iter().for_each(|one| assert!(leading.insert(text(&new, one)), "once"));
             assert_eq!(leading, reverse(&new), "from {from} to {to}");
         }
-        assert!(compared > states.len() * states.len() / 2, "rarely in another order: {compared}");
+        assert!(compared > states.len() * states.len() / 2, "few states are sorted differently: {compared}");
         let difference = records(states[2]).difference_from(&records(states[1])).unwrap();
         assert_eq!((difference.gone.len(), difference.new.len(), difference.numbers), (0, 0, None));
         assert_eq!((difference.gone_addresses.len(), difference.new_addresses.len()), (1, 1));

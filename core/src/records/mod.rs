@@ -824,7 +824,7 @@ impl ServiceRecords {
         match (self.endpoints.v4.values_of(endpoint), self.endpoints.v6.values_of(endpoint)) {
             ([first, ..], _) => Ipv4Addr::from(*first).into(),
             (_, [first, ..]) => Ipv6Addr::from(*first).into(),
-            _ => unreachable!("an endpoint without a label is made of an address"),
+            _ => unreachable!("an endpoint without a label has an address"),
         }
     }
 }

@@ -463,7 +463,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_costs_what_it_should() {
+    fn uses_at_most_12_octets_per_address() {
         let mut table = AddressTable::default();
         for number in 0..100_000_u32 {
             if let Some(grown) = table.resized() {
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_say_what_they_were_made_of() {
+    fn decodes_encoded_entries() {
         for service in [0, 1, 12_345, (1 << AddressEntry::SERVICE) - 2] {
             let entry = AddressEntry::new((1 << AddressEntry::HASH) - 1, EndpointRef { service, endpoint: 0x7fff });
             assert_eq!((entry.service(), entry.endpoint()), (service, 0x3fff));
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_holds_what_was_put_in_and_not_taken_out() {
+    fn finds_inserted_entries_until_removed() {
         let (mut table, mut held) = (AddressTable::default(), BTreeSet::new());
         let mut random = 1_u64;
         let mut next = |below: u64| {
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_their_places() {
+    fn maps_numbers_to_slots() {
         let mut last = (0, 0);
         for number in 1..10_000 {
             let (part, at) = ServiceSlots::at(number);
@@ -538,6 +538,6 @@ mod tests {
         services.numbers.lock().unwrap().end = FIRST as u32 * ((1 << PARTS) - 1) - 1;
         let last = services.take().unwrap();
         assert_eq!(AddressEntry::new(0, EndpointRef { service: last, endpoint: 0 }).service(), last);
-        assert_eq!(services.take(), None, "an entry cannot say more");
+        assert_eq!(services.take(), None, "an entry has no room for a larger number");
     }
 }

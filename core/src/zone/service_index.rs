@@ -154,7 +154,7 @@ impl ServiceIndex {
             Some(_) => {}
             empty => *empty = Some(self.cache()),
         }
-        view.0.as_mut().map_or_else(|| unreachable!("it was filled just now"), |cache| &**cache.load())
+        view.0.as_mut().map_or_else(|| unreachable!("the cache was filled above"), |cache| &**cache.load())
     }
 
     #[cold]
