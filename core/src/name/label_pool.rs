@@ -142,8 +142,7 @@ impl<'t> Label<'t> {
 
     /// Writes the label into `buffer` and returns the octets written, at most 63.
     ///
-    /// Hostnames were checked when they were parsed. A Pod's name can be longer: it is cut, and no label is equal to
-    /// it.
+    /// A hostname is a label. A Pod's name can be longer, and is cut then: it is no name of an endpoint.
     pub fn write<'b>(&self, buffer: &'b mut [u8; 63]) -> &'b [u8] {
         let mut length = self.text.len().min(63);
         buffer[..length].copy_from_slice(&self.text.as_bytes()[..length]);

@@ -272,7 +272,7 @@ struct HeadlessRrset {
 /// Selection of addresses in a column.
 #[derive(Clone, Debug, PartialEq)]
 enum Selection {
-    /// The first addresses, by their number.
+    /// Number of addresses, from the first on.
     First(u32),
     /// Addresses at these positions.
     Indices(Box<[u32]>),
@@ -296,7 +296,7 @@ impl Default for Selection {
 /// Selection of SRV targets and ports.
 #[derive(Clone, Debug, PartialEq)]
 enum Targets {
-    /// Each of the first endpoints, by their number, with each of these ports.
+    /// Number of endpoints, from the first on, each with each of these ports.
     Product(u32, Box<[u16]>),
     /// Pairs of an endpoint and a port.
     Only(Box<[(u32, u16)]>),
@@ -649,7 +649,7 @@ impl ServiceRecords {
         }
     }
 
-    /// Returns the absence of a label that no endpoint has; `None` if a StatefulSet does not expect it either.
+    /// Returns the absence of a label that no endpoint has; `None` if no StatefulSet expects it.
     pub fn expected(&self, label: Label<'_>) -> Option<Absence> {
         self.expected.iter().any(|ordinals| ordinals.contains(label)).then_some(Absence::Pending)
     }

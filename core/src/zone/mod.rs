@@ -77,7 +77,7 @@ pub enum Lookup<'z> {
     Cname(ZoneContext<'z>, &'z WireName),
     /// The name exists, without records of this type.
     NoData(ZoneContext<'z>),
-    /// The name does not exist. The absence is known beforehand; `None` if its Service is not known either.
+    /// The name does not exist, for this reason; `None` if its Service is not known either.
     NxDomain(ZoneContext<'z>, Option<Absence>),
     /// The name is in none of the zones.
     NotInZone,
