@@ -107,7 +107,7 @@ fn explain_one(
             }
             Lookup::NotInZone => None,
         };
-        (lookup.outcome(), apex)
+        (lookup.verdict(), apex)
     });
     let asked = DiagnosedQuery { name: &query, qtype, outcome, absence };
     let steps = diagnose::steps(known, &asked, apex.as_ref());

@@ -99,7 +99,7 @@ fn told(source: &ManifestSource, question: &str) -> String {
     };
     let mut name = QueryName::default();
     name.from_message(&question_name(text)).unwrap();
-    let (outcome, absence) = source.zone().look_up(&name, qtype, |lookup| lookup.outcome());
+    let (outcome, absence) = source.zone().look_up(&name, qtype, |lookup| lookup.verdict());
     let asked = DiagnosedQuery { name: &name, qtype, outcome, absence };
     let mut told = format!("; {outcome:?}\n");
     for finding in source.asker().with_view(|known| explain(known, &asked, SearchDepth::Search)) {

@@ -729,7 +729,7 @@ fn questions() -> Vec<(String, u16)> {
 fn found(publisher: &Publisher, question: &str, qtype: u16) -> (ZoneVerdict, Vec<Finding>, Option<Finding>) {
     let mut name = QueryName::default();
     name.from_message(&question_name(question)).unwrap();
-    let (outcome, absence) = publisher.zone().look_up(&name, qtype, |lookup| lookup.outcome());
+    let (outcome, absence) = publisher.zone().look_up(&name, qtype, |lookup| lookup.verdict());
     let asked = DiagnosedQuery { name: &name, qtype, outcome, absence };
     let asker = publisher.asker();
     (

@@ -58,9 +58,9 @@ const ARROWS: &[(&str, &str)] = &[
     ("report", "answer config escape diagnose name object rtype status wire zone"),
     // The pure core.
     ("answer", "diagnose name records rtype status transport wire zone"),
-    ("zone", "diagnose name records rtype naming_rules"),
-    ("records", "cluster diagnose name object rtype naming_rules"),
-    ("diagnose", "cluster escape name object rtype naming_rules status"),
+    ("zone", "name records rtype naming_rules"),
+    ("records", "cluster name object rtype naming_rules"),
+    ("diagnose", "cluster escape name object records rtype naming_rules status"),
     ("cluster", "name object naming_rules"),
     ("simulate", "name object naming_rules"),
     ("wire", "name rtype"),

@@ -13,10 +13,10 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use super::{CauseReport, Peer};
-use crate::diagnose::{Absence, Busy, DiagnosedQuery, Diagnostics, Finding, ZoneVerdict};
+use crate::diagnose::{Busy, DiagnosedQuery, Diagnostics, Finding, ZoneVerdict};
 use crate::name::label_pool::is_ordinal;
 use crate::name::{NameKind, QueryName, WireName, classify, guess_service};
-use crate::records::RRset;
+use crate::records::{Absence, RRset};
 use crate::rtype;
 use crate::zone::{Lookup, Zone};
 
@@ -53,6 +53,18 @@ impl TokenBucket {
         let may = self.tokens > 0;
         self.tokens -= u32::from(may);
         may
+    }
+}
+
+impl Lookup<'_> {
+    /// Returns the verdict and the absence that a diagnosis starts from.
+    pub fn verdict(&self) -> (ZoneVerdict, Option<Absence>) {
+        match self {
+            Self::Found(..) | Self::Cname(..) => (ZoneVerdict::Found, None),
+            Self::NoData(_) => (ZoneVerdict::NoData, None),
+            Self::NxDomain(_, absence) => (ZoneVerdict::NxDomain, *absence),
+            Self::NotInZone => (ZoneVerdict::NotInZone, None),
+        }
     }
 }
 

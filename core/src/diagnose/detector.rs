@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::catalog::Needs;
 use super::finding::{Candidates, Finding, LabelMismatch, MAX_NAMES, SelectorMismatch, dashed};
-use super::{Absence, DiagnosedQuery, DiagnosticsView, SearchDepth, ZoneVerdict};
+use super::{DiagnosedQuery, DiagnosticsView, SearchDepth, ZoneVerdict};
 use crate::cluster::{Resource, ServiceView};
 use crate::name::label_pool::{Label, split};
 use crate::name::{
@@ -21,6 +21,7 @@ use crate::object::{
     AddressFamily, Endpoint, EndpointPort, EndpointSlice, Labels, ObjectRef, Protocol, Service, ServiceKind,
     ServicePort, StatefulSet, TargetPort,
 };
+use crate::records::Absence;
 use crate::rtype;
 
 /// Maximum number of endpoints of a Service that a search for a response examines.

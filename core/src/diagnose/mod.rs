@@ -2,12 +2,11 @@
 //!
 //! One function, [`explain`], serves the command `explain`, the extended errors of responses, the TXT record at
 //! `_why.NAME` and the API. It is pure: the caller holds the cluster and checks the client's permission. `finding.rs` has
-//! the table of findings, `find.rs` the detection of each; `absence.rs` has the reasons for NXDOMAIN that are published
-//! with a Service's records, so that most responses need no search. [`Diagnostics`] gives threads that answer queries access to
+//! the table of findings, `find.rs` the detection of each; `records` publishes the known reasons for NXDOMAIN with a
+//! Service's records, so that most responses need no search. [`Diagnostics`] gives threads that answer queries access to
 //! the cluster without waiting. For people there are [`steps()`], the trace of the decision on one name, and [`check()`],
 //! the findings about all objects. Read next: `finding.rs`, then `find.rs`.
 
-mod absence;
 mod catalog;
 mod detector;
 mod finding;
@@ -23,8 +22,8 @@ use crate::name::label_pool::Label;
 use crate::name::{QueryName, WireName, is_label};
 use crate::naming_rules::NamingRules;
 use crate::object::Endpoint;
+use crate::records::Absence;
 
-pub use absence::{Absence, ExpectedOrdinals, expected_ordinals};
 pub use catalog::{FindingSubject, Level, Severity};
 pub use detector::{MAX_EXACT_ENDPOINTS, object};
 pub use finding::{Candidates, Finding, LabelMismatch, MAX_EDE_TEXT_BYTES, SelectorMismatch};

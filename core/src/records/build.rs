@@ -9,12 +9,12 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::absence::{ExpectedOrdinals, expected_ordinals};
 use super::{
-    Column, EndpointColumns, EndpointPorts, HeadlessRrset, Offsets, PodAddresses, Ports, Selection, ServiceName,
-    ServiceRecords, ServiceRrsets, Targets, weight,
+    Absence, Column, EndpointColumns, EndpointPorts, HeadlessRrset, Offsets, PodAddresses, Ports, Selection,
+    ServiceName, ServiceRecords, ServiceRrsets, Targets, weight,
 };
 use crate::cluster::ServiceView;
-use crate::diagnose::{self, Absence, ExpectedOrdinals};
 use crate::name::label_pool::{Label, LabelPoolBuilder, PackedLabel};
 use crate::name::{WireName, dashed, is_label, service_key};
 use crate::naming_rules::NamingRules;
@@ -25,7 +25,7 @@ use crate::object::{Conditions, EndpointPort, EndpointSlice, Protocol, Reason, S
 /// `None` if the Service does not exist, and no StatefulSet names it.
 pub fn service_records(view: &ServiceView<'_>, rules: NamingRules) -> (Option<ServiceRecords>, Vec<Skipped>) {
     let Some(key) = service_key(&view.key.namespace, &view.key.name) else { return (None, Vec::new()) };
-    let expected = diagnose::expected_ordinals(view);
+    let expected = expected_ordinals(view);
     let Some(service) = view.service else {
         // E6: slices without their Service are ignored. The ordinals of a StatefulSet that names the Service are
         // expected all the same.

@@ -7,6 +7,7 @@
 //! Not here: parsing of names (`names`), the index of the values (`zone`), the wire form (`wire`). Next: `build.rs`
 //! makes the columns, `difference.rs` compares two states.
 
+mod absence;
 mod build;
 mod difference;
 
@@ -14,15 +15,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::cluster::{Cluster, Contributor};
-use crate::diagnose::{Absence, ExpectedOrdinals};
 use crate::name::label_pool::{Label, LabelPool, PackedLabel, PoolRemap};
 use crate::name::{ServiceKey, WireName, dashed};
 use crate::naming_rules::NamingRules;
 use crate::object::{ObjectRef, Protocol, Skipped};
 use crate::rtype;
 
+pub use absence::Absence;
 pub use build::{pod_addresses, service_records};
 pub use difference::Difference;
+
+use absence::ExpectedOrdinals;
 
 /// Part of the zone that one contributor publishes, with the contributor's identity.
 #[derive(Clone, Debug, PartialEq)]

@@ -26,12 +26,11 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::diagnose::{Absence, ZoneVerdict};
 use crate::name::label_pool::Label;
 use crate::name::reverse::{ReverseNameKind, ReverseZones};
 use crate::name::{NAME_SERVER, NameKind, QueryName, ServiceKey, WireName, classify, dashed, service_of};
 use crate::naming_rules::{NamingRules, PodRecords};
-use crate::records::{AddressRrset, ApexRecords, PodAddresses, PtrRrset, RRset, ServiceNode, ServiceRecords};
+use crate::records::{Absence, AddressRrset, ApexRecords, PodAddresses, PtrRrset, RRset, ServiceNode, ServiceRecords};
 use crate::rtype;
 
 pub use export::{Record, RecordData};
@@ -90,16 +89,6 @@ impl Lookup<'_> {
         match self {
             Self::Found(site, _) | Self::Cname(site, _) | Self::NoData(site) | Self::NxDomain(site, _) => Some(site),
             Self::NotInZone => None,
-        }
-    }
-
-    /// Returns the outcome and the absence that an explanation begins with.
-    pub fn outcome(&self) -> (ZoneVerdict, Option<Absence>) {
-        match self {
-            Self::Found(..) | Self::Cname(..) => (ZoneVerdict::Found, None),
-            Self::NoData(_) => (ZoneVerdict::NoData, None),
-            Self::NxDomain(_, absence) => (ZoneVerdict::NxDomain, *absence),
-            Self::NotInZone => (ZoneVerdict::NotInZone, None),
         }
     }
 }

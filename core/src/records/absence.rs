@@ -1,7 +1,7 @@
 //! Absences: known reasons for NXDOMAIN, published with a Service's records.
 //!
 //! They let a negative response choose its TTL, and show whether a search for the cause is worthwhile, without a look at
-//! the cluster. Not here: the search itself (`find.rs`).
+//! the cluster. Not here: the search itself (`diagnose`).
 
 use crate::cluster::ServiceView;
 use crate::name::label_pool::Label;
@@ -33,7 +33,7 @@ impl Absence {
 
 /// Ordinals of a StatefulSet: `text` with a number in `from..to` is the name of a Pod that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExpectedOrdinals {
+pub(super) struct ExpectedOrdinals {
     text: Box<str>,
     from: u32,
     to: u32,
@@ -41,13 +41,13 @@ pub struct ExpectedOrdinals {
 
 impl ExpectedOrdinals {
     /// Returns whether `label` is the name of such a Pod.
-    pub fn contains(&self, label: Label<'_>) -> bool {
+    pub(super) fn contains(&self, label: Label<'_>) -> bool {
         label.text == &*self.text && label.number.is_some_and(|number| (self.from..self.to).contains(&number))
     }
 }
 
 /// Returns the ordinals that should exist below a Service: those of the StatefulSets that it governs.
-pub fn expected_ordinals(view: &ServiceView<'_>) -> Box<[ExpectedOrdinals]> {
+pub(super) fn expected_ordinals(view: &ServiceView<'_>) -> Box<[ExpectedOrdinals]> {
     let expected = |set: &&StatefulSet| ExpectedOrdinals {
         text: format!("{}-", set.key.name).into(),
         from: set.start,
