@@ -263,11 +263,10 @@ impl Html {
             (origin.clone(), counted(addresses, "address", "addresses"))
         });
         for (origin, size) in forward.chain(reverse.take(SERVICES_PER_PAGE)) {
-            let origin = origin.to_string();
             self.raw("<div class=\"watch\"><span class=\"mono\"><a href=\"/api/v1/records?o=table&amp;origin=");
-            self.parameter(&origin)
+            self.parameter(&origin.to_string())
                 .raw("\">")
-                .text(origin.trim_end_matches('.'))
+                .text(origin.without_final_dot())
                 .raw("</a></span><span class=\"muted\">");
             self.text(size).raw("</span></div>");
         }
@@ -510,7 +509,7 @@ fn certificate_state(certificate: &CertificateInUse, now: SystemTime) -> (&'stat
 
 /// Returns the name in the form's placeholder.
 fn example(shown: &AdminState) -> String {
-    shown.context.zone.example().to_string().trim_end_matches('.').to_owned()
+    shown.context.zone.example().without_final_dot()
 }
 
 /// Formats a number with thousands separators: 1,234,567.

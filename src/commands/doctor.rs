@@ -31,7 +31,7 @@ use headless_dns_core::wire::rcode;
 pub fn run(doctor: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let default = || doctor.zone.prefixed(NAME_SERVER).context("ns.dns and the zone are too long for a name");
     let name = doctor.name.clone().map_or_else(default, Ok)?;
-    let mut visit = DoctorRun { doctor, name, zone: undotted(&doctor.zone), lines: Vec::new() };
+    let mut visit = DoctorRun { doctor, name, zone: doctor.zone.without_final_dot(), lines: Vec::new() };
     visit.all();
     let mut text = String::new();
     for line in &visit.lines {
@@ -99,7 +99,7 @@ impl DoctorRun<'_> {
     }
 
     fn shown_name(&self) -> String {
-        undotted(&self.name)
+        self.name.without_final_dot()
     }
 
     /// Checks that the server answers, and returns the addresses of the name, which the other checks compare with.
@@ -477,8 +477,4 @@ fn list(addresses: &BTreeSet<IpAddr>) -> String {
         count if count > MOST => format!("{} and {} more", first.join(", "), count - MOST),
         _ => first.join(", "),
     }
-}
-
-fn undotted(name: &WireName) -> String {
-    name.to_string().trim_end_matches('.').to_owned()
 }

@@ -386,13 +386,13 @@ impl Config {
     fn check_zones(&self) -> Result<(), String> {
         let zones: Vec<_> = self.zones().collect();
         for (index, zone) in zones.iter().enumerate() {
-            let text = without_dot(zone);
+            let text = zone.without_final_dot();
             if let Some(tree) = ["in-addr.arpa.", "ip6.arpa."].iter().find(|tree| nested(&zone.to_string(), tree)) {
                 return Err(format!("the zone {text} and the tree of reverse names {tree} overlap: use --reverse"));
             }
             if let Some(other) = zones[..index].iter().find(|other| nested(&other.to_string(), &zone.to_string())) {
                 let how = if other == zone { "is the same as" } else { "overlaps" };
-                return Err(format!("the zone alias {text} {how} the zone {}", without_dot(other)));
+                return Err(format!("the zone alias {text} {how} the zone {}", other.without_final_dot()));
             }
         }
         Ok(())
@@ -522,11 +522,6 @@ fn duplicate<T: PartialEq>(items: impl Iterator<Item = T>) -> Option<T> {
         seen.push(item);
     }
     None
-}
-
-/// Returns a name without the final dot, as in a configuration.
-fn without_dot(name: &WireName) -> String {
-    name.to_string().trim_end_matches('.').to_owned()
 }
 
 /// Source of an option's value.

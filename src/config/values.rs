@@ -161,7 +161,7 @@ impl fmt::Display for NameSpec {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Absolute(name) => name.fmt(f),
-            Self::Relative(name) => f.write_str(name.to_string().trim_end_matches('.')),
+            Self::Relative(name) => f.write_str(&name.without_final_dot()),
         }
     }
 }

@@ -133,5 +133,5 @@ fn full(name: &str) -> String {
 
 /// The name that an address points back from.
 pub fn reverse(address: std::net::IpAddr) -> String {
-    headless_dns_core::name::reverse::reverse_name(address).to_string().trim_end_matches('.').to_owned()
+    headless_dns_core::name::reverse::reverse_name(address).without_final_dot()
 }

@@ -156,7 +156,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
         }
         Finding::SuffixTwice { meant, .. } => {
             question.matches("cluster.local").count() > 1
-                && question.starts_with(meant.to_string().trim_end_matches('.'))
+                && question.starts_with(&meant.without_final_dot())
         }
         Finding::TooManyLabels => question.strip_suffix(".cluster.local").unwrap().split('.').count() >= 2,
         Finding::NoBranch { label } => {

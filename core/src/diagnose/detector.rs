@@ -13,8 +13,8 @@ use super::{DiagnosedQuery, DiagnosticsView, SearchDepth, ZoneVerdict};
 use crate::cluster::{Resource, ServiceView};
 use crate::name::label_pool::{Label, split};
 use crate::name::{
-    MAX_CHAIN, NameKind, QueryName, ServiceKey, WireName, classify, dashed as spelled, is_label, reverse, service_key,
-    wire_labels, write_name,
+    MAX_CHAIN, NameKind, QueryName, ServiceKey, WireName, classify, dashed as spelled, is_address, is_label, reverse, service_key,
+    wire_labels, write_label,
 };
 use crate::naming_rules::PodRecords;
 use crate::object::{
@@ -311,7 +311,7 @@ impl<'k> Detector<'k> {
         let mut rows = view.slices().flat_map(EndpointSlice::endpoints);
         match (front, &service.kind) {
             ([], ServiceKind::ExternalName(target)) => {
-                target.trim_end_matches('.').parse::<IpAddr>().is_err() && WireName::parse(target).is_ok()
+                !is_address(target) && WireName::parse(target).is_ok()
             }
             (_, ServiceKind::ExternalName(_)) => false,
             ([], ServiceKind::ClusterIp(addresses)) => !addresses.is_empty(),
@@ -593,7 +593,7 @@ impl<'k> Detector<'k> {
     /// Follows an ExternalName through the zone's Services (row N14 of `tests/rows.md`), and reports a bad end.
     pub(super) fn external_name(&mut self, key: &ObjectRef, target: &str) {
         let bad = |value: &str| Finding::BadExternalName { service: key.clone(), value: value.into() };
-        if target.trim_end_matches('.').parse::<IpAddr>().is_ok() {
+        if is_address(target) {
             return self.add(bad(target));
         }
         let Ok(mut next) = WireName::parse(target) else { return self.add(bad(target)) };
@@ -1351,11 +1351,9 @@ pub(super) fn text(label: &[u8]) -> String {
     match std::str::from_utf8(label) {
         Ok(text) if is_label(text.strip_prefix('_').unwrap_or(text)) => text.to_owned(),
         _ => {
-            let mut wire = vec![label.len() as u8];
-            wire.extend_from_slice(label);
             let mut text = String::new();
-            let _ = write_name(&mut text, &wire);
-            text.trim_end_matches('.').to_owned()
+            let _ = write_label(&mut text, label);
+            text
         }
     }
 }

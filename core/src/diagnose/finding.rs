@@ -702,21 +702,21 @@ impl Finding {
                 .query_command(|| meant.as_deref()),
             Self::NoUnderscore { service, meant } => part
                 .cause("D61", "NO-UNDERSCORE", 1)
-                .text(|| format!("port and protocol begin with an underscore: did you mean {}", bare(meant)))
-                .advice(|| format!("ask for {}", bare(meant)))
+                .text(|| format!("port and protocol begin with an underscore: did you mean {}", meant.without_final_dot()))
+                .advice(|| format!("ask for {}", meant.without_final_dot()))
                 .about(|| [FindingSubject::service(service)]),
             Self::PortOfPod { meant, resolves } => part
                 .cause("D37", "PORT-OF-POD", 1)
-                .text(|| format!("ports of one Pod have no names: ask for SRV at {}", bare(meant)))
-                .query_command(|| resolves.then(|| format!("SRV at {}", bare(meant)))),
+                .text(|| format!("ports of one Pod have no names: ask for SRV at {}", meant.without_final_dot()))
+                .query_command(|| resolves.then(|| format!("SRV at {}", meant.without_final_dot()))),
             Self::NoSvcLabel { service, meant, resolves } => part
                 .cause("D02", "NO-SVC-LABEL", 2)
-                .text(|| format!("the label svc is missing: did you mean {}", bare(meant)))
-                .query_command(|| resolves.then(|| bare(meant)))
+                .text(|| format!("the label svc is missing: did you mean {}", meant.without_final_dot()))
+                .query_command(|| resolves.then(|| meant.without_final_dot()))
                 .about(|| [FindingSubject::service(service)]),
             Self::SuffixTwice { meant, resolves } => {
                 let entry = part.cause("D03", "SUFFIX-TWICE", 2);
-                let meant = bare(meant);
+                let meant = meant.without_final_dot();
                 if *resolves {
                     entry
                         .text(|| format!("a search list was applied to {meant}; end the name with a dot"))
@@ -1228,29 +1228,29 @@ impl Finding {
                     true => &[Needs::EveryService, Needs::EveryObject, Needs::LivePods],
                     false => &[Needs::EveryService, Needs::EveryObject],
                 })
-                .text(|| format!("{} does not exist, and Service {service} is an ExternalName for it", bare(target)))
+                .text(|| format!("{} does not exist, and Service {service} is an ExternalName for it", target.without_final_dot()))
                 .advice(|| edit_external_name(service, "a name that exists"))
                 .about(|| [FindingSubject::service(service)]),
             Self::ExternalNameShort { service, target, meant } => part
                 .note("D65", "EXTERNALNAME-SHORT")
                 .level(Level::Warning)
                 .text(|| {
-                    let (target, meant) = (bare(target), bare(meant));
+                    let (target, meant) = (target.without_final_dot(), meant.without_final_dot());
                     format!("externalName {target} of Service {service} is completed by no search list: write {meant}")
                 })
-                .advice(|| edit_external_name(service, &bare(meant)))
+                .advice(|| edit_external_name(service, &meant.without_final_dot()))
                 .about(|| [FindingSubject::service(service)]),
             Self::ExternalNameOutside { service, target } => part
                 .note("D52", "EXTERNALNAME-OUTSIDE")
                 .level(Level::Warning)
-                .text(|| format!("Service {service} leads out to {}: a stub resolver does not follow it", bare(target)))
+                .text(|| format!("Service {service} leads out to {}: a stub resolver does not follow it", target.without_final_dot()))
                 .about(|| [FindingSubject::service(service)]),
 
             // Similar names, and names that do not exist.
             Self::SuffixMistyped { service, meant, resolves } => part
                 .guess("D64", "SUFFIX-MISTYPED", 30)
-                .text(|| format!("the name does not end in a zone that is served here: did you mean {}", bare(meant)))
-                .query_command(|| resolves.then(|| bare(meant)))
+                .text(|| format!("the name does not end in a zone that is served here: did you mean {}", meant.without_final_dot()))
+                .query_command(|| resolves.then(|| meant.without_final_dot()))
                 .about(|| [FindingSubject::service(service)]),
             Self::NamespaceForgotten { service, candidates, meant } => part
                 .guess("D63", "NO-NAMESPACE-LABEL", 29)
@@ -1340,11 +1340,6 @@ impl SelectorMismatch {
             None => format!("no {key}"),
         }
     }
-}
-
-/// Returns a name without its final dot.
-pub(super) fn bare(name: &WireName) -> String {
-    name.to_string().trim_end_matches('.').to_owned()
 }
 
 /// Returns the dashed form of an address, a label.

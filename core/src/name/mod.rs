@@ -2,7 +2,7 @@
 //!
 //! A name is stored in lower case and in wire form (RFC 1035 section 3.1: length octets and labels, the root's zero
 //! octet last). This file has the names themselves ([`WireName`], [`QueryName`]) and the kinds of names below an apex
-//! ([`NameKind`]). Not here: which names exist (`zone`) and the responses (`answer`). Rule ids (N14) are those of
+//! ([`NameKind`]). Not here: which names exist (`zone`) and the responses (`answer`). Rule ids (N14, N15) are those of
 //! `tests/rows.md`.
 //!
 //! Next: [`label_pool`] packs labels into columns, [`dashed`] writes addresses as labels, [`reverse`] has `in-addr.arpa`
@@ -16,6 +16,7 @@ pub mod special;
 pub mod why_name;
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// Maximum length of a label, in octets (RFC 1035 section 2.3.4).
 pub const MAX_LABEL: usize = 63;
@@ -124,6 +125,11 @@ pub fn is_label(text: &str) -> bool {
         && octets.iter().all(|octet| octet.is_ascii_alphanumeric() || *octet == b'-')
         && octets[0] != b'-'
         && octets[octets.len() - 1] != b'-'
+}
+
+/// Returns whether the text of a name is an IP address, which is well-formed as a name and never meant as one (N15).
+pub fn is_address(text: &str) -> bool {
+    text.trim_end_matches('.').parse::<IpAddr>().is_ok()
 }
 
 /// Classifies a name by the labels in front of the apex.
@@ -412,6 +418,13 @@ impl WireName {
         wire_labels(&self.0).count()
     }
 
+    /// Formats the name without its final dot, as in configurations and commands.
+    pub fn without_final_dot(&self) -> String {
+        let mut text = self.to_string();
+        text.pop();
+        text
+    }
+
     /// Returns the name of a Service below this apex, with `labels` in front; `None` if it would be longer than 255
     /// octets.
     pub fn for_service(&self, key: ServiceKey<'_>, labels: &[&[u8]]) -> Option<Self> {
@@ -467,16 +480,22 @@ pub fn write_name(to: &mut impl fmt::Write, wire: &[u8]) -> fmt::Result {
     let mut any = false;
     for label in wire_labels(wire) {
         any = true;
-        for octet in label {
-            match octet {
-                b'.' | b'"' | b'\\' | b';' | b'@' | b'(' | b')' | b'$' => write!(to, "\\{}", char::from(*octet))?,
-                0x21..=0x7e => to.write_char(char::from(*octet))?,
-                _ => write!(to, "\\{octet:03}")?,
-            }
-        }
+        write_label(to, label)?;
         to.write_char('.')?;
     }
     if any { Ok(()) } else { to.write_char('.') }
+}
+
+/// Writes one label as text: ASCII, escaped as in a zone file (RFC 1035 section 5.1).
+pub fn write_label(to: &mut impl fmt::Write, label: &[u8]) -> fmt::Result {
+    for octet in label {
+        match octet {
+            b'.' | b'"' | b'\\' | b';' | b'@' | b'(' | b')' | b'$' => write!(to, "\\{}", char::from(*octet))?,
+            0x21..=0x7e => to.write_char(char::from(*octet))?,
+            _ => write!(to, "\\{octet:03}")?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::cluster::ServiceView;
 use crate::name::label_pool::{Label, LabelPoolBuilder, PackedLabel};
-use crate::name::{WireName, dashed, is_label, service_key};
+use crate::name::{WireName, dashed, is_address, is_label, service_key};
 use crate::naming_rules::NamingRules;
 use crate::object::{Conditions, EndpointPort, EndpointSlice, Protocol, Reason, Service, ServiceKind, Skipped};
 
@@ -104,12 +104,10 @@ fn cluster_ip(service: &Service, addresses: &[IpAddr], skipped: &mut Vec<Skipped
 }
 
 fn external_name(service: &Service, name: &str, skipped: &mut Vec<Skipped>) -> ServiceRrsets {
-    // N15: an address is well-formed as a name, and never meant as one.
-    let wrong = match name.trim_end_matches('.').parse::<IpAddr>() {
-        Ok(_) => Some(format!("{name:?} is an address, not a name")),
-        Err(_) => None,
-    };
-    match wrong.map_or_else(|| WireName::parse(name), Err) {
+    // N15.
+    let target =
+        if is_address(name) { Err(format!("{name:?} is an address, not a name")) } else { WireName::parse(name) };
+    match target {
         Ok(target) => ServiceRrsets::External(target),
         Err(wrong) => {
             skipped.push(Skipped {

@@ -39,7 +39,7 @@ pub(super) fn startup_summary(
         ip => ip,
     };
     let others = more(config);
-    let example = zone.example().to_string();
+    let example = zone.example().without_final_dot();
     let admin: String = admin.iter().map(|address| format!("admin   http://{address}\n")).collect();
     format!(
         "headless-dns {}\n\
@@ -52,7 +52,7 @@ pub(super) fn startup_summary(
         list(zone.reverse_zones().apexes().iter()),
         config.workers,
         to.port(),
-        example.trim_end_matches('.'),
+        example,
     )
 }
 
