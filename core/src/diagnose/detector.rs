@@ -7,6 +7,8 @@
 
 use std::net::IpAddr;
 
+use strsim::levenshtein;
+
 use super::catalog::Needs;
 use super::finding::{Candidates, Finding, LabelMismatch, MAX_NAMES, SelectorMismatch, dashed};
 use super::{DiagnosedQuery, DiagnosticsView, SearchDepth, ZoneVerdict};
@@ -236,7 +238,7 @@ impl<'k> Detector<'k> {
             return;
         }
         let declared = self.view.cluster.declares_namespaces();
-        let is_near = |key: &ObjectRef| distance(&key.namespace, namespace) <= 2 && namespace.len() > 2;
+        let is_near = |key: &ObjectRef| levenshtein(&key.namespace, namespace) <= 2 && namespace.len() > 2;
         let near = service.map(|service| self.services_with_name(service, is_near));
         let elsewhere = near.filter(|near| near.total > 0).or_else(|| Some(self.services_named(service?)));
         let elsewhere = elsewhere.unwrap_or_default();
@@ -375,7 +377,7 @@ impl<'k> Detector<'k> {
             .cluster
             .services()
             .filter(|service| service.key.namespace == key.namespace)
-            .map(|service| (distance(&service.key.name, &key.name), &*service.key.name))
+            .map(|service| (levenshtein(&service.key.name, &key.name), &*service.key.name))
             .filter(|(distance, name)| *distance <= 2 && *distance < name.len())
             .collect();
         near.sort_unstable();
@@ -1034,8 +1036,8 @@ impl<'k> Detector<'k> {
         let known: Vec<Box<str>> =
             top_n(named.map(|(name, protocol, _)| format!("_{name}.{}", protocol.label()).into()), usize::MAX);
         let asked = format!("_{port}.{protocol}");
-        let nearest = known.iter().map(|name| distance(name, &asked)).min().filter(|distance| *distance <= 2);
-        let near: Vec<&Box<str>> = known.iter().filter(|name| Some(distance(name, &asked)) == nearest).collect();
+        let nearest = known.iter().map(|name| levenshtein(name, &asked)).min().filter(|distance| *distance <= 2);
+        let near: Vec<&Box<str>> = known.iter().filter(|name| Some(levenshtein(name, &asked)) == nearest).collect();
         let meant = match (&near[..], &known[..]) {
             ([near], _) => Some((*near).clone()),
             ([], [only]) => Some(only.clone()),
@@ -1355,39 +1357,5 @@ pub(super) fn text(label: &[u8]) -> String {
             let _ = write_label(&mut text, label);
             text
         }
-    }
-}
-
-/// Returns the Levenshtein distance of two names; `usize::MAX` if their lengths differ by more than 2.
-fn distance(one: &str, other: &str) -> usize {
-    if one.len().abs_diff(other.len()) > 2 {
-        return usize::MAX;
-    }
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances() {
-        for (one, other, expected) in
-            [("web", "web", 0), ("web", "wed", 1), ("web", "we", 1), ("web", "weeb", 1), ("web", "ewb", 2)]
-        {
-            assert_eq!((distance(one, other), distance(other, one)), (expected, expected), "{one} {other}");
-        }
-        assert_eq!(distance("web", "website"), usize::MAX);
     }
 }
