@@ -98,7 +98,7 @@ fn told(source: &ManifestSource, question: &str) -> String {
         other => panic!("{other} is not asked for here"),
     };
     let mut name = QueryName::default();
-    name.from_message(&question_name(text)).unwrap();
+    name.parse_wire(&question_name(text)).unwrap();
     let (outcome, absence) = source.zone().look_up(&name, qtype, |lookup| lookup.verdict());
     let asked = DiagnosedQuery { name: &name, qtype, outcome, absence };
     let mut told = format!("; {outcome:?}\n");

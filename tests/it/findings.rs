@@ -155,8 +155,7 @@ fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
             exists(service) && meant.to_string().contains(&format!("{}.{}.svc.", service.name, service.namespace))
         }
         Finding::SuffixTwice { meant, .. } => {
-            question.matches("cluster.local").count() > 1
-                && question.starts_with(&meant.without_final_dot())
+            question.matches("cluster.local").count() > 1 && question.starts_with(&meant.without_final_dot())
         }
         Finding::TooManyLabels => question.strip_suffix(".cluster.local").unwrap().split('.').count() >= 2,
         Finding::NoBranch { label } => {
@@ -728,7 +727,7 @@ fn questions() -> Vec<(String, u16)> {
 /// What is found about a question, for people and for the wire.
 fn found(publisher: &Publisher, question: &str, qtype: u16) -> (ZoneVerdict, Vec<Finding>, Option<Finding>) {
     let mut name = QueryName::default();
-    name.from_message(&question_name(question)).unwrap();
+    name.parse_wire(&question_name(question)).unwrap();
     let (outcome, absence) = publisher.zone().look_up(&name, qtype, |lookup| lookup.verdict());
     let asked = DiagnosedQuery { name: &name, qtype, outcome, absence };
     let asker = publisher.asker();
@@ -742,7 +741,7 @@ fn found(publisher: &Publisher, question: &str, qtype: u16) -> (ZoneVerdict, Vec
 /// The steps of the decision on a question.
 fn walked(publisher: &Publisher, question: &str, qtype: u16, outcome: ZoneVerdict) -> Vec<TraceStep> {
     let mut name = QueryName::default();
-    name.from_message(&question_name(question)).unwrap();
+    name.parse_wire(&question_name(question)).unwrap();
     let (absence, zone) = publisher.zone().look_up(&name, qtype, |lookup| match lookup {
         Lookup::NxDomain(site, absence) => (absence, Some(site.apex.clone())),
         Lookup::Found(site, _) | Lookup::Cname(site, _) | Lookup::NoData(site) => (None, Some(site.apex.clone())),

@@ -345,7 +345,7 @@ fn texts_keep_to_the_namespace_of_the_question() {
         names.extend(asked.filter(|name| !name.starts_with(['-', '+'])).map(str::to_owned));
         let mut query = QueryName::default();
         for name in names.iter().flat_map(|name| near(name.trim_end_matches('.'))) {
-            if query.from_message(&question_name(&name)).is_none() {
+            if query.parse_wire(&question_name(&name)).is_none() {
                 continue;
             }
             for qtype in [A, SRV] {

@@ -372,5 +372,5 @@ pub(super) fn write_special(
     if !fits {
         writer.truncate();
     }
-    if special == SpecialName::NotSpecial { rcode::NXDOMAIN } else { rcode::NOERROR }
+    if special == SpecialName::NxDomain { rcode::NXDOMAIN } else { rcode::NOERROR }
 }

@@ -37,7 +37,7 @@ impl UpstreamRecord {
     /// Returns the target of a CNAME; `None` for another type.
     pub fn target(&self) -> Option<WireName> {
         let mut name = QueryName::default();
-        name.from_message(&self.data).filter(|_| self.rtype == rtype::CNAME)?;
+        name.parse_wire(&self.data).filter(|_| self.rtype == rtype::CNAME)?;
         Some(name.to_wire())
     }
 

@@ -15,8 +15,8 @@ use super::{DiagnosedQuery, DiagnosticsView, SearchDepth, ZoneVerdict};
 use crate::cluster::{Resource, ServiceView};
 use crate::name::label_pool::{Label, split};
 use crate::name::{
-    MAX_CHAIN, NameKind, QueryName, ServiceKey, WireName, classify, dashed as spelled, is_address, is_label, reverse, service_key,
-    wire_labels, write_label,
+    MAX_CHAIN, NameKind, QueryName, ServiceKey, WireName, classify, dashed as spelled, is_address, is_label, reverse,
+    service_key, wire_labels, write_label,
 };
 use crate::naming_rules::PodRecords;
 use crate::object::{
@@ -312,9 +312,7 @@ impl<'k> Detector<'k> {
         let Some(service) = view.service else { return false };
         let mut rows = view.slices().flat_map(EndpointSlice::endpoints);
         match (front, &service.kind) {
-            ([], ServiceKind::ExternalName(target)) => {
-                !is_address(target) && WireName::parse(target).is_ok()
-            }
+            ([], ServiceKind::ExternalName(target)) => !is_address(target) && WireName::parse(target).is_ok(),
             (_, ServiceKind::ExternalName(_)) => false,
             ([], ServiceKind::ClusterIp(addresses)) => !addresses.is_empty(),
             ([], ServiceKind::Headless) => rows.any(|row| service.answers_with(row.conditions)),

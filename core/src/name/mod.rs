@@ -232,7 +232,7 @@ impl QueryName {
     ///
     /// `None` for a compression pointer, a label over 63 octets, a name over 255 octets, or a missing end (RFC 1035
     /// sections 2.3.4 and 3.1). A pointer is invalid here because the QNAME is the first name of a message.
-    pub fn from_message(&mut self, wire: &[u8]) -> Option<usize> {
+    pub fn parse_wire(&mut self, wire: &[u8]) -> Option<usize> {
         let name = &wire[..wire.len().min(MAX_NAME)];
         let (mut at, mut labels, mut short) = (0, 0, false);
         loop {
@@ -298,7 +298,7 @@ impl QueryName {
         }
         wire.push(0);
         let mut name = Self::default();
-        match name.from_message(&wire) {
+        match name.parse_wire(&wire) {
             Some(_) => Ok(name),
             None => wrong(&format!("it is {} octets long, over 255", wire.len())),
         }
@@ -306,7 +306,7 @@ impl QueryName {
 
     /// Copies a valid name.
     pub fn set(&mut self, name: &WireName) {
-        let read = self.from_message(&name.0);
+        let read = self.parse_wire(&name.0);
         debug_assert_eq!(read, Some(name.0.len()), "a WireName is valid");
     }
 
@@ -609,17 +609,17 @@ mod tests {
     #[test]
     fn rejects_invalid_names() {
         let mut name = QueryName::default();
-        assert_eq!(name.from_message(b"\x03web\x00rest"), Some(5));
-        assert_eq!(name.from_message(b"\x00"), Some(1));
+        assert_eq!(name.parse_wire(b"\x03web\x00rest"), Some(5));
+        assert_eq!(name.parse_wire(b"\x00"), Some(1));
         assert_eq!(name.labels(), 0);
-        assert_eq!(name.from_message(b"\xc0\x0c"), None);
-        assert_eq!(name.from_message(b"\x03we"), None);
-        assert_eq!(name.from_message(b"\x03web"), None);
+        assert_eq!(name.parse_wire(b"\xc0\x0c"), None);
+        assert_eq!(name.parse_wire(b"\x03we"), None);
+        assert_eq!(name.parse_wire(b"\x03web"), None);
         let longest: Vec<u8> = [b"\x01a".repeat(127), vec![0]].concat();
         assert_eq!(longest.len(), 255);
-        assert_eq!(name.from_message(&longest), Some(255));
+        assert_eq!(name.parse_wire(&longest), Some(255));
         assert_eq!(name.labels(), 127);
-        assert_eq!(name.from_message(&[b"\x01a".repeat(128), vec![0]].concat()), None);
+        assert_eq!(name.parse_wire(&[b"\x01a".repeat(128), vec![0]].concat()), None);
         for text in ["", ".", "a..b", "-a.b", "a-.b", "a b", &"x".repeat(64), &format!("_{}", "x".repeat(63))] {
             assert!(WireName::parse(text).is_err(), "{text:?}");
         }

@@ -18,9 +18,9 @@ pub enum SpecialName {
     /// A PTR record to `localhost`.
     LocalhostReverse,
     /// NODATA: a name without records.
-    Empty,
+    NoData,
     /// NXDOMAIN: no name.
-    NotSpecial,
+    NxDomain,
 }
 
 /// Table of the special-use names, with or without those of private networks.
@@ -55,12 +55,12 @@ impl SpecialNames {
     /// that reverse names of private networks and `home.arpa` are forwarded.
     pub fn new(private_is_outside: bool) -> Self {
         let networks = |texts: &[&str]| ReverseZones::new(texts.iter().filter_map(|text| text.parse().ok()));
-        let mut trees = vec![("localhost", SpecialName::Localhost), ("invalid", SpecialName::NotSpecial)];
+        let mut trees = vec![("localhost", SpecialName::Localhost), ("invalid", SpecialName::NxDomain)];
         // RFC 7686 section 2, RFC 9462 section 6.4: an upstream's response would lead clients past this server.
-        trees.extend([("onion", SpecialName::NotSpecial), ("resolver.arpa", SpecialName::Empty)]);
+        trees.extend([("onion", SpecialName::NxDomain), ("resolver.arpa", SpecialName::NoData)]);
         if !private_is_outside {
             // RFC 8375 section 4.
-            trees.push(("home.arpa", SpecialName::NotSpecial));
+            trees.push(("home.arpa", SpecialName::NxDomain));
         }
         let tree = |(text, special)| WireName::parse(text).ok().map(|name| (name, special));
         Self {
@@ -84,19 +84,19 @@ impl SpecialNames {
                 ReverseNameKind::Address(address) if own.contains(&address) => (SpecialName::LocalhostReverse, at),
                 // The apex for ::1/128 is itself the reverse name of ::1.
                 ReverseNameKind::Apex(_) if name.labels() == 34 => (SpecialName::LocalhostReverse, at),
-                ReverseNameKind::Apex(_) | ReverseNameKind::EmptyNonTerminal(_) => (SpecialName::Empty, at),
-                ReverseNameKind::Address(_) | ReverseNameKind::Invalid => (SpecialName::NotSpecial, at),
+                ReverseNameKind::Apex(_) | ReverseNameKind::EmptyNonTerminal(_) => (SpecialName::NoData, at),
+                ReverseNameKind::Address(_) | ReverseNameKind::Invalid => (SpecialName::NxDomain, at),
             })
         };
         let private = || {
             let (_, at, owner) = self.private.find(name)?;
             Some((
-                if matches!(owner, ReverseNameKind::Apex(_)) { SpecialName::Empty } else { SpecialName::NotSpecial },
+                if matches!(owner, ReverseNameKind::Apex(_)) { SpecialName::NoData } else { SpecialName::NxDomain },
                 at,
             ))
         };
         tree.map(|(special, at)| {
-            (if at == 0 && special == SpecialName::NotSpecial { SpecialName::Empty } else { special }, at)
+            (if at == 0 && special == SpecialName::NxDomain { SpecialName::NoData } else { special }, at)
         })
         .or_else(loopback)
         .or_else(private)
@@ -115,21 +115,21 @@ mod tests {
             ("LOCALHOST.", "Localhost 0", "Localhost 0"),
             ("a.b.localhost", "Localhost 2", "Localhost 2"),
             ("xlocalhost", "-", "-"),
-            ("invalid", "Empty 0", "Empty 0"),
-            ("x.invalid", "NotSpecial 1", "NotSpecial 1"),
-            ("abc.onion", "NotSpecial 1", "NotSpecial 1"),
-            ("_dns.resolver.arpa", "Empty 1", "Empty 1"),
-            ("x.home.arpa", "NotSpecial 1", "-"),
+            ("invalid", "NoData 0", "NoData 0"),
+            ("x.invalid", "NxDomain 1", "NxDomain 1"),
+            ("abc.onion", "NxDomain 1", "NxDomain 1"),
+            ("_dns.resolver.arpa", "NoData 1", "NoData 1"),
+            ("x.home.arpa", "NxDomain 1", "-"),
             ("1.0.0.127.in-addr.arpa", "LocalhostReverse 3", "LocalhostReverse 3"),
-            ("0.127.in-addr.arpa", "Empty 1", "Empty 1"),
-            ("2.0.0.127.in-addr.arpa", "NotSpecial 3", "NotSpecial 3"),
-            ("1.2.3.10.in-addr.arpa", "NotSpecial 3", "-"),
-            ("10.in-addr.arpa", "Empty 0", "-"),
-            ("1.2.31.172.in-addr.arpa", "NotSpecial 2", "-"),
+            ("0.127.in-addr.arpa", "NoData 1", "NoData 1"),
+            ("2.0.0.127.in-addr.arpa", "NxDomain 3", "NxDomain 3"),
+            ("1.2.3.10.in-addr.arpa", "NxDomain 3", "-"),
+            ("10.in-addr.arpa", "NoData 0", "-"),
+            ("1.2.31.172.in-addr.arpa", "NxDomain 2", "-"),
             ("1.2.32.172.in-addr.arpa", "-", "-"),
             ("1.1.1.1.in-addr.arpa", "-", "-"),
-            ("1.d.f.ip6.arpa", "NotSpecial 1", "-"),
-            ("0.a.e.f.ip6.arpa", "NotSpecial 1", "-"),
+            ("1.d.f.ip6.arpa", "NxDomain 1", "-"),
+            ("0.a.e.f.ip6.arpa", "NxDomain 1", "-"),
             ("in-addr.arpa", "-", "-"),
             ("arpa", "-", "-"),
             ("printer.local", "-", "-"),

@@ -29,7 +29,7 @@ impl QueryName {
         let (front, apex) = (name.between(labels.start, labels.end), &name.octets()[name.offset(apex_at)..]);
         wire[..front.len()].copy_from_slice(front);
         wire[front.len()..front.len() + apex.len()].copy_from_slice(apex);
-        let read = self.from_message(&wire);
+        let read = self.parse_wire(&wire);
         debug_assert!(read.is_some(), "labels of a valid name make a valid name");
     }
 }
@@ -80,7 +80,7 @@ mod tests {
         for count in 0..=117 {
             for (front, back) in [(&b"\x04_why"[..], &b""[..]), (b"", b"\x04_why")] {
                 let wire = [front, &b"\x01a".repeat(count), back, apex.octets()].concat();
-                assert_eq!(name.from_message(&wire), Some(wire.len()));
+                assert_eq!(name.parse_wire(&wire), Some(wire.len()));
                 let apex_at = name.apex_at(&apex).unwrap();
                 subject_name.set_explain_target(&name, explain_target(&name, apex_at).unwrap(), apex_at);
                 assert_eq!(subject_name.octets(), [&b"\x01a".repeat(count), apex.octets()].concat());

@@ -92,7 +92,7 @@ impl ParsedResponse {
         // An error response can lack the question; a question must be that of the query.
         let mut echoed = QueryName::default();
         if message[5] == 1 {
-            let end = HEADER + echoed.from_message(&message[HEADER..])?;
+            let end = HEADER + echoed.parse_wire(&message[HEADER..])?;
             if echoed.octets() != name.octets() || message.get(end..end + 2)? != qtype.to_be_bytes() {
                 return None;
             }
@@ -155,7 +155,7 @@ impl ParsedQuery {
     pub fn read(query: &[u8]) -> Self {
         let mut name = QueryName::default();
         let question = || {
-            let end = HEADER + name.from_message(query.get(HEADER..)?)?;
+            let end = HEADER + name.parse_wire(query.get(HEADER..)?)?;
             let &[t0, t1, c0, c1] = query.get(end..end + 4)? else { return None };
             Some((
                 name.to_string(),

@@ -155,7 +155,7 @@ pub fn parse(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Qu
         return Err(formerr());
     }
     // Question.
-    let name_length = name.from_message(body).ok_or_else(formerr)?;
+    let name_length = name.parse_wire(body).ok_or_else(formerr)?;
     let question_end = HEADER + name_length + 4;
     let (&[qtype_high, qtype_low, class_high, class_low], behind) =
         body[name_length..].split_first_chunk().ok_or_else(formerr)?;
@@ -285,7 +285,7 @@ fn split_option(options: &[u8]) -> Option<(u16, &[u8])> {
 /// Returns whether the query in `message` has an EDNS option with this code.
 pub fn has_option(message: &[u8], code: u16) -> bool {
     let body = message.get(HEADER..).unwrap_or_default();
-    let behind = QueryName::default().from_message(body).and_then(|length| body.get(length + 4..)).unwrap_or_default();
+    let behind = QueryName::default().parse_wire(body).and_then(|length| body.get(length + 4..)).unwrap_or_default();
     if let Some((_, mut options)) = split_opt(behind) {
         while let Some((found, rest)) = split_option(options) {
             if found == code {

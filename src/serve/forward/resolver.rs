@@ -171,7 +171,7 @@ fn upstream_record<R: RecordData + BinEncodable>(record: &Record<R>) -> Option<U
         return None;
     }
     let mut owner = QueryName::default();
-    owner.from_message(&octets(&record.name)?)?;
+    owner.parse_wire(&octets(&record.name)?)?;
     let data = octets(&record.data)?;
     let rtype = u16::from(record.record_type());
     (data.len() <= usize::from(u16::MAX)).then(|| UpstreamRecord {
