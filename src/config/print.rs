@@ -9,7 +9,7 @@ use toml::Value;
 use super::values::write_octets;
 use super::{Config, ManifestPath, Origins, QueryClass, Source};
 use headless_dns_core::escape::{Printable, toml_string};
-use crate::names::WireName;
+use headless_dns_core::name::WireName;
 
 /// Returns the text: one line for each key, in the order of [`entries`].
 pub fn text(config: &Config, origins: &Origins) -> String {

@@ -24,10 +24,11 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::diagnose::{Absence, Busy, Diagnostics, Finding};
+use crate::diagnose::{Busy, Diagnostics, Finding};
 use crate::name::reverse::is_reverse;
 use crate::name::why_name::explain_target;
 use crate::name::{QueryName, WireName};
+use crate::records::Absence;
 use crate::rtype;
 use crate::status::{DataState, Status};
 use crate::wire::{self, ErrorResponse, MAX_TCP, QNAME_POINTER, Query, ResponseOptions, Section, Writer, ede, rcode};

@@ -776,7 +776,7 @@ impl<'k> Detector<'k> {
             .flat_map(EndpointSlice::endpoints)
             .filter(|endpoint| endpoint.conditions.serving())
             .filter_map(|endpoint| endpoint.hostname.or(endpoint.pod))
-            .filter(|label| label.text == text)
+            .filter(|label| label.prefix == text)
             .filter_map(|label| label.number)
             .collect();
         range_of(set).find(|ordinal| !serving.contains(ordinal))

@@ -29,11 +29,11 @@ impl PackedLabel {
         self.0.rotate_left(32)
     }
 
-    fn new(text: u32, number: Option<u32>) -> Self {
-        Self(u64::from(text) | number.map_or(0, |number| u64::from(number) + 1) << 32)
+    fn new(prefix: u32, number: Option<u32>) -> Self {
+        Self(u64::from(prefix) | number.map_or(0, |number| u64::from(number) + 1) << 32)
     }
 
-    fn text(self) -> usize {
+    fn prefix(self) -> usize {
         (self.0 & 0xffff_ffff) as usize
     }
 
@@ -65,7 +65,7 @@ pub fn is_ordinal(label: &[u8]) -> bool {
         return false;
     }
     let Ok(label) = std::str::from_utf8(label) else { return false };
-    matches!(split(label), (text, Some(_)) if text.len() > 1 && text.ends_with('-'))
+    matches!(split(label), (prefix, Some(_)) if prefix.len() > 1 && prefix.ends_with('-'))
 }
 
 /// Pool of the prefixes of a set of [`PackedLabel`]s, in one block of memory.
@@ -78,9 +78,9 @@ pub struct LabelPool {
 impl LabelPool {
     /// Returns the label of `packed`, which must be neither [`PackedLabel::NONE`] nor [`PackedLabel::SERVICE`].
     pub fn label(&self, packed: PackedLabel) -> Label<'_> {
-        let index = packed.text();
+        let index = packed.prefix();
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
-        Label { text: &self.block[start..self.ends[index] as usize], number: packed.number() }
+        Label { prefix: &self.block[start..self.ends[index] as usize], number: packed.number() }
     }
 
     /// Returns the size of the pool on the heap, in octets.
@@ -101,7 +101,7 @@ impl PoolRemap {
     pub fn get(&self, label: PackedLabel) -> Option<PackedLabel> {
         match &self.numbers {
             Some(numbers) if label != PackedLabel::NONE && label != PackedLabel::SERVICE => {
-                numbers[label.text()].map(|text| PackedLabel::new(text, label.number()))
+                numbers[label.prefix()].map(|prefix| PackedLabel::new(prefix, label.number()))
             }
             _ => Some(label),
         }
@@ -115,11 +115,11 @@ impl LabelPool {
         if self == other {
             return Some(PoolRemap { numbers: None });
         }
-        let text = |texts: &Self, number: u32| texts.label(PackedLabel::new(number, None)).text.to_owned();
+        let prefix = |pool: &Self, number: u32| pool.label(PackedLabel::new(number, None)).prefix.to_owned();
         let there: HashMap<String, u32> =
-            (0..other.ends.len() as u32).map(|number| (text(other, number), number)).collect();
+            (0..other.ends.len() as u32).map(|number| (prefix(other, number), number)).collect();
         let numbers: Vec<Option<u32>> =
-            (0..self.ends.len() as u32).map(|number| there.get(&text(self, number)).copied()).collect();
+            (0..self.ends.len() as u32).map(|number| there.get(&prefix(self, number)).copied()).collect();
         numbers.iter().flatten().is_sorted().then_some(PoolRemap { numbers: Some(numbers) })
     }
 }
@@ -128,7 +128,7 @@ impl LabelPool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label<'t> {
     /// Prefix in front of the number.
-    pub text: &'t str,
+    pub prefix: &'t str,
     /// Number at the end, in decimal without leading zeros.
     pub number: Option<u32>,
 }
@@ -136,16 +136,16 @@ pub struct Label<'t> {
 impl<'t> Label<'t> {
     /// Splits the text of a label.
     pub fn new(text: &'t str) -> Self {
-        let (text, number) = split(text);
-        Self { text, number }
+        let (prefix, number) = split(text);
+        Self { prefix, number }
     }
 
     /// Writes the label into `buffer` and returns the octets written, at most 63.
     ///
     /// A hostname is a label. A Pod's name can be longer, and is cut then: it is no name of an endpoint.
     pub fn write<'b>(&self, buffer: &'b mut [u8; 63]) -> &'b [u8] {
-        let mut length = self.text.len().min(63);
-        buffer[..length].copy_from_slice(&self.text.as_bytes()[..length]);
+        let mut length = self.prefix.len().min(63);
+        buffer[..length].copy_from_slice(&self.prefix.as_bytes()[..length]);
         if let Some(mut number) = self.number {
             let mut digits = [0; 10];
             let mut at = digits.len();
@@ -173,7 +173,7 @@ impl<'t> Label<'t> {
 
 impl std::fmt::Display for Label<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.text)?;
+        f.write_str(self.prefix)?;
         self.number.map_or(Ok(()), |number| write!(f, "{number}"))
     }
 }
@@ -190,15 +190,15 @@ pub struct LabelPoolBuilder {
 impl LabelPoolBuilder {
     /// Packs a label.
     pub fn pack(&mut self, label: &str) -> PackedLabel {
-        let (text, number) = split(label);
-        PackedLabel::new(self.text(text), number)
+        let (prefix, number) = split(label);
+        PackedLabel::new(self.intern(prefix), number)
     }
 
     /// Packs the labels of a column, with one search per prefix instead of one per label.
     pub fn repack<'c>(&mut self, column: &'c LabelColumn) -> Remapped<'c> {
-        let texts = &column.texts;
-        let text = |number| texts.label(PackedLabel::new(number, None)).text;
-        let numbers = (0..texts.ends.len() as u32).map(|number| self.text(text(number))).collect();
+        let pool = &column.pool;
+        let prefix = |number| pool.label(PackedLabel::new(number, None)).prefix;
+        let numbers = (0..pool.ends.len() as u32).map(|number| self.intern(prefix(number))).collect();
         Remapped { labels: &column.labels, numbers }
     }
 
@@ -207,21 +207,21 @@ impl LabelPoolBuilder {
         LabelPool { block: self.block.into(), ends: self.ends.into() }
     }
 
-    fn text(&mut self, text: &str) -> u32 {
+    fn intern(&mut self, prefix: &str) -> u32 {
         // Neighbouring labels usually share their prefix: skip the hash table.
         if let Some(last) = self.last {
             let start = if last == 0 { 0 } else { self.ends[last as usize - 1] as usize };
-            if &self.block[start..self.ends[last as usize] as usize] == text {
+            if &self.block[start..self.ends[last as usize] as usize] == prefix {
                 return last;
             }
         }
-        let index = match self.known.get(text) {
+        let index = match self.known.get(prefix) {
             Some(index) => *index,
             None => {
                 let index = self.ends.len() as u32;
-                self.block.push_str(text);
+                self.block.push_str(prefix);
                 self.ends.push(self.block.len() as u32);
-                self.known.insert(text.into(), index);
+                self.known.insert(prefix.into(), index);
                 index
             }
         };
@@ -233,7 +233,7 @@ impl LabelPoolBuilder {
 /// Column of optional labels, one per endpoint of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelColumn {
-    texts: LabelPool,
+    pool: LabelPool,
     labels: Packed,
 }
 
@@ -250,30 +250,30 @@ enum Packed {
 
 impl Default for LabelColumn {
     fn default() -> Self {
-        Self { texts: LabelPool::default(), labels: Packed::None }
+        Self { pool: LabelPool::default(), labels: Packed::None }
     }
 }
 
 impl LabelColumn {
     /// Packs labels into a column, in their order.
     pub fn new<'l>(labels: impl IntoIterator<Item = Option<&'l str>>) -> Self {
-        let mut texts = LabelPoolBuilder::default();
+        let mut pool = LabelPoolBuilder::default();
         let packed: Vec<_> =
-            labels.into_iter().map(|label| label.map_or(PackedLabel::NONE, |label| texts.pack(label))).collect();
+            labels.into_iter().map(|label| label.map_or(PackedLabel::NONE, |label| pool.pack(label))).collect();
         if packed.iter().all(|label| label.is_none()) {
             return Self::default();
         }
-        let number = |label: &PackedLabel| label.number().filter(|_| label.text() == 0 && !label.is_none());
+        let number = |label: &PackedLabel| label.number().filter(|_| label.prefix() == 0 && !label.is_none());
         let labels = match packed.iter().map(number).collect() {
             Some(numbers) => Packed::Numbers(numbers),
             None => Packed::Each(packed.into()),
         };
-        Self { texts: texts.finish(), labels }
+        Self { pool: pool.finish(), labels }
     }
 
     /// Returns label number `index`; `None` if it is missing.
     pub fn get(&self, index: usize) -> Option<Label<'_>> {
-        self.labels.get(index).map(|label| self.texts.label(label))
+        self.labels.get(index).map(|label| self.pool.label(label))
     }
 }
 
@@ -297,7 +297,7 @@ impl Remapped<'_> {
     /// Returns label number `index`; [`PackedLabel::NONE`] if it is missing.
     pub fn get(&self, index: usize) -> PackedLabel {
         let label = self.labels.get(index);
-        label.map_or(PackedLabel::NONE, |label| PackedLabel::new(self.numbers[label.text()], label.number()))
+        label.map_or(PackedLabel::NONE, |label| PackedLabel::new(self.numbers[label.prefix()], label.number()))
     }
 }
 
@@ -334,7 +334,7 @@ mod tests {
     fn stores_shared_prefix_once() {
         let names: Vec<String> = (0..1000).map(|number| format!("web-{number}")).collect();
         let column = LabelColumn::new(names.iter().map(|name| Some(name.as_str())));
-        assert_eq!(column.texts.heap_size(), "web-".len() + 4);
+        assert_eq!(column.pool.heap_size(), "web-".len() + 4);
         assert!(matches!(&column.labels, Packed::Numbers(numbers) if numbers[..] == Vec::from_iter(0..1000)));
         assert_eq!(column.get(1000), None);
         for (index, name) in names.iter().enumerate() {

@@ -31,10 +31,10 @@ impl Absence {
     }
 }
 
-/// Ordinals of a StatefulSet: `text` with a number in `from..to` is the name of a Pod that should exist.
+/// Ordinals of a StatefulSet: `prefix` with a number in `from..to` is the name of a Pod that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ExpectedOrdinals {
-    text: Box<str>,
+    prefix: Box<str>,
     from: u32,
     to: u32,
 }
@@ -42,14 +42,14 @@ pub(super) struct ExpectedOrdinals {
 impl ExpectedOrdinals {
     /// Returns whether `label` is the name of such a Pod.
     pub(super) fn contains(&self, label: Label<'_>) -> bool {
-        label.text == &*self.text && label.number.is_some_and(|number| (self.from..self.to).contains(&number))
+        label.prefix == &*self.prefix && label.number.is_some_and(|number| (self.from..self.to).contains(&number))
     }
 }
 
 /// Returns the ordinals that should exist below a Service: those of the StatefulSets that it governs.
 pub(super) fn expected_ordinals(view: &ServiceView<'_>) -> Box<[ExpectedOrdinals]> {
     let expected = |set: &&StatefulSet| ExpectedOrdinals {
-        text: format!("{}-", set.key.name).into(),
+        prefix: format!("{}-", set.key.name).into(),
         from: set.start,
         to: set.start.saturating_add(set.replicas),
     };

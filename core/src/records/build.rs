@@ -38,27 +38,22 @@ pub fn service_records(view: &ServiceView<'_>, rules: NamingRules) -> (Option<Se
     if !matches!(service.kind, ServiceKind::ExternalName(_)) {
         builder.read(view.slices());
     }
-    let (front, endpoints) = builder.finish();
-    let front = match &service.kind {
-        ServiceKind::Headless => front,
+    let (rrsets, endpoints) = builder.finish();
+    let rrsets = match &service.kind {
+        ServiceKind::Headless => rrsets,
         ServiceKind::ClusterIp(addresses) => cluster_ip(service, addresses, &mut skipped),
         ServiceKind::ExternalName(name) => external_name(service, name, &mut skipped),
     };
-    let texts = builder.texts.finish();
-    (Some(ServiceRecords { name: Arc::new(ServiceName { key, texts }), rrsets: front, endpoints, expected }), skipped)
+    let pool = builder.pool.finish();
+    (Some(ServiceRecords { name: Arc::new(ServiceName { key, pool }), rrsets, endpoints, expected }), skipped)
 }
 
 impl ServiceRecords {
     /// Returns the records of a Service that does not exist: the ordinals that are expected below it.
     fn missing(key: Box<[u8]>, expected: Box<[ExpectedOrdinals]>) -> Self {
-        let texts = LabelPoolBuilder::default().finish();
-        let front = ServiceRrsets::Headless { service: HeadlessRrset::default(), named: Ports::default() };
-        Self {
-            name: Arc::new(ServiceName { key, texts }),
-            rrsets: front,
-            endpoints: EndpointColumns::default(),
-            expected,
-        }
+        let pool = LabelPoolBuilder::default().finish();
+        let rrsets = ServiceRrsets::Headless { service: HeadlessRrset::default(), named: Ports::default() };
+        Self { name: Arc::new(ServiceName { key, pool }), rrsets, endpoints: EndpointColumns::default(), expected }
     }
 }
 
@@ -147,7 +142,7 @@ impl SortedEndpoint {
 struct Builder<'s> {
     service: &'s Service,
     rules: NamingRules,
-    texts: LabelPoolBuilder,
+    pool: LabelPoolBuilder,
     rows: Vec<SortedEndpoint>,
     absent: Vec<(PackedLabel, Absence)>,
     /// Distinct lists of ports in the slices.
@@ -156,8 +151,8 @@ struct Builder<'s> {
 
 impl<'s> Builder<'s> {
     fn new(service: &'s Service, rules: NamingRules) -> Self {
-        let texts = LabelPoolBuilder::default();
-        Self { service, rules, texts, rows: Vec::new(), absent: Vec::new(), port_lists: Vec::new() }
+        let pool = LabelPoolBuilder::default();
+        Self { service, rules, pool, rows: Vec::new(), absent: Vec::new(), port_lists: Vec::new() }
     }
 
     fn read(&mut self, slices: impl Iterator<Item = &'s EndpointSlice>) {
@@ -170,7 +165,7 @@ impl<'s> Builder<'s> {
                 }
             };
             self.rows.reserve(slice.len());
-            let hostnames = slice.hostnames(&mut self.texts);
+            let hostnames = slice.hostnames(&mut self.pool);
             for (number, (address, conditions)) in slice.states().enumerate() {
                 let label = hostnames.get(number);
                 let pod = || slice.pod(number);
@@ -212,7 +207,7 @@ impl<'s> Builder<'s> {
             return None;
         }
         let name = pod()?.to_string();
-        is_label(&name).then(|| self.texts.pack(&name.to_ascii_lowercase()))
+        is_label(&name).then(|| self.pool.pack(&name.to_ascii_lowercase()))
     }
 
     /// Returns the label of an endpoint that is not in the address columns.
@@ -222,7 +217,7 @@ impl<'s> Builder<'s> {
         }
         let mut buffer = [0; 63];
         let dashed = dashed::write(address, &mut buffer);
-        self.texts.pack(std::str::from_utf8(dashed).expect("digits and hyphens are ASCII"))
+        self.pool.pack(std::str::from_utf8(dashed).expect("digits and hyphens are ASCII"))
     }
 
     fn finish(&mut self) -> (ServiceRrsets, EndpointColumns) {
@@ -242,7 +237,7 @@ impl<'s> Builder<'s> {
         let (names, absent) = self.absent_names(&groups);
         let service = self.set(&columns, in_service, None);
         let named = self.named_ports(&columns, &service);
-        let front = ServiceRrsets::Headless { service, named };
+        let rrsets = ServiceRrsets::Headless { service, named };
         let own_ports = self.own_ports(&columns, groups.len());
         let endpoints = EndpointColumns {
             names,
@@ -253,7 +248,7 @@ impl<'s> Builder<'s> {
             port_lists: own_ports,
             absent,
         };
-        (front, endpoints)
+        (rrsets, endpoints)
     }
 
     /// Builds the columns: each address of each endpoint once (E5), in the order of the endpoints.

@@ -29,21 +29,21 @@ impl ServiceRecords {
     /// Returns the changes from `old`, the previous state of the same Service; `None` if the names of the two are
     /// sorted differently, which is rare.
     pub fn difference_from(&self, old: &Self) -> Option<Difference> {
-        let translation = old.name.translation(&self.name)?;
-        let mut found = DifferenceBuilder { old, new: self, translation, difference: Difference::default() };
+        let remap = old.name.remap(&self.name)?;
+        let mut builder = DifferenceBuilder { old, new: self, remap, difference: Difference::default() };
         let (was, is) = (&old.endpoints, &self.endpoints);
-        found.own_addresses();
-        found.part(0..was.in_service, 0..is.in_service, true);
-        found.part(was.in_service..was.served, is.in_service..is.served, false);
-        found.part(was.served..was.names.len() as u32, is.served..is.names.len() as u32, false);
-        Some(found.difference)
+        builder.own_addresses();
+        builder.part(0..was.in_service, 0..is.in_service, true);
+        builder.part(was.in_service..was.served, is.in_service..is.served, false);
+        builder.part(was.served..was.names.len() as u32, is.served..is.names.len() as u32, false);
+        Some(builder.difference)
     }
 }
 
 struct DifferenceBuilder<'r> {
     old: &'r ServiceRecords,
     new: &'r ServiceRecords,
-    translation: PoolRemap,
+    remap: PoolRemap,
     difference: Difference,
 }
 
@@ -80,7 +80,7 @@ impl DifferenceBuilder<'_> {
         if at == old.end {
             return Ordering::Greater;
         }
-        let label = self.translation.get(self.old.endpoints.names[at as usize]);
+        let label = self.remap.get(self.old.endpoints.names[at as usize]);
         let (Some(label), true) = (label, to < new.end) else { return Ordering::Less };
         let by_label = label.order().cmp(&self.new.endpoints.names[to as usize].order());
         // Endpoints without a label are in the order of their addresses.

@@ -135,7 +135,7 @@ impl PodAddresses {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName {
     key: Box<[u8]>,
-    texts: LabelPool,
+    pool: LabelPool,
 }
 
 impl ServiceName {
@@ -145,13 +145,13 @@ impl ServiceName {
     }
 
     /// Returns the mapping of this Service's labels to `other`; `None` if `other` sorts them differently.
-    fn translation(&self, other: &Self) -> Option<PoolRemap> {
-        self.texts.remap(&other.texts)
+    fn remap(&self, other: &Self) -> Option<PoolRemap> {
+        self.pool.remap(&other.pool)
     }
 
     /// Returns the label of `packed`.
     pub fn label(&self, packed: PackedLabel) -> Label<'_> {
-        self.texts.label(packed)
+        self.pool.label(packed)
     }
 }
 

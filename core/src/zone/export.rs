@@ -58,25 +58,25 @@ impl Zone {
     /// the zone can change. `None` for a zone that is not served.
     pub fn chunks(&self, origin: &WireName) -> Option<impl Iterator<Item = Vec<Record>>> {
         let forward = self.settings.apexes.contains(origin);
-        let mut parts = vec![Chunk::Apex];
+        let mut chunks = vec![Chunk::Apex];
         if forward {
             // Order of the labels below the apex: dns, dns-version, pod, svc.
             let mut namespaces: Vec<Box<[u8]>> = self.pods.iter().map(|pods| pods.key().clone()).collect();
             namespaces.sort();
-            parts.extend(namespaces.into_iter().map(Chunk::Pods));
+            chunks.extend(namespaces.into_iter().map(Chunk::Pods));
             let mut services: Vec<Box<[u8]>> =
                 self.services.load().iter().map(|service| service.key().into()).collect();
             services.sort_by(|one, other| {
                 let (one, other) = (ServiceKey(one), ServiceKey(other));
                 (one.namespace(), one.service()).cmp(&(other.namespace(), other.service()))
             });
-            parts.extend(services.into_iter().map(Chunk::Service));
+            chunks.extend(services.into_iter().map(Chunk::Service));
         } else {
             let addresses = self.addresses_in(&self.reverse.load().range_of(origin)?);
-            parts.extend(addresses.chunks(ADDRESSES).map(|some| Chunk::Addresses(some.into())));
+            chunks.extend(addresses.chunks(ADDRESSES_PER_CHUNK).map(|some| Chunk::Addresses(some.into())));
         }
         let origin = origin.clone();
-        Some(parts.into_iter().map(move |part| self.chunk(&origin, forward, &part)))
+        Some(chunks.into_iter().map(move |chunk| self.chunk(&origin, forward, &chunk)))
     }
 
     /// Returns the number of addresses with PTR records in a reverse zone; `None` for a zone that is not served.
@@ -84,79 +84,83 @@ impl Zone {
         Some(self.ptr_index.count_in(&self.reverse.load().range_of(origin)?))
     }
 
-    fn chunk(&self, origin: &WireName, forward: bool, part: &Chunk) -> Vec<Record> {
-        let mut out = RecordSink { records: Vec::new(), origin, ttl: self.ttl() };
-        match part {
-            Chunk::Apex => self.apex_part(&mut out, forward),
-            Chunk::Pods(namespace) => self.pods_part(&mut out, namespace),
+    fn chunk(&self, origin: &WireName, forward: bool, chunk: &Chunk) -> Vec<Record> {
+        let mut sink = RecordSink { records: Vec::new(), origin, ttl: self.ttl() };
+        match chunk {
+            Chunk::Apex => self.apex_chunk(&mut sink, forward),
+            Chunk::Pods(namespace) => self.pods_chunk(&mut sink, namespace),
             Chunk::Service(key) => {
                 if let Some(published) = self.services.load().get(self.hash(key), key) {
-                    out.service(&published.records);
+                    sink.service(&published.records);
                 }
             }
-            Chunk::Addresses(addresses) => addresses.iter().for_each(|address| self.address_part(&mut out, *address)),
+            Chunk::Addresses(addresses) => {
+                for address in addresses {
+                    self.add_ptr_records(&mut sink, *address);
+                }
+            }
         }
         // Addresses are sorted already, and the SOA record stays first.
-        let head = match part {
-            Chunk::Apex => 2.min(out.records.len()),
-            Chunk::Addresses(_) => return out.records,
+        let head = match chunk {
+            Chunk::Apex => 2.min(sink.records.len()),
+            Chunk::Addresses(_) => return sink.records,
             Chunk::Pods(_) | Chunk::Service(_) => 0,
         };
-        let mut records = out.records;
+        let mut records = sink.records;
         records[head..].sort_by_cached_key(|record| (record.owner.canonical(), record.data.clone()));
         records.dedup();
         records
     }
 
-    fn apex_part(&self, out: &mut RecordSink<'_>, is_forward: bool) {
-        let origin = out.origin;
+    fn apex_chunk(&self, sink: &mut RecordSink<'_>, is_forward: bool) {
+        let origin = sink.origin;
         let forward = if is_forward { origin } else { &self.settings.apexes[0] };
         let (Some(name_server), Some(mailbox)) = (forward.prefixed(NAME_SERVER), forward.prefixed(HOSTMASTER)) else {
             return;
         };
         let (serial, minimum) = (self.serial(), self.negative_ttl());
         let soa = RecordData::Soa { name_server: name_server.clone(), mailbox, serial, minimum };
-        out.records.push(Record { owner: origin.clone(), ttl: minimum, data: soa });
-        out.record(Some(origin.clone()), RecordData::Ns(name_server));
+        sink.records.push(Record { owner: origin.clone(), ttl: minimum, data: soa });
+        sink.record(Some(origin.clone()), RecordData::Ns(name_server));
         if !is_forward {
             return;
         }
         let apex = self.apex.load();
         for rtype in [rtype::A, rtype::AAAA] {
-            out.rrset(origin.prefixed(NAME_SERVER).as_ref(), address_rrset(&apex.v4, &apex.v6, rtype));
+            sink.rrset(origin.prefixed(NAME_SERVER).as_ref(), address_rrset(&apex.v4, &apex.v6, rtype));
         }
         if let Some(owner) = origin.prefixed(name::VERSION) {
-            out.records.push(Record { owner, ttl: VERSION_TTL, data: RecordData::Txt(VERSION.into()) });
+            sink.records.push(Record { owner, ttl: VERSION_TTL, data: RecordData::Txt(VERSION.into()) });
         }
     }
 
-    fn pods_part(&self, out: &mut RecordSink<'_>, namespace: &[u8]) {
+    fn pods_chunk(&self, sink: &mut RecordSink<'_>, namespace: &[u8]) {
         let Some(pods) = self.pods.get(namespace) else { return };
         for address in pods.iter() {
             let mut buffer = [0; 63];
-            let owner = out.origin.for_pod(namespace, dashed::write(address, &mut buffer));
+            let owner = sink.origin.for_pod(namespace, dashed::write(address, &mut buffer));
             let data = match address {
                 IpAddr::V4(v4) => RecordData::A(v4),
                 IpAddr::V6(v6) => RecordData::Aaaa(v6),
             };
-            out.record(owner, data);
+            sink.record(owner, data);
         }
     }
 
     /// Adds the PTR records of `address`, in the order of a zone file.
-    fn address_part(&self, out: &mut RecordSink<'_>, address: IpAddr) {
-        let before = out.records.len();
+    fn add_ptr_records(&self, sink: &mut RecordSink<'_>, address: IpAddr) {
+        let before = sink.records.len();
         self.ptr_index.look_up(address, |names| {
             let names = names.map(|names| answered_names(names, self.settings.rules.ptr));
             for name in names.iter().flat_map(PtrRrset::iter) {
                 let target = endpoint_name(&self.settings.apexes[0], name.service.key(), name.endpoint_label(address));
                 if let Some(target) = target {
-                    out.record(Some(reverse_name(address)), RecordData::Ptr(target));
+                    sink.record(Some(reverse_name(address)), RecordData::Ptr(target));
                 }
             }
         });
-        out.records[before..].sort();
-        out.records.dedup();
+        sink.records[before..].sort();
+        sink.records.dedup();
     }
 
     /// Returns the addresses with PTR records in `range`, in the canonical order of their reverse names.
@@ -179,7 +183,7 @@ impl Zone {
 }
 
 /// Maximum number of addresses in a chunk.
-const ADDRESSES: usize = 1024;
+const ADDRESSES_PER_CHUNK: usize = 1024;
 
 /// Chunk of a zone: its names are neighbours in canonical order.
 enum Chunk {

@@ -87,7 +87,9 @@ impl Lookup<'_> {
     #[inline]
     pub fn context(&self) -> Option<&ZoneContext<'_>> {
         match self {
-            Self::Found(site, _) | Self::Cname(site, _) | Self::NoData(site) | Self::NxDomain(site, _) => Some(site),
+            Self::Found(context, _) | Self::Cname(context, _) | Self::NoData(context) | Self::NxDomain(context, _) => {
+                Some(context)
+            }
             Self::NotInZone => None,
         }
     }
@@ -307,9 +309,9 @@ impl Zone {
     /// cache misses overlap.
     pub fn prefetch<'n>(&self, view: &mut SnapshotCache, names: impl Iterator<Item = (&'n QueryName, LookupKey)>) {
         /// Maximum number of names to prefetch; look-ups of further names are correct, and slower.
-        const MOST: usize = 64;
+        const MAX_NAMES: usize = 64;
         let services = self.services.load_cached(view);
-        let mut found = [None; MOST];
+        let mut found = [None; MAX_NAMES];
         let mut count = 0;
         for ((name, key), place) in names.zip(&mut found) {
             count += 1;
@@ -317,14 +319,14 @@ impl Zone {
                 *place = services.probe(key.hash).map(|published| (name, key, published));
             }
         }
-        let mut touched = 0;
+        let mut prefetched = 0;
         for (_, _, published) in found[..count].iter().flatten() {
-            touched ^= published.prefetch();
+            prefetched ^= published.prefetch();
         }
         for (name, key, published) in found[..count].iter().flatten() {
-            touched ^= published.prefetch_below(self, name, *key);
+            prefetched ^= published.prefetch_below(self, name, *key);
         }
-        std::hint::black_box(touched);
+        std::hint::black_box(prefetched);
     }
 
     #[inline]
@@ -339,16 +341,16 @@ impl Zone {
         if let Some(number) = key.apex.checked_sub(1) {
             let (number, apex_at) = (number as usize, key.apex_at as usize);
             let apex = &self.settings.apexes[number];
-            let site = ZoneContext { apex, apex_at, forward: apex, address: None, number: 2 + number };
-            return self.look_up_forward((services, key.hash), site, classify(name, apex_at), qtype, see);
+            let context = ZoneContext { apex, apex_at, forward: apex, address: None, number: 2 + number };
+            return self.look_up_forward((services, key.hash), context, classify(name, apex_at), qtype, see);
         }
         let zones = self.reverse.load();
         match zones.find(name) {
             None => see(Lookup::NotInZone),
             Some((apex, apex_at, kind)) => {
                 let number = usize::from(apex.octets().ends_with(b"\x03ip6\x04arpa\0"));
-                let site = ZoneContext { apex, apex_at, forward: &self.settings.apexes[0], address: None, number };
-                self.look_up_reverse(site, kind, qtype, see)
+                let context = ZoneContext { apex, apex_at, forward: &self.settings.apexes[0], address: None, number };
+                self.look_up_reverse(context, kind, qtype, see)
             }
         }
     }
@@ -357,15 +359,15 @@ impl Zone {
     fn look_up_forward<R>(
         &self,
         (services, hash): (&ServiceTrie, u64),
-        site: ZoneContext<'_>,
+        context: ZoneContext<'_>,
         kind: NameKind<'_>,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        let found = |rrset| found(site, rrset);
-        let exists = |exists| if exists { Lookup::NoData(site) } else { Lookup::NxDomain(site, None) };
-        if let Some(only) = &self.namespace_scope
-            && kind.namespace().is_some_and(|namespace| *namespace != **only)
+        let found = |rrset| found(context, rrset);
+        let exists = |exists| if exists { Lookup::NoData(context) } else { Lookup::NxDomain(context, None) };
+        if let Some(scope) = &self.namespace_scope
+            && kind.namespace().is_some_and(|namespace| *namespace != **scope)
         {
             return see(Lookup::NotInZone);
         }
@@ -377,12 +379,12 @@ impl Zone {
             | NameKind::Endpoint(key, _)
             | NameKind::Protocol(key, _)
             | NameKind::Port(key, ..) => match services.get(hash, key.0) {
-                Some(published) => published.look_up(self, site, kind, qtype),
-                None => Lookup::NxDomain(site, None),
+                Some(published) => published.look_up(self, context, kind, qtype),
+                None => Lookup::NxDomain(context, None),
             },
             NameKind::Apex => found(apex_rrset(qtype)),
             // These names exist in every zone, even with nothing below them.
-            NameKind::EmptyNonTerminal => Lookup::NoData(site),
+            NameKind::EmptyNonTerminal => Lookup::NoData(context),
             NameKind::NameServer => {
                 apex = self.apex.load();
                 found(address_rrset(&apex.v4, &apex.v6, qtype))
@@ -399,39 +401,45 @@ impl Zone {
                     v6 = [address.into()];
                     found(address_rrset(&[], &v6, qtype))
                 }
-                None => Lookup::NxDomain(site, None),
+                None => Lookup::NxDomain(context, None),
             },
-            NameKind::Invalid => Lookup::NxDomain(site, None),
+            NameKind::Invalid => Lookup::NxDomain(context, None),
         })
     }
 
     #[inline(never)]
     fn look_up_reverse<R>(
         &self,
-        site: ZoneContext<'_>,
+        context: ZoneContext<'_>,
         kind: ReverseNameKind,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
         match kind {
-            ReverseNameKind::Apex(_) => see(found(site, apex_rrset(qtype))),
-            ReverseNameKind::EmptyNonTerminal(range) if self.ptr_index.any_in(&range) => see(Lookup::NoData(site)),
+            ReverseNameKind::Apex(_) => see(found(context, apex_rrset(qtype))),
+            ReverseNameKind::EmptyNonTerminal(range) if self.ptr_index.any_in(&range) => see(Lookup::NoData(context)),
             ReverseNameKind::Address(address) => {
-                self.ptr_index.look_up(address, |names| see(self.ptr(site, address, names, qtype)))
+                self.ptr_index.look_up(address, |names| see(self.ptr(context, address, names, qtype)))
             }
             ReverseNameKind::EmptyNonTerminal(_) if self.namespace_scope.is_some() => see(Lookup::NotInZone),
-            ReverseNameKind::EmptyNonTerminal(_) | ReverseNameKind::Invalid => see(Lookup::NxDomain(site, None)),
+            ReverseNameKind::EmptyNonTerminal(_) | ReverseNameKind::Invalid => see(Lookup::NxDomain(context, None)),
         }
     }
 
-    fn ptr<'z>(&self, site: ZoneContext<'z>, address: IpAddr, names: Option<PtrRrset<'z>>, qtype: u16) -> Lookup<'z> {
+    fn ptr<'z>(
+        &self,
+        context: ZoneContext<'z>,
+        address: IpAddr,
+        names: Option<PtrRrset<'z>>,
+        qtype: u16,
+    ) -> Lookup<'z> {
         let Some(names) = names else {
             // The address may belong to a namespace that is not known.
-            return if self.namespace_scope.is_some() { Lookup::NotInZone } else { Lookup::NxDomain(site, None) };
+            return if self.namespace_scope.is_some() { Lookup::NotInZone } else { Lookup::NxDomain(context, None) };
         };
         let names = answered_names(names, self.settings.rules.ptr);
         let rrset = typed(qtype, &[rtype::PTR], |_| Some(RRset::Ptr(names)));
-        found(ZoneContext { address: Some(address), ..site }, rrset)
+        found(ZoneContext { address: Some(address), ..context }, rrset)
     }
 
     fn has_pod_names(&self, namespace: &[u8]) -> bool {
@@ -476,13 +484,13 @@ impl ServiceEntry {
     }
 
     #[inline]
-    fn look_up<'z>(&'z self, zone: &Zone, site: ZoneContext<'z>, kind: NameKind<'_>, qtype: u16) -> Lookup<'z> {
+    fn look_up<'z>(&'z self, zone: &Zone, context: ZoneContext<'z>, kind: NameKind<'_>, qtype: u16) -> Lookup<'z> {
         let records = &self.records;
         let at = |node| {
             let rrset = typed(qtype, &[rtype::A, rtype::AAAA, rtype::SRV], |rtype| records.rrset(node, rtype));
-            found(site, rrset)
+            found(context, rrset)
         };
-        let absent = |why| Lookup::NxDomain(site, why);
+        let absent = |why| Lookup::NxDomain(context, why);
         match kind {
             NameKind::Endpoint(_, label) => match self.find(zone, label) {
                 Some(endpoint) if endpoint < records.served() => at(ServiceNode::Endpoint(endpoint)),
@@ -491,10 +499,10 @@ impl ServiceEntry {
             },
             NameKind::Service(_) if !records.exists() => absent(Some(Absence::Unknown)),
             NameKind::Service(_) => match records.external_name() {
-                Some(target) => Lookup::Cname(site, target),
+                Some(target) => Lookup::Cname(context, target),
                 None => at(ServiceNode::Service),
             },
-            NameKind::Protocol(_, protocol) if records.has_protocol(protocol) => Lookup::NoData(site),
+            NameKind::Protocol(_, protocol) if records.has_protocol(protocol) => Lookup::NoData(context),
             NameKind::Port(_, port, protocol) => match records.port(port, protocol) {
                 Some(port) => at(ServiceNode::Port(port)),
                 None => absent(Some(Absence::Unknown)),
@@ -513,10 +521,10 @@ impl ServiceEntry {
     #[inline]
     fn prefetch_below(&self, zone: &Zone, name: &QueryName, key: LookupKey) -> u64 {
         /// Maximum number of endpoints with columns that fit one cache line.
-        const FEW: usize = 8;
+        const ENDPOINTS_PER_CACHE_LINE: usize = 8;
         let below = match key.apex_at.checked_sub(4) {
             // One endpoint: the memory at its number.
-            Some(label) if self.index.len() > FEW => {
+            Some(label) if self.index.len() > ENDPOINTS_PER_CACHE_LINE => {
                 let hash = zone.hash(name.label(label as usize));
                 self.index.find(hash, |_| true).map_or(0, |endpoint| self.records.prefetch_endpoint(*endpoint))
             }
@@ -561,8 +569,8 @@ fn address_rrset<'z>(v4: &'z [u32], v6: &'z [u128], qtype: u16) -> Option<RRset<
 }
 
 #[inline]
-fn found<'z>(site: ZoneContext<'z>, rrset: Option<RRset<'z>>) -> Lookup<'z> {
-    rrset.map_or(Lookup::NoData(site), |rrset| Lookup::Found(site, rrset))
+fn found<'z>(context: ZoneContext<'z>, rrset: Option<RRset<'z>>) -> Lookup<'z> {
+    rrset.map_or(Lookup::NoData(context), |rrset| Lookup::Found(context, rrset))
 }
 
 /// Returns the PTR targets that the rule keeps: all, or those with a label that is not a dashed address.

@@ -201,10 +201,10 @@ impl ReverseIndex {
             self.count(address, true);
         }
         // Only this thread publishes, so the shard does not change between the two locks.
-        let grown = new.and_then(|_| lock.read().unwrap_or_else(PoisonError::into_inner).single.resized());
+        let resized = new.and_then(|_| lock.read().unwrap_or_else(PoisonError::into_inner).single.resized());
         let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(grown) = grown {
-            shard.single = grown;
+        if let Some(resized) = resized {
+            shard.single = resized;
         }
         if let Some(held) = held {
             shard.single.remove(held);
@@ -340,9 +340,9 @@ impl AddressTable {
         if (self.used + 1) * 6 <= self.slots.len() * 5 {
             return None;
         }
-        let mut grown = Self { slots: vec![0; (self.used * 3 / 2).max(8)].into(), used: 0 };
-        self.slots.iter().filter(|slot| **slot != 0).for_each(|slot| grown.insert(AddressEntry(*slot)));
-        Some(grown)
+        let mut resized = Self { slots: vec![0; (self.used * 3 / 2).max(8)].into(), used: 0 };
+        self.slots.iter().filter(|slot| **slot != 0).for_each(|slot| resized.insert(AddressEntry(*slot)));
+        Some(resized)
     }
 
     /// Inserts an entry. The table must have an empty slot.
@@ -375,8 +375,8 @@ impl AddressTable {
                     return;
                 }
                 // The entry moves to the gap unless its first slot is behind the gap, in probing order.
-                let home = self.probe_start(AddressEntry(self.slots[at]).hash());
-                let behind = if gap <= at { gap < home && home <= at } else { gap < home || home <= at };
+                let start = self.probe_start(AddressEntry(self.slots[at]).hash());
+                let behind = if gap <= at { gap < start && start <= at } else { gap < start || start <= at };
                 if !behind {
                     break;
                 }
@@ -390,14 +390,14 @@ impl AddressTable {
 /// Services with PTR records, by number. Readers take no lock.
 struct ServiceSlots {
     /// Chunks of slots, each twice as long as the one before: a slot never moves.
-    parts: [OnceLock<Box<[ArcSwapOption<ServiceEntry>]>>; PARTS],
+    chunks: [OnceLock<Box<[ArcSwapOption<ServiceEntry>]>>; CHUNKS],
     numbers: Mutex<SlotIds>,
 }
 
 /// Number of slots of the first chunk.
 const FIRST: usize = 64;
 /// Number of chunks: together they have a slot for every number that fits an [`AddressEntry`].
-const PARTS: usize = (AddressEntry::SERVICE - 6) as usize;
+const CHUNKS: usize = (AddressEntry::SERVICE - 6) as usize;
 
 /// Allocator of slot numbers: all below `end` that are not free are in use.
 #[derive(Default)]
@@ -408,7 +408,7 @@ struct SlotIds {
 
 impl Default for ServiceSlots {
     fn default() -> Self {
-        Self { parts: [const { OnceLock::new() }; PARTS], numbers: Mutex::default() }
+        Self { chunks: [const { OnceLock::new() }; CHUNKS], numbers: Mutex::default() }
     }
 }
 
@@ -416,22 +416,22 @@ impl ServiceSlots {
     /// Returns the chunk of a number, and the position in it.
     fn at(number: u32) -> (usize, usize) {
         let from_first = number as usize + FIRST;
-        let part = (from_first / FIRST).ilog2() as usize;
-        (part, from_first - (FIRST << part))
+        let chunk = (from_first / FIRST).ilog2() as usize;
+        (chunk, from_first - (FIRST << chunk))
     }
 
     fn get(&self, number: u32) -> arc_swap::Guard<Option<Arc<ServiceEntry>>> {
-        let (part, at) = Self::at(number);
-        match self.parts[part].get() {
-            Some(part) => part[at].load(),
+        let (chunk, at) = Self::at(number);
+        match self.chunks[chunk].get() {
+            Some(chunk) => chunk[at].load(),
             None => arc_swap::Guard::from_inner(None),
         }
     }
 
     fn set(&self, number: u32, published: Option<Arc<ServiceEntry>>) {
-        let (part, at) = Self::at(number);
-        let new = || (0..FIRST << part).map(|_| ArcSwapOption::empty()).collect();
-        self.parts[part].get_or_init(new)[at].store(published);
+        let (chunk, at) = Self::at(number);
+        let new = || (0..FIRST << chunk).map(|_| ArcSwapOption::empty()).collect();
+        self.chunks[chunk].get_or_init(new)[at].store(published);
     }
 
     fn take(&self) -> Option<u32> {
@@ -440,7 +440,7 @@ impl ServiceSlots {
             return Some(number);
         }
         let number = numbers.end;
-        (Self::at(number).0 < PARTS).then(|| {
+        (Self::at(number).0 < CHUNKS).then(|| {
             numbers.end += 1;
             number
         })
@@ -466,8 +466,8 @@ mod tests {
     fn uses_at_most_12_octets_per_address() {
         let mut table = AddressTable::default();
         for number in 0..100_000_u32 {
-            if let Some(grown) = table.resized() {
-                table = grown;
+            if let Some(resized) = table.resized() {
+                table = resized;
             }
             let hash = number.wrapping_mul(0x9e37_79b9) >> (32 - AddressEntry::HASH);
             table.insert(AddressEntry::new(hash, EndpointRef { service: number / 100, endpoint: number % 100 }));
@@ -503,8 +503,8 @@ mod tests {
                 table.remove(entry);
                 held.remove(&entry.0);
             } else if turn % 3 > 0 || held.len() < 40 {
-                if let Some(grown) = table.resized() {
-                    table = grown;
+                if let Some(resized) = table.resized() {
+                    table = resized;
                 }
                 table.insert(entry);
                 held.insert(entry.0);
@@ -527,15 +527,15 @@ mod tests {
     fn maps_numbers_to_slots() {
         let mut last = (0, 0);
         for number in 1..10_000 {
-            let (part, at) = ServiceSlots::at(number);
-            assert!((part, at) == (last.0, last.1 + 1) || (part, at) == (last.0 + 1, 0));
-            last = (part, at);
+            let (chunk, at) = ServiceSlots::at(number);
+            assert!((chunk, at) == (last.0, last.1 + 1) || (chunk, at) == (last.0 + 1, 0));
+            last = (chunk, at);
         }
         let services = ServiceSlots::default();
         assert_eq!((services.take(), services.take()), (Some(0), Some(1)));
         services.release(0);
         assert_eq!(services.take(), Some(0));
-        services.numbers.lock().unwrap().end = FIRST as u32 * ((1 << PARTS) - 1) - 1;
+        services.numbers.lock().unwrap().end = FIRST as u32 * ((1 << CHUNKS) - 1) - 1;
         let last = services.take().unwrap();
         assert_eq!(AddressEntry::new(0, EndpointRef { service: last, endpoint: 0 }).service(), last);
         assert_eq!(services.take(), None, "an entry has no room for a larger number");
