@@ -141,6 +141,22 @@ pub fn check_header(message: &[u8]) -> Result<(), DropReason> {
 /// # Errors
 ///
 /// The error response to the message.
+///
+/// # Examples
+///
+/// ```
+/// use headless_dns_core::name::{QueryName, WireName};
+/// use headless_dns_core::{rtype, wire};
+///
+/// let message = wire::client::query(7, &WireName::parse("web.default.svc.cluster.local")?, rtype::A);
+/// assert_eq!(wire::check_header(&message), Ok(()));
+///
+/// let mut name = QueryName::default();
+/// let query = wire::parse(&message, &mut name, false).expect("the query is well-formed");
+/// assert_eq!((query.id, query.qtype), (7, rtype::A));
+/// assert_eq!(name.to_string(), "web.default.svc.cluster.local.");
+/// # Ok::<(), String>(())
+/// ```
 #[inline]
 pub fn parse(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Query, ErrorResponse> {
     let formerr = || error_for_unparsed(message, rcode::FORMERR, encrypted);

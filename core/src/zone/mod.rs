@@ -123,6 +123,47 @@ pub struct ZoneContext<'z> {
 }
 
 /// Record index.
+///
+/// # Examples
+///
+/// A Service is published, and its address is looked up.
+///
+/// ```
+/// use std::net::Ipv4Addr;
+///
+/// use headless_dns_core::cluster::{Cluster, Namespaces};
+/// use headless_dns_core::name::{QueryName, WireName, reverse::ReverseZones};
+/// use headless_dns_core::naming_rules::NamingRules;
+/// use headless_dns_core::object::{Decoded, decode};
+/// use headless_dns_core::records::{NameServer, RRset, contribution};
+/// use headless_dns_core::rtype;
+/// use headless_dns_core::zone::{Lookup, Settings, Zone};
+///
+/// let rules = NamingRules::default();
+/// let apexes = vec![WireName::parse("cluster.local")?];
+/// let zone = Zone::new(Settings { apexes, ttl: 5, negative_ttl: 5, rules }, ReverseZones::default());
+///
+/// let service = serde_json::json!({
+///     "apiVersion": "v1",
+///     "kind": "Service",
+///     "metadata": {"namespace": "default", "name": "web"},
+///     "spec": {"clusterIP": "10.96.0.10"},
+/// });
+/// let Ok(Decoded::Object(service, _)) = decode(service, "default") else { panic!("the Service is valid") };
+/// let mut cluster = Cluster::new(Namespaces::Inferred, None);
+/// let dirty = cluster.apply(service);
+/// let records = dirty.iter().map(|contributor| contribution(&cluster, contributor, rules, &NameServer::default()).0);
+/// zone.publish(records.collect(), 1_700_000_000);
+/// assert_eq!(zone.serial(), 1_700_000_000);
+///
+/// let name = QueryName::parse("web.default.svc.cluster.local")?;
+/// let addresses: Vec<Ipv4Addr> = zone.look_up(&name, rtype::A, |lookup| match lookup {
+///     Lookup::Found(_, RRset::A(addresses)) => addresses.iter().map(Ipv4Addr::from).collect(),
+///     other => panic!("not found: {other:?}"),
+/// });
+/// assert_eq!(addresses, [Ipv4Addr::new(10, 96, 0, 10)]);
+/// # Ok::<(), String>(())
+/// ```
 pub struct Zone {
     settings: Settings,
     /// TTL of records and TTL of negative responses in one word, so that both change together.
