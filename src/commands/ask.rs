@@ -72,7 +72,7 @@ fn exchange_over_udp(
     for _ in 0..ATTEMPTS {
         let id = fastrand::u16(..);
         socket.send(&write(id))?;
-        if let Some(reply) = wait(&socket, |message| ParsedResponse::read(message, id, name, qtype))? {
+        if let Some(reply) = wait(&socket, |message| ParsedResponse::parse(message, id, name, qtype))? {
             return Ok(reply);
         }
     }
@@ -116,5 +116,5 @@ fn over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<P
     stream.read_exact(&mut length)?;
     let mut buffer = vec![0; usize::from(u16::from_be_bytes(length)).min(MAX_TCP)];
     stream.read_exact(&mut buffer)?;
-    ParsedResponse::read(&buffer, id, name, qtype).context("what came is no response to the question")
+    ParsedResponse::parse(&buffer, id, name, qtype).context("what came is no response to the question")
 }

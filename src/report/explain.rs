@@ -180,7 +180,7 @@ impl LocalResolver {
         let Self { responder, worker, requests } = self;
         let request = requests.parse_one(responder.zone(), &message[..asked]);
         let length = responder.respond(request, peer, worker, &mut message).length();
-        let response = length.and_then(|length| ParsedResponse::read(&message[..length], ID, name, qtype));
+        let response = length.and_then(|length| ParsedResponse::parse(&message[..length], ID, name, qtype));
         response.context("the engine gave no response")
     }
 }

@@ -212,7 +212,7 @@ fn on_write_error(error: &io::Error) {
 
 impl QueryLogLine {
     fn append(&self, format: QueryLogFormat, text: &mut String) {
-        let asked = ParsedQuery::read(&self.query);
+        let asked = ParsedQuery::parse(&self.query);
         let (code, errors) = rcode_and_errors(&self.response);
         let ParsedQuery { name, qtype, qclass, dnssec_ok, size } = asked;
         let id = u16::from_be_bytes([self.response[0], self.response[1]]);

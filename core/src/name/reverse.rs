@@ -101,13 +101,13 @@ pub fn reverse_name(address: IpAddr) -> WireName {
 
 /// Returns the address that a reverse name spells; `None` unless it spells a complete one.
 pub fn parse_address(name: &QueryName) -> Option<IpAddr> {
-    let (prefix, rest) = read(name)?;
+    let (prefix, rest) = parse(name)?;
     (rest == 0 && prefix.length() == Prefix::width(prefix.v6)).then(|| prefix.address())
 }
 
 /// Returns whether `name` is below `in-addr.arpa` or `ip6.arpa`, or one of them.
 pub fn is_reverse(name: &QueryName) -> bool {
-    read(name).is_some()
+    parse(name).is_some()
 }
 
 /// Reverse zones served: no two of them overlap.
@@ -125,7 +125,7 @@ impl ReverseZones {
     /// A network off an octet or nibble boundary becomes several zones (172.16.0.0/12 becomes 16); a network inside
     /// another adds nothing.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
-        let mut prefixes: Vec<Prefix> = networks.into_iter().flat_map(prefixes_of).collect();
+        let mut prefixes: Vec<Prefix> = networks.into_iter().flat_map(split_network).collect();
         prefixes.sort_by_key(|prefix| (prefix.v6, prefix.depth, prefix.bits));
         let mut built = Self::default();
         for prefix in prefixes {
@@ -147,7 +147,7 @@ impl ReverseZones {
     /// Finds the zone that `name` is in. Returns the apex, the index of the label at which it begins, and the kind of
     /// the name; `None` for a name outside these zones.
     pub fn find(&self, name: &QueryName) -> Option<(&WireName, usize, ReverseNameKind)> {
-        let (prefix, rest) = read(name)?;
+        let (prefix, rest) = parse(name)?;
         let (depth, zone) = self.zone_of(prefix)?;
         let owner = if rest > 0 {
             ReverseNameKind::Invalid
@@ -179,7 +179,7 @@ impl ReverseZones {
 }
 
 /// Parses a reverse name into the prefix that it spells, and the number of labels in front that are not part of it.
-fn read(name: &QueryName) -> Option<(Prefix, usize)> {
+fn parse(name: &QueryName) -> Option<(Prefix, usize)> {
     let mut left = name.labels().checked_sub(2)?;
     if name.label(left + 1) != b"arpa" {
         return None;
@@ -234,7 +234,7 @@ fn nibble(label: &[u8]) -> Option<u8> {
     }
 }
 
-fn prefixes_of(network: IpNet) -> impl Iterator<Item = Prefix> {
+fn split_network(network: IpNet) -> impl Iterator<Item = Prefix> {
     let v6 = matches!(network, IpNet::V6(_));
     let (unit, width) = (Prefix::unit(v6), Prefix::width(v6));
     let depth = u32::from(network.prefix_len()).div_ceil(unit);

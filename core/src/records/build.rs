@@ -36,7 +36,7 @@ pub fn service_records(view: &ServiceView<'_>, rules: NamingRules) -> (Option<Se
     let mut builder = Builder::new(service, rules);
     // N14: below an ExternalName there are no names, even if slices exist.
     if !matches!(service.kind, ServiceKind::ExternalName(_)) {
-        builder.read(view.slices());
+        builder.add_slices(view.slices());
     }
     let (rrsets, endpoints) = builder.finish();
     let rrsets = match &service.kind {
@@ -155,7 +155,7 @@ impl<'s> Builder<'s> {
         Self { service, rules, pool, rows: Vec::new(), absent: Vec::new(), port_lists: Vec::new() }
     }
 
-    fn read(&mut self, slices: impl Iterator<Item = &'s EndpointSlice>) {
+    fn add_slices(&mut self, slices: impl Iterator<Item = &'s EndpointSlice>) {
         for slice in slices.filter(|slice| !slice.is_empty()) {
             let ports = match self.port_lists.iter().position(|list| **list == *slice.ports) {
                 Some(known) => known,
@@ -169,12 +169,12 @@ impl<'s> Builder<'s> {
             for (number, (address, conditions)) in slice.states().enumerate() {
                 let label = hostnames.get(number);
                 let pod = || slice.pod(number);
-                self.read_endpoint(label, address, conditions, ports as u32, pod);
+                self.add_endpoint(label, address, conditions, ports as u32, pod);
             }
         }
     }
 
-    fn read_endpoint(
+    fn add_endpoint(
         &mut self,
         label: PackedLabel,
         address: IpAddr,
@@ -188,7 +188,7 @@ impl<'s> Builder<'s> {
         if !served {
             let absence = if conditions.terminating() { Absence::Terminating } else { Absence::NotReady };
             self.absent.extend(pod_name.map(|name| (name, absence)));
-            let name = self.spelled(label, address);
+            let name = self.spell_label(label, address);
             self.absent.push((name, absence));
             return;
         }
@@ -211,7 +211,7 @@ impl<'s> Builder<'s> {
     }
 
     /// Returns the label of an endpoint that is not in the address columns.
-    fn spelled(&mut self, label: PackedLabel, address: IpAddr) -> PackedLabel {
+    fn spell_label(&mut self, label: PackedLabel, address: IpAddr) -> PackedLabel {
         if !label.is_none() {
             return label;
         }
@@ -222,7 +222,7 @@ impl<'s> Builder<'s> {
 
     fn finish(&mut self) -> (ServiceRrsets, EndpointColumns) {
         let mut rows = std::mem::take(&mut self.rows);
-        leave_names_to_hostnames(&mut rows);
+        drop_shadowed_pod_names(&mut rows);
         rows.sort_by_key(SortedEndpoint::order);
         // Endpoints in the Service's RRsets come first, each part in the order of the names.
         let answered = |group: &&[SortedEndpoint]| group.iter().any(|row| row.in_service);
@@ -235,17 +235,17 @@ impl<'s> Builder<'s> {
         let v4 = rows.iter().filter(|row| row.address.is_ipv4()).count();
         let columns = Self::columns(&groups, rows.len(), v4);
         let (names, absent) = self.absent_names(&groups);
-        let service = self.set(&columns, in_service, None);
+        let service = self.headless_rrset(&columns, in_service, None);
         let named = self.named_ports(&columns, &service);
         let rrsets = ServiceRrsets::Headless { service, named };
-        let own_ports = self.own_ports(&columns, groups.len());
+        let port_lists = self.endpoint_ports(&columns, groups.len());
         let endpoints = EndpointColumns {
             names,
             in_service,
             served: groups.len() as u32,
             v4: columns.v4.finish(),
             v6: columns.v6.finish(),
-            port_lists: own_ports,
+            port_lists,
             absent,
         };
         (rrsets, endpoints)
@@ -295,7 +295,7 @@ impl<'s> Builder<'s> {
     }
 
     /// Builds the RRsets of a headless name: all endpoints in service, or those with the port `port`.
-    fn set(&self, columns: &Columns, in_service: u32, port: Option<(&str, Protocol)>) -> HeadlessRrset {
+    fn headless_rrset(&self, columns: &Columns, in_service: u32, port: Option<(&str, Protocol)>) -> HeadlessRrset {
         let numbers: Vec<Box<[u16]>> = self.port_lists.iter().map(|list| numbers_of(list, port)).collect();
         let has_port = |row: &ColumnEndpoint| port.is_none() || !numbers[row.ports as usize].is_empty();
         let chosen = || columns.rows.iter().filter(|row| row.in_service && has_port(row));
@@ -305,7 +305,7 @@ impl<'s> Builder<'s> {
             return HeadlessRrset { v4, v6, targets: Targets::Product(in_service, numbers.clone()), weight };
         }
         let each = || chosen().flat_map(|row| numbers[row.ports as usize].iter().map(move |number| (row, *number)));
-        let pairs: Distinct<_> = each().map(|(row, number)| (columns.address(row), number)).collect();
+        let pairs: DistinctSet<_> = each().map(|(row, number)| (columns.address(row), number)).collect();
         let mut targets: Vec<(u32, u16)> = each().map(|(row, number)| (row.endpoint, number)).collect();
         targets.sort_unstable();
         targets.dedup();
@@ -330,13 +330,13 @@ impl<'s> Builder<'s> {
                 let weight = weight((service.v4.len() + service.v6.len()) * numbers.len());
                 HeadlessRrset { targets: Targets::Product(*in_service, numbers), weight, ..service.clone() }
             }
-            _ => self.set(columns, 0, Some(port)),
+            _ => self.headless_rrset(columns, 0, Some(port)),
         };
         let named = names.into_iter().filter(|(name, _)| !name.is_empty());
         named.map(|(name, protocol)| (name.into(), protocol, set((name, protocol)))).collect()
     }
 
-    fn own_ports(&self, columns: &Columns, endpoints: usize) -> EndpointPorts {
+    fn endpoint_ports(&self, columns: &Columns, endpoints: usize) -> EndpointPorts {
         match &self.port_lists[..] {
             [] => EndpointPorts::default(),
             [list] => EndpointPorts::Same(numbers_of(list, None)),
@@ -350,7 +350,7 @@ impl<'s> Builder<'s> {
                     };
                     ports.extend(distinct(pairs().map(|(_, number)| number).collect()).iter());
                     ends.push(ports.len() as u32);
-                    weights.push(weight(pairs().collect::<Distinct<_>>().len()));
+                    weights.push(weight(pairs().collect::<DistinctSet<_>>().len()));
                 }
                 EndpointPorts::Each { ends: ends.into(), ports: ports.into(), weights: weights.into() }
             }
@@ -359,7 +359,7 @@ impl<'s> Builder<'s> {
 }
 
 /// Names endpoints by their addresses if the Pod's name is the hostname of another endpoint.
-fn leave_names_to_hostnames(rows: &mut [SortedEndpoint]) {
+fn drop_shadowed_pod_names(rows: &mut [SortedEndpoint]) {
     if rows.iter().any(|row| row.is_pod_name) {
         let hostnames = rows.iter().filter(|row| !row.is_pod_name && !row.label.is_none());
         let hostnames: HashSet<PackedLabel> = hostnames.map(|row| row.label).collect();
@@ -370,7 +370,7 @@ fn leave_names_to_hostnames(rows: &mut [SortedEndpoint]) {
 }
 
 /// Set for counting distinct values.
-type Distinct<T> = HashSet<T, foldhash::fast::RandomState>;
+type DistinctSet<T> = HashSet<T, foldhash::fast::RandomState>;
 
 struct Columns {
     v4: ColumnBuilder<u32>,
@@ -425,7 +425,7 @@ impl<T: Copy + Ord + Hash> ColumnBuilder<T> {
         sorted.sort();
         // Two endpoints rarely share an address.
         if !sorted.is_sorted_by(|a, b| a < b) {
-            let mut seen = Distinct::default();
+            let mut seen = DistinctSet::default();
             places.retain(|place| seen.insert(address(*place)));
         }
         if places.iter().copied().eq(0..places.len() as u32) {

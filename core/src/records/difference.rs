@@ -32,10 +32,10 @@ impl ServiceRecords {
         let remap = old.name.remap(&self.name)?;
         let mut builder = DifferenceBuilder { old, new: self, remap, difference: Difference::default() };
         let (was, is) = (&old.endpoints, &self.endpoints);
-        builder.own_addresses();
-        builder.part(0..was.in_service, 0..is.in_service, true);
-        builder.part(was.in_service..was.served, is.in_service..is.served, false);
-        builder.part(was.served..was.names.len() as u32, is.served..is.names.len() as u32, false);
+        builder.compare_own_addresses();
+        builder.merge_part(0..was.in_service, 0..is.in_service, true);
+        builder.merge_part(was.in_service..was.served, is.in_service..is.served, false);
+        builder.merge_part(was.served..was.names.len() as u32, is.served..is.names.len() as u32, false);
         Some(builder.difference)
     }
 }
@@ -49,25 +49,25 @@ struct DifferenceBuilder<'r> {
 
 impl DifferenceBuilder<'_> {
     /// Merges one part of each state: within a part the endpoints are sorted.
-    fn part(&mut self, old: Range<u32>, new: Range<u32>, in_service: bool) {
+    fn merge_part(&mut self, old: Range<u32>, new: Range<u32>, in_service: bool) {
         let (mut at, mut to) = (old.start, new.start);
         while at < old.end || to < new.end {
             match self.compare(at, to, &old, &new) {
                 Ordering::Equal => {
-                    self.same(at, to, in_service);
+                    self.compare_endpoint(at, to, in_service);
                     (at, to) = (at + 1, to + 1);
                 }
                 Ordering::Less => {
                     self.difference.gone.push(at);
                     if in_service {
-                        self.difference.gone_addresses.extend(leading(&self.old.endpoints, at));
+                        self.difference.gone_addresses.extend(ptr_records(&self.old.endpoints, at));
                     }
                     at += 1;
                 }
                 Ordering::Greater => {
                     self.difference.new.push(to);
                     if in_service {
-                        self.difference.new_addresses.extend(leading(&self.new.endpoints, to));
+                        self.difference.new_addresses.extend(ptr_records(&self.new.endpoints, to));
                     }
                     to += 1;
                 }
@@ -90,34 +90,37 @@ impl DifferenceBuilder<'_> {
         by_label
     }
 
-    fn same(&mut self, at: u32, to: u32, in_service: bool) {
+    fn compare_endpoint(&mut self, at: u32, to: u32, in_service: bool) {
         if at != to {
             let count = self.old.endpoints.names.len() as u32;
             self.difference.numbers.get_or_insert_with(|| (0..count).collect())[at as usize] = to;
         }
         let (was, is) = (&self.old.endpoints, &self.new.endpoints);
         if in_service && !(was.v4.is_same(at, &is.v4, to) && was.v6.is_same(at, &is.v6, to)) {
-            self.addresses(&leading(was, at).collect::<Vec<_>>(), &leading(is, to).collect::<Vec<_>>());
+            self.add_address_changes(
+                &ptr_records(was, at).collect::<Vec<_>>(),
+                &ptr_records(is, to).collect::<Vec<_>>(),
+            );
         }
     }
 
-    fn own_addresses(&mut self) {
+    fn compare_own_addresses(&mut self) {
         let (old, new) = (self.old.own_addresses(), self.new.own_addresses());
         if old != new {
             let own = |(v4, v6)| addresses(v4, v6).map(|address| (address, PackedLabel::SERVICE)).collect::<Vec<_>>();
-            self.addresses(&own(old), &own(new));
+            self.add_address_changes(&own(old), &own(new));
         }
     }
 
     /// Compares the few addresses of one name.
-    fn addresses(&mut self, old: &[(IpAddr, PackedLabel)], new: &[(IpAddr, PackedLabel)]) {
+    fn add_address_changes(&mut self, old: &[(IpAddr, PackedLabel)], new: &[(IpAddr, PackedLabel)]) {
         let not_in = |others: &[(IpAddr, PackedLabel)], address: IpAddr| others.iter().all(|other| other.0 != address);
         self.difference.gone_addresses.extend(old.iter().filter(|(address, _)| not_in(new, *address)));
         self.difference.new_addresses.extend(new.iter().filter(|(address, _)| not_in(old, *address)));
     }
 }
 
-fn leading(endpoints: &EndpointColumns, endpoint: u32) -> impl Iterator<Item = (IpAddr, PackedLabel)> {
+fn ptr_records(endpoints: &EndpointColumns, endpoint: u32) -> impl Iterator<Item = (IpAddr, PackedLabel)> {
     let label = endpoints.names[endpoint as usize];
     addresses(endpoints.v4.values_of(endpoint), endpoints.v6.values_of(endpoint)).map(move |address| (address, label))
 }

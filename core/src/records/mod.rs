@@ -762,7 +762,7 @@ impl ServiceRecords {
         match (node, &self.rrsets) {
             (ServiceNode::Endpoint(endpoint), _) => AddressRrset::all(column.values_of(endpoint)),
             (_, ServiceRrsets::ClusterIp { v4, .. }) => AddressRrset::all(v4),
-            _ => AddressRrset::select(&column.addresses, &self.set(node)?.v4),
+            _ => AddressRrset::select(&column.addresses, &self.headless_rrset(node)?.v4),
         }
     }
 
@@ -772,12 +772,12 @@ impl ServiceRecords {
         match (node, &self.rrsets) {
             (ServiceNode::Endpoint(endpoint), _) => AddressRrset::all(column.values_of(endpoint)),
             (_, ServiceRrsets::ClusterIp { v6, .. }) => AddressRrset::all(v6),
-            _ => AddressRrset::select(&column.addresses, &self.set(node)?.v6),
+            _ => AddressRrset::select(&column.addresses, &self.headless_rrset(node)?.v6),
         }
     }
 
     #[inline]
-    fn set(&self, node: ServiceNode) -> Option<&HeadlessRrset> {
+    fn headless_rrset(&self, node: ServiceNode) -> Option<&HeadlessRrset> {
         match (node, &self.rrsets) {
             (ServiceNode::Service, ServiceRrsets::Headless { service, .. }) => Some(service),
             (ServiceNode::Port(port), ServiceRrsets::Headless { named, .. }) => Some(&named[port].2),
@@ -788,7 +788,7 @@ impl ServiceRecords {
     fn servers(&self, node: ServiceNode) -> Option<SrvRrset<'_>> {
         let (targets, weight) = match (node, &self.rrsets) {
             (ServiceNode::Endpoint(endpoint), _) => {
-                let (ports, weight) = self.own_ports(endpoint);
+                let (ports, weight) = self.endpoint_ports(endpoint);
                 (SrvTargets::Product { first: endpoint, count: 1, ports }, weight)
             }
             (_, ServiceRrsets::ClusterIp { v4, v6, ports, named }) => {
@@ -796,7 +796,7 @@ impl ServiceRecords {
                 (SrvTargets::Service(ports), weight(ports.len() * (v4.len() + v6.len())))
             }
             _ => {
-                let set = self.set(node)?;
+                let set = self.headless_rrset(node)?;
                 let targets = match &set.targets {
                     Targets::Product(count, ports) => SrvTargets::Product { first: 0, count: *count, ports },
                     Targets::Only(list) => SrvTargets::Only(list),
@@ -808,7 +808,7 @@ impl ServiceRecords {
         (servers.len() > 0).then_some(servers)
     }
 
-    fn own_ports(&self, endpoint: u32) -> (&[u16], u16) {
+    fn endpoint_ports(&self, endpoint: u32) -> (&[u16], u16) {
         match &self.endpoints.port_lists {
             EndpointPorts::Same(ports) => {
                 let addresses =

@@ -84,7 +84,7 @@ impl From<&Record> for AnswerRecord {
 
 impl ParsedResponse {
     /// Parses the response to the query of [`query`]; `None` for any other message.
-    pub fn read(message: &[u8], id: u16, name: &WireName, qtype: u16) -> Option<Self> {
+    pub fn parse(message: &[u8], id: u16, name: &WireName, qtype: u16) -> Option<Self> {
         let parsed = Message::from_vec(message).ok()?;
         if parsed.metadata.message_type != MessageType::Response || parsed.metadata.id != id {
             return None;
@@ -116,11 +116,11 @@ impl ParsedResponse {
         let Some(last) = self.answer.last().filter(|_| self.rcode == rcode::NOERROR) else { return false };
         qtype == rtype::ANY
             || last.rtype == rtype::name(qtype)
-            || last.rtype == "CNAME" && !self.negative && leads_out(&last.data, zones)
+            || last.rtype == "CNAME" && !self.negative && leaves_zones(&last.data, zones)
     }
 }
 
-fn leads_out<'z>(target: &str, zones: impl IntoIterator<Item = &'z WireName>) -> bool {
+fn leaves_zones<'z>(target: &str, zones: impl IntoIterator<Item = &'z WireName>) -> bool {
     let Ok(name) = QueryName::parse(target) else { return true };
     zones.into_iter().all(|zone| name.apex_at(zone).is_none())
 }
@@ -152,7 +152,7 @@ pub struct ParsedQuery {
 
 impl ParsedQuery {
     /// Parses a query, or as much of it as is well-formed.
-    pub fn read(query: &[u8]) -> Self {
+    pub fn parse(query: &[u8]) -> Self {
         let mut name = QueryName::default();
         let question = || {
             let end = HEADER + name.parse_wire(query.get(HEADER..)?)?;

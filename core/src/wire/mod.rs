@@ -183,11 +183,11 @@ pub fn parse(message: &[u8], name: &mut QueryName, encrypted: bool) -> Result<Qu
     let edns = match (authorities, additionals) {
         (0, 0) if behind.is_empty() => None,
         (0, 0) => return Err(formerr()),
-        (0, 1) => match read_opt(behind, encrypted) {
+        (0, 1) => match parse_opt(behind, encrypted) {
             Some(edns) => Some(edns),
-            None => read_unusual(message, question_end, false, encrypted)?,
+            None => parse_unusual(message, question_end, false, encrypted)?,
         },
-        _ => read_unusual(message, question_end, authorities > 0, encrypted)?,
+        _ => parse_unusual(message, question_end, authorities > 0, encrypted)?,
     };
     // EDNS version and class.
     if edns.is_some_and(|edns| edns.version > 0) {
@@ -235,7 +235,7 @@ fn find_opt(message: &[u8], encrypted: bool) -> Option<Edns> {
         if found.is_some() {
             return None;
         }
-        found = Some(read_opt(record, encrypted));
+        found = Some(parse_opt(record, encrypted));
     }
     found.flatten()
 }
@@ -269,7 +269,7 @@ fn is_opt(record: &[u8]) -> bool {
 
 /// Parses an OPT record that takes all of `record` (RFC 6891 section 6.1.2).
 #[inline]
-fn read_opt(record: &[u8], encrypted: bool) -> Option<Edns> {
+fn parse_opt(record: &[u8], encrypted: bool) -> Option<Edns> {
     let (&[_, _, _, size_high, size_low, _rcode, version, flags, ..], mut options) = split_opt(record)?;
     let (mut asks_nsid, mut padded) = (false, false);
     while !options.is_empty() {
@@ -320,7 +320,7 @@ pub fn has_option(message: &[u8], code: u16) -> bool {
 
 /// Parses the sections behind the question of a message in which they are not a single OPT record.
 #[cold]
-fn read_unusual(
+fn parse_unusual(
     message: &[u8],
     question_end: usize,
     authority: bool,
@@ -544,7 +544,7 @@ impl<'m> Writer<'m> {
             let flags = u8::from(edns.dnssec_ok) << 7;
             self.push([0, 0, rtype::OPT as u8, size_high, size_low, (rcode >> 4) as u8, 0, flags, 0, 0, 0]);
             if edns.asks_nsid || edns.padded || remarks.error.is_some() {
-                self.options(edns, remarks, length_at);
+                self.push_options(edns, remarks, length_at);
             }
             self.counts[Section::Additional as usize] += 1;
         }
@@ -559,12 +559,12 @@ impl<'m> Writer<'m> {
     }
 
     #[cold]
-    fn options(&mut self, edns: Edns, remarks: ResponseOptions<'_>, length_at: usize) {
+    fn push_options(&mut self, edns: Edns, remarks: ResponseOptions<'_>, length_at: usize) {
         if edns.asks_nsid && !remarks.nsid.is_empty() {
-            self.option(NSID, &[remarks.nsid]);
+            self.push_option(NSID, &[remarks.nsid]);
         }
         if let Some((code, text)) = remarks.error {
-            self.option(EXTENDED_ERROR, &[&code.to_be_bytes(), text.as_bytes()]);
+            self.push_option(EXTENDED_ERROR, &[&code.to_be_bytes(), text.as_bytes()]);
         }
         if edns.padded {
             self.pad();
@@ -589,7 +589,7 @@ impl<'m> Writer<'m> {
     }
 
     /// Writes an option if it fits; a missing option does not set TC (RFC 8914 section 3).
-    fn option(&mut self, code: u16, data: &[&[u8]]) {
+    fn push_option(&mut self, code: u16, data: &[&[u8]]) {
         let length: usize = data.iter().map(|part| part.len()).sum();
         if self.remaining() < 4 + length {
             return;

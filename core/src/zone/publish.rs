@@ -38,7 +38,7 @@ impl Zone {
                 Contribution::Service(service, records) => {
                     match (service_key(&service.namespace, &service.name), records) {
                         (Some(key), Some(records)) => {
-                            let replacement = self.replacement(&key, *records, &mut reverse);
+                            let replacement = self.build_replacement(&key, *records, &mut reverse);
                             let changed = replacement.is_some();
                             new.extend(replacement);
                             changed
@@ -97,7 +97,7 @@ impl Zone {
 
     /// Builds the new entry of a Service, and records the changes of its PTR records; `None` if its records are
     /// unchanged.
-    fn replacement(
+    fn build_replacement(
         &self,
         key: &[u8],
         mut records: ServiceRecords,
@@ -115,11 +115,11 @@ impl Zone {
             }
         }
         let number = old.and_then(|old| old.number);
-        let number = number.or_else(|| records.reverse().next().and_then(|_| self.ptr_index.number()));
+        let number = number.or_else(|| records.reverse().next().and_then(|_| self.ptr_index.allocate_number()));
         let difference = old.and_then(|old| records.difference_from(&old.records));
         let patched = old.zip(difference.as_ref());
-        let patched = patched.and_then(|(old, difference)| self.patched_index(old, &records, difference));
-        let index = patched.unwrap_or_else(|| self.index(&records));
+        let patched = patched.and_then(|(old, difference)| self.patch_index(old, &records, difference));
+        let index = patched.unwrap_or_else(|| self.build_index(&records));
         let new = Arc::new(ServiceEntry { hash, records, index, number });
         let addresses = match (old, difference) {
             (Some(old), Some(difference)) => reverse.add(&old.records, &new.records, difference),
@@ -174,7 +174,7 @@ impl Zone {
 
     /// Builds the index of a Service: the numbers of all endpoints by their labels. If two endpoints share a label, the
     /// first is found.
-    fn index(&self, records: &ServiceRecords) -> HashTable<u32> {
+    fn build_index(&self, records: &ServiceRecords) -> HashTable<u32> {
         let mut index = HashTable::with_capacity(records.endpoint_names().len());
         for endpoint in 0..records.endpoint_names().len() as u32 {
             self.add_to_index(&mut index, records, endpoint);
@@ -185,12 +185,7 @@ impl Zone {
     /// Builds the index of a Service from the previous index and the changes.
     ///
     /// `None` if a new index is less work, or if two endpoints share a label: an index contains only one of them.
-    fn patched_index(
-        &self,
-        old: &ServiceEntry,
-        new: &ServiceRecords,
-        difference: &Difference,
-    ) -> Option<HashTable<u32>> {
+    fn patch_index(&self, old: &ServiceEntry, new: &ServiceRecords, difference: &Difference) -> Option<HashTable<u32>> {
         let (was, is) = (old.records.endpoint_names().len(), new.endpoint_names().len());
         let changed = difference.gone.len() + difference.new.len();
         if old.index.len() != was || changed > was / 2 || old.index.capacity() > 4 * is.max(8) {
@@ -198,7 +193,7 @@ impl Zone {
         }
         let mut index = old.index.clone();
         for gone in &difference.gone {
-            let hash = self.hash_of(&old.records, *gone);
+            let hash = self.hash_label(&old.records, *gone);
             index.find_entry(hash, |endpoint| endpoint == gone).ok()?.remove();
         }
         if let Some(numbers) = &difference.numbers {
@@ -213,7 +208,7 @@ impl Zone {
         let mut buffer = [0; 63];
         let label = records.own_name(endpoint).write(&mut buffer);
         let same = |other: &u32| records.own_name(*other).write(&mut [0; 63]) == label;
-        match index.entry(self.hash(label), same, |endpoint| self.hash_of(records, *endpoint)) {
+        match index.entry(self.hash(label), same, |endpoint| self.hash_label(records, *endpoint)) {
             Entry::Occupied(_) => false,
             Entry::Vacant(entry) => {
                 entry.insert(endpoint);
@@ -222,7 +217,7 @@ impl Zone {
         }
     }
 
-    fn hash_of(&self, records: &ServiceRecords, endpoint: u32) -> u64 {
+    fn hash_label(&self, records: &ServiceRecords, endpoint: u32) -> u64 {
         self.hash(records.own_name(endpoint).write(&mut [0; 63]))
     }
 

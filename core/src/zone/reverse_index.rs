@@ -81,7 +81,7 @@ impl ReverseIndex {
 
     /// Calls `see` with the names of `address`, in the order of the response. `see` must not call the zone.
     pub(super) fn look_up<R>(&self, address: IpAddr, see: impl FnOnce(Option<PtrRrset<'_>>) -> R) -> R {
-        let (shard, hash) = self.place(address);
+        let (shard, hash) = self.shard_of(address);
         let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
         for entry in shard.single.find(hash) {
             let published = self.services.get(entry.service());
@@ -142,8 +142,8 @@ impl ReverseIndex {
 
     /// Allocates a number for a Service with PTR records; `None` if there are too many. Its addresses are found after
     /// [`Self::set_service`].
-    pub(super) fn number(&self) -> Option<u32> {
-        self.services.take()
+    pub(super) fn allocate_number(&self) -> Option<u32> {
+        self.services.allocate()
     }
 
     /// Sets or removes the Service that the names of its addresses are read back from.
@@ -157,9 +157,9 @@ impl ReverseIndex {
     /// Stores the names of `addresses` in full if they are read back from a Service that is about to change.
     pub(super) fn materialize(&self, service: u32, addresses: &[IpAddr]) {
         for address in addresses.iter().copied() {
-            let (shard, hash) = self.place(address);
+            let (shard, hash) = self.shard_of(address);
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            let Some((entry, name)) = self.one_name(&shard, hash, address) else { continue };
+            let Some((entry, name)) = self.single_name(&shard, hash, address) else { continue };
             if entry.service() == service {
                 shard.single.remove(entry);
                 shard.multi.insert(address, Box::new([name]));
@@ -175,10 +175,10 @@ impl ReverseIndex {
         change: ReverseChange,
         place: impl Fn(&PtrName, IpAddr) -> Option<EndpointRef>,
     ) {
-        let (lock, hash) = self.place(address);
+        let (lock, hash) = self.shard_of(address);
         let (held, mut names) = {
             let shard = lock.read().unwrap_or_else(PoisonError::into_inner);
-            match self.one_name(&shard, hash, address) {
+            match self.single_name(&shard, hash, address) {
                 Some((entry, name)) => (Some(entry), vec![(name, None)]),
                 None => {
                     let spelled = shard.multi.get(&address).into_iter().flatten();
@@ -198,7 +198,7 @@ impl ReverseIndex {
         };
         let has = !names.is_empty();
         if has && !had {
-            self.count(address, true);
+            self.count_address(address, true);
         }
         // Only this thread publishes, so the shard does not change between the two locks.
         let resized = new.and_then(|_| lock.read().unwrap_or_else(PoisonError::into_inner).single.resized());
@@ -219,12 +219,12 @@ impl ReverseIndex {
         }
         drop(shard);
         if had && !has {
-            self.count(address, false);
+            self.count_address(address, false);
         }
     }
 
     /// Returns the only name of an address, and its entry.
-    fn one_name(&self, shard: &Shard, hash: u32, address: IpAddr) -> Option<(AddressEntry, PtrName)> {
+    fn single_name(&self, shard: &Shard, hash: u32, address: IpAddr) -> Option<(AddressEntry, PtrName)> {
         shard.single.find(hash).find_map(|entry| {
             let published = self.services.get(entry.service());
             let records = &published.as_deref()?.records;
@@ -232,7 +232,7 @@ impl ReverseIndex {
         })
     }
 
-    fn place(&self, address: IpAddr) -> (&RwLock<Shard>, u32) {
+    fn shard_of(&self, address: IpAddr) -> (&RwLock<Shard>, u32) {
         use std::hash::BuildHasher;
         let hash = match address {
             IpAddr::V4(v4) => self.hasher.hash_one(u32::from(v4)),
@@ -241,21 +241,21 @@ impl ReverseIndex {
         (&self.shards[hash as usize % SHARDS], (hash >> 32) as u32 >> (32 - AddressEntry::HASH))
     }
 
-    fn count(&self, address: IpAddr, comes: bool) {
+    fn count_address(&self, address: IpAddr, is_new: bool) {
         let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
         match address {
             IpAddr::V4(v4) => {
                 let prefix = u32::from(v4) >> 8;
                 let count = order.v4.entry(prefix).or_default();
-                *count = if comes { *count + 1 } else { *count - 1 };
+                *count = if is_new { *count + 1 } else { *count - 1 };
                 if *count == 0 {
                     order.v4.remove(&prefix);
                 }
             }
-            IpAddr::V6(v6) if comes => _ = order.v6.insert(v6.into()),
+            IpAddr::V6(v6) if is_new => _ = order.v6.insert(v6.into()),
             IpAddr::V6(v6) => _ = order.v6.remove(&v6.into()),
         }
-        let _ = if comes {
+        let _ = if is_new {
             self.addresses.fetch_add(1, Ordering::Relaxed)
         } else {
             self.addresses.fetch_sub(1, Ordering::Relaxed)
@@ -434,7 +434,7 @@ impl ServiceSlots {
         self.chunks[chunk].get_or_init(new)[at].store(published);
     }
 
-    fn take(&self) -> Option<u32> {
+    fn allocate(&self) -> Option<u32> {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = numbers.free.pop() {
             return Some(number);
@@ -532,12 +532,12 @@ mod tests {
             last = (chunk, at);
         }
         let services = ServiceSlots::default();
-        assert_eq!((services.take(), services.take()), (Some(0), Some(1)));
+        assert_eq!((services.allocate(), services.allocate()), (Some(0), Some(1)));
         services.release(0);
-        assert_eq!(services.take(), Some(0));
+        assert_eq!(services.allocate(), Some(0));
         services.numbers.lock().unwrap().end = FIRST as u32 * ((1 << CHUNKS) - 1) - 1;
-        let last = services.take().unwrap();
+        let last = services.allocate().unwrap();
         assert_eq!(AddressEntry::new(0, EndpointRef { service: last, endpoint: 0 }).service(), last);
-        assert_eq!(services.take(), None, "an entry has no room for a larger number");
+        assert_eq!(services.allocate(), None, "an entry has no room for a larger number");
     }
 }
