@@ -193,14 +193,14 @@ impl Responder {
     /// ```
     /// use std::sync::Arc;
     ///
-    /// use headless_dns::answer::{Access, Peer, Reply, RequestBatch, Responder, Transport, Worker};
-    /// use headless_dns::names::{WireName, reverse::ReverseZones};
-    /// use headless_dns::zone::{Settings, Zone};
+    /// use headless_dns_core::answer::{AccessList, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+    /// use headless_dns_core::name::{WireName, reverse::ReverseZones};
+    /// use headless_dns_core::zone::{Settings, Zone};
     ///
     /// let apexes = vec![WireName::parse("cluster.local").unwrap()];
     /// let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: Default::default() };
     /// let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
-    /// let responder = Responder::new(zone, Arc::default(), Access::default());
+    /// let responder = Responder::new(zone, Arc::default(), AccessList::default());
     ///
     /// let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07example\x04test\0\0\x01\0\x01";
     /// let (mut requests, mut worker) = (RequestBatch::new(Transport::Udp), Worker::default());
