@@ -1,7 +1,7 @@
 //! Reverse names, `in-addr.arpa` (RFC 1035 section 3.5) and `ip6.arpa` (RFC 3596 section 2.5), and the reverse zones
 //! served.
 //!
-//! Not here: which names an address has (`zone/reverse.rs`).
+//! Not here: which names an address has (`zone/reverse_index.rs`).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -2,7 +2,7 @@
 //!
 //! For resolvers that ask nothing below a name that does not exist (RFC 8020), the same data is at `FRONT._why.Z`,
 //! where NAME is `FRONT.Z`. These names exist below names that do not: the one exception to RFC 8020 here. Not here:
-//! the explanation (`explain`) and the response (`answer/why.rs`).
+//! the explanation (`diagnose`) and the response (`answer/extended_errors.rs`).
 
 use std::ops::Range;
 

@@ -4,7 +4,7 @@
 //! takes eight octets, and repeated values of a regular Service are stored once. A look-up gets an [`RRset`], a view
 //! into the columns. Rule ids (N1, E3) are those of `tests/rows.md`.
 //!
-//! Not here: parsing of names (`names`), the index of the values (`zone`), the wire form (`wire`). Next: `build.rs`
+//! Not here: parsing of names (`name`), the index of the values (`zone`), the wire form (`wire`). Next: `build.rs`
 //! makes the columns, `difference.rs` compares two states.
 
 mod absence;

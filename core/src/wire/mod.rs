@@ -1,6 +1,6 @@
 //! Wire format of queries and responses (RFC 1035 section 4, RFC 6891): header check, query parser, response writer.
 //!
-//! [`check_header`] and [`parse`] decide whether a message is dropped, gets an error, or is answered; `tests/gate.rs` has
+//! [`check_header`] and [`parse`] decide whether a message is dropped, gets an error, or is answered; `tests/it/gate.rs` has
 //! the cases. The fast parser handles nearly every query; hickory-proto parses the rest (an IXFR with its SOA, a
 //! signature) into a [`Query`] too. [`Writer`] builds the response behind the question, in the buffer that the query
 //! came in. Rule ids (A3) are those of `tests/rows.md`.

@@ -8,8 +8,8 @@
 //! The maps and their locks are in this folder only. No guard leaves it, and a closure that gets the result of a
 //! look-up must not call the zone again, or it can wait for a lock that its own thread holds.
 //!
-//! Here: the look-up. Next: `services.rs` has the index of Services, `reverse.rs` that of addresses, `publish.rs`
-//! replaces contributions, `records.rs` exports.
+//! Here: the look-up. Next: `service_index.rs` and `reverse_index.rs` find Services and addresses, `publish.rs`
+//! replaces contributions, `export.rs` lists all records.
 
 mod export;
 mod publish;
@@ -321,17 +321,17 @@ impl Zone {
         self.look_up_among(&self.services.load(), name, self.lookup_key(name), qtype, see)
     }
 
-    /// Looks up a name by its [`Self::lookup_key`], in the snapshot that `view` caches between look-ups.
+    /// Looks up a name by its [`Self::lookup_key`], in the snapshot that `cache` caches between look-ups.
     #[inline]
     pub fn look_up_with<R>(
         &self,
-        view: &mut SnapshotCache,
+        cache: &mut SnapshotCache,
         name: &QueryName,
         key: LookupKey,
         qtype: u16,
         see: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        self.look_up_among(self.services.load_cached(view), name, key, qtype, see)
+        self.look_up_among(self.services.load_cached(cache), name, key, qtype, see)
     }
 
     /// Computes the zone of a name and the hash of its Service, from its octets alone.
@@ -348,10 +348,10 @@ impl Zone {
 
     /// Prefetches the memory that the look-ups of these names will read, level by level for all names, so that their
     /// cache misses overlap.
-    pub fn prefetch<'n>(&self, view: &mut SnapshotCache, names: impl Iterator<Item = (&'n QueryName, LookupKey)>) {
+    pub fn prefetch<'n>(&self, cache: &mut SnapshotCache, names: impl Iterator<Item = (&'n QueryName, LookupKey)>) {
         /// Maximum number of names to prefetch; look-ups of further names are correct, and slower.
         const MAX_NAMES: usize = 64;
-        let services = self.services.load_cached(view);
+        let services = self.services.load_cached(cache);
         let mut found = [None; MAX_NAMES];
         let mut count = 0;
         for ((name, key), place) in names.zip(&mut found) {

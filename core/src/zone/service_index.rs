@@ -145,16 +145,16 @@ impl ServiceIndex {
         self.newest.load()
     }
 
-    /// Returns the newest snapshot, cached in `view`.
+    /// Returns the newest snapshot, cached in `cache`.
     #[inline]
-    pub(super) fn load_cached<'v>(&self, view: &'v mut SnapshotCache) -> &'v ServiceTrie {
-        match &mut view.0 {
+    pub(super) fn load_cached<'v>(&self, cache: &'v mut SnapshotCache) -> &'v ServiceTrie {
+        match &mut cache.0 {
             // The worker answered from another zone before.
             Some(cache) if !std::ptr::eq(cache.arc_swap(), &*self.newest) => *cache = self.cache(),
             Some(_) => {}
             empty => *empty = Some(self.cache()),
         }
-        view.0.as_mut().map_or_else(|| unreachable!("the cache was filled above"), |cache| &**cache.load())
+        cache.0.as_mut().map_or_else(|| unreachable!("the cache was filled above"), |newest| &**newest.load())
     }
 
     #[cold]
