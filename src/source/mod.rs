@@ -409,11 +409,11 @@ fn uncounted_endpoints(objects: &[Object]) -> Option<Notice> {
     let uncounted: Vec<&ObjectRef> = uncounted.filter(|key| !sliced.contains(&(&*key.namespace, &*key.name))).collect();
     let (first, others) = uncounted.split_first()?;
     let which = match others.len() {
-        0 => format!("the Endpoints {first} were read and do"),
-        more => format!("the Endpoints {first} and {more} more were read and do"),
+        0 => format!("the Endpoints {first} are"),
+        more => format!("the Endpoints {first} and {more} more are"),
     };
     let text = format!(
-        "{which} not count, because names are made of EndpointSlices: --simulate makes these of them as a cluster does, \
+        "{which} ignored, because names are made of EndpointSlices: --simulate makes these of them as a cluster does, \
          --endpoints-source endpoints reads Endpoints instead"
     );
     let mut names: Vec<Box<str>> = uncounted.iter().map(|key| key.name.clone()).collect();

@@ -58,9 +58,9 @@ fn decode_list(kind: &str, mut document: Value) -> Result<Decoded, Invalid> {
 fn kind_of(document: &Value) -> Result<Option<String>, Invalid> {
     match document.get("kind") {
         Some(Value::String(kind)) => Ok(Some(kind.clone())),
-        _ if !document.is_object() => Err(Invalid("it is a plain value, so it is no Kubernetes object".into())),
+        _ if !document.is_object() => Err(Invalid("the document is a plain value and no Kubernetes object".into())),
         _ if document.get("apiVersion").is_none() => Ok(None),
-        _ => Err(Invalid("it has an `apiVersion` and no `kind`, so it is no Kubernetes object".into())),
+        _ => Err(Invalid("the document has an `apiVersion` and no `kind`, so it is no Kubernetes object".into())),
     }
 }
 
@@ -344,7 +344,7 @@ impl Trimmer<'_> {
             }
             None => {
                 return Err(Invalid(format!(
-                    "EndpointSlice {}: it has no `addressType`; it must be IPv4, IPv6 or FQDN",
+                    "EndpointSlice {}: `addressType` is missing; it must be IPv4, IPv6 or FQDN",
                     self.key
                 )));
             }

@@ -202,8 +202,8 @@ fn note_of_hook(object: &Object) -> Option<(ObjectRef, String)> {
         _ => return None,
     };
     let text = format!(
-        "{} {key}: Helm runs it as a hook (`helm.sh/hook: {hook}`), to its end: it is no part of the release that runs, \
-         and no endpoint",
+        "{} {key}: Helm runs it as a hook (`helm.sh/hook: {hook}`), to its end, so it is no part of the running \
+         release, and no endpoint",
         object.kind()
     );
     Some((key.clone(), text))
@@ -244,8 +244,8 @@ fn used_addresses(objects: &[Object]) -> HashSet<IpAddr> {
 fn no_range(key: &ObjectRef, family: AddressFamily) -> Skipped {
     let family = if family == AddressFamily::V4 { "IPv4" } else { "IPv6" };
     let text = format!(
-        "Service {key}: its `ipFamilies` or `ipFamilyPolicy` ask for {family}, and no {family} network is simulated; it \
-         gets no such address"
+        "Service {key}: `ipFamilies` or `ipFamilyPolicy` ask for {family}, and no {family} network is simulated; the \
+         Service gets no {family} address"
     );
     Skipped { reason: Reason::NoAddress, object: Some(key.clone()), text }
 }
@@ -265,12 +265,14 @@ impl Unassigned {
 
     fn report(self, what: &str, ranges: &[IpNet]) -> Option<Skipped> {
         let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        let cause = if ranges.is_empty() {
+            "no network is simulated".into()
+        } else {
+            format!("no address of {} is free, or more than {MAX_PODS} Pods were to be made", ranges.join(", "))
+        };
         let text = format!(
-            "{what} without an address: {}, from {} on; {} has no more of them (nor are more than {MAX_PODS} Pods made), \
-             so simulate with a larger range",
-            self.count,
-            self.first?,
-            if ranges.is_empty() { "no range".into() } else { ranges.join(", ") },
+            "{what} without an address: {}, beginning with {}: {cause}; simulate with a larger network",
+            self.count, self.first?
         );
         Some(Skipped { reason: Reason::NoAddress, object: None, text })
     }
