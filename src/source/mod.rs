@@ -11,7 +11,7 @@ pub mod snapshot;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use crate::metrics::{Metrics, table};
 use headless_dns_core::cluster::{Cluster, Contributor, Namespaces, Resource};
 use headless_dns_core::diagnose::{Diagnostics, WatchScope};
+use headless_dns_core::lock::{read, write};
 use headless_dns_core::name::reverse::ReverseZones;
 use headless_dns_core::naming_rules::EndpointsSource;
 use headless_dns_core::object::{Object, ObjectRef, Reason, Skipped, Subject};
@@ -115,11 +116,11 @@ impl Publisher {
 
     /// Locks the cluster for writing. Held for one object at a time, or an explanation would wait for a whole list.
     fn cluster_mut(&self) -> RwLockWriteGuard<'_, Cluster> {
-        self.cluster.write().unwrap_or_else(PoisonError::into_inner)
+        write(&self.cluster)
     }
 
     fn cluster(&self) -> RwLockReadGuard<'_, Cluster> {
-        self.cluster.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.cluster)
     }
 
     /// Returns the zone that is kept in step.

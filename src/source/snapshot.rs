@@ -16,7 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -26,6 +26,7 @@ use super::Publisher;
 use crate::duration::rough;
 use crate::regular_file::{self, FileError};
 use headless_dns_core::diagnose::Finding;
+use headless_dns_core::lock::lock;
 use headless_dns_core::object::{Decoded, Object, decode, encode};
 use headless_dns_core::status::{DataState, LossReason, Status};
 
@@ -151,7 +152,7 @@ impl Snapshot {
     ///
     /// The file, or the one beside it, cannot be written.
     pub fn save(&self, publisher: &Publisher, last: Option<u32>) -> Result<u32> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = lock(&self.writing);
         let now = SystemTime::now();
         let second = super::unix_time();
         // The serial is the second of the last change: a change in the second of the last write may be missing from the
