@@ -6,10 +6,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::RuntimeMetrics;
+
+use headless_dns_core::lock::lock;
 
 /// Time without a turn after which a worker is stalled.
 pub const STALL_LIMIT: Duration = Duration::from_secs(10);
@@ -62,25 +64,21 @@ impl Heartbeats {
     }
 
     fn watch(&self, name: String, turns: TurnSource) {
-        self.lock().push(WatchedWorker { name, turns, last_turn: None });
+        lock(&self.0).push(WatchedWorker { name, turns, last_turn: None });
     }
 
     /// Returns the names of the workers that are stalled at `now`: seen in the same turn by this call and by an earlier
     /// one, [`STALL_LIMIT`] ago or longer.
     pub fn stalled(&self, now: Instant) -> Vec<String> {
-        let mut workers = self.lock();
+        let mut workers = lock(&self.0);
         workers.retain(|worker| worker.turns.exist());
         workers.iter_mut().filter_map(|worker| worker.is_stalled(now).then(|| worker.name.clone())).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<WatchedWorker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Heartbeats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.lock().iter().map(|worker| &worker.name)).finish()
+        f.debug_list().entries(lock(&self.0).iter().map(|worker| &worker.name)).finish()
     }
 }
 

@@ -132,10 +132,10 @@ enum Entry {
 
 impl LineQueue {
     fn start(self, lines: Receiver<Entry>) -> anyhow::Result<&'static Self> {
-        anyhow::ensure!(QUEUE.set(self).is_ok(), "the log was started before");
+        anyhow::ensure!(QUEUE.set(self).is_ok(), "the log was already started");
         let queue = QUEUE.get().context("it was set just now")?;
         let write = move || write_all(&lines, &queue.waiting_bytes, io::stderr());
-        thread::Builder::new().name("log".into()).spawn(write).context("cannot start the thread that logs")?;
+        thread::Builder::new().name("log".into()).spawn(write).context("cannot start the log thread")?;
         Ok(queue)
     }
 

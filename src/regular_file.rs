@@ -36,7 +36,7 @@ impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRegular(kind) => write!(f, "it is {kind}, and only a regular file is read"),
-            Self::TooLarge(max) => write!(f, "it has more than the {max} octets that are read at most"),
+            Self::TooLarge(max) => write!(f, "it has more than {max} octets, the maximum"),
             Self::Io(error) => error.fmt(f),
         }
     }

@@ -21,6 +21,7 @@ use crate::options::kernel;
 use crate::peers::{ONE, OURS, Peer, Running, Seat, Site, Tools, cargo};
 use crate::sheet::Sheet;
 use crate::workload::{self, Asked, Zones, mix, moving, ordinals, outcomes};
+use headless_dns_core::lock::lock;
 
 /// The CPU of the generator.
 const GENERATOR: usize = 1;
@@ -385,7 +386,7 @@ impl Run<'_> {
             let moved = std::thread::scope(|scope| {
                 scope.spawn(|| move_endpoints(&fakes, &cluster, &of, &changes, &done));
                 let name = |server: &Running| {
-                    server.name.clone_into(&mut of.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+                    server.name.clone_into(&mut lock(&of));
                 };
                 let moved = self.rounds(rounds, &servers, &turn, &name);
                 done.store(true, Ordering::Relaxed);
@@ -504,7 +505,7 @@ fn move_endpoints(
         }
         let due = begun + Duration::from_nanos(number * 1_000_000_000 / CHANGES);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let of = of.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let of = lock(&of).clone();
         if let Some((_, fake)) = fakes.iter().find(|(name, _)| *name == of) {
             fake.change_made(SLICES, number as usize % cluster.small().len());
         }

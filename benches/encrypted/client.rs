@@ -4,13 +4,14 @@
 //! right. Over UDP `../compare/load` asks. Not here: who is asked (`run.rs`).
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use headless_dns_core::answer::Transport;
+use headless_dns_core::lock::lock;
 use http::Request;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -476,11 +477,11 @@ pub struct Aim(Arc<Mutex<Option<SocketAddr>>>);
 
 impl Aim {
     pub fn set(&self, to: Option<SocketAddr>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        *lock(&self.0) = to;
     }
 
     fn get(&self) -> Option<SocketAddr> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0)
     }
 }
 

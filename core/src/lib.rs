@@ -48,6 +48,7 @@ pub mod answer;
 pub mod cluster;
 pub mod diagnose;
 pub mod escape;
+pub mod lock;
 pub mod name;
 pub mod naming_rules;
 pub mod object;

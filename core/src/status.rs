@@ -6,10 +6,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
+
+use crate::lock::lock;
 
 /// State of the zone's data, which decides about denials and the stale mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +179,7 @@ impl Status {
 
     /// Marks the source as read except for the parts that these sentences name. [`Self::set_synced`] ends this state.
     pub fn set_partial(&self, unread: Vec<String>) {
-        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = unread;
+        *lock(&self.unread) = unread;
         self.flags.fetch_or(PARTIAL, Ordering::Release);
     }
 
@@ -228,12 +230,12 @@ impl Status {
 
     /// Replaces the states of all watches.
     pub fn set_watches(&self, watches: Vec<WatchStatus>) {
-        *self.watches.lock().unwrap_or_else(PoisonError::into_inner) = watches;
+        *lock(&self.watches) = watches;
     }
 
     /// Returns the states of all watches; none if the source is not a cluster.
     pub fn watches(&self) -> Vec<WatchStatus> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.watches).clone()
     }
 
     /// Returns one sentence for each required resource or file that still has to be read before the data is synced.
@@ -243,7 +245,7 @@ impl Status {
             DataState::NotSynced | DataState::Restored => {
                 self.watches().iter().filter(|watch| waits(watch)).map(ToString::to_string).collect()
             }
-            DataState::Partial => self.unread.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            DataState::Partial => lock(&self.unread).clone(),
             DataState::Current | DataState::Stale => Vec::new(),
         }
     }

@@ -1,10 +1,12 @@
 //! The phases of a connection and their deadlines. Not here: the number of connections (`listen.rs`).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+
+use headless_dns_core::lock::lock;
 
 /// Limits of the admin listener's clients.
 #[derive(Clone, Copy, Debug)]
@@ -53,12 +55,12 @@ impl PhaseTimer {
 
     /// Begins a phase.
     pub(super) fn enter_phase(&self, at: RequestPhase) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = (at, Instant::now());
+        *lock(&self.at) = (at, Instant::now());
         self.turned.notify_one();
     }
 
     pub(super) fn set_phase(&self) -> (RequestPhase, Instant) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.at)
     }
 
     /// Waits until the present phase exceeds its deadline.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -19,6 +19,7 @@ use crate::report::explain::{self, ExplainQuery, SourceState};
 use crate::report::explain_report::ExplainReport;
 use headless_dns_core::cluster::Resource;
 use headless_dns_core::diagnose::{self, CheckScope, Checked, Diagnostics, DiagnosticsView};
+use headless_dns_core::lock::lock;
 use headless_dns_core::name::WireName;
 use headless_dns_core::status::Status;
 use headless_dns_core::transport::Transport;
@@ -141,7 +142,7 @@ impl AdminState {
         loop {
             seconds.tick().await;
             let (now, queries) = (Instant::now(), self.queries());
-            let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rates = lock(&self.rates);
             if let Some((before, counted)) = rates.last.replace((now, queries)) {
                 let rate = queries.saturating_sub(counted) as f64 / (now - before).as_secs_f64();
                 rates.history.push_back(rate);
@@ -154,7 +155,7 @@ impl AdminState {
 
     /// Returns the queries per second of the last seconds, the oldest first.
     pub(super) fn rates(&self) -> Vec<f64> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner).history.iter().copied().collect()
+        lock(&self.rates).history.iter().copied().collect()
     }
 
     /// Returns the number of queries since the start.
@@ -197,7 +198,7 @@ impl AdminState {
     /// Returns the findings of the lint. The lint blocks changes of the cluster, so it runs at most every 2 s, and for
     /// at most a twentieth of the time.
     pub(super) fn check_findings(&self) -> Arc<Vec<Checked>> {
-        let mut lint = self.check_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lint = lock(&self.check_cache);
         let serial = self.context.zone.serial();
         if let Some(CheckCache { checked, made, took, serial: then }) = &*lint {
             let pause = (*took * 20).max(Duration::from_secs(2));

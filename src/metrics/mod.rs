@@ -12,11 +12,12 @@ pub mod table;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::{log, panics};
 use headless_dns_core::answer::{CauseReport, DropReason, ResponseSummary, ZoneLabel};
+use headless_dns_core::lock::lock;
 use headless_dns_core::status::{DataState, Status, WatchState};
 use headless_dns_core::transport::Transport;
 
@@ -378,10 +379,6 @@ impl Metrics {
         }
         lock(&self.workers).iter().map(|worker| worker.total(event)).sum()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Figures of the zones, which the caller of [`Metrics::render`] reads from them.

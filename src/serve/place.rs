@@ -4,7 +4,7 @@
 //! `encrypted/`). Read next: `desk.rs`, `seats.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 #[cfg(feature = "quic")]
 use std::time::Instant;
 
@@ -18,6 +18,7 @@ use crate::metrics::{Counters, Event, Metrics};
 #[cfg(feature = "quic")]
 use headless_dns_core::answer::Peer;
 use headless_dns_core::answer::Responder;
+use headless_dns_core::lock::lock;
 
 /// A listener: one address with its protocol.
 pub(super) struct Listener {
@@ -140,7 +141,7 @@ impl ListenerContext {
 
     /// Takes a worker for one batch, from the pool or new.
     pub(super) fn acquire_worker(&self) -> Box<Desk> {
-        let free = self.desks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let free = lock(&self.desks).pop();
         free.unwrap_or_else(|| {
             let transport = self.listen.protocol.transport();
             let counters = self.metrics.worker_at(self.listen.address, transport);
@@ -150,7 +151,7 @@ impl ListenerContext {
 
     /// Returns a worker to the pool. One lost in a panic leaves its counts in the metrics.
     pub(super) fn release_worker(&self, desk: Box<Desk>) {
-        self.desks.lock().unwrap_or_else(PoisonError::into_inner).push(desk);
+        lock(&self.desks).push(desk);
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::ConnectionLimits;
 use crate::metrics::{Counters, Event};
+use headless_dns_core::lock::lock;
 
 /// Number of eviction candidates found in one search, for this eviction and the next ones.
 const CANDIDATES_PER_SEARCH: usize = 256;
@@ -202,7 +203,7 @@ impl ConnectionLimiter {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     fn nanoseconds(&self, at: Instant) -> u64 {

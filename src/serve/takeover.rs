@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use super::bind::{InheritedSockets, SocketRelease};
 use super::fds;
 use crate::regular_file;
+use headless_dns_core::lock::lock;
 
 /// First message of a process that asks for sockets: its request, with the version of the protocol.
 const REQUEST: [u8; 16] = *b"headless-dns/1\r\n";
@@ -84,11 +85,11 @@ impl SocketRegistry {
     }
 
     fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Vec<OwnedFd>>> {
-        self.0.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.sockets)
     }
 
     fn successor(&self) -> MutexGuard<'_, Option<UnixStream>> {
-        self.0.successor.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.successor)
     }
 
     fn copies(&self) -> io::Result<Vec<OwnedFd>> {

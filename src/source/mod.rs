@@ -11,7 +11,7 @@ pub mod snapshot;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use crate::metrics::{Metrics, table};
 use headless_dns_core::cluster::{Cluster, Contributor, Namespaces, Resource};
 use headless_dns_core::diagnose::{Diagnostics, WatchScope};
+use headless_dns_core::lock::{read, write};
 use headless_dns_core::name::reverse::ReverseZones;
 use headless_dns_core::naming_rules::EndpointsSource;
 use headless_dns_core::object::{Object, ObjectRef, Reason, Skipped, Subject};
@@ -115,11 +116,11 @@ impl Publisher {
 
     /// Locks the cluster for writing. Held for one object at a time, or an explanation would wait for a whole list.
     fn cluster_mut(&self) -> RwLockWriteGuard<'_, Cluster> {
-        self.cluster.write().unwrap_or_else(PoisonError::into_inner)
+        write(&self.cluster)
     }
 
     fn cluster(&self) -> RwLockReadGuard<'_, Cluster> {
-        self.cluster.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.cluster)
     }
 
     /// Returns the zone that is kept in step.
@@ -409,11 +410,11 @@ fn uncounted_endpoints(objects: &[Object]) -> Option<Notice> {
     let uncounted: Vec<&ObjectRef> = uncounted.filter(|key| !sliced.contains(&(&*key.namespace, &*key.name))).collect();
     let (first, others) = uncounted.split_first()?;
     let which = match others.len() {
-        0 => format!("the Endpoints {first} were read and do"),
-        more => format!("the Endpoints {first} and {more} more were read and do"),
+        0 => format!("the Endpoints {first} are"),
+        more => format!("the Endpoints {first} and {more} more are"),
     };
     let text = format!(
-        "{which} not count, because names are made of EndpointSlices: --simulate makes these of them as a cluster does, \
+        "{which} ignored, because names are made of EndpointSlices: --simulate makes these of them as a cluster does, \
          --endpoints-source endpoints reads Endpoints instead"
     );
     let mut names: Vec<Box<str>> = uncounted.iter().map(|key| key.name.clone()).collect();

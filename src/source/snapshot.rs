@@ -16,7 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -26,6 +26,7 @@ use super::Publisher;
 use crate::duration::rough;
 use crate::regular_file::{self, FileError};
 use headless_dns_core::diagnose::Finding;
+use headless_dns_core::lock::lock;
 use headless_dns_core::object::{Decoded, Object, decode, encode};
 use headless_dns_core::status::{DataState, LossReason, Status};
 
@@ -151,7 +152,7 @@ impl Snapshot {
     ///
     /// The file, or the one beside it, cannot be written.
     pub fn save(&self, publisher: &Publisher, last: Option<u32>) -> Result<u32> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = lock(&self.writing);
         let now = SystemTime::now();
         let second = super::unix_time();
         // The serial is the second of the last change: a change in the second of the last write may be missing from the
@@ -222,17 +223,17 @@ fn read(snapshot: &Snapshot, now: SystemTime) -> Result<Option<(Vec<Object>, Dur
         file => file?,
     };
     let metadata = file.metadata()?;
-    ensure!(metadata.len() <= MAX_SNAPSHOT_BYTES, "it is larger than any snapshot: delete it");
+    ensure!(metadata.len() <= MAX_SNAPSHOT_BYTES, "the file is larger than any snapshot: delete it");
     let mut file = BufReader::with_capacity(64 << 10, file);
     let mut line = Vec::new();
     (&mut file).take(MAX_HEADER_BYTES).read_until(b'\n', &mut line)?;
     let header = Header::parse(&line)?;
-    ensure!(metadata.len() == line.len() as u64 + header.octets, "it is damaged: delete it");
+    ensure!(metadata.len() == line.len() as u64 + header.octets, "the file is damaged: delete it");
     let sum = checksum_of(&mut file, checksum(FNV_OFFSET_BASIS, header.scope.as_bytes()))?;
-    ensure!(sum == header.checksum, "it is damaged: delete it");
+    ensure!(sum == header.checksum, "the file is damaged: delete it");
     ensure!(
         header.scope == snapshot.scope,
-        "it is of another cluster, or of another part of it ({}, and not {}): delete it or name another file",
+        "it is of another cluster or another part of the cluster ({}, not {}): delete the file or set another path",
         header.scope,
         snapshot.scope
     );
@@ -241,7 +242,7 @@ fn read(snapshot: &Snapshot, now: SystemTime) -> Result<Option<(Vec<Object>, Dur
     let age = Duration::from_secs(seconds(now).saturating_sub(known));
     ensure!(
         age <= snapshot.max_age,
-        "it was last known to be true {} ago, and --snapshot-max-age is {}",
+        "its objects were current {} ago, and --snapshot-max-age is {}",
         in_seconds(age),
         in_seconds(snapshot.max_age)
     );
@@ -266,11 +267,13 @@ fn checksum_of(file: &mut impl BufRead, mut sum: u64) -> std::io::Result<u64> {
 fn objects(file: &mut impl BufRead) -> Result<Vec<Object>> {
     let (mut objects, mut line) = (Vec::new(), Vec::new());
     while file.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
-        let value = serde_json::from_slice(&line).context("it holds what is no object: delete it")?;
+        let value = serde_json::from_slice(&line).context("a line of the file is not JSON: delete the file")?;
         match decode(value, "default") {
             Ok(Decoded::Object(object, _)) => objects.push(object),
-            Ok(Decoded::List(_) | Decoded::Ignored) => bail!("it holds an object of a kind that has no place in it"),
-            Err(invalid) => bail!("it holds an object that cannot be used: {invalid}"),
+            Ok(Decoded::List(_) | Decoded::Ignored) => {
+                bail!("the file has an object of a kind that is not watched: delete the file")
+            }
+            Err(invalid) => bail!("the file has an invalid object: {invalid}"),
         }
         line.clear();
     }
@@ -289,14 +292,14 @@ impl<'o> Header<'o> {
     fn parse(line: &'o [u8]) -> Result<Self> {
         let line = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
         let Some(fields) = line.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(' ')) else {
-            bail!("it is no snapshot, or of another version of headless-dns: delete it");
+            bail!("the file is no snapshot, or of another version of headless-dns: delete it");
         };
         let mut fields = fields.splitn(4, ' ');
-        let mut next = || fields.next().context("it is damaged: delete it");
+        let mut next = || fields.next().context("the file is damaged: delete it");
         Ok(Self {
-            time: next()?.parse().context("it is damaged: delete it")?,
-            checksum: u64::from_str_radix(next()?, 16).context("it is damaged: delete it")?,
-            octets: next()?.parse().context("it is damaged: delete it")?,
+            time: next()?.parse().context("the file is damaged: delete it")?,
+            checksum: u64::from_str_radix(next()?, 16).context("the file is damaged: delete it")?,
+            octets: next()?.parse().context("the file is damaged: delete it")?,
             scope: next()?,
         })
     }
@@ -433,8 +436,8 @@ mod tests {
         );
         let modified = fs::metadata(&snapshot.path).unwrap().modified().unwrap();
         for (age, max_age, shown) in [
-            (3, 1, "it was last known to be true 3 s ago, and --snapshot-max-age is 1 s"),
-            (7_300, 7_200, "it was last known to be true 7300 s (2 h) ago, and --snapshot-max-age is 7200 s (2 h)"),
+            (3, 1, "its objects were current 3 s ago, and --snapshot-max-age is 1 s"),
+            (7_300, 7_200, "its objects were current 7300 s (2 h) ago, and --snapshot-max-age is 7200 s (2 h)"),
         ] {
             let snapshot = Snapshot { max_age: Duration::from_secs(max_age), ..snapshot.clone() };
             let now = UNIX_EPOCH + Duration::from_secs(seconds(modified) + age);

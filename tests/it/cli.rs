@@ -368,7 +368,7 @@ fn endpoints_that_do_not_count_have_one_sentence() {
         );
         assert_eq!(sentences.len(), usize::from(!counts), "{}", shown.errors);
         if !counts {
-            let start = "the Endpoints default/a and 1 more were read and do not count, because names are made of \
+            let start = "the Endpoints default/a and 1 more are ignored, because names are made of \
                          EndpointSlices: --simulate";
             assert!(sentences[0].contains(start), "{}", sentences[0]);
         }

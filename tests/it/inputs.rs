@@ -87,12 +87,12 @@ fn a_named_path_that_cannot_be_used_has_status_2() {
         (path("missing"), ": there is no such file or folder\n"),
         (path("lost"), ": there is no such file or folder\n"),
         (path("circle"), ": it cannot be read: "),
-        (path("empty"), ": it holds no document\n"),
-        (path("comments"), ": it holds no document\n"),
+        (path("empty"), ": the file has no document\n"),
+        (path("comments"), ": the file has no document\n"),
         (path("broken"), ", document 1, line 1: this is not YAML: "),
-        (path("latin"), ", line 1: it is not UTF-8\n"),
-        (path("socket"), ": it is a socket, and only files, folders, pipes and - for standard input are read\n"),
-        ("/dev/null".into(), ": it is a character device, and only files, folders, pipes"),
+        (path("latin"), ", line 1: the file is not UTF-8\n"),
+        (path("socket"), ": the path is a socket: give a file, a folder, a pipe, or - for standard input\n"),
+        ("/dev/null".into(), ": the path is a character device: give a file, a folder, a pipe"),
     ] {
         for command in
             ["serve --listen 127.0.0.1:0", "records", "records --allow-unreadable", "check", "explain web.default"]
@@ -160,7 +160,7 @@ fn a_name_of_an_unread_file_is_not_denied() {
     assert_eq!(ask(&server, "never.default.svc.cluster.local", A).0, NXDOMAIN);
     let from = server.log().len();
     replace(&path("broken.yaml"), &broken);
-    server.wait_for_log(from, "what the file held before stays");
+    server.wait_for_log(from, "the previous content of the file stays in service");
     assert_eq!(ask(&server, "never.default.svc.cluster.local", A).0, NXDOMAIN);
     assert_eq!(ask(&server, "other.default.svc.cluster.local", A).0, NOERROR);
     drop(server);
@@ -360,7 +360,7 @@ fn junk_as_a_snapshot_costs_nothing() {
     command.args(["--listen", "127.0.0.1:0", "--admin", "none", "--kubeconfig"]).arg(path("cluster"));
     command.arg("--snapshot").arg(path("snapshot"));
     let mut server = Server::begin(command);
-    server.wait_for_log(0, "is not used: it is no snapshot, or of another version of headless-dns: delete it");
+    server.wait_for_log(0, "is not used: the file is no snapshot, or of another version of headless-dns: delete it");
     let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();

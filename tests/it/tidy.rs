@@ -47,34 +47,38 @@ const ARROWS: &[(&str, &str)] = &[
     ("config", "choices escape name object regular_file rtype naming_rules"),
     ("log", "config escape panics"),
     // Where objects come from, where questions come from, and who looks at it.
-    ("source", "cluster duration diagnose metrics name object records regular_file naming_rules simulate status zone"),
-    ("serve", "answer duration escape liveness metrics name regular_file rtype status transport wire zone"),
+    (
+        "source",
+        "cluster duration diagnose lock metrics name object records regular_file naming_rules simulate status zone",
+    ),
+    ("serve", "answer duration escape liveness lock metrics name regular_file rtype status transport wire zone"),
     // Records and explanations are the same as those of the commands: `show`, and the values that it is asked with.
     (
         "admin",
-        "cluster config duration escape diagnose liveness metrics name object rtype report source status transport zone",
+        "cluster config duration escape diagnose liveness lock metrics name object rtype report source status transport zone",
     ),
     // What commands and the admin listener have in common.
     ("report", "answer config escape diagnose name object rtype status wire zone"),
     // The pure core.
     ("answer", "diagnose name records rtype status transport wire zone"),
-    ("zone", "name records rtype naming_rules"),
+    ("zone", "lock name records rtype naming_rules"),
     ("records", "cluster name object rtype naming_rules"),
-    ("diagnose", "cluster escape name object records rtype naming_rules status"),
+    ("diagnose", "lock cluster escape name object records rtype naming_rules status"),
     ("cluster", "name object naming_rules"),
     ("simulate", "name object naming_rules"),
     ("wire", "name rtype"),
     ("object", "name"),
-    ("status", ""),
+    ("status", "lock"),
     ("duration", ""),
     ("escape", ""),
+    ("lock", ""),
     ("regular_file", ""),
     ("name", ""),
     ("rtype", ""),
     ("naming_rules", ""),
     // It shows how the data stands; what is in it comes as numbers.
-    ("metrics", "answer log panics regular_file status transport"),
-    ("liveness", ""),
+    ("metrics", "answer lock log panics regular_file status transport"),
+    ("liveness", "lock"),
     ("panics", ""),
     ("transport", ""),
 ];

@@ -1159,7 +1159,7 @@ impl Finding {
             Self::NoFamily { service, label, family } => part
                 .cause("D38", "NO-FAMILY", 21)
                 .text(|| {
-                    let family = if *family == AddressFamily::V4 { "IPv4" } else { "IPv6" };
+                    let family = family.name();
                     match label {
                         Some(label) => format!("{label} of Service {service} has no {family} address"),
                         None => format!("Service {service} has no {family} address"),

@@ -4,10 +4,11 @@
 //! queries never wait for the lock: a response without a cause is better than a late one. Commands and the admin listener
 //! wait. Not here: the diagnosis (`find.rs`).
 
-use std::sync::{Arc, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, RwLock, TryLockError};
 
 use super::{DiagnosedQuery, DiagnosticsView, Finding, SearchDepth, Severity, WatchScope, explain};
 use crate::cluster::Cluster;
+use crate::lock::read;
 use crate::name::WireName;
 use crate::naming_rules::NamingRules;
 
@@ -47,7 +48,7 @@ impl Diagnostics {
 
     /// Calls `see` with a view of the cluster. Waits for the lock, and blocks the publisher until `see` returns.
     pub fn with_view<R>(&self, see: impl FnOnce(&DiagnosticsView<'_>) -> R) -> R {
-        see(&self.known(&self.cluster.read().unwrap_or_else(PoisonError::into_inner)))
+        see(&self.known(&read(&self.cluster)))
     }
 
     fn known<'k>(&'k self, cluster: &'k Cluster) -> DiagnosticsView<'k> {

@@ -129,28 +129,25 @@ impl Object {
 
     /// Returns the namespace of the object; for a Namespace, its own name.
     pub fn namespace(&self) -> &str {
-        match self {
-            Self::Namespace(object) => &object.name,
-            Self::Service(object) => &object.key.namespace,
-            Self::EndpointSlice(object) => &object.key.namespace,
-            Self::Endpoints(object) => &object.key.namespace,
-            Self::Pod(object) => &object.key.namespace,
-            Self::StatefulSet(object) => &object.key.namespace,
-            Self::Workload(object) => &object.key.namespace,
-        }
+        self.namespace_and_name().0
     }
 
     /// Returns the name of the object.
     pub fn name(&self) -> &str {
-        match self {
-            Self::Namespace(object) => &object.name,
-            Self::Service(object) => &object.key.name,
-            Self::EndpointSlice(object) => &object.key.name,
-            Self::Endpoints(object) => &object.key.name,
-            Self::Pod(object) => &object.key.name,
-            Self::StatefulSet(object) => &object.key.name,
-            Self::Workload(object) => &object.key.name,
-        }
+        self.namespace_and_name().1
+    }
+
+    fn namespace_and_name(&self) -> (&str, &str) {
+        let key = match self {
+            Self::Namespace(object) => return (&object.name, &object.name),
+            Self::Service(object) => &object.key,
+            Self::EndpointSlice(object) => &object.key,
+            Self::Endpoints(object) => &object.key,
+            Self::Pod(object) => &object.key,
+            Self::StatefulSet(object) => &object.key,
+            Self::Workload(object) => &object.key,
+        };
+        (&key.namespace, &key.name)
     }
 }
 
@@ -272,6 +269,15 @@ impl Protocol {
     /// All protocols, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
+    /// Returns the protocol, as the Kubernetes API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+
     /// Returns the protocol label of an SRV name (RFC 2782): `_tcp`.
     pub fn label(self) -> &'static str {
         match self {
@@ -289,6 +295,25 @@ pub enum AddressFamily {
     V4,
     /// IPv6.
     V6,
+}
+
+impl AddressFamily {
+    /// Returns the family of an address.
+    pub fn from_address(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Returns the family, as the Kubernetes API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::V4, Self::V6].into_iter().find(|family| family.name() == name)
+    }
 }
 
 /// A Namespace.
@@ -439,7 +464,7 @@ impl EndpointSlice {
         rows: &[EndpointRow],
     ) -> Self {
         let rows: Vec<&EndpointRow> =
-            rows.iter().filter(|row| row.address.is_ipv4() == (family == AddressFamily::V4)).collect();
+            rows.iter().filter(|row| AddressFamily::from_address(row.address) == family).collect();
         let addresses = match family {
             AddressFamily::V4 => SliceAddresses::V4(rows.iter().filter_map(|row| v4(row.address)).collect()),
             AddressFamily::V6 => SliceAddresses::V6(rows.iter().filter_map(|row| v6(row.address)).collect()),

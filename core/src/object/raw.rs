@@ -58,9 +58,9 @@ fn decode_list(kind: &str, mut document: Value) -> Result<Decoded, Invalid> {
 fn kind_of(document: &Value) -> Result<Option<String>, Invalid> {
     match document.get("kind") {
         Some(Value::String(kind)) => Ok(Some(kind.clone())),
-        _ if !document.is_object() => Err(Invalid("it is a plain value, so it is no Kubernetes object".into())),
+        _ if !document.is_object() => Err(Invalid("the document is a plain value and no Kubernetes object".into())),
         _ if document.get("apiVersion").is_none() => Ok(None),
-        _ => Err(Invalid("it has an `apiVersion` and no `kind`, so it is no Kubernetes object".into())),
+        _ => Err(Invalid("the document has an `apiVersion` and no `kind`, so it is no Kubernetes object".into())),
     }
 }
 
@@ -244,7 +244,7 @@ impl Trimmer<'_> {
             // A boxed slice first: a vector collected in place keeps the allocation of the raw ports, which are several
             // times as large.
             ports: Vec::from(spec.ports.into_iter().filter_map(|port| self.service_port(port)).collect::<Box<[_]>>()),
-            families: spec.ip_families.iter().filter_map(|family| family_of(family)).collect(),
+            families: spec.ip_families.iter().filter_map(|family| AddressFamily::from_name(family)).collect(),
             family_policy: FamilyPolicy::ALL
                 .into_iter()
                 .find(|policy| spec.ip_family_policy.as_deref() == Some(policy.name())),
@@ -284,17 +284,12 @@ impl Trimmer<'_> {
     /// behind an underscore is dropped.
     fn port(&mut self, port: RawPort) -> Option<EndpointPort> {
         let name = port.name.unwrap_or_default().to_ascii_lowercase();
-        let protocol = match port.protocol.as_deref() {
-            None | Some("" | "TCP") => Protocol::Tcp,
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => Protocol::Sctp,
-            Some(other) => {
-                self.skip(
-                    Reason::Port,
-                    &format!("port {name:?} has the protocol {other:?}, which is not TCP, UDP or SCTP; it is left out"),
-                );
-                return None;
-            }
+        let written = port.protocol.as_deref().filter(|protocol| !protocol.is_empty()).unwrap_or("TCP");
+        let Some(protocol) = Protocol::ALL.into_iter().find(|protocol| protocol.name() == written) else {
+            let text =
+                format!("port {name:?} has the protocol {written:?}, which is not TCP, UDP or SCTP; it is left out");
+            self.skip(Reason::Port, &text);
+            return None;
         };
         let number = match port.port {
             Some(number @ 1..=65535) => number as u16,
@@ -329,26 +324,18 @@ impl Trimmer<'_> {
         let RawSliceLabels { service, manager } = raw.metadata.labels;
         let service = service.map(Text::into_box);
         let manager = manager.map_or_else(SliceManager::default, |text| SliceManager::from_label(&text));
-        let family = match raw.address_type.as_deref() {
-            Some("IPv4") => AddressFamily::V4,
-            Some("IPv6") => AddressFamily::V6,
-            Some("FQDN") => {
-                self.skip(Reason::Fqdn, "`addressType` is FQDN; names of endpoints are not answered");
-                return Ok(EndpointSlice::of_names(self.key.clone(), service));
-            }
-            Some(other) => {
-                return Err(Invalid(format!(
-                    "EndpointSlice {}: `addressType` is {other:?}; it must be IPv4, IPv6 or FQDN",
-                    self.key
-                )));
-            }
-            None => {
-                return Err(Invalid(format!(
-                    "EndpointSlice {}: it has no `addressType`; it must be IPv4, IPv6 or FQDN",
-                    self.key
-                )));
-            }
+        let Some(address_type) = raw.address_type.as_deref() else {
+            let text = format!("EndpointSlice {}: `addressType` is missing; it must be IPv4, IPv6 or FQDN", self.key);
+            return Err(Invalid(text));
         };
+        if address_type == "FQDN" {
+            self.skip(Reason::Fqdn, "`addressType` is FQDN; names of endpoints are not answered");
+            return Ok(EndpointSlice::of_names(self.key.clone(), service));
+        }
+        let family = AddressFamily::from_name(address_type).ok_or_else(|| {
+            let key = &self.key;
+            Invalid(format!("EndpointSlice {key}: `addressType` is {address_type:?}; it must be IPv4, IPv6 or FQDN"))
+        })?;
         let ports = self.ports(raw.ports);
         let mut rows = Vec::with_capacity(raw.endpoints.len());
         for (index, endpoint) in raw.endpoints.into_iter().enumerate() {
@@ -392,12 +379,12 @@ impl Trimmer<'_> {
 
     fn address(&mut self, place: impl Fn() -> String, text: &str, family: Option<AddressFamily>) -> Option<IpAddr> {
         let parsed = text.parse::<IpAddr>().ok();
-        let fits = |address: &IpAddr| family.is_none_or(|family| address.is_ipv4() == (family == AddressFamily::V4));
+        let fits = |address: &IpAddr| family.is_none_or(|family| AddressFamily::from_address(*address) == family);
         if let Some(address) = parsed.filter(fits) {
             return Some(address);
         }
         let wrong = match family {
-            Some(family) if parsed.is_some() => format!("not an IP{family:?} address").replace("IPV", "IPv"),
+            Some(family) if parsed.is_some() => format!("not an {} address", family.name()),
             _ => "no address".into(),
         };
         let place = place();
@@ -431,7 +418,7 @@ impl Trimmer<'_> {
                 let slice = EndpointSlice::new(self.key.clone(), service, family, ports.clone(), &rows);
                 if !slice.is_empty() {
                     let copied = rows.iter().take(if is_mirrored { MAX_MIRRORED } else { 0 });
-                    mirrored.push(copied.filter(|row| row.address.is_ipv4() == (family == AddressFamily::V4)).count());
+                    mirrored.push(copied.filter(|row| AddressFamily::from_address(row.address) == family).count());
                     slices.push(slice);
                 }
             }
@@ -529,14 +516,6 @@ impl Trimmer<'_> {
 
 fn labels(raw: Option<BTreeMap<String, Option<String>>>) -> Labels {
     raw.into_iter().flatten().map(|(key, value)| (key.into(), value.unwrap_or_default().into())).collect()
-}
-
-fn family_of(text: &str) -> Option<AddressFamily> {
-    match text {
-        "IPv4" => Some(AddressFamily::V4),
-        "IPv6" => Some(AddressFamily::V6),
-        _ => None,
-    }
 }
 
 impl RawTargetRef<'_> {

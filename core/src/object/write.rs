@@ -6,54 +6,51 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    AddressFamily, Endpoint, EndpointPort, EndpointSlice, Endpoints, FamilyPolicy, Labels, MANAGED_BY_LABEL, Namespace,
-    Object, ObjectRef, Pod, PodSpec, Protocol, SERVICE_NAME_LABEL, SKIP_MIRROR_LABEL, Service, ServiceKind,
-    ServicePort, StatefulSet, TargetPort,
+    Endpoint, EndpointPort, EndpointSlice, Endpoints, FamilyPolicy, Labels, MANAGED_BY_LABEL, Namespace, Object, Pod,
+    PodSpec, SERVICE_NAME_LABEL, SKIP_MIRROR_LABEL, Service, ServiceKind, ServicePort, StatefulSet, TargetPort,
 };
 
 /// Encodes an object; `None` for a kind that is never watched.
 pub fn encode(object: &Object) -> Option<Value> {
-    Some(match object {
-        Object::Namespace(Namespace { name, terminating }) => {
+    let (version, labels, mut encoded) = match object {
+        Object::Namespace(Namespace { terminating, .. }) => {
             let phase = if *terminating { "Terminating" } else { "Active" };
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "status": {"phase": phase}})
+            ("v1", Map::new(), json!({"status": {"phase": phase}}))
         }
-        Object::Service(one) => whole("v1", "Service", &one.key, None, "spec", service(one)),
-        Object::EndpointSlice(slice) => endpoint_slice(slice),
-        Object::Endpoints(one) => {
-            let skips = one.mirrored.iter().all(|rows| *rows == 0) && !one.mirrored.is_empty();
-            let labels = skips.then(|| json!({SKIP_MIRROR_LABEL: "true"}));
-            whole("v1", "Endpoints", &one.key, labels, "subsets", subsets(one))
+        Object::Service(service) => ("v1", Map::new(), json!({"spec": service_spec(service)})),
+        Object::EndpointSlice(slice) => ("discovery.k8s.io/v1", slice_labels(slice), endpoint_slice(slice)),
+        Object::Endpoints(endpoints) => {
+            let is_skipped = endpoints.mirrored.iter().all(|rows| *rows == 0) && !endpoints.mirrored.is_empty();
+            let labels = is_skipped.then(|| (SKIP_MIRROR_LABEL.to_owned(), json!("true")));
+            ("v1", labels.into_iter().collect(), json!({"subsets": subsets(endpoints)}))
         }
-        Object::Pod(pod) => pod_with_status(pod),
-        Object::StatefulSet(set) => whole("apps/v1", "StatefulSet", &set.key, None, "spec", stateful_set(set)),
+        Object::Pod(pod) => ("v1", Map::new(), json!({"status": pod_status(pod)})),
+        Object::StatefulSet(set) => ("apps/v1", Map::new(), json!({"spec": stateful_set_spec(set)})),
         Object::Workload(_) => return None,
-    })
-}
-
-fn whole(version: &str, kind: &str, key: &ObjectRef, labels: Option<Value>, field: &str, value: Value) -> Value {
-    let mut metadata = json!({"name": key.name, "namespace": key.namespace});
-    if let Some(labels) = labels {
-        metadata["labels"] = labels;
+    };
+    let mut metadata = json!({"name": object.name()});
+    if !matches!(object, Object::Namespace(_)) {
+        metadata["namespace"] = object.namespace().into();
     }
-    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
-    object[field] = value;
-    object
+    if !labels.is_empty() {
+        metadata["labels"] = labels.into();
+    }
+    encoded["apiVersion"] = version.into();
+    encoded["kind"] = object.kind().into();
+    encoded["metadata"] = metadata;
+    Some(encoded)
 }
 
 fn labels(labels: &Labels) -> Value {
     labels.iter().map(|(key, value)| (key.to_string(), json!(value))).collect::<Map<_, _>>().into()
 }
 
-fn service(service: &Service) -> Value {
+fn service_spec(service: &Service) -> Value {
     let mut spec = json!({
         "publishNotReadyAddresses": service.publish_not_ready,
         "selector": labels(&service.selector),
         "ports": service.ports.iter().map(service_port).collect::<Vec<_>>(),
-        "ipFamilies": service.families.iter().map(|family| match family {
-            AddressFamily::V4 => "IPv4",
-            AddressFamily::V6 => "IPv6",
-        }).collect::<Vec<_>>(),
+        "ipFamilies": service.families.iter().map(|family| family.name()).collect::<Vec<_>>(),
         "ipFamilyPolicy": service.family_policy.map(FamilyPolicy::name),
     });
     match &service.kind {
@@ -75,36 +72,25 @@ fn service_port(port: &ServicePort) -> Value {
         TargetPort::Number(number) => json!(number),
         TargetPort::Name(name) => json!(name),
     };
-    json!({"name": port.name, "protocol": protocol(port.protocol), "port": port.number, "targetPort": target})
+    json!({"name": port.name, "protocol": port.protocol.name(), "port": port.number, "targetPort": target})
 }
 
 fn endpoint_port(port: &EndpointPort) -> Value {
-    json!({"name": port.name, "protocol": protocol(port.protocol), "port": port.number})
+    json!({"name": port.name, "protocol": port.protocol.name(), "port": port.number})
 }
 
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    }
+fn slice_labels(slice: &EndpointSlice) -> Map<String, Value> {
+    let service = slice.service.as_deref().map(|service| (SERVICE_NAME_LABEL.to_owned(), service.into()));
+    let manager = slice.manager.label().map(|manager| (MANAGED_BY_LABEL.to_owned(), manager.into()));
+    service.into_iter().chain(manager).collect()
 }
 
 fn endpoint_slice(slice: &EndpointSlice) -> Value {
-    let owner = slice.service.as_deref().map(|service| (SERVICE_NAME_LABEL.to_owned(), json!(service)));
-    let manager = slice.manager.label().map(|manager| (MANAGED_BY_LABEL.to_owned(), json!(manager)));
-    let labels: Map<String, Value> = owner.into_iter().chain(manager).collect();
-    let labels = (!labels.is_empty()).then(|| labels.into());
-    let key = &slice.key;
-    let rows: Vec<Value> = slice.endpoints().map(|endpoint| row(&endpoint)).collect();
-    let mut object = whole("discovery.k8s.io/v1", "EndpointSlice", key, labels, "endpoints", rows.into());
-    object["addressType"] = json!(match slice.family() {
-        _ if slice.fqdn => "FQDN",
-        AddressFamily::V4 => "IPv4",
-        AddressFamily::V6 => "IPv6",
-    });
-    object["ports"] = slice.ports.iter().map(endpoint_port).collect();
-    object
+    json!({
+        "addressType": if slice.fqdn { "FQDN" } else { slice.family().name() },
+        "endpoints": slice.endpoints().map(|endpoint| row(&endpoint)).collect::<Vec<_>>(),
+        "ports": slice.ports.iter().map(endpoint_port).collect::<Vec<_>>(),
+    })
 }
 
 fn row(endpoint: &Endpoint<'_>) -> Value {
@@ -117,12 +103,12 @@ fn row(endpoint: &Endpoint<'_>) -> Value {
             "terminating": conditions.terminating(),
         },
     });
-    name(&mut row, endpoint);
+    add_names(&mut row, endpoint);
     row
 }
 
 /// Adds the hostname and the Pod of an endpoint.
-fn name(row: &mut Value, endpoint: &Endpoint<'_>) {
+fn add_names(row: &mut Value, endpoint: &Endpoint<'_>) {
     if let Some(hostname) = &endpoint.hostname {
         row["hostname"] = hostname.to_string().into();
     }
@@ -137,7 +123,7 @@ fn subsets(endpoints: &Endpoints) -> Value {
             let rows = slice.endpoints().filter(|endpoint| endpoint.conditions.ready() == ready);
             let address = |endpoint: Endpoint<'_>| {
                 let mut address = json!({"ip": endpoint.address.to_string()});
-                name(&mut address, &endpoint);
+                add_names(&mut address, &endpoint);
                 address
             };
             rows.map(address).collect()
@@ -148,7 +134,7 @@ fn subsets(endpoints: &Endpoints) -> Value {
     endpoints.slices.iter().map(subset).collect()
 }
 
-fn stateful_set(set: &StatefulSet) -> Value {
+fn stateful_set_spec(set: &StatefulSet) -> Value {
     json!({
         "serviceName": set.service_name,
         "replicas": set.replicas,
@@ -160,14 +146,13 @@ fn stateful_set(set: &StatefulSet) -> Value {
 }
 
 fn pod_spec(spec: &PodSpec) -> Value {
-    let port = |port: &EndpointPort| json!({"name": port.name, "protocol": protocol(port.protocol), "containerPort": port.number});
+    let port = |port: &EndpointPort| json!({"name": port.name, "protocol": port.protocol.name(), "containerPort": port.number});
     let ports: Vec<Value> = spec.ports.iter().map(port).collect();
     json!({"hostname": spec.hostname, "subdomain": spec.subdomain, "containers": [{"ports": ports}]})
 }
 
 /// Encodes the part of a Pod that a cluster keeps: its addresses, and whether it has finished.
-fn pod_with_status(pod: &Pod) -> Value {
+fn pod_status(pod: &Pod) -> Value {
     let ips: Vec<Value> = pod.addresses.iter().map(|address| json!({"ip": address.to_string()})).collect();
-    let phase = if pod.finished { "Succeeded" } else { "Running" };
-    whole("v1", "Pod", &pod.key, None, "status", json!({"podIPs": ips, "phase": phase}))
+    json!({"podIPs": ips, "phase": if pod.finished { "Succeeded" } else { "Running" }})
 }

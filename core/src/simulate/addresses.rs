@@ -10,11 +10,6 @@ use ipnet::IpNet;
 
 use crate::object::AddressFamily;
 
-/// Returns the family of an address.
-pub(super) fn family_of(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::V4 } else { AddressFamily::V6 }
-}
-
 /// Returns a hash that is equal in every build: names and addresses of simulated objects depend on it.
 pub(super) fn hash(parts: &[&str]) -> u64 {
     // FNV-1a, with a zero octet, which no name contains, behind each part, and the last steps of SplitMix64, which

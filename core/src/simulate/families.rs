@@ -1,7 +1,6 @@
 //! Address families of a Service, by the API server's defaulting (Kubernetes,
 //! `pkg/registry/core/service/storage/alloc.go`). The addresses themselves are those of `addresses.rs`.
 
-use super::addresses::family_of;
 use crate::object::{AddressFamily, FamilyPolicy, Service, ServiceKind};
 
 /// Returns the families of a Service, if `cluster` are the families of the cluster, of which the first is the default;
@@ -11,7 +10,7 @@ pub(super) fn families_of(service: &Service, cluster: &[AddressFamily]) -> Vec<A
         return Vec::new();
     }
     let mut families = service.families.clone();
-    service.own_addresses().for_each(|address| add(&mut families, family_of(address)));
+    service.own_addresses().for_each(|address| add(&mut families, AddressFamily::from_address(address)));
     if families.is_empty() {
         families.extend(cluster.first());
     }

@@ -24,7 +24,7 @@ use crate::naming_rules::EndpointsSource;
 use crate::object::{
     AddressFamily, EndpointSlice, Object, ObjectRef, Pod, Reason, Service, ServiceKind, Skipped, Workload, WorkloadKind,
 };
-use addresses::{Pools, family_of};
+use addresses::Pools;
 use families::families_of;
 use pods::PodPlan;
 use slices::Owners;
@@ -84,11 +84,17 @@ impl Simulation {
         let mut pools = Pools::new(ranges);
         let known = pools.families();
         let mut left = Unassigned::default();
-        for service in in_order(self.objects.iter_mut().filter_map(as_service)) {
+        let services = self.objects.iter_mut().filter_map(|object| match object {
+            Object::Service(service) => Some(service),
+            _ => None,
+        });
+        for service in sort_by_key(services, |service| &service.key) {
             service.families = families_of(service, cluster);
             let ServiceKind::ClusterIp(addresses) = &mut service.kind else { continue };
             let key = &service.key;
-            let has = |addresses: &[IpAddr], family| addresses.iter().any(|address| family_of(*address) == family);
+            let has = |addresses: &[IpAddr], family| {
+                addresses.iter().any(|address| AddressFamily::from_address(*address) == family)
+            };
             for family in service.families.iter().copied().filter(|family| !has(addresses, *family)).collect::<Vec<_>>()
             {
                 if !known.contains(&family) {
@@ -112,7 +118,7 @@ impl Simulation {
             Object::Pod(pod) if is_bare(pod) && pod.hook.is_none() => Some(pod),
             _ => None,
         });
-        for pod in in_order(bare) {
+        for pod in sort_by_key(bare, |pod| &pod.key) {
             if address(pod, pools, &mut self.taken) {
                 pod.ready = Some(true);
             } else {
@@ -156,33 +162,10 @@ fn address(pod: &mut Pod, pools: &mut Pools, taken: &mut HashSet<IpAddr>) -> boo
 }
 
 /// Sorts objects by name: those that share a hash get their addresses in this order, whatever the order of the files.
-fn in_order<'o, T: Keyed + 'o>(things: impl Iterator<Item = &'o mut T>) -> Vec<&'o mut T> {
-    let mut things: Vec<_> = things.collect();
-    things.sort_by(|one, other| one.key().cmp(other.key()));
-    things
-}
-
-trait Keyed {
-    fn key(&self) -> &ObjectRef;
-}
-
-impl Keyed for Pod {
-    fn key(&self) -> &ObjectRef {
-        &self.key
-    }
-}
-
-impl Keyed for Service {
-    fn key(&self) -> &ObjectRef {
-        &self.key
-    }
-}
-
-fn as_service(object: &mut Object) -> Option<&mut Service> {
-    match object {
-        Object::Service(service) => Some(service),
-        _ => None,
-    }
+fn sort_by_key<'o, T>(objects: impl Iterator<Item = &'o mut T>, key: impl Fn(&T) -> &ObjectRef) -> Vec<&'o mut T> {
+    let mut objects: Vec<_> = objects.collect();
+    objects.sort_by(|one, other| key(one).cmp(key(other)));
+    objects
 }
 
 /// Returns whether a Pod was written by hand: it has no owner, no address and no status.
@@ -202,8 +185,8 @@ fn note_of_hook(object: &Object) -> Option<(ObjectRef, String)> {
         _ => return None,
     };
     let text = format!(
-        "{} {key}: Helm runs it as a hook (`helm.sh/hook: {hook}`), to its end: it is no part of the release that runs, \
-         and no endpoint",
+        "{} {key}: Helm runs it as a hook (`helm.sh/hook: {hook}`), to its end, so it is no part of the running \
+         release, and no endpoint",
         object.kind()
     );
     Some((key.clone(), text))
@@ -242,10 +225,10 @@ fn used_addresses(objects: &[Object]) -> HashSet<IpAddr> {
 }
 
 fn no_range(key: &ObjectRef, family: AddressFamily) -> Skipped {
-    let family = if family == AddressFamily::V4 { "IPv4" } else { "IPv6" };
+    let family = family.name();
     let text = format!(
-        "Service {key}: its `ipFamilies` or `ipFamilyPolicy` ask for {family}, and no {family} network is simulated; it \
-         gets no such address"
+        "Service {key}: `ipFamilies` or `ipFamilyPolicy` ask for {family}, and no {family} network is simulated; the \
+         Service gets no {family} address"
     );
     Skipped { reason: Reason::NoAddress, object: Some(key.clone()), text }
 }
@@ -265,12 +248,14 @@ impl Unassigned {
 
     fn report(self, what: &str, ranges: &[IpNet]) -> Option<Skipped> {
         let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        let cause = if ranges.is_empty() {
+            "no network is simulated".into()
+        } else {
+            format!("no address of {} is free, or more than {MAX_PODS} Pods were to be made", ranges.join(", "))
+        };
         let text = format!(
-            "{what} without an address: {}, from {} on; {} has no more of them (nor are more than {MAX_PODS} Pods made), \
-             so simulate with a larger range",
-            self.count,
-            self.first?,
-            if ranges.is_empty() { "no range".into() } else { ranges.join(", ") },
+            "{what} without an address: {}, beginning with {}: {cause}; simulate with a larger network",
+            self.count, self.first?
         );
         Some(Skipped { reason: Reason::NoAddress, object: None, text })
     }

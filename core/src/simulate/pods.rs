@@ -121,7 +121,7 @@ impl<'o> PodPlan<'o> {
         }
         let text = format!(
             "{self}: the name {}-{last} of its last Pod is not a DNS label (1 to 63 letters, digits and inner \
-             hyphens), and a Pod's hostname has to be one; it gets no Pods",
+             hyphens), as a Pod's hostname must be; the workload gets no Pods",
             self.key.name
         );
         Some(Skipped { reason: Reason::Name, object: Some(self.key.clone()), text })

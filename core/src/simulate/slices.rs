@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::addresses::{family_of, hash};
+use super::addresses::hash;
 use super::pods::letters;
 use crate::naming_rules::EndpointsSource;
 use crate::object::{
@@ -95,7 +95,7 @@ fn slices_of(service: &Service, pods: &[&Pod], names: &mut HashSet<ObjectRef>, s
     for pod in pods.iter().filter(|pod| !pod.finished) {
         let ports = ports_of(service, pod);
         for address in &pod.addresses {
-            let family = family_of(*address);
+            let family = AddressFamily::from_address(*address);
             if service.families.contains(&family) {
                 let row = EndpointRow {
                     address: *address,

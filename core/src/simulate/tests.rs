@@ -467,7 +467,7 @@ fn families() {
         PODS,
         &[
             "service default/both *",
-            "! Service default/both: its `ipFamilies` or `ipFamilyPolicy` ask for IPv6, and no IPv6..",
+            "! Service default/both: `ipFamilies` or `ipFamilyPolicy` ask for IPv6, and no IPv6..",
         ],
     );
     check(both, dual, &["service default/both *,*6"]);
@@ -496,7 +496,7 @@ fn ranges_that_are_too_small() {
             "pod default/used 10.0.0.1",
             "pod default/web-0 *",
             "pod default/web-1 *",
-            "! Pods without an address: 7, from StatefulSet default/web on; 10.0.0.0/30 has no more of them..",
+            "! Pods without an address: 7, beginning with StatefulSet default/web: no address of 10.0.0.0/30 is free, or more..",
         ],
     );
     let simulated =

@@ -14,12 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use arc_swap::ArcSwapOption;
 use foldhash::fast::RandomState;
 
 use super::ServiceEntry;
+use crate::lock::{lock, read, write};
 use crate::name::reverse::AddressRange;
 use crate::records::{PtrName, PtrRrset};
 
@@ -82,7 +83,7 @@ impl ReverseIndex {
     /// Calls `see` with the names of `address`, in the order of the response. `see` must not call the zone.
     pub(super) fn look_up<R>(&self, address: IpAddr, see: impl FnOnce(Option<PtrRrset<'_>>) -> R) -> R {
         let (shard, hash) = self.shard_of(address);
-        let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+        let shard = read(shard);
         for entry in shard.single.find(hash) {
             let published = self.services.get(entry.service());
             if let Some(published) = published.as_deref()
@@ -101,7 +102,7 @@ impl ReverseIndex {
 
     /// Returns whether an address in `range` has a name.
     pub(super) fn any_in(&self, range: &AddressRange) -> bool {
-        let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+        let order = read(&self.order);
         match range {
             AddressRange::V4(range) => order.v4.range(prefixes(range)).next().is_some(),
             AddressRange::V6(range) => order.v6.range(range.clone()).next().is_some(),
@@ -116,11 +117,11 @@ impl ReverseIndex {
                 self.look_up(IpAddr::V4((*range.start()).into()), |names| usize::from(names.is_some()))
             }
             AddressRange::V4(range) => {
-                let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+                let order = read(&self.order);
                 order.v4.range(prefixes(range)).map(|(_, count)| *count as usize).sum()
             }
             AddressRange::V6(range) => {
-                let order = self.order.read().unwrap_or_else(PoisonError::into_inner);
+                let order = read(&self.order);
                 order.v6.range(range.clone()).count()
             }
         }
@@ -133,7 +134,7 @@ impl ReverseIndex {
             all.extend(published.records.reverse().map(|(address, ..)| address));
         }
         for shard in self.shards.iter() {
-            all.extend(shard.read().unwrap_or_else(PoisonError::into_inner).multi.keys());
+            all.extend(read(shard).multi.keys());
         }
         all.sort_unstable();
         all.dedup();
@@ -158,7 +159,7 @@ impl ReverseIndex {
     pub(super) fn materialize(&self, service: u32, addresses: &[IpAddr]) {
         for address in addresses.iter().copied() {
             let (shard, hash) = self.shard_of(address);
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = write(shard);
             let Some((entry, name)) = self.single_name(&shard, hash, address) else { continue };
             if entry.service() == service {
                 shard.single.remove(entry);
@@ -177,7 +178,7 @@ impl ReverseIndex {
     ) {
         let (lock, hash) = self.shard_of(address);
         let (held, mut names) = {
-            let shard = lock.read().unwrap_or_else(PoisonError::into_inner);
+            let shard = read(lock);
             match self.single_name(&shard, hash, address) {
                 Some((entry, name)) => (Some(entry), vec![(name, None)]),
                 None => {
@@ -201,8 +202,8 @@ impl ReverseIndex {
             self.count_address(address, true);
         }
         // Only this thread publishes, so the shard does not change between the two locks.
-        let resized = new.and_then(|_| lock.read().unwrap_or_else(PoisonError::into_inner).single.resized());
-        let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+        let resized = new.and_then(|_| read(lock).single.resized());
+        let mut shard = write(lock);
         if let Some(resized) = resized {
             shard.single = resized;
         }
@@ -242,7 +243,7 @@ impl ReverseIndex {
     }
 
     fn count_address(&self, address: IpAddr, is_new: bool) {
-        let mut order = self.order.write().unwrap_or_else(PoisonError::into_inner);
+        let mut order = write(&self.order);
         match address {
             IpAddr::V4(v4) => {
                 let prefix = u32::from(v4) >> 8;
@@ -435,7 +436,7 @@ impl ServiceSlots {
     }
 
     fn allocate(&self) -> Option<u32> {
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut numbers = lock(&self.numbers);
         if let Some(number) = numbers.free.pop() {
             return Some(number);
         }
@@ -447,11 +448,11 @@ impl ServiceSlots {
     }
 
     fn release(&self, number: u32) {
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).free.push(number);
+        lock(&self.numbers).free.push(number);
     }
 
     fn all(&self) -> impl Iterator<Item = Arc<ServiceEntry>> + '_ {
-        let end = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).end;
+        let end = lock(&self.numbers).end;
         (0..end).filter_map(|number| self.get(number).as_ref().map(Arc::clone))
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use anyhow::{Result, anyhow, bail, ensure};
@@ -21,6 +21,7 @@ use rustls::{Error, InconsistentKeys};
 
 use crate::duration::rough;
 use crate::regular_file::{self, FileError, MAX_SMALL_FILE};
+use headless_dns_core::lock::lock;
 
 /// The current certificate chain and private key, with the files that they are read from. Clones share one pair.
 #[derive(Clone, Debug)]
@@ -89,7 +90,7 @@ impl Certificates {
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
-        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.files)
     }
 
     /// Creates the TLS configuration of one listener: TLS 1.2 and 1.3, the application protocols `alpn` (RFC 7301), and

@@ -7,13 +7,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
 use crate::serve::connection::Stream;
+use headless_dns_core::lock::lock;
 
 /// Limit of the reads in one poll, so that other tasks can run.
 const READS_PER_POLL: usize = 16;
@@ -97,7 +98,7 @@ impl IoProgress {
     }
 
     fn passed(&self) -> MutexGuard<'_, IoCounters> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -19,7 +19,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::thread;
 use std::time::Duration;
@@ -36,6 +36,7 @@ use crate::metrics::{Counters, Event, Metrics, ResponseCounters};
 use headless_dns_core::answer::{
     ForwardedQuery, Responder, ResponseSummary, Resumed, Transport, UpstreamFailure, UpstreamResponse,
 };
+use headless_dns_core::lock::lock;
 use headless_dns_core::wire::{MAX_TCP, MAX_UDP, rcode};
 
 use resolver::Resolver;
@@ -265,7 +266,7 @@ impl ResponseQueue {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, QueuedResponses> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -340,7 +341,7 @@ impl ForwarderState {
     fn count(&self, asked: &QueuedRequest, message: &[u8], summary: &ResponseSummary) {
         let QueuedRequest { request: ForwardRequest { pending, listen, log_entry: logged }, since, .. } = asked;
         let transport = pending.transport;
-        let mut places = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = lock(&self.permits);
         let place = places.entry((*listen, transport));
         let counters =
             place.or_insert_with(|| ResponseCounters::new(self.metrics.worker_at(*listen, transport), transport));
@@ -353,7 +354,7 @@ impl ForwarderState {
 
     /// Records the result of a lookup, and logs when upstreams stop answering and when they answer again.
     fn record_result(&self, answer: &Result<Arc<UpstreamResponse>, UpstreamError>) {
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = lock(&self.health);
         match answer {
             Err(UpstreamError { failure, dead: true }) => {
                 health.consecutive_failures = health.consecutive_failures.saturating_add(1);

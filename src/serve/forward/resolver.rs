@@ -5,7 +5,7 @@
 //! queries, and the interpretation of responses and errors. Not here: the records taken from a response
 //! ([`UpstreamResponse`]), and the timeout of a query (`mod.rs`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -24,6 +24,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::cache::Cache;
 use super::{Upstream, UpstreamError, UpstreamProtocol};
 use headless_dns_core::answer::{UpstreamFailure, UpstreamRecord, UpstreamResponse};
+use headless_dns_core::lock::lock;
 use headless_dns_core::name::{QueryName, WireName};
 use headless_dns_core::wire::{MAX_UDP, rcode};
 
@@ -76,7 +77,7 @@ impl Resolver {
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.cache)
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, BufRead as _, ErrorKind};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -33,6 +33,7 @@ use super::machine::WatchFailure;
 use super::watched::{RawStatus, path_of};
 use crate::regular_file::{self, FileError};
 use headless_dns_core::cluster::Resource;
+use headless_dns_core::lock::lock;
 use headless_dns_core::object::ObjectRef;
 
 /// A function that makes a client with its own connections. It reads the kubeconfig, certificates and tokens again.
@@ -214,7 +215,7 @@ impl ReloadingConfig {
     /// Reads the configuration, or returns the previous one if that fails: a file may be half written, or was a pipe.
     async fn read_again(&self) -> Config {
         let read = self.place.read(&self.options).await;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         if let Ok(config) = read {
             *last = config;
         }

@@ -52,8 +52,8 @@ pub(super) fn read(text: &str) -> Vec<ManifestDocument> {
     });
     let wrong = match done {
         Ok(Ok(documents)) => return documents,
-        Ok(Err(_)) => "the parser failed on this file; please report it".into(),
-        Err(error) => format!("no thread to read it on: {error}"),
+        Ok(Err(_)) => "the parser failed on this file: please report this bug".into(),
+        Err(error) => format!("cannot start a thread to parse the file: {error}"),
     };
     vec![ManifestDocument { value: Err(unparsed(text, wrong)), ..ManifestDocument::new(1, 1, Value::Null) }]
 }

@@ -24,7 +24,7 @@ use headless_dns_core::object::{self, Decoded, Object, ObjectRef, Reason, Subjec
 pub use watch::ManifestWatcher;
 
 /// Error of a template: the text is no YAML, or its names are no names.
-const TEMPLATE_ERROR: &str = "it is a template ({{ }}) and no manifest: render it first (helm template)";
+const TEMPLATE_ERROR: &str = "the file is a template ({{ }}) and no manifest: render it first (helm template)";
 
 /// Default maximum size of one file, in octets.
 pub const MAX_SIZE: u64 = 64 << 20;
@@ -166,8 +166,7 @@ impl Manifests {
                     continue;
                 }
                 EntryKind::Other(kind) => {
-                    let text =
-                        format!("it is {kind}, and only files, folders, pipes and - for standard input are read");
+                    let text = format!("the path is {kind}: give a file, a folder, a pipe, or - for standard input");
                     Err(unreadable(&path, &text))
                 }
                 EntryKind::Unreadable(error) => {
@@ -226,12 +225,12 @@ impl Manifests {
             ReadError::Gone => Report { text: "there is no such file".into(), ..report },
             ReadError::TooLarge => {
                 let text = format!(
-                    "it has more than {} octets and is not read; --max-manifest-size sets the bound",
+                    "the file has more than {} octets and is not read: split it, or raise --max-manifest-size",
                     self.max_size
                 );
                 Report { text, ..report }
             }
-            ReadError::NotUtf8(line) => Report { line: Some(*line), text: "it is not UTF-8".into(), ..report },
+            ReadError::NotUtf8(line) => Report { line: Some(*line), text: "the file is not UTF-8".into(), ..report },
             ReadError::Other(error) => Report { text: format!("it cannot be read: {error}"), ..report },
         }
     }
@@ -244,9 +243,9 @@ impl FileState {
             return None;
         }
         let mut report =
-            self.troubles.first().cloned().unwrap_or_else(|| unreadable(&self.path, "it holds no document"));
+            self.troubles.first().cloned().unwrap_or_else(|| unreadable(&self.path, "the file has no document"));
         if report.document.is_some() {
-            report.text += "; no document of it can be read";
+            report.text += "; no document of the file can be read";
         }
         Some(report)
     }
@@ -409,7 +408,7 @@ fn duplicate(file: &FileState, placed: &Located, other_file: &FileState, other: 
         _ => format!("{}/{}", object.namespace(), object.name()),
     };
     let text = format!(
-        "{} {name} is defined here and, differently, in {}, document {}, line {}; the one here counts",
+        "{} {name} is defined here and, differently, in {}, document {}, line {}; the definition here counts",
         object.kind(),
         other_file.name,
         other.document,
@@ -432,7 +431,7 @@ fn unreadable(path: &Path, text: &str) -> Report {
 }
 
 fn stays(mut report: Report) -> Report {
-    report.text += "; what the file held before stays";
+    report.text += "; the previous content of the file stays in service";
     report
 }
 

@@ -71,12 +71,12 @@ fn a_folder() {
         &loaded,
         &["a", "b", "l1", "l2", "s", "z"],
         &[
-            "huge.yaml: it has more than 10000 octets and is not read; --max-manifest-size sets the bound",
-            "latin.yaml, line 2: it is not UTF-8",
+            "huge.yaml: the file has more than 10000 octets and is not read: split it, or raise --max-manifest-size",
+            "latin.yaml, line 2: the file is not UTF-8",
             "bad.yaml, document 2, line 6: this is not YAML: ..",
             "invalid.yml, document 1, line 1: the Pod has no `metadata.name`; it is left out",
-            "invalid.yml, document 2, line 4: it has an `apiVersion` and no `kind`, so it is no Kubernetes object; it is \
-             left out",
+            "invalid.yml, document 2, line 4: the document has an `apiVersion` and no `kind`, so it is no Kubernetes \
+             object; it is left out",
             "list.json, document 1, line 1: item 2 of the list: the Service has no `metadata.name`; it is left out",
             "list.json, document 1, line 1: Service default/l2: `clusterIP` \"x\" is no address; it is left out",
         ],
@@ -107,7 +107,7 @@ fn documents_of_other_kinds_are_passed_over() {
     let (folder, mut manifests) = folder(&[("1.yaml", text)]);
     let said = [
         "1.yaml, document 1, line 1: the ServiceList has `items` that are no list; it is left out",
-        "1.yaml, document 2, line 5: it is a plain value, so it is no Kubernetes object; it is left out",
+        "1.yaml, document 2, line 5: the document is a plain value and no Kubernetes object; it is left out",
     ];
     check(&folder, &manifests.reload(), &[], &said);
 }
@@ -134,7 +134,8 @@ fn templates_of_charts() {
     let rule = "apiVersion: example.org/v1\nkind: Rule\nspec: {text: '{{ $labels.pod }}'}\n";
     let (folder, mut manifests) = folder(&[("1.yaml", templates.as_bytes()), ("2.yaml", rule.as_bytes())]);
     let loaded = manifests.reload();
-    let said = ["1.yaml, document 2, line 6: this is not YAML: ..", "1.yaml, document 3, line 8: it is a template (.."];
+    let said =
+        ["1.yaml, document 2, line 6: this is not YAML: ..", "1.yaml, document 3, line 8: the file is a template (.."];
     check(&folder, &loaded, &["web"], &said);
     assert!(loaded.reports[1].text.ends_with("render it first (helm template)"));
 }
@@ -172,7 +173,7 @@ fn definitions_in_two_places() {
     let first = format!("1.yaml, document 3, line 11: {said}..");
     let second = format!("2.yaml, document 1, line 1: {said}..");
     check(&folder, &loaded, &["web"], &[&first, &second]);
-    assert!(loaded.reports[1].text.ends_with("1.yaml, document 3, line 11; the one here counts"));
+    assert!(loaded.reports[1].text.ends_with("1.yaml, document 3, line 11; the definition here counts"));
     let Object::Service(service) = &loaded.objects[0] else { panic!("a Service") };
     assert_eq!(service.kind, object::ServiceKind::Headless);
 }
@@ -203,12 +204,16 @@ fn reload() {
     for _ in 0..2 {
         let loaded = manifests.reload();
         check(&folder, &loaded, &["a", "b", "c"], &["1.yaml, document 2, line 6: this is not JSON: .."]);
-        assert!(loaded.reports[0].text.ends_with("; what the file held before stays"), "{}", loaded.reports[0]);
+        assert!(
+            loaded.reports[0].text.ends_with("; the previous content of the file stays in service"),
+            "{}",
+            loaded.reports[0]
+        );
         assert_eq!(loaded.reports[0].cause, Cause::Syntax);
     }
     // A file that cannot be read keeps its previous content too.
     fs::write(path("1.yaml"), [b'#'; 10_001]).unwrap();
-    check(&folder, &manifests.reload(), &["a", "b", "c"], &["1.yaml: it has more than .."]);
+    check(&folder, &manifests.reload(), &["a", "b", "c"], &["1.yaml: the file has more than .."]);
     // An invalid object is left out alone.
     fs::write(path("1.yaml"), two.replace("name: a", "namespace: a")).unwrap();
     check(&folder, &manifests.reload(), &["b", "c"], &["1.yaml, document 1, line 1: the Service has no .."]);
@@ -264,7 +269,7 @@ mod unix {
     #[test]
     fn a_device_is_refused() {
         let loaded = Manifests::new(vec!["/dev/zero".into()], "default", 10_000).reload();
-        assert!(loaded.reports[0].text.starts_with("it is a character device, and only"), "{:?}", loaded.reports);
+        assert!(loaded.reports[0].text.starts_with("the path is a character device: give"), "{:?}", loaded.reports);
         assert_eq!(loaded.unusable, loaded.reports);
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::files;
+use headless_dns_core::lock::lock;
 
 /// Time without events after which a change is reported.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -46,7 +47,7 @@ impl ManifestWatcher {
         let (wake, events) = mpsc::channel(1);
         let seen = Arc::clone(&targets);
         let handler = move |event: notify::Result<Event>| {
-            let targets = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let targets = lock(&seen);
             if event.map_or(true, |event| is_change(&event, &targets)) {
                 let _ = wake.try_send(());
             }
@@ -78,7 +79,7 @@ impl ManifestWatcher {
     /// Watches the present folders of the paths. A folder that was replaced has lost its watch, so each is set again.
     fn watch(&mut self) -> Result<(), String> {
         let targets = targets(&self.paths);
-        let old = std::mem::replace(&mut *self.lock(), targets.clone());
+        let old = std::mem::replace(&mut *lock(&self.targets), targets.clone());
         for folder in old.keys().filter(|folder| !targets.contains_key(*folder)) {
             // In most cases the folder is gone, and its watch with it.
             let _ = self.inner.unwatch(folder);
@@ -93,10 +94,6 @@ impl ManifestWatcher {
             }
         }
         result
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Targets> {
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1100,7 +1100,7 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
     fake.fault(|_| Some(Fault::Status(503)));
     let _third = start();
     until(seconds(20), || ask_at(port, "web") == Some((SERVFAIL, NOT_READY))).await;
-    let refused = "is not used: it is no snapshot, or of another version of headless-dns";
+    let refused = "is not used: the file is no snapshot, or of another version of headless-dns";
     until(seconds(20), || log().contains(refused)).await;
 }
 

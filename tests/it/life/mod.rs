@@ -201,7 +201,7 @@ impl Reloaded {
             9 => {
                 replace(&self.manifest_path(), &format!("{{ broken: [ # {number}\n"));
                 self.server.signal("HUP");
-                self.server.wait_for_log(from, "what the file held before stays");
+                self.server.wait_for_log(from, "the previous content of the file stays in service");
                 assert_eq!(self.server.ask(NAME), self.expected(), "a broken manifest changes nothing");
                 replace(&self.manifest_path(), &manifest(self.address));
             }

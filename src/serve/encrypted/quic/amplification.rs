@@ -9,7 +9,9 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use headless_dns_core::lock::lock;
 
 /// Octets sent for each octet received (RFC 9000 section 8.1).
 const FACTOR: u64 = 3;
@@ -106,7 +108,7 @@ impl AmplificationLimit {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, AddressCounters> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.addresses)
     }
 
     fn change(&self, change: impl FnOnce(&mut AddressCounters)) {

@@ -7,12 +7,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::UdpSocket;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Instant;
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 use tokio::task::{JoinError, JoinSet};
+
+use headless_dns_core::lock::lock;
 
 /// Runtime that tracks the tasks of quinn.
 #[derive(Debug, Default)]
@@ -20,7 +22,7 @@ pub(super) struct TrackedRuntime(Mutex<JoinSet<()>>);
 
 impl TrackedRuntime {
     fn lock(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Completes when a task ends. Never completes without a task; poll it again after each new connection.

@@ -6,7 +6,7 @@
 //! (`amplification.rs`).
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::crypto::{
@@ -17,6 +17,7 @@ use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{TransportError, TransportErrorCode};
 
 use super::amplification::Address;
+use headless_dns_core::lock::lock;
 
 /// Limit of the octets that a client sends in CRYPTO frames over the life of its connection. After the handshake a client has
 /// none to send.
@@ -46,7 +47,7 @@ impl ServerConfig for OneConnection {
 
     fn start_session(self: Arc<Self>, version: u32, params: &TransportParameters) -> Box<dyn Session> {
         let inner = Arc::clone(&self.tls).start_session(version, params);
-        let address = self.address.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let address = lock(&self.address).take();
         Box::new(Limited { inner, received: 0, address })
     }
 }

@@ -7,13 +7,14 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::amplification::AmplificationLimit;
+use headless_dns_core::lock::lock;
 
 /// UDP socket of a QUIC endpoint.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl QuicSocket {
     }
 
     fn is_receiving(&self) -> MutexGuard<'_, bool> {
-        self.is_receiving.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.is_receiving)
     }
 }
 

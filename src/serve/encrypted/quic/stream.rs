@@ -3,7 +3,7 @@
 //! Not here: the answer to the query (`../../desk.rs`), and the limits of the connection (`connection.rs`).
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
 use quinn::{RecvStream, SendStream};
@@ -14,6 +14,7 @@ use crate::serve::guests::FORWARD_IDLE_TIMEOUT;
 use crate::serve::place::{Answer, ListenerContext};
 use crate::serve::seats::ConnectionPermit;
 use headless_dns_core::answer::Peer;
+use headless_dns_core::lock::lock;
 use headless_dns_core::wire;
 
 /// Octets buffered by all streams of a connection.
@@ -32,7 +33,7 @@ impl ConnectionMemory {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
