@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::api::{rfc_3339, watch_name};
 use super::health::{stale_text, watch_text};
-use super::route::PageParams;
+use super::params::PageParams;
 use super::shown::{AdminContext, AdminState, CertificateInUse, RATE_HISTORY_SECONDS, ServerInfo};
 use crate::duration::age;
 use crate::report::explain_report::{Candidate, ExplainReport, StepView};
@@ -353,7 +353,7 @@ impl Html {
     // Explanation.
 
     fn explain(&mut self, shown: &AdminState, wish: &PageParams) {
-        let [name, qtype, namespace] = &wish.is_explain;
+        let [name, qtype, namespace] = &wish.entered;
         self.raw("<section id=\"explain\"><h2>Why does a name resolve, or not?</h2><form method=\"get\" action=\"/\">");
         self.raw("<div class=\"wide\"><label for=\"name\">Name or address</label><input id=\"name\" name=\"name\" required maxlength=\"300\" autocomplete=\"off\" spellcheck=\"false\" value=\"");
         self.text(name).raw("\" placeholder=\"").text(example(shown)).raw("\"></div>");
@@ -368,7 +368,7 @@ impl Html {
         self.raw("</select></div><div class=\"narrow\"><label for=\"namespace\">Asked from</label><input id=\"namespace\" name=\"namespace\" maxlength=\"63\" autocomplete=\"off\" spellcheck=\"false\" value=\"");
         self.text(namespace).raw("\" placeholder=\"").text(&shown.context.info.namespace).raw("\"></div>");
         self.raw("<button type=\"submit\">Explain</button></form>");
-        match &wish.question {
+        match &wish.explain {
             None => {}
             Some(_) if !shown.context.status.data_state().may_deny() => {
                 self.refusal("not everything was read yet: ask again when the server is ready");

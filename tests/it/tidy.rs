@@ -18,6 +18,7 @@ const WALLS: &[(&[&str], &[&str])] = &[
     (&["rustls"], &["serve/forward/resolver.rs", "serve/encrypted/"]),
     (&["hickory_proto"], &["core/wire/"]),
     (&["quinn", "quinn_proto", "h2", "tokio_rustls"], &["serve/encrypted/"]),
+    (&["axum"], &["admin/"]),
     (&["dashmap", "DashMap"], &["core/zone/"]),
     // System calls, and at most one more small file.
     (&["unsafe"], &["serve/sys.rs", "serve/fds.rs"]),
