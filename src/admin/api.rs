@@ -2,13 +2,10 @@
 //!
 //! Not here: explanations and records, which `report` renders for the commands as well.
 
-use std::io::{self, Write};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hyper::body::Bytes;
 use jiff::civil::DateTime;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
 use super::health::watch_text;
 use super::shown::{AdminContext, AdminState, CertificateInUse};
@@ -123,36 +120,6 @@ fn zones(zone: &Zone) -> Vec<Value> {
         json!({"origin": origin.to_string(), "kind": "reverse", "serial": zone.serial(), "addresses": addresses})
     });
     forward.chain(reverse).collect()
-}
-
-/// A writer that sends its octets in parts. It fails once the receiver is dropped.
-pub(super) struct ChunkSender {
-    parts: mpsc::Sender<Bytes>,
-    buffer: Vec<u8>,
-}
-
-/// Size of a part in octets.
-const CHUNK_BYTES: usize = 64 << 10;
-
-impl ChunkSender {
-    pub(super) fn new(parts: mpsc::Sender<Bytes>) -> Self {
-        Self { parts, buffer: Vec::with_capacity(CHUNK_BYTES) }
-    }
-}
-
-impl Write for ChunkSender {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(octets);
-        if self.buffer.len() >= CHUNK_BYTES {
-            self.flush()?;
-        }
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let part = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
-        self.parts.blocking_send(part.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
 }
 
 #[cfg(test)]

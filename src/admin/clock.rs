@@ -33,7 +33,7 @@ impl Default for AdminLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestPhase {
     /// Idle: no octet of a request has arrived.
-    Nothing,
+    Idle,
     /// The head of a request is incomplete.
     Head,
     /// The response is not sent yet.
@@ -44,37 +44,37 @@ pub(super) enum RequestPhase {
 #[derive(Debug)]
 pub(super) struct PhaseTimer {
     at: Mutex<(RequestPhase, Instant)>,
-    turned: Notify,
+    changed: Notify,
     limits: AdminLimits,
 }
 
 impl PhaseTimer {
     pub(super) fn new(limits: AdminLimits) -> Self {
-        Self { at: Mutex::new((RequestPhase::Nothing, Instant::now())), turned: Notify::new(), limits }
+        Self { at: Mutex::new((RequestPhase::Idle, Instant::now())), changed: Notify::new(), limits }
     }
 
     /// Begins a phase.
     pub(super) fn enter_phase(&self, at: RequestPhase) {
         *lock(&self.at) = (at, Instant::now());
-        self.turned.notify_one();
+        self.changed.notify_one();
     }
 
-    pub(super) fn set_phase(&self) -> (RequestPhase, Instant) {
+    pub(super) fn current(&self) -> (RequestPhase, Instant) {
         *lock(&self.at)
     }
 
     /// Waits until the present phase exceeds its deadline.
-    pub(super) async fn is_late(&self) {
+    pub(super) async fn expired(&self) {
         loop {
-            let (at, since) = self.set_phase();
+            let (at, since) = self.current();
             let limit = match at {
-                RequestPhase::Nothing => self.limits.idle,
+                RequestPhase::Idle => self.limits.idle,
                 RequestPhase::Head => self.limits.head,
                 RequestPhase::Request => self.limits.request,
             };
             tokio::select! {
                 () = sleep_until(since + limit) => return,
-                () = self.turned.notified() => {}
+                () = self.changed.notified() => {}
             }
         }
     }

@@ -5,6 +5,7 @@
 //! requests and responses (`mod.rs`).
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -13,6 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -21,10 +23,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, sleep};
+use tower::ServiceExt as _;
 
-use super::body::Body;
+use super::body::TimedBody;
 use super::clock::{AdminLimits, PhaseTimer, RequestPhase};
-use super::route::Exposure;
+use super::routes::Exposure;
 
 /// Size limit of a request's head in octets; beyond it the status is 431.
 const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -46,10 +49,10 @@ pub(super) struct BoundAdminSocket {
 /// # Errors
 ///
 /// An address that cannot be bound, with the option, the address and the action to take.
-pub(super) fn bind(option: &str, address: SocketAddr, offer: Exposure) -> anyhow::Result<BoundAdminSocket> {
+pub(super) fn bind(option: &str, address: SocketAddr, exposure: Exposure) -> anyhow::Result<BoundAdminSocket> {
     let bound = listener(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener) = bound.map_err(|error| sentence(option, address, error))?;
-    Ok(BoundAdminSocket { address, exposure: offer, listener })
+    Ok(BoundAdminSocket { address, exposure, listener })
 }
 
 fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -82,17 +85,13 @@ fn sentence(option: &str, address: SocketAddr, error: io::Error) -> anyhow::Erro
     anyhow!("{what}: {advice}")
 }
 
-/// Answers requests by `answer` until the future is dropped.
+/// Answers requests by `router` until the future is dropped.
 ///
 /// # Errors
 ///
 /// If the socket cannot be used.
-pub(super) async fn serve<S, F>(bound: BoundAdminSocket, limits: AdminLimits, answer: S) -> anyhow::Result<()>
-where
-    S: Fn(http::Request<hyper::body::Incoming>, Exposure) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = http::Response<Body>> + Send + 'static,
-{
-    let BoundAdminSocket { address, exposure: offer, listener } = bound;
+pub(super) async fn serve(bound: BoundAdminSocket, limits: AdminLimits, router: Router) -> anyhow::Result<()> {
+    let BoundAdminSocket { address, listener, .. } = bound;
     let listener = TcpListener::from_std(listener).with_context(|| format!("cannot listen on {address}"))?;
     let mut connections = Connections::default();
     loop {
@@ -100,11 +99,9 @@ where
             stream = accept(&listener) => stream,
             () = connections.ended() => continue,
         };
-        if connections.open.len() >= limits.connections && !connections.evict_oldest() {
-            continue;
+        if connections.open.len() < limits.connections || connections.evict_oldest() {
+            connections.start(stream, limits, router.clone());
         }
-        let answer = answer.clone();
-        connections.start(stream, limits, move |request| answer(request, offer));
     }
 }
 
@@ -127,14 +124,10 @@ struct Connections {
 }
 
 impl Connections {
-    fn start<S, F>(&mut self, stream: TcpStream, limits: AdminLimits, answer: S)
-    where
-        S: Fn(http::Request<hyper::body::Incoming>) -> F + Send + Sync + 'static,
-        F: Future<Output = http::Response<Body>> + Send + 'static,
-    {
-        let clock = Arc::new(PhaseTimer::new(limits));
-        let task = self.tasks.spawn(connection(stream, Arc::clone(&clock), answer));
-        self.open.insert(task.id(), (task, clock));
+    fn start(&mut self, stream: TcpStream, limits: AdminLimits, router: Router) {
+        let timer = Arc::new(PhaseTimer::new(limits));
+        let task = self.tasks.spawn(connection(stream, Arc::clone(&timer), router));
+        self.open.insert(task.id(), (task, timer));
     }
 
     /// Waits for a connection that ends; for ever if none is open.
@@ -150,8 +143,8 @@ impl Connections {
     /// for its response longer than [`EVICTION_GRACE`]. Returns whether there was one.
     fn evict_oldest(&mut self) -> bool {
         let now = Instant::now();
-        let waited = self.open.iter().filter_map(|(id, (_, clock))| {
-            let (at, since) = clock.set_phase();
+        let waited = self.open.iter().filter_map(|(id, (_, timer))| {
+            let (at, since) = timer.current();
             let may_go = at != RequestPhase::Request || now.saturating_duration_since(since) > EVICTION_GRACE;
             may_go.then_some((at == RequestPhase::Request, since, *id))
         });
@@ -164,20 +157,15 @@ impl Connections {
 }
 
 /// Serves one connection until it ends or misses a deadline.
-async fn connection<S, F>(stream: TcpStream, clock: Arc<PhaseTimer>, answer: S)
-where
-    S: Fn(http::Request<hyper::body::Incoming>) -> F,
-    F: Future<Output = http::Response<Body>>,
-{
+async fn connection(stream: TcpStream, timer: Arc<PhaseTimer>, router: Router) {
     let service = service_fn(|request| {
-        clock.enter_phase(RequestPhase::Request);
-        let response = answer(request);
-        let clock = Arc::clone(&clock);
-        async move { Ok::<_, std::convert::Infallible>(response.await.map(|body| body.timed(clock))) }
+        timer.enter_phase(RequestPhase::Request);
+        let (response, timer) = (router.clone().oneshot(request), Arc::clone(&timer));
+        async { Ok::<_, Infallible>(response.await?.map(|body| TimedBody { body, timer })) }
     });
-    let timed = TokioIo::new(TimedStream { stream, timer: Arc::clone(&clock) });
+    let timed = TokioIo::new(TimedStream { stream, timer: Arc::clone(&timer) });
     let serving = http1::Builder::new()
-        // hyper has one timeout for both an idle client and a slow one. The clock has two.
+        // hyper has one timeout for both an idle client and a slow one. [`PhaseTimer`] has two.
         .header_read_timeout(None)
         .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADER_FIELDS)
@@ -186,11 +174,11 @@ where
     tokio::select! {
         // Errors of the client concern no other client.
         _ = pin!(serving) => {}
-        () = clock.is_late() => {}
+        () = timer.expired() => {}
     }
 }
 
-/// A connection that reports the first octet of a request to its clock.
+/// A connection that reports the first octet of a request to its timer.
 struct TimedStream {
     stream: TcpStream,
     timer: Arc<PhaseTimer>,
@@ -204,7 +192,7 @@ impl AsyncRead for TimedStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && self.timer.set_phase().0 == RequestPhase::Nothing {
+        if buffer.filled().len() > before && self.timer.current().0 == RequestPhase::Idle {
             self.timer.enter_phase(RequestPhase::Head);
         }
         read

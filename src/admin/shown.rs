@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::NameSpec;
@@ -25,7 +25,7 @@ use headless_dns_core::status::Status;
 use headless_dns_core::transport::Transport;
 use headless_dns_core::zone::Zone;
 
-use super::route::ExplainParams;
+use super::params::ExplainParams;
 
 /// Handles of the running server.
 pub struct AdminContext {
@@ -89,23 +89,9 @@ pub(super) struct AdminState {
     pub(super) context: AdminContext,
     pub(super) started_at: Instant,
     rates: Mutex<Rates>,
-    pub(super) zones: Permits,
-    pub(super) searches: Permits,
+    pub(super) zones: Arc<Semaphore>,
+    pub(super) searches: Arc<Semaphore>,
     check_cache: Mutex<Option<CheckCache>>,
-}
-
-/// A pool of permits for expensive requests.
-pub(super) struct Permits(Arc<Semaphore>);
-
-impl Permits {
-    fn new(places: usize) -> Self {
-        Self(Arc::new(Semaphore::new(places)))
-    }
-
-    /// Takes a permit until the result is dropped; `None` if all are taken.
-    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).try_acquire_owned().ok()
-    }
 }
 
 /// Query rates of the last seconds.
@@ -129,8 +115,8 @@ impl AdminState {
             context: view,
             started_at: Instant::now(),
             rates: Mutex::default(),
-            zones: Permits::new(MAX_ZONE_EXPORTS),
-            searches: Permits::new(MAX_SEARCHES),
+            zones: Arc::new(Semaphore::new(MAX_ZONE_EXPORTS)),
+            searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
             check_cache: Mutex::new(None),
         }
     }

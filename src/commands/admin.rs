@@ -30,7 +30,7 @@ pub(super) fn copy(
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start what asks a server")?;
-    let target = format!("http://{server}{path}{}", written(query));
+    let target = format!("http://{server}{path}?{}", encode_query(query));
     runtime.block_on(copied(&target, to)).with_context(|| format!("cannot ask http://{server}"))
 }
 
@@ -56,22 +56,10 @@ async fn copied(target: &str, to: &mut impl Write) -> anyhow::Result<()> {
     Ok(to.flush()?)
 }
 
-/// Returns the parameters that have a value as the query of a URL (application/x-www-form-urlencoded).
-fn written(query: &[(&str, Option<&str>)]) -> String {
+/// Encodes the parameters that have a value (application/x-www-form-urlencoded).
+fn encode_query(query: &[(&str, Option<&str>)]) -> String {
     let given = query.iter().filter_map(|(name, value)| value.map(|value| (name, value)));
-    let mut text = String::new();
-    for (name, value) in given {
-        text.push(if text.is_empty() { '?' } else { '&' });
-        text.push_str(name);
-        text.push('=');
-        for octet in value.bytes() {
-            match octet {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => text.push(char::from(octet)),
-                _ => text.push_str(&format!("%{octet:02X}")),
-            }
-        }
-    }
-    text
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish()
 }
 
 #[cfg(test)]
@@ -81,9 +69,9 @@ mod tests {
     #[test]
     fn queries() {
         assert_eq!(
-            written(&[("a", None), ("name", Some("_http._tcp.a b&c=é"))]),
-            "?name=_http._tcp.a%20b%26c%3D%C3%A9"
+            encode_query(&[("a", None), ("name", Some("_http._tcp.a b&c=é"))]),
+            "name=_http._tcp.a+b%26c%3D%C3%A9"
         );
-        assert_eq!(written(&[("a", None)]), "");
+        assert_eq!(encode_query(&[("a", None)]), "");
     }
 }

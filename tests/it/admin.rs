@@ -648,6 +648,8 @@ async fn the_page_tells_the_essentials_without_javascript() {
     ] {
         assert!(before.contains(wanted), "{wanted} is not in\n{before}");
     }
+    let (_, explained) = server.get("/?name=demo-svc&type=A").await;
+    assert!(explained.contains("\ndemo-svc.default.svc.cluster.local. 5 IN A 10.244."), "a record a line: {explained}");
     let nonce = head.split("script-src 'nonce-").nth(1).unwrap().split('\'').next().unwrap();
     assert!(body.contains(&format!("<script nonce=\"{nonce}\">")) && head.contains("default-src 'none'"), "{head}");
 }
