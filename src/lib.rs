@@ -5,18 +5,17 @@
 //! and the libraries. `docs/glossary.md` has the terms, `CONTRIBUTING.md` the commands and the steps of usual additions. This
 //! library is for the program and its tests; its interface changes with every version.
 //!
-//! Reading order: [`source`], [`serve`], [`admin`], [`report`], [`commands`].
+//! Reading order: [`source`], [`server`], [`admin`], [`report`], [`commands`].
 
 pub mod admin;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod duration;
-pub mod liveness;
 pub mod log;
 pub mod metrics;
 pub mod panics;
 pub mod regular_file;
 pub mod report;
-pub mod serve;
+pub mod server;
 pub mod source;

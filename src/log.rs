@@ -2,7 +2,7 @@
 //!
 //! No thread that answers queries writes to standard error, which may be a pipe that is not read: lines and panics wait
 //! in a bounded queue, and a thread of the log writes them. A line that finds the queue full is lost, and counted. Not
-//! here: the query log (`serve/query_log.rs`).
+//! here: the query log (`server/query_log.rs`).
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;

@@ -31,7 +31,7 @@
 //! 5. An invalid object produces a report and no record. It stops nothing.
 //! 6. Nothing writes to a Kubernetes API server.
 //! 7. Every task and thread has a parent that waits for its end.
-//! 8. `unsafe` is for system calls, in `serve/sys.rs` and `serve/fds.rs`.
+//! 8. `unsafe` is for system calls, in `server/sys/`.
 //! 9. A task or thread that ends before shutdown is restarted, or ends the process: counted, with one log line.
 //! 10. All text from outside passes [`escape`] before it is shown. All paths from outside are opened by `regular_file.rs` of the server.
 //!

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use crate::duration::age;
-use crate::liveness::STALL_LIMIT;
+use crate::server::heartbeats::STALL_LIMIT;
 use headless_dns_core::escape::Printable;
 use headless_dns_core::status::{DataState, Status, WatchState, WatchStatus};
 

@@ -13,10 +13,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::NameSpec;
-use crate::liveness::Heartbeats;
 use crate::metrics::{Event, Metrics};
 use crate::report::explain::{self, ExplainQuery, SourceState};
 use crate::report::explain_report::ExplainReport;
+use crate::server::heartbeats::Heartbeats;
 use headless_dns_core::cluster::Resource;
 use headless_dns_core::diagnose::{self, CheckScope, Checked, Diagnostics, DiagnosticsView};
 use headless_dns_core::lock::lock;

@@ -1,5 +1,5 @@
 //! From `--forward` and `--external-name-upstream` to the addresses of upstreams, none of which is this server. Not here:
-//! queries to upstreams (`serve/forward/`).
+//! queries to upstreams (`server/forward/`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::config::resolv::{PATH, ResolvConf};
 use crate::config::{self, ForwardConfig};
 use crate::regular_file::{self, MAX_SMALL_FILE};
-use crate::serve::forward::{Forwarder, Upstream, UpstreamProtocol};
+use crate::server::forward::{Forwarder, Upstream, UpstreamProtocol};
 use headless_dns_core::answer::ForwardPolicy;
 use headless_dns_core::name::special::SpecialNames;
 

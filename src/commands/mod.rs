@@ -28,7 +28,7 @@ use crate::cli::{Invocation, NAME, USAGE_ERROR_STATUS};
 use crate::config::{Config, DEMO, EncryptedConfig, ManifestPath, Source};
 use crate::log;
 use crate::report::finding_view::Style;
-use crate::serve::{ListenAddress, ListenProtocol};
+use crate::server::{ListenAddress, ListenProtocol};
 use crate::source::kubernetes::{self, ClusterAccess, Scope, Timing};
 use crate::source::manifests::Manifests;
 use crate::source::{Input, LoadReport, ManifestSource, Publisher, PublisherOptions};

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use headless_dns::admin::{AdminContext, AdminLimits, AdminListeners, CertificateInUse, ListenAddresses, ServerInfo};
 use headless_dns::cli::{self, Invocation};
 use headless_dns::commands::open_manifests;
-use headless_dns::liveness::{Heartbeats, STALL_LIMIT};
+use headless_dns::server::heartbeats::{Heartbeats, STALL_LIMIT};
 use headless_dns_core::status::{Loss, LossReason, Status, WatchState, WatchStatus};
 use headless_dns_core::transport::Transport;
 use serde_json::{Value, json};

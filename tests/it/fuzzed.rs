@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headless_dns::config::file;
-use headless_dns::serve::ListenProtocol;
-use headless_dns::serve::fuzzing::Streams;
+use headless_dns::server::ListenProtocol;
+use headless_dns::server::fuzzing::Streams;
 use headless_dns::source::kubernetes::fuzzing::{WatchEvent, read_event};
 use headless_dns::source::manifests::read_text;
 use headless_dns::source::snapshot::Snapshot;
@@ -111,7 +111,7 @@ pub(crate) fn https(input: &[u8]) {
     thread_local! {
         static ENGINE: RefCell<Engine> = RefCell::new(engine(false));
     }
-    use headless_dns::serve::encrypted::doh::{self, QueryPlace};
+    use headless_dns::server::https::doh::{self, QueryPlace};
     let (head, body) = match input.windows(2).position(|two| two == b"\n\n") {
         Some(end) => (&input[..end], &input[end + 2..]),
         None => (input, &[][..]),

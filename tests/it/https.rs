@@ -15,10 +15,10 @@ use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use h2::{Reason, RecvStream};
 use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
-use headless_dns::serve::encrypted::certificates::Certificates;
-use headless_dns::serve::encrypted::doh::{self, DohError, MEDIA_TYPE, QueryPlace};
-use headless_dns::serve::forward::{Forwarder, Upstream, UpstreamProtocol};
-use headless_dns::serve::{
+use headless_dns::server::forward::{Forwarder, Upstream, UpstreamProtocol};
+use headless_dns::server::https::doh::{self, DohError, MEDIA_TYPE, QueryPlace};
+use headless_dns::server::tls::certificates::Certificates;
+use headless_dns::server::{
     self, ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, Shutdown,
 };
 use headless_dns::source::{Publisher, PublisherOptions};
@@ -128,7 +128,7 @@ impl Server {
             });
         }
         let (metrics, stop) = (Arc::<Metrics>::default(), Shutdown::default());
-        let mut server = serve::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
+        let mut server = server::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
         if let Some(address) = upstream {
             let upstreams = [Upstream { address, protocol: UpstreamProtocol::Plain }];
             server = server.with_forwarder(Forwarder::new(&upstreams, &upstreams).unwrap()).unwrap();

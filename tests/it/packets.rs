@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::common::mutants::{Numbers, mutate, seeds};
 use crate::common::panics::PanicWatch;
 use crate::common::{self, Engine, query, question_name, wire};
-use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
+use headless_dns::server::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns::source::{Publisher, PublisherOptions};
 use headless_dns_core::answer::{AccessList, RequestBatch, Responder, Transport};
 use headless_dns_core::diagnose::Diagnostics;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use headless_dns::metrics::{Event, Metrics};
-use headless_dns::serve::{
+use headless_dns::server::{
     self, ConnectionLimits, Listeners, LogWriter, QueryLog, QueryLogFilter, QueryLogFormat, Shutdown,
 };
 use headless_dns_core::answer::{AccessList, Responder};
@@ -77,7 +77,7 @@ impl Server {
         let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Shutdown::default());
         let limits = ConnectionLimits::default();
         let mut server =
-            serve::Server::new(responder, Arc::clone(&metrics), limits, 1, stop.clone()).with_query_log(log);
+            server::Server::new(responder, Arc::clone(&metrics), limits, 1, stop.clone()).with_query_log(log);
         server.start(listeners).unwrap();
         let (_, changes) = mpsc::unbounded_channel();
         let running = tokio::spawn(server.run(changes));

@@ -18,9 +18,9 @@ use crate::common::panics::PanicWatch;
 use crate::common::tls::{Authority, NAME};
 use crate::common::{self, extended, query, question_name, service, wire};
 use headless_dns::metrics::{Event, ExpositionFormat, Metrics, ZoneFigures};
-use headless_dns::serve::encrypted::certificates::Certificates;
-use headless_dns::serve::forward::{self, Forwarder, Upstream};
-use headless_dns::serve::{
+use headless_dns::server::forward::{self, Forwarder, Upstream};
+use headless_dns::server::tls::certificates::Certificates;
+use headless_dns::server::{
     self, ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, Shutdown,
 };
 use headless_dns::source::{Publisher, PublisherOptions};
@@ -156,7 +156,7 @@ impl Server {
         let listeners = listeners.certified(Some(certificates.clone()));
         let [quic, plain] = listeners.addresses()[..] else { panic!("two addresses") };
         let (metrics, stop) = (Arc::<Metrics>::default(), Shutdown::default());
-        let mut server = serve::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
+        let mut server = server::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
         if let Some(address) = upstream {
             let upstream = [Upstream { address, protocol: forward::UpstreamProtocol::Plain }];
             server = server.with_forwarder(Forwarder::new(&upstream, &[]).unwrap()).unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::common::ports::ReservedPort;
 use headless_dns::metrics::{Event, Metrics};
-use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
+use headless_dns::server::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns_core::answer::{AccessList, Responder};
 use headless_dns_core::name::WireName;
 use headless_dns_core::name::reverse::ReverseZones;

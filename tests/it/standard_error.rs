@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{http, query, test_name, wire};
 use headless_dns::cli::{self, Invocation};
-use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
+use headless_dns::server::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns::{log, panics};
 use headless_dns_core::answer::{AccessList, Responder};
 use headless_dns_core::name::WireName;

@@ -14,26 +14,26 @@ use std::path::{Path, PathBuf};
 /// Files (a name ending in `/` is a folder) that may name these crates, keywords or types: paths below `src/`, or from `core/`.
 const WALLS: &[(&[&str], &[&str])] = &[
     (&["kube"], &["source/kubernetes/"]),
-    (&["hickory_server", "rustls_native_certs"], &["serve/forward/resolver.rs"]),
-    (&["rustls"], &["serve/forward/resolver.rs", "serve/encrypted/"]),
+    (&["hickory_server", "rustls_native_certs"], &["server/forward/resolver.rs"]),
+    (&["rustls"], &["server/forward/resolver.rs", "server/tls/", "server/quic/"]),
     (&["hickory_proto"], &["core/wire/"]),
-    (&["quinn", "quinn_proto", "tokio_rustls"], &["serve/encrypted/"]),
+    (&["quinn", "quinn_proto", "tokio_rustls"], &["server/tls/", "server/https/", "server/quic/"]),
     // Also a heading in markup.
-    (&["h2"], &["serve/encrypted/", "admin/page.rs"]),
+    (&["h2"], &["server/https/", "admin/page.rs"]),
     (&["axum", "maud"], &["admin/"]),
     (&["dashmap", "DashMap"], &["core/zone/"]),
     // System calls, and at most one more small file.
-    (&["unsafe"], &["serve/sys.rs", "serve/fds.rs"]),
+    (&["unsafe"], &["server/sys/mod.rs", "server/sys/fds.rs"]),
     // A path may name a FIFO, a device, or a file of any size.
     (&["fs::read", "fs::read_to_string", "File::open", "File::options"], &["regular_file.rs", "admin/page.rs"]),
     // Its own files are created by the snapshot.
     (&["OpenOptions"], &["regular_file.rs", "source/snapshot.rs"]),
     // What the service manager says and hears.
-    (&["sd_notify"], &["commands/serve/manager.rs", "serve/fds.rs"]),
+    (&["sd_notify"], &["commands/serve/manager.rs", "server/sys/fds.rs"]),
 ];
 
 /// Files of the server that are pure as the files of `core/` are.
-const PURE_FILES: &[&str] = &["serve/encrypted/doh.rs"];
+const PURE_FILES: &[&str] = &["server/https/doh.rs"];
 
 /// What a pure file may not name. `SocketAddr` and `IpAddr` are values, and fine.
 const IMPURE: &str = "async await tokio tracing libc socket2 Instant::now SystemTime \
@@ -54,11 +54,11 @@ const ARROWS: &[(&str, &str)] = &[
         "source",
         "cluster duration diagnose lock metrics name object records regular_file naming_rules simulate status zone",
     ),
-    ("serve", "answer duration escape liveness lock metrics name regular_file rtype status transport wire zone"),
-    // Records and explanations are the same as those of the commands: `show`, and the values that it is asked with.
+    ("server", "answer duration escape lock metrics name regular_file rtype status transport wire zone"),
+    // Records and explanations are those of the commands: `report`, and the values of its queries.
     (
         "admin",
-        "cluster config duration escape diagnose liveness lock metrics name object rtype report source status transport zone",
+        "cluster config duration escape diagnose lock metrics name object rtype report server source status transport zone",
     ),
     // What commands and the admin listener have in common.
     ("report", "answer config escape diagnose name object rtype status wire zone"),
@@ -81,7 +81,6 @@ const ARROWS: &[(&str, &str)] = &[
     ("naming_rules", ""),
     // It shows how the data stands; what is in it comes as numbers.
     ("metrics", "answer lock log panics regular_file status transport"),
-    ("liveness", "lock"),
     ("panics", ""),
     ("transport", ""),
 ];
@@ -104,7 +103,7 @@ fn the_tree_is_tidy() {
 }
 
 /// Within these folders too arrows go one way: no file names one that names it, by whatever way round.
-const ONE_WAY: &[(&str, &str)] = &[("core/src", "diagnose/"), ("src", "serve/"), ("src", "source/kubernetes/")];
+const ONE_WAY: &[(&str, &str)] = &[("core/src", "diagnose/"), ("src", "server/"), ("src", "source/kubernetes/")];
 
 #[test]
 fn no_files_name_each_other_in_a_circle() {
@@ -313,7 +312,7 @@ fn file_named(path: &[String], module: &[String], modules: &[Vec<String>]) -> Op
     (1..=path.len()).rev().find_map(|length| longest(&length))
 }
 
-/// `serve/udp.rs` is `serve::udp`, `names/mod.rs` is `names`.
+/// `server/query_log.rs` is `server::query_log`, `names/mod.rs` is `names`.
 fn module_of(file: &str) -> Vec<String> {
     let path = file.trim_start_matches("core/").trim_end_matches(".rs").trim_end_matches("/mod");
     path.split('/').map(ToOwned::to_owned).collect()
@@ -509,25 +508,29 @@ fn without_tests(code: &str) -> String {
 #[test]
 fn bad_texts_are_found() {
     for (file, text, finding) in [
-        ("serve/udp.rs", "use kube::Client;", "1: `kube` stands in source/kubernetes/ only"),
+        ("server/udp/mod.rs", "use kube::Client;", "1: `kube` stands in source/kubernetes/ only"),
         (
             "core/answer/mod.rs",
             "\nfn f() { hickory_proto::op::Message::new(); }",
             "2: `hickory_proto` stands in core/wire/ only",
         ),
         ("source/mod.rs", "use {std::fmt, dashmap::DashMap};", "1: `dashmap` stands in core/zone/ only"),
-        ("serve/udp.rs", "fn f() { unsafe { g() } }", "1: `unsafe` stands in serve/sys.rs and serve/fds.rs only"),
+        (
+            "server/udp/mod.rs",
+            "fn f() { unsafe { g() } }",
+            "1: `unsafe` stands in server/sys/mod.rs and server/sys/fds.rs only",
+        ),
         ("core/name/mod.rs", "pub async fn f() {}", "1: a pure file does not name `async`"),
         ("core/name/dashed.rs", "use std::{fmt, fs};", "1: a pure file does not name `std::fs`"),
         ("core/zone/serial.rs", "fn f() { let now = Instant::now(); }", "1: a pure file does not name `Instant::now`"),
-        ("serve/encrypted/doh.rs", "use tokio::io;", "1: a pure file does not name `tokio`"),
+        ("server/https/doh.rs", "use tokio::io;", "1: a pure file does not name `tokio`"),
         ("core/wire/mod.rs", "fn f() { println!(\"{x}\"); }", "1: a pure file does not name `println`"),
         ("core/wire/mod.rs", "use std::net::{IpAddr, UdpSocket};", "1: a pure file does not name `UdpSocket`"),
         ("core/cluster/mod.rs", "use crate::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
         ("core/cluster/mod.rs", "use super::zone::Zone;", "1: no arrow points from `cluster` to `zone`"),
         ("core/wire/mod.rs", "use crate::{\n    name,\n    zone::Zone};", "3: no arrow points from `wire` to `zone`"),
-        ("serve/tcp.rs", "fn f(x: crate::source::X) {}", "1: no arrow points from `serve` to `source`"),
-        ("serve/tcp.rs", "use super::super::source;", "1: no arrow points from `serve` to `source`"),
+        ("server/query_log.rs", "fn f(x: crate::source::X) {}", "1: no arrow points from `server` to `source`"),
+        ("server/query_log.rs", "use super::super::source;", "1: no arrow points from `server` to `source`"),
         ("core/naming_rules.rs", "use crate::*;", "1: no arrow points from `naming_rules` to `*`"),
         ("helper.rs", "", "1: the module `helper` has no line in the table of arrows"),
     ] {
@@ -547,7 +550,7 @@ fn good_texts_pass() {
         ("core/name/mod.rs", "#[cfg(test)]\nuse tracing::info;\nfn kept() {}"),
         ("core/name/reverse.rs", "use super::{QueryName, dashed}; use crate::name::label_pool; use self::x::y;"),
         ("core/zone/mod.rs", "use dashmap::DashMap; #![deny(unsafe_code)]"),
-        ("serve/sys.rs", "#![allow(unsafe_code)] fn f() { unsafe { g() } }"),
+        ("server/sys/mod.rs", "#![allow(unsafe_code)] fn f() { unsafe { g() } }"),
         ("commands/serve.rs", "use crate::{source, serve, admin};"),
         ("main.rs", "use headless_dns::{cli, commands};"),
         ("log.rs", "fn f() -> impl Sized + use<> { if a { b; } }"),

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use headless_dns::metrics::Metrics;
-use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
+use headless_dns::server::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns_core::answer::{AccessList, Responder};
 use headless_dns_core::name::WireName;
 use headless_dns_core::status::Status;

@@ -5,7 +5,7 @@
 //! chain. Each name of the chain has one source: the zones of this server, else the special names (RFC 6761), else an
 //! upstream (RFC 1034 section 4.3.2 step 3a, RFC 2181 section 5.4.1). So an upstream cannot supply records for a name of
 //! the zones, whatever its response contains. Not here: the choice of records from an upstream's response (`foreign.rs`), and queries to
-//! upstreams (`serve/forward/`).
+//! upstreams (`server/forward/`).
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Summary of one response: all that the server counts and logs about it. The engine itself counts nothing.
 //!
-//! Not here: the counters (`metrics/`) and the query log (`serve/query_log.rs`).
+//! Not here: the counters (`metrics/`) and the query log (`server/query_log.rs`).
 
 /// Zone label of a response in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::commands::SourceHandle;
 use crate::config::{Config, ForwardConfig, ManifestPath, Source};
 use crate::metrics::{Event, Metrics};
-use crate::serve::{ListenAddress, ListenProtocol};
+use crate::server::{ListenAddress, ListenProtocol};
 use headless_dns_core::escape::Printable;
 use headless_dns_core::zone::Zone;
 

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::{changed, start_watching};
 use crate::admin::CertificateInUse;
 use crate::metrics::{Metrics, table};
-use crate::serve::encrypted::certificates::Certificates;
+use crate::server::tls::certificates::Certificates;
 
 /// Maximum time between two reads of the files.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);

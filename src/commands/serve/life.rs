@@ -16,7 +16,7 @@ use super::signals::{ShutdownRequest, Signals};
 use super::{Progress, banner, changed, start_watching};
 use crate::cli;
 use crate::commands::write_stdout;
-use crate::serve::Shutdown;
+use crate::server::Shutdown;
 use crate::source::manifests::ManifestWatcher;
 use headless_dns_core::status::Status;
 

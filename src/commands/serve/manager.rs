@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::liveness::Heartbeats;
+use crate::server::heartbeats::Heartbeats;
 
 /// Notifier of the service manager.
 pub(super) struct ServiceNotifier {

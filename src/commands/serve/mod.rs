@@ -35,14 +35,14 @@ use super::{SourceHandle, WrongUse, cluster, listen_addresses, open_source};
 use crate::admin::{self, AdminContext, ListenAddresses, ServerInfo};
 use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
 use crate::duration::rough;
-use crate::liveness::Heartbeats;
 use crate::log::Filter;
 use crate::metrics::{Event, Metrics};
 use crate::regular_file::FileError;
-use crate::serve::encrypted::certificates::Certificates;
-use crate::serve::forward::Forwarder;
-use crate::serve::takeover::{self, Predecessor, SocketRegistry, TakeoverListener};
-use crate::serve::{
+use crate::server::forward::Forwarder;
+use crate::server::heartbeats::Heartbeats;
+use crate::server::hot_restart::{self, Predecessor, SocketRegistry, TakeoverListener};
+use crate::server::tls::certificates::Certificates;
+use crate::server::{
     ConnectionLimits, InheritedSockets, ListenAddress, ListenProtocol, Listeners, LogWriter, QueryLog, QueryLogFilter,
     QueryLogFormat, Server, Shutdown, set_mmap_threshold,
 };
@@ -296,7 +296,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
         tracing::info!(sockets = sockets.count(), addresses = ?sockets.addresses(), "sockets of the service manager");
     }
     let asked = match &config.takeover {
-        Some(path) if !activated => takeover::request_takeover(path).await?,
+        Some(path) if !activated => hot_restart::request_takeover(path).await?,
         _ => None,
     };
     let (predecessor, inherited) = asked.map_or((None, sockets), |(predecessor, sockets)| (Some(predecessor), sockets));

@@ -13,8 +13,8 @@ use super::{Listening, access, as_shown, wanted};
 use crate::admin::ListenAddresses;
 use crate::config::{Config, print};
 use crate::log::Filter;
-use crate::serve::encrypted::certificates::Certificates;
-use crate::serve::{InheritedSockets, ListenAddress, ListenerChange, Listeners};
+use crate::server::tls::certificates::Certificates;
+use crate::server::{InheritedSockets, ListenAddress, ListenerChange, Listeners};
 use headless_dns_core::answer::Responder;
 use headless_dns_core::zone::Zone;
 

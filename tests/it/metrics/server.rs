@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 
 use headless_dns::metrics::{ExpositionFormat, Metrics, ZoneFigures};
-use headless_dns::serve::{ConnectionLimits, Listeners, Shutdown};
+use headless_dns::server::{ConnectionLimits, Listeners, Shutdown};
 use headless_dns::source::{Input, ManifestSource, Publisher, PublisherOptions};
 use headless_dns_core::answer::{AccessList, Responder};
 use headless_dns_core::name::WireName;
