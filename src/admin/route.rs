@@ -314,7 +314,7 @@ mod tests {
             ("/api/v1/explain?name=", "name is missing"),
             ("/api/v1/explain?name=a..b", "\"a..b\" is not a domain name"),
             ("/api/v1/explain?name=a&type=AXFR", "\"AXFR\" is no type of records to ask for"),
-            ("/api/v1/explain?name=a&namespace=a.b", "\"a.b\" is no namespace"),
+            ("/api/v1/explain?name=a&namespace=a.b", "\"a.b\" is not a namespace"),
             ("/?page=0", "page is no whole number from 1"),
             ("/?page=x", "page is no whole number from 1"),
             ("/?nonsense", "there is no parameter \"nonsense\" here; there are: name, type, namespace, q, page"),

@@ -1,7 +1,7 @@
 //! The commands, from their configuration to their exit status.
 //!
-//! Here: dispatch, output and error reports, and the opening of a source ([`open_source`]), which several commands share. Results go
-//! to standard output, everything else to standard error. Not here: the options (`cli`).
+//! Here: dispatch, output and error reports, and the opening of a source ([`open_source`]), which several commands share.
+//! Results go to standard output, everything else to standard error. Not here: the options (`cli`).
 
 mod admin;
 mod ask;
@@ -202,7 +202,7 @@ pub(crate) struct LoadedSource {
 /// If no cluster is configured, or the source cannot be read.
 pub(crate) fn load_once(config: &Config, pods: PodRecords) -> anyhow::Result<LoadedSource> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start what reads a cluster")?;
+    let runtime = runtime.context("cannot start the runtime")?;
     runtime.block_on(async {
         match open_source(config, &config.listen.addresses).await? {
             SourceHandle::Manifests(mut source) => {

@@ -61,10 +61,10 @@ fn more(config: &Config) -> String {
     let mut lines = String::new();
     let ForwardConfig { to, clients, aliases } = &config.forward;
     if !to.is_empty() {
-        let _ = writeln!(lines, "forward other names to {}, for {}", list(to.iter()), list(clients.iter()));
+        let _ = writeln!(lines, "forward names outside the zones to {}, for {}", list(to.iter()), list(clients.iter()));
     }
     if !aliases.is_empty() {
-        let _ = writeln!(lines, "alias   what ExternalName Services stand for, at {}", list(aliases.iter()));
+        let _ = writeln!(lines, "forward targets of ExternalName Services to {}", list(aliases.iter()));
     }
     lines
 }
@@ -115,5 +115,5 @@ pub(super) fn summary(metrics: &Metrics) -> String {
     let totals = Event::ALL.iter().map(|event| (event.label(), metrics.total(*event)));
     let counted: Vec<String> =
         totals.filter(|(_, total)| *total > 0).map(|(label, total)| format!("{label} {total}")).collect();
-    if counted.is_empty() { "nothing was asked".to_owned() } else { counted.join(", ") }
+    if counted.is_empty() { "no queries".to_owned() } else { counted.join(", ") }
 }

@@ -125,7 +125,7 @@ impl<'k> CertificateFollower<'k> {
             Ok(is_new) => {
                 if is_new {
                     self.observer.reload("taken");
-                    tracing::info!("the certificate was read again: new connections get it");
+                    tracing::info!("the certificate has changed: new connections get the new one");
                 }
                 None
             }
@@ -135,7 +135,7 @@ impl<'k> CertificateFollower<'k> {
             }
         };
         if let Some(refused) = self.warn_once(0, refused) {
-            tracing::error!("the certificate stays as it was: {refused}");
+            tracing::error!("the certificate is unchanged: {refused}");
         }
         self.publish_state();
     }

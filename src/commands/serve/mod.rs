@@ -83,7 +83,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let manager = ServiceNotifier::new();
     let Some(prepared) = until_shutdown(&mut signals, prepare(config.clone())).await? else {
-        tracing::info!("ended by a signal before it answered");
+        tracing::info!("a signal ended the server before it answered");
         return Ok(ExitCode::SUCCESS);
     };
     let Prepared { certificates, sockets, admin, watcher, source, status, snapshot, forwarding } = prepared;
@@ -178,11 +178,11 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     // Polled in this order: the sockets are served first, with SERVFAIL until the source was read.
     let ended = tokio::select! {
         biased;
-        served = &mut serving => return served.and_then(|()| bail!("stopped answering")),
+        served = &mut serving => return served.and_then(|()| bail!("the server stopped answering")),
         relieved = place.run() => relieved.map(|()| ExitReason::TakenOver),
         read = reading => read.map(|never| match never {}),
         lived = life.run(is_synced, again) => lived,
-        looked_at = &mut looked_at => looked_at.and_then(|()| bail!("stopped answering over HTTP")),
+        looked_at = &mut looked_at => looked_at.and_then(|()| bail!("the admin listener stopped answering")),
         never = write_snapshots(snapshot.as_ref(), &status) => match never {},
         never = renewal.follow() => match never {},
         never = manager.run_watchdog(&liveness) => match never {},
@@ -246,7 +246,7 @@ async fn until_shutdown<T: Send + 'static>(
     let runtime = Handle::current();
     let done = tokio::task::spawn_blocking(move || runtime.block_on(task));
     tokio::select! {
-        done = done => done.context("the server could not be prepared")?.map(Some),
+        done = done => done.context("the startup of the server failed")?.map(Some),
         _ = signals.end() => Ok(None),
     }
 }
@@ -293,7 +293,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
     let given: Vec<_> = sockets.addresses_but_for(&encrypted).into_iter().map(ListenAddress::plain).collect();
     let wanted = wanted(config, &given);
     if activated {
-        tracing::info!(sockets = sockets.count(), addresses = ?sockets.addresses(), "sockets of the service manager");
+        tracing::info!(sockets = sockets.count(), addresses = ?sockets.addresses(), "took the sockets of the service manager");
     }
     let asked = match &config.takeover {
         Some(path) if !activated => takeover::request_takeover(path).await?,
@@ -304,7 +304,7 @@ async fn sockets(config: &Config) -> anyhow::Result<Sockets> {
         tracing::info!(
             sockets = inherited.count(),
             addresses = ?inherited.addresses(),
-            "another process answers until everything was read here"
+            "the old process answers until this one has read its source"
         );
     }
     let listeners = Listeners::inherit(inherited, &wanted, config.workers.get())?;
@@ -348,14 +348,14 @@ fn restore(config: &Config, source: &mut SourceHandle, status: &Status) -> anyho
     match snapshot.check() {
         Ok(()) => {}
         Err(error @ FileError::NotRegular(_)) => bail!(WrongUse(format!("--snapshot {shown}: {error}"))),
-        Err(error) => tracing::warn!("no snapshot can be written at {shown}, and the server goes on without: {error}"),
+        Err(error) => tracing::warn!("cannot write a snapshot to {shown}, and the server continues without: {error}"),
     }
     match snapshot.restore(publisher, status) {
         Ok(Some(Restored { objects, age })) => {
             let age = rough(age);
-            tracing::info!(objects, "answers from a snapshot that was true {age} ago, until everything was read");
+            tracing::info!(objects, "answering from a snapshot that was current {age} ago, until the source was read");
         }
-        Ok(None) => tracing::info!("there is no snapshot yet: {shown}"),
+        Ok(None) => tracing::info!("there is no snapshot at {shown} yet"),
         Err(error) => tracing::warn!("{error:#}"),
     }
     Ok(Some((snapshot, publisher.try_clone_handle())))
@@ -403,8 +403,8 @@ impl Takeover {
         let confirming = async {
             let Some(predecessor) = predecessor else { return };
             match predecessor.confirm_takeover().await {
-                Ok(()) => tracing::info!("took the place of another process"),
-                Err(_) => tracing::warn!("the process that answered before is gone"),
+                Ok(()) => tracing::info!("took over from the old process"),
+                Err(_) => tracing::warn!("the old process ended before the takeover was complete"),
             }
         };
         let ((), offered) = tokio::join!(confirming, async {
@@ -412,7 +412,7 @@ impl Takeover {
             anyhow::Ok(())
         });
         offered?;
-        tracing::info!("another process has taken this one's place");
+        tracing::info!("a new process has taken over");
         Ok(())
     }
 }
@@ -425,7 +425,7 @@ async fn wait_until_synced(
     tokio::select! {
         _ = synced.wait_for(|progress| *progress == Progress::Whole) => Some(predecessor),
         () = predecessor.has_ended() => {
-            tracing::warn!("the process that answered has ended before everything was read here: this one answers now");
+            tracing::warn!("the old process ended before this one has read its source: this one answers now");
             None
         }
     }
@@ -459,7 +459,7 @@ impl SourceTask {
             SourceHandle::Manifests(source) => {
                 let (mut source, reading) = load(source.counting(Arc::clone(&metrics)), &metrics).await?;
                 let Some(reading) = reading else {
-                    bail!("reading the manifests panicked, which is a mistake of headless-dns: please report it");
+                    bail!("reading the manifests panicked, which is a bug in headless-dns: please report it");
                 };
                 super::usable(&reading)?;
                 let settle = |reading: &source::LoadReport| {
@@ -472,7 +472,7 @@ impl SourceTask {
                     let asked = tokio::select! {
                         asked = again.recv() => asked,
                         () = changed(&mut watcher) => {
-                            tracing::info!("reading again: a file changed");
+                            tracing::info!("reading the manifests again: a file changed");
                             None
                         }
                     };
@@ -508,7 +508,7 @@ impl SourceTask {
                     }
                     pending().await
                 };
-                tokio::select! { never = supervise("what follows the cluster", &metrics, follow) => Ok(never), never = answer => never }
+                tokio::select! { never = supervise("the watch of the cluster", &metrics, follow) => Ok(never), never = answer => never }
             }
         }
     }
@@ -525,7 +525,7 @@ fn settled(reading: &source::LoadReport, allow_unreadable: bool, status: &Status
     let unread: Vec<String> = reading.unread.iter().map(ToString::to_string).collect();
     tracing::error!(
         unread = unread.len(),
-        "names that do not exist get SERVFAIL, or NXDOMAIN with --allow-unreadable, until this can be read: {}",
+        "unknown names get SERVFAIL, or NXDOMAIN with --allow-unreadable, until these can be read: {}",
         unread[..unread.len().min(NAMED)].join("; ")
     );
     status.set_sentence(unread_sentence(&reading.unread));
@@ -562,7 +562,7 @@ async fn load(
     let (source, reading) = read.await.context("reading the manifests failed")?;
     let Ok(reading) = reading else {
         metrics.worker().count(Event::TaskRestarts);
-        tracing::error!("reading the manifests panicked: what was read before stays, in parts or as a whole");
+        tracing::error!("reading the manifests panicked: the zone keeps records of the read before");
         return Ok((source, None));
     };
     reading.reports.iter().for_each(Notice::log);

@@ -80,7 +80,7 @@ impl RuntimeConfig {
             let text = |listen: &ListenAddress| listen.to_string();
             let started: Vec<_> = start.iter().flat_map(Listeners::listen_addresses).map(|one| text(&one)).collect();
             let stopped: Vec<_> = stop.iter().map(text).collect();
-            tracing::info!(?started, ?stopped, "the addresses that are listened on change");
+            tracing::info!(?started, ?stopped, "the listeners change");
             // The receiver is gone only if the server ends.
             let _ = self.changes.send(change);
         }

@@ -62,7 +62,10 @@ impl ServiceNotifier {
             if stalled.is_empty() {
                 notify(&[NotifyState::Watchdog]);
             } else {
-                tracing::error!(?stalled, "workers have stalled: the service manager is to end this process");
+                tracing::error!(
+                    ?stalled,
+                    "workers have stalled: the watchdog of the service manager will end this process"
+                );
             }
         }
     }
@@ -70,6 +73,6 @@ impl ServiceNotifier {
 
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, state) {
-        tracing::warn!("the service manager does not hear: {error}");
+        tracing::warn!("cannot notify the service manager: {error}");
     }
 }

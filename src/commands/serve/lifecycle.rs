@@ -58,13 +58,13 @@ impl Lifecycle<'_> {
             self.runtime.config.file.as_ref().and_then(|path| start_watching(std::slice::from_ref(path)));
         let mut reloading: Option<oneshot::Receiver<()>> = None;
         let mut announced = Progress::Nothing;
-        self.notifier.starting("reading what there is to answer");
+        self.notifier.starting("reading the source");
         loop {
             tokio::select! {
                 asked = self.signals.next() => match asked {
                     ShutdownRequest::End | ShutdownRequest::EndSoon => return Ok(self.end(asked).await),
                     ShutdownRequest::Reload => {
-                        tracing::info!("reading again: SIGHUP");
+                        tracing::info!("reloading: SIGHUP");
                         self.notifier.reloading();
                         if let Some(asked) = self.reload().await {
                             return Ok(self.end(asked).await);
@@ -77,7 +77,7 @@ impl Lifecycle<'_> {
                     }
                 },
                 () = changed(&mut file) => {
-                    tracing::info!("reading again: the configuration changed");
+                    tracing::info!("reloading: the configuration file changed");
                     self.notifier.reloading();
                     if let Some(asked) = self.reload().await {
                         return Ok(self.end(asked).await);
@@ -128,7 +128,7 @@ impl Lifecycle<'_> {
         };
         match read.and_then(|new| self.runtime.apply(new)) {
             Ok(changes) => log_once(&changes),
-            Err(sentence) => tracing::error!("the configuration stays as it was: {sentence}"),
+            Err(sentence) => tracing::error!("the configuration is unchanged: {sentence}"),
         }
         None
     }
@@ -141,12 +141,12 @@ impl Lifecycle<'_> {
     async fn lame_duck(&mut self) -> ExitReason {
         let length = self.runtime.config.lame_duck;
         self.status.set_leaving();
-        self.notifier.stopping("about to end: answers until its clients know");
+        self.notifier.stopping("lame duck: still answering");
         if length.is_zero() {
             return ExitReason::Requested;
         }
         self.stop.lame_duck();
-        tracing::info!("asked to end: answers for another {} s (--lame-duck)", length.as_secs());
+        tracing::info!("shutting down: answering for another {} s (--lame-duck)", length.as_secs());
         tokio::select! {
             () = sleep(length) => ExitReason::Requested,
             _ = self.signals.end() => {
@@ -158,7 +158,7 @@ impl Lifecycle<'_> {
 
     /// Waits for a second signal while the sockets are drained.
     pub(super) async fn ended_again(&mut self) {
-        self.notifier.stopping("answers what was received");
+        self.notifier.stopping("answering the queries that were received");
         self.signals.end().await;
         at_once();
     }
@@ -185,12 +185,12 @@ fn log_once(changes: &Changes) {
     let Changes { taken, left } = changes;
     let mut text = "the configuration was read again".to_owned();
     let _ = match taken.as_slice() {
-        [] => write!(text, ": nothing that can change while the server runs has changed"),
-        keys => write!(text, " and has changed: {}", keys.join(", ")),
+        [] => write!(text, ": nothing to apply without a restart"),
+        keys => write!(text, ", and these keys have changed: {}", keys.join(", ")),
     };
     if left.is_empty() {
         tracing::info!("{text}");
     } else {
-        tracing::warn!("{text}; what else has changed needs a restart: {}", left.join(", "));
+        tracing::warn!("{text}; these keys need a restart: {}", left.join(", "));
     }
 }
