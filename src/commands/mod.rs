@@ -297,6 +297,17 @@ fn listen_addresses(config: &Config) -> Vec<ListenAddress> {
     plain.copied().map(ListenAddress::plain).chain(encrypted).collect()
 }
 
+/// Returns the first items of a list, and the number of the others; `none` for an empty list.
+fn join_first<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    const MAX_ITEMS: usize = 4;
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    match items.len() {
+        0 => "none".to_owned(),
+        count if count > MAX_ITEMS => format!("{} and {} more", items[..MAX_ITEMS].join(", "), count - MAX_ITEMS),
+        _ => items.join(", "),
+    }
+}
+
 fn paths(written: &[ManifestPath]) -> Vec<PathBuf> {
     written.iter().map(|path| path.text().into()).collect()
 }

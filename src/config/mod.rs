@@ -386,13 +386,13 @@ impl Config {
     fn check_zones(&self) -> Result<(), String> {
         let zones: Vec<_> = self.zones().collect();
         for (index, zone) in zones.iter().enumerate() {
-            let text = without_dot(zone);
+            let text = trim_dot(zone);
             if let Some(tree) = ["in-addr.arpa.", "ip6.arpa."].iter().find(|tree| nested(&zone.to_string(), tree)) {
                 return Err(format!("the zone {text} overlaps the tree of reverse zones {tree}: use --reverse"));
             }
             if let Some(other) = zones[..index].iter().find(|other| nested(&other.to_string(), &zone.to_string())) {
                 let how = if other == zone { "is the same as" } else { "overlaps" };
-                return Err(format!("the zone alias {text} {how} the zone {}", without_dot(other)));
+                return Err(format!("the zone alias {text} {how} the zone {}", trim_dot(other)));
             }
         }
         Ok(())
@@ -525,7 +525,7 @@ fn duplicate<T: PartialEq>(items: impl Iterator<Item = T>) -> Option<T> {
 }
 
 /// Returns a name without the final dot, as in a configuration.
-fn without_dot(name: &WireName) -> String {
+pub(crate) fn trim_dot(name: &WireName) -> String {
     name.to_string().trim_end_matches('.').to_owned()
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use toml::Value;
 
 use super::values::write_octets;
-use super::{Config, ManifestPath, Origins, QueryClass, Source, without_dot};
+use super::{Config, ManifestPath, Origins, QueryClass, Source, trim_dot};
 use headless_dns_core::escape::{Printable, toml_string};
 
 /// Returns the text: one line for each key, in the order of [`entries`].
@@ -52,8 +52,8 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         Source::Demo | Source::Manifests(_) => (None, None, None),
     };
     [
-        ("zone", Some(without_dot(&config.zone).into())),
-        ("zone-alias", Some(list(&config.zone_aliases, without_dot))),
+        ("zone", Some(trim_dot(&config.zone).into())),
+        ("zone-alias", Some(list(&config.zone_aliases, trim_dot))),
         ("ttl", Some(number(config.ttl.as_secs()))),
         ("negative-ttl", Some(number(config.negative_ttl.as_secs()))),
         ("reverse", Some(list(&config.reverse, ToString::to_string))),

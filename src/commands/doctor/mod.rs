@@ -1,21 +1,23 @@
 //! The command `local doctor`: checks the path of a query from this machine's programs to the server, hop by hop.
 //!
-//! Each check prints one line: good, wrong with a fix, or a note. The checks: the server itself, the files that configure the
-//! resolver, each resolver in them, the addresses that programs get, and the route to them. The command changes nothing.
-//! `docs/laptop.md` has the setups that the fixes refer to. Not here: the DNS client (`ask.rs`).
+//! Each check prints one line: good, a problem with its fix, or a note. The checks: the server itself, the files that
+//! configure the resolver, each resolver in them (`resolver.rs`), the addresses that programs get, and the route to them. The
+//! command changes nothing. `docs/laptop.md` has the setups that the fixes refer to. Not here: the DNS client (`ask.rs`).
+
+mod resolver;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::fmt::{Display, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::ask::{query, query_over_tcp, version};
-use super::write_stdout;
-use crate::config::DoctorArgs;
+use super::ask::{query, query_over_tcp};
+use super::{join_first, write_stdout};
 use crate::config::resolv::{PATH, ResolvConf, mdns_module};
+use crate::config::{DoctorArgs, trim_dot};
 use crate::regular_file::{self, MAX_SMALL_FILE};
 use headless_dns_core::escape::Printable;
 use headless_dns_core::name::{NAME_SERVER, WireName};
@@ -23,149 +25,151 @@ use headless_dns_core::rtype;
 use headless_dns_core::wire::client::{ParsedResponse, rcode_name};
 use headless_dns_core::wire::rcode;
 
-/// Runs all checks, and prints the results. The exit status is 1 if any is wrong.
+/// Runs all checks, and prints the results. The exit status is 1 if there is a problem.
 ///
 /// # Errors
 ///
 /// If `ns.dns.ZONE` is too long for a name.
-pub fn run(doctor: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let default = || doctor.zone.prefixed(NAME_SERVER).context("ns.dns and the zone are too long for a name");
-    let name = doctor.name.clone().map_or_else(default, Ok)?;
-    let mut visit = DoctorRun { doctor, name, zone: undotted(&doctor.zone), lines: Vec::new() };
-    visit.all();
-    let mut text = String::new();
-    for line in &visit.lines {
-        let mark = match line.kind {
-            LineKind::Good => '✓',
-            LineKind::Wrong => '✗',
-            LineKind::Note => '·',
-        };
-        let _ = writeln!(text, "{mark} {}", Printable(&line.text));
-    }
-    write_stdout(&text)?;
-    let wrong = visit.lines.iter().any(|line| line.kind == LineKind::Wrong);
-    Ok(ExitCode::from(u8::from(wrong)))
+pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let default = || args.zone.prefixed(NAME_SERVER).context("ns.dns and the zone are too long for a name");
+    let name = args.name.clone().map_or_else(default, Ok)?;
+    let (name_text, zone_text) = (trim_dot(&name), trim_dot(&args.zone));
+    let mut run = DoctorRun { args, name, name_text, zone_text, report: DoctorReport::default() };
+    run.check_all();
+    write_stdout(&run.report.text)?;
+    Ok(ExitCode::from(u8::from(run.report.has_problem)))
 }
 
-/// Result of one check, in one sentence or two.
-struct DoctorLine {
-    kind: LineKind,
+/// Lines of the checks, each with its mark.
+#[derive(Default)]
+struct DoctorReport {
     text: String,
+    has_problem: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LineKind {
-    Good,
-    /// The text ends with the fix.
-    Wrong,
-    /// There is nothing to fix, or the check cannot decide.
-    Note,
+impl DoctorReport {
+    /// Adds a check that passed.
+    fn good(&mut self, text: impl Display) {
+        self.add('✓', text);
+    }
+
+    /// Adds a problem. The text ends with the fix.
+    fn problem(&mut self, text: impl Display) {
+        self.has_problem = true;
+        self.add('✗', text);
+    }
+
+    /// Adds a line with nothing to fix, or one for a check that cannot decide.
+    fn note(&mut self, text: impl Display) {
+        self.add('·', text);
+    }
+
+    fn add(&mut self, mark: char, text: impl Display) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "{mark} {}", Printable(text));
+    }
 }
 
+/// One run of all checks.
 struct DoctorRun<'d> {
-    doctor: &'d DoctorArgs,
+    args: &'d DoctorArgs,
+    /// Name that is looked up at the server, at each resolver, and by a program.
     name: WireName,
-    zone: String,
-    lines: Vec<DoctorLine>,
+    /// Name without the final dot.
+    name_text: String,
+    /// Apex of the zone without the final dot.
+    zone_text: String,
+    report: DoctorReport,
 }
 
 impl DoctorRun<'_> {
-    fn all(&mut self) {
-        let Some(truth) = self.server() else { return };
-        self.over_tcp(&truth);
-        let told = self.explanations(self.doctor.server);
-        self.report(
-            if told.is_some() { LineKind::Good } else { LineKind::Note },
-            match told {
-                Some(how) => format!("the server says why a name does not resolve: {how}"),
-                None => {
-                    "the server does not tell this machine why a name does not resolve: see its --explain-to".into()
-                }
-            },
-        );
-        self.multicast();
-        self.macos();
-        let Some(conf) = self.resolv_conf() else { return };
+    fn check_all(&mut self) {
+        let Some(expected) = self.check_server() else { return };
+        self.check_server_over_tcp(&expected);
+        self.check_server_explanations();
+        self.check_multicast_dns();
+        self.check_macos_resolver_file();
+        let Some(conf) = self.check_resolv_conf() else { return };
         for ip in &conf.servers {
-            self.resolver(SocketAddr::new(*ip, self.doctor.resolver_port), &truth);
+            self.check_resolver(SocketAddr::new(*ip, self.args.resolver_port), &expected);
         }
-        self.short_names(&conf);
-        self.programs(&truth);
-        self.route(&truth);
-    }
-
-    fn report(&mut self, kind: LineKind, text: impl Into<String>) {
-        self.lines.push(DoctorLine { kind, text: text.into() });
-    }
-
-    fn shown_name(&self) -> String {
-        undotted(&self.name)
+        self.check_search_list(&conf);
+        self.check_programs(&expected);
+        self.check_route(&expected);
     }
 
     /// Checks that the server answers, and returns the addresses of the name, which the other checks compare with.
-    fn server(&mut self) -> Option<BTreeSet<IpAddr>> {
-        let (server, name, zone) = (self.doctor.server, self.shown_name(), self.zone.clone());
-        let reply = match query(server, &self.name, rtype::A) {
-            Ok(reply) => reply,
+    fn check_server(&mut self) -> Option<BTreeSet<IpAddr>> {
+        let (server, name) = (self.args.server, &self.name_text);
+        let response = match query(server, &self.name, rtype::A) {
+            Ok(response) if response.rcode == rcode::NOERROR => response,
+            Ok(response) => {
+                let reason = response.errors.first().map_or(String::new(), |(_, text)| format!(" ({text})"));
+                let fix = match response.rcode {
+                    rcode::REFUSED => "it does not serve the zone, or not this machine: see its --zone and --allow",
+                    rcode::NXDOMAIN => "choose a name that exists with --name",
+                    _ => "see its log",
+                };
+                let rcode = rcode_name(response.rcode);
+                self.report.problem(format_args!("the server at {server} answers {name} with {rcode}{reason}: {fix}"));
+                return None;
+            }
             Err(error) => {
-                self.report(
-                    LineKind::Wrong,
-                    format!(
-                        "nobody answers at {server} over UDP ({}): start `headless-dns serve`, or name the server with \
-                         --server",
-                        error.root_cause()
-                    ),
-                );
+                self.report.problem(format_args!(
+                    "no server answers at {server} over UDP ({}): start `headless-dns serve`, or name the server with \
+                     --server",
+                    error.root_cause()
+                ));
                 return None;
             }
         };
-        if reply.rcode != rcode::NOERROR {
-            let why = reply.errors.first().map_or(String::new(), |(_, text)| format!(" ({text})"));
-            let advice = match reply.rcode {
-                rcode::REFUSED => format!("it does not serve {zone}, or not this machine: see its --zone and --allow"),
-                rcode::NXDOMAIN => "name one that exists with --name".to_owned(),
-                _ => "look at its log".to_owned(),
-            };
-            let code = rcode_name(reply.rcode);
-            self.report(LineKind::Wrong, format!("the server at {server} says {code} to {name}{why}: {advice}"));
-            return None;
-        }
-        let mut addresses = addresses(&reply);
-        if let Ok(reply) = query(server, &self.name, rtype::AAAA) {
-            addresses.extend(self::addresses(&reply));
+        let mut addresses = response_addresses(&response);
+        if let Ok(response) = query(server, &self.name, rtype::AAAA) {
+            addresses.extend(response_addresses(&response));
         }
         if addresses.is_empty() {
-            self.report(LineKind::Wrong, format!("{name} has no address at the server: name one that has with --name"));
+            self.report.problem(format_args!(
+                "the server has no address for {name}: choose a name with addresses with --name"
+            ));
             return None;
         }
-        self.report(LineKind::Good, format!("the server at {server} answers over UDP: {name} is {}", list(&addresses)));
+        self.report
+            .good(format_args!("the server at {server} answers over UDP: {name} is {}", join_first(addresses.iter())));
         Some(addresses)
     }
 
-    fn over_tcp(&mut self, truth: &BTreeSet<IpAddr>) {
-        let server = self.doctor.server;
-        let qtype = if truth.iter().any(IpAddr::is_ipv4) { rtype::A } else { rtype::AAAA };
+    fn check_server_over_tcp(&mut self, expected: &BTreeSet<IpAddr>) {
+        let server = self.args.server;
+        let qtype = if expected.iter().any(IpAddr::is_ipv4) { rtype::A } else { rtype::AAAA };
         match query_over_tcp(server, &self.name, qtype) {
-            Ok(_) => self.report(LineKind::Good, "and over TCP, which large answers need"),
-            Err(error) => self.report(
-                LineKind::Wrong,
-                format!(
-                    "the server at {server} does not answer over TCP ({}): something between blocks it; large answers \
-                     need it",
-                    error.root_cause()
-                ),
-            ),
+            Ok(_) => self.report.good("the server answers over TCP too, which large responses need"),
+            Err(error) => self.report.problem(format_args!(
+                "the server at {server} does not answer over TCP ({}), which large responses need: allow TCP on the way",
+                error.root_cause()
+            )),
         }
     }
 
-    /// Returns how a client of `server` gets the reason why a name does not resolve; `None` if it does not. Extended errors are
-    /// sent for names that are close to an existing one, so that they are tested only if the name is that of a Service.
-    fn explanations(&self, server: SocketAddr) -> Option<&'static str> {
-        let text = self.doctor.zone.prefixed(b"\x04_why\x13headless-dns-doctor\x04none\x03svc")?;
-        let text =
-            query(server, &text, rtype::TXT).is_ok_and(|reply| reply.answer.iter().any(|one| one.text.is_some()));
-        let code =
-            self.without_svc().map(|near| query(server, &near, rtype::A).is_ok_and(|reply| !reply.errors.is_empty()));
+    fn check_server_explanations(&mut self) {
+        match self.explanation_channels(self.args.server) {
+            Some(channels) => {
+                self.report.good(format_args!("the server explains why a name does not resolve: {channels}"));
+            }
+            None => self
+                .report
+                .note("the server does not explain to this machine why a name does not resolve: see its --explain-to"),
+        }
+    }
+
+    /// Returns how a client of `server` gets the reason why a name does not resolve; `None` if it does not. Extended errors
+    /// are sent for names that are close to an existing one, so that they are tested only if the name is that of a Service.
+    fn explanation_channels(&self, server: SocketAddr) -> Option<&'static str> {
+        let text = self.args.zone.prefixed(b"\x04_why\x13headless-dns-doctor\x04none\x03svc")?;
+        let text = query(server, &text, rtype::TXT)
+            .is_ok_and(|response| response.answer.iter().any(|record| record.text.is_some()));
+        let code = self
+            .name_without_svc()
+            .map(|near| query(server, &near, rtype::A).is_ok_and(|response| !response.errors.is_empty()));
         match (code, text) {
             (Some(true), true) => Some("with extended errors, and as TXT at _why"),
             (Some(true), false) => Some("with extended errors"),
@@ -176,309 +180,139 @@ impl DoctorRun<'_> {
     }
 
     /// Returns `SERVICE.NAMESPACE.ZONE` for a name that ends in `SERVICE.NAMESPACE.svc.ZONE`.
-    fn without_svc(&self) -> Option<WireName> {
-        let name = self.shown_name();
-        let mut labels = name.strip_suffix(&format!(".svc.{}", self.zone))?.rsplit('.');
+    fn name_without_svc(&self) -> Option<WireName> {
+        let mut labels = self.name_text.strip_suffix(&format!(".svc.{}", self.zone_text))?.rsplit('.');
         let (namespace, service) = (labels.next()?, labels.next()?);
-        WireName::parse(&format!("{service}.{namespace}.{}", self.zone)).ok()
+        WireName::parse(&format!("{service}.{namespace}.{}", self.zone_text)).ok()
     }
 
     /// Checks whether multicast DNS may answer for the zone: `.local` belongs to it (RFC 6762 section 3).
-    fn multicast(&mut self) {
-        if self.doctor.zone.labels() == 0 || !format!(".{}", self.zone).ends_with(".local") {
+    fn check_multicast_dns(&mut self) {
+        let zone = &self.zone_text;
+        if self.args.zone.labels() == 0 || !format!(".{zone}").ends_with(".local") {
             return;
         }
-        let instead = "serve the names a second time with --zone-alias cluster.internal, and ask under that";
-        match self.read("etc/nsswitch.conf").as_deref().and_then(mdns_module) {
-            Some(module) => self.report(
-                LineKind::Note,
-                format!(
-                    "nsswitch.conf has {module} before dns: older ones keep names of .local from DNS. If programs do not \
-                     see them below, {instead}"
-                ),
-            ),
-            None => self.report(
-                LineKind::Note,
-                format!("{} is below .local, which macOS and Avahi take for multicast DNS: there, {instead}", self.zone),
-            ),
+        let fix = "serve the names under a second apex with --zone-alias cluster.internal, and use that";
+        match self.read_file("etc/nsswitch.conf").as_deref().and_then(mdns_module) {
+            Some(module) => self.report.note(format_args!(
+                "nsswitch.conf has {module} before dns, of which old versions keep names of .local from DNS: if programs \
+                 do not resolve them below, {fix}"
+            )),
+            None => self.report.note(format_args!(
+                "{zone} is below .local, for which macOS and Avahi use multicast DNS: there, {fix}"
+            )),
         }
     }
 
     /// Checks the zone's file in `/etc/resolver` of macOS (resolver(5)).
-    fn macos(&mut self) {
-        let Some(text) = self.read(&format!("etc/resolver/{}", self.zone)) else { return };
-        let word = |wanted: &str| {
+    fn check_macos_resolver_file(&mut self) {
+        let Some(text) = self.read_file(&format!("etc/resolver/{}", self.zone_text)) else { return };
+        let value = |wanted: &str| {
             let mut lines = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
             lines.find(|(key, _)| *key == wanted).map(|(_, value)| value.trim().to_owned())
         };
-        let port = word("port").and_then(|port| port.parse().ok()).unwrap_or(53);
-        let to = word("nameserver").and_then(|ip| ip.parse().ok()).map(|ip: IpAddr| SocketAddr::new(ip, port));
-        let file = format!("/etc/resolver/{}", self.zone);
-        match to {
-            Some(to) if to == self.doctor.server => self.report(
-                LineKind::Good,
-                format!("{file} sends macOS programs to {to}; dig, host and nslookup do not read it"),
-            ),
-            _ => self.report(
-                LineKind::Wrong,
-                format!(
-                    "{file} does not name the server: write `nameserver {}` and `port {}` into it",
-                    self.doctor.server.ip(),
-                    self.doctor.server.port()
-                ),
-            ),
+        let port = value("port").and_then(|port| port.parse().ok()).unwrap_or(53);
+        let target = value("nameserver").and_then(|ip| ip.parse().ok()).map(|ip: IpAddr| SocketAddr::new(ip, port));
+        let (file, server) = (format!("/etc/resolver/{}", self.zone_text), self.args.server);
+        if target == Some(server) {
+            self.report.good(format_args!(
+                "{file} sends queries of macOS programs to {server}; dig, host and nslookup do not read it"
+            ));
+        } else {
+            self.report.problem(format_args!(
+                "{file} does not name the server: write `nameserver {}` and `port {}` into it",
+                server.ip(),
+                server.port()
+            ));
         }
     }
 
-    fn resolv_conf(&mut self) -> Option<ResolvConf> {
-        let text = self.read(PATH.trim_start_matches('/'));
+    fn check_resolv_conf(&mut self) -> Option<ResolvConf> {
+        let text = self.read_file(PATH.trim_start_matches('/'));
         if text.is_none() {
-            self.report(
-                LineKind::Wrong,
-                format!("{PATH} cannot be read, and programs ask nobody: see docs/laptop.md for who should write it"),
-            );
+            self.report.problem(format_args!(
+                "{PATH} cannot be read, so that programs have no resolver: see docs/laptop.md for the software that writes it"
+            ));
         }
         Some(ResolvConf::parse(&text?))
     }
 
-    fn read(&self, path: &str) -> Option<String> {
-        regular_file::read_text(&self.doctor.root.join(path), MAX_SMALL_FILE).ok()
+    fn read_file(&self, path: &str) -> Option<String> {
+        regular_file::read_text(&self.args.root.join(path), MAX_SMALL_FILE).ok()
     }
 
-    /// Checks one of the servers in `resolv.conf`.
-    fn resolver(&mut self, resolver: SocketAddr, truth: &BTreeSet<IpAddr>) {
-        let (name, zone) = (self.shown_name(), self.zone.clone());
-        if resolver == self.doctor.server {
-            self.report(LineKind::Good, format!("{PATH} names the server itself, at {resolver}"));
-            return;
-        }
-        let software = ResolverKind::detect(resolver);
-        let who = format!("{resolver} ({})", software.name());
-        let asked = [rtype::A, rtype::AAAA].map(|qtype| query(resolver, &self.name, qtype));
-        let [Ok(v4), v6] = asked else {
-            self.report(
-                LineKind::Wrong,
-                format!("{PATH} names {who}, which does not answer: start it, or take its line out"),
-            );
-            return;
-        };
-        let mut seen = addresses(&v4);
-        seen.extend(v6.iter().flat_map(addresses));
-        let advice = software.advice(&zone, self.doctor.server);
-        if &seen == truth {
-            self.report(LineKind::Good, format!("{who} knows {name}, with the same addresses"));
-            self.keeps(resolver, &who);
-            match self.explanations(resolver) {
-                Some(how) => self.report(LineKind::Good, format!("{who} passes explanations on: {how}")),
-                None => self.report(
-                    LineKind::Note,
-                    format!("{who} passes no explanations on: ask {} for them", self.doctor.server),
-                ),
-            }
-        } else if v4.rcode == rcode::NOERROR && seen.is_empty() {
-            self.report(
-                LineKind::Wrong,
-                format!(
-                    "{who} knows {name} and leaves its addresses out, as protection against rebinding does: {}",
-                    software.rebinding(&zone)
-                ),
-            );
-        } else if !seen.is_empty() {
-            self.report(
-                LineKind::Wrong,
-                format!(
-                    "{who} says that {name} is {}, the server says {}: it asks another server or kept an old answer; \
-                     {advice}",
-                    list(&seen),
-                    list(truth)
-                ),
-            );
-        } else {
-            self.report(
-                LineKind::Wrong,
-                format!(
-                    "{who} says {} to {name}: it does not ask the server for {zone}; {advice}",
-                    rcode_name(v4.rcode)
-                ),
-            );
-        }
-    }
-
-    /// Checks that the resolver caches a negative response no longer than the server's negative TTL.
-    fn keeps(&mut self, resolver: SocketAddr, who: &str) {
-        let label = format!("headless-dns-doctor-{:x}", fastrand::u32(..));
-        let labels = [&[label.len() as u8], label.as_bytes()].concat();
-        let Some(missing) = self.doctor.zone.prefixed(&labels) else { return };
-        let ttl = |server| query(server, &missing, rtype::A).ok().and_then(|reply| reply.negative_ttl);
-        let (Some(kept), Some(meant)) = (ttl(resolver), ttl(self.doctor.server)) else { return };
-        if kept > meant {
-            self.report(
-                LineKind::Wrong,
-                format!(
-                    "{who} keeps for {kept} s that a name does not exist, the server says {meant} s: a Pod that comes up \
-                     stays unknown so long; lower its least negative TTL"
-                ),
-            );
-        } else {
-            self.report(LineKind::Good, format!("{who} keeps that a name does not exist for {kept} s and no longer"));
-        }
-    }
-
-    fn short_names(&mut self, conf: &ResolvConf) {
-        let zone = format!("svc.{}", self.zone);
-        let pods = conf.search.iter().any(|domain| domain.trim_end_matches('.').ends_with(&zone));
-        if pods {
+    fn check_search_list(&mut self, conf: &ResolvConf) {
+        let suffix = format!("svc.{}", self.zone_text);
+        if conf.search.iter().any(|domain| domain.trim_end_matches('.').ends_with(&suffix)) {
             let search = conf.search.join(" ");
-            self.report(LineKind::Good, format!("short names are looked for in {search} (ndots:{})", conf.ndots));
+            self.report.good(format_args!("short names are tried in {search} (ndots:{})", conf.ndots));
         } else {
-            self.report(
-                LineKind::Note,
-                "short names (web, web.default) resolve in Pods only, by their search list: ask for whole ones here",
+            self.report.note(
+                "short names (web, web.default) resolve in Pods only, by their search list: use full names on this machine",
             );
         }
     }
 
     /// Checks the addresses that programs of this machine get.
-    fn programs(&mut self, truth: &BTreeSet<IpAddr>) {
-        let name = self.shown_name();
-        if self.doctor.root != Path::new("/") {
-            self.report(LineKind::Note, "another machine's files: what programs of this one get says nothing");
+    fn check_programs(&mut self, expected: &BTreeSet<IpAddr>) {
+        let name = &self.name_text;
+        if self.args.root != Path::new("/") {
+            self.report.note("the files are those of another machine: getaddrinfo of this one was not checked");
             return;
         }
-        match (name.as_str(), 0).to_socket_addrs() {
-            Ok(found) => {
-                let seen: BTreeSet<IpAddr> = found.map(|one| one.ip()).collect();
-                // On a machine without IPv6, getaddrinfo leaves out IPv6 addresses (RFC 3493 section 6.1).
-                if seen.is_subset(truth) && !seen.is_empty() {
-                    self.report(
-                        LineKind::Good,
-                        format!("programs get the same: {name} is {} (getaddrinfo)", list(&seen)),
-                    );
-                } else {
-                    self.report(
-                        LineKind::Wrong,
-                        format!(
-                            "programs get {} for {name} (getaddrinfo): look for it in /etc/hosts and nsswitch.conf",
-                            list(&seen)
-                        ),
-                    );
-                }
+        let found: BTreeSet<IpAddr> = match (name.as_str(), 0).to_socket_addrs() {
+            Ok(found) => found.map(|address| address.ip()).collect(),
+            Err(error) => {
+                self.report.problem(format_args!(
+                    "programs do not resolve {name} (getaddrinfo: {error}): fix the problems above; without any, the line \
+                     hosts of nsswitch.conf keeps the name from dns"
+                ));
+                return;
             }
-            Err(error) => self.report(
-                LineKind::Wrong,
-                format!(
-                    "programs do not find {name} (getaddrinfo: {error}): put right what is wrong above; if nothing is, \
-                     the line hosts of nsswitch.conf keeps the name from dns"
-                ),
-            ),
+        };
+        let list = join_first(found.iter());
+        // On a machine without IPv6, getaddrinfo leaves out IPv6 addresses (RFC 3493 section 6.1).
+        if found.is_subset(expected) && !found.is_empty() {
+            self.report.good(format_args!("programs get the same addresses (getaddrinfo): {name} is {list}"));
+        } else {
+            self.report.problem(format_args!(
+                "programs get {list} for {name} (getaddrinfo): look for the name in /etc/hosts and nsswitch.conf"
+            ));
         }
     }
 
     /// Reports the route to an address: a name that resolves may be out of reach.
-    fn route(&mut self, truth: &BTreeSet<IpAddr>) {
-        let Some(address) = truth.iter().find(|ip| !ip.is_loopback()).copied() else {
-            self.report(
-                LineKind::Note,
-                "whether addresses of Pods can be reached from here was not looked at: name one with --name",
-            );
+    fn check_route(&mut self, expected: &BTreeSet<IpAddr>) {
+        let Some(address) = expected.iter().find(|ip| !ip.is_loopback()).copied() else {
+            self.report.note("the route to addresses of Pods was not checked: choose a name of a Pod with --name");
             return;
         };
         // 192.0.2.1 is for documentation (RFC 5737), so that it has the default route.
-        let source = |to: IpAddr| {
-            let own: IpAddr =
-                if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
-            let socket = UdpSocket::bind((own, 0)).ok()?;
-            socket.connect((to, 9)).ok()?;
-            Some(socket.local_addr().ok()?.ip())
-        };
-        let text = match (source(address), source(Ipv4Addr::new(192, 0, 2, 1).into())) {
-            (None, _) => format!("there is no route from here to {address}: the name resolves and a connection fails"),
-            (Some(own), Some(other)) if own == other => format!(
-                "what is sent to {address} goes from {own}, the way of everything else: unless that network knows the \
-                 Pods' addresses (a VPN, a route to a node), the name resolves and a connection fails"
-            ),
-            (Some(own), _) => format!("what is sent to {address} goes from {own}: there is a route of its own"),
-        };
-        self.report(LineKind::Note, text);
-    }
-}
-
-/// Implementation of a resolver, as far as it can be detected.
-enum ResolverKind {
-    Resolved,
-    Dnsmasq(String),
-    Unbound(String),
-    Other(String),
-    Unknown,
-}
-
-impl ResolverKind {
-    fn detect(resolver: SocketAddr) -> Self {
-        // systemd-resolved.service(8): the stub listens on these two addresses.
-        if resolver.port() == 53
-            && matches!(resolver.ip(), IpAddr::V4(ip) if [53, 54].map(|last| Ipv4Addr::new(127, 0, 0, last)).contains(&ip))
-        {
-            return Self::Resolved;
-        }
-        match version(resolver) {
-            Some(text) if text.starts_with("dnsmasq") => Self::Dnsmasq(text),
-            Some(text) if text.starts_with("unbound") => Self::Unbound(text),
-            Some(text) => Self::Other(text),
-            None => Self::Unknown,
-        }
-    }
-
-    fn name(&self) -> &str {
-        match self {
-            Self::Resolved => "systemd-resolved",
-            Self::Dnsmasq(text) | Self::Unbound(text) | Self::Other(text) => text,
-            Self::Unknown => "it does not say what it is",
-        }
-    }
-
-    /// Returns how to make the resolver forward the zone to the server.
-    fn advice(&self, zone: &str, server: SocketAddr) -> String {
-        let (ip, port) = (server.ip(), server.port());
-        match self {
-            Self::Resolved => format!(
-                "put `DNS={ip}:{port}` and `Domains=~{zone}` below [Delegate] in /etc/systemd/dns-delegate.d/ \
-                 (systemd 258), or below [Resolve] in /etc/systemd/resolved.conf.d/"
-            ),
-            Self::Dnsmasq(_) => format!("give it `server=/{zone}/{ip}#{port}`"),
-            Self::Unbound(_) => format!("give it a stub-zone {zone} with `stub-addr: {ip}@{port}`"),
-            Self::Other(_) | Self::Unknown => format!("send {zone} to {ip} port {port} there, as docs/laptop.md shows"),
-        }
-    }
-
-    /// Returns how to exempt the zone from the resolver's protection against rebinding.
-    fn rebinding(&self, zone: &str) -> String {
-        match self {
-            Self::Dnsmasq(_) => format!("give it `rebind-domain-ok=/{zone}/`"),
-            Self::Unbound(_) => format!("give it `private-domain: {zone}`"),
-            _ => format!("make an exception for {zone} there"),
+        match (route_source(address), route_source(Ipv4Addr::new(192, 0, 2, 1).into())) {
+            (None, _) => self.report.note(format_args!(
+                "there is no route from here to {address}: the name resolves, and connections fail"
+            )),
+            (Some(own), Some(default)) if own == default => self.report.note(format_args!(
+                "packets to {address} leave from {own}, by the default route: unless that network has a route to the Pods \
+                 (a VPN, a route to a node), the name resolves, and connections fail"
+            )),
+            (Some(own), _) => {
+                self.report.note(format_args!("packets to {address} leave from {own}, by a route of their own"));
+            }
         }
     }
 }
 
-fn addresses(reply: &ParsedResponse) -> BTreeSet<IpAddr> {
-    reply
-        .answer
-        .iter()
-        .filter(|one| matches!(one.rtype.as_str(), "A" | "AAAA"))
-        .filter_map(|one| one.data.parse().ok())
-        .collect()
+/// Returns the source address of packets to `destination`; `None` without a route.
+fn route_source(destination: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    // Connecting a UDP socket sends nothing; the kernel only looks up the route.
+    socket.connect((destination, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
-fn list(addresses: &BTreeSet<IpAddr>) -> String {
-    const MOST: usize = 3;
-    let first: Vec<String> = addresses.iter().take(MOST).map(ToString::to_string).collect();
-    match addresses.len() {
-        0 => "nothing".to_owned(),
-        count if count > MOST => format!("{} and {} more", first.join(", "), count - MOST),
-        _ => first.join(", "),
-    }
-}
-
-fn undotted(name: &WireName) -> String {
-    name.to_string().trim_end_matches('.').to_owned()
+fn response_addresses(response: &ParsedResponse) -> BTreeSet<IpAddr> {
+    let records = response.answer.iter().filter(|record| matches!(record.rtype.as_str(), "A" | "AAAA"));
+    records.filter_map(|record| record.data.parse().ok()).collect()
 }
