@@ -378,8 +378,7 @@ async fn addresses_and_files_change_with_the_configuration() {
     // Of other files, one of which is missing.
     let other = Authority::new();
     write(&format!("listen-tls = '{to}'\ntls-cert = '/nowhere/tls.crt'\ntls-key = {:?}\n", key.display()));
-    let from =
-        server.logged(from, "is unchanged: cannot read the certificate in /nowhere/tls.crt: No such").await;
+    let from = server.logged(from, "is unchanged: cannot read the certificate in /nowhere/tls.crt: No such").await;
     ask(&mut connect(&client, to).await, 2).await;
     let [certificate, key] = other.paths();
     let pair = format!("tls-cert = {:?}\ntls-key = {:?}\n", certificate.display(), key.display());

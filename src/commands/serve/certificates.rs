@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::{changed, start_watching};
+use super::source_task::{changed, start_watching};
 use crate::admin::CertificateInUse;
 use crate::metrics::{Metrics, table};
 use crate::serve::encrypted::certificates::Certificates;

@@ -1,4 +1,4 @@
-//! Signals of a server as events: they do not end the process any more. Not here: the reaction to each (`life.rs`).
+//! Signals of a server as events: they do not end the process any more. Not here: the reaction to each (`lifecycle.rs`).
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};

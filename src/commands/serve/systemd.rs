@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::liveness::Heartbeats;
 
 /// Notifier of the service manager.
+#[derive(Clone)]
 pub(super) struct ServiceNotifier {
     /// Watchdog timeout of the service manager, if it has one.
     watchdog: Option<Duration>,
