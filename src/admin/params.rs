@@ -137,7 +137,7 @@ mod tests {
             (explain("name="), "name is missing"),
             (explain("name=a..b"), "\"a..b\" is not a domain name"),
             (explain("name=a&type=AXFR"), "\"AXFR\" is not a record type"),
-            (explain("name=a&namespace=a.b"), "\"a.b\" is no namespace"),
+            (explain("name=a&namespace=a.b"), "\"a.b\" is not a namespace"),
             (page("page=0"), "page is no whole number from 1"),
             (page("page=x"), "page is no whole number from 1"),
             (page("nonsense"), "there is no parameter \"nonsense\" here; there are: name, type, namespace, q, page"),

@@ -171,7 +171,7 @@ impl AdminState {
             hints.push("Services without the labels of --selector were not read: they may exist".into());
         }
         if !self.is_alive(known) {
-            hints.push("these manifests hold no endpoints: --simulate brings their workloads to life".into());
+            hints.push("these manifests have no endpoints: --simulate creates the Pods of their workloads".into());
         }
         hints
     }

@@ -108,7 +108,7 @@ fn given_origins(command: &clap::Command, given: &ArgMatches) -> Origins {
 fn flags(option: &Arg, entry: &FileEntry) -> Result<Vec<OsString>, String> {
     // Refuse an empty list where the option has a default: `allow = []` reads as "no client" and would allow all clients.
     if entry.words.is_empty() && !option.get_default_values().is_empty() {
-        return Err("a list with nothing in it: leave the key out for the default".into());
+        return Err("the list is empty: leave the key out for the default".into());
     }
     Ok(entry.words.iter().map(|word| format!("--{}={word}", entry.key).into()).collect())
 }

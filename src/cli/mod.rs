@@ -313,7 +313,7 @@ mod tests {
                 Err(error) => error,
                 Ok(invocation) => panic!("{wrong} is taken: {invocation:?}"),
             };
-            assert!(error.contains("is no whole number of bits from 1 to 128"), "{error}");
+            assert!(error.contains("is not a whole number of bits from 1 to 128"), "{error}");
         }
     }
 
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(some.clients.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8"]);
         assert_eq!(some.aliases.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1:5353"]);
         for (line, error) in [
-            ("--forward-for 10.0.0.0/8", "--forward-for (flag) says for whom --forward asks, and that is not set"),
+            ("--forward-for 10.0.0.0/8", "--forward-for (flag) limits the clients of --forward, which is not set"),
             ("--forward ::1,[::1]:53", "--forward [::1]:53 is given twice"),
             (
                 "--external-name-upstream system --external-name-upstream system",
@@ -433,7 +433,7 @@ mod tests {
             ),
             (
                 "serve --demo --listen-https doh",
-                "\"doh\" is no address to listen on: write 127.0.0.1:443, [::1]:443, or",
+                "\"doh\" is not an address to listen on: write 127.0.0.1:443, [::1]:443, or",
             ),
         ] {
             let sentence = run(line).unwrap_err();
@@ -501,7 +501,7 @@ mod tests {
         for (line, expected) in [
             ("explain a..b", "\"a..b\" is not a domain name: "),
             ("explain a AXFR", "\"AXFR\" is not a record type: "),
-            ("explain a A --server somewhere", "\"somewhere\" is no server to ask: "),
+            ("explain a A --server somewhere", "\"somewhere\" is not the address of a server: "),
             ("explain", "the following required arguments were not provided: <NAME>"),
         ] {
             let sentence = question(line).unwrap_err();
@@ -556,16 +556,19 @@ mod tests {
             ("serve --demo --explain-to none,::1", "--explain-to none and --explain-to ::1/128 exclude each other"),
             (
                 "serve --demo --explain-to nobody",
-                "\"nobody\" is no network: write it as 10.0.0.0/8 or fd00::/8; or none",
+                "\"nobody\" is not a network: write it as 10.0.0.0/8 or fd00::/8; or none",
             ),
-            ("serve --demo --admin localhost:1", "\"localhost:1\" is no address for HTTP: write 127.0.0.1:9153"),
+            (
+                "serve --demo --admin localhost:1",
+                "\"localhost:1\" is not an address to listen on: write 127.0.0.1:9153",
+            ),
             (
                 "serve --demo --admin 127.0.0.1:1053",
                 "--admin 127.0.0.1:1053 and --listen 127.0.0.1:1053 are one port: choose another for --admin",
             ),
             ("serve --admin-api 0.0.0.0:1053", "--admin-api 0.0.0.0:1053 and --listen 127.0.0.1:1053 are one port"),
-            ("records --server ::1", "\"::1\" is no admin listener of a server: write http://127.0.0.1:9153"),
-            ("serve --demo --ttl 86401", "\"86401\" is no whole number of seconds from 0 to 86400"),
+            ("records --server ::1", "\"::1\" is not the address of an admin listener: write http://127.0.0.1:9153"),
+            ("serve --demo --ttl 86401", "\"86401\" is not a whole number of seconds from 0 to 86400"),
             ("serve --demo --tcp-connections 0", "from 1 to 1000000"),
             ("serve --demo --ptr some", "[possible values: all, hostname-only]"),
             ("serve --demo --nonsense", "unexpected argument '--nonsense'"),
@@ -603,19 +606,19 @@ mod tests {
     #[test]
     fn errors_of_a_file_name_the_place() {
         for (text, sentence) in [
-            ("\nttl = -1", ", line 2: ttl: \"-1\" is no whole number of seconds from 0 to 86400"),
+            ("\nttl = -1", ", line 2: ttl: \"-1\" is not a whole number of seconds from 0 to 86400"),
             ("ttl = 1\nzone_alias = 'a'", ", line 2: zone_alias: there is no such key; the nearest is zone-alias"),
             ("output = 'json'", ", line 1: output: there is no such key; the nearest is"),
             ("config = 'x'", ", line 1: config: there is no such key"),
             ("\nupstream = '::1'", ", line 2: upstream: the key was renamed: write external-name-upstream"),
-            ("allow = []", ", line 1: allow: a list with nothing in it: leave the key out for the default"),
+            ("allow = []", ", line 1: allow: the list is empty: leave the key out for the default"),
             ("zone = ['a', 'b']", ", line 1: zone: the argument '--zone <ZONE>' cannot be used multiple times"),
             (
                 "ptr = 'some'",
                 ", line 1: ptr: invalid value 'some' for '--ptr <WHICH>' [possible values: all, hostname-only]",
             ),
             ("demo = 'perhaps'", ", line 1: demo: "),
-            ("[zone]", ", line 1: zone: text, a number"),
+            ("[zone]", ", line 1: zone: expected text, a number"),
         ] {
             let file = file_with(text);
             let path = file.path().display().to_string();

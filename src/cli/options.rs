@@ -340,7 +340,7 @@ impl ForwardingOptions {
         let Self { forward: to, forward_for: clients, external_name_upstream: aliases } = self;
         match origins.get("forward-for") {
             Some(origin) if to.is_empty() => {
-                Err(format!("--forward-for ({origin}) says for whom --forward asks, and that is not set"))
+                Err(format!("--forward-for ({origin}) limits the clients of --forward, which is not set"))
             }
             _ => Ok(ForwardConfig { to, clients, aliases }),
         }
@@ -551,7 +551,9 @@ pub(super) struct ExplainFlags {
     #[arg(long, value_name = "[http://]ADDR[:PORT]")]
     server: Option<ServerSpec>,
     /// Output format.
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<OutputFormat>(OutputFormat::NAMES))]
+    #[arg(
+        short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<OutputFormat>(OutputFormat::NAMES)
+    )]
     output: OutputFormat,
 }
 
@@ -599,7 +601,9 @@ pub(super) struct CheckFlags {
     #[arg(long)]
     strict: bool,
     /// Output format.
-    #[arg(short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<OutputFormat>(OutputFormat::NAMES))]
+    #[arg(
+        short, long, value_name = "FORMAT", default_value = "text", value_parser = choice::<OutputFormat>(OutputFormat::NAMES)
+    )]
     output: OutputFormat,
 }
 

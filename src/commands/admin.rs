@@ -29,13 +29,13 @@ pub(super) fn copy(
     to: &mut impl Write,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start what asks a server")?;
+    let runtime = runtime.context("cannot start the runtime")?;
     let target = format!("http://{server}{path}?{}", encode_query(query));
-    runtime.block_on(copied(&target, to)).with_context(|| format!("cannot ask http://{server}"))
+    runtime.block_on(copied(&target, to)).with_context(|| format!("cannot query http://{server}"))
 }
 
 async fn copied(target: &str, to: &mut impl Write) -> anyhow::Result<()> {
-    let late = || format!("no answer within {} s", READ_TIMEOUT.as_secs());
+    let late = || format!("no response within {} s", READ_TIMEOUT.as_secs());
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let request = Request::get(target).body(Empty::new())?;
     let response = timeout(READ_TIMEOUT, client.request(request)).await.with_context(late)??;
@@ -51,7 +51,7 @@ async fn copied(target: &str, to: &mut impl Write) -> anyhow::Result<()> {
     }
     if head.status != StatusCode::OK {
         let said = String::from_utf8_lossy(&refusal);
-        bail!("it says {}: {}", head.status.as_u16(), said.lines().collect::<Vec<_>>().join("; "));
+        bail!("the response is {}: {}", head.status.as_u16(), said.lines().collect::<Vec<_>>().join("; "));
     }
     Ok(to.flush()?)
 }

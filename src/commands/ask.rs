@@ -24,9 +24,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// If no response to the query arrives in time, or a socket fails.
 pub(crate) fn query(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<ParsedResponse> {
-    let reply = over_udp(server, name, qtype).with_context(|| format!("cannot ask {server} over UDP"))?;
+    let reply = over_udp(server, name, qtype).with_context(|| format!("cannot query {server} over UDP"))?;
     if reply.truncated {
-        return over_tcp(server, name, qtype).with_context(|| format!("cannot ask {server} over TCP"));
+        return over_tcp(server, name, qtype).with_context(|| format!("cannot query {server} over TCP"));
     }
     Ok(reply)
 }
@@ -37,7 +37,7 @@ pub(crate) fn query(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::
 ///
 /// As [`query`].
 pub(crate) fn query_over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<ParsedResponse> {
-    over_tcp(server, name, qtype).with_context(|| format!("cannot ask {server} over TCP"))
+    over_tcp(server, name, qtype).with_context(|| format!("cannot query {server} over TCP"))
 }
 
 /// Returns the version that the server tells at `version.bind` in class CH (RFC 4892 section 2.1), if any.
@@ -116,5 +116,5 @@ fn over_tcp(server: SocketAddr, name: &WireName, qtype: u16) -> anyhow::Result<P
     stream.read_exact(&mut length)?;
     let mut buffer = vec![0; usize::from(u16::from_be_bytes(length)).min(MAX_TCP)];
     stream.read_exact(&mut buffer)?;
-    ParsedResponse::parse(&buffer, id, name, qtype).context("what came is no response to the question")
+    ParsedResponse::parse(&buffer, id, name, qtype).context("the response does not match the query")
 }

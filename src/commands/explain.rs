@@ -74,13 +74,13 @@ fn sought<'q>(config: &'q Config, question: &'q ExplainArgs, zones: &'q [WireNam
 fn hints(config: &Config, known: &DiagnosticsView<'_>, reading: &LoadReport) -> Vec<String> {
     let mut hints = Vec::new();
     if !reading.is_complete() {
-        hints.push("not everything could be read (check lists it): the reasons hold for the rest".into());
+        hints.push("not everything could be read (`check` lists the errors): the causes consider the rest only".into());
     }
     if known.extent.selected {
         hints.push("Services without the labels of --selector were not read: they may exist".into());
     }
     if matches!(config.source, Source::Manifests(_)) && !super::is_alive(config, known) {
-        hints.push("these manifests hold no endpoints: --simulate brings their workloads to life".into());
+        hints.push("these manifests have no endpoints: --simulate creates the Pods of their workloads".into());
     }
     hints
 }
@@ -110,7 +110,8 @@ fn of_admin(config: &Config, question: &ExplainArgs, server: SocketAddr) -> anyh
     let query = [("name", Some(&*name)), ("type", Some(&*qtype)), ("namespace", Some(asks_from(config)))];
     let mut text = Vec::new();
     admin::copy(server, "/api/v1/explain", &query, &mut text)?;
-    ExplainReport::read(&text, searched).with_context(|| format!("what http://{server} says is no explanation"))
+    ExplainReport::read(&text, searched)
+        .with_context(|| format!("the response of http://{server} is not an explanation"))
 }
 
 fn of_server(config: &Config, question: &ExplainArgs, server: SocketAddr) -> anyhow::Result<ExplainReport> {
@@ -136,7 +137,7 @@ fn of_server(config: &Config, question: &ExplainArgs, server: SocketAddr) -> any
             }
         }
         None if findings.iter().all(|said| said.text.is_empty()) && !resolves => hints.push(
-            "the server says nothing about why: it knows no cause, may not tell you (--explain-to), or never explains"
+            "the server gives no reason: it knows no cause, does not tell this client (--explain-to), or never explains"
                 .into(),
         ),
         None => {}

@@ -45,7 +45,7 @@ fn upstreams(
         let (addresses, protocol) = match one {
             config::UpstreamSpec::System => {
                 let text = regular_file::read_text(Path::new(PATH), MAX_SMALL_FILE)
-                    .with_context(|| format!("cannot read {PATH}: name the servers to ask instead of system"))?;
+                    .with_context(|| format!("cannot read {PATH}: name the upstreams in place of system"))?;
                 let servers = ResolvConf::parse(&text).servers;
                 (servers.into_iter().map(|ip| SocketAddr::new(ip, 53)).collect(), UpstreamProtocol::Plain)
             }
@@ -56,10 +56,10 @@ fn upstreams(
         if let Some(address) = addresses.iter().find(|address| is_one_of(**address, own)) {
             match one {
                 config::UpstreamSpec::System => bail!(
-                    "{PATH} names {address}, which is this server: it would ask itself. Name the servers to ask \
-                     instead of system"
+                    "{PATH} names {address}, which is this server: it would forward to itself. Name the upstreams \
+                     in place of system"
                 ),
-                _ => bail!("the upstream {one} is this server: it would ask itself. Name another"),
+                _ => bail!("the upstream {one} is this server: it would forward to itself. Name another"),
             }
         }
         upstreams.extend(addresses.into_iter().map(|address| Upstream { address, protocol: protocol.clone() }));
@@ -109,10 +109,13 @@ mod tests {
         let named = [config::UpstreamSpec::Plain("127.0.0.1:53".parse().unwrap())];
         let plain = ["0.0.0.0:53".parse().unwrap()];
         let error = upstreams(&named, &plain, &[]).unwrap_err();
-        assert_eq!(error.to_string(), "the upstream 127.0.0.1:53 is this server: it would ask itself. Name another");
+        assert_eq!(
+            error.to_string(),
+            "the upstream 127.0.0.1:53 is this server: it would forward to itself. Name another"
+        );
         let named = [config::UpstreamSpec::Tls("127.0.0.1:853".parse().unwrap(), None)];
         let error = upstreams(&named, &plain, &["127.0.0.1:853".parse().unwrap()]).unwrap_err();
-        assert!(error.to_string().contains(" is this server: it would ask itself."), "{error}");
+        assert!(error.to_string().contains(" is this server: it would forward to itself."), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The commands, from their configuration to their exit status.
 //!
-//! Here: dispatch, output and error reports, and the opening of a source ([`open_source`]), which several commands share. Results go
-//! to standard output, everything else to standard error. Not here: the options (`cli`).
+//! Here: dispatch, output and error reports, and the opening of a source ([`open_source`]), which several commands share.
+//! Results go to standard output, everything else to standard error. Not here: the options (`cli`).
 
 mod admin;
 mod ask;
@@ -202,7 +202,7 @@ pub(crate) struct LoadedSource {
 /// If no cluster is configured, or the source cannot be read.
 pub(crate) fn load_once(config: &Config, pods: PodRecords) -> anyhow::Result<LoadedSource> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start what reads a cluster")?;
+    let runtime = runtime.context("cannot start the runtime")?;
     runtime.block_on(async {
         match open_source(config, &config.listen.addresses).await? {
             SourceHandle::Manifests(mut source) => {
@@ -295,6 +295,17 @@ fn listen_addresses(config: &Config) -> Vec<ListenAddress> {
         .into_iter()
         .flat_map(|(kind, all)| all.iter().map(move |at| ListenAddress { protocol: kind, address: *at }));
     plain.copied().map(ListenAddress::plain).chain(encrypted).collect()
+}
+
+/// Returns the first items of a list, and the number of the others; `none` for an empty list.
+fn join_first<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    const MAX_ITEMS: usize = 4;
+    let items: Vec<String> = items.map(|item| item.to_string()).collect();
+    match items.len() {
+        0 => "none".to_owned(),
+        count if count > MAX_ITEMS => format!("{} and {} more", items[..MAX_ITEMS].join(", "), count - MAX_ITEMS),
+        _ => items.join(", "),
+    }
 }
 
 fn paths(written: &[ManifestPath]) -> Vec<PathBuf> {

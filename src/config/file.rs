@@ -49,10 +49,7 @@ pub fn parse(text: &str) -> Result<Vec<FileEntry>, (usize, String)> {
         let line = line_at(key.span().start);
         let words = words(value).ok_or_else(|| {
             let kind = value.get_ref().type_str();
-            (
-                line,
-                format!("{}: text, a number, true, false or a list of them is meant, not this {kind}", key.get_ref()),
-            )
+            (line, format!("{}: expected text, a number, true, false or a list of them, found {kind}", key.get_ref()))
         })?;
         entries.push(FileEntry { key: key.get_ref().to_string(), line, words });
     }
@@ -102,9 +99,9 @@ mod tests {
         for (text, line, part) in [
             ("a = 1\nb = = 2\n", 2, ""),
             ("a = 1\na = 2\n", 2, "duplicate"),
-            ("\n[server]\nttl = 1\n", 2, "not this table"),
-            ("ttl = [[1]]", 1, "not this array"),
-            ("ttl = 1979-05-27", 1, "ttl: text, a number"),
+            ("\n[server]\nttl = 1\n", 2, "found table"),
+            ("ttl = [[1]]", 1, "found array"),
+            ("ttl = 1979-05-27", 1, "ttl: expected text, a number"),
         ] {
             let (at, sentence) = parse(text).unwrap_err();
             assert_eq!(at, line, "{text:?} {sentence}");

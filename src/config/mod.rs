@@ -388,7 +388,7 @@ impl Config {
         for (index, zone) in zones.iter().enumerate() {
             let text = zone.without_final_dot();
             if let Some(tree) = ["in-addr.arpa.", "ip6.arpa."].iter().find(|tree| nested(&zone.to_string(), tree)) {
-                return Err(format!("the zone {text} and the tree of reverse names {tree} overlap: use --reverse"));
+                return Err(format!("the zone {text} overlaps the tree of reverse zones {tree}: use --reverse"));
             }
             if let Some(other) = zones[..index].iter().find(|other| nested(&other.to_string(), &zone.to_string())) {
                 let how = if other == zone { "is the same as" } else { "overlaps" };

@@ -36,7 +36,7 @@ pub fn apex(text: &str) -> Result<WireName, String> {
         return Ok(name);
     }
     Err(format!(
-        "{text:?} is too long for a zone: names below it could have over 255 octets; at most {} are left for it",
+        "{text:?} is too long for a zone: at most {} octets, so that names below it fit into 255",
         MAX_APEX - 2
     ))
 }
@@ -44,7 +44,7 @@ pub fn apex(text: &str) -> Result<WireName, String> {
 /// Parses `ADDR:PORT`, or `ADDR` for port 53. An IPv6 address with a port has brackets.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
     with_port(text, DNS_PORT).ok_or_else(|| {
-        format!("{text:?} is no address to listen on: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
+        format!("{text:?} is not an address to listen on: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
     })
 }
 
@@ -66,7 +66,7 @@ pub fn listen_quic(text: &str) -> Result<SocketAddr, String> {
 fn listen_encrypted(text: &str, port: u16) -> Result<SocketAddr, String> {
     with_port(text, port).ok_or_else(|| {
         format!(
-            "{text:?} is no address to listen on: write 127.0.0.1:{port}, [::1]:{port}, or an address for port {port}"
+            "{text:?} is not an address to listen on: write 127.0.0.1:{port}, [::1]:{port}, or an address for port {port}"
         )
     })
 }
@@ -101,9 +101,7 @@ impl FromStr for ServerSpec {
 /// Parses the address of a server to query over DNS, default port 53.
 pub fn server(text: &str) -> Result<SocketAddr, String> {
     listen(text).map_err(|_| {
-        format!(
-            "{text:?} is no server to ask: write its address, 127.0.0.1:1053 or [::1]:1053; without a port it is 53"
-        )
+        format!("{text:?} is not the address of a server: write 127.0.0.1:1053, [::1]:1053, or an address for port 53")
     })
 }
 
@@ -114,7 +112,7 @@ pub fn http_server(text: &str) -> Result<SocketAddr, String> {
     let address =
         address.map(|rest| rest.strip_prefix("localhost").map_or(rest.to_owned(), |port| format!("127.0.0.1{port}")));
     address.and_then(|address| with_port(&address, ADMIN_PORT)).ok_or_else(|| {
-        format!("{text:?} is no admin listener of a server: write http://127.0.0.1:9153 or http://[::1]:9153")
+        format!("{text:?} is not the address of an admin listener: write http://127.0.0.1:9153 or http://[::1]:9153")
     })
 }
 
@@ -137,7 +135,7 @@ impl FromStr for NameSpec {
             return Ok(Self::Address(address));
         }
         if let Some(host) = host_of(text) {
-            return Err(format!("{text:?} is more than a name (DNS knows neither ports nor URLs): ask for {host}"));
+            return Err(format!("{text:?} is not a name, as it has a port or is a URL: ask for {host}"));
         }
         let name = QueryName::parse(text)?.to_wire();
         Ok(if text.ends_with('.') { Self::Absolute(name) } else { Self::Relative(name) })
@@ -186,7 +184,7 @@ pub fn network(text: &str) -> Result<IpNet, String> {
         return Ok(address.into());
     }
     let network: IpNet =
-        text.parse().map_err(|_| format!("{text:?} is no network: write it as 10.0.0.0/8 or fd00::/8"))?;
+        text.parse().map_err(|_| format!("{text:?} is not a network: write it as 10.0.0.0/8 or fd00::/8"))?;
     if network.addr() != network.network() {
         let (whole, one) = (network.trunc(), IpNet::from(network.addr()));
         return Err(format!("{text:?} has bits set beyond its prefix: write {whole} or {one}"));
@@ -198,10 +196,10 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 pub fn name_server_address(text: &str) -> Result<IpAddr, String> {
     match text.parse::<IpAddr>() {
         Ok(address) if address.is_unspecified() || address.is_multicast() => {
-            Err(format!("{text:?} is no address of one server"))
+            Err(format!("{text:?} is not the address of one server"))
         }
         Ok(address) => Ok(address),
-        Err(_) => Err(format!("{text:?} is no IP address")),
+        Err(_) => Err(format!("{text:?} is not an IP address")),
     }
 }
 
@@ -209,7 +207,7 @@ pub fn name_server_address(text: &str) -> Result<IpAddr, String> {
 pub fn object(text: &str) -> Result<ObjectRef, String> {
     match text.split_once('/') {
         Some((namespace, name)) if is_label(namespace) && is_label(name) => Ok(ObjectRef::new(namespace, name)),
-        _ => Err(format!("{text:?} is no Service: write NAMESPACE/NAME")),
+        _ => Err(format!("{text:?} is not a Service: write NAMESPACE/NAME")),
     }
 }
 
@@ -218,7 +216,7 @@ pub fn namespace(text: &str) -> Result<Box<str>, String> {
     if is_label(text) {
         return Ok(text.to_ascii_lowercase().into());
     }
-    Err(format!("{text:?} is no namespace: 1 to 63 letters, digits and inner hyphens"))
+    Err(format!("{text:?} is not a namespace: 1 to 63 letters, digits and inner hyphens"))
 }
 
 /// Parses a label selector in the syntax of `kubectl --selector`: `app=web,tier!=test,env in (a, b),!old`.
@@ -241,10 +239,10 @@ pub fn selector(text: &str) -> Result<Box<str>, String> {
             Some(next) if is_requirement(requirement.trim()) && (behind.is_empty() || !next.trim().is_empty()) => {
                 rest = next.trim_start();
             }
-            _ => return Err(format!("{text:?} is no label selector: write app=web,tier!=test,env in (a,b),!old")),
+            _ => return Err(format!("{text:?} is not a label selector: write app=web,tier!=test,env in (a,b),!old")),
         }
     }
-    if text.trim().is_empty() { Err("a label selector is empty".into()) } else { Ok(text.trim().into()) }
+    if text.trim().is_empty() { Err("the label selector is empty".into()) } else { Ok(text.trim().into()) }
 }
 
 fn is_requirement(text: &str) -> bool {
@@ -280,9 +278,9 @@ fn is_label_value(text: &str) -> bool {
 /// Parses a name server identifier (RFC 5001): 1 to 255 octets without control characters.
 pub fn nsid(text: &str) -> Result<Box<str>, String> {
     match text {
-        "" => Err("an empty text tells no server from another: leave it out, or write a Pod's name".into()),
+        "" => Err("an empty text identifies no server: leave the option out, or write the Pod's name".into()),
         _ if text.len() > 255 || text.chars().any(char::is_control) => {
-            Err(format!("{text:?} is no name for a server: at most 255 octets, and no control characters"))
+            Err(format!("{text:?} is not a server identifier: at most 255 octets, without control characters"))
         }
         _ => Ok(text.into()),
     }
@@ -303,7 +301,7 @@ pub fn parse_integer(text: &str, unit: &str, range: &RangeInclusive<u32>) -> Res
     text.parse()
         .ok()
         .filter(|number| range.contains(number))
-        .ok_or_else(|| format!("{text:?} is no whole number of {unit} from {least} to {most}"))
+        .ok_or_else(|| format!("{text:?} is not a whole number of {unit} from {least} to {most}"))
 }
 
 /// Parses a whole number of seconds within `range`.
@@ -321,7 +319,7 @@ pub fn octets(text: &str) -> Result<u64, String> {
     };
     let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
     number.filter(|number| *number > 0).ok_or_else(|| {
-        format!("{text:?} is no size: write a whole number of octets above 0, with K, M or G behind it if you like")
+        format!("{text:?} is not a size: write a whole number of octets above 0, alone or with K, M or G behind it")
     })
 }
 
@@ -347,7 +345,7 @@ impl FromStr for ManifestPath {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "" => Err("an empty path is no file and no folder".into()),
+            "" => Err("an empty path names no file or folder".into()),
             "-" => Ok(Self::Stdin),
             path => Ok(Self::Path(path.into())),
         }
@@ -414,7 +412,7 @@ impl FromStr for Simulate {
             "true" => Ok(Self::Network(Self::DEFAULT)),
             _ => match network(text)? {
                 range if range.prefix_len() == range.max_prefix_len() => {
-                    Err(format!("{text:?} has room for one Pod only: write a network, as 10.244.0.0/16"))
+                    Err(format!("{text:?} has room for one Pod only: write a network, such as 10.244.0.0/16"))
                 }
                 range => Ok(Self::Network(range)),
             },
@@ -437,7 +435,7 @@ impl FromStr for ExplainTo {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "none" => Ok(Self::Off),
-            _ => network(text).map(Self::Clients).map_err(|sentence| format!("{sentence}; or none for nobody")),
+            _ => network(text).map(Self::Clients).map_err(|sentence| format!("{sentence}; or none for no client")),
         }
     }
 }
@@ -478,7 +476,7 @@ impl FromStr for AdminAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "none" => Ok(Self::Off),
-            _ => admin(text).map(Self::At).map_err(|sentence| format!("{sentence}; or none for nowhere")),
+            _ => admin(text).map(Self::At).map_err(|sentence| format!("{sentence}; or none for no listener")),
         }
     }
 }
@@ -486,7 +484,9 @@ impl FromStr for AdminAddress {
 /// Parses `ADDR:PORT`, or `ADDR` for port 9153.
 pub fn admin(text: &str) -> Result<SocketAddr, String> {
     with_port(text, ADMIN_PORT).ok_or_else(|| {
-        format!("{text:?} is no address for HTTP: write 127.0.0.1:9153, [::1]:9153, or an address for port 9153")
+        format!(
+            "{text:?} is not an address to listen on: write 127.0.0.1:9153, [::1]:9153, or an address for port 9153"
+        )
     })
 }
 
@@ -507,8 +507,8 @@ impl FromStr for UpstreamSpec {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is no server to ask: write an address (192.0.2.1, [2001:db8::1]:5353), \
-                 tls://ADDRESS#NAME, or system for those of /etc/resolv.conf"
+                "{text:?} is not an upstream: write an address (192.0.2.1, [2001:db8::1]:5353), \
+                 tls://ADDRESS#NAME, or system for the servers of /etc/resolv.conf"
             )
         };
         let address = |text: &str, port| {
@@ -556,10 +556,10 @@ impl FromStr for LogFilter {
         let stray = text.split(',').find(is_stray);
         if let Some(part) = stray {
             return Err(format!(
-                "{text:?} is no log filter: {part:?} is none of off, error, warn, info, debug, trace, TARGET=LEVEL"
+                "{text:?} is not a log filter: {part:?} is none of off, error, warn, info, debug, trace, TARGET=LEVEL"
             ));
         }
-        EnvFilter::builder().parse(text).map_err(|error| format!("{text:?} is no log filter: {error}"))?;
+        EnvFilter::builder().parse(text).map_err(|error| format!("{text:?} is not a log filter: {error}"))?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -661,7 +661,7 @@ mod tests {
         check(
             str::parse::<AdminAddress>,
             &[
-                ("none", "Nowhere"),
+                ("none", "Off"),
                 ("127.0.0.1", "At(127.0.0.1:9153)"),
                 ("[::1]:80", "At([::1]:80)"),
                 ("localhost:9153", "error"),
@@ -671,7 +671,7 @@ mod tests {
         check(
             str::parse::<ExplainTo>,
             &[
-                ("none", "Nobody"),
+                ("none", "Off"),
                 ("10.0.0.0/8", "Clients(10.0.0.0/8)"),
                 ("::1", "Clients(::1/128)"),
                 ("nobody", "error"),

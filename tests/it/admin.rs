@@ -466,11 +466,11 @@ async fn a_server_that_cannot_be_asked_is_one_sentence() {
     let free = reserved.address();
     for command in ["records", "explain a"] {
         let (status, said) = run(&format!("{command} --server http://{free}")).await;
-        assert!(status != 0 && said.contains(&format!("cannot ask http://{free}")), "{said}");
+        assert!(status != 0 && said.contains(&format!("cannot query http://{free}")), "{said}");
     }
     let server = Server::start(limits());
     let (status, said) = run(&format!("explain --server http://{} a", server.address)).await;
-    assert!(status == 2 && said.contains("it says 503: not everything was read yet"), "{said}");
+    assert!(status == 2 && said.contains("the response is 503: not everything was read yet"), "{said}");
 }
 
 #[tokio::test]

@@ -270,7 +270,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     let mut kept = connect(&client, to).await;
     let (first, [certificate, key]) = (shown(&kept), authority.paths());
     assert!(server.wait_for_expiry(true).await > Some(1e9));
-    let stays = "the certificate stays as it was: ";
+    let stays = "the certificate is unchanged: ";
     let mut from = 0;
     let other = authority.pair();
     let broken: [(&Path, &str, String); 3] = [
@@ -302,7 +302,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     ask(&mut kept, 2).await;
     // What is on a file system that tells nobody is read on SIGHUP.
     server.process.signal("HUP");
-    server.logged(0, "reading again: SIGHUP").await;
+    server.logged(0, "reloading: SIGHUP").await;
     assert_eq!(server.log().matches(stays).count(), 3, "{}", server.log());
 }
 
@@ -373,17 +373,17 @@ async fn addresses_and_files_change_with_the_configuration() {
     let port = ReservedPort::new();
     let to = port.address();
     write(&format!("listen-tls = '{to}'\n{pair}"));
-    let from = server.logged(0, "has changed: listen-tls, tls-cert, tls-key").await;
+    let from = server.logged(0, "these keys have changed: listen-tls, tls-cert, tls-key").await;
     ask(&mut connect(&client, to).await, 1).await;
     // Of other files, one of which is missing.
     let other = Authority::new();
     write(&format!("listen-tls = '{to}'\ntls-cert = '/nowhere/tls.crt'\ntls-key = {:?}\n", key.display()));
-    let from = server.logged(from, "stays as it was: cannot read the certificate in /nowhere/tls.crt: No such").await;
+    let from = server.logged(from, "is unchanged: cannot read the certificate in /nowhere/tls.crt: No such").await;
     ask(&mut connect(&client, to).await, 2).await;
     let [certificate, key] = other.paths();
     let pair = format!("tls-cert = {:?}\ntls-key = {:?}\n", certificate.display(), key.display());
     write(&format!("listen-tls = '{to}'\n{pair}"));
-    let from = server.logged(from, "has changed: tls-cert, tls-key").await;
+    let from = server.logged(from, "these keys have changed: tls-cert, tls-key").await;
     let trusts_other = self::client(&other);
     let mut kept = connect(&trusts_other, to).await;
     ask(&mut kept, 3).await;
@@ -393,7 +393,7 @@ async fn addresses_and_files_change_with_the_configuration() {
     server.wait_for_reloads("taken", 1).await;
     assert_eq!(shown_now(&trusts_other, to).await, new.der);
     write("");
-    server.logged(from, "has changed: listen-tls, tls-cert, tls-key").await;
+    server.logged(from, "these keys have changed: listen-tls, tls-cert, tls-key").await;
     check_ended(&mut kept).await;
     let begun = Instant::now();
     while let Ok(stream) = TcpStream::connect(to).await {

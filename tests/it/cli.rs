@@ -134,12 +134,12 @@ fn wrong_use_has_status_2() {
     for (line, part) in [
         ("", "Usage: headless-dns <COMMAND>"),
         ("serve --nonsense", "unexpected argument '--nonsense'"),
-        ("serve --ttl soon", "\"soon\" is no whole number of seconds from 0 to 86400"),
+        ("serve --ttl soon", "\"soon\" is not a whole number of seconds from 0 to 86400"),
         ("serve --demo --manifests x", "headless-dns: --demo (flag) and --manifests (flag) exclude each other\n"),
         ("serve --demo --zone-alias a.cluster.local", "headless-dns: the zone alias a.cluster.local overlaps"),
         ("completions nonsense", "invalid value 'nonsense'"),
         ("serve --demo -l app=web", "headless-dns: --demo (flag) and --selector (flag) exclude each other\n"),
-        ("serve -l app=,,", "\"app=,,\" is no label selector: write app=web,"),
+        ("serve -l app=,,", "\"app=,,\" is not a label selector: write app=web,"),
         (
             "serve -n team --service kube-system/dns",
             "headless-dns: --service kube-system/dns is not in the namespace team, of which alone --namespace",
@@ -216,8 +216,8 @@ fn errors_name_the_file_or_the_variable() {
             "zone = 'a.example'\nzone_alias = ['b.example']\n",
             "line 2: zone_alias: there is no such key; the nearest is zone-alias",
         ),
-        ("\n\nttl = 'soon'\n", "line 3: ttl: \"soon\" is no whole number of seconds from 0 to 86400"),
-        ("listen = ['::1', 'nowhere']\n", "line 1: listen: \"nowhere\" is no address to listen on: write"),
+        ("\n\nttl = 'soon'\n", "line 3: ttl: \"soon\" is not a whole number of seconds from 0 to 86400"),
+        ("listen = ['::1', 'nowhere']\n", "line 1: listen: \"nowhere\" is not an address to listen on: write"),
         ("zone = 'a\n", "line 1: "),
     ] {
         let (_folder, path) = file_with(text);
@@ -229,14 +229,14 @@ fn errors_name_the_file_or_the_variable() {
     }
     let refused = run(program("config print").env("HEADLESS_DNS_TTL", "soon"));
     let sentence =
-        "headless-dns: environment HEADLESS_DNS_TTL: \"soon\" is no whole number of seconds from 0 to 86400\n";
+        "headless-dns: environment HEADLESS_DNS_TTL: \"soon\" is not a whole number of seconds from 0 to 86400\n";
     assert_eq!((refused.status, refused.errors.as_str()), (2, sentence));
     let refused =
         run(program("config print --log-format text").env("HEADLESS_DNS_LOG", "inof").env("HEADLESS_DNS_CONFIG", ""));
     assert!(refused.errors.starts_with("headless-dns: environment HEADLESS_DNS_"), "{}", refused.errors);
     // The flag wins, so it is to blame.
     let refused = run(program("config print --ttl later").env("HEADLESS_DNS_TTL", "soon"));
-    assert!(refused.errors.contains("\"later\" is no whole number"), "{}", refused.errors);
+    assert!(refused.errors.contains("\"later\" is not a whole number"), "{}", refused.errors);
 }
 
 // It has all of what may be left out of a build.

@@ -52,23 +52,27 @@ fn a_way_that_is_right() {
     let seen = doctor(server.address.port(), resolver.address.port(), root.path(), &format!("--name {NAME}"));
     let expected = [
         &format!("✓ the server at 127.0.0.1:{} answers over UDP: {NAME} is 10.244.", server.address.port()),
-        "✓ and over TCP",
-        "✓ the server says why a name does not resolve: with extended errors, and as TXT at _why",
+        "✓ the server answers over TCP too",
+        "✓ the server explains why a name does not resolve: with extended errors, and as TXT at _why",
         "· nsswitch.conf has mdns4_minimal before dns",
-        &format!("knows {NAME}, with the same addresses"),
-        "keeps that a name does not exist for 5 s and no longer",
+        &format!("resolves {NAME} to the same addresses"),
+        "caches a negative response for 5 s, and no longer",
         "passes explanations on: as TXT at _why; extended errors do not come through",
         "· short names",
-        "· what is sent to 10.244.",
+        "· packets to 10.244.",
     ];
     check(&seen, 0, &expected);
     // Without a name: every server has one.
-    check(&doctor(server.address.port(), resolver.address.port(), root.path(), ""), 0, &["knows ns.dns.cluster.local"]);
+    check(
+        &doctor(server.address.port(), resolver.address.port(), root.path(), ""),
+        0,
+        &["resolves ns.dns.cluster.local to the same addresses"],
+    );
     // The server in resolv.conf itself, and a Pod's search list.
     let search = "search default.svc.cluster.local svc.cluster.local\noptions ndots:5\n";
     let root = machine(&[("etc/resolv.conf", &format!("nameserver 127.0.0.1\n{search}"))]);
     let seen = doctor(server.address.port(), server.address.port(), root.path(), "");
-    check(&seen, 0, &["names the server itself", "✓ short names are looked for in default.svc.cluster.local"]);
+    check(&seen, 0, &["names the server itself", "✓ short names are tried in default.svc.cluster.local"]);
 }
 
 #[test]
@@ -79,28 +83,28 @@ fn what_is_wrong_is_said_with_what_to_do() {
     let resolver = Server::with("--demo --zone other.test");
     let root = machine(&[RESOLV]);
     let seen = doctor(server.address.port(), resolver.address.port(), root.path(), "--zone cluster.internal");
-    check(&seen, 1, &["says REFUSED to ns.dns.cluster.internal", &format!("send cluster.internal to {to}")]);
+    check(&seen, 1, &["answers ns.dns.cluster.internal with REFUSED", &format!("forward cluster.internal to {to}")]);
     // It has another cluster's zone.
     let resolver = Server::with("--demo --simulate=10.99.0.0/16");
     let seen = doctor(server.address.port(), resolver.address.port(), root.path(), &format!("--name {NAME}"));
-    check(&seen, 1, &["says that web-0.web.default.svc.cluster.local is 10.99.", "it asks another server"]);
+    check(&seen, 1, &["resolves web-0.web.default.svc.cluster.local to 10.99.", "it queries another server"]);
     // It knows the name, without addresses.
     let resolver = Server::with("--manifests tests/scenarios/seed-1.yaml --simulate --ns-address ::1");
     let seen = doctor(server.address.port(), resolver.address.port(), root.path(), "--name dns-version.cluster.local");
-    check(&seen, 1, &["dns-version.cluster.local has no address at the server: name one that has with --name"]);
+    check(&seen, 1, &["the server has no address for dns-version.cluster.local: choose a name with addresses"]);
     drop(resolver);
     // Nobody is there.
     let reserved = ReservedPort::new();
     let free = reserved.port();
     let seen = doctor(server.address.port(), free, root.path(), "");
-    check(&seen, 1, &["which does not answer: start it, or take its line out"]);
+    check(&seen, 1, &["which does not answer: start it, or remove its line"]);
     check(
         &doctor(free, server.address.port(), root.path(), ""),
         1,
-        &["nobody answers at", "or name the server with --server"],
+        &["no server answers at", "or name the server with --server"],
     );
     let seen = doctor(server.address.port(), server.address.port(), root.path(), "--zone cluster.example");
-    check(&seen, 1, &["says REFUSED to ns.dns.cluster.example", "see its --zone and --allow"]);
+    check(&seen, 1, &["answers ns.dns.cluster.example with REFUSED", "see its --zone and --allow"]);
     // No file says who is asked.
     let empty = machine(&[]);
     check(
@@ -111,7 +115,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
     // macOS.
     let good = format!("nameserver 127.0.0.1\nport {}\n", server.address.port());
     for (text, status, line) in [
-        (good.as_str(), 0, "✓ /etc/resolver/cluster.internal sends macOS programs to 127.0.0.1"),
+        (good.as_str(), 0, "✓ /etc/resolver/cluster.internal sends queries of macOS programs to 127.0.0.1"),
         (
             "nameserver 127.0.0.1\n",
             1,
@@ -137,6 +141,9 @@ fn negative_answers_that_are_kept_too_long() {
     check(
         &seen,
         1,
-        &["keeps for 900 s that a name does not exist, the server says 1 s", "lower its least negative TTL"],
+        &[
+            "caches a negative response for 900 s, and its TTL at the server is 1 s",
+            "lower the resolver's minimum negative TTL",
+        ],
     );
 }

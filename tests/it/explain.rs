@@ -206,12 +206,12 @@ fn what_cannot_be_read_has_status_2() {
     let nowhere = folder.path().join("config");
     for (line, part) in [
         ("explain a..b --demo", "\"a..b\" is not a domain name: it has an empty label"),
-        ("explain web-0.web:8080 --demo", "(DNS knows neither ports nor URLs): ask for web-0.web"),
+        ("explain web-0.web:8080 --demo", "as it has a port or is a URL: ask for web-0.web"),
         ("explain a AXFR --demo", "\"AXFR\" is not a record type"),
         (&format!("explain a --kubeconfig {}", nowhere.display()), "headless-dns: cannot read the kubeconfig "),
         (&format!("check --kubeconfig {}", nowhere.display()), "headless-dns: cannot read the kubeconfig "),
         ("check --simulate", "headless-dns: --simulate is for manifests"),
-        ("explain a. --server 127.0.0.1:1", "headless-dns: cannot ask 127.0.0.1:1 over UDP: "),
+        ("explain a. --server 127.0.0.1:1", "headless-dns: cannot query 127.0.0.1:1 over UDP: "),
     ] {
         let refused = run(line);
         assert_eq!((refused.status, refused.output.as_str()), (2, ""), "{line}: {}", refused.errors);
@@ -225,7 +225,7 @@ fn what_cannot_be_read_has_status_2() {
     assert!(broken.errors.contains("document 2, line"), "{}", broken.errors);
     assert!(broken.output.contains("note: not everything could be read"), "{}", broken.output);
     let raw = run(&format!("explain --manifests {SEED_3} {SEED_3_NAME}"));
-    assert!(raw.output.contains("note: these manifests hold no endpoints: --simulate"), "{}", raw.output);
+    assert!(raw.output.contains("note: these manifests have no endpoints: --simulate"), "{}", raw.output);
 }
 
 /// `explain` warns about the objects that the question touches, and about no others.
@@ -516,7 +516,7 @@ fn a_running_server_is_asked() {
     let silent = Server::with("--demo --explain-to none");
     let nothing = run(&format!("explain nothing.shop.svc.cluster.local. --server {}", silent.address));
     assert_eq!(nothing.status, 1);
-    assert!(nothing.output.contains("note: the server says nothing about why"), "{}", nothing.output);
+    assert!(nothing.output.contains("note: the server gives no reason"), "{}", nothing.output);
 }
 
 /// A server that cuts each response over UDP, and explains over TCP: in an extended error, and at `_why`.

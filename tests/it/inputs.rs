@@ -143,15 +143,15 @@ fn a_name_of_an_unread_file_is_not_denied() {
     assert!(get(&server, "/metrics").contains("headless_dns_data_state{state=\"partial\"} 1\n"));
     assert!(get(&server, "/livez").starts_with("HTTP/1.1 200 "));
     let log = server.log();
-    assert_eq!(log.matches("names that do not exist get SERVFAIL").count(), 1, "{log}");
+    assert_eq!(log.matches("unknown names get SERVFAIL").count(), 1, "{log}");
     assert!(
-        log.contains(&format!("--allow-unreadable, until this can be read: {shown}, document 2, line 10: ")),
+        log.contains(&format!("--allow-unreadable, until these can be read: {shown}, document 2, line 10: ")),
         "{log}"
     );
     // Another error in its place is no good reading.
     let from = log.len();
     replace(&path("broken.yaml"), &broken.replace("{", "[["));
-    server.wait_for_log(from, "names that do not exist get SERVFAIL");
+    server.wait_for_log(from, "unknown names get SERVFAIL");
     assert_eq!(ask(&server, "never.default.svc.cluster.local", A).0, SERVFAIL);
     // From one good reading on names are denied, and an error in a later one changes nothing.
     replace(&path("broken.yaml"), &broken.replace("endpoints: {", "endpoints: ["));
@@ -319,7 +319,7 @@ fn a_fifo_in_the_place_of_a_file_changes_nothing() {
     }
     let from = server.log().len();
     server.signal("HUP");
-    server.wait_for_log(from, "the configuration stays as it was: ");
+    server.wait_for_log(from, "the configuration is unchanged: ");
     server.wait_for_log(from, "it is a named pipe, and only a regular file is read");
     until("the file is gone", || ask(&server, "web.default.svc.cluster.local", A).0 != NOERROR);
     server.signal("TERM");
@@ -379,8 +379,7 @@ fn a_folder_without_a_place_for_the_snapshot_is_named_at_the_start() {
         command.args(["--listen", "127.0.0.1:0", "--admin", "none", "--kubeconfig"]).arg(path("cluster"));
         command.arg("--snapshot").arg(&snapshot);
         let mut server = Server::begin(command);
-        let sentence =
-            format!("no snapshot can be written at {}, and the server goes on without: ", snapshot.display());
+        let sentence = format!("cannot write a snapshot to {}, and the server continues without: ", snapshot.display());
         server.wait_for_log(0, &sentence);
         server.still_runs();
         server.signal("TERM");

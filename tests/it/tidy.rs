@@ -29,7 +29,7 @@ const WALLS: &[(&[&str], &[&str])] = &[
     // Its own files are created by the snapshot.
     (&["OpenOptions"], &["regular_file.rs", "source/snapshot.rs"]),
     // What the service manager says and hears.
-    (&["sd_notify"], &["commands/serve/manager.rs", "server/sys/fds.rs"]),
+    (&["sd_notify"], &["commands/serve/systemd.rs", "server/sys/fds.rs"]),
 ];
 
 /// Files of the server that are pure as the files of `core/` are.

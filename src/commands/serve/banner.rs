@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::commands::SourceHandle;
+use crate::commands::{SourceHandle, join_first};
 use crate::config::{Config, ForwardConfig, ManifestPath, Source};
 use crate::metrics::{Event, Metrics};
 use crate::server::{ListenAddress, ListenProtocol};
@@ -23,7 +23,7 @@ pub(super) fn startup_summary(
     let encrypted: String = [ListenProtocol::Tls, ListenProtocol::Https, ListenProtocol::Quic]
         .into_iter()
         .filter(|kind| of_kind(*kind).next().is_some())
-        .map(|kind| format!("listen  {} over {kind}\n", list(of_kind(kind))))
+        .map(|kind| format!("listen  {} over {kind}\n", join_first(of_kind(kind))))
         .collect();
     let (services, names) = zone.size();
     let mut source = from.to_owned();
@@ -31,7 +31,7 @@ pub(super) fn startup_summary(
         let networks: Vec<String> = config.simulate.iter().map(ToString::to_string).collect();
         let _ = write!(source, ", workloads simulated in {}", networks.join(" and "));
     }
-    let listen = list(addresses.iter());
+    let listen = join_first(addresses.iter());
     let to = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(&addresses[0]);
     let ip = match to.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -48,8 +48,8 @@ pub(super) fn startup_summary(
          listen  {listen} over UDP and TCP, {} workers\n{encrypted}{others}{admin}\
          try     dig @{ip} -p {} +short {}\n",
         env!("CARGO_PKG_VERSION"),
-        list(config.zones()),
-        list(zone.reverse_zones().apexes().iter()),
+        join_first(config.zones()),
+        join_first(zone.reverse_zones().apexes().iter()),
         config.workers,
         to.port(),
         example,
@@ -61,10 +61,15 @@ fn more(config: &Config) -> String {
     let mut lines = String::new();
     let ForwardConfig { to, clients, aliases } = &config.forward;
     if !to.is_empty() {
-        let _ = writeln!(lines, "forward other names to {}, for {}", list(to.iter()), list(clients.iter()));
+        let _ = writeln!(
+            lines,
+            "forward names outside the zones to {}, for {}",
+            join_first(to.iter()),
+            join_first(clients.iter())
+        );
     }
     if !aliases.is_empty() {
-        let _ = writeln!(lines, "alias   what ExternalName Services stand for, at {}", list(aliases.iter()));
+        let _ = writeln!(lines, "forward targets of ExternalName Services to {}", join_first(aliases.iter()));
     }
     lines
 }
@@ -95,18 +100,7 @@ fn written(config: &Config) -> String {
     match &config.source {
         Source::Cluster { .. } => String::new(),
         Source::Demo => "the built-in example".to_owned(),
-        Source::Manifests(paths) => list(paths.iter().map(ManifestPath::text)),
-    }
-}
-
-/// Returns the first items of a list, and the number of the others.
-fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
-    const MOST: usize = 4;
-    let items: Vec<String> = items.map(|item| item.to_string()).collect();
-    match items.len() {
-        0 => "none".to_owned(),
-        count if count > MOST => format!("{} and {} more", items[..MOST].join(", "), count - MOST),
-        _ => items.join(", "),
+        Source::Manifests(paths) => join_first(paths.iter().map(ManifestPath::text)),
     }
 }
 
@@ -115,5 +109,5 @@ pub(super) fn summary(metrics: &Metrics) -> String {
     let totals = Event::ALL.iter().map(|event| (event.label(), metrics.total(*event)));
     let counted: Vec<String> =
         totals.filter(|(_, total)| *total > 0).map(|(label, total)| format!("{label} {total}")).collect();
-    if counted.is_empty() { "nothing was asked".to_owned() } else { counted.join(", ") }
+    if counted.is_empty() { "no queries".to_owned() } else { counted.join(", ") }
 }

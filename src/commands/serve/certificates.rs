@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::{changed, start_watching};
+use super::source_task::{changed, start_watching};
 use crate::admin::CertificateInUse;
 use crate::metrics::{Metrics, table};
 use crate::server::tls::certificates::Certificates;
@@ -125,7 +125,7 @@ impl<'k> CertificateFollower<'k> {
             Ok(is_new) => {
                 if is_new {
                     self.observer.reload("taken");
-                    tracing::info!("the certificate was read again: new connections get it");
+                    tracing::info!("the certificate has changed: new connections get the new one");
                 }
                 None
             }
@@ -135,7 +135,7 @@ impl<'k> CertificateFollower<'k> {
             }
         };
         if let Some(refused) = self.warn_once(0, refused) {
-            tracing::error!("the certificate stays as it was: {refused}");
+            tracing::error!("the certificate is unchanged: {refused}");
         }
         self.publish_state();
     }

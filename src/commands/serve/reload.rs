@@ -2,14 +2,15 @@
 //!
 //! The new configuration is validated and the new sockets are bound before anything changes: if either fails, nothing changes.
 //! `docs/operations.md` has the table of keys for operators, and a test compares it with this file. Not here: the events that
-//! start a reload (`life.rs`).
+//! start a reload (`lifecycle.rs`).
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
-use super::{Listening, access, as_shown, wanted};
+use super::assembly::access;
+use super::startup::{Listening, requested_addresses, shown_addresses};
 use crate::admin::ListenAddresses;
 use crate::config::{Config, print};
 use crate::log::Filter;
@@ -65,7 +66,7 @@ impl RuntimeConfig {
         // The last step that may fail: the new sockets are closed then.
         let change = change.certified(self.apply_certificates(&new)?);
         self.listening = listening;
-        self.shown.store(Arc::new(as_shown(&self.listening)));
+        self.shown.store(Arc::new(shown_addresses(&self.listening)));
         let (Config { ttl, negative_ttl, listen, encrypted, clients, explain_to, lame_duck, log, .. }, old) =
             (new, &mut self.config);
         old.encrypted = encrypted;
@@ -80,7 +81,7 @@ impl RuntimeConfig {
             let text = |listen: &ListenAddress| listen.to_string();
             let started: Vec<_> = start.iter().flat_map(Listeners::listen_addresses).map(|one| text(&one)).collect();
             let stopped: Vec<_> = stop.iter().map(text).collect();
-            tracing::info!(?started, ?stopped, "the addresses that are listened on change");
+            tracing::info!(?started, ?stopped, "the listeners change");
             // The receiver is gone only if the server ends.
             let _ = self.changes.send(change);
         }
@@ -90,11 +91,11 @@ impl RuntimeConfig {
 
     /// Binds the new addresses. Returns the change of listeners, and all addresses after it.
     fn apply_listeners(&self, new: &Config) -> Result<(ListenerChange, Listening), String> {
-        let wanted = wanted(new, &self.given);
+        let requested = requested_addresses(new, &self.given);
         let known = |listen: &&ListenAddress| self.listening.iter().any(|(asked, _)| asked == *listen);
-        let added: Vec<ListenAddress> = wanted.iter().filter(|listen| !known(listen)).copied().collect();
+        let added: Vec<ListenAddress> = requested.iter().filter(|listen| !known(listen)).copied().collect();
         let (mut listening, gone): (Listening, Listening) =
-            self.listening.iter().copied().partition(|(asked, _)| wanted.contains(asked));
+            self.listening.iter().copied().partition(|(asked, _)| requested.contains(asked));
         let stop = gone.into_iter().map(|(_, bound)| bound).collect();
         if added.is_empty() {
             return Ok((ListenerChange { start: None, stop }, listening));

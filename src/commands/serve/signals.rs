@@ -1,4 +1,4 @@
-//! Signals of a server as events: they do not end the process any more. Not here: the reaction to each (`life.rs`).
+//! Signals of a server as events: they do not end the process any more. Not here: the reaction to each (`lifecycle.rs`).
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,7 +23,7 @@ pub(super) enum ShutdownRequest {
 
 impl Signals {
     pub(super) fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen to signals");
+        let listen = |kind| signal(kind).context("cannot handle signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

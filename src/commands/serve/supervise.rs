@@ -35,7 +35,7 @@ where
             pause = RESTART_BACKOFF_RANGE.0;
         }
         counters.count(Event::TaskRestarts);
-        tracing::error!("{name} is started again in {} ms: {why}", pause.as_millis());
+        tracing::error!("{name} is restarted in {} ms: {why}", pause.as_millis());
         sleep(pause).await;
         pause = (pause * 2).min(RESTART_BACKOFF_RANGE.1);
     }

@@ -1086,7 +1086,7 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
         assert_eq!(ask_at(port, "never"), Some((SERVFAIL, NOT_READY)));
     }
     // A thread of its own writes the log.
-    until(seconds(20), || log().contains("answers from a snapshot that was true ")).await;
+    until(seconds(20), || log().contains("answering from a snapshot that was current ")).await;
     fake.heal();
     until(seconds(60), || ask_at(port, "new") == Some((NOERROR, None))).await;
     until(seconds(20), || ask_at(port, "web") == Some((NOERROR, None))).await;

@@ -112,7 +112,7 @@ fn a_lame_duck_answers_and_lets_go() {
     let mut quiet = std::net::TcpStream::connect(server.address).unwrap();
     quiet.set_read_timeout(Some(PATIENCE)).unwrap();
     server.signal("TERM");
-    server.wait_for_log(0, "asked to end: answers for another 3600 s");
+    server.wait_for_log(0, "shutting down: answering for another 3600 s");
     // A connection that asks nothing is closed, in good order, long before the end.
     assert_eq!(std::io::Read::read(&mut quiet, &mut [0; 1]).unwrap(), 0);
     assert_eq!(server.ask(NAME).unwrap().rcode, 0);
@@ -123,7 +123,7 @@ fn a_lame_duck_answers_and_lets_go() {
         let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "3600"]));
         for (index, signal) in signals.iter().enumerate() {
             if index > 0 {
-                server.wait_for_log(0, "asked to end: answers for another 3600 s");
+                server.wait_for_log(0, "shutting down: answering for another 3600 s");
             }
             server.signal(signal);
         }
@@ -208,7 +208,7 @@ impl Reloaded {
             19 => {
                 replace(&self.config_path(), &format!("{}tll = {number}\n", self.config()));
                 self.server.signal("HUP");
-                self.server.wait_for_log(from, "the configuration stays as it was: ");
+                self.server.wait_for_log(from, "the configuration is unchanged: ");
                 assert_eq!(self.server.ask(NAME), self.expected(), "a broken configuration changes nothing");
                 replace(&self.config_path(), &self.config());
             }
@@ -265,21 +265,21 @@ fn what_changes_at_once_and_what_needs_a_restart() {
 
     // No signal: the file is watched.
     write("allow = ['192.0.2.0/24']\n");
-    log("the configuration was read again and has changed: allow");
+    log("the configuration was read again, and these keys have changed: allow");
     assert_eq!(server.ask(NAME).unwrap().rcode, 5);
     write("allow = ['192.0.2.0/24']\nnot-allowed = 'drop'\n");
-    log("and has changed: not-allowed");
+    log("and these keys have changed: not-allowed");
     assert_eq!(ask_briefly(server.address, NAME), None);
     write("ttl = 9\nnegative-ttl = 8\nlog = 'warn'\nlame-duck = 1\nexplain-to = 'none'\n");
     until("it answers again", || ask_briefly(server.address, NAME).is_some_and(|answer| answer.first.unwrap().0 == 9));
     assert!(!server.ask(missing).unwrap().explained);
     // What is logged is at once warnings only: the restart that is needed is one.
     write("ttl = 9\nzone = 'other.example'\nworkers = 3\n");
-    log("what else has changed needs a restart: zone, workers");
+    log("these keys need a restart: zone, workers");
     assert_eq!(server.ask(NAME).unwrap().rcode, 0);
     // An address that cannot be bound changes nothing else either.
     replace(&path, "demo = true\nlisten = ['127.0.0.1:0', '192.0.2.1:53']\nttl = 11\n");
-    log("the configuration stays as it was: cannot listen on 192.0.2.1:53 over TCP: this host has no such address");
+    log("the configuration is unchanged: cannot listen on 192.0.2.1:53 over TCP: this host has no such address");
     assert_eq!(server.ask(NAME).unwrap().first.unwrap().0, 9);
 }
 
@@ -308,7 +308,7 @@ fn one_port_goes_from_process_to_process() {
         let workers = ["3", "1", "2"][time as usize % 3];
         let next = Server::start(takes_over(&path, address, &["--demo", "--workers", workers]));
         server.ended_well();
-        assert!(server.log().contains("another process has taken this one's place"), "{}", server.log());
+        assert!(server.log().contains("a new process has taken over"), "{}", server.log());
         server = next;
     }
     loads.0.wait_for(200);
@@ -337,7 +337,7 @@ fn a_successor_that_never_reads_its_source_changes_nothing() {
         let from = old.log().len();
         let new = Server::begin(takes_over(&path, old.address, &["--kubeconfig", kubeconfig.to_str().unwrap()]));
         old.wait_for_log(from, "another process takes the sockets: this one answers until that one does");
-        new.wait_for_log(0, "another process answers until everything was read here");
+        new.wait_for_log(0, "the old process answers until this one has read its source");
         (from, new)
     };
     let (from, new) = waits();
@@ -353,7 +353,7 @@ fn a_successor_that_never_reads_its_source_changes_nothing() {
     let address = old.address;
     old.signal("TERM");
     old.ended_well();
-    new.wait_for_log(0, "the process that answered has ended before everything was read here: this one answers now");
+    new.wait_for_log(0, "the old process ended before this one has read its source: this one answers now");
     until("the new one answers", || ask_briefly(address, NAME).is_some_and(|answer| answer.rcode == SERVFAIL));
 }
 
@@ -383,7 +383,7 @@ fn sockets_of_the_service_manager_outlive_a_restart() {
     let (tcp, udp) = ports::bind_both();
     let address = tcp.local_addr().unwrap();
     let mut server = Server::activated(&udp, &tcp, "--demo --workers 2");
-    server.wait_for_log(0, "sockets of the service manager");
+    server.wait_for_log(0, "took the sockets of the service manager");
     let loads = (Load::udp(address, NAME), Load::tcp(address, NAME));
     for _ in 0..scaled(20).max(2) {
         loads.0.wait_for(500);
@@ -432,7 +432,7 @@ fn the_service_manager_is_told() {
             return told;
         }
     };
-    assert_eq!(told(), "STATUS=reading what there is to answer\n");
+    assert_eq!(told(), "STATUS=reading the source\n");
     let ready = "READY=1\nSTATUS=4 Services, 6 addresses in reverse, from the built-in example\n";
     assert_eq!(told(), ready);
     for _ in 0..3 {

@@ -218,7 +218,7 @@ fn quic_goes_from_process_to_process() {
         load.wait_for(200);
         let next = Server::start(command(&path, &authority, plain, quic, "--demo"));
         server.ended_well();
-        assert!(server.log().contains("another process has taken this one's place"), "{}", server.log());
+        assert!(server.log().contains("a new process has taken over"), "{}", server.log());
         server = next;
     }
     load.wait_for(200);
@@ -251,7 +251,7 @@ async fn hot_restart_closes_connections_and_successor_answers() {
     let mut new = command(&path, &authority, plain, quic, "--manifests -");
     new.stdin(input);
     let mut new = Server::begin(new);
-    new.wait_for_log(0, "another process answers until everything was read here");
+    new.wait_for_log(0, "the old process answers until this one has read its source");
     let (endpoint, config) = (Endpoint::client(ANY).unwrap(), config(&authority));
     let idle = connect(&endpoint, &config, quic).await.unwrap();
     assert_eq!(ask(&idle, super::NAME).await.unwrap(), 0);

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::server::heartbeats::Heartbeats;
 
 /// Notifier of the service manager.
+#[derive(Clone)]
 pub(super) struct ServiceNotifier {
     /// Watchdog timeout of the service manager, if it has one.
     watchdog: Option<Duration>,
@@ -62,7 +63,10 @@ impl ServiceNotifier {
             if stalled.is_empty() {
                 notify(&[NotifyState::Watchdog]);
             } else {
-                tracing::error!(?stalled, "workers have stalled: the service manager is to end this process");
+                tracing::error!(
+                    ?stalled,
+                    "workers have stalled: the watchdog of the service manager will end this process"
+                );
             }
         }
     }
@@ -70,6 +74,6 @@ impl ServiceNotifier {
 
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, state) {
-        tracing::warn!("the service manager does not hear: {error}");
+        tracing::warn!("cannot notify the service manager: {error}");
     }
 }
