@@ -100,7 +100,7 @@ const QUESTIONS: &[(&str, &str, &str)] = &[
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn coredns_gives_the_same_answers() {
+fn coredns_forwards_equal_answers() {
     let plane = ControlPlane::start();
     let server = furnished(&plane);
     let mut compared = 0;
@@ -125,7 +125,7 @@ fn coredns_gives_the_same_answers() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn stub_resolvers_understand_it() {
+fn stub_resolvers_resolve_names() {
     let plane = ControlPlane::start();
     let server = furnished(&plane);
     let blocks = [snippet("whole-zone", server.address, "", false), snippet("reverse", server.address, "", false)];
@@ -163,7 +163,7 @@ fn stub_resolvers_understand_it() {
 /// Before the server has read everything nothing is denied, and no cache keeps the failure.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_server_that_is_not_ready_yet() {
+fn denies_no_name_before_sync() {
     let plane = ControlPlane::start();
     plane.apply(WORKLOAD);
     // It may not read anything yet.
@@ -209,7 +209,7 @@ fn a_server_that_is_not_ready_yet() {
 /// The way back: the block is taken out of the Corefile, and CoreDNS answers as before.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn back_without_the_block() {
+fn removed_block_restores_coredns_answers() {
     let plane = ControlPlane::start();
     let server = furnished(&plane);
     let core = CoreDns::start(&plane, &[]);
@@ -227,7 +227,7 @@ fn back_without_the_block() {
 /// answer, and the upstream is there.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_server_that_comes_back() {
+fn coredns_resumes_after_server_restart() {
     let plane = ControlPlane::start();
     plane.let_server_read();
     plane.apply(WORKLOAD);

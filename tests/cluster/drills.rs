@@ -53,7 +53,7 @@ fn time(least: u64, full: u64) -> Duration {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_api_server_is_killed() {
+fn survives_api_server_kill() {
     let mut drill = Drill::start("API server killed", ControlPlane::start(), Credential::Static);
     for _ in 0..scaled(3) {
         let killed = Instant::now();
@@ -68,7 +68,7 @@ fn the_api_server_is_killed() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn etcd_is_killed() {
+fn survives_etcd_kill() {
     let mut drill = Drill::start("etcd killed", ControlPlane::start(), Credential::Static);
     for down in [0, 10] {
         let killed = Instant::now();
@@ -83,7 +83,7 @@ fn etcd_is_killed() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_api_server_stands_still() {
+fn survives_stopped_api_server() {
     let mut drill = Drill::start("API server stopped", ControlPlane::start(), Credential::Static);
     let stopped = Instant::now();
     drill.plane.api_server.freeze();
@@ -105,7 +105,7 @@ fn the_api_server_stands_still() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn etcd_is_put_back_in_time() {
+fn survives_etcd_restore() {
     let mut drill = Drill::start("etcd restored", ControlPlane::start(), Credential::Static);
     for killed_before in [true, false].into_iter().take(scaled(2) as usize) {
         drill.writer().pause();
@@ -133,7 +133,7 @@ fn etcd_is_put_back_in_time() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_token_expires() {
+fn survives_token_expiry() {
     /// The API server remembers a good token so long.
     const REMEMBERED: Duration = seconds(10);
     /// And lets a watch end that was begun with one.
@@ -157,7 +157,7 @@ fn the_token_expires() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_certificate_authority_is_replaced() {
+fn survives_certificate_authority_rotation() {
     let mut drill = Drill::start("authority replaced", ControlPlane::start(), Credential::Static);
     let replaced = Instant::now();
     drill.plane.api_server.kill();
@@ -172,7 +172,7 @@ fn the_certificate_authority_is_replaced() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_server_starts_before_the_api_server() {
+fn starts_before_api_server() {
     let plane = ControlPlane::start();
     plane.controller_manager.kill();
     plane.let_server_read();
@@ -530,7 +530,7 @@ fn base64url(octets: &[u8]) -> String {
 }
 
 #[test]
-fn base64url_is_that_of_the_rfc() {
+fn encodes_base64url_as_rfc_4648() {
     for (octets, text) in
         [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("\u{3ff}", "z78")]
     {
@@ -539,7 +539,7 @@ fn base64url_is_that_of_the_rfc() {
 }
 
 #[test]
-fn the_drills_ask_in_their_namespace() {
+fn queries_its_own_namespace() {
     let world = first_world();
     for question in questions() {
         let answer = world.answer(&question);

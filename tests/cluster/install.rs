@@ -66,7 +66,7 @@ spec:
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_installation_is_accepted() {
+fn api_server_accepts_installation() {
     let plane = ControlPlane::start();
     let _kubelet = Kubelet::start(&plane);
     let config = writable_config(&plane);
@@ -178,7 +178,7 @@ fn level_is_enforced(plane: &ControlPlane, namespace: &str) {
 /// does: the Pods are refused, until the component is added.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_priority_class_may_need_a_quota() {
+fn priority_class_may_need_quota() {
     let rule = "\
 apiVersion: apiserver.config.k8s.io/v1
 kind: AdmissionConfiguration
@@ -216,7 +216,7 @@ plugins:
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn nodes_are_drained_one_replica_at_a_time() {
+fn drains_nodes_one_replica_at_a_time() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     plane.kubectl(&["apply", "-k", folder("config/base").to_str().unwrap()]);
@@ -307,7 +307,7 @@ fn starts_with(plane: &ControlPlane, server: &Server, corefile: &str, address: &
 /// The commands of `docs/install.md`, one block after the other, as its reader copies them.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_guide_is_true() {
+fn guide_matches_cluster() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     let guide = Guide::new(&plane);
@@ -353,7 +353,7 @@ fn the_guide_is_true() {
 /// The steps of the guide in every order, each twice. `TEST_HEADLESS_DNS_SCALE` is how many of the 24 orders, in percent.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_guide_is_safe_in_every_order() {
+fn guide_is_safe_in_every_order() {
     let plane = ControlPlane::start();
     let _kubelet = Kubelet::start(&plane);
     let guide = Guide::new(&plane);
@@ -473,7 +473,7 @@ fn nothing_is_left(plane: &ControlPlane) {
 
 /// A Corefile comes back octet for octet, and repetition changes nothing, whatever it ends in.
 #[test]
-fn blocks_are_added_and_removed_exactly() {
+fn adds_and_removes_corefile_blocks() {
     let edit = |corefile: &str, args: &[&str]| {
         let mut command = Command::new(folder("config/corefile/edit"));
         let mut child =
@@ -590,7 +590,7 @@ impl<'p> Guide<'p> {
 /// server takes it, with and without everything that can be switched.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_chart_installs_the_same() {
+fn chart_equals_manifests() {
     let plane = ControlPlane::start();
     let config = writable_config(&plane);
     plane.apply(SERVICE_MONITORS);

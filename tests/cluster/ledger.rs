@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn it_finds_what_is_wrong() {
+    fn finds_wrong_answers() {
         use Verdict::{Lost, Never, Right, Stale, TooOld, Unmarked};
         let begun = Instant::now();
         let ledger = ledger(begun);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_was_seen() {
+    fn records_seen_change() {
         let begun = Instant::now();
         let ledger = ledger(begun);
         let mut log = Log::default();

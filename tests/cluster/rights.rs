@@ -51,7 +51,7 @@ spec:
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_cluster_role_is_enough_and_nothing_more() {
+fn cluster_role_has_least_privileges() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     plane.kubectl(&["apply", "-k", folder("config/base").to_str().unwrap()]);
@@ -74,7 +74,7 @@ fn the_cluster_role_is_enough_and_nothing_more() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_role_is_enough_and_nothing_more() {
+fn role_has_least_privileges() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     plane.kubectl(&["create", "namespace", NAMESPACE]);
@@ -101,7 +101,7 @@ fn the_role_is_enough_and_nothing_more() {
 /// user, the ServiceAccount's token and the API server's address where a Pod finds them.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_pod_finds_its_cluster() {
+fn pod_uses_in_cluster_configuration() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     let root = image_of(&plane);

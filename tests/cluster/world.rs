@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_true_of_a_name() {
+    fn derives_expected_answers() {
         let endpoint = |last, hostname: Option<&str>| Endpoint {
             address: Ipv4Addr::new(10, 77, 0, last),
             hostname: hostname.map(Into::into),

@@ -73,7 +73,7 @@ fn allocations(mut ask: impl FnMut()) -> u64 {
 }
 
 #[test]
-fn a_plain_query_allocates_nothing() {
+fn plain_query_allocates_nothing() {
     let Ok(Invocation::Serve(config)) = cli::read(["headless-dns", "serve", "--demo"].map(Into::into)) else {
         panic!("it is a command line")
     };
@@ -119,6 +119,6 @@ fn a_plain_query_allocates_nothing() {
 }
 
 #[test]
-fn the_counter_counts() {
+fn counts_allocations() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1_u8)))), 100);
 }

@@ -18,7 +18,7 @@ use headless_dns_core::name::QueryName;
 use headless_dns_core::rtype;
 
 #[test]
-fn every_cause_is_told_as_written() {
+fn explains_every_cause_as_recorded() {
     let mut wrong = String::new();
     for path in questions() {
         let source = source(&path);
@@ -38,7 +38,7 @@ fn every_cause_is_told_as_written() {
 }
 
 #[test]
-fn every_row_is_shown() {
+fn every_cause_has_scenario() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = fs::read_to_string(root.join("tests/causes.md")).unwrap();
     let rows: Vec<Vec<&str>> = table

@@ -200,7 +200,7 @@ async fn check_ended(stream: &mut TlsStream<TcpStream>) {
 const LISTEN: &str = "--listen 127.0.0.1:0 --listen-tls 127.0.0.1:0";
 
 #[tokio::test]
-async fn a_pair_that_cannot_be_used_keeps_it_from_starting() {
+async fn fails_to_start_with_invalid_pair() {
     let authority = Authority::new();
     let [certificate, key] = authority.paths();
     fs::write(&key, authority.pair().key).unwrap();
@@ -217,7 +217,7 @@ async fn a_pair_that_cannot_be_used_keeps_it_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_replaced_under_load_and_nothing_is_lost() {
+async fn loses_no_query_while_certificate_is_replaced() {
     let rotations = scaled(100);
     let authority = Authority::new();
     let server = Server::start(&format!("{LISTEN} {} --log warn", authority.options())).await;
@@ -263,7 +263,7 @@ async fn a_certificate_is_replaced_under_load_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_pair_that_cannot_be_used_changes_nothing() {
+async fn keeps_certificate_if_new_pair_is_invalid() {
     let authority = Authority::new();
     let mut server = Server::start(&format!("{LISTEN} {}", authority.options())).await;
     let (client, to) = (client(&authority), server.tls());
@@ -308,7 +308,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
 
 /// kubelet keeps a Secret's files in a folder, and replaces the link that leads to it.
 #[tokio::test]
-async fn a_secret_is_replaced_as_kubelet_does() {
+async fn reloads_secret_volume() {
     let authority = Authority::new();
     let volume = tempfile::tempdir().unwrap();
     let path = |name: &str| volume.path().join(name);
@@ -339,7 +339,7 @@ async fn a_secret_is_replaced_as_kubelet_does() {
 }
 
 #[tokio::test]
-async fn connections_that_are_open_at_the_end_are_told() {
+async fn closes_open_connections_with_close_notify() {
     let authority = Authority::new();
     for lame_duck in [0, 1] {
         let options = format!("{LISTEN} {} --lame-duck {lame_duck}", authority.options());
@@ -356,7 +356,7 @@ async fn connections_that_are_open_at_the_end_are_told() {
 }
 
 #[tokio::test]
-async fn addresses_and_files_change_with_the_configuration() {
+async fn reload_changes_addresses_and_files() {
     let authority = Authority::new();
     let client = client(&authority);
     let file = authority.folder.path().join("headless-dns.toml");
@@ -406,7 +406,7 @@ async fn addresses_and_files_change_with_the_configuration() {
 
 /// An alert on a certificate that nobody is shown any more would be for nothing.
 #[tokio::test]
-async fn when_it_expires_is_shown_while_somebody_is_shown_it() {
+async fn shows_expiry_while_certificate_is_in_use() {
     let authority = Authority::new();
     let file = authority.folder.path().join("headless-dns.toml");
     let [certificate, key] = authority.paths();
@@ -440,7 +440,7 @@ async fn when_it_expires_is_shown_while_somebody_is_shown_it() {
 }
 
 #[tokio::test]
-async fn another_process_takes_the_sockets() {
+async fn hot_restart_hands_over_tls_sockets() {
     let authority = Authority::new();
     let client = client(&authority);
     let takeover = format!("{} --takeover {}", authority.options(), authority.folder.path().join("takeover").display());
@@ -461,7 +461,7 @@ async fn another_process_takes_the_sockets() {
 /// 12,000 file descriptors (`ulimit -n`). The keys are ECDSA P-256, and RSA with 2048 bits, which openssl(1) makes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, of a release build"]
-async fn what_connections_cost() {
+async fn measures_memory_per_connection() {
     const IDLE: usize = 5_000;
     const HANDSHAKES: usize = 2_000;
     let authority = Authority::new();

@@ -305,7 +305,7 @@ fn check(history: &[Event], rules: (NamingRules, Namespaces), questions: &[WireN
 }
 
 #[test]
-fn any_history_gives_the_zone_of_what_is_left() {
+fn any_history_converges_to_same_zone() {
     let cases = u32::try_from(common::scaled(100_000)).unwrap();
     let questions = questions();
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });

@@ -45,7 +45,7 @@ fn check((status, text): &(i32, String), expected: i32, lines: &[&str]) {
 }
 
 #[test]
-fn a_way_that_is_right() {
+fn accepts_correct_forwarding() {
     let server = Server::with("--demo");
     let resolver = Server::with(&format!("--demo --zone other.test --forward 127.0.0.1:{}", server.address.port()));
     let root = machine(&[RESOLV, ("etc/nsswitch.conf", "hosts: files mdns4_minimal [NOTFOUND=return] dns\n")]);
@@ -72,7 +72,7 @@ fn a_way_that_is_right() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_to_do() {
+fn reports_problems_with_fixes() {
     let server = Server::with("--demo --zone-alias cluster.internal");
     let to = format!("127.0.0.1 port {}", server.address.port());
     // It knows nothing of the zone.
@@ -129,7 +129,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
 
 /// A resolver that keeps longer than it was told that there is nothing.
 #[test]
-fn negative_answers_that_are_kept_too_long() {
+fn reports_long_negative_caching() {
     let server = Server::with("--demo --negative-ttl 1");
     let resolver = Server::with("--demo --negative-ttl 900");
     let root = machine(&[RESOLV]);

@@ -55,7 +55,7 @@ fn file_with(text: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn seed_3_is_explained_and_mended() {
+fn explains_and_fixes_seed_3() {
     let line = format!("explain --manifests {SEED_3} --simulate {SEED_3_NAME}");
     let explained = run(&line);
     assert_eq!((explained.status, explained.errors.as_str()), (1, ""), "{}", explained.output);
@@ -131,7 +131,7 @@ fn steps_agree_with_the_zone() {
 }
 
 #[test]
-fn which_name_is_meant() {
+fn completes_short_names() {
     for (line, status, name, tried) in [
         ("web", 0, "web.default.svc.cluster.local.", 1),
         ("web-0.web", 0, "web-0.web.default.svc.cluster.local.", 1),
@@ -168,7 +168,7 @@ fn which_name_is_meant() {
 
 /// Aliases resolve where they lead to addresses, or out of the zone; the finding says why they do not.
 #[test]
-fn aliases_are_followed_as_far_as_answers_do() {
+fn follows_aliases_as_answers_do() {
     for (name, status, token) in [
         ("outside", 0, "EXTERNALNAME-OUTSIDE"),
         ("dangling", 1, "EXTERNALNAME-DANGLING"),
@@ -188,7 +188,7 @@ fn aliases_are_followed_as_far_as_answers_do() {
 }
 
 #[test]
-fn the_json_has_its_shape() {
+fn json_has_documented_fields() {
     let explained = json("explain --demo web-9.web -o json");
     let keys: Vec<&String> = explained.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["answer", "findings", "hints", "name", "rcode", "resolves", "steps", "tried", "type"]);
@@ -201,7 +201,7 @@ fn the_json_has_its_shape() {
 }
 
 #[test]
-fn what_cannot_be_read_has_status_2() {
+fn unreadable_input_has_status_2() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("config");
     for (line, part) in [
@@ -230,7 +230,7 @@ fn what_cannot_be_read_has_status_2() {
 
 /// `explain` warns about the objects that the question touches, and about no others.
 #[test]
-fn explain_warns_about_touched_objects_only() {
+fn explain_warns_about_objects_of_question_only() {
     let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80, name: http}]}}\n---\n\
                 {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}";
     let (_folder, path) = file_with(text);
@@ -247,7 +247,7 @@ fn explain_warns_about_touched_objects_only() {
 
 /// `explain` warns about documents that cannot be read where the question is about their names.
 #[test]
-fn explain_warns_about_touched_documents_only() {
+fn explain_warns_about_documents_of_question_only() {
     let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.96.0.8, ports: [{port: 80}]}}\n\
                 ---\nkind: Service\nmetadata:\n  name: b\nspec: [\n---\nkind: [\n---\n\
                 {apiVersion: v1, kind: Service, metadata: {name: c_d, namespace: d_e}}";
@@ -268,7 +268,7 @@ fn explain_warns_about_touched_documents_only() {
 
 /// An object that the API server would refuse is an error, and nothing is answered from it.
 #[test]
-fn refused_objects_are_errors_and_not_served() {
+fn reports_invalid_objects_and_skips_them() {
     let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: none, ports: [{port: 80}]}}\n---\n\
                 {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}";
     let (_folder, path) = file_with(text);
@@ -443,7 +443,7 @@ const LINT: &[(&str, &str, Sayings)] = &[
 ];
 
 #[test]
-fn the_lint_says_this_and_no_more() {
+fn check_reports_exact_findings() {
     for (objects, options, expected) in LINT {
         // Abridged objects of a cluster.
         let text = objects.replace("{kind: Service", "{apiVersion: v1, kind: Service");
@@ -474,7 +474,7 @@ fn the_lint_says_this_and_no_more() {
 }
 
 #[test]
-fn the_lint_claims_nothing_of_what_it_could_not_read() {
+fn check_claims_nothing_about_unread_objects() {
     let set = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s, uid: u}, spec: {serviceName: a}}";
     let lint = |text: &str| {
         let said = run_with("check --manifests -", text);
@@ -497,7 +497,7 @@ fn the_lint_claims_nothing_of_what_it_could_not_read() {
 }
 
 #[test]
-fn a_running_server_is_asked() {
+fn queries_running_server() {
     let server = Server::with("--demo");
     let to = server.address;
     let found = run(&format!("explain web-0.web --server {to}"));
@@ -587,7 +587,7 @@ fn explanation(query: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_server_explains_is_shown_once() {
+fn shows_explanation_of_server_once() {
     let server = explaining_server();
     let line = format!("explain web-0.web.default.svc.cluster.local. -o json --server {server}");
     let explained = json(&line);

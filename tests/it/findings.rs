@@ -763,7 +763,7 @@ fn check<S: Strategy>(strategy: &S, full: u64, test: impl Fn(S::Value)) {
 }
 
 #[test]
-fn no_finding_is_wrong() {
+fn findings_match_zone() {
     let questions = questions();
     check(&(objects(true), rules()), 4_000, |(objects, rules)| {
         let objects = Objects(objects.0, rules.endpoint_pod_names);
@@ -912,7 +912,7 @@ fn mend(mut objects: Objects, question: &str, build: impl Fn(&Objects) -> Publis
 }
 
 #[test]
-fn what_helps_helps() {
+fn fixes_resolve_names() {
     let resolved = std::cell::Cell::new(0);
     let ask = |objects: &Objects, build: &dyn Fn(&Objects) -> Publisher| {
         for namespace in NAMESPACES {

@@ -420,14 +420,14 @@ fn mega(octets: u64) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn floods_from_sixteen_addresses_delay_no_other_client_and_leave_no_memory() {
+async fn flood_from_sixteen_addresses_delays_no_other_client() {
     let sources: Vec<_> = (1..=16).map(|number| IpAddr::from([127, 0, 1, number])).collect();
     check_floods([127, 0, 0, 1].into(), &sources, [127, 0, 0, 1].into()).await;
 }
 
 #[test]
-fn floods_from_one_prefix_delay_no_other_client_and_leave_no_memory() {
-    if !in_namespace("floods_from_one_prefix_delay_no_other_client_and_leave_no_memory") {
+fn flood_from_one_prefix_delays_no_other_client() {
+    if !in_namespace("flood_from_one_prefix_delays_no_other_client") {
         return;
     }
     let sources: Vec<IpAddr> = (1..=1000).map(|number| format!("2001:db8:1::{number:x}").parse().unwrap()).collect();
@@ -456,8 +456,8 @@ async fn kept(sources: &[&str], to: SocketAddr) -> usize {
 }
 
 #[test]
-fn clients_of_one_prefix_share_a_limit() {
-    if !in_namespace("clients_of_one_prefix_share_a_limit") {
+fn clients_of_one_prefix_share_limit() {
+    if !in_namespace("clients_of_one_prefix_share_limit") {
         return;
     }
     let listen = "2001:db8:ffff::1".parse().unwrap();

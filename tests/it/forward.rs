@@ -337,7 +337,7 @@ fn check(response: &[u8], expected: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_outside_are_asked_for_and_names_in_the_zones_never() {
+async fn forwards_names_outside_zones_only() {
     let upstream = Played::start(|query, _| {
         let asked = query.queries[0].name().to_string();
         at_once(match asked.as_str() {
@@ -391,7 +391,7 @@ async fn names_outside_are_asked_for_and_names_in_the_zones_never() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wildcard_replies_from_the_address_that_was_asked() {
+async fn wildcard_socket_replies_from_queried_address() {
     let upstream = Played::start(|query, _| at_once(response(query, [a("x.test.", 1)]))).await;
     let server = Server::with("0.0.0.0:0", Asks { names: Some(&upstream), ..Asks::default() }, "127.0.0.0/8");
     for asked in ["127.0.0.2", "127.0.0.3"] {
@@ -412,7 +412,7 @@ fn large(query: &Message, records: u16) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_answers_come_over_tcp_and_are_cut_for_udp() {
+async fn fetches_large_answers_over_tcp_and_truncates_for_udp() {
     let upstream = Played::start(|query, by| {
         at_once(match by {
             By::Udp => {
@@ -444,7 +444,7 @@ async fn large_answers_come_over_tcp_and_are_cut_for_udp() {
 
 /// Each fault is a name, and what the upstream sends for it over UDP; over TCP it is honest, or lies too.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_lies_costs_its_own_questions_only() {
+async fn forged_responses_affect_their_queries_only() {
     let upstream = Played::start(|query, by| {
         let asked = query.queries[0].name().to_string();
         let good = response(query, [a(&asked, 1)]);
@@ -513,7 +513,7 @@ async fn an_upstream_that_lies_costs_its_own_questions_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_there_is_no_room_it_is_said_at_once() {
+async fn answers_servfail_at_once_if_queue_is_full() {
     let upstream = Played::start(|_, _| Vec::new()).await;
     let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
     let client = udp_client("127.0.0.1:0", server.address);
@@ -542,7 +542,7 @@ async fn when_there_is_no_room_it_is_said_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_one_connection_ours_do_not_wait_for_others() {
+async fn own_names_do_not_wait_for_forwarded_names() {
     let upstream = Played::start(|query, _| {
         let asked = query.queries[0].name().to_string();
         let when = if asked.starts_with("slow") { When::Released } else { When::AtOnce };
@@ -582,7 +582,7 @@ async fn on_one_connection_ours_do_not_wait_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_when_the_server_stops_is_answered() {
+async fn answers_queued_queries_at_shutdown() {
     let upstream = Played::start(|query, _| {
         let asked = query.queries[0].name().to_string();
         if asked.starts_with("soon") { vec![(When::Released, response(query, [a(&asked, 1)]))] } else { Vec::new() }
@@ -647,7 +647,7 @@ async fn answers_udp_query_in_flight_when_the_server_stops() {
 
 /// N14: the CNAME is ours, and the rest is whoever's it is.
 #[tokio::test(flavor = "multi_thread")]
-async fn aliases_are_followed_outside_for_who_wants_recursion() {
+async fn follows_external_aliases_if_recursion_desired() {
     let upstream = Played::start(|query, _| {
         let asked = query.queries[0].name().to_string();
         match asked.as_str() {
@@ -708,7 +708,7 @@ async fn aliases_are_followed_outside_for_who_wants_recursion() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_is_not_there_is_a_failure() {
+async fn answers_servfail_without_upstream() {
     let reserved = ReservedPort::new();
     let played = Played {
         address: reserved.address(),
@@ -1016,7 +1016,7 @@ async fn takes_no_record_of_its_zones_from_an_upstream() {
 
 /// A datagram of 512 octets ends in the middle of a mixed chain: at a CNAME of the upstream's, or at our own records.
 #[tokio::test(flavor = "multi_thread")]
-async fn cuts_a_mixed_chain_where_it_does_not_fit() {
+async fn truncates_mixed_chain() {
     let labels = ["a", "b", "c"].map(|letter| letter.repeat(61)).join(".");
     let hosts = ["x", "y", "z"].map(|first| format!("{first}.{labels}.example.test."));
     let known = hosts.clone();
@@ -1041,7 +1041,7 @@ async fn cuts_a_mixed_chain_where_it_does_not_fit() {
 
 /// A chain that enters our zones there ends as the state of the data demands.
 #[tokio::test(flavor = "multi_thread")]
-async fn data_that_is_not_current_is_marked_in_mixed_chains() {
+async fn marks_stale_data_in_mixed_chains() {
     let upstream = Played::start(|query, _| at_once(forge(query))).await;
     let to = || vec![Upstream { address: upstream.address, protocol: UpstreamProtocol::Plain }];
     let start = |status| {
@@ -1115,7 +1115,7 @@ async fn takes_no_soa_of_its_zone_from_an_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ttls_of_an_upstream_have_a_ceiling() {
+async fn caps_upstream_ttls() {
     let upstream = Played::start(|query, _| at_once(forge(query))).await;
     let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
     let ttls = |name: &str| {
@@ -1193,7 +1193,7 @@ fn random_response(query: &Message) -> Vec<u8> {
 
 /// Whatever an upstream sends, a response is one chain, and each record of our names is ours.
 #[tokio::test(flavor = "multi_thread")]
-async fn gives_its_own_names_their_own_records_whatever_an_upstream_sends() {
+async fn serves_own_records_in_any_upstream_response() {
     let upstream = Played::start(|query, _| at_once(random_response(query))).await;
     let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), aliases: Some(&upstream) });
     let zones = ["cluster.local.", "cluster.internal.", "10.in-addr.arpa.", "localhost."].map(name);

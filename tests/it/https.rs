@@ -300,7 +300,7 @@ const LARGE: &str = "large.default.svc.cluster.local";
 // What is answered.
 
 #[tokio::test]
-async fn get_and_post_get_what_tcp_gives() {
+async fn get_and_post_equal_tcp() {
     let server = Server::start(limits());
     let mut tcp = TcpStream::connect(server.plain).await.unwrap();
     let client = Client::connect(&server).await;
@@ -329,7 +329,7 @@ async fn get_and_post_get_what_tcp_gives() {
 }
 
 #[tokio::test]
-async fn four_thousand_addresses_come_whole() {
+async fn answers_with_4000_addresses() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     for _ in 0..10 {
@@ -344,7 +344,7 @@ async fn four_thousand_addresses_come_whole() {
 }
 
 #[tokio::test]
-async fn a_hundred_at_a_time_each_get_their_own() {
+async fn answers_a_hundred_concurrent_requests() {
     let server = Server::start(limits());
     // Responses are read in the order of the requests, and come in another.
     let mut builder = Builder::new();
@@ -366,7 +366,7 @@ async fn a_hundred_at_a_time_each_get_their_own() {
 }
 
 #[tokio::test]
-async fn a_query_may_come_octet_by_octet() {
+async fn accepts_query_octet_by_octet() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     let mut requests = client.requests.clone().ready().await.unwrap();
@@ -382,7 +382,7 @@ async fn a_query_may_come_octet_by_octet() {
 }
 
 #[tokio::test]
-async fn the_longest_query_is_answered_and_a_longer_one_is_not() {
+async fn limits_query_length() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     let mut longest = ask_for(3, WEB);
@@ -398,7 +398,7 @@ async fn the_longest_query_is_answered_and_a_longer_one_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_kept_and_for_how_long() {
+async fn sets_freshness_lifetime() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     for (name, kept) in [
@@ -424,7 +424,7 @@ async fn what_is_kept_and_for_how_long() {
 }
 
 #[tokio::test]
-async fn requests_that_get_no_message_are_told_why() {
+async fn explains_http_errors() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     let good = ask_for(0, WEB);
@@ -474,7 +474,7 @@ async fn requests_that_get_no_message_are_told_why() {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_is_refused_or_hears_nothing() {
+async fn refuses_or_drops_denied_clients() {
     let allow = vec!["192.0.2.0/24".parse().unwrap()];
     let server = Server::with(limits(), AccessList { allow: allow.clone(), silent: false }, None);
     let client = Client::connect(&server).await;
@@ -490,7 +490,7 @@ async fn who_may_not_ask_is_refused_or_hears_nothing() {
 
 /// hickory-dns asks with POST and ID 0.
 #[tokio::test]
-async fn hickorys_client_gets_what_it_asks_for() {
+async fn answers_hickory_client() {
     use hickory_net::h2::HttpsClientStream;
     use hickory_net::runtime::TokioRuntimeProvider;
     use hickory_net::xfer::{DnsRequestSender as _, FirstAnswer as _};
@@ -565,7 +565,7 @@ fn answers(message: &[u8]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_of_others_go_to_who_asked() {
+async fn returns_forwarded_answers_to_their_streams() {
     let upstream = Played::start().await;
     let server = Server::with(limits(), AccessList::default(), Some(upstream.address));
     let client = Client::connect(&server).await;
@@ -589,7 +589,7 @@ async fn answers_of_others_go_to_who_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_taken_back_harms_no_other() {
+async fn cancelled_request_affects_no_other() {
     let upstream = Played::start().await;
     let server = Server::with(limits(), AccessList::default(), Some(upstream.address));
     let client = Client::connect(&server).await;
@@ -628,7 +628,7 @@ async fn answers_requests_in_flight_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn who_never_finishes_keeps_no_server_from_its_end() {
+async fn unfinished_requests_do_not_delay_shutdown() {
     let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let client = Client::connect(&server).await;
     let mut requests = client.requests.clone().ready().await.unwrap();
@@ -641,7 +641,7 @@ async fn who_never_finishes_keeps_no_server_from_its_end() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_told_to_end_and_closed() {
+async fn closes_idle_connections_with_goaway() {
     let server = Server::start(ConnectionLimits { idle: SHORT, ..limits() });
     let (mut silent, mut asker) = (Client::connect(&server).await, Client::connect(&server).await);
     asker.get(&ask_for(1, WEB)).await.message();
@@ -654,7 +654,7 @@ async fn idle_connections_are_told_to_end_and_closed() {
 }
 
 #[tokio::test]
-async fn before_the_end_idle_connections_go() {
+async fn drain_closes_idle_connections() {
     let server = Server::start(limits());
     let mut client = Client::connect(&server).await;
     client.get(&ask_for(1, WEB)).await.message();
@@ -667,7 +667,7 @@ async fn before_the_end_idle_connections_go() {
 // What costs only who does it.
 
 #[tokio::test]
-async fn a_slow_body_is_given_up_and_its_connection_goes_on() {
+async fn slow_body_resets_its_stream_only() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let client = Client::connect(&server).await;
     let mut requests = client.requests.clone().ready().await.unwrap();
@@ -692,7 +692,7 @@ async fn a_slow_body_is_given_up_and_its_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn who_does_not_greet_is_cut() {
+async fn closes_connection_without_preface() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let mut silent = connect(&server).await;
     let mut half = connect(&server).await;
@@ -707,7 +707,7 @@ async fn who_does_not_greet_is_cut() {
 }
 
 #[tokio::test]
-async fn a_slow_head_is_cut() {
+async fn closes_connection_with_slow_head() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let fields = get_fields(WEB);
     for frames in [
@@ -725,7 +725,7 @@ async fn a_slow_head_is_cut() {
 }
 
 #[tokio::test]
-async fn a_window_that_never_opens_is_cut() {
+async fn closes_connection_with_closed_window() {
     let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let mut builder = Builder::new();
     let mut client = Client::with(&server, builder.initial_window_size(0)).await;
@@ -742,7 +742,7 @@ async fn a_window_that_never_opens_is_cut() {
 }
 
 #[tokio::test]
-async fn who_never_reads_is_cut_and_costs_nobody_else() {
+async fn closes_connections_that_read_nothing() {
     let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -762,7 +762,7 @@ async fn who_never_reads_is_cut_and_costs_nobody_else() {
 }
 
 #[tokio::test]
-async fn above_their_part_of_the_connections_the_longest_idle_goes() {
+async fn evicts_longest_idle_connection_above_share() {
     let server = Server::start(ConnectionLimits { large: 1, ..limits() });
     let mut plain = TcpStream::connect(server.plain).await.unwrap();
     server.counted(Event::TcpAccepted, 1).await;
@@ -778,7 +778,7 @@ async fn above_their_part_of_the_connections_the_longest_idle_goes() {
 }
 
 #[tokio::test]
-async fn what_slow_clients_hold_has_a_limit() {
+async fn limits_memory_of_slow_clients() {
     let server = Server::start(ConnectionLimits { buffered_bytes: 200_000, ..limits() });
     let mut builder = Builder::new();
     let mut client = Client::with(&server, builder.initial_window_size(0)).await;
@@ -897,7 +897,7 @@ impl Raw {
 }
 
 #[tokio::test]
-async fn more_requests_at_a_time_are_refused_and_the_others_answered() {
+async fn refuses_streams_above_limit() {
     let server = Server::start(limits());
     let mut raw = Raw::open(&server).await;
     let streams = || (0..150).map(|number| 2 * number + 1);
@@ -940,7 +940,7 @@ async fn check_ended(what: &str, frames: &[Vec<u8>], reasons: &[Reason]) {
 
 /// CVE-2023-44487.
 #[tokio::test]
-async fn requests_that_are_taken_back_at_once_end_the_connection() {
+async fn rapid_reset_closes_connection() {
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();
     let pairs = (0..500).map(|number| 2 * number + 1);
     let pairs =
@@ -950,7 +950,7 @@ async fn requests_that_are_taken_back_at_once_end_the_connection() {
 
 /// CVE-2024-27316.
 #[tokio::test]
-async fn a_head_without_an_end_ends_the_connection() {
+async fn endless_head_closes_connection() {
     let mut frames = vec![frame(HEADERS, 1, 1, &get_fields(WEB))];
     let field = [&[0x00, 0x01, b'x'][..], &literal(0, &"y".repeat(1000))[1..]].concat();
     frames.extend((0..100).map(|_| frame(CONTINUATION, 0, 1, &field)));
@@ -959,7 +959,7 @@ async fn a_head_without_an_end_ends_the_connection() {
 
 /// CVE-2019-9514 and what is like it: requests that are wrong each cost a RST_STREAM of ours.
 #[tokio::test]
-async fn wrong_requests_end_the_connection() {
+async fn malformed_requests_close_connection() {
     // A field name in upper case makes a request malformed (RFC 9113 section 8.2.1).
     let fields = [get_fields(WEB), vec![0x00, 0x01, b'X', 0x01, b'y']].concat();
     let frames: Vec<_> = (0..300).map(|number| frame(HEADERS, 5, 2 * number + 1, &fields)).collect();
@@ -967,7 +967,7 @@ async fn wrong_requests_end_the_connection() {
 }
 
 #[tokio::test]
-async fn frames_that_break_the_protocol_end_the_connection() {
+async fn protocol_errors_close_connection() {
     let broken =
         [Reason::PROTOCOL_ERROR, Reason::COMPRESSION_ERROR, Reason::FRAME_SIZE_ERROR, Reason::FLOW_CONTROL_ERROR];
     for (what, frame) in [
@@ -984,7 +984,7 @@ async fn frames_that_break_the_protocol_end_the_connection() {
 
 /// Frames that ask for a frame each, from one who reads none: what waits for it has a bound.
 #[tokio::test]
-async fn pings_are_answered_and_nobody_else_waits() {
+async fn answers_pings_without_delaying_others() {
     let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -1002,7 +1002,7 @@ async fn pings_are_answered_and_nobody_else_waits() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_2_is_closed() {
+async fn closes_non_http_2_connections() {
     let server = Server::start(limits());
     for garbage in
         [&b"GET /dns-query?dns=AAAA HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], b"\x00\x1d\x00\x01", &[0xff; 3000]]
@@ -1057,7 +1057,7 @@ impl Numbers {
 
 /// Whatever the head of a request says, it is decided; what is taken for a query is what was written.
 #[test]
-fn mutants_of_requests_are_decided() {
+fn decides_mutated_requests() {
     let (mut numbers, mut here) = (Numbers(7), 0);
     for _ in 0..scaled(1_000_000) {
         let mut path = format!("/dns-query?dns={}", base64url(&ask_for(0, WEB))).into_bytes();
@@ -1087,7 +1087,7 @@ fn mutants_of_requests_are_decided() {
 
 /// How long a mutant of a response may be kept: never longer than hickory-proto reads from it.
 #[test]
-fn mutants_of_responses_are_kept_no_longer_than_they_say() {
+fn freshness_is_at_most_ttl_of_mutated_responses() {
     let mut engine = common::Engine::new(zone());
     let names = [WEB, "nope.default.svc.cluster.local", "out.default.svc.cluster.local", "default.svc.cluster.local"];
     let seeds: Vec<Vec<u8>> = names
@@ -1118,7 +1118,7 @@ fn mutants_of_responses_are_kept_no_longer_than_they_say() {
 
 /// Connections that say nonsense over and over: the server is there, and answers others.
 #[tokio::test(flavor = "multi_thread")]
-async fn mutants_of_connections_cost_only_themselves() {
+async fn mutated_connections_affect_no_other() {
     let server =
         Server::start(ConnectionLimits { idle: Duration::from_secs(5), unfinished: SHORT, unread: SHORT, ..limits() });
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();

@@ -72,7 +72,7 @@ fn get(server: &Server, path: &str) -> String {
 }
 
 #[test]
-fn a_named_path_that_cannot_be_used_has_status_2() {
+fn unusable_path_has_status_2() {
     let (_folder, path) = folder();
     for (name, text) in [("empty", ""), ("comments", "# nothing\n---\n"), ("broken", "kind: [\n"), ("latin", "x")] {
         fs::write(path(name), text).unwrap();
@@ -109,7 +109,7 @@ fn a_named_path_that_cannot_be_used_has_status_2() {
 }
 
 #[test]
-fn a_name_of_an_unread_file_is_not_denied() {
+fn denies_no_name_of_unread_file() {
     let (_folder, path) = folder();
     fs::write(path("good.yaml"), manifest([10, 1, 0, 1])).unwrap();
     let broken = manifest([10, 1, 0, 2]).replace("web", "other").replace("endpoints: [", "endpoints: {");
@@ -191,7 +191,7 @@ fn a_name_of_an_unread_file_is_not_denied() {
 }
 
 #[test]
-fn an_invalid_object_drops_only_itself() {
+fn invalid_object_is_skipped_alone() {
     let (_folder, path) = folder();
     fs::write(path("a.yaml"), manifest([10, 1, 0, 1]) + "---\nkind: Service\nmetadata: {}\n").unwrap();
     let server = Server::start(serving("", &path("a.yaml")));
@@ -200,7 +200,7 @@ fn an_invalid_object_drops_only_itself() {
 }
 
 #[test]
-fn an_empty_folder_may_be_filled() {
+fn serves_empty_folder_once_filled() {
     let (_folder, path) = folder();
     let server = Server::start(serving("", &path("")));
     assert_eq!(ask(&server, "web.default.svc.cluster.local", A).0, SERVFAIL);
@@ -220,7 +220,7 @@ fn kubeconfig(authority: Option<&Path>, user: &str) -> String {
 }
 
 #[test]
-fn a_fifo_is_refused_in_every_place() {
+fn rejects_fifo_for_every_path() {
     let (_folder, path) = folder();
     let fifo = fifo(path("fifo"));
     let shown = fifo.display();
@@ -275,7 +275,7 @@ fn a_fifo_is_refused_in_every_place() {
 
 /// Each blocks: a pipe that is named on the command line is read to its end, which may never come.
 #[test]
-fn sigterm_ends_a_server_that_waits_for_a_pipe() {
+fn sigterm_ends_server_blocked_on_pipe() {
     let (_folder, path) = folder();
     let fifo = fifo(path("fifo"));
     for signal in ["TERM", "INT"] {
@@ -306,7 +306,7 @@ fn sigterm_ends_a_server_that_waits_for_a_pipe() {
 }
 
 #[test]
-fn a_fifo_in_the_place_of_a_file_changes_nothing() {
+fn fifo_in_place_of_file_keeps_last_content() {
     let (_folder, path) = folder();
     let (config, manifests) = (path("config.toml"), path("manifests"));
     fs::create_dir(&manifests).unwrap();
@@ -327,7 +327,7 @@ fn a_fifo_in_the_place_of_a_file_changes_nothing() {
 }
 
 #[test]
-fn pipes_are_read_where_they_are_named() {
+fn reads_named_pipes() {
     let (_folder, path) = folder();
     fs::write(path("web.yaml"), manifest([10, 1, 0, 1])).unwrap();
     fs::write(path("cluster"), kubeconfig(None, "")).unwrap();
@@ -352,7 +352,7 @@ fn pipes_are_read_where_they_are_named() {
 }
 
 #[test]
-fn junk_as_a_snapshot_costs_nothing() {
+fn ignores_invalid_snapshot() {
     let (_folder, path) = folder();
     fs::write(path("cluster"), kubeconfig(None, "")).unwrap();
     File::create(path("snapshot")).unwrap().set_len(900 << 20).unwrap();
@@ -370,7 +370,7 @@ fn junk_as_a_snapshot_costs_nothing() {
 }
 
 #[test]
-fn a_folder_without_a_place_for_the_snapshot_is_named_at_the_start() {
+fn names_unwritable_snapshot_folder_at_start() {
     let (_folder, path) = folder();
     fs::write(path("cluster"), kubeconfig(None, "")).unwrap();
     // In /proc no user creates a file: it is as good as read-only.

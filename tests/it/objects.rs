@@ -40,7 +40,7 @@ fn every_decoded_field_has_a_row() {
 }
 
 #[test]
-fn every_row_has_its_test() {
+fn every_row_names_its_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources: Vec<String> = ["src", "core/src", "tests"]
         .iter()

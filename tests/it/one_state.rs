@@ -72,7 +72,7 @@ fn states(message: &Message) -> BTreeSet<u16> {
 }
 
 #[test]
-fn no_answer_is_half_of_an_update() {
+fn answer_shows_one_state() {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
     let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));

@@ -79,7 +79,7 @@ fn check(packet: &[u8], response: &[u8], transport: Transport) {
 }
 
 #[test]
-fn mutants_at_the_engine() {
+fn survives_mutated_packets_in_engine() {
     let panics = PanicWatch::start();
     let mut engine = Engine::with(responder());
     let mut rcodes = BTreeSet::new();
@@ -100,7 +100,7 @@ fn mutants_at_the_engine() {
 
 /// A batch changes no response: also behind messages that get none, and in memory that larger batches have used.
 #[test]
-fn a_batch_is_answered_as_its_messages_are() {
+fn answers_batch_like_single_messages() {
     let mut engines = [Engine::with(responder()), Engine::with(responder())];
     let mut requests = RequestBatch::new(Transport::Udp);
     let [together, alone] = &mut engines;
@@ -120,7 +120,7 @@ fn a_batch_is_answered_as_its_messages_are() {
 }
 
 #[test]
-fn mutants_at_real_sockets() {
+fn survives_mutated_packets_at_sockets() {
     let panics = PanicWatch::start();
     let responder = Arc::new(responder());
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
@@ -140,7 +140,7 @@ fn mutants_at_real_sockets() {
 /// RFC 6891 sets no bound on a query: up to 4,096 octets it is answered. A longer datagram has lost its end, and with it
 /// the OPT record.
 #[test]
-fn queries_of_up_to_4096_octets_are_answered() {
+fn answers_queries_of_up_to_4096_octets() {
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(listeners.addresses()[0]).unwrap();
@@ -172,7 +172,7 @@ fn queries_of_up_to_4096_octets_are_answered() {
 /// The parser of old kept the lookup key of the message before, at this place of the batch, for one that it refused, and
 /// used it with the part of the name that it had read: the last question panicked, `range end index 320 out of range`.
 #[test]
-fn no_value_of_one_datagram_survives_into_the_next() {
+fn keeps_no_state_between_datagrams() {
     let panics = PanicWatch::start();
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

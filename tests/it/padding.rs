@@ -184,7 +184,7 @@ fn is_padded(what: &str, plain: &[u8], padded: &[u8]) {
 
 // rows: A12
 #[test]
-fn only_the_length_changes() {
+fn padding_changes_length_only() {
     let (zone, publisher) = zone(&[("one".into(), 1), ("web".into(), 30), ("large".into(), 200)]);
     let new = |status: &Arc<Status>, access| Responder::new(Arc::clone(&zone), Arc::clone(status), access);
     let everyone = || vec!["0.0.0.0/0".parse().unwrap()];
@@ -246,7 +246,7 @@ fn only_the_length_changes() {
 
 /// What is answered without an answer: another version of EDNS, another class, a signature, what cannot be read.
 #[test]
-fn errors_are_padded_too() {
+fn pads_error_responses() {
     let (zone, _) = zone(&[]);
     let mut server = Server::new(|| Responder::new(Arc::clone(&zone), synced(), AccessList::default()).with_nsid("a"));
     let name = wire("cluster.local");
@@ -279,7 +279,7 @@ fn errors_are_padded_too() {
 
 /// Every length around a block, and around the largest message.
 #[test]
-fn blocks_and_the_largest_message() {
+fn pads_to_block_or_largest_message() {
     let names: Vec<String> = (1..=16).map(|length| "s".repeat(length)).collect();
     let sizes = [25, 26, 4_089, 4_092];
     let services: Vec<(String, u16)> =
@@ -303,7 +303,7 @@ fn blocks_and_the_largest_message() {
 }
 
 #[test]
-fn options_are_found() {
+fn finds_padding_option() {
     let name = wire("cluster.local");
     let keepalive: &[u8] = &[0, 11, 0, 0];
     let signed = |options: &[u8]| {

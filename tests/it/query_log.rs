@@ -135,7 +135,7 @@ async fn lines_of(choice: QueryLogFilter) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_are_chosen_by_their_answers() {
+async fn selects_lines_by_response() {
     let lines = [
         "1 \"SOA IN cluster.local. udp 42 false 1232\" NOERROR qr,aa,rd 96",
         "2 \"A IN nowhere.cluster.local. tcp 39 false 512\" NXDOMAIN qr,aa,rd 93",
@@ -149,7 +149,7 @@ async fn lines_are_chosen_by_their_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_in_so_many() {
+async fn samples_one_in_n() {
     let page = Page::default();
     let server = Server::start(QueryLogFilter { sample: 3, ..ALL }, QueryLogFormat::Json, page.clone());
     // One connection and so one thread's count.
@@ -164,7 +164,7 @@ async fn one_in_so_many() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_slow_reader() {
+async fn drops_lines_if_reader_is_slow() {
     // More than any queue and buffer between holds, so that some are lost.
     const ASKED: usize = 6_000;
     let (go, gate): (Sender<()>, _) = channel();

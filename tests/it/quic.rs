@@ -325,7 +325,7 @@ fn is_pending(future: impl Future) -> bool {
 // Answers.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_those_over_tcp() {
+async fn answers_equal_tcp() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     let mut tcp = TcpStream::connect(server.plain).await.unwrap();
@@ -359,7 +359,7 @@ async fn answers_are_those_over_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_streams_are_answered_at_once_and_then_more() {
+async fn answers_a_hundred_concurrent_streams() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     let mut streams = Vec::new();
@@ -384,7 +384,7 @@ async fn a_hundred_streams_are_answered_at_once_and_then_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_largest_query_is_answered() {
+async fn answers_largest_query() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     let mut largest = web();
@@ -395,7 +395,7 @@ async fn the_largest_query_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wildcard_replies_from_the_address_that_was_asked() {
+async fn wildcard_socket_replies_from_queried_address() {
     // quinn takes no packet from another address than the one it asked.
     for (listen, from, asked) in [
         ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.1"),
@@ -411,7 +411,7 @@ async fn a_wildcard_replies_from_the_address_that_was_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hickory_is_answered() {
+async fn answers_hickory_client() {
     use hickory_net::client::{Client as HickoryClient, ClientHandle as _};
     use hickory_net::quic::QuicClientStream;
     use hickory_net::runtime::TokioRuntimeProvider;
@@ -433,7 +433,7 @@ async fn hickory_is_answered() {
 
 /// To validate it the server would send 1,200 octets there for a few: any client can forge it.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_datagram_goes_to_a_forged_source_address() {
+async fn sends_no_datagram_to_forged_address() {
     let server = Server::start(limits());
     let forged = UdpSocket::bind("127.0.0.2:0").unwrap();
     forged.set_nonblocking(true).unwrap();
@@ -453,7 +453,7 @@ fn shown(connection: &Connection) -> CertificateDer<'static> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_connections_see_a_new_certificate_and_old_ones_stay() {
+async fn new_certificate_applies_to_new_connections() {
     let server = Server::start(limits());
     let old = server.connect().await;
     let pair = server.authority.pair();
@@ -469,7 +469,7 @@ async fn new_connections_see_a_new_certificate_and_old_ones_stay() {
 
 /// RFC 9250 section 4.5: what could be sent again by others is not taken.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_taken_before_the_handshake() {
+async fn accepts_no_early_data() {
     let server = Server::start(limits());
     let mut client = Client::of(&server.authority);
     client.tls.enable_early_data = true;
@@ -485,7 +485,7 @@ async fn nothing_is_taken_before_the_handshake() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_are_not_allowed_hear_it_or_are_cut() {
+async fn refuses_or_drops_denied_clients() {
     for silent in [false, true] {
         let access = AccessList { allow: vec!["127.0.0.2/32".parse().unwrap()], silent };
         let server = Server::with("127.0.0.1:0", limits(), responder(access), None);
@@ -506,7 +506,7 @@ async fn clients_that_are_not_allowed_hear_it_or_are_cut() {
 
 /// RFC 9250 section 4.3.3.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_forbidden_ends_the_connection() {
+async fn protocol_errors_close_connection() {
     let server = Server::start(limits());
     let mut named = web();
     named[1] = 7;
@@ -539,7 +539,7 @@ async fn what_is_forbidden_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_does_not_come_to_its_end_is_cut() {
+async fn resets_unfinished_stream() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let whole = framed(&web());
     for (begin, code, reason) in [
@@ -556,7 +556,7 @@ async fn a_stream_that_does_not_come_to_its_end_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_stream_is_not_helped_by_every_new_octet_and_keeps_no_other_waiting() {
+async fn slow_stream_keeps_its_deadline_and_delays_no_other() {
     let server = Server::start(ConnectionLimits { unfinished: Duration::from_secs(1), ..limits() });
     let connection = server.connect().await;
     let (mut send, _receive) = connection.open_bi().await.unwrap();
@@ -574,7 +574,7 @@ async fn a_slow_stream_is_not_helped_by_every_new_octet_and_keeps_no_other_waiti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_are_no_unidirectional_streams_and_no_datagrams() {
+async fn accepts_no_unidirectional_streams_or_datagrams() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     ask_web(&connection).await;
@@ -585,7 +585,7 @@ async fn there_are_no_unidirectional_streams_and_no_datagrams() {
 
 /// RFC 9250 section 4.3.1.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_can_be_cancelled() {
+async fn accepts_cancelled_requests() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = Server::forwarding(silent.local_addr().unwrap());
     let connection = server.connect().await;
@@ -604,7 +604,7 @@ async fn a_request_can_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mutants_as_contents_of_streams() {
+async fn survives_mutated_stream_contents() {
     let server = Server::start(limits());
     let (seeds, mut numbers) = (seeds(), Numbers(0xd09));
     let mut connection = server.connect().await;
@@ -640,7 +640,7 @@ async fn mutants_as_contents_of_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_at_the_socket_costs_nobody_else() {
+async fn garbage_affects_no_connection() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -669,7 +669,7 @@ async fn garbage_at_the_socket_costs_nobody_else() {
 // Limits.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_closed_whatever_it_says_besides() {
+async fn closes_idle_connection_despite_pings() {
     let server = Server::start(ConnectionLimits { idle: SHORT * 2, ..limits() });
     let silent = server.connect().await;
     let mut client = Client::of(&server.authority);
@@ -690,7 +690,7 @@ async fn gorge(connection: &Connection, count: usize) -> Vec<RecvStream> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
+async fn closes_connections_that_read_nothing() {
     let server = Server::start(ConnectionLimits { unread: Duration::from_secs(1), ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
@@ -752,7 +752,7 @@ impl Lossy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_is_sent_again() {
+async fn retransmits_lost_packets() {
     let server = Server::start(limits());
     let lossy = Lossy::to(server.quic).await;
     lossy.lose([10, 10]);
@@ -768,7 +768,7 @@ async fn what_is_lost_is_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hears_nothing_any_more_is_cut() {
+async fn closes_connection_without_acknowledgements() {
     let server = Server::start(ConnectionLimits { unread: Duration::from_secs(1), ..limits() });
     let lossy = Lossy::to(server.quic).await;
     let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
@@ -780,7 +780,7 @@ async fn a_client_that_hears_nothing_any_more_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_reads_late_gets_everything() {
+async fn answers_client_that_reads_late() {
     let server = Server::start(limits());
     let late = server.connect_as(Client::of(&server.authority).narrow()).await;
     let mut streams = gorge(&late, 10).await;
@@ -792,7 +792,7 @@ async fn a_client_that_reads_late_gets_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_needs_too_much_is_cut() {
+async fn closes_connection_over_memory_limit() {
     let server = Server::start(ConnectionLimits { buffered_bytes: 200_000, ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
@@ -806,7 +806,7 @@ async fn who_needs_too_much_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_wait_count_for_more_than_their_octets() {
+async fn charges_waiting_streams_for_overhead() {
     let server = Server::start(ConnectionLimits { buffered_bytes: 100_000, ..limits() });
     let connection = server.connect().await;
     let mut streams = Vec::new();
@@ -822,7 +822,7 @@ async fn streams_that_wait_count_for_more_than_their_octets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn above_the_limit_the_longest_idle_goes() {
+async fn evicts_longest_idle_connection_at_limit() {
     let server = Server::start(ConnectionLimits { connections: 3, ..limits() });
     let mut connections = Vec::new();
     for _ in 0..3 {
@@ -840,7 +840,7 @@ async fn above_the_limit_the_longest_idle_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn above_their_part_of_the_limit_the_longest_idle_of_them_goes() {
+async fn evicts_longest_idle_connection_above_share() {
     let server = Server::start(ConnectionLimits { large: 2, ..limits() });
     let mut tcp = TcpStream::connect(server.plain).await.unwrap();
     until(|| server.total(Event::TcpAccepted) == 1).await;
@@ -860,7 +860,7 @@ async fn above_their_part_of_the_limit_the_longest_idle_of_them_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn above_the_limit_of_one_client_its_new_connection_goes() {
+async fn closes_new_connection_above_client_limit() {
     let server = Server::start(ConnectionLimits { per_client: 1, ..limits() });
     let connection = server.connect().await;
     Client::of(&server.authority).check_refused(server.quic, REFUSED).await;
@@ -928,7 +928,7 @@ fn half_open(to: SocketAddr, initials: &[Vec<u8>]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_handshakes_keep_nobody_waiting_and_many_have_to_show_where_they_are() {
+async fn half_open_handshakes_delay_no_other_and_require_retry() {
     let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let before = server.connect().await;
     let all = 1000;
@@ -943,7 +943,7 @@ async fn half_open_handshakes_keep_nobody_waiting_and_many_have_to_show_where_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_packet_that_is_sent_again_keeps_nobody_waiting() {
+async fn retransmitted_initial_packet_delays_no_other() {
     let server = Server::start(limits());
     let initial = initials(&server, 1);
     half_open(server.quic, &initial);
@@ -959,7 +959,7 @@ async fn a_first_packet_that_is_sent_again_keeps_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_has_a_time_limit() {
+async fn handshake_has_time_limit() {
     let server = Server::start(ConnectionLimits { handshake: SHORT, ..limits() });
     half_open(server.quic, &initials(&server, 1));
     until(|| server.total(Event::TcpSlow) == 1).await;
@@ -975,7 +975,7 @@ fn verbose(authority: &Authority, octets: usize) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_is_limited_in_octets() {
+async fn handshake_has_octet_limit() {
     let server = Server::start(limits());
     ask_web(&server.connect_as(verbose(&server.authority, 12 << 10)).await).await;
     verbose(&server.authority, 20 << 10).check_refused(server.quic, CRYPTO_BUFFER_EXCEEDED).await;
@@ -984,7 +984,7 @@ async fn a_handshake_is_limited_in_octets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_budget_the_longest_handshake_goes() {
+async fn evicts_longest_handshake_over_budget() {
     // For two handshakes.
     let server = Server::start(ConnectionLimits { buffered_bytes: 130 << 10, ..limits() });
     half_open(server.quic, &initials(&server, 5));
@@ -1020,7 +1020,7 @@ const CHAINS: [&str; 9] =
 
 /// RFC 9000 section 8.1. The handshakes live long enough for datagrams to be sent again, twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn at_most_three_times_what_came_is_sent_before_validation() {
+async fn limits_amplification_before_validation() {
     let start = |names: usize| {
         let server = Server::start(ConnectionLimits { handshake: Duration::from_secs(4), ..limits() });
         if names > 0 {
@@ -1069,7 +1069,7 @@ async fn at_most_three_times_what_came_is_sent_before_validation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_goes_for_a_client_that_may_not_be_there() {
+async fn half_open_handshake_evicts_no_connection() {
     let server = Server::start(ConnectionLimits { connections: 2, ..limits() });
     let (one, two) = (server.connect().await, server.connect().await);
     assert_eq!(half_open(server.quic, &initials(&server, 1)), 1);
@@ -1080,7 +1080,7 @@ async fn nobody_goes_for_a_client_that_may_not_be_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_fail_and_it_is_counted_why() {
+async fn counts_handshake_failures_by_reason() {
     let server = Server::start(limits());
     for protocols in [vec![], vec![b"h3".to_vec()]] {
         let mut client = Client::of(&server.authority);
@@ -1110,7 +1110,7 @@ fn udp_inode(address: SocketAddr) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_received_before_the_stop_is_answered() {
+async fn answers_received_queries_at_shutdown() {
     let server = Server::start(limits());
     let (busy, idle) = (server.connect().await, server.connect().await);
     let mut streams = gorge(&busy, 50).await;
@@ -1129,7 +1129,7 @@ async fn what_was_received_before_the_stop_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_while_it_ends_is_refused_and_what_waits_is_answered() {
+async fn shutdown_refuses_new_connections_and_answers_pending() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = Server::forwarding(silent.local_addr().unwrap());
     let connection = server.connect().await;
@@ -1145,7 +1145,7 @@ async fn who_comes_while_it_ends_is_refused_and_what_waits_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_take_nothing_do_not_keep_the_server() {
+async fn blocked_clients_do_not_delay_shutdown() {
     let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
@@ -1156,7 +1156,7 @@ async fn clients_that_take_nothing_do_not_keep_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_it_leaves_quiet_connections_are_closed_and_new_ones_answered() {
+async fn drain_closes_idle_connections_and_answers_new_ones() {
     let server = Server::start(limits());
     let quiet = server.connect().await;
     ask_web(&quiet).await;
@@ -1171,7 +1171,7 @@ async fn when_it_leaves_quiet_connections_are_closed_and_new_ones_answered() {
 // Names of others.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_others_are_asked_for_and_keep_no_other_stream_waiting() {
+async fn forwarded_names_delay_no_other_stream() {
     let upstream = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let server = Server::forwarding(upstream.local_addr().unwrap());
     let connection = server.connect().await;

@@ -22,7 +22,7 @@ repeated takes commas in its variable, and a list in the file.
 ";
 
 #[test]
-fn the_reference_is_what_the_command_line_says() {
+fn reference_matches_command_line() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let expected = reference();
     if std::env::var_os("UPDATE_EXPECT").is_some() {

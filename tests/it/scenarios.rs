@@ -30,7 +30,7 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
 
 #[test]
-fn every_scenario_comes_out_as_written() {
+fn scenarios_match_expected_output() {
     let mut wrong = String::new();
     for path in scenarios() {
         let text = fs::read_to_string(&path).unwrap();
@@ -65,7 +65,7 @@ fn every_scenario_comes_out_as_written() {
 /// cut no answer.
 // rows: A4 A5
 #[test]
-fn additional_records_are_of_whole_answers_alone() {
+fn additional_section_needs_whole_answer() {
     let mut seen = Seen::default();
     for path in scenarios() {
         let text = fs::read_to_string(&path).unwrap();
@@ -153,7 +153,7 @@ fn large_zone() -> Arc<Zone> {
 }
 
 #[test]
-fn every_row_is_shown() {
+fn every_row_has_scenario() {
     let table = fs::read_to_string(root().join("tests/rows.md")).unwrap();
     let rows: BTreeSet<&str> = table
         .lines()

@@ -74,7 +74,7 @@ fn ask(server: SocketAddr, count: u16) {
 
 /// The real server: its first log line already finds the pipe full.
 #[test]
-fn the_server_answers_lives_and_ends() {
+fn unread_standard_error_blocks_nothing() {
     let (mut reader, writer) = full_pipe();
     let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     command.env_clear().args(["serve", "--demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
@@ -111,12 +111,12 @@ const TIMES: u64 = 2_000;
 
 /// Panics and log lines at a high rate, in a process of their own: the hook and the log are the process's.
 #[test]
-fn panics_and_lines_without_end_stop_no_thread() {
+fn endless_panics_and_log_lines_block_no_thread() {
     if std::env::var_os(CHILD).is_some() {
         return child();
     }
     let (reader, writer) = std::io::pipe().unwrap();
-    let name = "panics_and_lines_without_end_stop_no_thread";
+    let name = "endless_panics_and_log_lines_block_no_thread";
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", &test_name(module_path!(), name), "--nocapture"])

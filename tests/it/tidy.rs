@@ -80,7 +80,7 @@ const ARROWS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn the_tree_is_tidy() {
+fn source_keeps_dependency_rules() {
     let mut report = String::new();
     for (folder, prefix) in [("src", ""), ("core/src", "core/")] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -100,7 +100,7 @@ fn the_tree_is_tidy() {
 const ONE_WAY: &[(&str, &str)] = &[("core/src", "diagnose/"), ("src", "serve/"), ("src", "source/kubernetes/")];
 
 #[test]
-fn no_files_name_each_other_in_a_circle() {
+fn files_have_no_dependency_cycle() {
     for (root, folder) in ONE_WAY {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
         let texts = sources(&root.join(folder)).into_iter().map(|path| {
@@ -112,7 +112,7 @@ fn no_files_name_each_other_in_a_circle() {
 }
 
 #[test]
-fn unsafe_stands_in_two_files_at_most() {
+fn unsafe_is_confined_to_two_files() {
     let (_, files) = WALLS.iter().find(|(words, _)| *words == ["unsafe"]).unwrap();
     assert!(files.len() <= 2 && files.iter().all(|file| !file.ends_with('/')));
 }
@@ -143,7 +143,7 @@ fn documents_name_paths_that_exist() {
 }
 
 #[test]
-fn paths_of_documents_are_found() {
+fn finds_paths_in_documents() {
     let text =
         "[a](../src/lib.rs#x), [b](https://example.com), `src/a.rs`, `tests/NAME.yaml`, `fuzz/run 60`, `/api/v1`";
     assert_eq!(linked(text), ["../src/lib.rs"]);
@@ -500,7 +500,7 @@ fn without_tests(code: &str) -> String {
 }
 
 #[test]
-fn bad_texts_are_found() {
+fn finds_violations() {
     for (file, text, finding) in [
         ("serve/udp.rs", "use kube::Client;", "1: `kube` stands in source/kubernetes/ only"),
         (
@@ -530,7 +530,7 @@ fn bad_texts_are_found() {
 }
 
 #[test]
-fn good_texts_pass() {
+fn accepts_allowed_source() {
     for (file, text) in [
         ("source/kubernetes/client.rs", "use kube::Client; use headless_dns_core::cluster::Cluster; async fn f() {}"),
         ("core/wire/mod.rs", "use hickory_proto::op::Message; use std::net::SocketAddr; use std::time::Instant;"),
@@ -550,7 +550,7 @@ fn good_texts_pass() {
 }
 
 #[test]
-fn circles_are_found() {
+fn finds_cycles() {
     let up = ("serve/mod.rs", "mod tcp; mod encrypted; pub struct Limits; fn f() { tcp::listen(); }");
     let above = ("serve/encrypted/mod.rs", "mod tls; pub use tls::Handshakes;");
     for (tcp, tls, way) in [
@@ -571,7 +571,7 @@ fn circles_are_found() {
 }
 
 #[test]
-fn only_tests_and_literals_are_taken_out() {
+fn removes_tests_and_literals_only() {
     let text = "let a = 'x'; // c\nlet b: &'static str = br#\"\n\"#;\n#[cfg(test)]\nmod t { }\nlet r#type = 1;\n";
     let code = without_tests(&without_literals(text));
     let words: Vec<_> = tokens(&code).into_iter().filter(|(_, token)| is_word(token)).collect();

@@ -93,7 +93,7 @@ async fn compare(what: &str, client: &impl DnsHandle, asked: &[(String, Vec<u8>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_scenario_is_answered_as_over_tcp() {
+async fn scenarios_answer_like_tcp() {
     let authority = Authority::new();
     let mut all = 0;
     for path in scenarios() {

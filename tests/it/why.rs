@@ -85,7 +85,7 @@ fn ask(engine: &mut Engine, name: &str, qtype: u16) -> Said {
 }
 
 #[test]
-fn who_is_told() {
+fn explains_to_allowed_clients_only() {
     let source = load("seed-3");
     let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
     let why = format!("_why.{LOST}");
@@ -125,7 +125,7 @@ fn who_is_told() {
 }
 
 #[test]
-fn ordinary_traffic_gets_no_text() {
+fn ordinary_queries_get_no_text() {
     let mut engine = engine("seed-2");
     for (name, qtype) in [
         ("www.example.com.default.svc.cluster.local", A),
@@ -153,7 +153,7 @@ fn ordinary_traffic_gets_no_text() {
 }
 
 #[test]
-fn a_text_for_every_name() {
+fn explains_every_name_at_why() {
     let mut engine = engine("seed-3");
     let unknown = |name: &str| format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}.");
     let pod = "129.26.244.10.in-addr.arpa";
@@ -199,7 +199,7 @@ fn a_text_for_every_name() {
 
 /// A port may be called `why`: what is known of a name goes before what is asked about another.
 #[test]
-fn a_port_of_this_name() {
+fn serves_port_named_why() {
     let manifest = "{apiVersion: v1, kind: Service, metadata: {name: web}, \
         spec: {clusterIP: 10.96.0.9, ports: [{name: why, port: 80}]}}";
     let path = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
@@ -214,7 +214,7 @@ fn a_port_of_this_name() {
 }
 
 #[test]
-fn names_of_any_length() {
+fn explains_names_of_any_length() {
     let mut engine = engine("seed-3");
     let apex = question_name("cluster.local");
     for length in 0..=(255 - apex.len() - 5) {
@@ -240,7 +240,7 @@ fn names_of_any_length() {
 
 /// RFC 8914 section 3: the extended error goes before anything else does, and never sets TC.
 #[test]
-fn short_of_room() {
+fn omits_extended_error_before_truncating() {
     let mut engine = engine("externalname");
     let mut ask = |size| {
         let query = query(7, &question_name("hop4.default.svc.cluster.local"), A, Some(size));
@@ -254,7 +254,7 @@ fn short_of_room() {
 }
 
 #[test]
-fn while_the_data_is_not_current() {
+fn explains_unsynced_and_stale_data() {
     let source = load("seed-3");
     let status = Arc::new(Status::default());
     let mut engine = Engine::with(Responder::new(source.zone(), Arc::clone(&status), AccessList::default()));
@@ -287,7 +287,7 @@ fn while_the_data_is_not_current() {
 
 /// What was received together gets a few causes, whoever asks how often.
 #[test]
-fn a_flood_is_answered_without_causes() {
+fn flood_is_answered_without_causes() {
     let source = load("seed-3");
     let responder = Responder::new(source.zone(), synced(), AccessList::default());
     let responder = responder.with_explanations(source.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
@@ -315,7 +315,7 @@ fn a_flood_is_answered_without_causes() {
 
 /// Whoever answers does not wait for whoever changes the objects.
 #[test]
-fn nobody_waits_for_the_objects() {
+fn does_not_wait_for_cluster_lock() {
     let source = load("seed-3");
     let cluster = Arc::new(RwLock::new(Cluster::new(Namespaces::Inferred, None)));
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
@@ -330,7 +330,7 @@ fn nobody_waits_for_the_objects() {
 
 /// Behind a forwarder every client has one address: a text speaks of the question's namespace, and of no other.
 #[test]
-fn texts_keep_to_the_namespace_of_the_question() {
+fn texts_name_objects_of_question_namespace_only() {
     let mut told = 0;
     for path in scenarios() {
         let text = fs::read_to_string(&path).unwrap();

@@ -51,7 +51,7 @@ const OUTSIDE: &[&str] = &[".", "local", "arpa", "in-addr.arpa", "example.test",
 
 #[test]
 #[ignore = "needs NSD and BIND: tests/oracle/run installs them and runs this"]
-fn nsd_and_bind_answer_as_we_do() {
+fn nsd_and_bind_agree() {
     let work = std::env::var_os("TEST_HEADLESS_DNS_ORACLE").expect("tests/oracle/run names a folder to work in");
     let (work, begun) = (PathBuf::from(work), Instant::now());
     fs::write(work.join("oracle.pid"), std::process::id().to_string()).unwrap();
@@ -69,7 +69,7 @@ fn nsd_and_bind_answer_as_we_do() {
 }
 
 #[test]
-fn every_rule_has_a_reason() {
+fn every_difference_has_reason() {
     let reasons =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/differences.md")).unwrap();
     let written: Vec<_> = reasons.lines().filter_map(|line| line.strip_prefix("## ")).collect();

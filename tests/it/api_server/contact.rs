@@ -197,7 +197,7 @@ const TWO: &[&str] = &[SERVICES, SLICES];
 const ALL: &[&str] = &[SERVICES, SLICES, "namespaces", "statefulsets"];
 
 #[tokio::test(start_paused = true)]
-async fn k17_watches_that_break_whatever_the_shape() {
+async fn k17_failing_watches_of_every_shape() {
     for shape in shapes() {
         for faulty in [ONE, TWO, ALL] {
             play(&shape, faulty, paged()).await;
@@ -206,7 +206,7 @@ async fn k17_watches_that_break_whatever_the_shape() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k17_requests_that_fail_whatever_the_shape() {
+async fn k17_failing_requests_of_every_shape() {
     for shape in shapes() {
         for faulty in [ONE, TWO, ALL] {
             play(&shape, faulty, Timing::default()).await;
@@ -216,7 +216,7 @@ async fn k17_requests_that_fail_whatever_the_shape() {
 
 /// The pace holds for what no watch of the matrix makes: lists of one object, and pages.
 #[tokio::test(start_paused = true)]
-async fn k17_lists_that_never_end_and_events_that_never_decode() {
+async fn k17_endless_lists_and_undecodable_events() {
     let fake = cluster();
     let mut bad = service("web");
     bad["spec"]["ports"] = json!(7);
@@ -286,7 +286,7 @@ async fn k18_half_open_connections() {
 
 /// The API server goes on after it stood still: nothing was missed, and the connections are as good as before.
 #[tokio::test(start_paused = true)]
-async fn k18_contact_that_comes_back() {
+async fn k18_recovery_ends_staleness() {
     let fake = cluster();
     let timing = Timing { watch: seconds(280), audit: seconds(100_000), ..paged() };
     let mut server = Server::synced(fake.connect(), timing).await;
@@ -304,7 +304,7 @@ async fn k18_contact_that_comes_back() {
 
 /// A probe that the API server answers, however it does, is contact: `list` may be a right that is missing.
 #[tokio::test(start_paused = true)]
-async fn k18_probe_that_is_denied_is_contact() {
+async fn k18_denied_probe_is_contact() {
     let fake = cluster();
     let timing = Timing { watch: seconds(280), audit: seconds(100_000), ..paged() };
     let mut server = Server::synced(fake.connect(), timing).await;
@@ -316,7 +316,7 @@ async fn k18_probe_that_is_denied_is_contact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k16_back_off_of_an_earlier_fault_is_over() {
+async fn k16_recovery_resets_backoff() {
     for _ in 0..20 {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), Timing::default()).await;
@@ -334,7 +334,7 @@ async fn k16_back_off_of_an_earlier_fault_is_over() {
 
 /// The watches begin again one after the other, in an order that chance makes.
 #[tokio::test(start_paused = true)]
-async fn k19_one_line_for_a_cut_and_one_for_its_end() {
+async fn k19_one_line_for_outage_and_one_for_recovery() {
     let lines = Lines::collect();
     for _ in 0..200 {
         let fake = cluster();

@@ -206,7 +206,7 @@ fn short() -> Timing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_are_followed_in_pages_and_in_streams() {
+async fn follows_changes_after_paged_and_streaming_lists() {
     for timing in both() {
         let fake = cluster();
         for number in 0..50 {
@@ -235,7 +235,7 @@ async fn changes_are_followed_in_pages_and_in_streams() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoints_are_called_by_the_names_of_their_pods() {
+async fn names_endpoints_after_pods() {
     let of_pod = |pod: &str, address: &str| {
         let mut slice = slice("web", "web", address);
         slice["endpoints"][0]["targetRef"] = json!({"kind": "Pod", "name": pod});
@@ -261,7 +261,7 @@ async fn endpoints_are_called_by_the_names_of_their_pods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k1_lists_that_fail_for_ten_minutes() {
+async fn k1_lists_fail_for_ten_minutes() {
     let fake = cluster();
     fake.fault(|asked| (asked.kind != Kind::Look).then_some(Fault::Status(500)));
     let server = Server::start(fake.connect(), Timing::default());
@@ -273,7 +273,7 @@ async fn k1_lists_that_fail_for_ten_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k2_an_api_server_that_says_it_is_busy() {
+async fn k2_overloaded_api_server() {
     for (code, wait) in [(503, 1), (429, 5), (429, 600)] {
         let fake = cluster();
         fake.fault(move |_| Some(Fault::Busy(code, wait)));
@@ -289,7 +289,7 @@ async fn k2_an_api_server_that_says_it_is_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k3_a_watch_that_is_not_accepted() {
+async fn k3_rejected_watch() {
     let cases = [(410, 1, 2), (504, 1, 2), (500, 1, 1), (500, 2, 2)];
     for (timing, (code, times, lists)) in both().flat_map(|timing| cases.map(|case| (timing, case))) {
         let fake = cluster();
@@ -309,7 +309,7 @@ async fn k3_a_watch_that_is_not_accepted() {
 }
 
 #[tokio::test]
-async fn k4_410_inside_a_watch() {
+async fn k4_410_in_watch_event() {
     let fake = cluster();
     let url = fake.listen().await;
     let mut server = Server::synced(at(&url).await, Timing { streaming: false, ..short() }).await;
@@ -335,7 +335,7 @@ async fn k4_410_inside_a_watch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k5_a_list_that_hangs() {
+async fn k5_hanging_list() {
     for timing in both() {
         let fake = cluster();
         fake.fault(first(1, only(SERVICES, LISTS, Fault::Hang)));
@@ -346,7 +346,7 @@ async fn k5_a_list_that_hangs() {
 }
 
 #[tokio::test]
-async fn k6_a_watch_whose_connection_is_dead() {
+async fn k6_dead_watch_connection() {
     let fake = cluster();
     let url = fake.listen().await;
     let mut server = Server::synced(at(&url).await, Timing { streaming: false, ..short() }).await;
@@ -359,7 +359,7 @@ async fn k6_a_watch_whose_connection_is_dead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k6_within_25_seconds() {
+async fn k6_detects_dead_connection_within_25_seconds() {
     let fake = cluster();
     let mut server = Server::synced(fake.connect(), paged()).await;
     until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
@@ -370,7 +370,7 @@ async fn k6_within_25_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k6_an_api_server_that_stands_still() {
+async fn k6_stopped_api_server() {
     for timing in [paged(), Timing::default()] {
         for age in [0, 15, 29, 31, 38, 45, 70] {
             let fake = cluster();
@@ -394,7 +394,7 @@ async fn k6_an_api_server_that_stands_still() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k7_an_object_of_a_list_that_does_not_decode() {
+async fn k7_undecodable_object_in_list() {
     for timing in both() {
         let fake = cluster();
         let mut bad = service("bad");
@@ -408,7 +408,7 @@ async fn k7_an_object_of_a_list_that_does_not_decode() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k8_an_event_that_does_not_decode() {
+async fn k8_undecodable_event() {
     for timing in both() {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
@@ -432,7 +432,7 @@ async fn k8_an_event_that_does_not_decode() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k9_objects_without_a_name_and_a_task_that_ends() {
+async fn k9_objects_without_name_and_ended_task() {
     for timing in both() {
         let fake = cluster();
         fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {"namespace": "default"}}));
@@ -453,7 +453,7 @@ async fn k9_objects_without_a_name_and_a_task_that_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k10_out_of_reach() {
+async fn k10_unreachable_api_server() {
     let fake = cluster();
     let mut server = Server::synced(fake.connect(), Timing::default()).await;
     fake.fault(|_| Some(Fault::Refused));
@@ -479,7 +479,7 @@ async fn k10_out_of_reach() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relist_half_way_shows_no_service_half_way() {
+async fn relist_publishes_whole_services() {
     let fake = cluster();
     fake.set_page(1);
     fake.apply(SLICES, slice("web", "web", "10.0.0.1"));
@@ -507,7 +507,7 @@ async fn a_relist_half_way_shows_no_service_half_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_starts_before_the_api_server() {
+async fn starts_before_api_server() {
     let fake = cluster();
     fake.fault(|_| Some(Fault::Refused));
     fake.apply("namespaces", json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}}));
@@ -532,7 +532,7 @@ async fn it_starts_before_the_api_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k11_a_relist_that_is_suddenly_empty() {
+async fn k11_suddenly_empty_relist() {
     for timing in both() {
         let fake = cluster();
         for number in 0..200 {
@@ -562,7 +562,7 @@ async fn k11_a_relist_that_is_suddenly_empty() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k12_streaming_lists_that_are_refused() {
+async fn k12_rejected_streaming_lists() {
     let fake = cluster();
     fake.refuse_streams();
     let mut server = Server::start(fake.connect(), Timing::default());
@@ -575,7 +575,7 @@ async fn k12_streaming_lists_that_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k13_an_api_server_that_went_back_in_time() {
+async fn k13_api_server_restored_from_backup() {
     for timing in both() {
         let fake = cluster();
         fake.set_version(1000);
@@ -591,7 +591,7 @@ async fn k13_an_api_server_that_went_back_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k13_versions_that_moved_on_since_the_last_probe() {
+async fn k13_versions_newer_than_last_probe() {
     let fake = cluster();
     fake.set_version(1000);
     let timing = Timing { watch: seconds(280), ..paged() };
@@ -608,7 +608,7 @@ async fn k13_versions_that_moved_on_since_the_last_probe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k13_is_looked_for_when_the_api_server_comes_back() {
+async fn k13_probe_at_reconnect() {
     for timing in [paged(), Timing::default()] {
         let fake = cluster();
         fake.set_version(1000);
@@ -623,7 +623,7 @@ async fn k13_is_looked_for_when_the_api_server_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k13_silence() {
+async fn k13_silent_watch() {
     let fake = cluster();
     let timing = Timing { watch: seconds(280), probe: seconds(100_000), audit: seconds(100_000), ..paged() };
     let mut server = Server::synced(fake.connect(), timing).await;
@@ -636,7 +636,7 @@ async fn k13_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k14_an_event_that_was_lost() {
+async fn k14_lost_event() {
     for timing in both() {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
@@ -647,7 +647,7 @@ async fn k14_an_event_that_was_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_did_not_change_is_not_built_again() {
+async fn builds_changed_services_only() {
     const ALL: [&str; 4] = [SERVICES, SLICES, "namespaces", "statefulsets"];
     for timing in both() {
         let fake = cluster();
@@ -687,7 +687,7 @@ async fn what_did_not_change_is_not_built_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_long_changes_took() {
+async fn measures_propagation_latency() {
     const COUNT: &str =
         "coredns_kubernetes_dns_programming_duration_seconds_count{service_kind=\"headless_with_selector\"}";
     const SUM: &str =
@@ -729,7 +729,7 @@ async fn how_long_changes_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn why_lists_were_made_and_objects_left_out() {
+async fn counts_relists_and_skipped_objects() {
     for timing in both() {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
@@ -762,7 +762,7 @@ async fn why_lists_were_made_and_objects_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k15_a_right_that_is_missing() {
+async fn k15_missing_permission() {
     for (timing, kinds, verb) in [
         (paged(), LISTS, "list"),
         (paged(), &[Kind::Watch], "watch"),
@@ -797,7 +797,7 @@ async fn k15_a_right_that_is_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k15_rights_that_are_missing_for_a_moment() {
+async fn k15_permissions_missing_for_a_moment() {
     let fake = cluster();
     let empty = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}});
     let mut server = Server::synced(fake.connect(), Timing::default()).await;
@@ -817,7 +817,7 @@ async fn k15_rights_that_are_missing_for_a_moment() {
 
 /// With a Role only: whatever is asked for outside the namespace is refused, as RBAC does.
 #[tokio::test(start_paused = true)]
-async fn one_namespace_alone() {
+async fn follows_one_namespace() {
     for timing in [paged(), Timing::default()] {
         let fake = cluster();
         let elsewhere = |mut object: Value| {
@@ -879,7 +879,7 @@ async fn one_namespace_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn services_are_selected_by_label() {
+async fn selects_services_by_label() {
     for timing in [paged(), Timing::default()] {
         let fake = cluster();
         let labelled = |name: &str, tier: &str| {
@@ -924,7 +924,7 @@ async fn services_are_selected_by_label() {
 }
 
 #[tokio::test]
-async fn k16_a_token_that_is_rotated() {
+async fn k16_rotated_token() {
     let fake = cluster();
     let url = fake.listen().await;
     let folder = tempfile::tempdir().unwrap();
@@ -953,7 +953,7 @@ async fn k16_a_token_that_is_rotated() {
 }
 
 #[tokio::test]
-async fn k16_a_certificate_authority_that_is_rotated() {
+async fn k16_rotated_certificate_authority() {
     let fake = cluster();
     let folder = tempfile::tempdir().unwrap();
     let authority = folder.path().join("ca.crt");
@@ -992,7 +992,7 @@ fn identity(certificate: &[u8], key: &[u8]) -> rustls::ServerConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_is_read_once_and_served() {
+async fn lists_once_and_serves() {
     let fake = cluster();
     let url = fake.listen().await;
     let folder = tempfile::tempdir().unwrap();
@@ -1048,7 +1048,7 @@ fn ask_at(port: u16, name: &str) -> Option<(u8, Option<u16>)> {
 
 /// `--snapshot`: what is in it is answered as stale, what is not is not denied, and the cluster has the last word.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_the_api_server_answers_from_the_snapshot() {
+async fn starts_from_snapshot_without_api_server() {
     const STALE: Option<u16> = Some(3);
     const NOT_READY: Option<u16> = Some(14);
     let fake = cluster();
@@ -1106,7 +1106,7 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
 
 /// What changed since the last writing, at most 30 s before, is in the snapshot after SIGTERM.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_snapshot_is_written_at_an_orderly_end() {
+async fn writes_snapshot_at_shutdown() {
     let fake = cluster();
     let url = fake.listen().await;
     let folder = tempfile::tempdir().unwrap();
@@ -1138,7 +1138,7 @@ async fn the_snapshot_is_written_at_an_orderly_end() {
 
 /// D18: the command reads Pods with its caller's kubeconfig, where that allows it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_without_an_address_is_explained() {
+async fn explains_pod_without_address() {
     let fake = cluster();
     fake.apply(
         "statefulsets",

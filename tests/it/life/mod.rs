@@ -77,7 +77,7 @@ fn check(what: &str, udp: &Report, tcp: &Report, refused: bool) {
 // The end.
 
 #[test]
-fn what_was_received_before_the_end_is_answered() {
+fn answers_received_queries_at_shutdown() {
     let _alone = alone();
     let (mut udp, mut tcp) = (Report::default(), Report::default());
     let runs = scaled(100);
@@ -101,7 +101,7 @@ fn what_was_received_before_the_end_is_answered() {
 }
 
 #[test]
-fn a_lame_duck_answers_and_lets_go() {
+fn lame_duck_answers_and_closes_idle_connections() {
     let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "1"]));
     let begun = Instant::now();
     server.signal("TERM");
@@ -237,7 +237,7 @@ impl Reloaded {
 }
 
 #[test]
-fn reloads_lose_nothing_and_broken_files_change_nothing() {
+fn reload_loses_no_query_and_keeps_last_good_content() {
     let _alone = alone();
     let mut reloaded = Reloaded::start();
     let loads = (Load::udp(reloaded.server.address, NAME), Load::tcp(reloaded.server.address, NAME));
@@ -254,7 +254,7 @@ fn reloads_lose_nothing_and_broken_files_change_nothing() {
 }
 
 #[test]
-fn what_changes_at_once_and_what_needs_a_restart() {
+fn reload_applies_or_reports_each_setting() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     let write = |text: &str| replace(&path, &format!("demo = true\nlisten = ['127.0.0.1:0']\n{text}"));
@@ -292,7 +292,7 @@ fn takes_over(path: &Path, at: SocketAddr, options: &[&str]) -> Command {
 }
 
 #[test]
-fn one_port_goes_from_process_to_process() {
+fn hot_restart_loses_no_query() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("takeover");
@@ -321,7 +321,7 @@ fn one_port_goes_from_process_to_process() {
 }
 
 #[test]
-fn a_successor_that_never_reads_its_source_changes_nothing() {
+fn unready_successor_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("takeover");
     let first = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -358,7 +358,7 @@ fn a_successor_that_never_reads_its_source_changes_nothing() {
 }
 
 #[test]
-fn nobody_else_gets_the_sockets() {
+fn takeover_socket_is_private() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("takeover");
     let first = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -378,7 +378,7 @@ fn nobody_else_gets_the_sockets() {
 // Service managers.
 
 #[test]
-fn sockets_of_the_service_manager_outlive_a_restart() {
+fn restart_keeps_sockets_of_service_manager() {
     let _alone = alone();
     let (tcp, udp) = ports::bind_both();
     let address = tcp.local_addr().unwrap();
@@ -404,7 +404,7 @@ fn sockets_of_the_service_manager_outlive_a_restart() {
 }
 
 #[test]
-fn the_service_manager_is_told() {
+fn notifies_service_manager() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();

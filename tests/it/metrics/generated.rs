@@ -428,24 +428,24 @@ const ALERTS: &[Alert] = &[
 ];
 
 #[test]
-fn the_dashboard_is_what_the_table_gives() {
+fn dashboard_matches_table() {
     let text = serde_json::to_string_pretty(&dashboard()).unwrap() + "\n";
     compare("config/grafana/headless-dns.json", &text);
 }
 
 #[test]
-fn the_alert_rules_are_what_the_table_gives() {
+fn alert_rules_match_table() {
     compare("config/prometheus/alerts.yaml", &rules());
 }
 
 #[test]
-fn the_documentation_is_what_the_table_gives() {
+fn documentation_matches_table() {
     compare("docs/metrics.md", &documentation());
 }
 
 /// Each query names metrics and labels that there are, and each metric is looked at by some panel.
 #[test]
-fn queries_name_what_there_is() {
+fn queries_name_existing_metrics() {
     let panels = ROWS.iter().flat_map(|(_, panels)| *panels).flat_map(|(_, _, queries)| *queries);
     let mut shown = BTreeSet::new();
     for (query, legend) in panels {
@@ -462,7 +462,7 @@ fn queries_name_what_there_is() {
 }
 
 #[test]
-fn wrong_queries_are_found() {
+fn finds_invalid_queries() {
     for query in [
         "rate(coredns_dns_requests_totals[5m])",
         "sum by (rcode) (rate(coredns_dns_requests_total[5m]))",

@@ -154,7 +154,7 @@ async fn counts_are_exact() {
 
 /// While it is asked: no counter, and no bucket, ever goes back.
 #[tokio::test(flavor = "multi_thread")]
-async fn counters_only_grow() {
+async fn counters_never_decrease() {
     let server = Server::start(&["127.0.0.1:0"], 2);
     let to = server.addresses[0];
     let ask = move || {
@@ -182,7 +182,7 @@ async fn counters_only_grow() {
 
 /// A series that two listeners share stands there once, with the sum.
 #[test]
-fn two_wildcards_are_one_server() {
+fn wildcard_sockets_share_server_label() {
     let metrics = Metrics::new(&["cluster.local.".to_owned()]);
     for address in ["0.0.0.0:53", "[::]:53"] {
         let worker = metrics.worker_at(address.parse().unwrap(), Transport::Udp);
@@ -218,7 +218,7 @@ fn two_wildcards_are_one_server() {
 
 /// All of the table is shown, in both formats the same, and each series has the labels of the table.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_shown_is_the_table() {
+async fn exposition_matches_table() {
     const STRANGE: &str = "a \"b\"\\\n{c=\"d\"}";
     let server = Server::start(&["127.0.0.1:0"], 1);
     let mut client = server::Udp::to(server.addresses[0]);
