@@ -74,7 +74,7 @@ impl<'s> Situation<'s> {
         }
     }
 
-    /// Does what the directives say, and returns the text of the situation with the findings as they are.
+    /// Runs the directives, and returns the text of the situation with the actual findings.
     fn play(&self, updates: bool) -> Result<String, String> {
         let begun = Instant::now();
         let mut text = self.title.to_owned();

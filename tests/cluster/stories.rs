@@ -1,7 +1,7 @@
-//! What happens to Services and StatefulSets in their lives, as their users see it: kubectl on one side, dig on the other.
+//! The life cycle of Services and StatefulSets: changes with kubectl, answers with dig.
 //!
-//! Each test has a cluster of its own. The names in it are short: `web-0.web.default` stands for
-//! `web-0.web.default.svc.cluster.local`. The seeds are those of `tests/scenarios`, where workloads are simulated.
+//! Each test has a cluster of its own. Names are short: `web-0.web.default` is `web-0.web.default.svc.cluster.local`. The seeds
+//! are those of `tests/scenarios`, where workloads are simulated.
 
 use super::server::headless_dns;
 use super::story::{Fact, Story, has_rcode, resolves, reverse};
@@ -255,7 +255,7 @@ fn strategy(partition: u32) -> String {
     format!("{{\"spec\": {{\"updateStrategy\": {{\"rollingUpdate\": {{\"partition\": {partition}}}}}}}}}")
 }
 
-/// How many Pods are of the newest template.
+/// Checks the number of Pods of the newest template.
 fn updated(story: &Story, expected: &str) -> Fact {
     let found = story.field("default", "statefulset/web", ".status.updatedReplicas");
     if found == expected { Ok(()) } else { Err(format!("{found} updated, not {expected}")) }
@@ -548,7 +548,7 @@ fn deployment(story: &Story, expected: usize) -> Fact {
     story.answers("test-nfs-svc.default", "A", &[&story.field("default", "service/test-nfs-svc", ".spec.clusterIP")])
 }
 
-/// The name does not exist, and the answer says why.
+/// Checks that the name does not exist, and that the answer has the cause.
 fn told(story: &Story, name: &str, why: &str) -> Fact {
     let answer = story.server.ask(&format!("{name}.svc.cluster.local"), "A");
     let expected = format!("0 (Other): ({why})");
@@ -616,7 +616,7 @@ fn explains_negative_response() {
     });
 }
 
-/// What `explain` prints of the name, which does not resolve.
+/// Returns the output of `explain` for a name that does not resolve.
 fn explained(story: &Story, name: &str) -> String {
     let mut command = headless_dns();
     command.arg("explain").arg(name).arg("--kubeconfig").arg(story.plane.admin_kubeconfig());

@@ -1,7 +1,6 @@
-//! The admin listener on real sockets: every path, what clients do wrong, and from not read to leaving.
+//! The admin listener on real sockets: every path, misbehaving clients, and readiness from startup to shutdown.
 //!
-//! Requests are written octet by octet where it is about what a client sends. Tests wait for what must happen, with
-//! [`PATIENCE`] that no passing test uses up.
+//! Requests are written octet by octet where the input of a client matters. Tests wait for events, at most [`PATIENCE`].
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -43,7 +42,7 @@ struct Server {
 }
 
 impl Server {
-    /// One that looks at the built-in example, and has not said yet that it was read.
+    /// Starts a listener for the built-in example, which is not synced yet.
     fn start(limits: AdminLimits) -> Self {
         Self::of("--demo", "127.0.0.1:0", limits)
     }
@@ -92,7 +91,7 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// A connection that asks for a large zone, and reads nothing but the beginning of what comes.
+    /// Opens a connection that asks for a large zone, and reads only the beginning of the response.
     async fn ask_and_read_nothing(&self) -> TcpStream {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -372,7 +371,7 @@ async fn two_processes_share_port() {
     let new = Server::of("--demo", &old.address.to_string(), limits());
     new.status.set_synced();
     old.running.shutdown().await;
-    // What the kernel had queued for the old one ends with it; who asks again is answered by the new one.
+    // Connections queued for the old process end with it; the new process answers the next ones.
     let answered = async {
         loop {
             let mut stream = new.connect().await;
@@ -425,7 +424,7 @@ async fn explanation_equals_command_output() {
         }
         let (code, body) = server.get(&target).await;
         assert_eq!((code, body), (200, expected), "{question}");
-        // And the command asks for it, and shows what it would show.
+        // The command with `--server` shows the same output.
         let (status, text) = run(&format!("explain {SEED_3} {question}")).await;
         let asked = run(&format!("explain --server http://{} {question}", server.address)).await;
         assert_eq!(asked, (status, text), "{question}");
@@ -747,7 +746,7 @@ async fn closes_connections_that_read_nothing() {
 async fn readyz_fails_at_shutdown() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     let line = "serve --demo --listen 127.0.0.1:0 --admin 127.0.0.1:0 --lame-duck 600 --log off";
-    let mut child = Started(command.env_clear().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap());
+    let mut child = ChildGuard(command.env_clear().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap());
     let banner = BufReader::new(child.0.stdout.take().unwrap()).lines();
     let address = tokio::task::spawn_blocking(|| {
         let mut addresses =
@@ -774,10 +773,10 @@ async fn readyz_fails_at_shutdown() {
     assert!(timeout(PATIENCE, ended).await.expect("a second signal ends it").unwrap().unwrap().success());
 }
 
-/// It does not outlive its test.
-struct Started(Child);
+/// A process that is killed at the end of its test.
+struct ChildGuard(Child);
 
-impl Drop for Started {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
     }

@@ -1,8 +1,7 @@
-//! What changes while a server answers over TLS: its certificate, its addresses, the process.
+//! Changes while a server answers over TLS: of its certificate, its addresses and its process.
 //!
-//! The built binary, with certificates that are made here. Tests wait for what must happen, with [`PATIENCE`] that no
-//! passing test uses up. `TEST_HEADLESS_DNS_SCALE` says how often the certificate is replaced under load: 100 is 100
-//! times.
+//! The tests run the built program with certificates of their own, and wait for events, at most [`PATIENCE`].
+//! `TEST_HEADLESS_DNS_SCALE` scales the number of certificate rotations under load: 100 is 100 rotations.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -87,7 +86,7 @@ impl Server {
         }
     }
 
-    /// What the admin listener answers.
+    /// Returns the response of the admin listener.
     async fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
@@ -105,12 +104,12 @@ impl Server {
         value.map(|value| value.trim().parse().unwrap())
     }
 
-    /// The same; 0 where it is not shown.
+    /// Returns the value of a series; 0 if it is missing.
     async fn metric(&self, series: &str) -> f64 {
         self.series(series).await.unwrap_or_default()
     }
 
-    /// A part of what it tells of itself to programs.
+    /// Returns a part of the status in JSON.
     async fn status(&self, part: &str) -> Value {
         let text = self.get("/api/v1/status").await;
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
@@ -191,7 +190,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>, id: u16) {
     assert_eq!((&response[..2], &response[6..8]), (&id.to_be_bytes()[..], &[0, 3][..]), "three addresses");
 }
 
-/// The server says that it ends.
+/// Checks that the server closes the connection with close_notify.
 async fn check_ended(stream: &mut TlsStream<TcpStream>) {
     let read = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("closed in time");
     assert_eq!(read.expect("the end is said"), 0, "nothing more comes");
@@ -282,7 +281,7 @@ async fn keeps_certificate_if_new_pair_is_invalid() {
         fs::write(path, text).unwrap();
         server.wait_for_reloads("refused", refused).await;
         server.wait_for_refusal(Some(&sentence)).await;
-        // The third is the same as the second, and so not said again.
+        // The third failure equals the second, and is not logged again.
         if refused < 3 {
             from = server.logged(from, &format!("{stays}{sentence}")).await;
         }
@@ -300,7 +299,7 @@ async fn keeps_certificate_if_new_pair_is_invalid() {
     server.wait_for_refusal(None).await;
     assert_eq!(shown_now(&client, to).await, other.der);
     ask(&mut kept, 2).await;
-    // What is on a file system that tells nobody is read on SIGHUP.
+    // A file system without notifications: SIGHUP reads the files.
     server.process.signal("HUP");
     server.logged(0, "reading again: SIGHUP").await;
     assert_eq!(server.log().matches(stays).count(), 3, "{}", server.log());
@@ -404,7 +403,7 @@ async fn reload_changes_addresses_and_files() {
     assert_eq!(TcpStream::connect(to).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
-/// An alert on a certificate that nobody is shown any more would be for nothing.
+/// An alert on the expiry of a certificate that is not in use any more would be a false alarm.
 #[tokio::test]
 async fn shows_expiry_while_certificate_is_in_use() {
     let authority = Authority::new();
@@ -455,7 +454,7 @@ async fn hot_restart_hands_over_tls_sockets() {
     ask(&mut connect(&client, second.tls()).await, 2).await;
 }
 
-/// What connections cost the server: memory of those that are idle, CPU of handshakes.
+/// Measures the memory of idle connections and the CPU time of handshakes.
 ///
 /// `TEST_HEADLESS_DNS_BIN=target/release/headless-dns cargo test --test it certificates -- --ignored --nocapture`, with
 /// 12,000 file descriptors (`ulimit -n`). The keys are ECDSA P-256, and RSA with 2048 bits, which openssl(1) makes.
@@ -471,7 +470,7 @@ async fn measures_memory_per_connection() {
     let (memory, cpu) = ("process_resident_memory_bytes", "process_cpu_seconds_total");
     let mut all = Vec::new();
     for is_asked in [false, true] {
-        // What the first of them need once.
+        // The first connections allocate once.
         for _ in 0..200 {
             all.push(connect(&client, server.tls()).await);
         }

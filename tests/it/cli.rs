@@ -1,4 +1,4 @@
-//! The program as its users call it: the help, the exit statuses, where values come from, the example files.
+//! The program on the command line: help, exit statuses, the origin of values, the example files.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,15 +14,15 @@ fn program(line: &str) -> Command {
     command
 }
 
-struct Outcome {
+struct CommandOutput {
     status: i32,
     output: String,
     errors: String,
 }
 
-fn run(command: &mut Command) -> Outcome {
+fn run(command: &mut Command) -> CommandOutput {
     let output = command.output().unwrap();
-    Outcome {
+    CommandOutput {
         status: output.status.code().unwrap(),
         output: String::from_utf8(output.stdout).unwrap(),
         errors: String::from_utf8(output.stderr).unwrap(),
@@ -239,7 +239,7 @@ fn errors_name_file_or_variable() {
     assert!(refused.errors.contains("\"later\" is no whole number"), "{}", refused.errors);
 }
 
-// It has all of what may be left out of a build.
+// Builds with all features.
 #[cfg(all(feature = "tls", feature = "https", feature = "quic"))]
 #[test]
 fn example_file_has_every_default() {

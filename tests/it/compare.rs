@@ -1,5 +1,5 @@
-//! What the comparison of `benches/compare` rests on: the shares of the mix, which answer counts as right, and verdicts
-//! that come from the figures.
+//! Foundations of the comparison in `benches/compare`: the shares of the mix, the expected answers, and verdicts that follow
+//! from the figures.
 
 use std::fs;
 use std::path::Path;

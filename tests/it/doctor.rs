@@ -1,6 +1,6 @@
-//! `local doctor`, as its users see it: the built binary, a server, and resolvers in front of it that are right or wrong.
+//! `local doctor` on the command line: the built program, a server, and resolvers in front of it with and without faults.
 //!
-//! The resolvers are servers of ours that forward, or do not. The machine's files are in a folder of the test's.
+//! The resolvers are servers of this project, with and without forwarding. The machine's files are in a temporary folder.
 
 use crate::common::ports::ReservedPort;
 use crate::common::server::{self, Server};
@@ -89,7 +89,7 @@ fn reports_problems_with_fixes() {
     let seen = doctor(server.address.port(), resolver.address.port(), root.path(), "--name dns-version.cluster.local");
     check(&seen, 1, &["dns-version.cluster.local has no address at the server: name one that has with --name"]);
     drop(resolver);
-    // Nobody is there.
+    // No server listens.
     let reserved = ReservedPort::new();
     let free = reserved.port();
     let seen = doctor(server.address.port(), free, root.path(), "");
@@ -101,7 +101,7 @@ fn reports_problems_with_fixes() {
     );
     let seen = doctor(server.address.port(), server.address.port(), root.path(), "--zone cluster.example");
     check(&seen, 1, &["says REFUSED to ns.dns.cluster.example", "see its --zone and --allow"]);
-    // No file says who is asked.
+    // No file names a resolver.
     let empty = machine(&[]);
     check(
         &doctor(server.address.port(), server.address.port(), empty.path(), ""),

@@ -1,4 +1,4 @@
-//! `explain` and `check` as their users call them, and the steps of the decision on every question of the scenarios.
+//! `explain` and `check` on the command line, and the steps of the decision for every question of the scenarios.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,25 +18,25 @@ use serde_json::Value;
 const SEED_3: &str = "tests/scenarios/seed-3.yaml";
 const SEED_3_NAME: &str = "myapp-0.myapp-svc.default.svc.cluster.local";
 
-struct Outcomes {
+struct CommandOutput {
     status: i32,
     output: String,
     errors: String,
 }
 
 /// The program in this repository's root with the words of `line`, and nothing in its environment.
-fn run(line: &str) -> Outcomes {
+fn run(line: &str) -> CommandOutput {
     run_with(line, "")
 }
 
-fn run_with(line: &str, input: &str) -> Outcomes {
+fn run_with(line: &str, input: &str) -> CommandOutput {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(line.split_whitespace());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A command that fails at once reads no input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
-    Outcomes {
+    CommandOutput {
         status: output.status.code().unwrap(),
         output: String::from_utf8(output.stdout).unwrap(),
         errors: String::from_utf8(output.stderr).unwrap(),
@@ -73,7 +73,7 @@ fn explains_and_fixes_seed_3() {
     let mended = run(&format!("{line} --manifests {}", path.display()));
     assert_eq!(mended.status, 0, "{}{}", mended.output, mended.errors);
     assert!(mended.output.contains("NOERROR, it resolves"), "{}", mended.output);
-    // The lint says the same, before and after.
+    // `check` reports the cause before the fix, and nothing after it.
     let lint = format!("check --manifests {SEED_3} --simulate");
     let checked = run(&lint);
     assert_eq!(checked.status, 1, "{}", checked.output);
@@ -142,7 +142,7 @@ fn completes_short_names() {
         ("web.default.svc.cluster.local.", 0, "web.default.svc.cluster.local.", 1),
         ("web-0.web.default.svc.cluster.local", 0, "web-0.web.default.svc.cluster.local.", 1),
         ("_http._tcp.web", 0, "_http._tcp.web.default.svc.cluster.local.", 1),
-        // Of what does not resolve, the name that comes closest.
+        // No name resolves: the one closest to the input.
         ("web-9.web", 1, "web-9.web.default.svc.cluster.local.", 4),
         ("apy.shop", 1, "apy.shop.svc.cluster.local.", 4),
         ("wbe", 1, "wbe.default.svc.cluster.local.", 4),
@@ -166,7 +166,7 @@ fn completes_short_names() {
     assert!(back.output.contains(" IN PTR web-0.web.default.svc.cluster.local.\n"), "{}", back.output);
 }
 
-/// Aliases resolve where they lead to addresses, or out of the zone; the finding says why they do not.
+/// Aliases resolve if they lead to addresses, or out of the zone; otherwise the finding has the cause.
 #[test]
 fn follows_aliases_as_answers_do() {
     for (name, status, token) in [
@@ -217,7 +217,7 @@ fn unreadable_input_has_status_2() {
         assert_eq!((refused.status, refused.output.as_str()), (2, ""), "{line}: {}", refused.errors);
         assert!(refused.errors.contains(part), "{line}: {}", refused.errors);
     }
-    // What does not resolve may stand in what could not be read.
+    // The name may be in the part that could not be parsed.
     let (_folder, path) = file_with("kind: Namespace\nmetadata: {name: shop}\n---\n{ no: [yaml\n");
     let broken =
         run(&format!("explain --log-format text --manifests {} web.default.svc.cluster.local.", path.display()));
@@ -289,11 +289,11 @@ fn reports_invalid_objects_and_skips_them() {
     }
 }
 
-/// What is said: level, token, object.
-type Sayings = &'static [(&'static str, &'static str, &'static str)];
+/// Reported findings: level, token, object.
+type ExpectedFindings = &'static [(&'static str, &'static str, &'static str)];
 
-/// Objects, the options, and what is said of them. Nothing else may be said.
-const LINT: &[(&str, &str, Sayings)] = &[
+/// Checks the findings about objects, with these options. There must be no other finding.
+const LINT: &[(&str, &str, ExpectedFindings)] = &[
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}}}",
         "",
@@ -482,7 +482,7 @@ fn check_claims_nothing_about_unread_objects() {
     };
     let (status, output) = lint(set);
     assert!(status == 1 && output.contains("STS-NO-SERVICE"), "{output}");
-    // The Service may be what could not be read.
+    // The Service may be the object that could not be parsed.
     for unread in ["{ no: [yaml", "{apiVersion: v1, kind: Service, metadata: {name: a_b}}"] {
         let (status, output) = lint(&format!("{set}\n---\n{unread}\n"));
         assert_eq!(status, 1, "{output}");
@@ -523,11 +523,11 @@ fn queries_running_server() {
 fn explaining_server() -> SocketAddr {
     let (tcp, udp) = ports::bind_both();
     let address = tcp.local_addr().unwrap();
-    // Both end with the test's process: a detached thread in a test harms nobody.
+    // Both threads end with the test's process.
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, client)) = udp.recv_from(&mut buffer) {
-            // Somebody else's response first: it is passed over.
+            // First a response with another ID: it is ignored.
             let mut stray = buffer[..length].to_vec();
             (stray[0], stray[2]) = (!stray[0], 0x84);
             udp.send_to(&stray, client).unwrap();

@@ -1,6 +1,7 @@
-//! The gate: what is dropped, what is refused, and with what, packet by packet.
+//! The checks before an answer: dropped packets, refused queries, and the error responses, packet by packet.
 //!
-//! Each case is a packet, who sent it, and what comes back: nothing, or the rcode and how much of the question.
+//! Each case is a packet, its source address and the outcome: no response, or a response code and the repeated part of the
+//! question.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use hickory_proto::op::Message;
 const CLIENT: &str = "10.1.2.3:40000";
 const SERVER: &str = "10.96.0.53:53";
 
-/// What a packet gets.
+/// Expected outcome of a packet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Gets {
     /// No response, for this reason.
@@ -229,7 +230,7 @@ fn drops_queries_with_invalid_source_address() {
     ] {
         gate.check(from, &good(), from, expected);
     }
-    // Before anything else is said, also to a client that nobody is.
+    // Before any other check, also for an invalid source address.
     gate.check("a response from us", &with(|packet| packet[2] |= 0x80), SERVER, Nothing(DropReason::Response));
 }
 
@@ -419,7 +420,7 @@ fn answers_nsid() {
     };
     let long = "n".repeat(255);
     let (pod, ours, theirs) = ("headless-dns-7c9-x2x4z", CLIENT, "192.0.2.1:40000");
-    // What, who answers, whether it has read everything, the packet, who asks, and the options of the response.
+    // The case, the responder, whether it is synced, the packet, the client, and the options of the response.
     type Case<'c> = (&'c str, &'c str, bool, Vec<u8>, &'c str, &'c [u16]);
     let cases: &[Case<'_>] = &[
         ("who asks is told", pod, true, asking(&apex, nsid), ours, &[3]),

@@ -1,5 +1,5 @@
-//! Texts from outside reach no terminal and no log raw: hostile strings in every field of every kind of object, in file
-//! names, in arguments, in the files of a machine, and in all that a server answers.
+//! Text from outside reaches no terminal and no log unescaped: hostile strings in every field of every kind of object, in file
+//! names, in arguments, in the files of a machine, and in responses of servers.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -359,7 +359,7 @@ fn escapes_responses_of_servers() {
         let shown = check(&["explain", "--server", &explaining, "-o", output, "web.default"]);
         assert!(shown.contains("FORGED"), "{shown}");
     }
-    // A zone file has lines of its own: only what is in them can be told.
+    // A zone file has lines of its own: only their contents can be checked.
     let zone = [HOSTILE.replace("\nFORGED", "").as_bytes(), b"\xff\x9b\n"].concat();
     for (status, body) in [("200 OK", zone.clone()), ("503 x", zone), ("200 OK", b"\xe2\x80".to_vec())] {
         let records = format!("http://{}", http(status, body));

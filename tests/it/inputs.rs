@@ -1,5 +1,4 @@
-//! Files that cannot be opened or read: what each command says, what a server answers meanwhile, and that SIGTERM ends
-//! it whatever it waits for.
+//! Unreadable input files: the error of each command, the server's answers meanwhile, and SIGTERM during every kind of wait.
 
 use crate::common;
 use crate::life::server::{PATIENCE, Server, binary, manifest, replace, serve, until};
@@ -181,7 +180,7 @@ fn denies_no_name_of_unread_file() {
         let done = run(&format!("{line} --log-format text --manifests"), &path(""));
         let (out, errors) = (String::from_utf8(done.stdout.clone()).unwrap(), errors(&done));
         assert_eq!(done.status.code(), Some(status), "{line}: {out}{errors}");
-        // What resolves has nothing to do with what could not be read.
+        // A name that resolves does not depend on the unread file.
         let place = format!("{shown}, document 2, line 10: ");
         let told = if line == "explain web.default" { "not everything could be read" } else { &place };
         assert!(format!("{out}{errors}").contains(told), "{line}: {out}{errors}");
@@ -284,7 +283,7 @@ fn sigterm_ends_server_blocked_on_pipe() {
                 let mut command = serve();
                 command.args(["--listen", "127.0.0.1:0", "--admin", "none", options]).arg(&fifo);
                 let mut server = Server::begin(command);
-                // It waits for a writer, or for what one writes.
+                // The server waits for a writer, or for its data.
                 let writer = writer_of(&fifo);
                 let _writer = opened.then_some(writer);
                 if opened {

@@ -1,7 +1,7 @@
-//! The generator of the benchmark: what it asks is answered, and what is wrong or missing is counted.
+//! The load generator of the benchmark: its queries are answered, and wrong and missing responses are counted.
 //!
-//! It runs for a tenth of a second against the echo, against the built server with its example, and against servers
-//! that do wrong. What it measures is not looked at, only that it adds up. The unit tests of its files run here too.
+//! It runs for 100 ms against the echo server, the built server with its example, and misbehaving servers. The figures only
+//! have to add up.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,7 +64,7 @@ fn measures_echo() {
         all_right(&figures);
         assert_eq!((figures.sent + figures.unsent, figures.behind.count()), (199, figures.sent), "{over:?}");
     }
-    // What does not answer, has to be wrong: the echo does not have the record.
+    // The echo server does not have the record: its responses are wrong.
     let expect = Expect::Records { rcode: 0, answers: 1, truncated: false, qtype: rtype::A, data: Vec::new() };
     let figures = run(to, TRANSPORTS[0], CLOSED, &[question("web.example", rtype::A, expect)], &[]);
     assert_eq!((figures.mistakes, figures.wrong.len()), (figures.checked, 10));
@@ -72,7 +72,7 @@ fn measures_echo() {
     assert_eq!(figures.wrong[0], sentence);
 }
 
-/// What the example has, as `headless-dns records --demo` shows it.
+/// Returns queries for the records of the example, as `headless-dns records --demo` prints them.
 fn example() -> Vec<Question> {
     let records = |qtype, data: Vec<Vec<u8>>| Expect::Records {
         rcode: 0,

@@ -1,5 +1,5 @@
-//! `docs/objects.md` against the code: each field that is decoded has a row, each row has a test that exists, and a field
-//! that is ignored changes nothing.
+//! `docs/objects.md` against the code: each decoded field has a row, each row has a test that exists, and an ignored field
+//! changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,7 +1,7 @@
-//! DNS over QUIC on real sockets: good clients are answered as over TCP, bad ones cost only themselves.
+//! DNS over QUIC on real sockets: answers equal those over TCP, and a misbehaving client affects only itself.
 //!
-//! The client is quinn, and once hickory's. What a client may not send is sent by hand over quinn's streams, or as raw
-//! datagrams. Tests wait for what must happen, with [`PATIENCE`] that no passing test uses up.
+//! The client is quinn, and once hickory's. Forbidden input is written by hand over quinn's streams, or as raw datagrams. Tests
+//! wait for events, at most [`PATIENCE`].
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use crate::common::mutants::{Numbers, mutate, seeds};
+use crate::common::mutants::{Rng, mutate, seeds};
 use crate::common::panics::PanicWatch;
 use crate::common::tls::{Authority, NAME};
 use crate::common::{self, extended, query, question_name, service, wire};
@@ -55,7 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 /// A limit that no test reaches.
 const LONG: Duration = Duration::from_secs(3600);
-/// How many handshakes are begun with clients that did not show where they are.
+/// Number of handshakes with clients whose address is not validated.
 const UNPROVEN: usize = 128;
 
 // Error codes of RFC 9250 section 4.3.
@@ -194,7 +194,7 @@ impl Server {
     }
 }
 
-/// How a client connects.
+/// Settings of a client.
 struct Client {
     from: SocketAddr,
     tls: rustls::ClientConfig,
@@ -211,7 +211,7 @@ impl Client {
         Self { from: (from, 0).into(), ..self }
     }
 
-    /// It takes little of a stream, and so of a response, as long as it does not read.
+    /// Limits flow control, so that a client which does not read receives only the beginning of a response.
     fn narrow(mut self) -> Self {
         self.transport.stream_receive_window(VarInt::from_u32(1000));
         self
@@ -259,7 +259,7 @@ async fn receive(stream: &mut RecvStream) -> Result<Vec<u8>, ReadToEndError> {
     timeout(PATIENCE, stream.read_to_end(usize::MAX)).await.expect("answered in time")
 }
 
-/// Sends this on a stream of its own, and ends it; returns what comes.
+/// Sends octets on a new stream, ends it, and returns the received octets.
 async fn send(connection: &Connection, octets: &[u8]) -> Result<Vec<u8>, ReadToEndError> {
     let opened = connection.open_bi().await.map_err(ReadError::ConnectionLost);
     let (mut send, mut stream) = opened.map_err(ReadToEndError::Read)?;
@@ -294,7 +294,7 @@ async fn ask_web(connection: &Connection) {
     check(&ask(connection, &web()).await, 3);
 }
 
-/// The code that the server closes the connection with, and what it says besides.
+/// Returns the error code and the reason of the server's CONNECTION_CLOSE.
 async fn closed(connection: &Connection) -> (u32, String) {
     match timeout(PATIENCE, connection.closed()).await.expect("closed in time") {
         ConnectionError::ApplicationClosed(close) => {
@@ -437,7 +437,7 @@ async fn sends_no_datagram_to_forged_address() {
     let server = Server::start(limits());
     let forged = UdpSocket::bind("127.0.0.2:0").unwrap();
     forged.set_nonblocking(true).unwrap();
-    let lossy = Lossy::forging(server.quic, Some(forged.try_clone().unwrap())).await;
+    let lossy = LossyProxy::forging(server.quic, Some(forged.try_clone().unwrap())).await;
     let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
     ask_web(&connection).await;
     lossy.is_forging.store(true, Ordering::Relaxed);
@@ -467,7 +467,7 @@ async fn new_certificate_applies_to_new_connections() {
     server.stopped().await;
 }
 
-/// RFC 9250 section 4.5: what could be sent again by others is not taken.
+/// RFC 9250 section 4.5: early data, which others could replay, is not accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn accepts_no_early_data() {
     let server = Server::start(limits());
@@ -478,7 +478,7 @@ async fn accepts_no_early_data() {
         let connecting = endpoint.connect_with(config.clone(), server.quic, NAME).unwrap();
         let Err(connecting) = connecting.into_0rtt() else { panic!("it was offered, resuming: {resumes}") };
         let connection = timeout(PATIENCE, connecting).await.expect("connected in time").unwrap();
-        // By then the client has what it needs to resume.
+        // By then the client can resume.
         ask_web(&connection).await;
     }
     server.stopped().await;
@@ -502,7 +502,7 @@ async fn refuses_or_drops_denied_clients() {
     }
 }
 
-// What clients do wrong.
+// Misbehaving clients.
 
 /// RFC 9250 section 4.3.3.
 #[tokio::test(flavor = "multi_thread")]
@@ -606,7 +606,7 @@ async fn accepts_cancelled_requests() {
 #[tokio::test(flavor = "multi_thread")]
 async fn survives_mutated_stream_contents() {
     let server = Server::start(limits());
-    let (seeds, mut numbers) = (seeds(), Numbers(0xd09));
+    let (seeds, mut numbers) = (seeds(), Rng(0xd09));
     let mut connection = server.connect().await;
     let (mut answered, mut cut) = (0, 0);
     for _ in 0..common::scaled(100_000) {
@@ -645,7 +645,7 @@ async fn garbage_affects_no_connection() {
     let connection = server.connect().await;
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let initial = initials(&server, 1).remove(0);
-    let mut numbers = Numbers(0x9a5ba9e);
+    let mut numbers = Rng(0x9a5ba9e);
     for sent in 0..common::scaled(1_000_000) {
         if sent % 1000 == 0 {
             ask_web(&connection).await;
@@ -699,17 +699,17 @@ async fn closes_connections_that_read_nothing() {
     assert_eq!(server.stopped().await.total(Event::TcpSlow), 1);
 }
 
-/// Stands between a client and the server, and loses packets.
-struct Lossy {
+/// A proxy between a client and the server that drops packets.
+struct LossyProxy {
     address: SocketAddr,
-    /// How many of a hundred there, and back.
+    /// Lost datagrams in percent, to the server and back.
     losses: Arc<[AtomicUsize; 2]>,
-    /// Whether datagrams to the server are sent from a forged address first.
+    /// Datagrams to the server are sent from a forged address first.
     is_forging: Arc<AtomicBool>,
     _task: JoinSet<()>,
 }
 
-impl Lossy {
+impl LossyProxy {
     async fn to(server: SocketAddr) -> Self {
         Self::forging(server, None).await
     }
@@ -723,10 +723,10 @@ impl Lossy {
         let is_forging = Arc::<AtomicBool>::default();
         let forges = Arc::clone(&is_forging);
         task.spawn(async move {
-            let (mut there, mut back, mut client, mut numbers) = ([0; 2048], [0; 2048], address, Numbers(0x1055));
+            let (mut there, mut back, mut client, mut numbers) = ([0; 2048], [0; 2048], address, Rng(0x1055));
             loop {
                 let mut is_lost = |way: usize| numbers.below(100) < percents[way].load(Ordering::Relaxed);
-                // What cannot be sent is lost too.
+                // A failed send is a loss too.
                 tokio::select! {
                     Ok((length, from)) = near.recv_from(&mut there) => {
                         client = from;
@@ -754,7 +754,7 @@ impl Lossy {
 #[tokio::test(flavor = "multi_thread")]
 async fn retransmits_lost_packets() {
     let server = Server::start(limits());
-    let lossy = Lossy::to(server.quic).await;
+    let lossy = LossyProxy::to(server.quic).await;
     lossy.lose([10, 10]);
     let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
     let mut streams = gorge(&connection, 5).await;
@@ -770,7 +770,7 @@ async fn retransmits_lost_packets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closes_connection_without_acknowledgements() {
     let server = Server::start(ConnectionLimits { unread: Duration::from_secs(1), ..limits() });
-    let lossy = Lossy::to(server.quic).await;
+    let lossy = LossyProxy::to(server.quic).await;
     let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
     ask_web(&connection).await;
     lossy.lose([0, 100]);
@@ -797,7 +797,7 @@ async fn closes_connection_over_memory_limit() {
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
     check_closed(&greedy, EXCESSIVE_LOAD, "too many octets are buffered for slow clients").await;
-    // What it held is free again.
+    // Its buffered octets are released.
     let other = server.connect().await;
     for _ in 0..10 {
         check(&ask(&other, &large()).await, 4090);
@@ -847,7 +847,7 @@ async fn evicts_longest_idle_connection_above_share() {
     let (one, two) = (server.connect().await, server.connect().await);
     ask_web(&one).await;
     ask_web(&two).await;
-    // Who may not be there has to show it, and nobody goes for its sake.
+    // An unvalidated client gets a Retry, and no connection is evicted for it.
     assert_eq!(half_open(server.quic, &initials(&server, 1)), 1);
     ask_web(&one).await;
     ask_web(&server.connect().await).await;
@@ -874,7 +874,7 @@ async fn closes_new_connection_above_client_limit() {
 
 // Handshakes.
 
-/// The first datagrams of so many connections to nobody.
+/// Returns the first datagrams of `count` connections, sent to a socket that never answers.
 fn initials(server: &Server, count: usize) -> Vec<Vec<u8>> {
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
     nobody.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -896,12 +896,12 @@ fn initials(server: &Server, count: usize) -> Vec<Vec<u8>> {
     initials
 }
 
-/// The connection ID of the one whom a datagram with a long header is for (RFC 8999 section 5.1).
+/// Returns the destination connection ID of a datagram with a long header (RFC 8999 section 5.1).
 fn other_id(datagram: &[u8]) -> &[u8] {
     &datagram[6..][..usize::from(datagram[5])]
 }
 
-/// The connection ID of the one who sent it.
+/// Returns its source connection ID.
 fn own_id(datagram: &[u8]) -> &[u8] {
     let at = 6 + usize::from(datagram[5]);
     &datagram[at + 1..][..usize::from(datagram[at])]
@@ -917,7 +917,7 @@ fn half_open(to: SocketAddr, initials: &[Vec<u8>]) -> usize {
         socket.send_to(initial, to).unwrap();
         loop {
             socket.recv(&mut datagram).expect("a response");
-            // What was sent for earlier ones is sent again.
+            // Retransmissions for earlier connections.
             if datagram[0] & 0x80 != 0 && other_id(&datagram) == own_id(initial) {
                 retried += usize::from(datagram[0] & 0x30 == 0x30);
                 break;
@@ -933,7 +933,7 @@ async fn half_open_handshakes_delay_no_other_and_require_retry() {
     let before = server.connect().await;
     let all = 1000;
     assert_eq!(half_open(server.quic, &initials(&server, all)), all - UNPROVEN);
-    // None of them ends in the time of this test: whoever had to wait for one would wait for ever.
+    // None of them ends during this test: a client that waited for one would time out.
     for number in 1..=20 {
         ask_web(&server.connect_as(Client::of(&server.authority).from([127, 0, 0, number])).await).await;
     }

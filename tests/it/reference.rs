@@ -1,5 +1,4 @@
-//! `docs/configuration.md` is what the command line says of itself. UPDATE_EXPECT=1 writes it again. The chart knows the
-//! same options.
+//! `docs/configuration.md` is generated from the command line (UPDATE_EXPECT=1 writes it), and the chart has the same options.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,7 +1,7 @@
-//! The loops on real sockets: whatever is asked comes back answered, and what clients do wrong costs only them.
+//! The UDP and TCP listeners on real sockets: every query is answered, and a misbehaving client affects only itself.
 //!
-//! The server listens on ports that the kernel chooses. Tests wait for what must happen, with [`PATIENCE`] that no
-//! passing test uses up. What the answers say is not looked at here (`answer.rs`): only whose they are.
+//! The server listens on ports that the kernel chooses. Tests wait for events, at most [`PATIENCE`]. Responses are matched with
+//! their queries; `tests/it/scenarios.rs` compares their content.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -365,7 +365,7 @@ async fn answers_client_that_reads_late() {
     let mut client = socket.connect(server.address()).await.unwrap();
     let queries = pipelined(0..1000);
     timeout(PATIENCE, client.write_all(&queries)).await.expect("the buffers hold as many").unwrap();
-    // Then as many as fit until the server, whose responses are not read, reads no more.
+    // Then as many queries as fit until the server stops reading, because its responses are not read.
     let stuck = async { while client.write_all(&queries).await.is_ok() {} };
     assert!(timeout(SHORT, stuck).await.is_err(), "the connection stays open");
     for id in 0..1000 {

@@ -1,9 +1,12 @@
-//! The walls: which file may name which crate, what a pure file may not name, and which way the arrows point.
+//! Rules of the source: the crates that each file may name, the names that a pure file may not use, and the direction of
+//! dependencies between modules. `tidy/prose.rs` measures its language.
 //!
 //! Documents for contributors too: each path that they name exists, and `docs/architecture.md` lists every module and crate.
 //!
-//! It reads the source as text, without comments, literals and `#[cfg(test)]` items. It stops slips, not malice: a
-//! crate behind another name passes. Where a rule here hurts, change the table, and say why in the commit.
+//! The source is read as text, without comments, literals and `#[cfg(test)]` items. That finds slips, not malice: a crate under
+//! another name passes. To change a rule, change its table, and give the reason in the commit.
+
+mod prose;
 
 use crate::common::files;
 use std::collections::BTreeSet;
@@ -25,28 +28,28 @@ const WALLS: &[(&[&str], &[&str])] = &[
     (&["fs::read", "fs::read_to_string", "File::open", "File::options"], &["regular_file.rs", "admin/page.rs"]),
     // Its own files are created by the snapshot.
     (&["OpenOptions"], &["regular_file.rs", "source/snapshot.rs"]),
-    // What the service manager says and hears.
+    // Notifications to the service manager, and its sockets.
     (&["sd_notify"], &["commands/serve/manager.rs", "serve/fds.rs"]),
 ];
 
 /// Files of the server that are pure as the files of `core/` are.
 const PURE_FILES: &[&str] = &["serve/encrypted/doh.rs"];
 
-/// What a pure file may not name. `SocketAddr` and `IpAddr` are values, and fine.
+/// Names that a pure file may not use. `SocketAddr` and `IpAddr` are values.
 const IMPURE: &str = "async await tokio tracing libc socket2 Instant::now SystemTime \
     std::fs std::env std::thread std::process stdin stdout stderr print println eprint eprintln dbg \
     UdpSocket TcpStream TcpListener UnixDatagram UnixStream UnixListener";
 
-/// Which modules each module may name: what points up from here is a mistake. `*` is the assembly, which knows all.
+/// Modules that each module may name. `*` is the assembly, which may name all.
 const ARROWS: &[(&str, &str)] = &[
     ("main", "cli commands log"),
     ("lib", ""),
     ("commands", "*"),
-    // What the operator says.
+    // Configuration.
     ("cli", "config escape name object rtype naming_rules"),
     ("config", "choices escape name object regular_file rtype naming_rules"),
     ("log", "config escape panics"),
-    // Where objects come from, where questions come from, and who looks at it.
+    // Sources of objects, listeners, and the admin listener.
     ("source", "cluster duration diagnose metrics name object records regular_file naming_rules simulate status zone"),
     ("serve", "answer duration escape liveness metrics name regular_file rtype status transport wire zone"),
     // Records and explanations are the same as those of the commands: `show`, and the values that it is asked with.
@@ -54,7 +57,7 @@ const ARROWS: &[(&str, &str)] = &[
         "admin",
         "cluster config duration escape diagnose liveness metrics name object rtype report source status transport zone",
     ),
-    // What commands and the admin listener have in common.
+    // Shared by commands and the admin listener.
     ("report", "answer config escape diagnose name object rtype status wire zone"),
     // The pure core.
     ("answer", "diagnose name records rtype status transport wire zone"),
@@ -72,7 +75,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("name", ""),
     ("rtype", ""),
     ("naming_rules", ""),
-    // It shows how the data stands; what is in it comes as numbers.
+    // Metrics read the state of the data; the contents come as numbers.
     ("metrics", "answer log panics regular_file status transport"),
     ("liveness", ""),
     ("panics", ""),
@@ -200,7 +203,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files::rust_files(folder).into_iter().filter(|path| !is_tests(path)).collect()
 }
 
-/// What is wrong with a file: the line and a sentence, in the order of the tables.
+/// Returns the violations in a file: the line and a sentence, in the order of the tables.
 fn findings(file: &str, text: &str) -> Vec<String> {
     let code = without_tests(&without_literals(text));
     let module = module_of(file);
@@ -418,7 +421,7 @@ fn tokens(code: &str) -> Vec<(usize, &str)> {
     tokens
 }
 
-/// The text with comments and what stands in quotes blanked, its lines kept.
+/// Returns the text with comments and the contents of literals blanked, and its lines kept.
 fn without_literals(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut code = String::with_capacity(text.len());
@@ -483,7 +486,7 @@ fn raw(rest: &[char]) -> usize {
     (hashes + 2..rest.len()).find(closes).map_or(rest.len(), |at| at + 1 + hashes)
 }
 
-/// The code with what `#[cfg(test)]` stands before blanked: up to a semicolon, or to the end of its braces.
+/// Returns the code with the items behind `#[cfg(test)]` blanked: up to a semicolon, or to the end of their braces.
 fn without_tests(code: &str) -> String {
     let mut code = code.to_owned();
     while let Some(start) = code.find("#[cfg(test)]") {

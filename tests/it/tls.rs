@@ -1,7 +1,7 @@
-//! DNS over TLS: what is asked over it is answered as over TCP, and what clients do wrong costs only them.
+//! DNS over TLS: answers equal those over TCP, and a misbehaving client affects only itself.
 //!
-//! The server listens on ports that the kernel chooses; its certificates are made here. Tests wait for what must happen,
-//! with [`PATIENCE`] that no passing test uses up. What changes while a server runs is in `tests/it/certificates.rs`.
+//! The server listens on ports that the kernel chooses; its certificates are made here. Tests wait for events, at most
+//! [`PATIENCE`]. Changes while a server runs are in `tests/it/certificates.rs`.
 
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 /// A limit that no test reaches.
 const LONG: Duration = Duration::from_secs(3600);
-/// How many addresses the Service `many` has: what one answer over a stream holds.
+/// Number of addresses of the Service `many`: as many as one message over a stream holds.
 const MANY: u16 = 4_090;
 const A: u16 = 1;
 
@@ -126,7 +126,7 @@ impl Server {
     }
 }
 
-/// How many handshakes failed for this reason.
+/// Returns the number of handshakes that failed for this reason.
 fn failures(metrics: &Metrics, reason: &str) -> u64 {
     let text = metrics.render(&Status::default(), ZoneFigures::default(), ExpositionFormat::Text);
     let series = format!("{}{{proto=\"tls\",reason=\"{reason}\"}} ", HANDSHAKE_FAILURES.name);
@@ -162,13 +162,13 @@ async fn ask(stream: &mut TlsStream<TcpStream>, id: u16) {
     check(stream, id).await;
 }
 
-/// The server says that it ends (close_notify): without that, rustls says that the end came unexpectedly.
+/// Checks for close_notify: without it, rustls reports an unexpected end.
 async fn check_ended(stream: &mut TlsStream<TcpStream>) {
     let read = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("closed in time");
     assert_eq!(read.expect("the end is said"), 0, "nothing more comes");
 }
 
-/// The server closes, whatever it says before.
+/// Waits until the server closes, and ignores its earlier octets.
 async fn check_closed(stream: &mut TcpStream) {
     let closed = async { while matches!(stream.read(&mut [0; 512]).await, Ok(count) if count > 0) {} };
     timeout(PATIENCE, closed).await.expect("closed in time");
@@ -338,7 +338,7 @@ async fn handshake_has_octet_limit() {
     // Within the limit it only waits.
     let mut large = TcpStream::connect(server.tls).await.unwrap();
     large.write_all(&large_hello(15 << 10)).await.unwrap();
-    // A client that says much at once: what is behind the handshake is not of it.
+    // A client that sends queries right behind its handshake: they do not count as handshake.
     let mut client = server.connect().await;
     let queries: Vec<u8> = (0..1000).flat_map(|id| framed(&web(id))).collect();
     client.write_all(&queries).await.unwrap();
@@ -355,7 +355,7 @@ async fn evicts_longest_handshake_over_budget() {
     let mut all = Vec::new();
     for _ in 0..5 {
         let mut stream = TcpStream::connect(server.tls).await.unwrap();
-        // With the room that its buffer grows by, 11 KiB above what is not counted.
+        // With the growth of its buffer: 11 KiB above the uncounted part.
         stream.write_all(&large_hello(5 << 10)).await.unwrap();
         all.push(stream);
     }
@@ -379,7 +379,7 @@ async fn non_tls_clients_affect_no_other() {
         stream.write_all(&octets).await.unwrap();
         check_closed(&mut stream).await;
     }
-    // Who only looks whether somebody listens.
+    // A port scan: connect and close.
     drop(TcpStream::connect(server.tls).await.unwrap());
     let elsewhere = Arc::new(Authority::new().client(&[b"dot"]));
     assert!(tls::connect(&elsewhere, server.tls).await.is_err(), "a client that does not trust the certificate");

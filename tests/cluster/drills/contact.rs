@@ -1,5 +1,5 @@
-//! K17 and K18 on the real API server: watches that are accepted and break at once, behind a proxy, and connections that
-//! are half-open. Nothing changes in the cluster meanwhile. All shapes are in `tests/it/api_server/contact.rs`.
+//! K17 and K18 (`tests/rows.md`) on the real API server: watches that are accepted and break at once, behind a proxy, and
+//! half-open connections. The cluster does not change meanwhile. `tests/it/api_server/contact.rs` has all shapes of faults.
 
 use std::ffi::OsStr;
 use std::process::Stdio;

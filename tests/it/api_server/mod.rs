@@ -1,8 +1,7 @@
-//! A live cluster that misbehaves: one test for each fault K1 to K19 (`tests/rows.md`) that an API server is known for.
+//! A misbehaving API server: one test for each known fault K1 to K19 (`tests/rows.md`).
 //!
-//! Each plays its fault on the fake API server and asks for names meanwhile. Where there is no socket the clock is
-//! paused: ten minutes of failures take none. K4, K6 and K16 run over TCP, with short deadlines. K17 to K19 are in
-//! `contact.rs`.
+//! Each test plays its fault on the fake API server and queries names meanwhile. Without a socket the clock is paused: ten
+//! minutes of failures take no time. K4, K6 and K16 run over TCP, with short deadlines. K17 to K19 are in `contact.rs`.
 
 mod contact;
 pub mod fake;
@@ -31,7 +30,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::common::{self, Engine};
-use fake::{Asked, Fake, Fault, Kind, event, until};
+use fake::{ApiRequest, Fake, Fault, RequestKind, event, until};
 
 const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices";
@@ -67,15 +66,19 @@ fn add(fake: &Fake, name: &str, address: &str) {
     fake.apply(SLICES, slice(name, name, address));
 }
 
-fn only(resource: &'static str, kinds: &'static [Kind], fault: Fault) -> impl FnMut(&Asked) -> Option<Fault> + Send {
+fn only(
+    resource: &'static str,
+    kinds: &'static [RequestKind],
+    fault: Fault,
+) -> impl FnMut(&ApiRequest) -> Option<Fault> + Send {
     move |asked| (asked.resource == resource && kinds.contains(&asked.kind)).then(|| fault.clone())
 }
 
-/// The same for the first so many requests.
+/// Applies a fault to the first requests only, as many as `times`.
 fn first(
     times: usize,
-    mut rule: impl FnMut(&Asked) -> Option<Fault> + Send,
-) -> impl FnMut(&Asked) -> Option<Fault> + Send {
+    mut rule: impl FnMut(&ApiRequest) -> Option<Fault> + Send,
+) -> impl FnMut(&ApiRequest) -> Option<Fault> + Send {
     let mut left = times;
     move |asked| {
         if left == 0 {
@@ -87,7 +90,7 @@ fn first(
     }
 }
 
-const LISTS: &[Kind] = &[Kind::List, Kind::Stream];
+const LISTS: &[RequestKind] = &[RequestKind::List, RequestKind::Stream];
 
 /// The part of the server between the API server and the sockets.
 struct Server {
@@ -174,7 +177,7 @@ impl Server {
         self.ask(name) == (NOERROR, 1)
     }
 
-    /// What `/metrics` says of a series; 0 where it says nothing.
+    /// Returns the value of a series of `/metrics`; 0 if it is missing.
     fn shown(&self, series: &str) -> f64 {
         let text = self.metrics.render(&self.status, ZoneFigures::default(), ExpositionFormat::Text);
         let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
@@ -228,8 +231,11 @@ async fn follows_changes_after_paged_and_streaming_lists() {
             until(seconds(1), || server.ask(&name) == (NXDOMAIN, 0)).await;
             sleep(seconds(25)).await;
         }
-        let lists =
-            if timing.streaming { fake.count(SERVICES, Kind::Stream) } else { fake.count(SERVICES, Kind::List) };
+        let lists = if timing.streaming {
+            fake.count(SERVICES, RequestKind::Stream)
+        } else {
+            fake.count(SERVICES, RequestKind::List)
+        };
         assert_eq!(lists, if timing.streaming { 1 } else { 2 }, "one list, in two pages or as a stream");
     }
 }
@@ -263,10 +269,10 @@ async fn names_endpoints_after_pods() {
 #[tokio::test(start_paused = true)]
 async fn k1_lists_fail_for_ten_minutes() {
     let fake = cluster();
-    fake.fault(|asked| (asked.kind != Kind::Look).then_some(Fault::Status(500)));
+    fake.fault(|asked| (asked.kind != RequestKind::Look).then_some(Fault::Status(500)));
     let server = Server::start(fake.connect(), Timing::default());
     sleep(seconds(600)).await;
-    let lists = fake.count(SERVICES, Kind::List) + fake.count(SERVICES, Kind::Stream);
+    let lists = fake.count(SERVICES, RequestKind::List) + fake.count(SERVICES, RequestKind::Stream);
     assert!((60..=240).contains(&lists), "{lists} lists in ten minutes");
     fake.heal();
     until(seconds(12), || server.is(DataState::Current)).await;
@@ -279,7 +285,7 @@ async fn k2_overloaded_api_server() {
         fake.fault(move |_| Some(Fault::Busy(code, wait)));
         let server = Server::start(fake.connect(), Timing::default());
         sleep(seconds(180)).await;
-        let is_of_the_watch = |asked: &&Asked| asked.resource == SERVICES && asked.kind != Kind::Look;
+        let is_of_the_watch = |asked: &&ApiRequest| asked.resource == SERVICES && asked.kind != RequestKind::Look;
         let asked = fake.asked().iter().filter(is_of_the_watch).count();
         assert!(asked as u64 <= 180 / wait.min(10) + 1, "{code} with Retry-After {wait}: {asked} requests");
         fake.heal();
@@ -295,7 +301,7 @@ async fn k3_rejected_watch() {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
         sleep(seconds(6)).await;
-        fake.fault(first(times, only(SLICES, &[Kind::Watch], Fault::Status(code))));
+        fake.fault(first(times, only(SLICES, &[RequestKind::Watch], Fault::Status(code))));
         fake.cut();
         if lists == 2 {
             // Only a list can know.
@@ -313,22 +319,22 @@ async fn k4_410_in_watch_event() {
     let fake = cluster();
     let url = fake.listen().await;
     let mut server = Server::synced(at(&url).await, Timing { streaming: false, ..short() }).await;
-    until(seconds(20), || fake.count(SLICES, Kind::Watch) > 0).await;
-    let lists = fake.count(SLICES, Kind::List);
+    until(seconds(20), || fake.count(SLICES, RequestKind::Watch) > 0).await;
+    let lists = fake.count(SLICES, RequestKind::List);
     let gone = event(
         "ERROR",
         &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
         "message": "too old resource version", "reason": "Expired"}),
     );
-    fake.fault(first(4, only(SLICES, &[Kind::Watch], Fault::Line(gone.clone()))));
+    fake.fault(first(4, only(SLICES, &[RequestKind::Watch], Fault::Line(gone.clone()))));
     fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
     fake.line(SLICES, &gone);
     until(seconds(20), || server.ask("web") == (NOERROR, 2)).await;
-    until(seconds(20), || fake.count(SLICES, Kind::List) >= lists + 5).await;
+    until(seconds(20), || fake.count(SLICES, RequestKind::List) >= lists + 5).await;
     let relists: Vec<Instant> = fake
         .asked()
         .iter()
-        .filter(|asked| asked.resource == SLICES && asked.kind == Kind::List)
+        .filter(|asked| asked.resource == SLICES && asked.kind == RequestKind::List)
         .map(|a| a.at)
         .collect();
     assert!(relists.len() < 50, "with a pause between: {}", relists.len());
@@ -350,9 +356,9 @@ async fn k6_dead_watch_connection() {
     let fake = cluster();
     let url = fake.listen().await;
     let mut server = Server::synced(at(&url).await, Timing { streaming: false, ..short() }).await;
-    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Silence)));
-    let before = fake.count(SLICES, Kind::Watch);
-    until(seconds(20), || fake.count(SLICES, Kind::Watch) > before).await;
+    fake.fault(first(1, only(SLICES, &[RequestKind::Watch], Fault::Silence)));
+    let before = fake.count(SLICES, RequestKind::Watch);
+    until(seconds(20), || fake.count(SLICES, RequestKind::Watch) > before).await;
     fake.apply(SLICES, slice("web-2", "web", "10.0.0.2"));
     until(seconds(20), || server.ask("web") == (NOERROR, 2)).await;
     assert!(server.metrics.total(Event::WatchFailures) >= 1, "noticed, and not by chance");
@@ -362,9 +368,9 @@ async fn k6_dead_watch_connection() {
 async fn k6_detects_dead_connection_within_25_seconds() {
     let fake = cluster();
     let mut server = Server::synced(fake.connect(), paged()).await;
-    until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
-    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Silence)));
-    until(seconds(60), || fake.count(SLICES, Kind::Watch) == 2).await;
+    until(seconds(5), || fake.count(SLICES, RequestKind::Watch) == 1).await;
+    fake.fault(first(1, only(SLICES, &[RequestKind::Watch], Fault::Silence)));
+    until(seconds(60), || fake.count(SLICES, RequestKind::Watch) == 2).await;
     fake.apply(SLICES, slice("web-2", "web", "10.0.0.2"));
     until(seconds(25), || server.ask("web") == (NOERROR, 2)).await;
 }
@@ -412,7 +418,8 @@ async fn k8_undecodable_event() {
     for timing in both() {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
-        until(seconds(5), || fake.count(SLICES, Kind::Watch) + fake.count(SLICES, Kind::Stream) == 1).await;
+        until(seconds(5), || fake.count(SLICES, RequestKind::Watch) + fake.count(SLICES, RequestKind::Stream) == 1)
+            .await;
         // The event is broken, the object is not.
         let mut bad = slice("web", "web", "10.0.0.2");
         bad["addressType"] = json!(4);
@@ -422,7 +429,7 @@ async fn k8_undecodable_event() {
         fake.line(SLICES, &event("MODIFIED", &bad));
         until(seconds(1), || server.ask("web") == (NOERROR, 2)).await;
         assert_eq!(server.metrics.total(Event::ObjectsSkipped), 1);
-        assert_eq!((fake.count(SLICES, Kind::Look), fake.lists(SLICES)), (1, 1), "that object, and no other");
+        assert_eq!((fake.count(SLICES, RequestKind::Look), fake.lists(SLICES)), (1, 1), "that object, and no other");
         // The object is broken: it makes no record, and stops nothing.
         fake.apply(SLICES, bad);
         add(&fake, "next", "10.0.0.4");
@@ -488,13 +495,13 @@ async fn relist_publishes_whole_services() {
     fake.apply_in_secret(SLICES, slice("a", "web", "10.0.0.2"));
     fake.delete_in_secret(SLICES, slice("web", "web", "10.0.0.1"));
     add(&fake, "z", "10.0.0.3");
-    fake.fault(first(1, |asked: &Asked| {
+    fake.fault(first(1, |asked: &ApiRequest| {
         (asked.resource == SLICES && asked.query.contains_key("continue")).then_some(Fault::Hang)
     }));
-    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Status(410))));
+    fake.fault(first(1, only(SLICES, &[RequestKind::Watch], Fault::Status(410))));
     fake.cut();
-    let lists = fake.count(SLICES, Kind::List);
-    until(seconds(5), || fake.count(SLICES, Kind::List) == lists + 2).await;
+    let lists = fake.count(SLICES, RequestKind::List);
+    until(seconds(5), || fake.count(SLICES, RequestKind::List) == lists + 2).await;
     for _ in 0..10 {
         assert_eq!(server.address("web"), [10, 0, 0, 1], "as it was");
         // A Service's own change, meanwhile, shows it no earlier.
@@ -543,7 +550,7 @@ async fn k11_suddenly_empty_relist() {
         sleep(seconds(12)).await;
         let clients = fake.clients();
         fake.fault(first(1, only(SERVICES, LISTS, Fault::Empty)));
-        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.fault(first(1, only(SERVICES, &[RequestKind::Watch], Fault::Status(410))));
         fake.cut();
         let lists = fake.lists(SERVICES);
         for _ in 0..300 {
@@ -551,11 +558,11 @@ async fn k11_suddenly_empty_relist() {
             sleep(Duration::from_millis(50)).await;
         }
         assert!(fake.lists(SERVICES) > lists + 1, "listed twice");
-        assert!(fake.count(SERVICES, Kind::List) > 0, "the second time in pages");
+        assert!(fake.count(SERVICES, RequestKind::List) > 0, "the second time in pages");
         assert_eq!(fake.clients(), clients + 1, "over a new connection");
-        // What is so twice is so.
+        // Two equal results confirm it.
         fake.fault(only(SERVICES, LISTS, Fault::Empty));
-        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.fault(first(1, only(SERVICES, &[RequestKind::Watch], Fault::Status(410))));
         fake.cut();
         until(seconds(15), || server.ask("web-7") == (NXDOMAIN, 0)).await;
     }
@@ -567,10 +574,10 @@ async fn k12_rejected_streaming_lists() {
     fake.refuse_streams();
     let mut server = Server::start(fake.connect(), Timing::default());
     until(seconds(1), || server.is(DataState::Current)).await;
-    fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+    fake.fault(first(1, only(SERVICES, &[RequestKind::Watch], Fault::Status(410))));
     fake.cut();
-    until(seconds(15), || fake.count(SERVICES, Kind::List) == 2).await;
-    assert_eq!(fake.count(SERVICES, Kind::Stream), 1, "remembered");
+    until(seconds(15), || fake.count(SERVICES, RequestKind::List) == 2).await;
+    assert_eq!(fake.count(SERVICES, RequestKind::Stream), 1, "remembered");
     assert!(server.answers("web"));
 }
 
@@ -581,8 +588,9 @@ async fn k13_api_server_restored_from_backup() {
         fake.set_version(1000);
         add(&fake, "web", "10.0.0.1");
         let mut server = Server::synced(fake.connect(), timing).await;
-        until(seconds(5), || fake.count(SLICES, Kind::Watch) + fake.count(SLICES, Kind::Stream) > 0).await;
-        // Restored from a backup that has another endpoint; the watch from our version says nothing.
+        until(seconds(5), || fake.count(SLICES, RequestKind::Watch) + fake.count(SLICES, RequestKind::Stream) > 0)
+            .await;
+        // Restored from a backup that has another endpoint; the watch from the old version stays silent.
         fake.set_version(500);
         fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
         let took = until(seconds(62), || server.ask("web") == (NOERROR, 2)).await;
@@ -600,7 +608,7 @@ async fn k13_versions_newer_than_last_probe() {
     fake.set_version(2000);
     add(&fake, "next", "10.0.0.3");
     until(seconds(1), || server.answers("next")).await;
-    // The backup is younger than the last probe, and older than what was seen since.
+    // The backup is newer than the last probe, and older than later events.
     fake.set_version(1500);
     fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
     let took = until(seconds(62), || server.ask("web") == (NOERROR, 2)).await;
@@ -627,7 +635,7 @@ async fn k13_silent_watch() {
     let fake = cluster();
     let timing = Timing { watch: seconds(280), probe: seconds(100_000), audit: seconds(100_000), ..paged() };
     let mut server = Server::synced(fake.connect(), timing).await;
-    until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
+    until(seconds(5), || fake.count(SLICES, RequestKind::Watch) == 1).await;
     let clients = fake.clients();
     fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
     let took = until(seconds(151), || server.ask("web") == (NOERROR, 2)).await;
@@ -664,13 +672,13 @@ async fn builds_changed_services_only() {
         // Everything again, with the same versions.
         let lists = ALL.map(|resource| fake.listed(resource));
         for resource in ALL {
-            fake.fault(first(1, only(resource, &[Kind::Watch], Fault::Status(410))));
+            fake.fault(first(1, only(resource, &[RequestKind::Watch], Fault::Status(410))));
         }
         fake.cut();
         until(seconds(20), || ALL.map(|resource| fake.listed(resource)) == lists.map(|count| count + 1)).await;
         sleep(seconds(1)).await;
         assert_eq!(server.metrics.total(Event::Published), published, "a relist that changes nothing");
-        // Other versions, that change nothing which is answered. What has no name is counted, and comes behind them.
+        // Other versions, which change no answer. The object without a name comes after them, and is counted.
         let mut touched = service("web");
         touched["metadata"]["annotations"] = json!({"touched": "yes"});
         fake.apply(SERVICES, touched);
@@ -740,7 +748,7 @@ async fn counts_relists_and_skipped_objects() {
         assert_eq!(counts, [1.0, 0.0, 0.0]);
         sleep(seconds(6)).await;
         let listed = fake.listed(SERVICES);
-        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.fault(first(1, only(SERVICES, &[RequestKind::Watch], Fault::Status(410))));
         fake.cut();
         until(seconds(20), || fake.listed(SERVICES) > listed).await;
         let mut bad = slice("web", "web", "10.0.0.2");
@@ -765,9 +773,9 @@ async fn counts_relists_and_skipped_objects() {
 async fn k15_missing_permission() {
     for (timing, kinds, verb) in [
         (paged(), LISTS, "list"),
-        (paged(), &[Kind::Watch], "watch"),
+        (paged(), &[RequestKind::Watch], "watch"),
         // A list that is asked for as a stream is a watch.
-        (Timing::default(), &[Kind::Stream, Kind::Watch], "watch"),
+        (Timing::default(), &[RequestKind::Stream, RequestKind::Watch], "watch"),
     ] {
         let fake = cluster();
         fake.fault(only("namespaces", LISTS, Fault::Status(403)));
@@ -839,7 +847,7 @@ async fn follows_one_namespace() {
         fake.apply(SLICES, elsewhere(slice("there", "there", "10.9.0.2")));
         until(seconds(1), || server.answers("new")).await;
         assert_eq!(server.ask("none"), (NXDOMAIN, 0));
-        // N26: what it cannot know it does not deny.
+        // N26: names of unknown namespaces are not denied.
         for (name, qtype, expected) in [
             ("default.svc.cluster.local", 1, (NOERROR, 0)),
             ("there.other.svc.cluster.local", 1, (REFUSED, 0)),
@@ -854,12 +862,12 @@ async fn follows_one_namespace() {
             ("0.0.10.in-addr.arpa", 12, (NOERROR, 0)),
             ("9.9.0.10.in-addr.arpa", 12, (REFUSED, 0)),
             ("9.0.10.in-addr.arpa", 12, (REFUSED, 0)),
-            // N14: the target is outside what is known, so the CNAME is all there is to say.
+            // N14: the target is in another namespace, so the answer is the CNAME alone.
             ("alias.default.svc.cluster.local", 1, (NOERROR, 1)),
         ] {
             assert_eq!(server.ask_whole(name, qtype), expected, "{name}");
         }
-        // The namespace was named by whoever started this: its watches and no others, and it exists without Services.
+        // The namespace is an option: its watches and no others, and it exists without Services.
         let resources: std::collections::BTreeSet<_> = fake.asked().into_iter().map(|asked| asked.resource).collect();
         assert_eq!(Vec::from_iter(resources), [SLICES, SERVICES, "statefulsets"]);
         for name in ["web", "new"] {
@@ -897,7 +905,7 @@ async fn selects_services_by_label() {
         until(seconds(2), || server.is(DataState::Current)).await;
         assert!(server.answers("a"));
         assert_eq!((server.ask("b"), server.ask("web")), ((NXDOMAIN, 0), (NXDOMAIN, 0)));
-        // A Service that is left out exists: nobody is told that it does not.
+        // A Service that is not selected exists: its name is not denied.
         let whole = cluster();
         let mut all = Server::of(whole.connect(), timing, Scope::default());
         until(seconds(2), || all.is(DataState::Current)).await;
@@ -914,11 +922,11 @@ async fn selects_services_by_label() {
         until(seconds(1), || all.extended("t-0.gone").1.starts_with("STS-NO-SERVICE")).await;
         assert_eq!(server.extended("t-0.gone"), (0, String::new()));
         assert_eq!(server.extended("s-0.b"), (0, String::new()));
-        // A label that changes: the API server says that one is gone and the other new.
+        // A changed label: the API server sends that one is deleted and the other added.
         fake.apply(SERVICES, labelled("a", "back"));
         fake.apply(SERVICES, labelled("b", "front"));
         until(seconds(1), || server.ask("a") == (NXDOMAIN, 0) && server.answers("b")).await;
-        let selects = |asked: &Asked| asked.query.contains_key("labelSelector");
+        let selects = |asked: &ApiRequest| asked.query.contains_key("labelSelector");
         assert!(fake.asked().iter().all(|asked| selects(asked) == (asked.resource == SERVICES)));
     }
 }
@@ -968,7 +976,7 @@ async fn k16_rotated_certificate_authority() {
     std::fs::write(&path, config.to_string()).unwrap();
     let connect = find(Some(&path), None).await.unwrap().connect;
     let mut server = Server::synced(connect, short()).await;
-    // The API server's certificate first, and what it is checked against later.
+    // First the API server's certificate, then the authority that verifies it.
     *present.lock().unwrap() = acceptor(include_bytes!("tls/new.pem"), include_bytes!("tls/new.key"));
     let failures = server.metrics.total(Event::WatchFailures);
     fake.cut();
@@ -1009,7 +1017,7 @@ async fn lists_once_and_serves() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
     assert!(text.contains("web.default.svc.cluster.local.\t5\tIN\tA\t10.0.0.1\n"), "{text}");
-    // The banner stands when everything was read.
+    // The banner is printed after the first sync.
     let mut serve = program();
     serve.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1", "--kubeconfig"]).arg(&path);
     let mut child = serve.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
@@ -1046,7 +1054,7 @@ fn ask_at(port: u16, name: &str) -> Option<(u8, Option<u16>)> {
     Some((response[3] & 0x0f, common::extended(&response[..length]).map(|(code, _)| code)))
 }
 
-/// `--snapshot`: what is in it is answered as stale, what is not is not denied, and the cluster has the last word.
+/// `--snapshot`: its names are answered as stale, other names are not denied, and the cluster replaces it.
 #[tokio::test(flavor = "multi_thread")]
 async fn starts_from_snapshot_without_api_server() {
     const STALE: Option<u16> = Some(3);
@@ -1057,7 +1065,7 @@ async fn starts_from_snapshot_without_api_server() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(path("config"), kubeconfig(&url, &json!({})).to_string()).unwrap();
-    // Its servers come one after the other, and say where they listen only when all was read.
+    // The servers start one after the other, and print their addresses only after the sync.
     let reserved = common::ports::ReservedPort::new();
     let port = reserved.port();
     let start = || {
@@ -1095,7 +1103,7 @@ async fn starts_from_snapshot_without_api_server() {
     }
     drop(second);
 
-    // One that cannot be used is said once, and otherwise as if it were not there.
+    // An unusable snapshot is logged once, and otherwise ignored.
     std::fs::write(path("snapshot"), "damaged").unwrap();
     fake.fault(|_| Some(Fault::Status(503)));
     let _third = start();
@@ -1104,7 +1112,7 @@ async fn starts_from_snapshot_without_api_server() {
     until(seconds(20), || log().contains(refused)).await;
 }
 
-/// What changed since the last writing, at most 30 s before, is in the snapshot after SIGTERM.
+/// SIGTERM writes a snapshot with the changes since the last periodic one, which is at most 30 s old.
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_snapshot_at_shutdown() {
     let fake = cluster();

@@ -1,9 +1,8 @@
-//! From the first answer to the last: the end, the reload and the taking over of a server that is asked all the time.
+//! Shutdown, reload and hot restart of a server under continuous queries.
 //!
-//! `cargo test --test it life`, or `tests/life/run` at scale on the release binary. A question is lost if nothing comes
-//! back for it: neither an answer, nor, once the sockets are closed, word from the kernel that nobody listens. Over TCP a
-//! server may close a connection in good order at any time (RFC 7766 section 6.2.4): who asked then asks again, and must
-//! be answered.
+//! `cargo test --test it life`, or `tests/life/run` at scale on the release binary. A query is lost if it gets no answer and,
+//! once the sockets are closed, no ICMP error. Over TCP a server may close a connection in good order at any time (RFC 7766
+//! section 6.2.4): the client then repeats the query, and must be answered.
 
 #![allow(unsafe_code, reason = "load.rs: socket options that the standard library does not have")]
 
@@ -47,7 +46,7 @@ fn demo(options: &[&str]) -> Command {
     command
 }
 
-/// Nothing is lost and nothing is wrong; `refused` says whether the kernel may have refused some at the end.
+/// Checks that no query is lost and no answer wrong. `refused`: the kernel may have refused some after the shutdown.
 fn check(what: &str, udp: &Report, tcp: &Report, refused: bool) {
     println!(
         "{what}: udp {} asked, {} answered, {} refused after the end, {} lost, {} per second, longest {:?}; tcp {} asked, \
@@ -118,7 +117,7 @@ fn lame_duck_answers_and_closes_idle_connections() {
     assert_eq!(server.ask(NAME).unwrap().rcode, 0);
     server.still_runs();
 
-    // Somebody at a keyboard does not wait for it, and a second signal ends it in any case.
+    // SIGINT skips the lame duck period, and a second signal ends it in any case.
     for signals in [&["INT"][..], &["TERM", "TERM"]] {
         let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "3600"]));
         for (index, signal) in signals.iter().enumerate() {
@@ -273,7 +272,7 @@ fn reload_applies_or_reports_each_setting() {
     write("ttl = 9\nnegative-ttl = 8\nlog = 'warn'\nlame-duck = 1\nexplain-to = 'none'\n");
     until("it answers again", || ask_briefly(server.address, NAME).is_some_and(|answer| answer.first.unwrap().0 == 9));
     assert!(!server.ask(missing).unwrap().explained);
-    // What is logged is at once warnings only: the restart that is needed is one.
+    // The log level applies at once: only warnings, such as the one about the needed restart.
     write("ttl = 9\nzone = 'other.example'\nworkers = 3\n");
     log("what else has changed needs a restart: zone, workers");
     assert_eq!(server.ask(NAME).unwrap().rcode, 0);
@@ -348,7 +347,7 @@ fn unready_successor_changes_nothing() {
     old.wait_for_log(from, "the process that asked for the sockets has ended: this one goes on");
     assert_eq!(old.ask(NAME).unwrap().rcode, 0);
 
-    // Where the old one is ended all the same, the new one answers at once, with what it has: that it has nothing yet.
+    // If the old process is killed nevertheless, the new one answers at once: not synced yet.
     let (_, new) = waits();
     let address = old.address;
     old.signal("TERM");
@@ -390,7 +389,7 @@ fn restart_keeps_sockets_of_service_manager() {
         loads.1.wait_for(2);
         server.signal("TERM");
         server.ended_well();
-        // Nobody reads now: what is asked waits in the sockets.
+        // No process reads now: queries wait in the sockets.
         server = Server::activated(&udp, &tcp, "--demo --workers 2");
     }
     // They stay, whatever is read again.
@@ -425,7 +424,7 @@ fn notifies_service_manager() {
         };
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
-    // What comes, without word that it lives: that comes at its own times.
+    // The notifications without those of the watchdog, which come at their own times.
     let told = || loop {
         let told = next();
         if told != "WATCHDOG=1\n" {

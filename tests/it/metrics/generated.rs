@@ -1,6 +1,6 @@
-//! The files that are made from the table of metrics: the dashboard, the alert rules, the documentation.
+//! The files that are generated from the table of metrics: the dashboard, the alert rules, the documentation.
 //!
-//! A test fails where a file is not what is made here, and where a query names a metric or a label that there is not.
+//! A test fails if a file differs from the generated one, or if a query names an unknown metric or label.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ const TARGET_LABELS: [&str; 6] = ["le", "job", "instance", "namespace", "pod", "
 /// Title, unit (Grafana's word), and queries with their legends.
 type Panel = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-/// The dashboard: rows of panels. `$i` stands for the instances that are looked at.
+/// The dashboard: rows of panels. `$i` selects the chosen instances.
 const ROWS: &[(&str, &[Panel])] = &[
     (
         "Questions and answers (CoreDNS's metrics)",
@@ -560,7 +560,7 @@ fn dashboard() -> Value {
     })
 }
 
-/// What the metrics of a panel say.
+/// Returns the help texts of a panel's metrics.
 fn descriptions(queries: &[(&str, &str)]) -> String {
     let mut families: Vec<&MetricFamily> = queries.iter().flat_map(|(query, _)| check(query)).collect();
     families.dedup();

@@ -1,7 +1,6 @@
-//! What `/metrics` says: that it is exactly what happened, that Prometheus can read it, and that the dashboard, the
-//! alert rules and the documentation name what there is.
+//! `/metrics`: exact counts, valid exposition formats; and a dashboard, alert rules and documentation of existing metrics.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test it metrics` writes the generated files anew: `config/grafana/headless-dns.json`,
+//! `UPDATE_EXPECT=1 cargo test --test it metrics` writes the generated files: `config/grafana/headless-dns.json`,
 //! `config/prometheus/alerts.yaml`, `docs/metrics.md`.
 
 mod generated;
@@ -26,7 +25,7 @@ use server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A question, and what it is to count as.
+/// A query, and the labels that it is counted under.
 struct Case {
     message: Vec<u8>,
     zone: &'static str,
@@ -68,7 +67,7 @@ fn cases() -> Vec<Case> {
         case("0.0.d.f.ip6.arpa", rtype::SOA, v6, "SOA", "NOERROR"),
         case("example.com", rtype::A, "dropped", "A", "REFUSED"),
         case("cluster.local", rtype::AXFR, "dropped", "AXFR", "REFUSED"),
-        // The OPT record stands last: version, flags, length.
+        // The OPT record is last: version, flags, length.
         changed(zone, "A", "NOERROR", |message| *message.iter_mut().nth_back(3).unwrap() = 0x80),
         changed("dropped", "other", "BADVERS", |message| *message.iter_mut().nth_back(4).unwrap() = 1),
         changed("dropped", "other", "NOTIMP", |message| message[2] |= 0x20),
@@ -77,7 +76,7 @@ fn cases() -> Vec<Case> {
 }
 
 type Counts = BTreeMap<Labels, u64>;
-/// How many, and how many octets in all.
+/// Number of messages, and their octets in total, by labels.
 type Sizes = BTreeMap<Labels, (u64, u64)>;
 
 #[derive(Default)]
@@ -180,7 +179,7 @@ async fn counters_never_decrease() {
     assert!(after.sum("coredns_dns_requests_total") >= 2.0 * 21.0 * cases().len() as f64);
 }
 
-/// A series that two listeners share stands there once, with the sum.
+/// A series that two listeners share occurs once, with the sum.
 #[test]
 fn wildcard_sockets_share_server_label() {
     let metrics = Metrics::new(&["cluster.local.".to_owned()]);
