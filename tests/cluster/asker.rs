@@ -1,7 +1,6 @@
-//! Clients that ask a running server without a pause: an open loop over real UDP sockets, and every answer kept.
+//! Clients that query a running server without a pause: an open loop over real UDP sockets, which keeps every answer.
 //!
-//! A question goes out when its time has come, whether or not the one before was answered. What an answer is worth is
-//! not looked at here (`ledger.rs`).
+//! A query is sent at its time, whether or not the previous one was answered. `ledger.rs` judges the answers.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -15,9 +14,9 @@ use hickory_proto::op::Message;
 
 use super::common;
 
-/// How long an answer may take, as for dig; what takes longer is lost.
+/// Time limit for a response, as of dig; a later one counts as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What takes longer than this is late. A machine that has more to do than it can makes it so.
+/// A response that takes longer is late, as on an overloaded machine.
 pub const LATE: Duration = Duration::from_secs(1);
 /// Sockets, so that more than one worker of the server is asked.
 const SOCKETS: usize = 4;
@@ -30,7 +29,7 @@ pub struct Question {
     pub qtype: u16,
 }
 
-/// What an answer says: its rcode, and its RRset as `TYPE rdata` in order. Rotation and TTLs are left out.
+/// An answer: its response code, and its RRset as sorted `TYPE rdata`. Rotation and TTLs are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
     pub rcode: u16,
@@ -47,7 +46,7 @@ impl Answer {
     }
 }
 
-/// One question that was asked, and what came of it.
+/// One query and its outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
     /// Its place among the questions.
@@ -72,7 +71,7 @@ pub struct Log {
     /// The different answers.
     pub answers: Vec<Arc<Answer>>,
     numbers: HashMap<Arc<Answer>, usize>,
-    /// What came back and answers nothing that was asked.
+    /// Number of datagrams that answer no query.
     pub strays: usize,
 }
 
@@ -125,19 +124,19 @@ impl Asker {
         Self { log, stop, clients }
     }
 
-    /// What was asked so far, but for the first `from`. It can be looked at at leisure: nobody waits for it.
+    /// Returns the queries so far, without the first `from`. The queries continue meanwhile.
     pub fn since(&self, from: usize) -> Log {
         let log = self.log.lock().unwrap();
         let asked = log.asked.get(from..).unwrap_or_default().to_vec();
         Log { asked, answers: log.answers.clone(), ..Log::default() }
     }
 
-    /// How much was asked so far.
+    /// Returns the number of queries so far.
     pub fn count(&self) -> usize {
         self.log.lock().unwrap().asked.len()
     }
 
-    /// Stops, waits for what is under way, and gives all that was asked.
+    /// Stops, waits for queries in flight, and returns all queries.
     pub fn stop(mut self) -> Log {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients.drain(..) {
@@ -206,7 +205,7 @@ impl Client {
             match self.socket.recv(&mut buffer) {
                 Ok(length) => self.take(&buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // Of a datagram that found nobody.
+                // An ICMP error for an earlier datagram.
                 Err(_) => {}
             }
         }
@@ -240,7 +239,7 @@ fn wire(question: &Question) -> (Vec<u8>, u16) {
     (common::wire(&question.name), question.qtype)
 }
 
-/// What a message says, and its extended error. What is no answer to the question is an answer that is never right.
+/// Parses a message and its extended error. A message that does not answer the question is an answer that is never right.
 fn read(octets: &[u8], name: &[u8], qtype: u16) -> (Answer, Option<u16>) {
     let broken = |why: String| (Answer { rcode: u16::MAX, records: vec![why] }, None);
     let message = match Message::from_vec(octets) {

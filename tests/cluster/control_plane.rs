@@ -1,8 +1,8 @@
-//! etcd, kube-apiserver and kube-controller-manager: started on loopback, stopped, killed, frozen, put back in time.
+//! etcd, kube-apiserver and kube-controller-manager on loopback: started, stopped, killed, frozen, restored from a backup.
 //!
-//! [`ControlPlane::start`] needs the binaries of `tests/cluster/build`, in the folder that `KUBEBUILDER_ASSETS` names.
-//! Each control plane has a folder and ports of its own, and ends with its value, also when a test panics. What runs on
-//! it is real; there is no scheduler and no kubelet (`kubelet.rs` stands in for both).
+//! [`ControlPlane::start`] needs the binaries of `tests/cluster/build`, in the folder that `KUBEBUILDER_ASSETS` names. Each
+//! control plane has its own folder and ports, and ends with its value, also when a test panics. There is no scheduler and no
+//! kubelet; `kubelet.rs` replaces both.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -22,7 +22,7 @@ pub const NODE: &str = "node-a";
 pub const ZONE: &str = "zone-a";
 /// Where ClusterIPs come from.
 pub const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
-/// What a service account's tokens are signed for, and by whom.
+/// Issuer and audience of the tokens of service accounts.
 pub const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// The last one lets namespaces end: it takes the finalizer from the volumes that a StatefulSet claimed.
@@ -37,7 +37,7 @@ pub struct ControlPlane {
     pub api_server: Component,
     pub controller_manager: Component,
     assets: PathBuf,
-    /// Of etcd's clients, its peers and the API server: a component that starts again finds its own.
+    /// Ports of etcd's clients, its peers and the API server: a component that restarts uses its own again.
     ports: [ReservedPort; 3],
     /// The last field: removed when nothing runs in it any more.
     folder: tempfile::TempDir,
@@ -49,7 +49,7 @@ impl ControlPlane {
         Self::start_with(&[])
     }
 
-    /// The same; kube-apiserver gets these flags too.
+    /// Starts a control plane with more flags of kube-apiserver.
     pub fn start_with(api_server_flags: &[&str]) -> Self {
         let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
         let assets = assets.expect("tests/cluster/run builds the binaries and sets KUBEBUILDER_ASSETS");
@@ -84,11 +84,11 @@ impl ControlPlane {
         plane
     }
 
-    /// Waits until the API server says that it is ready, however often it was refused before.
+    /// Waits until the API server is ready, with any number of refused attempts before.
     ///
     /// # Errors
     ///
-    /// If one of the two processes ended, what it wrote last.
+    /// If one of the two processes ended, with the end of its log.
     pub fn wait_ready(&self) -> Result<(), String> {
         // The certificate is there with the first start.
         until("kube-apiserver is ready", PATIENCE, || {
@@ -105,7 +105,7 @@ impl ControlPlane {
         })
     }
 
-    /// What a cluster has and nothing here makes: the Node, and the namespace `default` as soon as it is there.
+    /// Creates the Node, and waits for the namespace `default`.
     fn furnish(&self) {
         self.apply(&format!(
             "{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}, labels: {{topology.kubernetes.io/zone: {ZONE}}}}}}}"
@@ -116,7 +116,7 @@ impl ControlPlane {
         });
     }
 
-    /// Runs kubectl as the admin, which may do everything, and gives back what it wrote.
+    /// Runs kubectl as the admin, with all permissions, and returns its output.
     ///
     /// # Panics
     ///
@@ -127,7 +127,7 @@ impl ControlPlane {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The same, where it may fail.
+    /// Runs kubectl, which may fail.
     pub fn try_kubectl(&self, args: &[&str]) -> Output {
         self.kubectl_command().args(args).output().unwrap()
     }
@@ -137,7 +137,7 @@ impl ControlPlane {
         self.pipe(&["apply", "-f", "-"], yaml);
     }
 
-    /// Runs kubectl with `input` on its standard input, and gives back what it wrote.
+    /// Runs kubectl with `input` on its standard input, and returns its output.
     ///
     /// # Panics
     ///
@@ -186,7 +186,7 @@ impl ControlPlane {
         self.kubeconfig("admin")
     }
 
-    /// Of [`SERVER_USER`], who may do nothing before a role says so ([`ControlPlane::let_server_read`]).
+    /// Returns the kubeconfig of [`SERVER_USER`], which has no permission before [`ControlPlane::let_server_read`].
     pub fn server_kubeconfig(&self) -> PathBuf {
         self.kubeconfig("server")
     }
@@ -195,7 +195,7 @@ impl ControlPlane {
         self.folder.path().join(format!("{name}.kubeconfig"))
     }
 
-    /// Writes the kubeconfig of one more user, whose credential is a line of YAML, as `tokenFile: /x`.
+    /// Writes the kubeconfig of one more user; the credential is a line of YAML, as `tokenFile: /x`.
     pub fn write_kubeconfig(&self, name: &str, credential: &str) -> PathBuf {
         let path = self.kubeconfig(name);
         let text = format!(
@@ -233,7 +233,7 @@ impl ControlPlane {
         self.folder.path().join("sa.key")
     }
 
-    /// Room for a test's own files. `NAME.log` in it is what each component wrote.
+    /// Folder for a test's files. `NAME.log` in it is the log of each component.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -243,7 +243,7 @@ impl ControlPlane {
         self.assets.join(name)
     }
 
-    /// Copies etcd's data folder as it would be after a kill -9 at this moment; etcd stands still meanwhile.
+    /// Copies etcd's data folder as after a kill -9 at this moment; etcd is stopped meanwhile.
     pub fn back_up_etcd(&self, name: &str) -> PathBuf {
         let backup = self.folder.path().join(format!("etcd-{name}"));
         self.etcd.freeze();
@@ -276,14 +276,14 @@ impl Drop for ControlPlane {
                 eprintln!("{}", component.last_words());
             }
         }
-        // Clients before servers: nobody waits for anybody.
+        // Clients before servers, so that none waits for another.
         self.controller_manager.kill();
         self.api_server.kill();
         self.etcd.kill();
     }
 }
 
-/// One process of the control plane. It writes to `NAME.log`, and its process id stands in `NAME.pid` while it runs.
+/// One process of the control plane. It writes to `NAME.log`, and its process id is in `NAME.pid` while it runs.
 pub struct Component {
     name: &'static str,
     program: PathBuf,
@@ -313,7 +313,7 @@ impl Component {
         *child = Some(started);
     }
 
-    /// kill -9, also when it stands still; waits for its end. Nothing happens if it does not run.
+    /// Sends SIGKILL, also to a stopped process, and waits for its end. Does nothing if it does not run.
     pub fn kill(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
             let _ = child.kill();
@@ -347,7 +347,7 @@ impl Component {
         self.child.lock().unwrap().as_ref().map(Child::id)
     }
 
-    /// What it wrote last, if it ended by itself.
+    /// Returns the end of the log, if the process ended by itself.
     fn ended(&self) -> Option<String> {
         let status = self.child.lock().unwrap().as_mut().and_then(|child| child.try_wait().unwrap())?;
         Some(format!("ended, {status}: {}", self.last_words()))
@@ -436,5 +436,5 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).trim().to_owned()
 }
 
-/// How long a component may take to be ready again, restarts included.
+/// Time limit for a component to be ready again, restarts included.
 pub const READY_AGAIN: Duration = PATIENCE;

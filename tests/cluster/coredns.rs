@@ -1,8 +1,8 @@
-//! The server behind CoreDNS, for real: the snippets of `config/corefile`, each way to forward, with a cache and without.
+//! The server behind a real CoreDNS: the snippets of `config/corefile`, each way to forward, with and without a cache.
 //!
-//! CoreDNS's block `.` has its own kubernetes plugin on the same API server: what it answers for names that are not
-//! forwarded. Our TTL is 7 and not its 5, so an answer tells who gave it, but for the cache of a snippet, which counts
-//! down. What comes through is compared, section by section, with what the server says when it is asked directly.
+//! CoreDNS's block `.` has its own kubernetes plugin on the same API server, which answers names that are not forwarded. The
+//! server's TTL is 7 and the plugin's is 5, so the TTL shows the responder, but for the cache of a snippet, which counts down.
+//! Forwarded answers are compared, section by section, with the server's direct answers.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,10 +18,10 @@ use super::server::{CONVERGED, Server, headless_dns, record};
 use super::{PATIENCE, until};
 
 const TTL: u32 = 7;
-/// What CoreDNS's own plugin gives.
+/// TTL of CoreDNS's own plugin.
 const THEIRS: u32 = 5;
 const REVERSE: &str = "10.244.0.0/16,10.96.0.0/16";
-/// Endpoints of the two large Services: one whose addresses fit into a message over TCP, and one whose do not.
+/// Endpoints of the two large Services: the addresses of the first fit into a message over TCP, those of the second do not.
 const LARGE: [(&str, usize); 2] = [("large", 1000), ("huge", 5000)];
 /// A records of one name in 65,535 octets, behind a question of this length, with an OPT record: 16 octets each.
 const MOST: usize = 4080;
@@ -100,7 +100,7 @@ const QUESTIONS: &[(&str, &str, &str)] = &[
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn coredns_gives_the_same_answers() {
+fn coredns_forwards_equal_answers() {
     let plane = ControlPlane::start();
     let server = furnished(&plane);
     let mut compared = 0;
@@ -125,7 +125,7 @@ fn coredns_gives_the_same_answers() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn stub_resolvers_understand_it() {
+fn stub_resolvers_resolve_names() {
     let plane = ControlPlane::start();
     let server = furnished(&plane);
     let blocks = [snippet("whole-zone", server.address, "", false), snippet("reverse", server.address, "", false)];
@@ -163,7 +163,7 @@ fn stub_resolvers_understand_it() {
 /// Before the server has read everything nothing is denied, and no cache keeps the failure.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_server_that_is_not_ready_yet() {
+fn denies_no_name_before_sync() {
     let plane = ControlPlane::start();
     plane.apply(WORKLOAD);
     // It may not read anything yet.
@@ -209,7 +209,7 @@ fn a_server_that_is_not_ready_yet() {
 /// The way back: the block is taken out of the Corefile, and CoreDNS answers as before.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn back_without_the_block() {
+fn removed_block_restores_coredns_answers() {
     let plane = ControlPlane::start();
     let server = furnished(&plane);
     let core = CoreDns::start(&plane, &[]);
@@ -227,7 +227,7 @@ fn back_without_the_block() {
 /// answer, and the upstream is there.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_server_that_comes_back() {
+fn coredns_resumes_after_server_restart() {
     let plane = ControlPlane::start();
     plane.let_server_read();
     plane.apply(WORKLOAD);
@@ -284,7 +284,7 @@ impl std::ops::Deref for Furnished {
     }
 }
 
-/// A headless Service with so many endpoints, in slices of 1,000, which is what one may hold.
+/// Returns a headless Service with `count` endpoints, in slices of 1,000, the maximum of one.
 fn large(name: &str, endpoints: usize) -> String {
     let mut text = format!(
         "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: payments}}, \
@@ -365,7 +365,7 @@ fn large_answers(core: &CoreDns, server: &Server, when: &str) -> usize {
     questions.len()
 }
 
-/// What is forwarded is answered by the server, and nothing else is.
+/// Checks that the server answers the forwarded names, and CoreDNS all others.
 fn who_answers(core: &CoreDns, whole: bool, cached: bool, when: &str) {
     let elsewhere = "shop.default.svc.cluster.local. A +norecurse".to_owned();
     let responses = ask(core.address, &[question("front", "A", ""), elsewhere]);
@@ -513,7 +513,7 @@ impl Drop for CoreDns {
 }
 
 /// One response with its sections: owner, type and data of each record, without TTL and order. Names of questions are
-/// in lower case: who compresses keeps the question's case, who does not need not.
+/// in lower case: a server that compresses names keeps the question's case, others may not.
 #[derive(Debug)]
 struct Response {
     rcode: String,
@@ -522,7 +522,7 @@ struct Response {
     answer: BTreeSet<(String, String, String)>,
     authority: BTreeSet<(String, String, String)>,
     additional: BTreeSet<(String, String, String)>,
-    /// Of the answer section, without repetitions.
+    /// Distinct TTLs of the answer section.
     ttls: Vec<u32>,
     size: usize,
 }
@@ -567,7 +567,7 @@ fn read_response(text: &str) -> Response {
         size: text.lines().find_map(|line| line.strip_prefix(";; MSG SIZE  rcvd: ")).unwrap().trim().parse().unwrap(),
     };
     let mut section = "";
-    // The first line is what is left of the header's.
+    // The first line is the rest of the header's.
     for line in text.lines().skip(1) {
         if let Some(name) = line.strip_prefix(";; ").and_then(|line| line.strip_suffix(" SECTION:")) {
             section = name;
@@ -593,7 +593,7 @@ fn read_response(text: &str) -> Response {
     response
 }
 
-/// What a command wrote, whatever its exit status: nslookup fails for a name that does not exist.
+/// Returns the output of a command with any exit status: nslookup fails for a name that does not exist.
 fn said(command: &mut Command) -> String {
     let output = command.env("HOME", "/nonexistent").output().unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()

@@ -1,8 +1,8 @@
-//! What happens to a control plane, while the server is asked 1,000 questions per second and the API keeps changing.
+//! Faults of a control plane, while the server gets 1,000 queries per second and the API keeps changing.
 //!
-//! Each drill does one thing to a control plane of its own, and then looks at every answer: none may be wrong, none
-//! lost, and what is changed after the fault must be seen within the bound of its row (K1 to K16). It prints one line
-//! of figures. The same faults, alone and in every variation, are in `tests/it/api_server`.
+//! Each drill plays one fault on a control plane of its own, and then checks every answer: none is wrong, none is lost, and a
+//! change after the fault is visible within the limit of its row (K1 to K16). It prints one line of figures. The same faults,
+//! alone and in every variation, are in `tests/it/api_server`.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -27,9 +27,9 @@ use super::writer::{Api, CHURN, HOSTS, SWING, Writer, first_world, furnish};
 use super::{PATIENCE, until};
 
 const PER_SECOND: u32 = 1_000;
-/// What no drill takes.
+/// Time limit of a drill.
 const LONGEST: Duration = Duration::from_secs(900);
-/// How soon a change is answered while nothing is wrong; it takes milliseconds, and the machine may be busy.
+/// Time limit for a change to be answered without a fault; it takes milliseconds, but the machine may be busy.
 const USUAL: Duration = Duration::from_secs(2);
 /// K2: after the API server is back.
 const RECOVERED: Duration = seconds(12);
@@ -37,9 +37,9 @@ const RECOVERED: Duration = seconds(12);
 const NOTICED: Duration = seconds(25 + 1);
 /// While nothing is answered: after the API server is ready for the first time.
 const CAME: Duration = seconds(2);
-/// The 30 s after the last octet before answers say that they are stale, and one more look at the clock.
+/// The 30 s after the last octet before answers are marked as stale, and one more check of the clock.
 const MARKED: Duration = seconds(30 + 2);
-/// K13: the probe, and what recovering takes.
+/// K13: the probe, and the recovery.
 const PUT_BACK: Duration = seconds(60 + 12);
 
 const fn seconds(seconds: u64) -> Duration {
@@ -53,7 +53,7 @@ fn time(least: u64, full: u64) -> Duration {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_api_server_is_killed() {
+fn survives_api_server_kill() {
     let mut drill = Drill::start("API server killed", ControlPlane::start(), Credential::Static);
     for _ in 0..scaled(3) {
         let killed = Instant::now();
@@ -68,7 +68,7 @@ fn the_api_server_is_killed() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn etcd_is_killed() {
+fn survives_etcd_kill() {
     let mut drill = Drill::start("etcd killed", ControlPlane::start(), Credential::Static);
     for down in [0, 10] {
         let killed = Instant::now();
@@ -83,7 +83,7 @@ fn etcd_is_killed() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_api_server_stands_still() {
+fn survives_stopped_api_server() {
     let mut drill = Drill::start("API server stopped", ControlPlane::start(), Credential::Static);
     let stopped = Instant::now();
     drill.plane.api_server.freeze();
@@ -105,18 +105,18 @@ fn the_api_server_stands_still() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn etcd_is_put_back_in_time() {
+fn survives_etcd_restore() {
     let mut drill = Drill::start("etcd restored", ControlPlane::start(), Credential::Static);
     for killed_before in [true, false].into_iter().take(scaled(2) as usize) {
         drill.writer().pause();
         let (world, backup) = (drill.world(), drill.plane.back_up_etcd("backup"));
         drill.writer().resume();
-        // What is made now vanishes, what is deleted now comes back.
+        // Objects created now vanish, objects deleted now come back.
         std::thread::sleep(seconds(10));
         drill.writer().pause();
         let put_back = Instant::now();
         // As etcd's own instructions say, the API server is started anew, before or after: one that is not goes on to
-        // list what it remembers, to everybody, and nobody can tell (v1.37.1, looked at for 130 s).
+        // list its cached objects to every client, and no client can tell (v1.37.1, watched for 130 s).
         if killed_before {
             drill.plane.api_server.kill();
         }
@@ -133,7 +133,7 @@ fn etcd_is_put_back_in_time() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_token_expires() {
+fn survives_token_expiry() {
     /// The API server remembers a good token so long.
     const REMEMBERED: Duration = seconds(10);
     /// And lets a watch end that was begun with one.
@@ -146,7 +146,7 @@ fn the_token_expires() {
     std::thread::sleep((first - seconds(10)).saturating_duration_since(Instant::now()));
     let second = tokens.write(seconds(50));
     drill.faults.push(Fault { from: first, until: second, at_most: RECOVERED, marked_from: None });
-    // Not rotated: the server is cut off, and answers what it knew.
+    // Not rotated: the server is cut off, and answers from its last data.
     let marked_from = second + REMEMBERED + WATCHED + MARKED;
     std::thread::sleep(second.saturating_duration_since(Instant::now()));
     drill.is_marked(marked_from.saturating_duration_since(Instant::now()));
@@ -157,7 +157,7 @@ fn the_token_expires() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_certificate_authority_is_replaced() {
+fn survives_certificate_authority_rotation() {
     let mut drill = Drill::start("authority replaced", ControlPlane::start(), Credential::Static);
     let replaced = Instant::now();
     drill.plane.api_server.kill();
@@ -172,7 +172,7 @@ fn the_certificate_authority_is_replaced() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_server_starts_before_the_api_server() {
+fn starts_before_api_server() {
     let plane = ControlPlane::start();
     plane.controller_manager.kill();
     plane.let_server_read();
@@ -203,7 +203,7 @@ fn the_server_starts_before_the_api_server() {
     for asked in &log.asked {
         match asked.got {
             None => lost += 1,
-            // Several workers and sockets: what was asked before the first answer came may fail.
+            // Several workers and sockets: queries before the first answer may fail.
             Some(got) if log.answers[got.answer].rcode == 2 => {
                 failed += 1;
                 if got.ede != Some(14) || asked.sent > first || !log.answers[got.answer].records.is_empty() {
@@ -232,7 +232,7 @@ fn the_server_starts_before_the_api_server() {
     assert!(after <= CAME, "{after:?}");
 }
 
-/// How the server proves who it is.
+/// Credential of the server.
 enum Credential {
     /// A token that never expires.
     Static,
@@ -243,7 +243,7 @@ enum Credential {
 /// The reverse zone is served from the beginning on, whatever is in it.
 const OPTIONS: [&str; 2] = ["--reverse", "10.77.0.0/16"];
 
-/// What is asked in turn: names that stay, that change, that come and go, that never are.
+/// Returns the queries: names that stay, change, come and go, and never exist.
 fn questions() -> Vec<Question> {
     let mut questions = vec![
         below("still", A),
@@ -274,7 +274,7 @@ struct Drill {
     name: &'static str,
     begun: Instant,
     faults: Vec<Fault>,
-    /// For each fault, when its loss was noticed, and when what came after it was seen, after its end.
+    /// For each fault, the time at which its loss was noticed, and the time after its end at which later changes were seen.
     noticed: Vec<Option<Duration>>,
     converged: Vec<Duration>,
     ledger: Arc<Mutex<Ledger>>,
@@ -331,7 +331,7 @@ impl Drill {
         self.asker.as_ref().unwrap()
     }
 
-    /// Waits until an answer says that it is stale.
+    /// Waits until an answer is marked as stale.
     fn is_marked(&self, within: Duration) {
         let mut seen = self.asker().count();
         until("an answer says that it is stale", within, || {
@@ -454,7 +454,7 @@ impl LogWatcher {
         Self { stop, lost, thread: Some(thread) }
     }
 
-    /// How long after `from` the server first said that it cannot follow a resource.
+    /// Returns the time from `from` until the server first reports that it cannot follow a resource.
     fn noticed_after(&self, from: Instant) -> Option<Duration> {
         self.lost.lock().unwrap().iter().find(|at| **at > from).map(|at| *at - from)
     }
@@ -486,7 +486,7 @@ impl Tokens {
         Self { key: plane.service_account_key(), uid, file: plane.folder().join("token") }
     }
 
-    /// Writes a token that is taken for so long, in whole seconds, and says until when.
+    /// Writes a token with this lifetime in whole seconds, and returns its expiry.
     fn write(&self, lasts: Duration) -> Instant {
         /// The API server takes a token for so long after its end.
         const LEEWAY: u64 = 60;
@@ -530,7 +530,7 @@ fn base64url(octets: &[u8]) -> String {
 }
 
 #[test]
-fn base64url_is_that_of_the_rfc() {
+fn encodes_base64url_as_rfc_4648() {
     for (octets, text) in
         [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("\u{3ff}", "z78")]
     {
@@ -539,7 +539,7 @@ fn base64url_is_that_of_the_rfc() {
 }
 
 #[test]
-fn the_drills_ask_in_their_namespace() {
+fn queries_its_own_namespace() {
     let world = first_world();
     for question in questions() {
         let answer = world.answer(&question);

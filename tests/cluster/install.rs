@@ -1,9 +1,9 @@
-//! What `config/`, the chart and `docs/install.md` install, on the real API server: it is accepted and runs under the Pod
-//! security level `restricted`, nodes are drained one replica at a time, the guide's commands are right in every
-//! order, and the chart installs the same as `config/`.
+//! Installation by `config/`, the chart and `docs/install.md` on the real API server: the API server accepts it, the Pods run
+//! under the Pod security level `restricted`, nodes are drained one replica at a time, the guide's commands work in every order,
+//! and the chart installs the objects of `config/`.
 //!
-//! Nothing enforces a NetworkPolicy here, and nothing schedules: that the API server takes both is all that is seen.
-//! What the server may do is `rights.rs`.
+//! No component enforces a NetworkPolicy or schedules here: only their acceptance by the API server is tested. `rights.rs` has
+//! the server's permissions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +36,7 @@ const OVERLAYS: [(&str, &str, usize); 7] = [
 const WITH_COMPONENTS: &str = "with-components";
 const WITH_TLS: &str = "with-tls";
 
-/// The part of the operator's definition that is used here, and no field more: what is misspelt is refused.
+/// The used part of the operator's definition, so that a misspelt field is refused.
 const SERVICE_MONITORS: &str = r"
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -66,11 +66,11 @@ spec:
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_installation_is_accepted() {
+fn api_server_accepts_installation() {
     let plane = ControlPlane::start();
     let _kubelet = Kubelet::start(&plane);
     let config = writable_config(&plane);
-    // Without the operator's definitions there is one sentence that says so, which the guide repeats.
+    // Without the operator's definitions kubectl prints one sentence, which the guide quotes.
     let said = plane.try_kubectl(&["apply", "-k", config.join(WITH_COMPONENTS).to_str().unwrap(), "--dry-run=server"]);
     assert!(words(&said).contains("no matches for kind \"ServiceMonitor\""), "{}", words(&said));
     plane.apply(SERVICE_MONITORS);
@@ -78,7 +78,7 @@ fn the_installation_is_accepted() {
     for (overlay, namespace, replicas) in OVERLAYS {
         println!("{overlay} in {namespace}");
         let path = config.join(overlay);
-        // Nothing can be tried in a namespace that is not there, and `payments` is somebody else's.
+        // A dry run needs the namespace, and `payments` is the operator's.
         let labels = "labels: {pod-security.kubernetes.io/enforce: restricted}";
         plane.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, {labels}}}}}"));
         for dry_run in ["--dry-run=server", "--dry-run=none"] {
@@ -103,7 +103,7 @@ fn the_installation_is_accepted() {
     }
 }
 
-/// Who selects by what is common: `k8s-app: kube-dns` is what the Service of CoreDNS selects by.
+/// Checks the labels: `k8s-app: kube-dns` is the selector of CoreDNS's Service, and must not match.
 fn is_labelled(rendered: &BTreeMap<String, Value>) {
     for (which, object) in rendered {
         assert_eq!(object["metadata"]["labels"]["app.kubernetes.io/name"], "headless-dns", "{which}");
@@ -119,7 +119,7 @@ fn is_there(plane: &ControlPlane, namespace: &str, replicas: usize) {
     is_there_with(plane, namespace, replicas, &[]);
 }
 
-/// The same, and the Service has these ports of the Pods too.
+/// Checks the installation, and more ports of the Service.
 fn is_there_with(plane: &ControlPlane, namespace: &str, replicas: usize, more: &[(&str, &str)]) {
     until("the Deployment is available", PATIENCE, || {
         let status = &get(plane, namespace, "deployment/headless-dns")["status"];
@@ -156,14 +156,14 @@ fn is_there_with(plane: &ControlPlane, namespace: &str, replicas: usize, more: &
     });
 }
 
-/// What the controllers could not do, in their words.
+/// Returns the failures that the controllers report.
 fn failures(plane: &ControlPlane, namespace: &str) -> Vec<String> {
     let events = get(plane, namespace, "events");
     let failed = |event: &&Value| event["reason"].as_str().is_some_and(|reason| reason.starts_with("Failed"));
     events["items"].as_array().unwrap().iter().filter(failed).map(|event| event["message"].to_string()).collect()
 }
 
-/// What is accepted here was looked at: a Pod without the same care is not.
+/// Checks that the namespace enforces its Pod security level: a Pod without the settings is rejected.
 fn level_is_enforced(plane: &ControlPlane, namespace: &str) {
     let careless = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "careless", "namespace": namespace},
         "spec": {"containers": [{"name": "it", "image": "it"}]}});
@@ -178,7 +178,7 @@ fn level_is_enforced(plane: &ControlPlane, namespace: &str) {
 /// does: the Pods are refused, until the component is added.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_priority_class_may_need_a_quota() {
+fn priority_class_may_need_quota() {
     let rule = "\
 apiVersion: apiserver.config.k8s.io/v1
 kind: AdmissionConfiguration
@@ -216,7 +216,7 @@ plugins:
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn nodes_are_drained_one_replica_at_a_time() {
+fn drains_nodes_one_replica_at_a_time() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     plane.kubectl(&["apply", "-k", folder("config/base").to_str().unwrap()]);
@@ -307,7 +307,7 @@ fn starts_with(plane: &ControlPlane, server: &Server, corefile: &str, address: &
 /// The commands of `docs/install.md`, one block after the other, as its reader copies them.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_guide_is_true() {
+fn guide_matches_cluster() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     let guide = Guide::new(&plane);
@@ -353,7 +353,7 @@ fn the_guide_is_true() {
 /// The steps of the guide in every order, each twice. `TEST_HEADLESS_DNS_SCALE` is how many of the 24 orders, in percent.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_guide_is_safe_in_every_order() {
+fn guide_is_safe_in_every_order() {
     let plane = ControlPlane::start();
     let _kubelet = Kubelet::start(&plane);
     let guide = Guide::new(&plane);
@@ -473,7 +473,7 @@ fn nothing_is_left(plane: &ControlPlane) {
 
 /// A Corefile comes back octet for octet, and repetition changes nothing, whatever it ends in.
 #[test]
-fn blocks_are_added_and_removed_exactly() {
+fn adds_and_removes_corefile_blocks() {
     let edit = |corefile: &str, args: &[&str]| {
         let mut command = Command::new(folder("config/corefile/edit"));
         let mut child =
@@ -519,7 +519,7 @@ fn blocks_are_added_and_removed_exactly() {
     }
 }
 
-/// How few Pods were ready at any time, as often as it can be asked.
+/// Returns the lowest number of ready Pods during an action, polled without a pause.
 fn fewest_ready_while(plane: &ControlPlane, act: impl FnOnce()) -> usize {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -586,11 +586,11 @@ impl<'p> Guide<'p> {
     }
 }
 
-/// What Helm makes of the chart is what kustomize makes of `config/`, but for what Helm says of itself; and the API
-/// server takes it, with and without everything that can be switched.
+/// The chart renders to the objects of `config/`, but for Helm's own labels; and the API
+/// server accepts it with every setting on and off.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_chart_installs_the_same() {
+fn chart_equals_manifests() {
     let plane = ControlPlane::start();
     let config = writable_config(&plane);
     plane.apply(SERVICE_MONITORS);
@@ -618,7 +618,7 @@ fn the_chart_installs_the_same() {
         }
         accepted(&plane, namespace, &chart, overlay);
     }
-    // What config/ has no overlay for.
+    // Settings without an overlay in config/.
     let more = "settings.ttl=10,settings.zone-alias={a.example,b.example},settings.pod-records=verified,\
         settings.tcp-connections=1000000,networkPolicy.enabled=false,imagePullSecrets[0].name=ours,apart=true,\
         nodeSelector.disk=fast,podLabels.team=dns,podAnnotations.a=b,service.annotations.c=d,\
@@ -712,7 +712,7 @@ fn helm(args: &[&str]) -> Output {
     Command::new(helm).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
 }
 
-/// What kustomize makes of an overlay.
+/// Renders an overlay with kustomize.
 fn rendered(plane: &ControlPlane, path: &Path) -> BTreeMap<String, Value> {
     as_objects(plane, &plane.kubectl(&["kustomize", path.to_str().unwrap()]))
 }
@@ -758,7 +758,7 @@ fn write_kustomization(path: &Path, more: &str) {
     fs::write(path.join("kustomization.yaml"), format!("{head}{more}\n")).unwrap();
 }
 
-/// What a command wrote, errors last.
+/// Returns the output of a command, errors last.
 fn words(output: &Output) -> String {
     let [out, errors] = [&output.stdout, &output.stderr].map(|octets| String::from_utf8_lossy(octets).into_owned());
     if output.status.success() { errors } else { format!("{out}{errors}") }

@@ -1,8 +1,8 @@
-//! The stand-in for scheduler and kubelet: binds Pods to the Node, gives them addresses and readiness, lets them end.
+//! A replacement for scheduler and kubelet: binds Pods to the Node, assigns addresses and readiness, and ends Pods.
 //!
-//! It watches all Pods and does at once what a cluster would do in its time: binding, an address that no Pod had
-//! before, `Running` and `Ready`, and the last step of a deletion. A test holds any of it back, for one Pod by its
-//! name, also before the Pod exists, and lets it go. Nothing runs in these Pods.
+//! It watches all Pods and performs each step at once: binding, a new address, `Running` and `Ready`, and the last step of a
+//! deletion. A test holds a step back, for one Pod by its name, also before the Pod exists, and releases it. Nothing runs in
+//! these Pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,12 +23,12 @@ use tokio::time::timeout;
 
 use super::control_plane::{ControlPlane, NODE};
 
-/// All that is done is looked at again so often: what the API server refused is tried again.
+/// Interval of retries of actions that the API server refused.
 const AGAIN: Duration = Duration::from_millis(250);
-/// A request that takes longer is given up: the API server stands still.
+/// Time limit for a request: the API server may be stopped.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Stands in for scheduler and kubelet until it is dropped.
+/// Replaces scheduler and kubelet until it is dropped.
 pub struct Kubelet {
     orders: Arc<Orders>,
     running: Option<JoinHandle<()>>,
@@ -51,12 +51,12 @@ impl Kubelet {
         Self { orders, running: Some(running) }
     }
 
-    /// Whether this Pod is ready, from now on, and whatever takes its name later. Pods are ready unless it was said.
+    /// Sets whether this Pod, and later Pods of its name, are ready.
     pub fn ready(&self, namespace: &str, pod: &str, ready: bool) {
         self.orders.change(|state| _ = state.ready.insert(key(namespace, pod), ready));
     }
 
-    /// Whether Pods of which nothing was said are ready: at first they are.
+    /// Sets whether other Pods are ready; by default they are.
     pub fn ready_by_default(&self, ready: bool) {
         self.orders.change(|state| state.not_ready_by_default = !ready);
     }
@@ -80,7 +80,7 @@ impl Kubelet {
         });
     }
 
-    /// Whether Pods get an IPv6 address too, from the next one on: at first they do not.
+    /// Sets whether new Pods get an IPv6 address too; by default they do not.
     pub fn dual_stack(&self, dual: bool) {
         self.orders.change(|state| state.dual = dual);
     }
@@ -135,18 +135,18 @@ struct State {
     pending: BTreeSet<Key>,
     terminating: BTreeSet<Key>,
     dual: bool,
-    /// Of the Pods that there are.
+    /// UIDs of the existing Pods.
     uids: BTreeMap<Key, String>,
     /// By uid: a Pod that takes the name of another has addresses of its own.
     addresses: BTreeMap<String, Vec<IpAddr>>,
-    /// How many were given out.
+    /// Number of addresses that were assigned.
     given: u16,
     /// By uid: whether it is ready, and since when.
     since: BTreeMap<String, (bool, String)>,
 }
 
 impl State {
-    /// What is to be done next about a Pod, if anything.
+    /// Returns the next action for a Pod, if any.
     fn next(&mut self, key: &Key, pod: &Value) -> Option<Action> {
         let uid = pod["metadata"]["uid"].as_str()?;
         self.uids.insert(key.clone(), uid.to_owned());
@@ -163,7 +163,7 @@ impl State {
         (!says(&pod["status"], &status)).then_some(Action::Patch(status))
     }
 
-    /// What its status says from now on.
+    /// Returns the Pod's new status.
     fn status(&mut self, key: &Key, uid: &str) -> Value {
         let ready = self.ready.get(key).copied().unwrap_or(!self.not_ready_by_default);
         let since = self.since(uid, ready);
@@ -211,7 +211,7 @@ impl State {
     }
 }
 
-/// Whether `status` has all that `wanted` has: the API server adds fields of its own, in the conditions too.
+/// Returns whether `status` has all fields of `wanted`: the API server adds fields of its own, in the conditions too.
 fn says(status: &Value, wanted: &Value) -> bool {
     match (status, wanted) {
         (Value::Object(status), Value::Object(wanted)) => {
@@ -280,7 +280,7 @@ fn forget(orders: &Orders, pods: &mut BTreeMap<Key, Value>, pod: &Value) {
     pods.remove(&key);
 }
 
-/// Does what there is to do about each Pod, until nothing is or the API server refuses.
+/// Performs the actions of each Pod, until none is left or the API server refuses one.
 async fn act(client: &Client, orders: &Orders, pods: &mut BTreeMap<Key, Value>) {
     for (key, pod) in pods {
         loop {
@@ -289,7 +289,7 @@ async fn act(client: &Client, orders: &Orders, pods: &mut BTreeMap<Key, Value>) 
             match action {
                 Action::Bind => pod["spec"]["nodeName"] = NODE.into(),
                 Action::Patch(_) => *pod = answer,
-                // The watch says when it is gone.
+                // The watch reports its end.
                 Action::End => break,
             }
         }

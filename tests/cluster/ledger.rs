@@ -1,15 +1,15 @@
-//! What was true when: the history of the API's state, and the verdict on an answer.
+//! The history of the API's state, and the verdict on each answer.
 //!
-//! A change is true for certain once the API server has said yes to it, and may be true as soon as it was sent. So an
-//! answer is right if it was or may have been true at some time between its question and its arrival. An answer that
-//! was true before is stale; it is wrong if it was untrue for longer than its bound. What was never true is wrong.
+//! A change is certain once the API server has acknowledged it, and possible as soon as it was sent. So an answer is right if it
+//! was or may have been true at some time between its query and its arrival. An answer that was true before is stale; it is
+//! wrong if it is stale for longer than its limit, or was never true.
 
 use std::time::{Duration, Instant};
 
 use super::asker::{Answer, Asked, Log, Question};
 use super::world::World;
 
-/// The history of what is true of some questions.
+/// The history of the true answers to some queries.
 pub struct Ledger {
     questions: Vec<Question>,
     /// For each question, in the order of time.
@@ -25,12 +25,12 @@ struct Truth {
     until: Option<Instant>,
 }
 
-/// How long an answer may be untrue.
+/// Limits on the staleness of answers.
 #[derive(Clone, Debug)]
 pub struct Bounds {
     /// While nothing is wrong.
     pub usual: Duration,
-    /// What became untrue while a fault lasted may be answered until its end.
+    /// During a fault, answers may be as old as its beginning.
     pub faults: Vec<Fault>,
 }
 
@@ -39,23 +39,23 @@ pub struct Bounds {
 pub struct Fault {
     pub from: Instant,
     pub until: Instant,
-    /// How long an answer may be untrue meanwhile.
+    /// Time limit for a stale answer during the fault.
     pub at_most: Duration,
-    /// When an answer that is untrue must say that it is stale.
+    /// Time from which a stale answer must be marked as stale.
     pub marked_from: Option<Instant>,
 }
 
-/// What an answer is worth.
+/// Verdict on an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Right,
-    /// It was true, has been untrue for so long, and that is within its bound.
+    /// Stale for this time, within its limit.
     Stale(Duration),
-    /// It was true, and is untrue for too long.
+    /// Stale for this time, above its limit.
     TooOld(Duration),
-    /// It has been untrue for so long, which is within its bound, and does not say that it may be.
+    /// Stale for this time, within its limit, without the extended error for stale data.
     Unmarked(Duration),
-    /// It was never true.
+    /// Wrong: it was never true.
     Never,
     /// None came.
     Lost,
@@ -81,7 +81,7 @@ impl Ledger {
         &self.questions
     }
 
-    /// What is true after the last change.
+    /// Returns the state after the last change.
     pub fn world(&self) -> &World {
         &self.world
     }
@@ -128,7 +128,7 @@ impl Ledger {
         }
     }
 
-    /// Whether an answer shows a state that began after `instant`: a change that was made later was seen.
+    /// Returns whether an answer shows a change that was made after `instant`.
     pub fn is_of_after(&self, log: &Log, asked: &Asked, instant: Instant) -> bool {
         let Some(got) = asked.got else { return false };
         let answer = &*log.answers[got.answer];
@@ -190,11 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn it_finds_what_is_wrong() {
+    fn finds_wrong_answers() {
         use Verdict::{Lost, Never, Right, Stale, TooOld, Unmarked};
         let begun = Instant::now();
         let ledger = ledger(begun);
-        // From 14 to 18 s nothing is seen; what is untrue after 16 s must say so.
+        // From 14 to 18 s no change is seen; stale answers after 16 s must be marked.
         let at = |at| begun + seconds(at);
         let fault = Fault { from: at(9.5), until: at(18.0), at_most: seconds(7.2), marked_from: Some(at(16.0)) };
         let with_fault = Bounds { usual: seconds(1.0), faults: vec![fault] };
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_was_seen() {
+    fn records_seen_change() {
         let begun = Instant::now();
         let ledger = ledger(begun);
         let mut log = Log::default();

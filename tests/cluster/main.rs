@@ -1,17 +1,16 @@
 //! The real control plane: etcd, kube-apiserver, kube-controller-manager and kubectl, and the server that watches them.
 //!
-//! `control_plane.rs` starts the first three, `kubelet.rs` gives Pods addresses and readiness on command, `server.rs`
-//! starts the built binary and asks it with dig, `whole.rs` compares all that it answers with what `kubectl get` says.
-//! `stories.rs` is what happens to Services and StatefulSets in their lives, `install.rs` what `config/`, the chart and
-//! `docs/install.md` install, `rights.rs` what it may do, `coredns.rs` the server behind CoreDNS. `situations.rs` has
-//! broken objects, the reasons and the fixes.
+//! `control_plane.rs` starts the first three, `kubelet.rs` gives Pods addresses and readiness on command, `server.rs` starts the
+//! built program and queries it with dig, `whole.rs` compares all answers with `kubectl get`. `stories.rs` has the life cycle of
+//! Services and StatefulSets, `install.rs` the installation by `config/`, the chart and `docs/install.md`, `rights.rs` the
+//! permissions, `coredns.rs` the server behind CoreDNS. `situations.rs` has broken objects, their causes and fixes.
 //!
-//! `drills.rs` is what happens to the control plane, while `asker.rs` asks without a pause, `writer.rs` changes
-//! `world.rs` through the API and `ledger.rs` says of every answer whether it was ever true. `proxy.rs` forwards
-//! the server's requests to the API server, breaks watches, or freezes.
+//! `drills.rs` plays faults of the control plane, while `asker.rs` queries without a pause, `writer.rs` changes `world.rs`
+//! through the API and `ledger.rs` judges every answer. `proxy.rs` forwards the server's requests to the API server, breaks
+//! watches, or freezes.
 //!
-//! `cargo test` alone ignores all of this; `tests/cluster/run` builds and installs what is needed and runs it. The
-//! faults of an API server, one by one and on command, are in `tests/it/api_server`.
+//! `cargo test` does not build this suite; `tests/cluster/run` builds and installs the programs and runs it. The single faults of
+//! an API server, on command, are in `tests/it/api_server`.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 #![allow(
@@ -42,16 +41,16 @@ mod writer;
 
 use std::time::{Duration, Instant};
 
-/// What no passing test uses up.
+/// Time limit that no passing test reaches.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Tries until it succeeds, and gives back what it found.
+/// Retries until it succeeds, and returns the value.
 ///
 /// # Panics
 ///
-/// If it did not within `within`: with `what`, and why the last try failed.
+/// If no attempt succeeded within `within`: with `what`, and the error of the last attempt.
 pub fn until<T, E: std::fmt::Display>(what: &str, within: Duration, mut attempt: impl FnMut() -> Result<T, E>) -> T {
     let begun = Instant::now();
     loop {

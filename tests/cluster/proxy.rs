@@ -70,7 +70,7 @@ impl Proxy {
         Self { address, mode, requests, kubeconfig, _runtime: runtime }
     }
 
-    /// The kubeconfig of the server, whose API server is this proxy.
+    /// Returns a kubeconfig for the server with this proxy as its API server.
     pub fn kubeconfig(&self) -> &PathBuf {
         &self.kubeconfig
     }

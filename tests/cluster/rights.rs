@@ -1,9 +1,8 @@
-//! What `config/` lets the server do, on the real API server: its rights are enough, and none is too many; and its Pod,
-//! which finds the cluster with them. What else it installs is `install.rs`.
+//! Permissions that `config/` gives the server, on the real API server: least privilege, and a Pod that finds its cluster with
+//! them. `install.rs` has the rest of the installation.
 //!
-//! The rights are those of the ServiceAccount: the server runs as its user. A right that nothing needs would show here
-//! twice: nothing fails when it is taken away, and the list of what the user may do has a line too many. What each is
-//! for is in docs/sources.md.
+//! The server runs as the user of its ServiceAccount. An unneeded permission fails a test twice: nothing fails without it, and
+//! the list of the user's permissions has one line too many. `docs/sources.md` gives the reasons.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +21,7 @@ use super::{PATIENCE, until};
 
 /// The namespace of [`SERVER_USER`].
 pub const NAMESPACE: &str = "headless-dns";
-/// What the Deployment's Pod is called here.
+/// Name of the Deployment's Pod.
 const POD: &str = "headless-dns-7c9d8f5b6d-x2x4z";
 
 /// A Service `web` with three ordinals, of which the last waits for a Node, and a namespace where nothing is.
@@ -51,7 +50,7 @@ spec:
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_cluster_role_is_enough_and_nothing_more() {
+fn cluster_role_has_least_privileges() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     plane.kubectl(&["apply", "-k", folder("config/base").to_str().unwrap()]);
@@ -74,7 +73,7 @@ fn the_cluster_role_is_enough_and_nothing_more() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_role_is_enough_and_nothing_more() {
+fn role_has_least_privileges() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     plane.kubectl(&["create", "namespace", NAMESPACE]);
@@ -101,7 +100,7 @@ fn the_role_is_enough_and_nothing_more() {
 /// user, the ServiceAccount's token and the API server's address where a Pod finds them.
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_pod_finds_its_cluster() {
+fn pod_uses_in_cluster_configuration() {
     let plane = ControlPlane::start();
     let kubelet = Kubelet::start(&plane);
     let root = image_of(&plane);
@@ -130,7 +129,7 @@ fn the_pod_finds_its_cluster() {
     }
 }
 
-/// What the image holds, and what the kubelet adds for the ServiceAccount.
+/// Creates the files of the image, and those that the kubelet adds for the ServiceAccount.
 fn image_of(plane: &ControlPlane) -> PathBuf {
     let root = plane.folder().join("root");
     let binary = PathBuf::from(headless_dns().get_program());
@@ -163,7 +162,7 @@ fn as_its_pod(plane: &ControlPlane, root: &Path) -> Command {
     command
 }
 
-/// No capability, no way to one, and a root that nobody can write to. What a seccomp profile leaves of the system calls
+/// No capability, no way to one, and a read-only root. The system calls that a seccomp profile leaves
 /// is the container engine's to show.
 fn has_no_privileges(server: &Server) {
     let process = PathBuf::from(format!("/proc/{}", server.process_id()));
@@ -208,12 +207,12 @@ fn probes_succeed(plane: &ControlPlane, server: &Server) {
     assert_eq!(named("HEADLESS_DNS_ADMIN_API"), None, "the names of the cluster are not for everyone");
 }
 
-/// The admin listener: what listens beside the one for questions.
+/// The admin listener, beside the one for queries.
 fn admin_of(server: &Server) -> SocketAddr {
     server.tcp_listeners().into_iter().find(|at| *at != server.address).expect("an admin listener")
 }
 
-/// A container's probe, at this address; the error is what it got.
+/// Runs a container's probe at this address; the error is the response.
 fn probe(container: &Value, kind: &str, at: SocketAddr) -> Result<String, String> {
     let path = container[kind]["httpGet"]["path"].as_str().unwrap();
     let said = http::get(at, path).map_err(|error| error.to_string())?;
@@ -247,7 +246,7 @@ fn says_which_it_is(server: &Server) -> String {
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
 
-/// What a container's environment comes to: `$(NAME)` is a variable that stands before.
+/// Returns the environment of a container; `$(NAME)` is an earlier variable.
 fn environment(container: &Value) -> Vec<(String, String)> {
     let mut known: Vec<(String, String)> = Vec::new();
     for variable in container["env"].as_array().unwrap() {
@@ -304,12 +303,12 @@ fn run_workload(plane: &ControlPlane, kubelet: &Kubelet, namespace: &str) {
     });
 }
 
-/// What a server that may do some things shows.
+/// Observed state of a server with limited permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     /// The names of the Service and of an ordinal have addresses.
     answered: bool,
-    /// What the namespace `empty` is answered with.
+    /// Response for the namespace `empty`.
     empty: Option<&'static str>,
     /// For how many seconds the ordinal that has no Node yet is denied.
     expected_for: Option<u32>,
@@ -326,7 +325,7 @@ fn each_rule(
 ) {
     let get: Vec<&str> = ["get", "-o", "json"].into_iter().chain(role.split(' ')).collect();
     let mut whole: Value = serde_json::from_str(&plane.kubectl(&get)).unwrap();
-    // What it was when it is put back, not which version of it.
+    // The rule is restored by its content, not by its version.
     whole["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     let rules = whole["rules"].as_array().unwrap().clone();
     let server = Server::start(&plane.server_kubeconfig(), options).synced();
@@ -422,7 +421,7 @@ fn sees(server: &Server, namespace: &str, expected: Seen, when: &str) {
     }
 }
 
-/// What the server's user may do in a namespace, besides what any service account may, is to list and to watch these.
+/// Checks that the server's user may only list and watch these resources, besides the rights of any service account.
 fn may_do(plane: &ControlPlane, namespace: &str, resources: &[(&str, &str)]) {
     let stranger = SERVER_USER.replace(":headless-dns:headless-dns", ":headless-dns:stranger");
     let own = rules(plane, &user(SERVER_USER), namespace);
@@ -447,7 +446,7 @@ fn rules(plane: &ControlPlane, user: &[String], namespace: &str) -> BTreeSet<(St
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": namespace}});
     let mut args: Vec<&str> = user.iter().map(String::as_str).collect();
-    // To validate, kubectl would have to read what this user may not.
+    // For validation, kubectl would read resources that this user may not.
     args.extend(["create", "--validate=false", "-o", "json", "-f", "-"]);
     let said: Value = serde_json::from_str(&plane.pipe(&args, &review.to_string())).unwrap();
     assert_eq!(said["status"]["incomplete"], false, "{said:#}");
@@ -472,7 +471,7 @@ fn rules(plane: &ControlPlane, user: &[String], namespace: &str) -> BTreeSet<(St
     found
 }
 
-/// `config/namespaced` with the namespace that somebody wrote into it.
+/// `config/namespaced` with an operator's namespace.
 pub fn namespaced_in(plane: &ControlPlane, namespace: &str) -> PathBuf {
     for part in ["server", "namespaced"] {
         let copied =

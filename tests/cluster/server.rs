@@ -1,4 +1,4 @@
-//! The built binary as its users run it, and dig.
+//! The built program as its users run it, and dig.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use super::control_plane::work_folder;
 use super::{PATIENCE, until};
 
 /// The binary: the one that `TEST_HEADLESS_DNS_BIN` names, or what cargo built for this test. No cluster and no option
-/// of whoever runs the tests is in its environment.
+/// of the caller is in its environment.
 pub fn headless_dns() -> Command {
     let binary = std::env::var_os("TEST_HEADLESS_DNS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_headless-dns").into());
     let mut command = Command::new(binary);
@@ -40,7 +40,7 @@ impl Server {
         Self::run(command)
     }
 
-    /// The same with any command that serves on port 0 of 127.0.0.1.
+    /// Starts a server with any command that serves on port 0 of 127.0.0.1.
     pub fn run(mut command: Command) -> Self {
         let folder = tempfile::Builder::new().prefix("server-").tempdir_in(work_folder()).unwrap();
         let [out, log] = ["out", "log"].map(|name| File::create(folder.path().join(name)).unwrap());
@@ -83,7 +83,7 @@ impl Server {
         self.ask(name, rtype).data(rtype)
     }
 
-    /// Its UDP port: it says so itself only once it has read everything.
+    /// UDP port, which the server prints only once it is synced.
     fn listens(&mut self) -> Result<SocketAddr, String> {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the server ended, {status}: {}", self.log());
@@ -91,7 +91,7 @@ impl Server {
         self.sockets("udp", "07").first().copied().ok_or_else(|| "no UDP socket yet".to_owned())
     }
 
-    /// Whether it ended, and how.
+    /// Returns the exit status if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -181,7 +181,7 @@ pub fn dig(server: SocketAddr, questions: &[(String, String)]) -> Vec<Answer> {
     questions.iter().map(answer).collect()
 }
 
-/// The question, as `name type`, and the answer, of what dig shows of one response.
+/// Parses the question, as `name type`, and the answer of one response in dig's output.
 fn read_answer(text: &str) -> (String, Answer) {
     let rcode = text.split_once("status: ").and_then(|(_, rest)| rest.split_once(','));
     let mut answer =
@@ -207,5 +207,5 @@ pub fn record(line: &str) -> (String, String, String) {
     (words[0].to_owned(), words[3].to_owned(), words[4..].join(" "))
 }
 
-/// How long the server may take to show what the API server shows: far more than it ever does.
+/// Time limit for the server to converge with the API server: far above the usual time.
 pub const CONVERGED: Duration = Duration::from_secs(20);

@@ -25,7 +25,7 @@ use super::{PATIENCE, until};
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn reasons_are_exact_and_fixes_help() {
+fn causes_are_exact_and_fixes_resolve() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/situations.txt");
     let written = fs::read_to_string(&path).unwrap();
     let updates = std::env::var_os("UPDATE_EXPECT").is_some();
@@ -74,7 +74,7 @@ impl<'s> Situation<'s> {
         }
     }
 
-    /// Does what the directives say, and returns the text of the situation with the findings as they are.
+    /// Runs the directives, and returns the text of the situation with the actual findings.
     fn play(&self, updates: bool) -> Result<String, String> {
         let begun = Instant::now();
         let mut text = self.title.to_owned();
@@ -222,7 +222,7 @@ fn without_addresses(text: &str) -> String {
 }
 
 #[test]
-fn addresses_of_pods_are_masked() {
+fn masks_pod_addresses() {
     let text = "10.244.0.13, 10-244-1-2.web and 10.96.0.1";
     assert_eq!(without_addresses(text), "10.244.x.y, 10-244-x-y.web and 10.96.0.1");
 }

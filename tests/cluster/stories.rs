@@ -1,7 +1,7 @@
-//! What happens to Services and StatefulSets in their lives, as their users see it: kubectl on one side, dig on the other.
+//! The life cycle of Services and StatefulSets: changes with kubectl, answers with dig.
 //!
-//! Each test has a cluster of its own. The names in it are short: `web-0.web.default` stands for
-//! `web-0.web.default.svc.cluster.local`. The seeds are those of `tests/scenarios`, where workloads are simulated.
+//! Each test has a cluster of its own. Names are short: `web-0.web.default` is `web-0.web.default.svc.cluster.local`. The seeds
+//! are those of `tests/scenarios`, where workloads are simulated.
 
 use super::server::headless_dns;
 use super::story::{Fact, Story, has_rcode, resolves, reverse};
@@ -38,7 +38,7 @@ fn web(story: &Story, pods: &[&str]) -> Fact {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_namespace_is_applied_and_deleted() {
+fn publishes_and_withdraws_namespace() {
     let mut story = Story::begin();
     story.then("nothing is there", |story| story.denied("xgp-lll"));
     story.plane.apply(SEED_1);
@@ -64,7 +64,7 @@ fn a_namespace_is_applied_and_deleted() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn ordinals_come_in_order_and_go_in_reverse() {
+fn scales_up_in_order_and_down_in_reverse() {
     let mut story = Story::begin();
     story.kubelet.ready_by_default(false);
     story.plane.apply(SEED_2);
@@ -138,7 +138,7 @@ fn not_ready_endpoint(story: &Story, pod: &str) -> Fact {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_deleted_pod_keeps_its_name_and_changes_its_address() {
+fn recreated_pod_keeps_name_and_changes_address() {
     let mut story = seed_2();
     let old = story.kubelet.addresses("default", "web-1")[0];
     story.plane.kubectl(&["delete", "pod", "web-1"]);
@@ -165,7 +165,7 @@ fn a_deleted_pod_keeps_its_name_and_changes_its_address() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_pod_that_is_not_ready_has_a_name_by_the_rules() {
+fn unready_pod_is_published_by_rules() {
     let mut story = seed_2();
     let [serving, any] = ["serving", "any"].map(|which| story.server_with("--endpoint-names", which));
     let all = ["web-0", "web-1", "web-2"];
@@ -218,7 +218,7 @@ fn a_pod_that_is_not_ready_has_a_name_by_the_rules() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_rollout_stops_at_its_partition() {
+fn rollout_stops_at_partition() {
     let mut story = seed_2();
     let all = ["web-0", "web-1", "web-2"];
     let addresses = |story: &Story| all.map(|pod| story.kubelet.addresses("default", pod));
@@ -255,7 +255,7 @@ fn strategy(partition: u32) -> String {
     format!("{{\"spec\": {{\"updateStrategy\": {{\"rollingUpdate\": {{\"partition\": {partition}}}}}}}}}")
 }
 
-/// How many Pods are of the newest template.
+/// Checks the number of Pods of the newest template.
 fn updated(story: &Story, expected: &str) -> Fact {
     let found = story.field("default", "statefulset/web", ".status.updatedReplicas");
     if found == expected { Ok(()) } else { Err(format!("{found} updated, not {expected}")) }
@@ -263,7 +263,7 @@ fn updated(story: &Story, expected: &str) -> Fact {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn parallel_pods_come_and_go_at_once() {
+fn parallel_pods_scale_at_once() {
     let mut story = Story::begin();
     story.kubelet.ready_by_default(false);
     story.plane.apply(&SEED_2.replace("  replicas: 3\n", "  replicas: 3\n  podManagementPolicy: Parallel\n"));
@@ -291,7 +291,7 @@ fn parallel_pods_come_and_go_at_once() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn orphans_keep_their_names() {
+fn orphaned_pods_keep_names() {
     let mut story = seed_2();
     let kept = story.kubelet.addresses("default", "web-0");
     story.plane.kubectl(&["delete", "statefulset", "web", "--cascade=orphan"]);
@@ -315,7 +315,7 @@ fn orphans_keep_their_names() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_service_changes_its_kind() {
+fn service_changes_type() {
     let mut story = seed_2();
     let all = ["web-0", "web-1", "web-2"];
     let in_place = story.plane.try_kubectl(&[
@@ -410,7 +410,7 @@ fn dual_stack_names_have_both_families() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn slices_made_by_hand_are_served() {
+fn serves_handwritten_slices() {
     let mut story = Story::begin();
     let service = |name: &str| {
         format!(
@@ -464,7 +464,7 @@ fn slices_made_by_hand_are_served() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_governing_service_with_another_name_gives_no_ordinals() {
+fn service_name_mismatch_publishes_no_pod_names() {
     let mut story = Story::begin();
     story.plane.apply(SEED_3);
     let both = ["myapp-0", "myapp-1"];
@@ -485,7 +485,7 @@ fn a_governing_service_with_another_name_gives_no_ordinals() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn two_services_have_one_set_of_pods() {
+fn two_services_select_the_same_pods() {
     let mut story = Story::begin();
     story.plane.apply(SEED_4);
     let both = ["web-0", "web-1"];
@@ -510,7 +510,7 @@ fn two_services_have_one_set_of_pods() {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn a_node_port_service_governs() {
+fn node_port_service_governs() {
     let mut story = Story::begin();
     story.plane.apply(SEED_5);
     let pods = ["statefulset-test-0", "statefulset-test-1", "statefulset-test-2"];
@@ -548,7 +548,7 @@ fn deployment(story: &Story, expected: usize) -> Fact {
     story.answers("test-nfs-svc.default", "A", &[&story.field("default", "service/test-nfs-svc", ".spec.clusterIP")])
 }
 
-/// The name does not exist, and the answer says why.
+/// Checks that the name does not exist, and that the answer has the cause.
 fn told(story: &Story, name: &str, why: &str) -> Fact {
     let answer = story.server.ask(&format!("{name}.svc.cluster.local"), "A");
     let expected = format!("0 (Other): ({why})");
@@ -560,7 +560,7 @@ fn told(story: &Story, name: &str, why: &str) -> Fact {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn the_reason_is_told() {
+fn explains_negative_response() {
     let mut story = Story::begin();
     story.kubelet.ready_by_default(false);
     story.plane.apply(SEED_2);
@@ -616,7 +616,7 @@ fn the_reason_is_told() {
     });
 }
 
-/// What `explain` prints of the name, which does not resolve.
+/// Returns the output of `explain` for a name that does not resolve.
 fn explained(story: &Story, name: &str) -> String {
     let mut command = headless_dns();
     command.arg("explain").arg(name).arg("--kubeconfig").arg(story.plane.admin_kubeconfig());

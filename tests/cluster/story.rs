@@ -1,7 +1,6 @@
-//! One cluster with the server beside it, and the sentences that stories are told in.
+//! One cluster with the server beside it, and the steps of stories.
 //!
-//! A story is a list of steps. A step changes something and then waits until the facts that it names are answered, and
-//! until all names are (`whole.rs`).
+//! A step changes objects, then waits until its facts are answered, and until all names are (`whole.rs`).
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -12,11 +11,11 @@ use super::server::{CONVERGED, Server};
 use super::until;
 use super::whole::{self, OPTIONS};
 
-/// What a fact is not: the sentence that a failed test shows.
+/// A condition; its error is the sentence that a failed test shows.
 pub type Fact = Result<(), String>;
 
 pub struct Story {
-    // In this order they end: who asks before who answers.
+    // They are dropped in this order: clients before the server.
     pub server: Server,
     pub kubelet: Kubelet,
     pub plane: ControlPlane,
@@ -35,7 +34,7 @@ impl Story {
         Self { server, kubelet, plane, seen: BTreeSet::new(), begun }
     }
 
-    /// Waits until these facts are so, and until every name is answered as the API server's objects say.
+    /// Waits until these facts hold, and until every name is answered by the API server's objects.
     pub fn then(&mut self, what: &str, facts: impl Fn(&Self) -> Fact) {
         until(what, CONVERGED, || facts(self));
         whole::compare(&self.plane, &self.server, &OPTIONS, &mut self.seen);
@@ -48,7 +47,7 @@ impl Story {
         Server::start(&self.plane.server_kubeconfig(), &options).synced()
     }
 
-    /// Of one object (`statefulset/web`) one field, as a JSON path: empty if it has none.
+    /// Returns a field of an object (`statefulset/web`) by its JSON path; empty if it is missing.
     pub fn field(&self, namespace: &str, object: &str, path: &str) -> String {
         self.plane.kubectl(&["-n", namespace, "get", object, "-o", &format!("jsonpath={{{path}}}")])
     }
@@ -96,7 +95,7 @@ impl Story {
     }
 }
 
-/// The same of another server.
+/// Checks the addresses of a name at another server.
 pub fn resolves(server: &Server, kubelet: &Kubelet, name: &str, pods: &[&str]) -> Fact {
     let namespace = name.rsplit('.').next().unwrap();
     let mut expected = BTreeSet::new();

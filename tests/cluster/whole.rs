@@ -1,8 +1,8 @@
-//! All that the server answers, compared with what `kubectl get -o yaml` says.
+//! All answers of the server, compared with `kubectl get -o yaml`.
 //!
-//! The zone is built from the dump by `records --manifests`, which never saw the cluster; `records --kubeconfig` must
-//! print the same. Then the running server is asked for every owner name of it, every name above one, every namespace,
-//! and every name that was there before: RRset by RRset, and whether the name exists.
+//! `records --manifests` builds the zone from the dump without the cluster; `records --kubeconfig` must print the same. Then the
+//! running server is queried for every owner name, every name above one, every namespace, and every earlier name: RRset by RRset,
+//! and for its existence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use super::control_plane::ControlPlane;
 use super::server::{CONVERGED, Server, dig, headless_dns, record};
 use super::until;
 
-/// What the server and `records` are started with: the reverse names of all Pods and Services, and an address of its own.
+/// Options of the server and of `records`: the reverse zones of all Pods and Services, and the server's own address.
 pub const OPTIONS: [&str; 6] = ["--reverse", "10.0.0.0/8", "--reverse", "fd00::/8", "--ns-address", "127.0.0.1"];
 /// The zones that these options make.
 const ORIGINS: [&str; 3] = ["cluster.local.", "10.in-addr.arpa.", "d.f.ip6.arpa."];
@@ -49,7 +49,7 @@ pub fn compare(plane: &ControlPlane, server: &Server, options: &[&str], seen: &m
     seen.extend(now.rrsets.into_keys().map(|(owner, _)| owner));
 }
 
-/// What `records` prints of one zone, without its SOA, whose serial is a time.
+/// Returns the output of `records` for one zone, without the SOA, whose serial is a time.
 fn records(source: &str, path: &Path, origin: &str, options: &[&str]) -> Vec<String> {
     let mut command: Command = headless_dns();
     command.args(["records", source]).arg(path).args(["--origin", origin, "--log", "error"]).args(options);
@@ -72,7 +72,7 @@ fn differing(written: &[String], live: &[String]) -> Option<String> {
 struct Zone {
     /// By owner and type.
     rrsets: BTreeMap<(String, String), BTreeSet<String>>,
-    /// Every name that exists: owners, what is above them, and what the form of the zone has.
+    /// Returns every existing name: owners, the names above them, and names by the form of the zone.
     there: BTreeSet<String>,
 }
 
@@ -92,7 +92,7 @@ impl Zone {
         Self { rrsets, there }
     }
 
-    /// What differs, a line each.
+    /// Returns the differences, one line each.
     fn compare(&self, server: &Server, seen: &BTreeSet<String>) -> String {
         let names = self.there.union(seen);
         let questions: Vec<_> = names.flat_map(|name| TYPES.map(|rtype| (name.clone(), rtype.to_owned()))).collect();
@@ -134,7 +134,7 @@ fn up_to_origin(name: &str) -> Vec<String> {
     above.take_while(|name| ORIGINS.iter().any(|origin| name.ends_with(origin))).collect()
 }
 
-/// An extended error that says more than why a name does not resolve.
+/// An extended error other than a cause.
 #[allow(clippy::ptr_arg, reason = "for `any`")]
 fn is_about_the_data(ede: &String) -> bool {
     !ede.starts_with("0 ")

@@ -1,8 +1,7 @@
-//! A small part of a cluster, as a value: headless Services and hand-made EndpointSlices of one namespace, their
-//! objects, and what is true of every name below them.
+//! A small part of a cluster, as a value: headless Services and handwritten EndpointSlices of one namespace, their objects, and
+//! the true answer for every name below them.
 //!
-//! The truth is spelled out here a second time, in the plainest way and without the server's code: a test that asked
-//! the server what is right would find nothing.
+//! The true answers are derived in the plainest way, without the server's code, which could not find its own mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -17,7 +16,7 @@ pub const A: u16 = 1;
 pub const PTR: u16 = 12;
 pub const SRV: u16 = 33;
 
-/// What exists.
+/// Objects that exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
     pub services: BTreeSet<String>,
@@ -27,7 +26,7 @@ pub struct World {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     pub service: String,
-    /// Of the port `http`.
+    /// Number of the port `http`.
     pub port: u16,
     pub endpoints: Vec<Endpoint>,
 }
@@ -46,7 +45,7 @@ impl Endpoint {
 }
 
 impl World {
-    /// What is true of `question`: names at and below Services, and reverse names.
+    /// Returns the true answer to `question`: names at and below Services, and reverse names.
     pub fn answer(&self, question: &Question) -> Answer {
         let labels: Vec<&str> = question.name.split('.').collect();
         match (&labels[..], question.qtype) {
@@ -64,7 +63,7 @@ impl World {
         }
     }
 
-    /// Every endpoint of a slice whose Service exists.
+    /// Returns every endpoint of a slice with an existing Service.
     fn live(&self) -> impl Iterator<Item = (&Slice, &Endpoint)> {
         let live = self.slices.values().filter(|slice| self.services.contains(&slice.service));
         live.flat_map(|slice| slice.endpoints.iter().map(move |endpoint| (slice, endpoint)))
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_true_of_a_name() {
+    fn derives_expected_answers() {
         let endpoint = |last, hostname: Option<&str>| Endpoint {
             address: Ipv4Addr::new(10, 77, 0, last),
             hostname: hostname.map(Into::into),

@@ -1,8 +1,8 @@
-//! A writer that changes a [`World`] through the API without a pause, and writes down what became true when.
+//! A writer that changes a [`World`] through the API without a pause, and records the time of each change.
 //!
-//! One change after the other: each is tried until the API server has said yes, whatever happens to it meanwhile, and
-//! goes to the ledger with the time before its first request and the time of the yes. Every change names the version
-//! that it replaces, so that a request that was given up can never undo a later one.
+//! Changes are made one after the other: each is tried until the API server acknowledges it, and goes to the ledger with the time
+//! before its first request and the time of the acknowledgement. Every change names the version that it replaces, so that an
+//! abandoned request can never undo a later one.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -23,10 +23,10 @@ use super::ledger::Ledger;
 use super::world::{Endpoint, NAMESPACE, Slice, World, service_object, slice_object};
 use super::{PATIENCE, until};
 
-/// How long a change may take to be taken, faults included.
+/// Time limit for a change to be accepted, faults included.
 const STUBBORN: Duration = Duration::from_secs(300);
 
-/// The API, for one who changes it and does not give up.
+/// A client of the API that retries changes.
 pub struct Api {
     runtime: Runtime,
     kubeconfig: PathBuf,
@@ -38,7 +38,7 @@ pub struct Api {
 enum Refusal {
     /// An HTTP status.
     Status(u16),
-    /// It may have been done, or not.
+    /// The change may have been made or not.
     Unknown(String),
 }
 
@@ -48,7 +48,7 @@ impl Api {
         Self { runtime, kubeconfig: kubeconfig.into(), client: None, versions: HashMap::new() }
     }
 
-    /// Creates an object that no world knows, as it is; what exists stays.
+    /// Creates an object outside all worlds; an existing one stays.
     pub fn create(&mut self, collection: &str, object: &Value) -> Value {
         self.stubbornly(|api| match api.request(Method::POST, collection, object) {
             Err(Refusal::Status(409)) => {
@@ -59,7 +59,7 @@ impl Api {
         })
     }
 
-    /// Makes `object` what there is under its name.
+    /// Creates or replaces the object of this name.
     fn put(&mut self, collection: &str, object: &Value) {
         let name = object["metadata"]["name"].as_str().unwrap();
         let path = format!("{collection}/{name}");
@@ -77,7 +77,7 @@ impl Api {
             if status == 404 {
                 return done;
             }
-            // Another version is there: what a request made that was thought lost, or what a backup brought back.
+            // Another version exists: of a request without a response, or of a restored backup.
             let there = api.request(Method::GET, &path, &Value::Null)?;
             if same(&there, object) {
                 return Ok(there);
@@ -125,7 +125,7 @@ impl Api {
                 Some(client) => client,
                 None => client.insert(connect(kubeconfig).await.map_err(|error| unknown(&error))?),
             };
-            // Longer than any API server stands still here: a request that is given up may still be done.
+            // Longer than any pause of the API server here: an abandoned request may still be performed.
             match timeout(STUBBORN, client.request::<Value>(request)).await {
                 Ok(Ok(done)) => Ok(done),
                 Ok(Err(kube::Error::Api(status))) => Err(Refusal::Status(status.code)),
@@ -143,7 +143,7 @@ async fn connect(kubeconfig: &Path) -> Result<Client, Box<dyn std::error::Error>
     Ok(Client::try_from(config)?)
 }
 
-/// Whether what is there is what was wanted, as far as a world knows.
+/// Returns whether an object equals the wanted one in the fields that a world has.
 fn same(there: &Value, wanted: &Value) -> bool {
     let parts = |object: &Value| {
         let ends = object["endpoints"].as_array().cloned().unwrap_or_default();
@@ -168,7 +168,7 @@ pub fn furnish(api: &mut Api, world: &World) {
     }
 }
 
-/// How many Services keep changing, and how many come and go.
+/// Number of Services that keep changing, and of those that come and go.
 pub const CHURN: usize = 6;
 pub const SWING: usize = 2;
 /// Hostnames are `h-0` to this, without it.
@@ -228,7 +228,7 @@ impl Writer {
         self.state.store(RUN, Ordering::SeqCst);
     }
 
-    /// The API's state is `world` again, since some time between these two. To be said while it pauses.
+    /// Records that the API's state is `world` again, since a time between these two. Called while the writer is paused.
     pub fn was_put_back(&self, world: World, from: Instant, to: Instant) {
         self.ledger.lock().unwrap().change(world, from, to);
     }
@@ -277,7 +277,7 @@ impl Hand {
         self.ledger.lock().unwrap().world().clone()
     }
 
-    /// One change of one object: what it is in the world, and how it is said to the API.
+    /// One change of one object: in the world, and as requests to the API.
     fn make(&mut self, of_world: impl FnOnce(&mut World), of_api: impl FnOnce(&mut Api)) {
         let mut world = self.world();
         of_world(&mut world);

@@ -1,4 +1,7 @@
-//! What several tests need: how often to repeat, the engine asked without sockets, the scenarios.
+//! Shared parts of the tests: repetition counts, the engine without sockets, queries, and the scenarios.
+//!
+//! The files beside this one have the built server, HTTP, TLS, ports, mutated packets and panics.
+
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -84,7 +87,7 @@ pub fn question_name(name: &str) -> Vec<u8> {
     wire
 }
 
-/// A Service of the namespace `default` that says nothing but its kind.
+/// Returns a Service of the namespace `default` with no property but its kind.
 pub fn service(name: &str, kind: ServiceKind) -> Object {
     Object::Service(Service {
         key: ObjectRef::new("default", name),
@@ -114,7 +117,7 @@ impl Engine {
         Self::with(Responder::new(zone, status, AccessList::default()))
     }
 
-    /// The same, and it says why to whoever asks.
+    /// Creates an engine that adds extended errors to negative responses, for every client.
     pub fn explaining(zone: Arc<Zone>, asker: Diagnostics) -> Self {
         let mut engine = Self::new(zone);
         let everyone = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
@@ -177,7 +180,7 @@ pub fn scenarios() -> Vec<PathBuf> {
     paths
 }
 
-/// What stands behind `# NAME: ` in the comments that a scenario begins with.
+/// Returns the value of `# NAME: ` in the leading comments of a scenario.
 pub fn header<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let comments = text.lines().take_while(|line| line.starts_with('#'));
     comments.filter_map(|line| line.strip_prefix("# ")?.strip_prefix(name)?.strip_prefix(": ")).next()
@@ -189,7 +192,7 @@ pub struct Question {
     qtype: u16,
     edns: Option<u16>,
     pub transport: Transport,
-    /// Of the answer, only how many records there are is of interest.
+    /// Only the number of answer records is compared.
     pub count: bool,
 }
 

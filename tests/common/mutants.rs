@@ -1,11 +1,11 @@
-//! Packets that nobody should send: good queries, broken.
+//! Malformed packets: valid queries with a few octets changed.
 
 use super::{query, wire};
 
 /// A small generator of numbers: the same seed gives the same packets.
-pub struct Numbers(pub u64);
+pub struct Rng(pub u64);
 
-impl Numbers {
+impl Rng {
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -74,7 +74,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
 }
 
 /// One of them with up to four things wrong.
-pub fn mutate(seeds: &[Vec<u8>], numbers: &mut Numbers) -> Vec<u8> {
+pub fn mutate(seeds: &[Vec<u8>], numbers: &mut Rng) -> Vec<u8> {
     let mut packet = seeds[numbers.below(seeds.len())].clone();
     for _ in 0..=numbers.below(4) {
         let length = packet.len();

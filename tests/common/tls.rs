@@ -1,4 +1,4 @@
-//! Certificates that a test makes for itself, and clients that trust the authority of these and nobody else.
+//! Certificates of a test's own authority, and clients that trust this authority only.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
@@ -69,7 +69,7 @@ impl Authority {
         ["tls.crt", "tls.key"].map(|name| self.folder.path().join(name))
     }
 
-    /// What says so to a server, for the options.
+    /// Returns the server's options for these files.
     pub fn options(&self) -> String {
         let [certificate, key] = self.paths();
         format!("--tls-cert {} --tls-key {}", certificate.display(), key.display())

@@ -1,7 +1,6 @@
-//! The admin listener on real sockets: every path, what clients do wrong, and from not read to leaving.
+//! The admin listener on real sockets: every path, misbehaving clients, and readiness from startup to shutdown.
 //!
-//! Requests are written octet by octet where it is about what a client sends. Tests wait for what must happen, with
-//! [`PATIENCE`] that no passing test uses up.
+//! Requests are written octet by octet where the input of a client matters. Tests wait for events, at most [`PATIENCE`].
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -43,7 +42,7 @@ struct Server {
 }
 
 impl Server {
-    /// One that looks at the built-in example, and has not said yet that it was read.
+    /// Starts a listener for the built-in example, which is not synced yet.
     fn start(limits: AdminLimits) -> Self {
         Self::of("--demo", "127.0.0.1:0", limits)
     }
@@ -92,7 +91,7 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// A connection that asks for a large zone, and reads nothing but the beginning of what comes.
+    /// Opens a connection that asks for a large zone, and reads only the beginning of the response.
     async fn ask_and_read_nothing(&self) -> TcpStream {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -186,7 +185,7 @@ async fn read_one(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn readiness_from_not_read_to_leaving() {
+async fn readyz_follows_data_state() {
     let server = Server::start(limits());
     for path in ["/livez", "/healthz", "/health"] {
         assert_eq!(server.get(path).await, (200, "ok\n".into()), "it lives before it knows anything");
@@ -222,7 +221,7 @@ async fn readiness_from_not_read_to_leaving() {
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_turn_is_no_life() {
+async fn livez_fails_for_stalled_worker() {
     let server = Server::start(limits());
     let stalled = server.liveness.heartbeat("udp-0");
     let turning = server.liveness.heartbeat("udp-1");
@@ -238,7 +237,7 @@ async fn a_worker_that_does_not_turn_is_no_life() {
 }
 
 #[tokio::test]
-async fn metrics_in_the_form_that_is_asked_for() {
+async fn negotiates_metrics_format() {
     let server = Server::start(limits());
     let (code, head, body) = server.ask("GET", "/metrics", "").await;
     assert!(code == 200 && head.contains("content-type: text/plain; version=0.0.4"), "{head}");
@@ -249,7 +248,7 @@ async fn metrics_in_the_form_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said() {
+async fn rejects_unknown_paths_and_methods() {
     let server = Server::start(limits());
     let (code, body) = server.get("/nothing").await;
     assert!(code == 404 && body.contains("/readyz\n"), "{body}");
@@ -268,7 +267,7 @@ async fn what_is_not_there_is_said() {
 }
 
 #[tokio::test]
-async fn no_http_is_answered_and_closed() {
+async fn answers_and_closes_non_http_connections() {
     let server = Server::start(limits());
     for garbage in [
         "\x16\x03\x01\x02\x00\x01\x00\x01",
@@ -286,7 +285,7 @@ async fn no_http_is_answered_and_closed() {
 }
 
 #[tokio::test]
-async fn one_connection_asks_many_times() {
+async fn keeps_connections_alive() {
     let server = Server::start(limits());
     let mut stream = server.connect().await;
     for _ in 0..3 {
@@ -296,7 +295,7 @@ async fn one_connection_asks_many_times() {
 }
 
 #[tokio::test]
-async fn a_head_that_takes_long_is_cut() {
+async fn closes_connection_with_slow_head() {
     let server = Server::start(AdminLimits { head: SHORT, ..limits() });
     let mut stream = server.connect().await;
     stream.write_all(b"GET /livez HT").await.unwrap();
@@ -312,7 +311,7 @@ async fn a_head_that_takes_long_is_cut() {
 }
 
 #[tokio::test]
-async fn a_connection_that_asks_nothing_is_closed() {
+async fn closes_silent_connections() {
     let server = Server::start(AdminLimits { idle: SHORT, ..limits() });
     assert_eq!(read_all(&mut server.connect().await).await, "");
     // The request is there when the connection is accepted: this thread runs the server too.
@@ -324,7 +323,7 @@ async fn a_connection_that_asks_nothing_is_closed() {
 }
 
 #[tokio::test]
-async fn of_too_many_connections_the_oldest_goes() {
+async fn evicts_oldest_connection_at_limit() {
     let server = Server::start(AdminLimits { connections: 4, ..limits() });
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -342,7 +341,7 @@ async fn of_too_many_connections_the_oldest_goes() {
 }
 
 #[tokio::test]
-async fn a_flood_of_silent_connections_keeps_nobody_from_asking() {
+async fn answers_during_flood_of_silent_connections() {
     let server = Server::start(AdminLimits { connections: 8, ..limits() });
     let mut held = Vec::new();
     for _ in 0..200 {
@@ -352,7 +351,7 @@ async fn a_flood_of_silent_connections_keeps_nobody_from_asking() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused() {
+async fn rejects_too_large_head() {
     let server = Server::start(limits());
     let large = format!("X: {}\r\n", "x".repeat(40_000));
     let many: String = (0..200).map(|number| format!("X-{number}: x\r\n")).collect();
@@ -366,13 +365,13 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn two_processes_hand_over_one_port() {
+async fn two_processes_share_port() {
     let mut old = Server::start(limits());
     assert_eq!(old.get("/livez").await.0, 200);
     let new = Server::of("--demo", &old.address.to_string(), limits());
     new.status.set_synced();
     old.running.shutdown().await;
-    // What the kernel had queued for the old one ends with it; who asks again is answered by the new one.
+    // Connections queued for the old process end with it; the new process answers the next ones.
     let answered = async {
         loop {
             let mut stream = new.connect().await;
@@ -389,7 +388,7 @@ async fn two_processes_hand_over_one_port() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_one_sentence() {
+async fn names_address_in_use() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let said = format!("{:#}", AdminListeners::bind(Some(address), None).unwrap_err());
@@ -413,7 +412,7 @@ async fn run(line: &str) -> (i32, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_explanation_is_that_of_the_command() {
+async fn explanation_equals_command_output() {
     let server = Server::reading(SEED_3);
     for question in [SEED_3_NAME, "demo-svc", "demo-svc A -n default", "10.244.0.1", "nothing.else", "demo-svc. SRV"] {
         let (_, expected) = run(&format!("explain {SEED_3} -o json {question}")).await;
@@ -425,7 +424,7 @@ async fn an_explanation_is_that_of_the_command() {
         }
         let (code, body) = server.get(&target).await;
         assert_eq!((code, body), (200, expected), "{question}");
-        // And the command asks for it, and shows what it would show.
+        // The command with `--server` shows the same output.
         let (status, text) = run(&format!("explain {SEED_3} {question}")).await;
         let asked = run(&format!("explain --server http://{} {question}", server.address)).await;
         assert_eq!(asked, (status, text), "{question}");
@@ -433,7 +432,7 @@ async fn an_explanation_is_that_of_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_are_those_of_the_command() {
+async fn records_equal_command_output() {
     let server = Server::reading(SEED_3);
     for output in ["zone", "json", "table"] {
         for origin in ["cluster.local", "244.10.in-addr.arpa"] {
@@ -461,7 +460,7 @@ fn without_serial(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_be_asked_is_one_sentence() {
+async fn names_unreachable_server() {
     let reserved = ReservedPort::new();
     let free = reserved.address();
     for command in ["records", "explain a"] {
@@ -474,7 +473,7 @@ async fn a_server_that_cannot_be_asked_is_one_sentence() {
 }
 
 #[tokio::test]
-async fn status_for_programs() {
+async fn status_has_json() {
     let server = Server::reading(SEED_3);
     let (code, head, body) = server.ask("GET", "/api/v1/status", "").await;
     assert!(code == 200 && head.contains("content-type: application/json"), "{head}");
@@ -489,7 +488,7 @@ async fn status_for_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_encrypted_and_by_which_certificate() {
+async fn status_shows_encrypted_listeners_and_certificate() {
     let server = Server::reading(SEED_3);
     let page = || async {
         let (_, body) = server.get("/").await;
@@ -547,7 +546,7 @@ async fn what_is_encrypted_and_by_which_certificate() {
 }
 
 #[tokio::test]
-async fn a_bad_query_is_told_in_a_sentence() {
+async fn rejects_invalid_query_with_sentence() {
     let server = Server::reading(SEED_3);
     for target in
         ["/api/v1/explain", "/api/v1/explain?name=a..b", "/api/v1/records?o=xml", "/api/v1/status?x=1", "/?page=0"]
@@ -558,7 +557,7 @@ async fn a_bad_query_is_told_in_a_sentence() {
 }
 
 #[tokio::test]
-async fn no_page_of_another_site_reads_the_cluster() {
+async fn rejects_cross_site_requests() {
     let server = Server::reading(SEED_3);
     let ask = async |host: &str, fields: &str, target: &str| {
         let mut stream = server.connect().await;
@@ -587,7 +586,7 @@ async fn no_page_of_another_site_reads_the_cluster() {
 }
 
 #[tokio::test]
-async fn the_names_of_the_cluster_are_for_loopback() {
+async fn shows_names_to_loopback_only() {
     // An address of this machine that is not loopback, but leads to it.
     let listeners = AdminListeners::bind(Some("0.0.0.0:0".parse().unwrap()), None).unwrap();
     let port = listeners.addresses()[0].port();
@@ -629,7 +628,7 @@ fn view_of_demo() -> AdminContext {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_tells_the_essentials_without_javascript() {
+async fn page_works_without_javascript() {
     let server = Server::reading(SEED_3);
     let (code, head, body) = server.ask("GET", &format!("/?name={SEED_3_NAME}"), "").await;
     assert!(code == 200 && head.contains("content-type: text/html"), "{head}");
@@ -655,7 +654,7 @@ async fn the_page_tells_the_essentials_without_javascript() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_from_outside_becomes_markup() {
+async fn escapes_markup() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("objects.yaml");
     let evil = "<script>alert(1)</script>";
@@ -687,7 +686,7 @@ async fn nothing_from_outside_becomes_markup() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_cluster_is_shown_in_pages() {
+async fn pages_large_clusters() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("objects.yaml");
     let service = |number: u32| {
@@ -711,7 +710,7 @@ async fn a_large_cluster_is_shown_in_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_whole_zone_is_sent_to_two_at_a_time() {
+async fn sends_at_most_two_zones_at_once() {
     let server = Server::reading("--manifests tests/scenarios/large.yaml --simulate=10.128.0.0/16");
     let mut held = Vec::new();
     for _ in 0..2 {
@@ -746,10 +745,10 @@ async fn closes_connections_that_read_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_program_says_no_at_once_when_it_is_told_to_end() {
+async fn readyz_fails_at_shutdown() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     let line = "serve --demo --listen 127.0.0.1:0 --admin 127.0.0.1:0 --lame-duck 600 --log off";
-    let mut child = Started(command.env_clear().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap());
+    let mut child = ChildGuard(command.env_clear().args(line.split(' ')).stdout(Stdio::piped()).spawn().unwrap());
     let banner = BufReader::new(child.0.stdout.take().unwrap()).lines();
     let address = tokio::task::spawn_blocking(|| {
         let mut addresses =
@@ -776,10 +775,10 @@ async fn the_program_says_no_at_once_when_it_is_told_to_end() {
     assert!(timeout(PATIENCE, ended).await.expect("a second signal ends it").unwrap().unwrap().success());
 }
 
-/// It does not outlive its test.
-struct Started(Child);
+/// A process that is killed at the end of its test.
+struct ChildGuard(Child);
 
-impl Drop for Started {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
     }

@@ -1,7 +1,7 @@
-//! A plain query costs no allocation: not its answer, not what is counted of it, and not that it is explained to nobody.
+//! A plain query allocates nothing: neither its response, nor its metrics, nor the check for an explanation.
 //!
-//! The built-in example is asked for one name of each kind, over UDP and TCP, with and without explanations, by a worker
-//! that has asked before, and that has read ahead. What is told of a near miss may allocate: how often it is, is bounded.
+//! The example is queried for one name of each kind, over UDP and TCP, with and without explanations, by a worker that has
+//! answered and prefetched before. The explanation of a near miss may allocate; the number of explanations is bounded.
 
 #![allow(unsafe_code, reason = "an allocator is unsafe by its signature; this one hands everything on")]
 
@@ -20,14 +20,14 @@ use headless_dns_core::status::Status;
 use crate::common::{query, wire};
 
 thread_local! {
-    /// What this thread has asked the allocator for.
+    /// Number of allocations by this thread.
     static ASKED: Cell<u64> = const { Cell::new(0) };
 }
 
-struct Counting;
+struct CountingAllocator;
 
 // SAFETY: every call goes on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ASKED.with(|asked| asked.set(asked.get() + 1));
         unsafe { System.alloc(layout) }
@@ -44,9 +44,9 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// What is asked, and the rcode of the answer.
+/// Queries, and the response code of each.
 const PLAIN: &[(&str, u16, u8)] = &[
     ("web.default.svc.cluster.local", rtype::A, 0),
     ("web.default.svc.cluster.local", rtype::AAAA, 0),
@@ -64,7 +64,7 @@ const PLAIN: &[(&str, u16, u8)] = &[
     ("www.example.com", rtype::A, 5),
 ];
 
-/// How often `ask` allocates after it was done once.
+/// Returns the number of allocations of 100 calls, after one call that is not counted.
 fn allocations(mut ask: impl FnMut()) -> u64 {
     ask();
     let before = ASKED.get();
@@ -73,7 +73,7 @@ fn allocations(mut ask: impl FnMut()) -> u64 {
 }
 
 #[test]
-fn a_plain_query_allocates_nothing() {
+fn plain_query_allocates_nothing() {
     let Ok(Invocation::Serve(config)) = cli::read(["headless-dns", "serve", "--demo"].map(Into::into)) else {
         panic!("it is a command line")
     };
@@ -119,6 +119,6 @@ fn a_plain_query_allocates_nothing() {
 }
 
 #[test]
-fn the_counter_counts() {
+fn counts_allocations() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1_u8)))), 100);
 }

@@ -1,9 +1,8 @@
-//! Why names do not resolve, as text that an operator can review: manifests and questions in, findings out.
+//! Causes of names that do not resolve, as text that an operator can review: manifests and questions in, findings out.
 //!
-//! `tests/causes/NAME.why` holds questions (`$ explain NAME TYPE`), each with what `explain` finds about it: one line a
-//! finding (severity, id, sentence), below it what helps, and what an answer on the wire says. The manifests are
-//! `NAME.yaml` beside it, or the scenario of that name. `UPDATE_EXPECT=1` writes the findings anew. `tests/causes.md` is
-//! the table of all causes.
+//! `tests/causes/NAME.why` has questions (`$ explain NAME TYPE`), each followed by the findings of `explain`: one line for each
+//! finding (severity, id, sentence), below it the fix and the text in a response. The manifests are `NAME.yaml` beside it, or
+//! the scenario of that name. `UPDATE_EXPECT=1` writes the findings. `tests/causes.md` is the table of all causes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,7 +17,7 @@ use headless_dns_core::name::QueryName;
 use headless_dns_core::rtype;
 
 #[test]
-fn every_cause_is_told_as_written() {
+fn explains_every_cause_as_recorded() {
     let mut wrong = String::new();
     for path in questions() {
         let source = source(&path);
@@ -38,7 +37,7 @@ fn every_cause_is_told_as_written() {
 }
 
 #[test]
-fn every_row_is_shown() {
+fn every_cause_has_scenario() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = fs::read_to_string(root.join("tests/causes.md")).unwrap();
     let rows: Vec<Vec<&str>> = table
@@ -87,7 +86,7 @@ fn source(questions: &Path) -> ManifestSource {
     source
 }
 
-/// What is told about `NAME TYPE`.
+/// Returns the explanation of `NAME TYPE`.
 fn told(source: &ManifestSource, question: &str) -> String {
     let (text, qtype) = question.split_once(' ').unwrap();
     let qtype = match qtype {

@@ -1,8 +1,7 @@
-//! What changes while a server answers over TLS: its certificate, its addresses, the process.
+//! Changes while a server answers over TLS: of its certificate, its addresses and its process.
 //!
-//! The built binary, with certificates that are made here. Tests wait for what must happen, with [`PATIENCE`] that no
-//! passing test uses up. `TEST_HEADLESS_DNS_SCALE` says how often the certificate is replaced under load: 100 is 100
-//! times.
+//! The tests run the built program with certificates of their own, and wait for events, at most [`PATIENCE`].
+//! `TEST_HEADLESS_DNS_SCALE` scales the number of certificate rotations under load: 100 is 100 rotations.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -87,7 +86,7 @@ impl Server {
         }
     }
 
-    /// What the admin listener answers.
+    /// Returns the response of the admin listener.
     async fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
@@ -105,12 +104,12 @@ impl Server {
         value.map(|value| value.trim().parse().unwrap())
     }
 
-    /// The same; 0 where it is not shown.
+    /// Returns the value of a series; 0 if it is missing.
     async fn metric(&self, series: &str) -> f64 {
         self.series(series).await.unwrap_or_default()
     }
 
-    /// A part of what it tells of itself to programs.
+    /// Returns a part of the status in JSON.
     async fn status(&self, part: &str) -> Value {
         let text = self.get("/api/v1/status").await;
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
@@ -191,7 +190,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>, id: u16) {
     assert_eq!((&response[..2], &response[6..8]), (&id.to_be_bytes()[..], &[0, 3][..]), "three addresses");
 }
 
-/// The server says that it ends.
+/// Checks that the server closes the connection with close_notify.
 async fn check_ended(stream: &mut TlsStream<TcpStream>) {
     let read = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("closed in time");
     assert_eq!(read.expect("the end is said"), 0, "nothing more comes");
@@ -200,7 +199,7 @@ async fn check_ended(stream: &mut TlsStream<TcpStream>) {
 const LISTEN: &str = "--listen 127.0.0.1:0 --listen-tls 127.0.0.1:0";
 
 #[tokio::test]
-async fn a_pair_that_cannot_be_used_keeps_it_from_starting() {
+async fn fails_to_start_with_invalid_pair() {
     let authority = Authority::new();
     let [certificate, key] = authority.paths();
     fs::write(&key, authority.pair().key).unwrap();
@@ -217,7 +216,7 @@ async fn a_pair_that_cannot_be_used_keeps_it_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_replaced_under_load_and_nothing_is_lost() {
+async fn loses_no_query_while_certificate_is_replaced() {
     let rotations = scaled(100);
     let authority = Authority::new();
     let server = Server::start(&format!("{LISTEN} {} --log warn", authority.options())).await;
@@ -263,7 +262,7 @@ async fn a_certificate_is_replaced_under_load_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_pair_that_cannot_be_used_changes_nothing() {
+async fn keeps_certificate_if_new_pair_is_invalid() {
     let authority = Authority::new();
     let mut server = Server::start(&format!("{LISTEN} {}", authority.options())).await;
     let (client, to) = (client(&authority), server.tls());
@@ -282,7 +281,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
         fs::write(path, text).unwrap();
         server.wait_for_reloads("refused", refused).await;
         server.wait_for_refusal(Some(&sentence)).await;
-        // The third is the same as the second, and so not said again.
+        // The third failure equals the second, and is not logged again.
         if refused < 3 {
             from = server.logged(from, &format!("{stays}{sentence}")).await;
         }
@@ -300,7 +299,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
     server.wait_for_refusal(None).await;
     assert_eq!(shown_now(&client, to).await, other.der);
     ask(&mut kept, 2).await;
-    // What is on a file system that tells nobody is read on SIGHUP.
+    // A file system without notifications: SIGHUP reads the files.
     server.process.signal("HUP");
     server.logged(0, "reloading: SIGHUP").await;
     assert_eq!(server.log().matches(stays).count(), 3, "{}", server.log());
@@ -308,7 +307,7 @@ async fn a_pair_that_cannot_be_used_changes_nothing() {
 
 /// kubelet keeps a Secret's files in a folder, and replaces the link that leads to it.
 #[tokio::test]
-async fn a_secret_is_replaced_as_kubelet_does() {
+async fn reloads_secret_volume() {
     let authority = Authority::new();
     let volume = tempfile::tempdir().unwrap();
     let path = |name: &str| volume.path().join(name);
@@ -339,7 +338,7 @@ async fn a_secret_is_replaced_as_kubelet_does() {
 }
 
 #[tokio::test]
-async fn connections_that_are_open_at_the_end_are_told() {
+async fn closes_open_connections_with_close_notify() {
     let authority = Authority::new();
     for lame_duck in [0, 1] {
         let options = format!("{LISTEN} {} --lame-duck {lame_duck}", authority.options());
@@ -356,7 +355,7 @@ async fn connections_that_are_open_at_the_end_are_told() {
 }
 
 #[tokio::test]
-async fn addresses_and_files_change_with_the_configuration() {
+async fn reload_changes_addresses_and_files() {
     let authority = Authority::new();
     let client = client(&authority);
     let file = authority.folder.path().join("headless-dns.toml");
@@ -404,9 +403,9 @@ async fn addresses_and_files_change_with_the_configuration() {
     assert_eq!(TcpStream::connect(to).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
-/// An alert on a certificate that nobody is shown any more would be for nothing.
+/// An alert on the expiry of a certificate that is not in use any more would be a false alarm.
 #[tokio::test]
-async fn when_it_expires_is_shown_while_somebody_is_shown_it() {
+async fn shows_expiry_while_certificate_is_in_use() {
     let authority = Authority::new();
     let file = authority.folder.path().join("headless-dns.toml");
     let [certificate, key] = authority.paths();
@@ -440,7 +439,7 @@ async fn when_it_expires_is_shown_while_somebody_is_shown_it() {
 }
 
 #[tokio::test]
-async fn another_process_takes_the_sockets() {
+async fn hot_restart_hands_over_tls_sockets() {
     let authority = Authority::new();
     let client = client(&authority);
     let takeover = format!("{} --takeover {}", authority.options(), authority.folder.path().join("takeover").display());
@@ -455,13 +454,13 @@ async fn another_process_takes_the_sockets() {
     ask(&mut connect(&client, second.tls()).await, 2).await;
 }
 
-/// What connections cost the server: memory of those that are idle, CPU of handshakes.
+/// Measures the memory of idle connections and the CPU time of handshakes.
 ///
 /// `TEST_HEADLESS_DNS_BIN=target/release/headless-dns cargo test --test it certificates -- --ignored --nocapture`, with
 /// 12,000 file descriptors (`ulimit -n`). The keys are ECDSA P-256, and RSA with 2048 bits, which openssl(1) makes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, of a release build"]
-async fn what_connections_cost() {
+async fn measures_memory_per_connection() {
     const IDLE: usize = 5_000;
     const HANDSHAKES: usize = 2_000;
     let authority = Authority::new();
@@ -471,7 +470,7 @@ async fn what_connections_cost() {
     let (memory, cpu) = ("process_resident_memory_bytes", "process_cpu_seconds_total");
     let mut all = Vec::new();
     for is_asked in [false, true] {
-        // What the first of them need once.
+        // The first connections allocate once.
         for _ in 0..200 {
             all.push(connect(&client, server.tls()).await);
         }

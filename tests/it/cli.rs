@@ -1,4 +1,4 @@
-//! The program as its users call it: the help, the exit statuses, where values come from, the example files.
+//! The program on the command line: help, exit statuses, the origin of values, the example files.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,15 +14,15 @@ fn program(line: &str) -> Command {
     command
 }
 
-struct Outcome {
+struct CommandOutput {
     status: i32,
     output: String,
     errors: String,
 }
 
-fn run(command: &mut Command) -> Outcome {
+fn run(command: &mut Command) -> CommandOutput {
     let output = command.output().unwrap();
-    Outcome {
+    CommandOutput {
         status: output.status.code().unwrap(),
         output: String::from_utf8(output.stdout).unwrap(),
         errors: String::from_utf8(output.stderr).unwrap(),
@@ -38,7 +38,7 @@ fn file_with(text: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn what_is_shown() {
+fn prints_help_version_and_completions() {
     for (line, part) in [
         ("--version", concat!("headless-dns ", env!("CARGO_PKG_VERSION"))),
         ("--help", "Usage: headless-dns <COMMAND>"),
@@ -63,7 +63,7 @@ fn what_is_shown() {
 }
 
 #[test]
-fn unknown_variable_is_refused() {
+fn rejects_unknown_variable() {
     for (variable, nearest) in [
         ("HEADLESS_DNS_TLL", "HEADLESS_DNS_TTL"),
         ("HEADLESS_DNS_ttl", "HEADLESS_DNS_TTL"),
@@ -106,7 +106,7 @@ fn unknown_variable_is_refused() {
 /// The kubelet sets them in every Pod of a namespace that has a Service of such a name, unless `enableServiceLinks` is
 /// false (`kubernetes/pkg/kubelet/envvars`).
 #[test]
-fn service_links_are_no_options() {
+fn ignores_service_link_variables() {
     let mut links = Vec::new();
     for service in ["HEADLESS_DNS", "HEADLESS_DNS_METRICS", "HEADLESS_DNS_LISTEN", "HEADLESS_DNS_PORT"] {
         for (host, shown) in [("10.96.0.53", "10.96.0.53"), ("fd00::53", "[fd00::53]")] {
@@ -130,7 +130,7 @@ fn service_links_are_no_options() {
 }
 
 #[test]
-fn wrong_use_has_status_2() {
+fn invalid_arguments_have_status_2() {
     for (line, part) in [
         ("", "Usage: headless-dns <COMMAND>"),
         ("serve --nonsense", "unexpected argument '--nonsense'"),
@@ -152,7 +152,7 @@ fn wrong_use_has_status_2() {
 }
 
 #[test]
-fn without_manifests_a_cluster_is_looked_for() {
+fn looks_for_cluster_without_manifests() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("config");
     let missing = format!("headless-dns: cannot read the kubeconfig {}: ", nowhere.display());
@@ -170,7 +170,7 @@ fn without_manifests_a_cluster_is_looked_for() {
 }
 
 #[test]
-fn each_value_tells_where_it_came_from() {
+fn config_print_names_origin_of_values() {
     let (_folder, path) = file_with("zone = 'a.example'\nttl = 60\n\nptr = 'hostname-only'\nsimulate = true\n");
     let mut command = program("config print --ttl 7 --listen 127.0.0.1,[::1]:1053");
     command
@@ -199,7 +199,7 @@ fn each_value_tells_where_it_came_from() {
 }
 
 #[test]
-fn what_is_printed_can_be_the_file() {
+fn config_print_is_valid_configuration() {
     let line = "config print --demo --zone a.example --zone-alias b.example --allow 10.0.0.0/8 --workers 3 --ttl 0 \
                 --service kube-system/dns --max-manifest-size 3K --log warn,headless_dns=debug --ns-address ::1";
     let first = run(&mut program(line)).output;
@@ -210,7 +210,7 @@ fn what_is_printed_can_be_the_file() {
 }
 
 #[test]
-fn errors_name_the_file_or_the_variable() {
+fn errors_name_file_or_variable() {
     for (text, sentence) in [
         (
             "zone = 'a.example'\nzone_alias = ['b.example']\n",
@@ -239,10 +239,10 @@ fn errors_name_the_file_or_the_variable() {
     assert!(refused.errors.contains("\"later\" is not a whole number"), "{}", refused.errors);
 }
 
-// It has all of what may be left out of a build.
+// Builds with all features.
 #[cfg(all(feature = "tls", feature = "https", feature = "quic"))]
 #[test]
-fn the_example_file_has_every_key_at_its_default() {
+fn example_file_has_every_default() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/headless-dns.toml");
     let commented = fs::read_to_string(path).unwrap();
     let is_key = |line: &&str| line.starts_with('#') && line[1..].starts_with(|first: char| first.is_ascii_lowercase());
@@ -299,7 +299,7 @@ fn without_comments(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_built_in_example_is_good() {
+fn demo_is_valid() {
     let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(DEMO).unwrap();
     let objects: Vec<_> = documents
         .into_iter()
@@ -325,7 +325,7 @@ fn the_built_in_example_is_good() {
 }
 
 #[test]
-fn records_that_are_not_all() {
+fn reports_incomplete_records() {
     let (_folder, path) = file_with("kind: Namespace\nmetadata: {name: shop}\n---\n{ no: [yaml\n");
     let broken = run(program("records --log-format text --manifests").arg(&path));
     assert_eq!(broken.status, 1, "{}", broken.errors);
@@ -338,7 +338,7 @@ fn records_that_are_not_all() {
 }
 
 #[test]
-fn endpoints_that_do_not_count_have_one_sentence() {
+fn reports_ignored_endpoints_in_one_sentence() {
     let service = |name: &str| {
         format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: None}}\n---\n")
     };
@@ -376,7 +376,7 @@ fn endpoints_that_do_not_count_have_one_sentence() {
 }
 
 #[test]
-fn a_simulated_cluster_has_the_families_that_are_named() {
+fn simulates_named_families() {
     let manifest = "apiVersion: v1\nkind: Service\nmetadata: {name: web, uid: u}\nspec: {ipFamilyPolicy: PreferDualStack}\n---\n\
                     apiVersion: v1\nkind: Pod\nmetadata: {name: t, annotations: {helm.sh/hook: test}}\n";
     let (_folder, path) = file_with(manifest);

@@ -1,5 +1,5 @@
-//! What the comparison of `benches/compare` rests on: the shares of the mix, which answer counts as right, and verdicts
-//! that come from the figures.
+//! Foundations of the comparison in `benches/compare`: the shares of the mix, the expected answers, and verdicts that follow
+//! from the figures.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::bench::workload::{self, Asked, Zones};
 use headless_dns_core::rtype;
 
 #[test]
-fn the_mix_has_its_shares() {
+fn mix_has_its_shares() {
     let asked = workload::mix(Cluster::of_workloads().small(), 10_000);
     assert_eq!(asked.len(), 10_000);
     // Headless, NXDOMAIN and ordinals are asked for as A.
@@ -36,7 +36,7 @@ fn read(text: &str, asked: &[Asked]) -> Result<Zones, String> {
 }
 
 #[test]
-fn what_is_right_comes_from_the_zone() {
+fn expects_answers_of_zone() {
     let many: Vec<String> = (0..100).map(|number| format!("10.0.1.{number}")).collect();
     let mut lines = vec![
         ("web.a.svc.z", "A", "10.0.0.2"),
@@ -77,7 +77,7 @@ fn what_is_right_comes_from_the_zone() {
 }
 
 #[test]
-fn a_zone_file_that_is_none_is_named() {
+fn names_invalid_zone_file() {
     let said = read("web.z.\t5\tIN\tA\t10.0.0.256\n", &[("web.z".to_owned(), rtype::A)]).err().unwrap();
     assert!(said.contains("zone: line 1: no address: 10.0.0.256"), "{said}");
     let said = read("web.z. 5 IN A 10.0.0.1\n", &[]).err().unwrap();
@@ -99,7 +99,7 @@ fn verdict(sheet: &Sheet, begins: &str) -> (String, Option<bool>) {
 }
 
 #[test]
-fn verdicts_come_from_the_medians() {
+fn verdicts_compare_medians() {
     // An outlier of one round does not decide.
     let good = figures(&[1.8, 1.8, 9.0], &[2.0, 0.1, 2.0], &[2.9, 2.9, 2.9]);
     assert_eq!(verdict(&good, "CPU against the echo: W1"), ("W1 0.90".to_owned(), Some(true)));
@@ -112,7 +112,7 @@ fn verdicts_come_from_the_medians() {
 }
 
 #[test]
-fn the_page_is_made_again_from_its_figures() {
+fn renders_page_from_its_figures() {
     let mut sheet = figures(&[1.8, 1.9], &[2.0, 2.1], &[2.9, 2.8]);
     sheet.add("about", "note", "bind", "is", "line one\n\tand two");
     sheet.add("size", "100000", "headless-dns", "memory_mb", "25.1");

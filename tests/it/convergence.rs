@@ -1,8 +1,8 @@
-//! Any order of events gives the same zone as building it from what is left.
+//! Any order of events gives the same zone as building it from the remaining objects.
 //!
-//! Random histories of applies, deletes, repeats and relists over a small cluster run through [`Cluster`] and
-//! [`Zone`] step by step; a second zone is built from the objects that are left, in another order. Both must hold the
-//! same records, and give the same octets for every name that could have been touched.
+//! Random histories of applies, deletes, repeats and relists over a small cluster run through [`Cluster`] and [`Zone`] step by
+//! step; a second zone is built from the remaining objects, in another order. Both must hold the same records, and give the
+//! same octets for every name that the history could have touched.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ enum Event {
     /// The object that is at this place among those that are known, again.
     Repeat(prop::sample::Index),
     Delete(prop::sample::Index),
-    /// A relist of everything, without the objects whose place the mask has.
+    /// A relist of everything, without the objects at the positions in the mask.
     Relist(u32),
 }
 
@@ -211,7 +211,7 @@ impl Follower {
     }
 }
 
-/// Runs a history, and returns what is left of it.
+/// Runs a history, and returns the remaining objects.
 fn run(history: &[Event], follower: &mut Follower) -> BTreeMap<Key, Object> {
     let mut known: BTreeMap<Key, Object> = BTreeMap::new();
     for event in history {
@@ -305,7 +305,7 @@ fn check(history: &[Event], rules: (NamingRules, Namespaces), questions: &[WireN
 }
 
 #[test]
-fn any_history_gives_the_zone_of_what_is_left() {
+fn any_history_converges_to_same_zone() {
     let cases = u32::try_from(common::scaled(100_000)).unwrap();
     let questions = questions();
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });

@@ -1,12 +1,12 @@
-//! The fuzz targets with the seeds of `fuzz/seeds`, which `fuzz/run` begins with, and with what they found.
+//! The fuzz targets with the inputs of `fuzz/seeds`: the seeds of `fuzz/run`, and inputs that a fuzzer found.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test it corpus` writes the seeds anew that are made from `tests/scenarios` and
-//! `tests/common/mutants.rs`; those that a fuzzer found stay.
+//! `UPDATE_EXPECT=1 cargo test --test it corpus` writes the seeds that are made from `tests/scenarios` and
+//! `tests/common/mutants.rs`; inputs that a fuzzer found stay.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::mutants::{Numbers, mutate, seeds};
+use crate::common::mutants::{Rng, mutate, seeds};
 use crate::common::{self, Question, scenarios};
 use crate::fuzzed::{self, TARGETS};
 
@@ -37,10 +37,10 @@ fn every_seed_passes_its_target() {
     assert!(size <= MAX_SEEDS_BYTES, "{size} octets of seeds");
 }
 
-/// The same inputs as a fuzzer makes first: seeds with a few octets changed.
+/// Seeds with a few octets changed, as a fuzzer begins.
 #[test]
 fn mutated_seeds_pass_their_targets() {
-    let mut numbers = Numbers(0xf022);
+    let mut numbers = Rng(0xf022);
     for (name, target) in TARGETS {
         let entries = fs::read_dir(folder(name)).unwrap();
         let mut seeds: Vec<_> = entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();

@@ -1,6 +1,6 @@
-//! `local doctor`, as its users see it: the built binary, a server, and resolvers in front of it that are right or wrong.
+//! `local doctor` on the command line: the built program, a server, and resolvers in front of it with and without faults.
 //!
-//! The resolvers are servers of ours that forward, or do not. The machine's files are in a folder of the test's.
+//! The resolvers are servers of this project, with and without forwarding. The machine's files are in a temporary folder.
 
 use crate::common::ports::ReservedPort;
 use crate::common::server::{self, Server};
@@ -45,7 +45,7 @@ fn check((status, text): &(i32, String), expected: i32, lines: &[&str]) {
 }
 
 #[test]
-fn a_way_that_is_right() {
+fn accepts_correct_forwarding() {
     let server = Server::with("--demo");
     let resolver = Server::with(&format!("--demo --zone other.test --forward 127.0.0.1:{}", server.address.port()));
     let root = machine(&[RESOLV, ("etc/nsswitch.conf", "hosts: files mdns4_minimal [NOTFOUND=return] dns\n")]);
@@ -76,7 +76,7 @@ fn a_way_that_is_right() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_to_do() {
+fn reports_problems_with_fixes() {
     let server = Server::with("--demo --zone-alias cluster.internal");
     let to = format!("127.0.0.1 port {}", server.address.port());
     // It knows nothing of the zone.
@@ -93,7 +93,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
     let seen = doctor(server.address.port(), resolver.address.port(), root.path(), "--name dns-version.cluster.local");
     check(&seen, 1, &["the server has no address for dns-version.cluster.local: choose a name with addresses"]);
     drop(resolver);
-    // Nobody is there.
+    // No server listens.
     let reserved = ReservedPort::new();
     let free = reserved.port();
     let seen = doctor(server.address.port(), free, root.path(), "");
@@ -105,7 +105,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
     );
     let seen = doctor(server.address.port(), server.address.port(), root.path(), "--zone cluster.example");
     check(&seen, 1, &["answers ns.dns.cluster.example with REFUSED", "see its --zone and --allow"]);
-    // No file says who is asked.
+    // No file names a resolver.
     let empty = machine(&[]);
     check(
         &doctor(server.address.port(), server.address.port(), empty.path(), ""),
@@ -133,7 +133,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
 
 /// A resolver that keeps longer than it was told that there is nothing.
 #[test]
-fn negative_answers_that_are_kept_too_long() {
+fn reports_long_negative_caching() {
     let server = Server::with("--demo --negative-ttl 1");
     let resolver = Server::with("--demo --negative-ttl 900");
     let root = machine(&[RESOLV]);

@@ -1,4 +1,4 @@
-//! `explain` and `check` as their users call them, and the steps of the decision on every question of the scenarios.
+//! `explain` and `check` on the command line, and the steps of the decision for every question of the scenarios.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,25 +18,25 @@ use serde_json::Value;
 const SEED_3: &str = "tests/scenarios/seed-3.yaml";
 const SEED_3_NAME: &str = "myapp-0.myapp-svc.default.svc.cluster.local";
 
-struct Outcomes {
+struct CommandOutput {
     status: i32,
     output: String,
     errors: String,
 }
 
 /// The program in this repository's root with the words of `line`, and nothing in its environment.
-fn run(line: &str) -> Outcomes {
+fn run(line: &str) -> CommandOutput {
     run_with(line, "")
 }
 
-fn run_with(line: &str, input: &str) -> Outcomes {
+fn run_with(line: &str, input: &str) -> CommandOutput {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     command.env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).args(line.split_whitespace());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A command that fails at once reads no input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
-    Outcomes {
+    CommandOutput {
         status: output.status.code().unwrap(),
         output: String::from_utf8(output.stdout).unwrap(),
         errors: String::from_utf8(output.stderr).unwrap(),
@@ -55,7 +55,7 @@ fn file_with(text: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn seed_3_is_explained_and_mended() {
+fn explains_and_fixes_seed_3() {
     let line = format!("explain --manifests {SEED_3} --simulate {SEED_3_NAME}");
     let explained = run(&line);
     assert_eq!((explained.status, explained.errors.as_str()), (1, ""), "{}", explained.output);
@@ -73,7 +73,7 @@ fn seed_3_is_explained_and_mended() {
     let mended = run(&format!("{line} --manifests {}", path.display()));
     assert_eq!(mended.status, 0, "{}{}", mended.output, mended.errors);
     assert!(mended.output.contains("NOERROR, it resolves"), "{}", mended.output);
-    // The lint says the same, before and after.
+    // `check` reports the cause before the fix, and nothing after it.
     let lint = format!("check --manifests {SEED_3} --simulate");
     let checked = run(&lint);
     assert_eq!(checked.status, 1, "{}", checked.output);
@@ -131,7 +131,7 @@ fn steps_agree_with_the_zone() {
 }
 
 #[test]
-fn which_name_is_meant() {
+fn completes_short_names() {
     for (line, status, name, tried) in [
         ("web", 0, "web.default.svc.cluster.local.", 1),
         ("web-0.web", 0, "web-0.web.default.svc.cluster.local.", 1),
@@ -142,7 +142,7 @@ fn which_name_is_meant() {
         ("web.default.svc.cluster.local.", 0, "web.default.svc.cluster.local.", 1),
         ("web-0.web.default.svc.cluster.local", 0, "web-0.web.default.svc.cluster.local.", 1),
         ("_http._tcp.web", 0, "_http._tcp.web.default.svc.cluster.local.", 1),
-        // Of what does not resolve, the name that comes closest.
+        // No name resolves: the one closest to the input.
         ("web-9.web", 1, "web-9.web.default.svc.cluster.local.", 4),
         ("apy.shop", 1, "apy.shop.svc.cluster.local.", 4),
         ("wbe", 1, "wbe.default.svc.cluster.local.", 4),
@@ -166,9 +166,9 @@ fn which_name_is_meant() {
     assert!(back.output.contains(" IN PTR web-0.web.default.svc.cluster.local.\n"), "{}", back.output);
 }
 
-/// Aliases resolve where they lead to addresses, or out of the zone; the finding says why they do not.
+/// Aliases resolve if they lead to addresses, or out of the zone; otherwise the finding has the cause.
 #[test]
-fn aliases_are_followed_as_far_as_answers_do() {
+fn follows_aliases_as_answers_do() {
     for (name, status, token) in [
         ("outside", 0, "EXTERNALNAME-OUTSIDE"),
         ("dangling", 1, "EXTERNALNAME-DANGLING"),
@@ -188,7 +188,7 @@ fn aliases_are_followed_as_far_as_answers_do() {
 }
 
 #[test]
-fn the_json_has_its_shape() {
+fn json_has_documented_fields() {
     let explained = json("explain --demo web-9.web -o json");
     let keys: Vec<&String> = explained.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["answer", "findings", "hints", "name", "rcode", "resolves", "steps", "tried", "type"]);
@@ -201,7 +201,7 @@ fn the_json_has_its_shape() {
 }
 
 #[test]
-fn what_cannot_be_read_has_status_2() {
+fn unreadable_input_has_status_2() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("config");
     for (line, part) in [
@@ -217,7 +217,7 @@ fn what_cannot_be_read_has_status_2() {
         assert_eq!((refused.status, refused.output.as_str()), (2, ""), "{line}: {}", refused.errors);
         assert!(refused.errors.contains(part), "{line}: {}", refused.errors);
     }
-    // What does not resolve may stand in what could not be read.
+    // The name may be in the part that could not be parsed.
     let (_folder, path) = file_with("kind: Namespace\nmetadata: {name: shop}\n---\n{ no: [yaml\n");
     let broken =
         run(&format!("explain --log-format text --manifests {} web.default.svc.cluster.local.", path.display()));
@@ -230,7 +230,7 @@ fn what_cannot_be_read_has_status_2() {
 
 /// `explain` warns about the objects that the question touches, and about no others.
 #[test]
-fn explain_warns_about_touched_objects_only() {
+fn explain_warns_about_objects_of_question_only() {
     let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80, name: http}]}}\n---\n\
                 {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}";
     let (_folder, path) = file_with(text);
@@ -247,7 +247,7 @@ fn explain_warns_about_touched_objects_only() {
 
 /// `explain` warns about documents that cannot be read where the question is about their names.
 #[test]
-fn explain_warns_about_touched_documents_only() {
+fn explain_warns_about_documents_of_question_only() {
     let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.96.0.8, ports: [{port: 80}]}}\n\
                 ---\nkind: Service\nmetadata:\n  name: b\nspec: [\n---\nkind: [\n---\n\
                 {apiVersion: v1, kind: Service, metadata: {name: c_d, namespace: d_e}}";
@@ -268,7 +268,7 @@ fn explain_warns_about_touched_documents_only() {
 
 /// An object that the API server would refuse is an error, and nothing is answered from it.
 #[test]
-fn refused_objects_are_errors_and_not_served() {
+fn reports_invalid_objects_and_skips_them() {
     let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: none, ports: [{port: 80}]}}\n---\n\
                 {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}";
     let (_folder, path) = file_with(text);
@@ -289,11 +289,11 @@ fn refused_objects_are_errors_and_not_served() {
     }
 }
 
-/// What is said: level, token, object.
-type Sayings = &'static [(&'static str, &'static str, &'static str)];
+/// Reported findings: level, token, object.
+type ExpectedFindings = &'static [(&'static str, &'static str, &'static str)];
 
-/// Objects, the options, and what is said of them. Nothing else may be said.
-const LINT: &[(&str, &str, Sayings)] = &[
+/// Checks the findings about objects, with these options. There must be no other finding.
+const LINT: &[(&str, &str, ExpectedFindings)] = &[
     (
         "{kind: Service, metadata: {name: a}, spec: {clusterIP: None, selector: {app: a}}}",
         "",
@@ -443,7 +443,7 @@ const LINT: &[(&str, &str, Sayings)] = &[
 ];
 
 #[test]
-fn the_lint_says_this_and_no_more() {
+fn check_reports_exact_findings() {
     for (objects, options, expected) in LINT {
         // Abridged objects of a cluster.
         let text = objects.replace("{kind: Service", "{apiVersion: v1, kind: Service");
@@ -474,7 +474,7 @@ fn the_lint_says_this_and_no_more() {
 }
 
 #[test]
-fn the_lint_claims_nothing_of_what_it_could_not_read() {
+fn check_claims_nothing_about_unread_objects() {
     let set = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: s, uid: u}, spec: {serviceName: a}}";
     let lint = |text: &str| {
         let said = run_with("check --manifests -", text);
@@ -482,7 +482,7 @@ fn the_lint_claims_nothing_of_what_it_could_not_read() {
     };
     let (status, output) = lint(set);
     assert!(status == 1 && output.contains("STS-NO-SERVICE"), "{output}");
-    // The Service may be what could not be read.
+    // The Service may be the object that could not be parsed.
     for unread in ["{ no: [yaml", "{apiVersion: v1, kind: Service, metadata: {name: a_b}}"] {
         let (status, output) = lint(&format!("{set}\n---\n{unread}\n"));
         assert_eq!(status, 1, "{output}");
@@ -497,7 +497,7 @@ fn the_lint_claims_nothing_of_what_it_could_not_read() {
 }
 
 #[test]
-fn a_running_server_is_asked() {
+fn queries_running_server() {
     let server = Server::with("--demo");
     let to = server.address;
     let found = run(&format!("explain web-0.web --server {to}"));
@@ -523,11 +523,11 @@ fn a_running_server_is_asked() {
 fn explaining_server() -> SocketAddr {
     let (tcp, udp) = ports::bind_both();
     let address = tcp.local_addr().unwrap();
-    // Both end with the test's process: a detached thread in a test harms nobody.
+    // Both threads end with the test's process.
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, client)) = udp.recv_from(&mut buffer) {
-            // Somebody else's response first: it is passed over.
+            // First a response with another ID: it is ignored.
             let mut stray = buffer[..length].to_vec();
             (stray[0], stray[2]) = (!stray[0], 0x84);
             udp.send_to(&stray, client).unwrap();
@@ -587,7 +587,7 @@ fn explanation(query: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_server_explains_is_shown_once() {
+fn shows_explanation_of_server_once() {
     let server = explaining_server();
     let line = format!("explain web-0.web.default.svc.cluster.local. -o json --server {server}");
     let explained = json(&line);

@@ -1,8 +1,8 @@
-//! No finding is ever wrong: random clusters, every name asked, and each claim held against the objects.
+//! Findings are never wrong: in random clusters every name is queried, and each claim is compared with the objects.
 //!
-//! The objects are JSON, as an API server gives them, and the claims are checked on that JSON by statements of their own
-//! (`claim_holds`), which share no code with the detection. What helps is tried too: where a fix is a command that
-//! changes a field, or an object to apply, it is applied, workloads are simulated, and then the name resolves.
+//! The objects are JSON, as an API server returns them, and the claims are checked on that JSON by code of the test
+//! (`claim_holds`), which shares nothing with the detection. Fixes are tried too: a fix that is a command or an object is
+//! applied, workloads are simulated, and the name must resolve.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ impl Objects {
         self.get("Service", key)
     }
 
-    /// The slices whose label names this Service.
+    /// Returns the slices with this Service in their label.
     fn slices(&self, key: &ObjectRef) -> impl Iterator<Item = &Value> {
         let key = key.clone();
         self.of("EndpointSlice").filter(move |slice| {
@@ -143,7 +143,7 @@ fn port_names(objects: &Objects, key: &ObjectRef) -> BTreeSet<(String, String, u
     ports.into_iter().map(read).collect()
 }
 
-/// What a finding claims, said again on the JSON.
+/// Returns whether a finding's claim holds for the objects in JSON, decided without the server's code.
 fn claim_holds(objects: &Objects, finding: &Finding, question: &str) -> bool {
     let service = |key: &ObjectRef| objects.service(key);
     let exists = |key: &ObjectRef| service(key).is_some();
@@ -602,7 +602,7 @@ fn slice() -> impl Strategy<Value = Value> {
 fn stateful_set() -> impl Strategy<Value = Value> {
     let governing = prop::sample::select(vec!["web", "db", "gone", ""]);
     let name = prop::sample::select(&SETS[..]);
-    // What the template has beyond the selector may be all that another Service selects.
+    // Another Service may select the labels that the template has beyond the selector.
     let extra = prop::sample::select(vec![json!({}), json!({"tier": "x"}), json!({"tier": "y"})]);
     (namespace(), name, governing, 0..4u32, 0..2u32, any::<bool>(), labels(), extra).prop_map(
         |(namespace, name, governing, replicas, start, parallel, labels, extra)| {
@@ -724,7 +724,7 @@ fn questions() -> Vec<(String, u16)> {
     questions
 }
 
-/// What is found about a question, for people and for the wire.
+/// Returns the verdict and the findings for people, and the finding in a response.
 fn found(publisher: &Publisher, question: &str, qtype: u16) -> (ZoneVerdict, Vec<Finding>, Option<Finding>) {
     let mut name = QueryName::default();
     name.parse_wire(&question_name(question)).unwrap();
@@ -762,7 +762,7 @@ fn check<S: Strategy>(strategy: &S, full: u64, test: impl Fn(S::Value)) {
 }
 
 #[test]
-fn no_finding_is_wrong() {
+fn findings_match_zone() {
     let questions = questions();
     check(&(objects(true), rules()), 4_000, |(objects, rules)| {
         let objects = Objects(objects.0, rules.endpoint_pod_names);
@@ -802,14 +802,14 @@ fn no_finding_is_wrong() {
             let steps = walked(&publisher, question, *qtype, outcome);
             let failed = steps.iter().any(|step| step.passed == Some(false));
             assert_eq!(failed, outcome != ZoneVerdict::Found, "{question} {qtype} {rules:?}: {steps:#?}\n{objects:?}");
-            // Somebody who asks why is told something; a protocol without a port has no cause of its own.
+            // A query at `_why` always gets a text; a protocol without a port has no cause of its own.
             let told = !findings.is_empty() || question.starts_with("_tcp.");
             assert!(outcome != ZoneVerdict::NxDomain || told, "{question} {rules:?}\n{objects:?}");
         }
     });
 }
 
-/// The name and type that a fix says to ask for.
+/// Returns the name and type that a fix asks to query.
 fn recommended(finding: &Finding) -> Option<(String, u16)> {
     let Some(Fix::Advice(advice)) = finding.fix() else { return None };
     let (name, srv) = match advice.strip_prefix("ask for SRV at ") {
@@ -822,7 +822,7 @@ fn recommended(finding: &Finding) -> Option<(String, u16)> {
     Some((absolute, qtype))
 }
 
-/// Applies what a fix says; `false` where it is for people to do.
+/// Applies a fix; returns `false` if only people can.
 fn apply(objects: &mut Objects, fix: &Fix) -> bool {
     match fix {
         Fix::Object(yaml) => {
@@ -872,7 +872,7 @@ fn key_of(object: &Value) -> ObjectRef {
     ObjectRef::new(object["metadata"]["namespace"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
 }
 
-/// RFC 7396: what `kubectl patch --type=merge` does.
+/// Applies a JSON merge patch (RFC 7396), as `kubectl patch --type=merge`.
 fn merge(object: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *object = patch;
@@ -911,7 +911,7 @@ fn mend(mut objects: Objects, question: &str, build: impl Fn(&Objects) -> Publis
 }
 
 #[test]
-fn what_helps_helps() {
+fn fixes_resolve_names() {
     let resolved = std::cell::Cell::new(0);
     let ask = |objects: &Objects, build: &dyn Fn(&Objects) -> Publisher| {
         for namespace in NAMESPACES {

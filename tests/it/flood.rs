@@ -1,10 +1,9 @@
-//! Floods of connections that begin and do not go on, over TCP, TLS, HTTPS and QUIC, against the built server under a limit
-//! on its memory: questions are answered meanwhile, and the memory comes back.
+//! Floods of incomplete connections over TCP, TLS, HTTPS and QUIC, against the built server with a memory limit: other queries
+//! are answered meanwhile, and the memory is released.
 //!
-//! A part runs in a network namespace that the test makes for itself, where it has all the IPv6 addresses that it
-//! wants; where none can be made, the output says so. `TEST_HEADLESS_DNS_SCALE` is how many connections there are, in
-//! percent of 16,384, and of 4,096 over HTTPS and QUIC; 100 needs 20,000 file descriptors (`ulimit -n`), and
-//! `TEST_HEADLESS_DNS_BIN` names a release build for it.
+//! Some tests run in a network namespace of their own, which has every IPv6 address that they use; if none can be made, they
+//! print that they are skipped. `TEST_HEADLESS_DNS_SCALE` is the number of connections in percent of 16,384, and of 4,096 over
+//! HTTPS and QUIC; 100 needs 20,000 file descriptors (`ulimit -n`), and `TEST_HEADLESS_DNS_BIN` names a release build for it.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, IoSliceMut};
@@ -32,9 +31,9 @@ use tokio_rustls::TlsConnector;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(20);
-/// What `config/base` and the chart give the server (`docs/install.md`), in octets.
+/// Memory limit of `config/base` and the chart (`docs/install.md`), in octets.
 const MEMORY_LIMIT: u64 = 512 << 20;
-/// How much more the server may have of it 10 s after a flood.
+/// Memory above the initial use that the server may hold 10 s after a flood, in octets.
 const MEMORY_LEFT: u64 = 20_000_000;
 /// Connections at a time that are being opened: fewer than the kernel queues.
 const OPENING: usize = 100;
@@ -154,13 +153,13 @@ fn web(id: u16) -> Vec<u8> {
 }
 
 /// A client that asks all the time, over UDP, and over a new TLS connection each time.
-struct Asker {
+struct QueryClient {
     stop: Arc<AtomicBool>,
     udp: std::thread::JoinHandle<usize>,
     tls: tokio::task::JoinHandle<(usize, Duration)>,
 }
 
-impl Asker {
+impl QueryClient {
     #[allow(clippy::disallowed_methods, reason = "`ended` awaits it")]
     fn start(from: IpAddr, server: &Server, authority: &Authority) -> Self {
         let (stop, plain) = (Arc::<AtomicBool>::default(), server.plain);
@@ -215,12 +214,12 @@ async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// What a connection of a flood sends before it waits.
+/// Incomplete input that a connection of a flood sends before it waits.
 #[derive(Clone, Copy, Debug)]
-enum Begin {
-    /// Of a message of 65,535 octets all but some.
+enum PartialInput {
+    /// Most of a message of 65,535 octets.
     Tcp,
-    /// Of a ClientHello of 65,520 octets all but some, in four records.
+    /// Most of a ClientHello of 65,520 octets, in four records.
     Tls,
     /// A handshake, and then a head in frames that do not end.
     Https,
@@ -228,16 +227,16 @@ enum Begin {
     Quic,
 }
 
-const BEGINS: [Begin; 4] = [Begin::Tcp, Begin::Tls, Begin::Https, Begin::Quic];
+const BEGINS: [PartialInput; 4] = [PartialInput::Tcp, PartialInput::Tls, PartialInput::Https, PartialInput::Quic];
 
-/// What a connection of a flood has to stay open.
-enum Held {
+/// Values that keep a connection of a flood open.
+enum HeldConnection {
     Tcp { _stream: TcpStream },
     Https { _stream: Box<tokio_rustls::client::TlsStream<TcpStream>> },
     Quic { _endpoint: Endpoint },
 }
 
-impl Begin {
+impl PartialInput {
     fn count(self) -> usize {
         scaled(match self {
             Self::Tcp | Self::Tls => 16_384,
@@ -245,18 +244,18 @@ impl Begin {
         }) as usize
     }
 
-    /// Opens a connection and sends that; what fails is for the server to judge.
-    async fn open(self, from: IpAddr, server: &Addresses, clients: &Clients) -> Option<Held> {
+    /// Opens a connection and sends its beginning; the server may close it at any time.
+    async fn open(self, from: IpAddr, server: &Addresses, clients: &Clients) -> Option<HeldConnection> {
         match self {
             Self::Tcp => {
                 let mut stream = connect(from, server.plain).await.ok()?;
                 send(&mut stream, &[&[0xff, 0xff][..], &vec![0; 60_000]].concat()).await;
-                Some(Held::Tcp { _stream: stream })
+                Some(HeldConnection::Tcp { _stream: stream })
             }
             Self::Tls => {
                 let mut stream = connect(from, server.tls).await.ok()?;
                 send(&mut stream, &clients.hello).await;
-                Some(Held::Tcp { _stream: stream })
+                Some(HeldConnection::Tcp { _stream: stream })
             }
             Self::Https => {
                 let stream = connect(from, server.https).await.ok()?;
@@ -273,7 +272,7 @@ impl Begin {
                     stream.flush().await
                 })
                 .await;
-                Some(Held::Https { _stream: Box::new(stream) })
+                Some(HeldConnection::Https { _stream: Box::new(stream) })
             }
             Self::Quic => {
                 let socket = TokioRuntime.wrap_udp_socket(UdpSocket::bind((from, 0)).ok()?).ok()?;
@@ -284,7 +283,7 @@ impl Begin {
                 let connecting = endpoint.connect_with(clients.quic.clone(), server.quic, NAME).ok()?;
                 // As long as its packets come and go.
                 let _ = timeout(Duration::from_millis(300), connecting).await;
-                Some(Held::Quic { _endpoint: endpoint })
+                Some(HeldConnection::Quic { _endpoint: endpoint })
             }
         }
     }
@@ -354,7 +353,7 @@ impl AsyncUdpSocket for Stalling {
 }
 
 /// Opens the connections of a flood, keeps them until all are there, and lets them go.
-async fn flood(begin: Begin, sources: &[IpAddr], server: &Arc<Addresses>, clients: &Arc<Clients>) -> usize {
+async fn flood(begin: PartialInput, sources: &[IpAddr], server: &Arc<Addresses>, clients: &Arc<Clients>) -> usize {
     let (opening, mut all) = (Arc::new(Semaphore::new(OPENING)), JoinSet::new());
     for (_, from) in (0..begin.count()).zip(sources.iter().cycle().copied()) {
         let permit = Arc::clone(&opening).acquire_owned().await.unwrap();
@@ -374,13 +373,13 @@ async fn check_floods(listen: IpAddr, sources: &[IpAddr], asker: IpAddr) {
     let server = Server::start(listen, &authority, "");
     let addresses = Addresses { plain: server.plain, tls: server.tls, https: server.https, quic: server.quic };
     let (addresses, clients) = (Arc::new(addresses), Arc::new(Clients::new(&authority)));
-    // What the first of each need once.
+    // The first connection of each kind allocates once.
     for begin in BEGINS {
         let held = begin.open(asker, &addresses, &clients).await;
         assert!(held.is_some(), "{begin:?}");
     }
     let [before, _] = server.memory();
-    let asking = Asker::start(asker, &server, &authority);
+    let asking = QueryClient::start(asker, &server, &authority);
     for begin in BEGINS {
         let begun = Instant::now();
         let opened = flood(begin, sources, &addresses, &clients).await;
@@ -420,14 +419,14 @@ fn mega(octets: u64) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn floods_from_sixteen_addresses_delay_no_other_client_and_leave_no_memory() {
+async fn flood_from_sixteen_addresses_delays_no_other_client() {
     let sources: Vec<_> = (1..=16).map(|number| IpAddr::from([127, 0, 1, number])).collect();
     check_floods([127, 0, 0, 1].into(), &sources, [127, 0, 0, 1].into()).await;
 }
 
 #[test]
-fn floods_from_one_prefix_delay_no_other_client_and_leave_no_memory() {
-    if !in_namespace("floods_from_one_prefix_delay_no_other_client_and_leave_no_memory") {
+fn flood_from_one_prefix_delays_no_other_client() {
+    if !in_namespace("flood_from_one_prefix_delays_no_other_client") {
         return;
     }
     let sources: Vec<IpAddr> = (1..=1000).map(|number| format!("2001:db8:1::{number:x}").parse().unwrap()).collect();
@@ -456,8 +455,8 @@ async fn kept(sources: &[&str], to: SocketAddr) -> usize {
 }
 
 #[test]
-fn clients_of_one_prefix_share_a_limit() {
-    if !in_namespace("clients_of_one_prefix_share_a_limit") {
+fn clients_of_one_prefix_share_limit() {
+    if !in_namespace("clients_of_one_prefix_share_limit") {
         return;
     }
     let listen = "2001:db8:ffff::1".parse().unwrap();

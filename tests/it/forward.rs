@@ -1,8 +1,7 @@
-//! Names of others: a server with an upstream on loopback that does what upstreams do, and what they should not.
+//! Forwarding: a server with an upstream on loopback that answers as real upstreams do, and with forged records.
 //!
-//! Clients are plain sockets, and read the raw message. Every wait is for something that must happen, with [`PATIENCE`].
-//! That a dead upstream costs others nothing is measured by `benches/forward`; real upstreams are in
-//! `tests/with_upstream`.
+//! Clients are plain sockets, and read the raw message. Every wait is for an event, at most [`PATIENCE`]. `benches/forward`
+//! measures that a dead upstream does not delay other queries; `tests/with_upstream` has real upstreams.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -45,45 +44,45 @@ const SRV_TYPE: u16 = 33;
 const ANY_TYPE: u16 = 255;
 const TXT_TYPE: u16 = 16;
 
-/// How a query reached the upstream.
+/// Transport of a query to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+enum UpstreamTransport {
     Udp,
     Tcp,
 }
 
 /// When the upstream sends a response.
 #[derive(Clone, Copy)]
-enum When {
+enum ReplyTime {
     AtOnce,
     After(Duration),
-    /// When the test releases it: see [`Played::release`].
+    /// When the test releases it: see [`FakeUpstream::release`].
     Released,
 }
 
 /// Treatment of a query by the upstream: the responses that it sends.
-type Does = Vec<(When, Vec<u8>)>;
+type Replies = Vec<(ReplyTime, Vec<u8>)>;
 
 /// An upstream that a function plays, on one port for UDP and TCP.
-struct Played {
+struct FakeUpstream {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<(String, By)>>>,
+    asked: Arc<Mutex<Vec<(String, UpstreamTransport)>>>,
     released: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
 /// Waits until a response is to be sent.
-async fn due(when: When, mut released: watch::Receiver<bool>) {
+async fn due(when: ReplyTime, mut released: watch::Receiver<bool>) {
     match when {
-        When::AtOnce => {}
-        When::After(after) => tokio::time::sleep(after).await,
-        // Where the upstream ends first, the response is sent to nobody.
-        When::Released => _ = released.wait_for(|released| *released).await,
+        ReplyTime::AtOnce => {}
+        ReplyTime::After(after) => tokio::time::sleep(after).await,
+        // The response has no receiver if the upstream ends first.
+        ReplyTime::Released => _ = released.wait_for(|released| *released).await,
     }
 }
 
-impl Played {
-    async fn start(play: impl Fn(&Message, By) -> Does + Send + Sync + 'static) -> Self {
+impl FakeUpstream {
+    async fn start(play: impl Fn(&Message, UpstreamTransport) -> Replies + Send + Sync + 'static) -> Self {
         let (tcp, udp) = ports::bind_both();
         tcp.set_nonblocking(true).unwrap();
         udp.set_nonblocking(true).unwrap();
@@ -103,7 +102,7 @@ impl Played {
             let (mut buffer, mut late) = ([0; 4096], JoinSet::new());
             loop {
                 let (length, from) = udp.recv_from(&mut buffer).await.unwrap();
-                for (when, response) in does_udp(&buffer[..length], By::Udp) {
+                for (when, response) in does_udp(&buffer[..length], UpstreamTransport::Udp) {
                     let (udp, released) = (Arc::clone(&udp), release_udp.clone());
                     late.spawn(async move {
                         due(when, released).await;
@@ -121,7 +120,7 @@ impl Played {
                     while let Ok(length) = stream.read_u16().await {
                         let mut query = vec![0; usize::from(length)];
                         stream.read_exact(&mut query).await.unwrap();
-                        for (when, response) in does(&query, By::Tcp) {
+                        for (when, response) in does(&query, UpstreamTransport::Tcp) {
                             due(when, released.clone()).await;
                             stream.write_u16(response.len() as u16).await.unwrap();
                             stream.write_all(&response).await.unwrap();
@@ -143,7 +142,7 @@ impl Played {
         self.released.send_replace(false);
     }
 
-    fn asked(&self) -> Vec<(String, By)> {
+    fn asked(&self) -> Vec<(String, UpstreamTransport)> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -156,8 +155,8 @@ fn response(query: &Message, records: impl IntoIterator<Item = Record>) -> Vec<u
     response.to_vec().unwrap()
 }
 
-fn at_once(response: Vec<u8>) -> Does {
-    vec![(When::AtOnce, response)]
+fn at_once(response: Vec<u8>) -> Replies {
+    vec![(ReplyTime::AtOnce, response)]
 }
 
 fn name(text: &str) -> Name {
@@ -193,18 +192,18 @@ struct Server {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Asks<'u> {
-    names: Option<&'u Played>,
-    aliases: Option<&'u Played>,
+struct Upstreams<'u> {
+    names: Option<&'u FakeUpstream>,
+    aliases: Option<&'u FakeUpstream>,
 }
 
 impl Server {
-    fn start(listen: &str, asks: Asks<'_>) -> Self {
+    fn start(listen: &str, asks: Upstreams<'_>) -> Self {
         Self::with(listen, asks, "127.0.0.1/32")
     }
 
-    fn with(listen: &str, asks: Asks<'_>, names_for: &str) -> Self {
-        let to = |played: Option<&Played>| {
+    fn with(listen: &str, asks: Upstreams<'_>, names_for: &str) -> Self {
+        let to = |played: Option<&FakeUpstream>| {
             played
                 .map(|played| Upstream { address: played.address, protocol: UpstreamProtocol::Plain })
                 .into_iter()
@@ -337,8 +336,8 @@ fn check(response: &[u8], expected: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_outside_are_asked_for_and_names_in_the_zones_never() {
-    let upstream = Played::start(|query, _| {
+async fn forwards_names_outside_zones_only() {
+    let upstream = FakeUpstream::start(|query, _| {
         let asked = query.queries[0].name().to_string();
         at_once(match asked.as_str() {
             "www.example.test." => response(query, [alias(&asked, "host.example.test."), a("host.example.test.", 1)]),
@@ -346,13 +345,13 @@ async fn names_outside_are_asked_for_and_names_in_the_zones_never() {
             "empty.example.test." => failing(query, ResponseCode::NoError, true),
             "lame.example.test." => failing(query, ResponseCode::ServFail, false),
             "closed.example.test." => failing(query, ResponseCode::Refused, false),
-            // What nobody asked for is not passed on.
+            // Unsolicited records are not passed on.
             "more.example.test." => response(query, [a("web.default.svc.cluster.local.", 9), a(&asked, 2)]),
             _ => response(query, [a(&asked, 3)]),
         })
     })
     .await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     for (name, expected) in [
         ("Host.Example.Test", "rd ra No Error [Host.Example.Test. 192.0.2.3]"),
         ("www.example.test", "rd ra No Error [www.example.test. host.example.test.] [host.example.test. 192.0.2.1]"),
@@ -364,7 +363,7 @@ async fn names_outside_are_asked_for_and_names_in_the_zones_never() {
         (WEB, "aa rd ra No Error [web.default.svc.cluster.local. 10.0.0.1]"),
         ("nope.default.svc.cluster.local", "aa rd ra Non-Existent Domain (cluster.local. 5)"),
         ("9.9.9.10.in-addr.arpa", "aa rd ra Non-Existent Domain (10.in-addr.arpa. 5)"),
-        // Those that nobody outside is asked for.
+        // Names that are not forwarded.
         ("localhost", "rd ra No Error [localhost. 127.0.0.1]"),
         ("x.invalid", "rd ra Non-Existent Domain (invalid. 10800)"),
         ("1.1.168.192.in-addr.arpa", "rd ra Non-Existent Domain (168.192.in-addr.arpa. 10800)"),
@@ -376,7 +375,7 @@ async fn names_outside_are_asked_for_and_names_in_the_zones_never() {
     let asked: Vec<String> = upstream.asked().into_iter().map(|(name, _)| name).collect();
     assert!(asked.iter().all(|name| name.ends_with(".example.test.")), "{asked:?}");
     assert_eq!(asked.iter().filter(|name| *name == "host.example.test.").count(), 1, "{asked:?}");
-    // Others get what they got before, and so does who does not want recursion.
+    // Other clients get the earlier response, and so does a query without RD.
     let www = query(7, &question_name("www.example.test"), A_TYPE, Some(1232));
     check(&ask_from("127.0.0.2:0", server.address, &www), "rd Query Refused EDE 20");
     check(
@@ -391,9 +390,9 @@ async fn names_outside_are_asked_for_and_names_in_the_zones_never() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wildcard_replies_from_the_address_that_was_asked() {
-    let upstream = Played::start(|query, _| at_once(response(query, [a("x.test.", 1)]))).await;
-    let server = Server::with("0.0.0.0:0", Asks { names: Some(&upstream), ..Asks::default() }, "127.0.0.0/8");
+async fn wildcard_socket_replies_from_queried_address() {
+    let upstream = FakeUpstream::start(|query, _| at_once(response(query, [a("x.test.", 1)]))).await;
+    let server = Server::with("0.0.0.0:0", Upstreams { names: Some(&upstream), ..Upstreams::default() }, "127.0.0.0/8");
     for asked in ["127.0.0.2", "127.0.0.3"] {
         let to = SocketAddr::new(asked.parse().unwrap(), server.address.port());
         // A connected socket takes datagrams from this address only.
@@ -412,19 +411,19 @@ fn large(query: &Message, records: u16) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_answers_come_over_tcp_and_are_cut_for_udp() {
-    let upstream = Played::start(|query, by| {
+async fn fetches_large_answers_over_tcp_and_truncates_for_udp() {
+    let upstream = FakeUpstream::start(|query, by| {
         at_once(match by {
-            By::Udp => {
+            UpstreamTransport::Udp => {
                 let mut cut = query.clone().into_response();
                 cut.metadata.truncation = true;
                 cut.to_vec().unwrap()
             }
-            By::Tcp => large(query, 200),
+            UpstreamTransport::Tcp => large(query, 200),
         })
     })
     .await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     for (edns, most) in [(None, 512), (Some(800), 800), (Some(1232), 1232), (Some(4096), 1232)] {
         let response = ask_from("127.0.0.1:0", server.address, &query(1, &question_name("big.test"), TXT_TYPE, edns));
         assert!(response.len() <= most, "{} octets over UDP for {edns:?}", response.len());
@@ -437,20 +436,20 @@ async fn large_answers_come_over_tcp_and_are_cut_for_udp() {
     let response = receive_tcp(&mut stream).await;
     assert_eq!(Message::from_vec(&response).unwrap().answers.len(), 200);
     assert_eq!(response[2] & 0x02, 0, "nothing was cut");
-    assert_eq!(upstream.asked().iter().filter(|(_, by)| *by == By::Tcp).count(), 1, "kept");
+    assert_eq!(upstream.asked().iter().filter(|(_, by)| *by == UpstreamTransport::Tcp).count(), 1, "kept");
     let metrics = server.stopped().await;
     assert_eq!(metrics.total(Event::TruncatedUdp), 4);
 }
 
-/// Each fault is a name, and what the upstream sends for it over UDP; over TCP it is honest, or lies too.
+/// Each fault is a name, and the upstream's datagrams for it; over TCP the upstream is honest, or forges too.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_lies_costs_its_own_questions_only() {
-    let upstream = Played::start(|query, by| {
+async fn forged_responses_affect_their_queries_only() {
+    let upstream = FakeUpstream::start(|query, by| {
         let asked = query.queries[0].name().to_string();
         let good = response(query, [a(&asked, 1)]);
         let (fault, everywhere) =
             asked.split_once('.').map(|(label, rest)| (label, rest.starts_with("always"))).unwrap();
-        if by == By::Tcp && !everywhere {
+        if by == UpstreamTransport::Tcp && !everywhere {
             return at_once(good);
         }
         at_once(match fault {
@@ -467,14 +466,16 @@ async fn an_upstream_that_lies_costs_its_own_questions_only() {
             }
             "query" => query.to_vec().unwrap(),
             "cut" => good[..good.len() - 3].to_vec(),
-            "twice" => return vec![(When::AtOnce, good.clone()), (When::After(Duration::from_millis(50)), good)],
-            "slow" => return vec![(When::After(Duration::from_millis(1200)), good)],
-            "late" => return vec![(When::Released, good)],
+            "twice" => {
+                return vec![(ReplyTime::AtOnce, good.clone()), (ReplyTime::After(Duration::from_millis(50)), good)];
+            }
+            "slow" => return vec![(ReplyTime::After(Duration::from_millis(1200)), good)],
+            "late" => return vec![(ReplyTime::Released, good)],
             _ => return Vec::new(),
         })
     })
     .await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     let good = ["twice.test", "slow.test", "twice.always.test"];
     let faults = ["id", "garbage", "empty", "header", "loop", "size", "question", "query", "cut", "late", "silent"];
     let faults: Vec<String> =
@@ -513,15 +514,15 @@ async fn an_upstream_that_lies_costs_its_own_questions_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_there_is_no_room_it_is_said_at_once() {
-    let upstream = Played::start(|_, _| Vec::new()).await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+async fn answers_servfail_at_once_if_queue_is_full() {
+    let upstream = FakeUpstream::start(|_, _| Vec::new()).await;
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     let client = udp_client("127.0.0.1:0", server.address);
     socket2::SockRef::from(&client).set_recv_buffer_size(1 << 20).unwrap();
     for id in 0..300 {
         client.send(&query(id, &question_name(&format!("n{id}.test")), A_TYPE, Some(1232))).unwrap();
     }
-    // Those for which there is no room, and what the server knows itself.
+    // Queries beyond the queue, and names of the zones.
     let mut full = 0;
     while full < 44 {
         let response = receive(&client);
@@ -542,14 +543,14 @@ async fn when_there_is_no_room_it_is_said_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_one_connection_ours_do_not_wait_for_others() {
-    let upstream = Played::start(|query, _| {
+async fn own_names_do_not_wait_for_forwarded_names() {
+    let upstream = FakeUpstream::start(|query, _| {
         let asked = query.queries[0].name().to_string();
-        let when = if asked.starts_with("slow") { When::Released } else { When::AtOnce };
+        let when = if asked.starts_with("slow") { ReplyTime::Released } else { ReplyTime::AtOnce };
         vec![(when, response(query, [a(&asked, 1)]))]
     })
     .await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     let ids = |responses: &[Vec<u8>]| responses.iter().map(|response| response[1]).collect::<Vec<_>>();
     let pipelined = [
         query(1, &question_name("slow.test"), A_TYPE, None),
@@ -567,7 +568,7 @@ async fn on_one_connection_ours_do_not_wait_for_others() {
     }
     assert_eq!(ids(&responses), [2, 4, 3, 1], "as they come");
     check(&responses[3], "rd ra No Error [slow.test. 192.0.2.1]");
-    // And later on the same connection; whoever says that it asks no more still gets what it asked for.
+    // And later on the same connection; a client that has half-closed it still gets its responses.
     upstream.hold();
     let again = [query(5, &question_name("slow2.test"), A_TYPE, None), query(6, &question_name(WEB), A_TYPE, None)];
     for query in &again {
@@ -582,15 +583,19 @@ async fn on_one_connection_ours_do_not_wait_for_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_when_the_server_stops_is_answered() {
-    let upstream = Played::start(|query, _| {
+async fn answers_queued_queries_at_shutdown() {
+    let upstream = FakeUpstream::start(|query, _| {
         let asked = query.queries[0].name().to_string();
-        if asked.starts_with("soon") { vec![(When::Released, response(query, [a(&asked, 1)]))] } else { Vec::new() }
+        if asked.starts_with("soon") {
+            vec![(ReplyTime::Released, response(query, [a(&asked, 1)]))]
+        } else {
+            Vec::new()
+        }
     })
     .await;
     let port = ReservedPort::new();
     let address = port.address();
-    let server = Server::start(&address.to_string(), Asks { names: Some(&upstream), ..Asks::default() });
+    let server = Server::start(&address.to_string(), Upstreams { names: Some(&upstream), ..Upstreams::default() });
     let names = ["soon.test", "never.test"];
     let udp = names.map(|name| {
         let client = udp_client("127.0.0.1:0", address);
@@ -621,12 +626,12 @@ async fn what_waits_when_the_server_stops_is_answered() {
 /// No connection over TCP delays the end: the drain alone bounds how long the upstream has.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_udp_query_in_flight_when_the_server_stops() {
-    let upstream = Played::start(|query, _| {
+    let upstream = FakeUpstream::start(|query, _| {
         let asked = query.queries[0].name().to_string();
-        vec![(When::Released, response(query, [a(&asked, 1)]))]
+        vec![(ReplyTime::Released, response(query, [a(&asked, 1)]))]
     })
     .await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     let client = udp_client("127.0.0.1:0", server.address);
     client.send(&query(1, &question_name("held.test"), A_TYPE, Some(1232))).unwrap();
     let forwarded = async {
@@ -645,10 +650,10 @@ async fn answers_udp_query_in_flight_when_the_server_stops() {
     server.stopped().await;
 }
 
-/// N14: the CNAME is ours, and the rest is whoever's it is.
+/// N14: the CNAME is of the zone, and the other records are of the upstream or the zones.
 #[tokio::test(flavor = "multi_thread")]
-async fn aliases_are_followed_outside_for_who_wants_recursion() {
-    let upstream = Played::start(|query, _| {
+async fn follows_external_aliases_if_recursion_desired() {
+    let upstream = FakeUpstream::start(|query, _| {
         let asked = query.queries[0].name().to_string();
         match asked.as_str() {
             "db.example.test." => {
@@ -661,7 +666,7 @@ async fn aliases_are_followed_outside_for_who_wants_recursion() {
     .await;
     let out = "out.default.svc.cluster.local. db.example.test.";
     let rest = "[db.example.test. node.example.test.] [node.example.test. 192.0.2.5]";
-    let server = Server::start("127.0.0.1:0", Asks { aliases: Some(&upstream), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { aliases: Some(&upstream), ..Upstreams::default() });
     let ask_of = |name: &str, from: &str, qtype, desired| {
         let mut query = query(3, &question_name(&format!("{name}.default.svc.cluster.local")), qtype, Some(1232));
         query[2] = u8::from(desired);
@@ -691,7 +696,7 @@ async fn aliases_are_followed_outside_for_who_wants_recursion() {
             true,
             "aa rd Server Failure [dead.default.svc.cluster.local. dead.example.test.] EDE 22".to_owned(),
         ),
-        // Who follows aliases itself, and who asks for the alias.
+        // A client without RD, and a query for the CNAME itself.
         ("out", "127.0.0.1:0", A_TYPE, false, format!("aa No Error [{out}]")),
         ("out", "127.0.0.1:0", CNAME_TYPE, true, format!("aa rd No Error [{out}]")),
     ] {
@@ -699,8 +704,8 @@ async fn aliases_are_followed_outside_for_who_wants_recursion() {
     }
     check(&ask(&server, "example.test", A_TYPE), "rd Query Refused EDE 20");
     server.stopped().await;
-    // Whose other names are asked for, its aliases are followed too; nobody else's.
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    // Aliases are followed for clients whose names are forwarded, and for no others.
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     check(&ask(&server, "out.default.svc.cluster.local", A_TYPE), &format!("aa rd ra No Error [{out}] {rest}"));
     let other = query(3, &question_name("out.default.svc.cluster.local"), A_TYPE, None);
     check(&ask_from("127.0.0.2:0", server.address, &other), &format!("aa rd No Error [{out}]"));
@@ -708,15 +713,15 @@ async fn aliases_are_followed_outside_for_who_wants_recursion() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_is_not_there_is_a_failure() {
+async fn answers_servfail_without_upstream() {
     let reserved = ReservedPort::new();
-    let played = Played {
+    let played = FakeUpstream {
         address: reserved.address(),
         asked: Arc::default(),
         released: watch::Sender::new(false),
         _tasks: JoinSet::new(),
     };
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&played), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&played), ..Upstreams::default() });
     let response = ask(&server, "example.test", A_TYPE);
     let (code, text) = extended(&response).unwrap();
     assert!(matches!(code, 22 | 23) && text.contains("no upstream answered"), "{code} {text}");
@@ -724,7 +729,7 @@ async fn an_upstream_that_is_not_there_is_a_failure() {
     server.stopped().await;
 }
 
-/// Adds to every section of a response, after its records, what an upstream may not say: records of our zones.
+/// Adds forged records of the served zones to every section of a response, after its own records.
 fn forged(query: &Message, records: impl IntoIterator<Item = Record>) -> Vec<u8> {
     let mut response = query.clone().into_response();
     response.metadata.recursion_available = true;
@@ -776,7 +781,7 @@ fn forge(query: &Message) -> Vec<u8> {
         "outer-circle" => forged(query, [alias(&asked, "x.example.test."), alias("x.example.test.", &asked)]),
         "local" => forged(query, [alias(&asked, "localhost."), a("localhost.", 66)]),
         "private" => cname("1.1.168.192.in-addr.arpa."),
-        // It answers what is true outside: our names do not exist there.
+        // The upstream's view: names of the served zones do not exist.
         "true" => {
             let mut response = query.clone().into_response();
             response.metadata.response_code = ResponseCode::NXDomain;
@@ -828,11 +833,11 @@ fn forge(query: &Message) -> Vec<u8> {
     }
 }
 
-/// Each chain is answered alike over UDP and TCP, at first and from what is kept, asked for directly and behind a CNAME.
+/// Each chain has equal answers over UDP and TCP, at first and from the cache, queried directly and behind a CNAME.
 #[tokio::test(flavor = "multi_thread")]
 async fn takes_no_record_of_its_zones_from_an_upstream() {
-    let upstream = Played::start(|query, _| at_once(forge(query))).await;
-    let both = Asks { names: Some(&upstream), aliases: Some(&upstream) };
+    let upstream = FakeUpstream::start(|query, _| at_once(forge(query))).await;
+    let both = Upstreams { names: Some(&upstream), aliases: Some(&upstream) };
     let server = Server::start("127.0.0.1:0", both);
     let web = format!("[{WEB}. 10.0.0.1]");
     let out = "[out.default.svc.cluster.local. db.example.test.]";
@@ -1003,7 +1008,7 @@ async fn takes_no_record_of_its_zones_from_an_upstream() {
     assert_eq!(asked.iter().filter(|name| name[1..].starts_with(char::is_numeric)).count(), 16, "{asked:?}");
     server.stopped().await;
     // For ExternalName Services alone, and any client.
-    let server = Server::start("127.0.0.1:0", Asks { aliases: Some(&upstream), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { aliases: Some(&upstream), ..Upstreams::default() });
     let back = query(3, &question_name("back.default.svc.cluster.local"), A_TYPE, Some(1232));
     assert_eq!(
         shown(&ask_from("127.0.0.2:0", server.address, &back)).to_lowercase(),
@@ -1016,17 +1021,17 @@ async fn takes_no_record_of_its_zones_from_an_upstream() {
 
 /// A datagram of 512 octets ends in the middle of a mixed chain: at a CNAME of the upstream's, or at our own records.
 #[tokio::test(flavor = "multi_thread")]
-async fn cuts_a_mixed_chain_where_it_does_not_fit() {
+async fn truncates_mixed_chain() {
     let labels = ["a", "b", "c"].map(|letter| letter.repeat(61)).join(".");
     let hosts = ["x", "y", "z"].map(|first| format!("{first}.{labels}.example.test."));
     let known = hosts.clone();
-    let upstream = Played::start(move |query, _| {
+    let upstream = FakeUpstream::start(move |query, _| {
         let asked = query.queries[0].name().to_string().to_lowercase();
         let next = known.iter().position(|host| *host == asked).map_or(usize::from(asked == "mid.test."), |at| at + 1);
         at_once(response(query, [alias(&asked, known.get(next).map_or(&format!("{WEB}."), |host| host))]))
     })
     .await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     let [x, y, z] = hosts;
     let end = format!("[{y} {z}] [{z} {WEB}.] [{WEB}. 10.0.0.1]");
     check(&ask(&server, "mid.test", A_TYPE), &format!("rd ra No Error [mid.test. {y}] {end}"));
@@ -1041,8 +1046,8 @@ async fn cuts_a_mixed_chain_where_it_does_not_fit() {
 
 /// A chain that enters our zones there ends as the state of the data demands.
 #[tokio::test(flavor = "multi_thread")]
-async fn data_that_is_not_current_is_marked_in_mixed_chains() {
-    let upstream = Played::start(|query, _| at_once(forge(query))).await;
+async fn marks_stale_data_in_mixed_chains() {
+    let upstream = FakeUpstream::start(|query, _| at_once(forge(query))).await;
     let to = || vec![Upstream { address: upstream.address, protocol: UpstreamProtocol::Plain }];
     let start = |status| {
         let names_for = vec!["127.0.0.1/32".parse().unwrap()];
@@ -1061,7 +1066,7 @@ async fn data_that_is_not_current_is_marked_in_mixed_chains() {
     assert_eq!(current(A_TYPE, "into.example.test", &server), format!("rd ra Server Failure {into} EDE 14"));
     assert_eq!(current(PTR_TYPE, "reverse.example.test", &server), format!("rd ra Server Failure {reverse} EDE 14"));
     assert_eq!(current(A_TYPE, "host.example.test", &server), "rd ra No Error [host.example.test. 192.0.2.1]");
-    // A snapshot: what it does not know is not denied.
+    // A snapshot: unknown names are not denied.
     server.status.set_restored();
     assert_eq!(current(A_TYPE, "into.example.test", &server), format!("rd ra No Error {into} [{WEB}. 10.0.0.1] EDE 3"));
     assert_eq!(current(A_TYPE, "nope.example.test", &server), format!("rd ra Server Failure {nope} EDE 14"));
@@ -1083,7 +1088,7 @@ async fn data_that_is_not_current_is_marked_in_mixed_chains() {
 /// With `--namespace` names of other namespaces are an upstream's; the apex is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn takes_no_soa_of_its_zone_from_an_upstream() {
-    let upstream = Played::start(|query, _| {
+    let upstream = FakeUpstream::start(|query, _| {
         let asked = query.queries[0].name().to_string();
         let records = asked.starts_with("web.").then(|| a(&asked, 1));
         let mut response = Message::from_vec(&response(query, records)).unwrap();
@@ -1115,9 +1120,9 @@ async fn takes_no_soa_of_its_zone_from_an_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ttls_of_an_upstream_have_a_ceiling() {
-    let upstream = Played::start(|query, _| at_once(forge(query))).await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), ..Asks::default() });
+async fn caps_upstream_ttls() {
+    let upstream = FakeUpstream::start(|query, _| at_once(forge(query))).await;
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), ..Upstreams::default() });
     let ttls = |name: &str| {
         let message = Message::from_vec(&ask(&server, name, A_TYPE)).unwrap();
         message.answers.iter().chain(&message.authorities).map(|record| record.ttl).collect::<Vec<_>>()
@@ -1138,9 +1143,9 @@ async fn ttls_of_an_upstream_have_a_ceiling() {
 }
 
 /// Numbers that look random, and are the same in each run.
-struct Numbers(u64);
+struct Rng(u64);
 
-impl Numbers {
+impl Rng {
     fn next(&mut self, below: u64) -> u64 {
         // Knuth's generator (The Art of Computer Programming, section 3.3.4); the high bits are the good ones.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -1152,7 +1157,7 @@ impl Numbers {
 fn random_response(query: &Message) -> Vec<u8> {
     let asked = query.queries[0].name().to_string().to_lowercase();
     let seed = asked.bytes().fold(0, |seed: u64, octet| seed.wrapping_mul(31) + u64::from(octet));
-    let mut numbers = Numbers(seed);
+    let mut numbers = Rng(seed);
     let pool = [
         &*asked,
         &*asked,
@@ -1193,9 +1198,9 @@ fn random_response(query: &Message) -> Vec<u8> {
 
 /// Whatever an upstream sends, a response is one chain, and each record of our names is ours.
 #[tokio::test(flavor = "multi_thread")]
-async fn gives_its_own_names_their_own_records_whatever_an_upstream_sends() {
-    let upstream = Played::start(|query, _| at_once(random_response(query))).await;
-    let server = Server::start("127.0.0.1:0", Asks { names: Some(&upstream), aliases: Some(&upstream) });
+async fn serves_own_records_in_any_upstream_response() {
+    let upstream = FakeUpstream::start(|query, _| at_once(random_response(query))).await;
+    let server = Server::start("127.0.0.1:0", Upstreams { names: Some(&upstream), aliases: Some(&upstream) });
     let zones = ["cluster.local.", "cluster.internal.", "10.in-addr.arpa.", "localhost."].map(name);
     let mut own = 0;
     for number in 0..400 {

@@ -240,7 +240,7 @@ fn admin() -> (Vec<String>, Vec<String>) {
     (keys(&statuses), paths)
 }
 
-/// Fields of query log lines, for an answer and a denial with its reason, and of the line that says that the server serves.
+/// Fields of query log lines, for an answer and for a negative response with its cause, and of the line at the start.
 fn logs() -> (Vec<String>, Vec<String>) {
     let mut command = Command::new(server::binary());
     command.env_clear().args(["serve", "--demo", "--listen", "127.0.0.1:0", "--log-format", "json"]);

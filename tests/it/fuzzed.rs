@@ -1,6 +1,6 @@
-//! The fuzz targets: what holds for any input. `fuzz/` feeds them with mutations, `tests/it/corpus.rs` with `fuzz/seeds`.
+//! The fuzz targets: properties that hold for any input. `fuzz/` mutates inputs, `tests/it/corpus.rs` replays `fuzz/seeds`.
 //!
-//! A target panics where a property fails. It returns without a check where the input is not of its form.
+//! A target panics if a property fails. It returns without a check if the input does not have its form.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ const MAX_UDP: usize = 1232;
 pub(crate) fn datagrams(input: &[u8]) {
     thread_local! {
         static ENGINES: RefCell<[Engine; 2]> = RefCell::new([engine(true), engine(true)]);
-        /// It has parsed every earlier input: no value of one message survives into the next.
+        /// The batch of all inputs: no value of one message survives into the next.
         static REQUESTS: RefCell<RequestBatch> = RefCell::new(RequestBatch::new(Transport::Udp));
     }
     let messages: Vec<Vec<u8>> = whole_messages(input).take(64).map(<[u8]>::to_vec).collect();
@@ -242,7 +242,7 @@ fn content(response: &[u8]) -> Vec<String> {
     lines
 }
 
-/// The messages of a stream, without their lengths; what is not complete is left out.
+/// Returns the messages of a stream, without their lengths; an incomplete one is left out.
 fn whole_messages(mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, rest) = octets.split_first_chunk()?;
@@ -343,7 +343,7 @@ fn records_of(objects: Vec<Object>) -> Vec<Record> {
 
 /// The text of a file of manifests, YAML or JSON.
 ///
-/// It is read twice alike, and the order of its objects does not matter.
+/// Parses the manifest twice with equal results, in any order of its objects.
 pub(crate) fn manifests(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let (first, second) = (read_text("file.yaml", text, "default"), read_text("file.yaml", text, "default"));
@@ -355,7 +355,7 @@ pub(crate) fn manifests(input: &[u8]) {
 
 /// Lines of watches: a digit for the resource, and an event.
 ///
-/// What a zone has after them is what a zone has that got the objects which are left at once.
+/// Compares the zone after the events with a zone built from the remaining objects.
 pub(crate) fn watch(input: &[u8]) {
     const RESOURCES: [Resource; 6] = [
         Resource::Namespaces,
@@ -413,9 +413,9 @@ impl Follower {
     }
 }
 
-/// A snapshot file: as it is where the first octet is 0, and otherwise the body of one whose header is right.
+/// A snapshot file: verbatim if the first octet is 0, and otherwise a body to which a valid header is added.
 ///
-/// What is restored is what was written: a snapshot of it restores the same records.
+/// Restores a snapshot, writes it again, and compares the records.
 pub(crate) fn snapshots(input: &[u8]) {
     let Some((&form, body)) = input.split_first() else { return };
     let folder = tempfile::tempdir_in(if fs::exists("/dev/shm").unwrap_or(false) { "/dev/shm" } else { "." }).unwrap();

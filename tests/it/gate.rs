@@ -1,6 +1,7 @@
-//! The gate: what is dropped, what is refused, and with what, packet by packet.
+//! The checks before an answer: dropped packets, refused queries, and the error responses, packet by packet.
 //!
-//! Each case is a packet, who sent it, and what comes back: nothing, or the rcode and how much of the question.
+//! Each case is a packet, its source address and the outcome: no response, or a response code and the repeated part of the
+//! question.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use hickory_proto::op::Message;
 const CLIENT: &str = "10.1.2.3:40000";
 const SERVER: &str = "10.96.0.53:53";
 
-/// What a packet gets.
+/// Expected outcome of a packet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Gets {
     /// No response, for this reason.
@@ -125,7 +126,7 @@ const TSIG: &[u8] = b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x1a\x04hmac\
 const A_RECORD: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 0, 0, 1];
 
 #[test]
-fn packets() {
+fn accepts_or_rejects_each_packet() {
     let gate = Gate::new(AccessList::default(), true);
     let mut long_label = query(7, &wire("cluster.local"), 1, None);
     long_label[12] = 64;
@@ -215,7 +216,7 @@ fn packets() {
 }
 
 #[test]
-fn who_is_a_client() {
+fn drops_queries_with_invalid_source_address() {
     let gate = Gate::new(AccessList::default(), true);
     for (from, expected) in [
         (CLIENT, Rcode(NOERROR)),
@@ -229,12 +230,12 @@ fn who_is_a_client() {
     ] {
         gate.check(from, &good(), from, expected);
     }
-    // Before anything else is said, also to a client that nobody is.
+    // Before any other check, also for an invalid source address.
     gate.check("a response from us", &with(|packet| packet[2] |= 0x80), SERVER, Nothing(DropReason::Response));
 }
 
 #[test]
-fn who_may_ask() {
+fn refuses_or_drops_denied_clients() {
     let networks = || vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
     let refusing = Gate::new(AccessList { allow: networks(), silent: false }, true);
     let silent = Gate::new(AccessList { allow: networks(), silent: true }, true);
@@ -260,7 +261,7 @@ fn who_may_ask() {
 
 /// RFC 6891 section 6.1.1: a response has an OPT record if the query has a valid one, whatever is refused.
 #[test]
-fn every_refusal_has_an_opt_record_if_a_valid_one_came() {
+fn error_responses_have_opt_record() {
     let gate = Gate::new(AccessList::default(), true);
     let opt_of = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut packet = additional(&[OPT]);
@@ -327,7 +328,7 @@ fn compressed_question() -> Vec<u8> {
 }
 
 #[test]
-fn nothing_is_denied_before_everything_was_read() {
+fn denies_no_name_before_sync() {
     let gate = Gate::new(AccessList::default(), false);
     for name in ["cluster.local", "x.cluster.local", "web.default.svc.cluster.local"] {
         gate.check(name, &query(7, &wire(name), 1, Some(1232)), CLIENT, Rcode(SERVFAIL));
@@ -340,7 +341,7 @@ fn nothing_is_denied_before_everything_was_read() {
 }
 
 #[test]
-fn answers_from_stale_data_say_so() {
+fn marks_stale_answers() {
     let status = Arc::new(Status::default());
     status.set_synced();
     let mut gate = Gate::new(AccessList::default(), true);
@@ -361,7 +362,7 @@ fn answers_from_stale_data_say_so() {
 }
 
 #[test]
-fn flags() {
+fn sets_header_flags() {
     let gate = Gate::new(AccessList::default(), true);
     // RD set, Z, AD and CD set, DNSSEC OK set.
     let mut packet = query(0xabcd, &wire("cLuStEr.LoCaL"), 6, Some(4096));
@@ -384,7 +385,7 @@ fn flags() {
 
 // rows: A11
 #[test]
-fn which_server_it_is() {
+fn answers_nsid() {
     let access = || AccessList { allow: vec!["10.0.0.0/8".parse().unwrap()], silent: false };
     let named = |nsid: &str, synced| {
         let mut gate = Gate::new(access(), synced);
@@ -419,7 +420,7 @@ fn which_server_it_is() {
     };
     let long = "n".repeat(255);
     let (pod, ours, theirs) = ("headless-dns-7c9-x2x4z", CLIENT, "192.0.2.1:40000");
-    // What, who answers, whether it has read everything, the packet, who asks, and the options of the response.
+    // The case, the responder, whether it is synced, the packet, the client, and the options of the response.
     type Case<'c> = (&'c str, &'c str, bool, Vec<u8>, &'c str, &'c [u16]);
     let cases: &[Case<'_>] = &[
         ("who asks is told", pod, true, asking(&apex, nsid), ours, &[3]),

@@ -1,5 +1,5 @@
-//! Texts from outside reach no terminal and no log raw: hostile strings in every field of every kind of object, in file
-//! names, in arguments, in the files of a machine, and in all that a server answers.
+//! Text from outside reaches no terminal and no log unescaped: hostile strings in every field of every kind of object, in file
+//! names, in arguments, in the files of a machine, and in responses of servers.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -152,7 +152,7 @@ fn manifests() -> tempfile::TempDir {
 }
 
 #[test]
-fn objects_in_every_command_and_format() {
+fn escapes_objects_in_every_command_and_format() {
     let folder = manifests();
     let path = folder.path().to_str().unwrap();
     for (log, simulate) in [("text", "--simulate"), ("json", "--simulate=false")] {
@@ -175,7 +175,7 @@ fn objects_in_every_command_and_format() {
 }
 
 #[test]
-fn objects_in_a_server() {
+fn escapes_objects_in_server() {
     let folder = manifests();
     for log in ["text", "json"] {
         let mut command = Command::new(binary());
@@ -231,7 +231,7 @@ fn objects_in_a_server() {
 }
 
 #[test]
-fn arguments_variables_and_files() {
+fn escapes_arguments_variables_and_files() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
     for text in [
@@ -336,7 +336,7 @@ fn http(status: &'static str, body: Vec<u8>) -> SocketAddr {
 }
 
 #[test]
-fn servers_that_are_asked() {
+fn escapes_responses_of_servers() {
     let dns = hostile_dns().to_string();
     for output in ["text", "json"] {
         let shown = check(&["explain", "--server", &dns, "-o", output, "web.default"]);
@@ -359,7 +359,7 @@ fn servers_that_are_asked() {
         let shown = check(&["explain", "--server", &explaining, "-o", output, "web.default"]);
         assert!(shown.contains("FORGED"), "{shown}");
     }
-    // A zone file has lines of its own: only what is in them can be told.
+    // A zone file has lines of its own: only their contents can be checked.
     let zone = [HOSTILE.replace("\nFORGED", "").as_bytes(), b"\xff\x9b\n"].concat();
     for (status, body) in [("200 OK", zone.clone()), ("503 x", zone), ("200 OK", b"\xe2\x80".to_vec())] {
         let records = format!("http://{}", http(status, body));
@@ -383,7 +383,7 @@ fn servers_that_are_asked() {
 }
 
 #[test]
-fn an_api_server_that_fails() {
+fn escapes_api_server_errors() {
     let folder = tempfile::tempdir().unwrap();
     let message = json!({"kind": "Status", "message": HOSTILE, "reason": HOSTILE, "code": 500});
     let server = http("500 x", message.to_string().into_bytes());

@@ -1,13 +1,14 @@
-//! DNS over HTTPS on real sockets: what is asked comes back as over TCP, and what clients do wrong costs only them.
+//! DNS over HTTPS on real sockets: answers equal those over TCP, and a misbehaving client affects only itself.
 //!
-//! Good clients are h2 and hickory-dns; bad ones write frames by hand (RFC 9113 section 4.1). Tests wait for what must
-//! happen, with [`PATIENCE`] that no passing test uses up. The table of requests and their status is in `doh.rs`.
+//! Good clients are h2 and hickory-dns; bad ones write frames by hand (RFC 9113 section 4.1). Tests wait for events, at most
+//! [`PATIENCE`]. The table of requests and their status is in `doh.rs`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::common::mutants::Rng;
 use crate::common::panics::PanicWatch;
 use crate::common::tls::{self, Authority};
 use crate::common::{self, query, question_name, scaled, service};
@@ -156,7 +157,7 @@ impl Server {
     }
 }
 
-/// What `/metrics` says of requests that got no DNS message: how many there were of each status.
+/// Returns the requests without a DNS message in `/metrics`, by HTTP status.
 fn refused(metrics: &Metrics) -> BTreeMap<u16, u64> {
     let text = metrics.render(&Status::default(), ZoneFigures::default(), ExpositionFormat::Text);
     let of_line = |line: &str| {
@@ -183,15 +184,15 @@ struct Client {
     driver: JoinSet<Result<(), h2::Error>>,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
-struct Answer {
+struct DnsResponse {
     status: u16,
     fields: HeaderMap,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl DnsResponse {
     fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -227,15 +228,15 @@ impl Client {
         response
     }
 
-    async fn ask(&self, head: Request<()>, body: Option<&[u8]>) -> Answer {
+    async fn ask(&self, head: Request<()>, body: Option<&[u8]>) -> DnsResponse {
         finish(self.begin(head, body).await).await
     }
 
-    async fn post(&self, query: &[u8]) -> Answer {
+    async fn post(&self, query: &[u8]) -> DnsResponse {
         self.ask(post(), Some(query)).await
     }
 
-    async fn get(&self, query: &[u8]) -> Answer {
+    async fn get(&self, query: &[u8]) -> DnsResponse {
         self.ask(get("GET", query), None).await
     }
 
@@ -264,10 +265,10 @@ fn base64url(octets: &[u8]) -> String {
     (0..octets.len() * 8).step_by(6).map(|at| char::from(ALPHABET[sextet(at)])).collect()
 }
 
-async fn finish(response: h2::client::ResponseFuture) -> Answer {
+async fn finish(response: h2::client::ResponseFuture) -> DnsResponse {
     let (head, mut body) = timeout(PATIENCE, response).await.expect("a response in time").unwrap().into_parts();
     let octets = timeout(PATIENCE, read_body(&mut body)).await.expect("a body in time").unwrap();
-    Answer { status: head.status.as_u16(), fields: head.headers, body: octets }
+    DnsResponse { status: head.status.as_u16(), fields: head.headers, body: octets }
 }
 
 async fn read_body(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
@@ -297,10 +298,10 @@ fn ask_for(id: u16, name: &str) -> Vec<u8> {
 const WEB: &str = "web.default.svc.cluster.local";
 const LARGE: &str = "large.default.svc.cluster.local";
 
-// What is answered.
+// Answers.
 
 #[tokio::test]
-async fn get_and_post_get_what_tcp_gives() {
+async fn get_and_post_equal_tcp() {
     let server = Server::start(limits());
     let mut tcp = TcpStream::connect(server.plain).await.unwrap();
     let client = Client::connect(&server).await;
@@ -314,12 +315,12 @@ async fn get_and_post_get_what_tcp_gives() {
             }
         }
     }
-    // What the gate answers with an error.
+    // Error responses.
     let mut notify = ask_for(7, WEB);
     notify[2] |= 4 << 3;
     queries.extend([notify, vec![0; 12], [ask_for(8, WEB), vec![0]].concat()]);
     for query in &queries {
-        // What rotates does so with each answer: those over TCP and those over HTTPS keep in step.
+        // Rotation advances with each answer: those over TCP and HTTPS keep in step.
         assert_eq!(client.post(query).await.message(), ask_tcp(&mut tcp, query).await, "POST {query:?}");
         assert_eq!(client.get(query).await.message(), ask_tcp(&mut tcp, query).await, "GET {query:?}");
     }
@@ -329,7 +330,7 @@ async fn get_and_post_get_what_tcp_gives() {
 }
 
 #[tokio::test]
-async fn four_thousand_addresses_come_whole() {
+async fn answers_with_4000_addresses() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     for _ in 0..10 {
@@ -344,7 +345,7 @@ async fn four_thousand_addresses_come_whole() {
 }
 
 #[tokio::test]
-async fn a_hundred_at_a_time_each_get_their_own() {
+async fn answers_a_hundred_concurrent_requests() {
     let server = Server::start(limits());
     // Responses are read in the order of the requests, and come in another.
     let mut builder = Builder::new();
@@ -366,7 +367,7 @@ async fn a_hundred_at_a_time_each_get_their_own() {
 }
 
 #[tokio::test]
-async fn a_query_may_come_octet_by_octet() {
+async fn accepts_query_octet_by_octet() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     let mut requests = client.requests.clone().ready().await.unwrap();
@@ -382,7 +383,7 @@ async fn a_query_may_come_octet_by_octet() {
 }
 
 #[tokio::test]
-async fn the_longest_query_is_answered_and_a_longer_one_is_not() {
+async fn limits_query_length() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     let mut longest = ask_for(3, WEB);
@@ -398,7 +399,7 @@ async fn the_longest_query_is_answered_and_a_longer_one_is_not() {
 }
 
 #[tokio::test]
-async fn what_is_kept_and_for_how_long() {
+async fn sets_freshness_lifetime() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     for (name, kept) in [
@@ -424,7 +425,7 @@ async fn what_is_kept_and_for_how_long() {
 }
 
 #[tokio::test]
-async fn requests_that_get_no_message_are_told_why() {
+async fn explains_http_errors() {
     let server = Server::start(limits());
     let client = Client::connect(&server).await;
     let good = ask_for(0, WEB);
@@ -474,7 +475,7 @@ async fn requests_that_get_no_message_are_told_why() {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_is_refused_or_hears_nothing() {
+async fn refuses_or_drops_denied_clients() {
     let allow = vec!["192.0.2.0/24".parse().unwrap()];
     let server = Server::with(limits(), AccessList { allow: allow.clone(), silent: false }, None);
     let client = Client::connect(&server).await;
@@ -490,7 +491,7 @@ async fn who_may_not_ask_is_refused_or_hears_nothing() {
 
 /// hickory-dns asks with POST and ID 0.
 #[tokio::test]
-async fn hickorys_client_gets_what_it_asks_for() {
+async fn answers_hickory_client() {
     use hickory_net::h2::HttpsClientStream;
     use hickory_net::runtime::TokioRuntimeProvider;
     use hickory_net::xfer::{DnsRequestSender as _, FirstAnswer as _};
@@ -516,14 +517,14 @@ async fn hickorys_client_gets_what_it_asks_for() {
 
 /// An upstream: `slow` names are answered after `SHORT`, `held` names once the test releases them, `never` not at all,
 /// each with an address of its own number.
-struct Played {
+struct FakeUpstream {
     address: SocketAddr,
     asked: Arc<Mutex<usize>>,
     released: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
-impl Played {
+impl FakeUpstream {
     async fn start() -> Self {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let (address, asked, mut tasks) =
@@ -565,8 +566,8 @@ fn answers(message: &[u8]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_of_others_go_to_who_asked() {
-    let upstream = Played::start().await;
+async fn returns_forwarded_answers_to_their_streams() {
+    let upstream = FakeUpstream::start().await;
     let server = Server::with(limits(), AccessList::default(), Some(upstream.address));
     let client = Client::connect(&server).await;
     // All of them have the ID 0, as RFC 8484 section 4.1 wants it.
@@ -589,8 +590,8 @@ async fn answers_of_others_go_to_who_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_taken_back_harms_no_other() {
-    let upstream = Played::start().await;
+async fn cancelled_request_affects_no_other() {
+    let upstream = FakeUpstream::start().await;
     let server = Server::with(limits(), AccessList::default(), Some(upstream.address));
     let client = Client::connect(&server).await;
     for number in 0..20 {
@@ -606,7 +607,7 @@ async fn a_request_that_is_taken_back_harms_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_requests_in_flight_when_the_server_stops() {
-    let upstream = Played::start().await;
+    let upstream = FakeUpstream::start().await;
     let server = Server::with(limits(), AccessList::default(), Some(upstream.address));
     let mut client = Client::connect(&server).await;
     let mut idle = Client::connect(&server).await;
@@ -628,7 +629,7 @@ async fn answers_requests_in_flight_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn who_never_finishes_keeps_no_server_from_its_end() {
+async fn unfinished_requests_do_not_delay_shutdown() {
     let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let client = Client::connect(&server).await;
     let mut requests = client.requests.clone().ready().await.unwrap();
@@ -641,12 +642,12 @@ async fn who_never_finishes_keeps_no_server_from_its_end() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_told_to_end_and_closed() {
+async fn closes_idle_connections_with_goaway() {
     let server = Server::start(ConnectionLimits { idle: SHORT, ..limits() });
     let (mut silent, mut asker) = (Client::connect(&server).await, Client::connect(&server).await);
     asker.get(&ask_for(1, WEB)).await.message();
     // One that does not even answer that it was told.
-    let mut deaf = Raw::open(&server).await;
+    let mut deaf = RawConnection::open(&server).await;
     assert!(silent.ended().await.is_ok() && asker.ended().await.is_ok());
     assert!(deaf.frames_to_the_end().await.contains(&(GOAWAY, Reason::NO_ERROR.into())));
     server.counted(Event::TcpClosed, 3).await;
@@ -654,7 +655,7 @@ async fn idle_connections_are_told_to_end_and_closed() {
 }
 
 #[tokio::test]
-async fn before_the_end_idle_connections_go() {
+async fn drain_closes_idle_connections() {
     let server = Server::start(limits());
     let mut client = Client::connect(&server).await;
     client.get(&ask_for(1, WEB)).await.message();
@@ -664,10 +665,10 @@ async fn before_the_end_idle_connections_go() {
     server.stopped().await;
 }
 
-// What costs only who does it.
+// Misbehaving clients.
 
 #[tokio::test]
-async fn a_slow_body_is_given_up_and_its_connection_goes_on() {
+async fn slow_body_resets_its_stream_only() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let client = Client::connect(&server).await;
     let mut requests = client.requests.clone().ready().await.unwrap();
@@ -692,14 +693,14 @@ async fn a_slow_body_is_given_up_and_its_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn who_does_not_greet_is_cut() {
+async fn closes_connection_without_preface() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let mut silent = connect(&server).await;
     let mut half = connect(&server).await;
     half.write_all(&PREFACE[..10]).await.unwrap();
     for stream in [&mut silent, &mut half] {
         let end = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("cut in time");
-        // Without a word, for who says none: an end of TCP, or of TLS.
+        // Without a GOAWAY for a client that sent no preface: an end of TCP, or of TLS.
         assert!(end.is_ok() || end.is_err());
     }
     server.counted(Event::TcpClosed, 2).await;
@@ -707,7 +708,7 @@ async fn who_does_not_greet_is_cut() {
 }
 
 #[tokio::test]
-async fn a_slow_head_is_cut() {
+async fn closes_connection_with_slow_head() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let fields = get_fields(WEB);
     for frames in [
@@ -716,7 +717,7 @@ async fn a_slow_head_is_cut() {
         frame(HEADERS, 1, 1, &fields),
         [frame(HEADERS, 1, 1, &fields[..9]), frame(CONTINUATION, 0, 1, &fields[9..])].concat(),
     ] {
-        let mut raw = Raw::open(&server).await;
+        let mut raw = RawConnection::open(&server).await;
         raw.send(&[frames]).await;
         raw.frames_to_the_end().await;
     }
@@ -725,7 +726,7 @@ async fn a_slow_head_is_cut() {
 }
 
 #[tokio::test]
-async fn a_window_that_never_opens_is_cut() {
+async fn closes_connection_with_closed_window() {
     let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let mut builder = Builder::new();
     let mut client = Client::with(&server, builder.initial_window_size(0)).await;
@@ -742,12 +743,12 @@ async fn a_window_that_never_opens_is_cut() {
 }
 
 #[tokio::test]
-async fn who_never_reads_is_cut_and_costs_nobody_else() {
+async fn closes_connections_that_read_nothing() {
     let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let stream = shake(&server, socket.connect(server.https).await.unwrap()).await;
-    let mut raw = Raw::greet(stream).await;
+    let mut raw = RawConnection::greet(stream).await;
     // Windows as large as they can be, so that the connection alone is in the way.
     raw.send(&[
         frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]),
@@ -762,7 +763,7 @@ async fn who_never_reads_is_cut_and_costs_nobody_else() {
 }
 
 #[tokio::test]
-async fn above_their_part_of_the_connections_the_longest_idle_goes() {
+async fn evicts_longest_idle_connection_above_share() {
     let server = Server::start(ConnectionLimits { large: 1, ..limits() });
     let mut plain = TcpStream::connect(server.plain).await.unwrap();
     server.counted(Event::TcpAccepted, 1).await;
@@ -778,7 +779,7 @@ async fn above_their_part_of_the_connections_the_longest_idle_goes() {
 }
 
 #[tokio::test]
-async fn what_slow_clients_hold_has_a_limit() {
+async fn limits_memory_of_slow_clients() {
     let server = Server::start(ConnectionLimits { buffered_bytes: 200_000, ..limits() });
     let mut builder = Builder::new();
     let mut client = Client::with(&server, builder.initial_window_size(0)).await;
@@ -787,7 +788,7 @@ async fn what_slow_clients_hold_has_a_limit() {
         responses.push(client.begin(get("GET", &ask_for(1, LARGE)), None).await);
     }
     assert!(client.ended().await.is_err(), "four times 65,535 octets are more");
-    // What was held is given back.
+    // The buffered octets are released.
     let client = Client::connect(&server).await;
     for _ in 0..10 {
         client.get(&ask_for(1, LARGE)).await.message();
@@ -833,17 +834,17 @@ fn get_fields(name: &str) -> Vec<u8> {
     [&[0x82, 0x87][..], &literal(1, "localhost"), &path].concat()
 }
 
-/// Those of a POST.
+/// Returns the header fields of a POST.
 fn post_fields() -> Vec<u8> {
     [&[0x83, 0x87][..], &literal(1, "localhost"), &literal(4, "/dns-query"), &literal(31, MEDIA_TYPE)].concat()
 }
 
-/// A connection whose frames are written by hand.
-struct Raw {
+/// A connection with handwritten frames.
+struct RawConnection {
     stream: TlsStream<TcpStream>,
 }
 
-impl Raw {
+impl RawConnection {
     async fn open(server: &Server) -> Self {
         Self::greet(connect(server).await).await
     }
@@ -897,9 +898,9 @@ impl Raw {
 }
 
 #[tokio::test]
-async fn more_requests_at_a_time_are_refused_and_the_others_answered() {
+async fn refuses_streams_above_limit() {
     let server = Server::start(limits());
-    let mut raw = Raw::open(&server).await;
+    let mut raw = RawConnection::open(&server).await;
     let streams = || (0..150).map(|number| 2 * number + 1);
     let begun: Vec<_> = streams().map(|stream| frame(HEADERS, 4, stream, &post_fields())).collect();
     raw.send(&begun).await;
@@ -925,10 +926,10 @@ async fn more_requests_at_a_time_are_refused_and_the_others_answered() {
     server.stopped().await;
 }
 
-/// What comes of frames that are a nuisance: the connection ends with this reason, and another client is answered.
+/// Checks that abusive frames end the connection with one of these reasons, and that another client is answered.
 async fn check_ended(what: &str, frames: &[Vec<u8>], reasons: &[Reason]) {
     let server = Server::start(limits());
-    let mut raw = Raw::open(&server).await;
+    let mut raw = RawConnection::open(&server).await;
     // It may have ended before all was written.
     let _ = raw.try_send(frames).await;
     let seen = raw.frames_to_the_end().await;
@@ -940,7 +941,7 @@ async fn check_ended(what: &str, frames: &[Vec<u8>], reasons: &[Reason]) {
 
 /// CVE-2023-44487.
 #[tokio::test]
-async fn requests_that_are_taken_back_at_once_end_the_connection() {
+async fn rapid_reset_closes_connection() {
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();
     let pairs = (0..500).map(|number| 2 * number + 1);
     let pairs =
@@ -950,16 +951,16 @@ async fn requests_that_are_taken_back_at_once_end_the_connection() {
 
 /// CVE-2024-27316.
 #[tokio::test]
-async fn a_head_without_an_end_ends_the_connection() {
+async fn endless_head_closes_connection() {
     let mut frames = vec![frame(HEADERS, 1, 1, &get_fields(WEB))];
     let field = [&[0x00, 0x01, b'x'][..], &literal(0, &"y".repeat(1000))[1..]].concat();
     frames.extend((0..100).map(|_| frame(CONTINUATION, 0, 1, &field)));
     check_ended("continuations", &frames, &[Reason::ENHANCE_YOUR_CALM, Reason::COMPRESSION_ERROR]).await;
 }
 
-/// CVE-2019-9514 and what is like it: requests that are wrong each cost a RST_STREAM of ours.
+/// CVE-2019-9514 and variants: each malformed request costs a RST_STREAM of the server.
 #[tokio::test]
-async fn wrong_requests_end_the_connection() {
+async fn malformed_requests_close_connection() {
     // A field name in upper case makes a request malformed (RFC 9113 section 8.2.1).
     let fields = [get_fields(WEB), vec![0x00, 0x01, b'X', 0x01, b'y']].concat();
     let frames: Vec<_> = (0..300).map(|number| frame(HEADERS, 5, 2 * number + 1, &fields)).collect();
@@ -967,7 +968,7 @@ async fn wrong_requests_end_the_connection() {
 }
 
 #[tokio::test]
-async fn frames_that_break_the_protocol_end_the_connection() {
+async fn protocol_errors_close_connection() {
     let broken =
         [Reason::PROTOCOL_ERROR, Reason::COMPRESSION_ERROR, Reason::FRAME_SIZE_ERROR, Reason::FLOW_CONTROL_ERROR];
     for (what, frame) in [
@@ -982,13 +983,13 @@ async fn frames_that_break_the_protocol_end_the_connection() {
     }
 }
 
-/// Frames that ask for a frame each, from one who reads none: what waits for it has a bound.
+/// Frames that each need a reply, from a client that reads none: the queue of replies has a limit.
 #[tokio::test]
-async fn pings_are_answered_and_nobody_else_waits() {
+async fn answers_pings_without_delaying_others() {
     let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    let mut raw = Raw::greet(shake(&server, socket.connect(server.https).await.unwrap()).await).await;
+    let mut raw = RawConnection::greet(shake(&server, socket.connect(server.https).await.unwrap()).await).await;
     let pings: Vec<_> = (0..1_000).map(|_| frame(PING, 0, 0, &[7; 8])).collect();
     let flood = async { while raw.try_send(&pings).await.is_ok() {} };
     let others = async {
@@ -1002,7 +1003,7 @@ async fn pings_are_answered_and_nobody_else_waits() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_2_is_closed() {
+async fn closes_non_http_2_connections() {
     let server = Server::start(limits());
     for garbage in
         [&b"GET /dns-query?dns=AAAA HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], b"\x00\x1d\x00\x01", &[0xff; 3000]]
@@ -1014,7 +1015,7 @@ async fn what_is_not_http_2_is_closed() {
             assert!(end.is_ok(), "{end:?}");
         }
     }
-    // Who does not speak it does not get as far.
+    // A client without HTTP/2 does not get as far.
     let config = Arc::new(server.authority.client(&[b"http/1.1"]));
     assert!(tls::connect(&config, server.https).await.is_err());
     server.stopped().await;
@@ -1022,54 +1023,39 @@ async fn what_is_not_http_2_is_closed() {
 
 // Mutants.
 
-/// A small generator of numbers: the same seed gives the same cases.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    fn mutate(&mut self, octets: &mut Vec<u8>) {
-        for _ in 0..=self.below(3) {
-            let at = self.below(octets.len());
-            match self.below(5) {
-                0 if !octets.is_empty() => octets[at] = self.next() as u8,
-                1 if !octets.is_empty() => octets[at] ^= 1 << self.below(8),
-                2 => octets.truncate(at),
-                3 => octets.insert(at, self.next() as u8),
-                _ => {
-                    let end = (at + self.below(20)).min(octets.len());
-                    let again = octets[at..end].to_vec();
-                    octets.splice(at..at, again);
-                }
+/// Changes, removes, inserts or repeats a few octets.
+fn mutate(numbers: &mut Rng, octets: &mut Vec<u8>) {
+    for _ in 0..=numbers.below(3) {
+        let at = numbers.below(octets.len());
+        match numbers.below(5) {
+            0 if !octets.is_empty() => octets[at] = numbers.next() as u8,
+            1 if !octets.is_empty() => octets[at] ^= 1 << numbers.below(8),
+            2 => octets.truncate(at),
+            3 => octets.insert(at, numbers.next() as u8),
+            _ => {
+                let end = (at + numbers.below(20)).min(octets.len());
+                let again = octets[at..end].to_vec();
+                octets.splice(at..at, again);
             }
         }
     }
 }
 
-/// Whatever the head of a request says, it is decided; what is taken for a query is what was written.
+/// Any request head is accepted or rejected; an accepted query equals the one that was sent.
 #[test]
-fn mutants_of_requests_are_decided() {
-    let (mut numbers, mut here) = (Numbers(7), 0);
+fn decides_mutated_requests() {
+    let (mut numbers, mut here) = (Rng(7), 0);
     for _ in 0..scaled(1_000_000) {
         let mut path = format!("/dns-query?dns={}", base64url(&ask_for(0, WEB))).into_bytes();
         let mut media_type = MEDIA_TYPE.as_bytes().to_vec();
         if numbers.below(4) > 0 {
-            numbers.mutate(&mut path);
+            mutate(&mut numbers, &mut path);
         }
-        numbers.mutate(&mut media_type);
+        mutate(&mut numbers, &mut media_type);
         let method = ["GET", "HEAD", "POST", "PUT"][numbers.below(4)];
         let length = numbers.next() >> numbers.below(64);
         let head = Request::builder().method(method).uri(&path[..]).header("content-type", media_type);
-        // What http does not take never comes as far.
+        // The crate http rejects the others first.
         let Ok(head) = head.header("content-length", length).body(()) else { continue };
         let (head, ()) = head.into_parts();
         match doh::read(&head) {
@@ -1085,19 +1071,19 @@ fn mutants_of_requests_are_decided() {
     assert!(here > 0);
 }
 
-/// How long a mutant of a response may be kept: never longer than hickory-proto reads from it.
+/// The freshness lifetime of a mutated response is at most the TTL that hickory-proto reads from it.
 #[test]
-fn mutants_of_responses_are_kept_no_longer_than_they_say() {
+fn freshness_is_at_most_ttl_of_mutated_responses() {
     let mut engine = common::Engine::new(zone());
     let names = [WEB, "nope.default.svc.cluster.local", "out.default.svc.cluster.local", "default.svc.cluster.local"];
     let seeds: Vec<Vec<u8>> = names
         .iter()
         .map(|name| engine.ask(headless_dns_core::answer::Transport::Https, &ask_for(0, name)).unwrap())
         .collect();
-    let (mut numbers, mut compared) = (Numbers(11), 0);
+    let (mut numbers, mut compared) = (Rng(11), 0);
     for _ in 0..scaled(1_000_000) {
         let mut response = seeds[numbers.below(seeds.len())].clone();
-        numbers.mutate(&mut response);
+        mutate(&mut numbers, &mut response);
         let kept = doh::freshness(&response);
         let Ok(message) = Message::from_vec(&response) else { continue };
         let Some(kept) = kept else { continue };
@@ -1116,9 +1102,9 @@ fn mutants_of_responses_are_kept_no_longer_than_they_say() {
     assert!(compared > 0);
 }
 
-/// Connections that say nonsense over and over: the server is there, and answers others.
+/// Many connections with malformed frames: the server answers other clients.
 #[tokio::test(flavor = "multi_thread")]
-async fn mutants_of_connections_cost_only_themselves() {
+async fn mutated_connections_affect_no_other() {
     let server =
         Server::start(ConnectionLimits { idle: Duration::from_secs(5), unfinished: SHORT, unread: SHORT, ..limits() });
     let cancel = u32::from(Reason::CANCEL).to_be_bytes();
@@ -1138,12 +1124,12 @@ async fn mutants_of_connections_cost_only_themselves() {
         frame(HEADERS, 4, 9, &post_fields()),
         frame(GOAWAY, 0, 0, &[0; 8]),
     ];
-    let mut numbers = Numbers(5);
+    let mut numbers = Rng(5);
     for _ in 0..scaled(20_000) {
         let mut octets = [PREFACE, &good.concat()].concat();
         let mut rest = octets.split_off(PREFACE.len() * usize::from(numbers.below(8) > 0));
         for _ in 0..=numbers.below(4) {
-            numbers.mutate(&mut rest);
+            mutate(&mut numbers, &mut rest);
         }
         octets.extend(rest);
         let mut stream = connect(&server).await;

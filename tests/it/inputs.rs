@@ -1,5 +1,4 @@
-//! Files that cannot be opened or read: what each command says, what a server answers meanwhile, and that SIGTERM ends
-//! it whatever it waits for.
+//! Unreadable input files: the error of each command, the server's answers meanwhile, and SIGTERM during every kind of wait.
 
 use crate::common;
 use crate::life::server::{PATIENCE, Server, binary, manifest, replace, serve, until};
@@ -72,7 +71,7 @@ fn get(server: &Server, path: &str) -> String {
 }
 
 #[test]
-fn a_named_path_that_cannot_be_used_has_status_2() {
+fn unusable_path_has_status_2() {
     let (_folder, path) = folder();
     for (name, text) in [("empty", ""), ("comments", "# nothing\n---\n"), ("broken", "kind: [\n"), ("latin", "x")] {
         fs::write(path(name), text).unwrap();
@@ -109,7 +108,7 @@ fn a_named_path_that_cannot_be_used_has_status_2() {
 }
 
 #[test]
-fn a_name_of_an_unread_file_is_not_denied() {
+fn denies_no_name_of_unread_file() {
     let (_folder, path) = folder();
     fs::write(path("good.yaml"), manifest([10, 1, 0, 1])).unwrap();
     let broken = manifest([10, 1, 0, 2]).replace("web", "other").replace("endpoints: [", "endpoints: {");
@@ -181,7 +180,7 @@ fn a_name_of_an_unread_file_is_not_denied() {
         let done = run(&format!("{line} --log-format text --manifests"), &path(""));
         let (out, errors) = (String::from_utf8(done.stdout.clone()).unwrap(), errors(&done));
         assert_eq!(done.status.code(), Some(status), "{line}: {out}{errors}");
-        // What resolves has nothing to do with what could not be read.
+        // A name that resolves does not depend on the unread file.
         let place = format!("{shown}, document 2, line 10: ");
         let told = if line == "explain web.default" { "not everything could be read" } else { &place };
         assert!(format!("{out}{errors}").contains(told), "{line}: {out}{errors}");
@@ -191,7 +190,7 @@ fn a_name_of_an_unread_file_is_not_denied() {
 }
 
 #[test]
-fn an_invalid_object_drops_only_itself() {
+fn invalid_object_is_skipped_alone() {
     let (_folder, path) = folder();
     fs::write(path("a.yaml"), manifest([10, 1, 0, 1]) + "---\nkind: Service\nmetadata: {}\n").unwrap();
     let server = Server::start(serving("", &path("a.yaml")));
@@ -200,7 +199,7 @@ fn an_invalid_object_drops_only_itself() {
 }
 
 #[test]
-fn an_empty_folder_may_be_filled() {
+fn serves_empty_folder_once_filled() {
     let (_folder, path) = folder();
     let server = Server::start(serving("", &path("")));
     assert_eq!(ask(&server, "web.default.svc.cluster.local", A).0, SERVFAIL);
@@ -220,7 +219,7 @@ fn kubeconfig(authority: Option<&Path>, user: &str) -> String {
 }
 
 #[test]
-fn a_fifo_is_refused_in_every_place() {
+fn rejects_fifo_for_every_path() {
     let (_folder, path) = folder();
     let fifo = fifo(path("fifo"));
     let shown = fifo.display();
@@ -275,7 +274,7 @@ fn a_fifo_is_refused_in_every_place() {
 
 /// Each blocks: a pipe that is named on the command line is read to its end, which may never come.
 #[test]
-fn sigterm_ends_a_server_that_waits_for_a_pipe() {
+fn sigterm_ends_server_blocked_on_pipe() {
     let (_folder, path) = folder();
     let fifo = fifo(path("fifo"));
     for signal in ["TERM", "INT"] {
@@ -284,7 +283,7 @@ fn sigterm_ends_a_server_that_waits_for_a_pipe() {
                 let mut command = serve();
                 command.args(["--listen", "127.0.0.1:0", "--admin", "none", options]).arg(&fifo);
                 let mut server = Server::begin(command);
-                // It waits for a writer, or for what one writes.
+                // The server waits for a writer, or for its data.
                 let writer = writer_of(&fifo);
                 let _writer = opened.then_some(writer);
                 if opened {
@@ -306,7 +305,7 @@ fn sigterm_ends_a_server_that_waits_for_a_pipe() {
 }
 
 #[test]
-fn a_fifo_in_the_place_of_a_file_changes_nothing() {
+fn fifo_in_place_of_file_keeps_last_content() {
     let (_folder, path) = folder();
     let (config, manifests) = (path("config.toml"), path("manifests"));
     fs::create_dir(&manifests).unwrap();
@@ -327,7 +326,7 @@ fn a_fifo_in_the_place_of_a_file_changes_nothing() {
 }
 
 #[test]
-fn pipes_are_read_where_they_are_named() {
+fn reads_named_pipes() {
     let (_folder, path) = folder();
     fs::write(path("web.yaml"), manifest([10, 1, 0, 1])).unwrap();
     fs::write(path("cluster"), kubeconfig(None, "")).unwrap();
@@ -352,7 +351,7 @@ fn pipes_are_read_where_they_are_named() {
 }
 
 #[test]
-fn junk_as_a_snapshot_costs_nothing() {
+fn ignores_invalid_snapshot() {
     let (_folder, path) = folder();
     fs::write(path("cluster"), kubeconfig(None, "")).unwrap();
     File::create(path("snapshot")).unwrap().set_len(900 << 20).unwrap();
@@ -370,7 +369,7 @@ fn junk_as_a_snapshot_costs_nothing() {
 }
 
 #[test]
-fn a_folder_without_a_place_for_the_snapshot_is_named_at_the_start() {
+fn names_unwritable_snapshot_folder_at_start() {
     let (_folder, path) = folder();
     fs::write(path("cluster"), kubeconfig(None, "")).unwrap();
     // In /proc no user creates a file: it is as good as read-only.

@@ -1,7 +1,7 @@
-//! The generator of the benchmark: what it asks is answered, and what is wrong or missing is counted.
+//! The load generator of the benchmark: its queries are answered, and wrong and missing responses are counted.
 //!
-//! It runs for a tenth of a second against the echo, against the built server with its example, and against servers
-//! that do wrong. What it measures is not looked at, only that it adds up. The unit tests of its files run here too.
+//! It runs for 100 ms against the echo server, the built server with its example, and misbehaving servers. The figures only
+//! have to add up.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,7 @@ fn all_right(figures: &Figures) {
 }
 
 #[test]
-fn the_echo_is_asked() {
+fn measures_echo() {
     let echo = echo::Echo::bind(0, 122).unwrap();
     let to = echo.address;
     // It serves until the tests end.
@@ -64,7 +64,7 @@ fn the_echo_is_asked() {
         all_right(&figures);
         assert_eq!((figures.sent + figures.unsent, figures.behind.count()), (199, figures.sent), "{over:?}");
     }
-    // What does not answer, has to be wrong: the echo does not have the record.
+    // The echo server does not have the record: its responses are wrong.
     let expect = Expect::Records { rcode: 0, answers: 1, truncated: false, qtype: rtype::A, data: Vec::new() };
     let figures = run(to, TRANSPORTS[0], CLOSED, &[question("web.example", rtype::A, expect)], &[]);
     assert_eq!((figures.mistakes, figures.wrong.len()), (figures.checked, 10));
@@ -72,7 +72,7 @@ fn the_echo_is_asked() {
     assert_eq!(figures.wrong[0], sentence);
 }
 
-/// What the example has, as `headless-dns records --demo` shows it.
+/// Returns queries for the records of the example, as `headless-dns records --demo` prints them.
 fn example() -> Vec<Question> {
     let records = |qtype, data: Vec<Vec<u8>>| Expect::Records {
         rcode: 0,
@@ -96,7 +96,7 @@ fn example() -> Vec<Question> {
 }
 
 #[test]
-fn the_server_is_asked() {
+fn measures_server() {
     let server = Server::with("--demo");
     let process = [server.child.id()];
     let mut rcodes = [0; 3];
@@ -137,7 +137,7 @@ fn answer_badly(socket: &UdpSocket) {
 }
 
 #[test]
-fn what_is_wrong_and_what_is_lost_is_counted() {
+fn counts_wrong_and_lost_responses() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let to = socket.local_addr().unwrap();
     let questions = [question(
@@ -167,7 +167,7 @@ fn what_is_wrong_and_what_is_lost_is_counted() {
 }
 
 #[test]
-fn connections_that_end_lose_what_they_had() {
+fn counts_queries_of_closed_connections_as_lost() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (to, stop) = (listener.local_addr().unwrap(), AtomicBool::new(false));
     let questions = [question("web.example", rtype::A, Expect::Anything)];
@@ -187,7 +187,7 @@ fn connections_that_end_lose_what_they_had() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_said() {
+fn names_unreachable_server() {
     let questions = [question("web.example", rtype::A, Expect::Anything)];
     let reserved = ReservedPort::new();
     let closed = reserved.address();
@@ -207,7 +207,7 @@ fn what_cannot_be_asked_is_said() {
 }
 
 #[test]
-fn the_cpu_time_of_threads_that_ended_is_counted() {
+fn counts_cpu_time_of_ended_threads() {
     let us = [std::process::id()];
     let before = cpu::nanoseconds(&us).unwrap();
     let spent = std::thread::spawn(|| {

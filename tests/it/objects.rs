@@ -1,5 +1,5 @@
-//! `docs/objects.md` against the code: each field that is decoded has a row, each row has a test that exists, and a field
-//! that is ignored changes nothing.
+//! `docs/objects.md` against the code: each decoded field has a row, each row has a test that exists, and an ignored field
+//! changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -40,7 +40,7 @@ fn every_decoded_field_has_a_row() {
 }
 
 #[test]
-fn every_row_has_its_test() {
+fn every_row_names_its_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources: Vec<String> = ["src", "core/src", "tests"]
         .iter()

@@ -1,4 +1,4 @@
-//! While a Service changes all the time, every answer shows one of its states, whole.
+//! While a Service changes all the time, every answer shows exactly one of its states.
 
 // rows: A9
 
@@ -21,8 +21,8 @@ use hickory_proto::rr::RData;
 
 const ENDPOINTS: u8 = 40;
 
-/// State 0 or 1: endpoints 10.STATE.0.n, port 8000 + STATE. The Pod at 10.9.0.1 is `pod-STATE` in both Services.
-/// That at 10.7.0.1 moves from `zero` to `one`, and that at 10.6.0.9 is called by its address, behind others or not.
+/// Returns the objects of state 0 or 1: endpoints 10.STATE.0.n, port 8000 + STATE. The Pod at 10.9.0.1 is `pod-STATE` in
+/// both Services; the endpoint 10.7.0.1 moves from `zero` to `one`, and 10.6.0.9 has no hostname.
 fn objects(state: u8) -> Vec<Object> {
     let row = |address: [u8; 4], host: Option<String>| EndpointRow {
         address: address.into(),
@@ -72,7 +72,7 @@ fn states(message: &Message) -> BTreeSet<u16> {
 }
 
 #[test]
-fn no_answer_is_half_of_an_update() {
+fn answer_shows_one_state() {
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
     let settings = Settings { apexes, ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
     let zone = Arc::new(Zone::new(settings, ReverseZones::default()));

@@ -1,7 +1,7 @@
-//! Packets that nobody should send: mutants of good queries, at the engine and at real sockets.
+//! Malformed packets, at the engine and at real sockets: mutations of valid queries.
 //!
-//! Whatever comes: no panic, no response to a response, no response with another ID, none above 1232 octets over UDP,
-//! none padded but whole blocks where that hides something, and every response can be read by hickory-proto.
+//! No input causes a panic, a response to a response, a response with another ID, a UDP response above 1232 octets, or padding
+//! of partial blocks on an encrypted transport; hickory-proto parses every response.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::net::{self, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::mutants::{Numbers, mutate, seeds};
+use crate::common::mutants::{Rng, mutate, seeds};
 use crate::common::panics::PanicWatch;
 use crate::common::{self, Engine, query, question_name, wire};
 use headless_dns::server::{ConnectionLimits, Listeners, Shutdown};
@@ -53,7 +53,7 @@ fn zone() -> (Arc<Zone>, Diagnostics) {
     (zone, asker)
 }
 
-/// Answers for it, and says why.
+/// Returns a responder that adds explanations.
 fn responder() -> Responder {
     let status = Arc::new(Status::default());
     status.set_synced();
@@ -79,11 +79,11 @@ fn check(packet: &[u8], response: &[u8], transport: Transport) {
 }
 
 #[test]
-fn mutants_at_the_engine() {
+fn survives_mutated_packets_in_engine() {
     let panics = PanicWatch::start();
     let mut engine = Engine::with(responder());
     let mut rcodes = BTreeSet::new();
-    let (seeds, mut numbers) = (seeds(), Numbers(0x5eed));
+    let (seeds, mut numbers) = (seeds(), Rng(0x5eed));
     for _ in 0..common::scaled(10_000_000) {
         let packet = mutate(&seeds, &mut numbers);
         for transport in [Transport::Udp, Transport::Tcp, Transport::Quic] {
@@ -100,11 +100,11 @@ fn mutants_at_the_engine() {
 
 /// A batch changes no response: also behind messages that get none, and in memory that larger batches have used.
 #[test]
-fn a_batch_is_answered_as_its_messages_are() {
+fn answers_batch_like_single_messages() {
     let mut engines = [Engine::with(responder()), Engine::with(responder())];
     let mut requests = RequestBatch::new(Transport::Udp);
     let [together, alone] = &mut engines;
-    let (seeds, mut numbers) = (seeds(), Numbers(0xba7c4));
+    let (seeds, mut numbers) = (seeds(), Rng(0xba7c4));
     let mut unanswered_last = 0;
     for _ in 0..common::scaled(100_000) {
         let batch: Vec<_> = (0..numbers.below(65)).map(|_| mutate(&seeds, &mut numbers)).collect();
@@ -120,7 +120,7 @@ fn a_batch_is_answered_as_its_messages_are() {
 }
 
 #[test]
-fn mutants_at_real_sockets() {
+fn survives_mutated_packets_at_sockets() {
     let panics = PanicWatch::start();
     let responder = Arc::new(responder());
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
@@ -130,8 +130,8 @@ fn mutants_at_real_sockets() {
     let serving =
         runtime.spawn_server(listeners.serve(responder, Arc::default(), ConnectionLimits::default(), stop.clone()));
     let count = common::scaled(1_000_000);
-    udp(address, count, &mut Numbers(0xdead));
-    tcp(address, count, &mut Numbers(0xbeef));
+    udp(address, count, &mut Rng(0xdead));
+    tcp(address, count, &mut Rng(0xbeef));
     stop.drain();
     runtime.block_on(serving).unwrap().unwrap();
     panics.assert_none();
@@ -140,7 +140,7 @@ fn mutants_at_real_sockets() {
 /// RFC 6891 sets no bound on a query: up to 4,096 octets it is answered. A longer datagram has lost its end, and with it
 /// the OPT record.
 #[test]
-fn queries_of_up_to_4096_octets_are_answered() {
+fn answers_queries_of_up_to_4096_octets() {
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(listeners.addresses()[0]).unwrap();
@@ -172,7 +172,7 @@ fn queries_of_up_to_4096_octets_are_answered() {
 /// The parser of old kept the lookup key of the message before, at this place of the batch, for one that it refused, and
 /// used it with the part of the name that it had read: the last question panicked, `range end index 320 out of range`.
 #[test]
-fn no_value_of_one_datagram_survives_into_the_next() {
+fn keeps_no_state_between_datagrams() {
     let panics = PanicWatch::start();
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -214,8 +214,8 @@ impl SpawnServer for tokio::runtime::Runtime {
     }
 }
 
-/// Sends mutants, and behind each few a good query: once that is answered, so is what was before it.
-fn udp(address: SocketAddr, count: u64, numbers: &mut Numbers) {
+/// Sends mutants, with a valid query after every few: its response shows that the earlier packets were processed.
+fn udp(address: SocketAddr, count: u64, numbers: &mut Rng) {
     let seeds = seeds();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(address).unwrap();
@@ -251,7 +251,7 @@ fn udp(address: SocketAddr, count: u64, numbers: &mut Numbers) {
 }
 
 /// Sends mutants as framed messages, many to a connection, and reads until the server has had enough of it.
-fn tcp(address: SocketAddr, count: u64, numbers: &mut Numbers) {
+fn tcp(address: SocketAddr, count: u64, numbers: &mut Rng) {
     let seeds = seeds();
     let mut sent = 0;
     while sent < count {

@@ -1,7 +1,7 @@
 //! Padding (RFC 7830, RFC 8467): responses to padded queries, over all transports.
 //!
-//! Each query is asked over every transport, with the option and without it. Where nothing is encrypted the option
-//! changes nothing; elsewhere it changes how long the response is, and nothing else.
+//! Each query is sent over every transport, with the option and without it. Over an unencrypted transport the option changes
+//! nothing; over others it changes only the length of the response.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,8 +78,8 @@ fn synced() -> Arc<Status> {
     status
 }
 
-/// The same server behind every transport, once for queries with padding and once for those without: what rotates does so
-/// alike.
+/// One server behind every transport, once for queries with padding and once for others, so that rotation is equal in
+/// both.
 struct Server {
     engines: Vec<(Transport, bool, Engine)>,
     /// The records of an upstream, for any name.
@@ -145,7 +145,7 @@ fn complete(responder: &Responder, pending: &mut ForwardedQuery, upstream: &Answ
 }
 
 fn ask(engine: &mut Engine, transport: Transport, message: &[u8], upstream: &Answer) -> Vec<u8> {
-    // What was in it before must not go out.
+    // Octets of an earlier message must not be sent.
     let mut buffer = vec![0xa5; if transport.is_datagram() { 2048 } else { MOST }];
     buffer[..message.len()].copy_from_slice(message);
     let peer = Peer { from: "127.0.0.1:40000".parse().unwrap(), to: "127.0.0.1:53".parse().unwrap() };
@@ -184,7 +184,7 @@ fn is_padded(what: &str, plain: &[u8], padded: &[u8]) {
 
 // rows: A12
 #[test]
-fn only_the_length_changes() {
+fn padding_changes_length_only() {
     let (zone, publisher) = zone(&[("one".into(), 1), ("web".into(), 30), ("large".into(), 200)]);
     let new = |status: &Arc<Status>, access| Responder::new(Arc::clone(&zone), Arc::clone(status), access);
     let everyone = || vec!["0.0.0.0/0".parse().unwrap()];
@@ -244,9 +244,9 @@ fn only_the_length_changes() {
     }
 }
 
-/// What is answered without an answer: another version of EDNS, another class, a signature, what cannot be read.
+/// Error responses: another EDNS version, another class, a signature, an unreadable message.
 #[test]
-fn errors_are_padded_too() {
+fn pads_error_responses() {
     let (zone, _) = zone(&[]);
     let mut server = Server::new(|| Responder::new(Arc::clone(&zone), synced(), AccessList::default()).with_nsid("a"));
     let name = wire("cluster.local");
@@ -279,7 +279,7 @@ fn errors_are_padded_too() {
 
 /// Every length around a block, and around the largest message.
 #[test]
-fn blocks_and_the_largest_message() {
+fn pads_to_block_or_largest_message() {
     let names: Vec<String> = (1..=16).map(|length| "s".repeat(length)).collect();
     let sizes = [25, 26, 4_089, 4_092];
     let services: Vec<(String, u16)> =
@@ -303,7 +303,7 @@ fn blocks_and_the_largest_message() {
 }
 
 #[test]
-fn options_are_found() {
+fn finds_padding_option() {
     let name = wire("cluster.local");
     let keepalive: &[u8] = &[0, 11, 0, 0];
     let signed = |options: &[u8]| {

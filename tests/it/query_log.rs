@@ -1,4 +1,4 @@
-//! The query log of a real server: which questions have a line, what stands in it, and that nobody waits for its reader.
+//! The query log of a real server: the selection of lines, their content, and no delay of queries by a slow reader.
 
 use std::io::{self, Read as _, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -25,11 +25,11 @@ use crate::common::{query, wire};
 const PATIENCE: Duration = Duration::from_secs(20);
 const ALL: QueryLogFilter = QueryLogFilter { success: true, denial: true, error: true, sample: 1 };
 
-/// What was written.
+/// The written log.
 #[derive(Clone, Default)]
-struct Page(Arc<Mutex<Vec<u8>>>);
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Page {
+impl Write for LogBuffer {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(octets)
     }
@@ -40,9 +40,9 @@ impl Write for Page {
 }
 
 /// A reader that takes nothing until it is told to.
-struct Slow(Receiver<()>, Page);
+struct SlowWriter(Receiver<()>, LogBuffer);
 
-impl Write for Slow {
+impl Write for SlowWriter {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         // The sender is gone: from then on it reads.
         let _ = self.0.recv();
@@ -121,9 +121,9 @@ fn outside() -> Vec<u8> {
     query(3, &wire("example.test"), rtype::AAAA, Some(4096))
 }
 
-/// What stands in the common format, without the port and the duration.
+/// Returns the lines in the common log format, without port and duration.
 async fn lines_of(choice: QueryLogFilter) -> Vec<String> {
-    let page = Page::default();
+    let page = LogBuffer::default();
     let server = Server::start(choice, QueryLogFormat::Common, page.clone());
     server.ask_udp(&soa());
     server.ask_tcp(&nowhere());
@@ -135,7 +135,7 @@ async fn lines_of(choice: QueryLogFilter) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_are_chosen_by_their_answers() {
+async fn selects_lines_by_response() {
     let lines = [
         "1 \"SOA IN cluster.local. udp 42 false 1232\" NOERROR qr,aa,rd 96",
         "2 \"A IN nowhere.cluster.local. tcp 39 false 512\" NXDOMAIN qr,aa,rd 93",
@@ -149,8 +149,8 @@ async fn lines_are_chosen_by_their_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_in_so_many() {
-    let page = Page::default();
+async fn samples_one_in_n() {
+    let page = LogBuffer::default();
     let server = Server::start(QueryLogFilter { sample: 3, ..ALL }, QueryLogFormat::Json, page.clone());
     // One connection and so one thread's count.
     (0..10).for_each(|_| server.ask_udp(&soa()));
@@ -164,12 +164,12 @@ async fn one_in_so_many() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_slow_reader() {
+async fn drops_lines_if_reader_is_slow() {
     // More than any queue and buffer between holds, so that some are lost.
     const ASKED: usize = 6_000;
     let (go, gate): (Sender<()>, _) = channel();
-    let page = Page::default();
-    let server = Server::start(ALL, QueryLogFormat::Common, Slow(gate, page.clone()));
+    let page = LogBuffer::default();
+    let server = Server::start(ALL, QueryLogFormat::Common, SlowWriter(gate, page.clone()));
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(server.address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,7 +1,7 @@
-//! DNS over QUIC on real sockets: good clients are answered as over TCP, bad ones cost only themselves.
+//! DNS over QUIC on real sockets: answers equal those over TCP, and a misbehaving client affects only itself.
 //!
-//! The client is quinn, and once hickory's. What a client may not send is sent by hand over quinn's streams, or as raw
-//! datagrams. Tests wait for what must happen, with [`PATIENCE`] that no passing test uses up.
+//! The client is quinn, and once hickory's. Forbidden input is written by hand over quinn's streams, or as raw datagrams. Tests
+//! wait for events, at most [`PATIENCE`].
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use crate::common::mutants::{Numbers, mutate, seeds};
+use crate::common::mutants::{Rng, mutate, seeds};
 use crate::common::panics::PanicWatch;
 use crate::common::tls::{Authority, NAME};
 use crate::common::{self, extended, query, question_name, service, wire};
@@ -55,7 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 /// A limit that no test reaches.
 const LONG: Duration = Duration::from_secs(3600);
-/// How many handshakes are begun with clients that did not show where they are.
+/// Number of handshakes with clients whose address is not validated.
 const UNPROVEN: usize = 128;
 
 // Error codes of RFC 9250 section 4.3.
@@ -194,7 +194,7 @@ impl Server {
     }
 }
 
-/// How a client connects.
+/// Settings of a client.
 struct Client {
     from: SocketAddr,
     tls: rustls::ClientConfig,
@@ -211,7 +211,7 @@ impl Client {
         Self { from: (from, 0).into(), ..self }
     }
 
-    /// It takes little of a stream, and so of a response, as long as it does not read.
+    /// Limits flow control, so that a client which does not read receives only the beginning of a response.
     fn narrow(mut self) -> Self {
         self.transport.stream_receive_window(VarInt::from_u32(1000));
         self
@@ -259,7 +259,7 @@ async fn receive(stream: &mut RecvStream) -> Result<Vec<u8>, ReadToEndError> {
     timeout(PATIENCE, stream.read_to_end(usize::MAX)).await.expect("answered in time")
 }
 
-/// Sends this on a stream of its own, and ends it; returns what comes.
+/// Sends octets on a new stream, ends it, and returns the received octets.
 async fn send(connection: &Connection, octets: &[u8]) -> Result<Vec<u8>, ReadToEndError> {
     let opened = connection.open_bi().await.map_err(ReadError::ConnectionLost);
     let (mut send, mut stream) = opened.map_err(ReadToEndError::Read)?;
@@ -294,7 +294,7 @@ async fn ask_web(connection: &Connection) {
     check(&ask(connection, &web()).await, 3);
 }
 
-/// The code that the server closes the connection with, and what it says besides.
+/// Returns the error code and the reason of the server's CONNECTION_CLOSE.
 async fn closed(connection: &Connection) -> (u32, String) {
     match timeout(PATIENCE, connection.closed()).await.expect("closed in time") {
         ConnectionError::ApplicationClosed(close) => {
@@ -325,7 +325,7 @@ fn is_pending(future: impl Future) -> bool {
 // Answers.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_those_over_tcp() {
+async fn answers_equal_tcp() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     let mut tcp = TcpStream::connect(server.plain).await.unwrap();
@@ -359,7 +359,7 @@ async fn answers_are_those_over_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_streams_are_answered_at_once_and_then_more() {
+async fn answers_a_hundred_concurrent_streams() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     let mut streams = Vec::new();
@@ -384,7 +384,7 @@ async fn a_hundred_streams_are_answered_at_once_and_then_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_largest_query_is_answered() {
+async fn answers_largest_query() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     let mut largest = web();
@@ -395,7 +395,7 @@ async fn the_largest_query_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wildcard_replies_from_the_address_that_was_asked() {
+async fn wildcard_socket_replies_from_queried_address() {
     // quinn takes no packet from another address than the one it asked.
     for (listen, from, asked) in [
         ("0.0.0.0:0", "127.0.0.1:0", "127.0.0.1"),
@@ -411,7 +411,7 @@ async fn a_wildcard_replies_from_the_address_that_was_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hickory_is_answered() {
+async fn answers_hickory_client() {
     use hickory_net::client::{Client as HickoryClient, ClientHandle as _};
     use hickory_net::quic::QuicClientStream;
     use hickory_net::runtime::TokioRuntimeProvider;
@@ -433,11 +433,11 @@ async fn hickory_is_answered() {
 
 /// To validate it the server would send 1,200 octets there for a few: any client can forge it.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_datagram_goes_to_a_forged_source_address() {
+async fn sends_no_datagram_to_forged_address() {
     let server = Server::start(limits());
     let forged = UdpSocket::bind("127.0.0.2:0").unwrap();
     forged.set_nonblocking(true).unwrap();
-    let lossy = Lossy::forging(server.quic, Some(forged.try_clone().unwrap())).await;
+    let lossy = LossyProxy::forging(server.quic, Some(forged.try_clone().unwrap())).await;
     let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
     ask_web(&connection).await;
     lossy.is_forging.store(true, Ordering::Relaxed);
@@ -453,7 +453,7 @@ fn shown(connection: &Connection) -> CertificateDer<'static> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_connections_see_a_new_certificate_and_old_ones_stay() {
+async fn new_certificate_applies_to_new_connections() {
     let server = Server::start(limits());
     let old = server.connect().await;
     let pair = server.authority.pair();
@@ -467,9 +467,9 @@ async fn new_connections_see_a_new_certificate_and_old_ones_stay() {
     server.stopped().await;
 }
 
-/// RFC 9250 section 4.5: what could be sent again by others is not taken.
+/// RFC 9250 section 4.5: early data, which others could replay, is not accepted.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_taken_before_the_handshake() {
+async fn accepts_no_early_data() {
     let server = Server::start(limits());
     let mut client = Client::of(&server.authority);
     client.tls.enable_early_data = true;
@@ -478,14 +478,14 @@ async fn nothing_is_taken_before_the_handshake() {
         let connecting = endpoint.connect_with(config.clone(), server.quic, NAME).unwrap();
         let Err(connecting) = connecting.into_0rtt() else { panic!("it was offered, resuming: {resumes}") };
         let connection = timeout(PATIENCE, connecting).await.expect("connected in time").unwrap();
-        // By then the client has what it needs to resume.
+        // By then the client can resume.
         ask_web(&connection).await;
     }
     server.stopped().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_are_not_allowed_hear_it_or_are_cut() {
+async fn refuses_or_drops_denied_clients() {
     for silent in [false, true] {
         let access = AccessList { allow: vec!["127.0.0.2/32".parse().unwrap()], silent };
         let server = Server::with("127.0.0.1:0", limits(), responder(access), None);
@@ -502,11 +502,11 @@ async fn clients_that_are_not_allowed_hear_it_or_are_cut() {
     }
 }
 
-// What clients do wrong.
+// Misbehaving clients.
 
 /// RFC 9250 section 4.3.3.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_forbidden_ends_the_connection() {
+async fn protocol_errors_close_connection() {
     let server = Server::start(limits());
     let mut named = web();
     named[1] = 7;
@@ -539,7 +539,7 @@ async fn what_is_forbidden_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_does_not_come_to_its_end_is_cut() {
+async fn resets_unfinished_stream() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     let whole = framed(&web());
     for (begin, code, reason) in [
@@ -556,7 +556,7 @@ async fn a_stream_that_does_not_come_to_its_end_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_stream_is_not_helped_by_every_new_octet_and_keeps_no_other_waiting() {
+async fn slow_stream_keeps_its_deadline_and_delays_no_other() {
     let server = Server::start(ConnectionLimits { unfinished: Duration::from_secs(1), ..limits() });
     let connection = server.connect().await;
     let (mut send, _receive) = connection.open_bi().await.unwrap();
@@ -574,7 +574,7 @@ async fn a_slow_stream_is_not_helped_by_every_new_octet_and_keeps_no_other_waiti
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_are_no_unidirectional_streams_and_no_datagrams() {
+async fn accepts_no_unidirectional_streams_or_datagrams() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     ask_web(&connection).await;
@@ -585,7 +585,7 @@ async fn there_are_no_unidirectional_streams_and_no_datagrams() {
 
 /// RFC 9250 section 4.3.1.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_can_be_cancelled() {
+async fn accepts_cancelled_requests() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = Server::forwarding(silent.local_addr().unwrap());
     let connection = server.connect().await;
@@ -604,9 +604,9 @@ async fn a_request_can_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mutants_as_contents_of_streams() {
+async fn survives_mutated_stream_contents() {
     let server = Server::start(limits());
-    let (seeds, mut numbers) = (seeds(), Numbers(0xd09));
+    let (seeds, mut numbers) = (seeds(), Rng(0xd09));
     let mut connection = server.connect().await;
     let (mut answered, mut cut) = (0, 0);
     for _ in 0..common::scaled(100_000) {
@@ -640,12 +640,12 @@ async fn mutants_as_contents_of_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_at_the_socket_costs_nobody_else() {
+async fn garbage_affects_no_connection() {
     let server = Server::start(limits());
     let connection = server.connect().await;
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let initial = initials(&server, 1).remove(0);
-    let mut numbers = Numbers(0x9a5ba9e);
+    let mut numbers = Rng(0x9a5ba9e);
     for sent in 0..common::scaled(1_000_000) {
         if sent % 1000 == 0 {
             ask_web(&connection).await;
@@ -669,7 +669,7 @@ async fn garbage_at_the_socket_costs_nobody_else() {
 // Limits.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_closed_whatever_it_says_besides() {
+async fn closes_idle_connection_despite_pings() {
     let server = Server::start(ConnectionLimits { idle: SHORT * 2, ..limits() });
     let silent = server.connect().await;
     let mut client = Client::of(&server.authority);
@@ -690,7 +690,7 @@ async fn gorge(connection: &Connection, count: usize) -> Vec<RecvStream> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
+async fn closes_connections_that_read_nothing() {
     let server = Server::start(ConnectionLimits { unread: Duration::from_secs(1), ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
@@ -699,17 +699,17 @@ async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
     assert_eq!(server.stopped().await.total(Event::TcpSlow), 1);
 }
 
-/// Stands between a client and the server, and loses packets.
-struct Lossy {
+/// A proxy between a client and the server that drops packets.
+struct LossyProxy {
     address: SocketAddr,
-    /// How many of a hundred there, and back.
+    /// Lost datagrams in percent, to the server and back.
     losses: Arc<[AtomicUsize; 2]>,
-    /// Whether datagrams to the server are sent from a forged address first.
+    /// Datagrams to the server are sent from a forged address first.
     is_forging: Arc<AtomicBool>,
     _task: JoinSet<()>,
 }
 
-impl Lossy {
+impl LossyProxy {
     async fn to(server: SocketAddr) -> Self {
         Self::forging(server, None).await
     }
@@ -723,10 +723,10 @@ impl Lossy {
         let is_forging = Arc::<AtomicBool>::default();
         let forges = Arc::clone(&is_forging);
         task.spawn(async move {
-            let (mut there, mut back, mut client, mut numbers) = ([0; 2048], [0; 2048], address, Numbers(0x1055));
+            let (mut there, mut back, mut client, mut numbers) = ([0; 2048], [0; 2048], address, Rng(0x1055));
             loop {
                 let mut is_lost = |way: usize| numbers.below(100) < percents[way].load(Ordering::Relaxed);
-                // What cannot be sent is lost too.
+                // A failed send is a loss too.
                 tokio::select! {
                     Ok((length, from)) = near.recv_from(&mut there) => {
                         client = from;
@@ -752,9 +752,9 @@ impl Lossy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_is_sent_again() {
+async fn retransmits_lost_packets() {
     let server = Server::start(limits());
-    let lossy = Lossy::to(server.quic).await;
+    let lossy = LossyProxy::to(server.quic).await;
     lossy.lose([10, 10]);
     let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
     let mut streams = gorge(&connection, 5).await;
@@ -768,9 +768,9 @@ async fn what_is_lost_is_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hears_nothing_any_more_is_cut() {
+async fn closes_connection_without_acknowledgements() {
     let server = Server::start(ConnectionLimits { unread: Duration::from_secs(1), ..limits() });
-    let lossy = Lossy::to(server.quic).await;
+    let lossy = LossyProxy::to(server.quic).await;
     let connection = Client::of(&server.authority).begin(lossy.address).await.unwrap();
     ask_web(&connection).await;
     lossy.lose([0, 100]);
@@ -780,7 +780,7 @@ async fn a_client_that_hears_nothing_any_more_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_reads_late_gets_everything() {
+async fn answers_client_that_reads_late() {
     let server = Server::start(limits());
     let late = server.connect_as(Client::of(&server.authority).narrow()).await;
     let mut streams = gorge(&late, 10).await;
@@ -792,12 +792,12 @@ async fn a_client_that_reads_late_gets_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_needs_too_much_is_cut() {
+async fn closes_connection_over_memory_limit() {
     let server = Server::start(ConnectionLimits { buffered_bytes: 200_000, ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
     check_closed(&greedy, EXCESSIVE_LOAD, "too many octets are buffered for slow clients").await;
-    // What it held is free again.
+    // Its buffered octets are released.
     let other = server.connect().await;
     for _ in 0..10 {
         check(&ask(&other, &large()).await, 4090);
@@ -806,7 +806,7 @@ async fn who_needs_too_much_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_wait_count_for_more_than_their_octets() {
+async fn charges_waiting_streams_for_overhead() {
     let server = Server::start(ConnectionLimits { buffered_bytes: 100_000, ..limits() });
     let connection = server.connect().await;
     let mut streams = Vec::new();
@@ -822,7 +822,7 @@ async fn streams_that_wait_count_for_more_than_their_octets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn above_the_limit_the_longest_idle_goes() {
+async fn evicts_longest_idle_connection_at_limit() {
     let server = Server::start(ConnectionLimits { connections: 3, ..limits() });
     let mut connections = Vec::new();
     for _ in 0..3 {
@@ -840,14 +840,14 @@ async fn above_the_limit_the_longest_idle_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn above_their_part_of_the_limit_the_longest_idle_of_them_goes() {
+async fn evicts_longest_idle_connection_above_share() {
     let server = Server::start(ConnectionLimits { large: 2, ..limits() });
     let mut tcp = TcpStream::connect(server.plain).await.unwrap();
     until(|| server.total(Event::TcpAccepted) == 1).await;
     let (one, two) = (server.connect().await, server.connect().await);
     ask_web(&one).await;
     ask_web(&two).await;
-    // Who may not be there has to show it, and nobody goes for its sake.
+    // An unvalidated client gets a Retry, and no connection is evicted for it.
     assert_eq!(half_open(server.quic, &initials(&server, 1)), 1);
     ask_web(&one).await;
     ask_web(&server.connect().await).await;
@@ -860,7 +860,7 @@ async fn above_their_part_of_the_limit_the_longest_idle_of_them_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn above_the_limit_of_one_client_its_new_connection_goes() {
+async fn closes_new_connection_above_client_limit() {
     let server = Server::start(ConnectionLimits { per_client: 1, ..limits() });
     let connection = server.connect().await;
     Client::of(&server.authority).check_refused(server.quic, REFUSED).await;
@@ -874,7 +874,7 @@ async fn above_the_limit_of_one_client_its_new_connection_goes() {
 
 // Handshakes.
 
-/// The first datagrams of so many connections to nobody.
+/// Returns the first datagrams of `count` connections, sent to a socket that never answers.
 fn initials(server: &Server, count: usize) -> Vec<Vec<u8>> {
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
     nobody.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -896,12 +896,12 @@ fn initials(server: &Server, count: usize) -> Vec<Vec<u8>> {
     initials
 }
 
-/// The connection ID of the one whom a datagram with a long header is for (RFC 8999 section 5.1).
+/// Returns the destination connection ID of a datagram with a long header (RFC 8999 section 5.1).
 fn other_id(datagram: &[u8]) -> &[u8] {
     &datagram[6..][..usize::from(datagram[5])]
 }
 
-/// The connection ID of the one who sent it.
+/// Returns its source connection ID.
 fn own_id(datagram: &[u8]) -> &[u8] {
     let at = 6 + usize::from(datagram[5]);
     &datagram[at + 1..][..usize::from(datagram[at])]
@@ -917,7 +917,7 @@ fn half_open(to: SocketAddr, initials: &[Vec<u8>]) -> usize {
         socket.send_to(initial, to).unwrap();
         loop {
             socket.recv(&mut datagram).expect("a response");
-            // What was sent for earlier ones is sent again.
+            // Retransmissions for earlier connections.
             if datagram[0] & 0x80 != 0 && other_id(&datagram) == own_id(initial) {
                 retried += usize::from(datagram[0] & 0x30 == 0x30);
                 break;
@@ -928,12 +928,12 @@ fn half_open(to: SocketAddr, initials: &[Vec<u8>]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_handshakes_keep_nobody_waiting_and_many_have_to_show_where_they_are() {
+async fn half_open_handshakes_delay_no_other_and_require_retry() {
     let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let before = server.connect().await;
     let all = 1000;
     assert_eq!(half_open(server.quic, &initials(&server, all)), all - UNPROVEN);
-    // None of them ends in the time of this test: whoever had to wait for one would wait for ever.
+    // None of them ends during this test: a client that waited for one would time out.
     for number in 1..=20 {
         ask_web(&server.connect_as(Client::of(&server.authority).from([127, 0, 0, number])).await).await;
     }
@@ -943,7 +943,7 @@ async fn half_open_handshakes_keep_nobody_waiting_and_many_have_to_show_where_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_packet_that_is_sent_again_keeps_nobody_waiting() {
+async fn retransmitted_initial_packet_delays_no_other() {
     let server = Server::start(limits());
     let initial = initials(&server, 1);
     half_open(server.quic, &initial);
@@ -959,7 +959,7 @@ async fn a_first_packet_that_is_sent_again_keeps_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_has_a_time_limit() {
+async fn handshake_has_time_limit() {
     let server = Server::start(ConnectionLimits { handshake: SHORT, ..limits() });
     half_open(server.quic, &initials(&server, 1));
     until(|| server.total(Event::TcpSlow) == 1).await;
@@ -975,7 +975,7 @@ fn verbose(authority: &Authority, octets: usize) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handshake_is_limited_in_octets() {
+async fn handshake_has_octet_limit() {
     let server = Server::start(limits());
     ask_web(&server.connect_as(verbose(&server.authority, 12 << 10)).await).await;
     verbose(&server.authority, 20 << 10).check_refused(server.quic, CRYPTO_BUFFER_EXCEEDED).await;
@@ -984,7 +984,7 @@ async fn a_handshake_is_limited_in_octets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn over_budget_the_longest_handshake_goes() {
+async fn evicts_longest_handshake_over_budget() {
     // For two handshakes.
     let server = Server::start(ConnectionLimits { buffered_bytes: 130 << 10, ..limits() });
     half_open(server.quic, &initials(&server, 5));
@@ -1020,7 +1020,7 @@ const CHAINS: [&str; 9] =
 
 /// RFC 9000 section 8.1. The handshakes live long enough for datagrams to be sent again, twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn at_most_three_times_what_came_is_sent_before_validation() {
+async fn limits_amplification_before_validation() {
     let start = |names: usize| {
         let server = Server::start(ConnectionLimits { handshake: Duration::from_secs(4), ..limits() });
         if names > 0 {
@@ -1069,7 +1069,7 @@ async fn at_most_three_times_what_came_is_sent_before_validation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_goes_for_a_client_that_may_not_be_there() {
+async fn half_open_handshake_evicts_no_connection() {
     let server = Server::start(ConnectionLimits { connections: 2, ..limits() });
     let (one, two) = (server.connect().await, server.connect().await);
     assert_eq!(half_open(server.quic, &initials(&server, 1)), 1);
@@ -1080,7 +1080,7 @@ async fn nobody_goes_for_a_client_that_may_not_be_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn handshakes_fail_and_it_is_counted_why() {
+async fn counts_handshake_failures_by_reason() {
     let server = Server::start(limits());
     for protocols in [vec![], vec![b"h3".to_vec()]] {
         let mut client = Client::of(&server.authority);
@@ -1110,7 +1110,7 @@ fn udp_inode(address: SocketAddr) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_received_before_the_stop_is_answered() {
+async fn answers_received_queries_at_shutdown() {
     let server = Server::start(limits());
     let (busy, idle) = (server.connect().await, server.connect().await);
     let mut streams = gorge(&busy, 50).await;
@@ -1129,7 +1129,7 @@ async fn what_was_received_before_the_stop_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_while_it_ends_is_refused_and_what_waits_is_answered() {
+async fn shutdown_refuses_new_connections_and_answers_pending() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = Server::forwarding(silent.local_addr().unwrap());
     let connection = server.connect().await;
@@ -1145,7 +1145,7 @@ async fn who_comes_while_it_ends_is_refused_and_what_waits_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_take_nothing_do_not_keep_the_server() {
+async fn blocked_clients_do_not_delay_shutdown() {
     let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let greedy = server.connect_as(Client::of(&server.authority).narrow()).await;
     let _streams = gorge(&greedy, 10).await;
@@ -1156,7 +1156,7 @@ async fn clients_that_take_nothing_do_not_keep_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_it_leaves_quiet_connections_are_closed_and_new_ones_answered() {
+async fn drain_closes_idle_connections_and_answers_new_ones() {
     let server = Server::start(limits());
     let quiet = server.connect().await;
     ask_web(&quiet).await;
@@ -1171,7 +1171,7 @@ async fn when_it_leaves_quiet_connections_are_closed_and_new_ones_answered() {
 // Names of others.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_others_are_asked_for_and_keep_no_other_stream_waiting() {
+async fn forwarded_names_delay_no_other_stream() {
     let upstream = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let server = Server::forwarding(upstream.local_addr().unwrap());
     let connection = server.connect().await;

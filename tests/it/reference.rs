@@ -1,5 +1,4 @@
-//! `docs/configuration.md` is what the command line says of itself. UPDATE_EXPECT=1 writes it again. The chart knows the
-//! same options.
+//! `docs/configuration.md` is generated from the command line (UPDATE_EXPECT=1 writes it), and the chart has the same options.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,7 +21,7 @@ repeated takes commas in its variable, and a list in the file.
 ";
 
 #[test]
-fn the_reference_is_what_the_command_line_says() {
+fn reference_matches_command_line() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let expected = reference();
     if std::env::var_os("UPDATE_EXPECT").is_some() {

@@ -1,11 +1,11 @@
 //! Scenarios: manifests in, the zone and whole answers out, as text that an operator can review.
 //!
-//! `tests/scenarios/NAME.yaml` holds the manifests; its first lines may have `# options: FLAGS` of the command line
-//! and name the rows of `tests/rows.md` that it shows (`# rows: N1 N2`). `NAME.zone` is what `records` prints of all
-//! zones (`# zone: left out` for none), `NAME.dig` holds questions (`$ dig ...`), each with its whole answer.
-//! `UPDATE_EXPECT=1` writes both anew, from the questions that stand in them.
+//! `tests/scenarios/NAME.yaml` has the manifests; its first lines may have `# options: FLAGS` of the command line, and name the
+//! rows of `tests/rows.md` that it shows (`# rows: N1 N2`). `NAME.zone` is the output of `records` for all zones (`# zone: left
+//! out` for none), `NAME.dig` has questions (`$ dig ...`), each with its whole answer. `UPDATE_EXPECT=1` writes both, for the
+//! questions of `NAME.dig`.
 //!
-//! Every response is parsed by hickory-proto, and what is compared is what it read.
+//! Every response is compared as hickory-proto parses it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -30,7 +30,7 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{Record, RecordType};
 
 #[test]
-fn every_scenario_comes_out_as_written() {
+fn scenarios_match_expected_output() {
     let mut wrong = String::new();
     for path in scenarios() {
         let text = fs::read_to_string(&path).unwrap();
@@ -65,8 +65,8 @@ fn every_scenario_comes_out_as_written() {
 /// cut no answer.
 // rows: A4 A5
 #[test]
-fn additional_records_are_of_whole_answers_alone() {
-    let mut seen = Seen::default();
+fn additional_section_needs_whole_answer() {
+    let mut seen = ParsedResponse::default();
     for path in scenarios() {
         let text = fs::read_to_string(&path).unwrap();
         let config = scenario_config(&path, &text);
@@ -83,13 +83,13 @@ fn additional_records_are_of_whole_answers_alone() {
         seen.check(&mut engine, &format!("$ dig _p._tcp.s{size}.default.svc.cluster.local SRV"));
         seen.check(&mut engine, &format!("$ dig s{size}.default.svc.cluster.local SRV"));
     }
-    let Seen { cut_datagrams, cut_streams, fewer } = seen;
+    let ParsedResponse { cut_datagrams, cut_streams, fewer } = seen;
     assert!(cut_datagrams > 100 && cut_streams > 0 && fewer > 20, "{cut_datagrams} {cut_streams} {fewer}");
 }
 
 /// Counts of responses.
 #[derive(Default)]
-struct Seen {
+struct ParsedResponse {
     /// SRV sets that were cut.
     cut_datagrams: usize,
     cut_streams: usize,
@@ -97,7 +97,7 @@ struct Seen {
     fewer: usize,
 }
 
-impl Seen {
+impl ParsedResponse {
     /// Asks over a stream, and over UDP with rooms of every size.
     fn check(&mut self, engine: &mut Engine, line: &str) {
         let question = Question::read(line);
@@ -153,7 +153,7 @@ fn large_zone() -> Arc<Zone> {
 }
 
 #[test]
-fn every_row_is_shown() {
+fn every_row_has_scenario() {
     let table = fs::read_to_string(root().join("tests/rows.md")).unwrap();
     let rows: BTreeSet<&str> = table
         .lines()

@@ -1,7 +1,7 @@
-//! The loops on real sockets: whatever is asked comes back answered, and what clients do wrong costs only them.
+//! The UDP and TCP listeners on real sockets: every query is answered, and a misbehaving client affects only itself.
 //!
-//! The server listens on ports that the kernel chooses. Tests wait for what must happen, with [`PATIENCE`] that no
-//! passing test uses up. What the answers say is not looked at here (`answer.rs`): only whose they are.
+//! The server listens on ports that the kernel chooses. Tests wait for events, at most [`PATIENCE`]. Responses are matched with
+//! their queries; `tests/it/scenarios.rs` compares their content.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -113,7 +113,7 @@ fn ask_udp(client: &UdpSocket, id: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn udp_is_answered_on_every_address_in_large_batches() {
+async fn answers_udp_batches_on_every_address() {
     let server = Server::start(&LOOPBACKS, 2, limits());
     for (from, &to) in LOOPBACKS.iter().zip(&server.addresses) {
         let client = udp_client(from, to);
@@ -128,7 +128,7 @@ async fn udp_is_answered_on_every_address_in_large_batches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_datagram_larger_than_its_slot_is_answered() {
+async fn answers_datagram_larger_than_slot() {
     let server = Server::start(&LOOPBACKS, 1, limits());
     let client = udp_client(LOOPBACKS[0], server.address());
     let mut large = query(7);
@@ -140,7 +140,7 @@ async fn a_datagram_larger_than_its_slot_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wildcard_replies_from_the_address_that_was_asked() {
+async fn wildcard_socket_replies_from_queried_address() {
     let server = Server::start(&["0.0.0.0:0", "[::]:0"], 1, limits());
     for (from, asked, to) in [
         ("127.0.0.1:0", "127.0.0.2", server.addresses[0]),
@@ -155,7 +155,7 @@ async fn a_wildcard_replies_from_the_address_that_was_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn udp_received_before_the_stop_is_answered() {
+async fn answers_received_udp_queries_at_shutdown() {
     for wildcard in [false, true] {
         let port = ReservedPort::new();
         let to = port.address();
@@ -218,7 +218,7 @@ async fn connect(server: &Server) -> TcpStream {
 }
 
 #[tokio::test]
-async fn tcp_is_answered_on_every_address() {
+async fn answers_tcp_on_every_address() {
     let server = Server::start(&LOOPBACKS, 1, limits());
     for &address in &server.addresses {
         let mut client = TcpStream::connect(address).await.unwrap();
@@ -231,7 +231,7 @@ async fn tcp_is_answered_on_every_address() {
 }
 
 #[tokio::test]
-async fn pipelined_queries_are_answered_in_order() {
+async fn answers_pipelined_queries_in_order() {
     let server = Server::start(&LOOPBACKS, 1, limits());
     let mut client = connect(&server).await;
     // The second is more than one read and one write hold.
@@ -245,7 +245,7 @@ async fn pipelined_queries_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_query_may_come_octet_by_octet() {
+async fn accepts_query_octet_by_octet() {
     let server = Server::start(&LOOPBACKS, 1, limits());
     let mut client = connect(&server).await;
     client.set_nodelay(true).unwrap();
@@ -259,7 +259,7 @@ async fn a_query_may_come_octet_by_octet() {
 }
 
 #[tokio::test]
-async fn the_largest_message_is_answered_among_others() {
+async fn answers_largest_message() {
     let server = Server::start(&LOOPBACKS, 1, limits());
     let mut client = connect(&server).await;
     let mut largest = query(2);
@@ -273,7 +273,7 @@ async fn the_largest_message_is_answered_among_others() {
 }
 
 #[tokio::test]
-async fn an_empty_message_ends_the_connection_after_what_came_before() {
+async fn empty_message_closes_connection_after_earlier_responses() {
     let server = Server::start(&LOOPBACKS, 1, limits());
     let mut client = connect(&server).await;
     client.write_all(&[framed(&query(1)), framed(&[]), framed(&query(2))].concat()).await.unwrap();
@@ -283,7 +283,7 @@ async fn an_empty_message_ends_the_connection_after_what_came_before() {
 }
 
 #[tokio::test]
-async fn a_client_that_half_closes_gets_its_responses() {
+async fn answers_half_closed_connection() {
     let server = Server::start(&LOOPBACKS, 1, limits());
     let mut client = connect(&server).await;
     client.write_all(&pipelined(0..10)).await.unwrap();
@@ -296,7 +296,7 @@ async fn a_client_that_half_closes_gets_its_responses() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed() {
+async fn closes_idle_connection() {
     let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { idle: SHORT, ..limits() });
     // The query is there when the connection is accepted: this thread runs the server too.
     let asker = std::net::TcpStream::connect(server.address()).unwrap();
@@ -310,7 +310,7 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_slow_writer_is_cut() {
+async fn closes_connection_of_slow_writer() {
     let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { unfinished: SHORT, ..limits() });
     let mut clients = Vec::new();
     for begin in [1, 2, 3, 20] {
@@ -326,7 +326,7 @@ async fn a_slow_writer_is_cut() {
 }
 
 #[tokio::test]
-async fn a_slow_writer_is_not_helped_by_every_new_octet() {
+async fn slow_writer_keeps_its_deadline() {
     let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { unfinished: SHORT, ..limits() });
     let mut client = connect(&server).await;
     client.write_all(&10_000u16.to_be_bytes()).await.unwrap();
@@ -344,7 +344,7 @@ async fn a_slow_writer_is_not_helped_by_every_new_octet() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
+async fn closes_connections_that_read_nothing() {
     let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { unread: SHORT, ..limits() });
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -358,14 +358,14 @@ async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_late_gets_everything() {
+async fn answers_client_that_reads_late() {
     let server = Server::start(&LOOPBACKS, 1, limits());
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut client = socket.connect(server.address()).await.unwrap();
     let queries = pipelined(0..1000);
     timeout(PATIENCE, client.write_all(&queries)).await.expect("the buffers hold as many").unwrap();
-    // Then as many as fit until the server, whose responses are not read, reads no more.
+    // Then as many queries as fit until the server stops reading, because its responses are not read.
     let stuck = async { while client.write_all(&queries).await.is_ok() {} };
     assert!(timeout(SHORT, stuck).await.is_err(), "the connection stays open");
     for id in 0..1000 {
@@ -376,7 +376,7 @@ async fn a_client_that_reads_late_gets_everything() {
 }
 
 #[tokio::test]
-async fn above_the_limit_the_longest_idle_goes() {
+async fn evicts_longest_idle_connection_at_limit() {
     let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { connections: 3, ..limits() });
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -395,7 +395,7 @@ async fn above_the_limit_the_longest_idle_goes() {
 }
 
 #[tokio::test]
-async fn above_the_limit_of_one_client_its_new_connection_goes() {
+async fn closes_new_connection_above_client_limit() {
     let server = Server::start(&LOOPBACKS, 1, ConnectionLimits { per_client: 2, ..limits() });
     let (mut one, mut two) = (connect(&server).await, connect(&server).await);
     ask_tcp(&mut one, 1).await;
@@ -409,7 +409,7 @@ async fn above_the_limit_of_one_client_its_new_connection_goes() {
 }
 
 #[tokio::test]
-async fn tcp_received_before_the_stop_is_answered() {
+async fn answers_received_tcp_queries_at_shutdown() {
     let port = ReservedPort::new();
     let server = Server::start(&[&port.address().to_string()], 1, limits());
     let mut idle = connect(&server).await;
@@ -438,7 +438,7 @@ async fn tcp_received_before_the_stop_is_answered() {
 // Addresses.
 
 #[test]
-fn an_address_in_use_is_named() {
+fn names_address_in_use() {
     let taken = ReservedPort::with_udp_in_use();
     let first = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 2).unwrap();
     for (address, protocol) in [(taken.address(), "UDP"), (first.addresses()[0], "TCP")] {
@@ -449,7 +449,7 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
-fn an_address_of_another_host_is_named() {
+fn names_address_of_another_host() {
     // TEST-NET-1, RFC 5737.
     let address = SocketAddr::new(IpAddr::from([192, 0, 2, 1]), 0);
     let error = format!("{:#}", Listeners::bind(&[address], 1).unwrap_err());
@@ -457,7 +457,7 @@ fn an_address_of_another_host_is_named() {
 }
 
 #[test]
-fn what_the_kernel_gives_is_reported() {
+fn reports_receive_buffer_size() {
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     assert!((1..=4 << 20).contains(&listeners.receive_buffer()));
 }

@@ -44,7 +44,7 @@ use hickory_proto::op::Message;
 use serde_json::{Value, json};
 
 #[test]
-fn every_set_of_manifests_meets_its_expectations() {
+fn every_set_of_manifests_meets_expectations() {
     // Most of the time is spent waiting for processes: the sets are independent.
     let reports: Vec<[String; 2]> = thread::scope(|scope| {
         let threads: Vec<_> = sets().into_iter().map(|folder| scope.spawn(move || differences(&folder))).collect();
@@ -77,7 +77,7 @@ fn differences(folder: &Path) -> [String; 2] {
 }
 
 #[test]
-fn every_set_of_manifests_loads() {
+fn loads_every_set_of_manifests() {
     for folder in sets() {
         let set = Set::read(&folder);
         let output = set.command("records").output().unwrap();
@@ -88,7 +88,7 @@ fn every_set_of_manifests_loads() {
 }
 
 #[test]
-fn every_set_has_three_kinds_that_the_server_does_not_know() {
+fn every_set_has_three_unknown_kinds() {
     let is_unknown = |kind: &str| {
         let object = json!({"kind": kind, "metadata": {"name": "a"}});
         matches!(decode(object, "default"), Ok(Decoded::Ignored))

@@ -1,5 +1,5 @@
-//! Standard error is a pipe that is not read: the server answers all the same, lives, and ends in time. Every panic is
-//! counted, whatever catches it.
+//! Standard error is a full pipe without a reader: the server still answers, stays alive, and ends in time. Every panic is
+//! counted, whether caught or not.
 
 use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
@@ -33,16 +33,16 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 /// Kills the child at the end of a test that fails.
-struct Killed(Child);
+struct ChildGuard(Child);
 
-impl Drop for Killed {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-impl Killed {
+impl ChildGuard {
     /// Waits for the child's end, which is orderly and in time.
     fn end(mut self) {
         let begun = Instant::now();
@@ -56,8 +56,8 @@ impl Killed {
     }
 }
 
-fn spawn(command: &mut Command) -> Killed {
-    Killed(command.stdout(Stdio::piped()).spawn().unwrap())
+fn spawn(command: &mut Command) -> ChildGuard {
+    ChildGuard(command.stdout(Stdio::piped()).spawn().unwrap())
 }
 
 fn ask(server: SocketAddr, count: u16) {
@@ -74,7 +74,7 @@ fn ask(server: SocketAddr, count: u16) {
 
 /// The real server: its first log line already finds the pipe full.
 #[test]
-fn the_server_answers_lives_and_ends() {
+fn unread_standard_error_blocks_nothing() {
     let (mut reader, writer) = full_pipe();
     let mut command = Command::new(env!("CARGO_BIN_EXE_headless-dns"));
     command.env_clear().args(["serve", "--demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
@@ -104,19 +104,19 @@ fn the_server_answers_lives_and_ends() {
     assert_eq!(text.trim_matches('\n'), "", "no line had room");
 }
 
-/// The variable that makes a test the child of itself: the process whose standard error is the pipe.
+/// Variable that makes a test its own child process, with the pipe as standard error.
 const CHILD: &str = "TEST_HEADLESS_DNS_CHILD";
 /// Number of panics and of lines of each of the child's threads.
 const TIMES: u64 = 2_000;
 
 /// Panics and log lines at a high rate, in a process of their own: the hook and the log are the process's.
 #[test]
-fn panics_and_lines_without_end_stop_no_thread() {
+fn endless_panics_and_log_lines_block_no_thread() {
     if std::env::var_os(CHILD).is_some() {
         return child();
     }
     let (reader, writer) = std::io::pipe().unwrap();
-    let name = "panics_and_lines_without_end_stop_no_thread";
+    let name = "endless_panics_and_log_lines_block_no_thread";
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", &test_name(module_path!(), name), "--nocapture"])
@@ -135,7 +135,7 @@ fn panics_and_lines_without_end_stop_no_thread() {
     // In two threads, one more thread and a task.
     assert_eq!(value("panics: ").parse::<u64>().unwrap(), 2 * TIMES + 2);
     assert!(value("lost: ").parse::<u64>().unwrap() > 0);
-    // What waits is written once it is read, and how many lines are missing.
+    // Queued lines are written once the pipe is read, and the number of lost lines.
     let reading = std::thread::spawn(move || BufReader::new(reader).lines().map_while(Result::ok).collect::<Vec<_>>());
     child.end();
     let lines = reading.join().unwrap();

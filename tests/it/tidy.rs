@@ -1,9 +1,12 @@
-//! The walls: which file may name which crate, what a pure file may not name, and which way the arrows point.
+//! Rules of the source: the crates that each file may name, the names that a pure file may not use, and the direction of
+//! dependencies between modules. `tidy/prose.rs` measures its language.
 //!
 //! Documents for contributors too: each path that they name exists, and `docs/architecture.md` lists every module and crate.
 //!
-//! It reads the source as text, without comments, literals and `#[cfg(test)]` items. It stops slips, not malice: a
-//! crate behind another name passes. Where a rule here hurts, change the table, and say why in the commit.
+//! The source is read as text, without comments, literals and `#[cfg(test)]` items. That finds slips, not malice: a crate under
+//! another name passes. To change a rule, change its table, and give the reason in the commit.
+
+mod prose;
 
 use crate::common::files;
 use std::collections::BTreeSet;
@@ -28,28 +31,28 @@ const WALLS: &[(&[&str], &[&str])] = &[
     (&["fs::read", "fs::read_to_string", "File::open", "File::options"], &["regular_file.rs", "admin/page.rs"]),
     // Its own files are created by the snapshot.
     (&["OpenOptions"], &["regular_file.rs", "source/snapshot.rs"]),
-    // What the service manager says and hears.
+    // Notifications to the service manager, and its sockets.
     (&["sd_notify"], &["commands/serve/systemd.rs", "server/sys/fds.rs"]),
 ];
 
 /// Files of the server that are pure as the files of `core/` are.
 const PURE_FILES: &[&str] = &["server/https/doh.rs"];
 
-/// What a pure file may not name. `SocketAddr` and `IpAddr` are values, and fine.
+/// Names that a pure file may not use. `SocketAddr` and `IpAddr` are values.
 const IMPURE: &str = "async await tokio tracing libc socket2 Instant::now SystemTime \
     std::fs std::env std::thread std::process stdin stdout stderr print println eprint eprintln dbg \
     UdpSocket TcpStream TcpListener UnixDatagram UnixStream UnixListener";
 
-/// Which modules each module may name: what points up from here is a mistake. `*` is the assembly, which knows all.
+/// Modules that each module may name. `*` is the assembly, which may name all.
 const ARROWS: &[(&str, &str)] = &[
     ("main", "cli commands log"),
     ("lib", ""),
     ("commands", "*"),
-    // What the operator says.
+    // Configuration.
     ("cli", "config escape name object rtype naming_rules"),
     ("config", "choices escape name object regular_file rtype naming_rules"),
     ("log", "config escape panics"),
-    // Where objects come from, where questions come from, and who looks at it.
+    // Sources of objects, listeners, and the admin listener.
     (
         "source",
         "cluster duration diagnose lock metrics name object records regular_file naming_rules simulate status zone",
@@ -60,7 +63,7 @@ const ARROWS: &[(&str, &str)] = &[
         "admin",
         "cluster config duration escape diagnose lock metrics name object rtype report server source status transport zone",
     ),
-    // What commands and the admin listener have in common.
+    // Shared by commands and the admin listener.
     ("report", "answer config escape diagnose name object rtype status wire zone"),
     // The pure core.
     ("answer", "diagnose name records rtype status transport wire zone"),
@@ -79,14 +82,14 @@ const ARROWS: &[(&str, &str)] = &[
     ("name", ""),
     ("rtype", ""),
     ("naming_rules", ""),
-    // It shows how the data stands; what is in it comes as numbers.
+    // Metrics read the state of the data; the contents come as numbers.
     ("metrics", "answer lock log panics regular_file status transport"),
     ("panics", ""),
     ("transport", ""),
 ];
 
 #[test]
-fn the_tree_is_tidy() {
+fn source_keeps_dependency_rules() {
     let mut report = String::new();
     for (folder, prefix) in [("src", ""), ("core/src", "core/")] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -106,7 +109,7 @@ fn the_tree_is_tidy() {
 const ONE_WAY: &[(&str, &str)] = &[("core/src", "diagnose/"), ("src", "server/"), ("src", "source/kubernetes/")];
 
 #[test]
-fn no_files_name_each_other_in_a_circle() {
+fn files_have_no_dependency_cycle() {
     for (root, folder) in ONE_WAY {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
         let texts = sources(&root.join(folder)).into_iter().map(|path| {
@@ -118,7 +121,7 @@ fn no_files_name_each_other_in_a_circle() {
 }
 
 #[test]
-fn unsafe_stands_in_two_files_at_most() {
+fn unsafe_is_confined_to_two_files() {
     let (_, files) = WALLS.iter().find(|(words, _)| *words == ["unsafe"]).unwrap();
     assert!(files.len() <= 2 && files.iter().all(|file| !file.ends_with('/')));
 }
@@ -149,7 +152,7 @@ fn documents_name_paths_that_exist() {
 }
 
 #[test]
-fn paths_of_documents_are_found() {
+fn finds_paths_in_documents() {
     let text =
         "[a](../src/lib.rs#x), [b](https://example.com), `src/a.rs`, `tests/NAME.yaml`, `fuzz/run 60`, `/api/v1`";
     assert_eq!(linked(text), ["../src/lib.rs"]);
@@ -206,7 +209,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files::rust_files(folder).into_iter().filter(|path| !is_tests(path)).collect()
 }
 
-/// What is wrong with a file: the line and a sentence, in the order of the tables.
+/// Returns the violations in a file: the line and a sentence, in the order of the tables.
 fn findings(file: &str, text: &str) -> Vec<String> {
     let code = without_tests(&without_literals(text));
     let module = module_of(file);
@@ -424,7 +427,7 @@ fn tokens(code: &str) -> Vec<(usize, &str)> {
     tokens
 }
 
-/// The text with comments and what stands in quotes blanked, its lines kept.
+/// Returns the text with comments and the contents of literals blanked, and its lines kept.
 fn without_literals(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut code = String::with_capacity(text.len());
@@ -489,7 +492,7 @@ fn raw(rest: &[char]) -> usize {
     (hashes + 2..rest.len()).find(closes).map_or(rest.len(), |at| at + 1 + hashes)
 }
 
-/// The code with what `#[cfg(test)]` stands before blanked: up to a semicolon, or to the end of its braces.
+/// Returns the code with the items behind `#[cfg(test)]` blanked: up to a semicolon, or to the end of their braces.
 fn without_tests(code: &str) -> String {
     let mut code = code.to_owned();
     while let Some(start) = code.find("#[cfg(test)]") {
@@ -506,7 +509,7 @@ fn without_tests(code: &str) -> String {
 }
 
 #[test]
-fn bad_texts_are_found() {
+fn finds_violations() {
     for (file, text, finding) in [
         ("server/udp/mod.rs", "use kube::Client;", "1: `kube` stands in source/kubernetes/ only"),
         (
@@ -540,7 +543,7 @@ fn bad_texts_are_found() {
 }
 
 #[test]
-fn good_texts_pass() {
+fn accepts_allowed_source() {
     for (file, text) in [
         ("source/kubernetes/client.rs", "use kube::Client; use headless_dns_core::cluster::Cluster; async fn f() {}"),
         ("core/wire/mod.rs", "use hickory_proto::op::Message; use std::net::SocketAddr; use std::time::Instant;"),
@@ -560,7 +563,7 @@ fn good_texts_pass() {
 }
 
 #[test]
-fn circles_are_found() {
+fn finds_cycles() {
     let up = ("serve/mod.rs", "mod tcp; mod encrypted; pub struct Limits; fn f() { tcp::listen(); }");
     let above = ("serve/encrypted/mod.rs", "mod tls; pub use tls::Handshakes;");
     for (tcp, tls, way) in [
@@ -581,7 +584,7 @@ fn circles_are_found() {
 }
 
 #[test]
-fn only_tests_and_literals_are_taken_out() {
+fn removes_tests_and_literals_only() {
     let text = "let a = 'x'; // c\nlet b: &'static str = br#\"\n\"#;\n#[cfg(test)]\nmod t { }\nlet r#type = 1;\n";
     let code = without_tests(&without_literals(text));
     let words: Vec<_> = tokens(&code).into_iter().filter(|(_, token)| is_word(token)).collect();

@@ -1,7 +1,7 @@
-//! DNS over TLS: what is asked over it is answered as over TCP, and what clients do wrong costs only them.
+//! DNS over TLS: answers equal those over TCP, and a misbehaving client affects only itself.
 //!
-//! The server listens on ports that the kernel chooses; its certificates are made here. Tests wait for what must happen,
-//! with [`PATIENCE`] that no passing test uses up. What changes while a server runs is in `tests/it/certificates.rs`.
+//! The server listens on ports that the kernel chooses; its certificates are made here. Tests wait for events, at most
+//! [`PATIENCE`]. Changes while a server runs are in `tests/it/certificates.rs`.
 
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 /// A limit that no test reaches.
 const LONG: Duration = Duration::from_secs(3600);
-/// How many addresses the Service `many` has: what one answer over a stream holds.
+/// Number of addresses of the Service `many`: as many as one message over a stream holds.
 const MANY: u16 = 4_090;
 const A: u16 = 1;
 
@@ -126,7 +126,7 @@ impl Server {
     }
 }
 
-/// How many handshakes failed for this reason.
+/// Returns the number of handshakes that failed for this reason.
 fn failures(metrics: &Metrics, reason: &str) -> u64 {
     let text = metrics.render(&Status::default(), ZoneFigures::default(), ExpositionFormat::Text);
     let series = format!("{}{{proto=\"tls\",reason=\"{reason}\"}} ", HANDSHAKE_FAILURES.name);
@@ -162,20 +162,20 @@ async fn ask(stream: &mut TlsStream<TcpStream>, id: u16) {
     check(stream, id).await;
 }
 
-/// The server says that it ends (close_notify): without that, rustls says that the end came unexpectedly.
+/// Checks for close_notify: without it, rustls reports an unexpected end.
 async fn check_ended(stream: &mut TlsStream<TcpStream>) {
     let read = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("closed in time");
     assert_eq!(read.expect("the end is said"), 0, "nothing more comes");
 }
 
-/// The server closes, whatever it says before.
+/// Waits until the server closes, and ignores its earlier octets.
 async fn check_closed(stream: &mut TcpStream) {
     let closed = async { while matches!(stream.read(&mut [0; 512]).await, Ok(count) if count > 0) {} };
     timeout(PATIENCE, closed).await.expect("closed in time");
 }
 
 #[tokio::test]
-async fn answers_are_those_over_tcp_octet_for_octet() {
+async fn answers_equal_tcp() {
     let server = Server::start(limits());
     let (mut tls, mut tcp) = (server.connect().await, TcpStream::connect(server.tcp).await.unwrap());
     let mut notify = web(7);
@@ -202,7 +202,7 @@ async fn answers_are_those_over_tcp_octet_for_octet() {
 }
 
 #[tokio::test]
-async fn pipelined_queries_are_answered_in_order() {
+async fn answers_pipelined_queries_in_order() {
     let server = Server::start(limits());
     let mut client = server.connect().await;
     // The second is more than one read, one write and one record hold.
@@ -217,7 +217,7 @@ async fn pipelined_queries_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_query_may_come_in_many_records() {
+async fn accepts_query_in_many_records() {
     let server = Server::start(limits());
     let mut client = server.connect().await;
     for octet in [framed(&web(1)), framed(&web(2))].concat() {
@@ -230,7 +230,7 @@ async fn a_query_may_come_in_many_records() {
 }
 
 #[tokio::test]
-async fn both_versions_and_a_client_that_names_no_protocol() {
+async fn accepts_both_versions_and_no_alpn() {
     let server = Server::start(limits());
     let versions =
         [(&rustls::version::TLS12, ProtocolVersion::TLSv1_2), (&rustls::version::TLS13, ProtocolVersion::TLSv1_3)];
@@ -251,7 +251,7 @@ async fn both_versions_and_a_client_that_names_no_protocol() {
 }
 
 #[tokio::test]
-async fn sessions_are_resumed() {
+async fn resumes_sessions() {
     let server = Server::start(limits());
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let client = Arc::new(server.authority.client_with(&[b"dot"], &[version]));
@@ -266,7 +266,7 @@ async fn sessions_are_resumed() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_told_that_it_ends() {
+async fn closes_idle_connection_with_close_notify() {
     let server = Server::start(ConnectionLimits { idle: SHORT, ..limits() });
     let (mut silent, mut asker) = (server.connect().await, server.connect().await);
     ask(&mut asker, 1).await;
@@ -276,7 +276,7 @@ async fn an_idle_connection_is_told_that_it_ends() {
 }
 
 #[tokio::test]
-async fn a_client_that_ends_gets_its_answers_and_is_told() {
+async fn answers_and_notifies_closing_client() {
     let server = Server::start(limits());
     let mut client = server.connect().await;
     client.write_all(&[framed(&web(1)), framed(&web(2))].concat()).await.unwrap();
@@ -288,7 +288,7 @@ async fn a_client_that_ends_gets_its_answers_and_is_told() {
 }
 
 #[tokio::test]
-async fn a_slow_handshake_is_cut() {
+async fn closes_slow_handshake() {
     let server = Server::start(ConnectionLimits { handshake: SHORT, ..limits() });
     for stream in &mut begin_handshakes(&server).await {
         check_closed(stream).await;
@@ -310,7 +310,7 @@ async fn begin_handshakes(server: &Server) -> Vec<TcpStream> {
 
 /// None of the slow handshakes ends during this test, so a client that waited for one would wait for ever.
 #[tokio::test]
-async fn a_slow_handshake_delays_no_other_client() {
+async fn slow_handshake_delays_no_other_client() {
     let server = Server::start(ConnectionLimits { drain: SHORT, ..limits() });
     let _slow = begin_handshakes(&server).await;
     ask(&mut server.connect().await, 1).await;
@@ -327,7 +327,7 @@ fn large_hello(octets: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_handshake_is_limited_in_octets() {
+async fn handshake_has_octet_limit() {
     let server = Server::start(limits());
     for octets in [16 << 10, 60 << 10] {
         let mut stream = TcpStream::connect(server.tls).await.unwrap();
@@ -338,7 +338,7 @@ async fn a_handshake_is_limited_in_octets() {
     // Within the limit it only waits.
     let mut large = TcpStream::connect(server.tls).await.unwrap();
     large.write_all(&large_hello(15 << 10)).await.unwrap();
-    // A client that says much at once: what is behind the handshake is not of it.
+    // A client that sends queries right behind its handshake: they do not count as handshake.
     let mut client = server.connect().await;
     let queries: Vec<u8> = (0..1000).flat_map(|id| framed(&web(id))).collect();
     client.write_all(&queries).await.unwrap();
@@ -350,12 +350,12 @@ async fn a_handshake_is_limited_in_octets() {
 }
 
 #[tokio::test]
-async fn over_budget_the_longest_handshake_goes() {
+async fn evicts_longest_handshake_over_budget() {
     let server = Server::start(ConnectionLimits { buffered_bytes: 40 << 10, ..limits() });
     let mut all = Vec::new();
     for _ in 0..5 {
         let mut stream = TcpStream::connect(server.tls).await.unwrap();
-        // With the room that its buffer grows by, 11 KiB above what is not counted.
+        // With the growth of its buffer: 11 KiB above the uncounted part.
         stream.write_all(&large_hello(5 << 10)).await.unwrap();
         all.push(stream);
     }
@@ -372,14 +372,14 @@ async fn over_budget_the_longest_handshake_goes() {
 }
 
 #[tokio::test]
-async fn what_is_no_tls_costs_nobody_else() {
+async fn non_tls_clients_affect_no_other() {
     let server = Server::start(limits());
     for octets in [framed(&web(1)), b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 600]] {
         let mut stream = TcpStream::connect(server.tls).await.unwrap();
         stream.write_all(&octets).await.unwrap();
         check_closed(&mut stream).await;
     }
-    // Who only looks whether somebody listens.
+    // A port scan: connect and close.
     drop(TcpStream::connect(server.tls).await.unwrap());
     let elsewhere = Arc::new(Authority::new().client(&[b"dot"]));
     assert!(tls::connect(&elsewhere, server.tls).await.is_err(), "a client that does not trust the certificate");
@@ -389,7 +389,7 @@ async fn what_is_no_tls_costs_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_slow_writer_is_cut() {
+async fn closes_connection_of_slow_writer() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     for begin in [1, 2, 20] {
         let mut client = server.connect().await;
@@ -403,7 +403,7 @@ async fn a_slow_writer_is_cut() {
 }
 
 #[tokio::test]
-async fn a_slow_writer_of_one_record_is_cut() {
+async fn closes_connection_of_slow_record_writer() {
     let server = Server::start(ConnectionLimits { unfinished: SHORT, ..limits() });
     for end in [1, 5, 20] {
         let mut client = server.connect().await;
@@ -426,7 +426,7 @@ async fn narrow(server: &Server) -> TlsStream<TcpStream> {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
+async fn closes_connections_that_read_nothing() {
     let server = Server::start(ConnectionLimits { unread: SHORT, ..limits() });
     let mut greedy = narrow(&server).await;
     let many = framed(&query(1, &question_name("many.default.svc.cluster.local"), A, None)).repeat(100);
@@ -438,7 +438,7 @@ async fn a_client_that_never_reads_is_cut_and_costs_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_late_gets_everything() {
+async fn answers_client_that_reads_late() {
     let server = Server::start(limits());
     let mut client = narrow(&server).await;
     let many = question_name("many.default.svc.cluster.local");
@@ -453,7 +453,7 @@ async fn a_client_that_reads_late_gets_everything() {
 }
 
 #[tokio::test]
-async fn a_handshake_has_a_seat_and_can_lose_it() {
+async fn handshake_counts_as_connection() {
     let server = Server::start(ConnectionLimits { connections: 2, ..limits() });
     let mut stuck = TcpStream::connect(server.tls).await.unwrap();
     stuck.write_all(b"\x16").await.unwrap();
@@ -469,7 +469,7 @@ async fn a_handshake_has_a_seat_and_can_lose_it() {
 }
 
 #[tokio::test]
-async fn at_the_end_everybody_is_told_and_handshakes_have_a_moment() {
+async fn shutdown_notifies_clients_and_awaits_handshakes() {
     let port = ReservedPort::new();
     let server = Server::start_at(port.address(), limits());
     let mut stuck = TcpStream::connect(server.tls).await.unwrap();
@@ -498,7 +498,7 @@ async fn at_the_end_everybody_is_told_and_handshakes_have_a_moment() {
 }
 
 #[test]
-fn an_address_in_use_is_named() {
+fn names_address_in_use() {
     let address = "127.0.0.1:0".parse().unwrap();
     let bind = |listen| Listeners::inherit(InheritedSockets::default(), &[listen], 1);
     for (kind, protocol) in

@@ -1,7 +1,7 @@
-//! Every question of every scenario over TLS, HTTPS and QUIC: hickory-dns's clients get the answer that TCP gives.
+//! Every question of every scenario over TLS, HTTPS and QUIC: hickory-dns's clients get the answer of TCP.
 //!
-//! The built binary, with the options of the scenario and a certificate that is made here. What the answers are is in
-//! the scenarios; `tests/it/scenarios.rs` compares them.
+//! The tests run the built program with the options of the scenario and a certificate of their own. `tests/it/scenarios.rs`
+//! compares the answers with the expected ones.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -50,7 +50,7 @@ impl Server {
         Self { _process: process, plain, tls, https, quic }
     }
 
-    /// What it answers over TCP, without any library.
+    /// Returns the response over TCP, without a client library.
     fn over_tcp(&self, query: &[u8]) -> Message {
         let mut stream = TcpStream::connect(self.plain).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -93,7 +93,7 @@ async fn compare(what: &str, client: &impl DnsHandle, asked: &[(String, Vec<u8>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_scenario_is_answered_as_over_tcp() {
+async fn scenarios_answer_like_tcp() {
     let authority = Authority::new();
     let mut all = 0;
     for path in scenarios() {

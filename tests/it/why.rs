@@ -1,6 +1,6 @@
-//! Why a name does not resolve, on the wire: who is told, by what, and what it never does.
+//! Causes in responses (extended errors, and TXT at `_why`): the clients that get them, their texts, and their limits.
 //!
-//! What the causes are is `tests/scenarios/` and the tests of `explain`; here it is the answers that carry them.
+//! The causes themselves are in `tests/causes`; here are the responses that carry them.
 
 use std::fs;
 use std::sync::{Arc, RwLock};
@@ -26,7 +26,7 @@ const AAAA: u16 = 28;
 const SRV: u16 = 33;
 const ANY: u16 = 255;
 
-/// The Pod of a StatefulSet whose Service does not exist.
+/// Pod of a StatefulSet without its governing Service.
 const LOST: &str = "myapp-0.myapp-svc.default.svc.cluster.local";
 const LOST_TEXT: &str = "STS-NO-SERVICE: StatefulSet default/myapp names Service myapp-svc, which does not exist; demo-svc selects its Pods";
 
@@ -49,9 +49,9 @@ fn engine(scenario: &str) -> Engine {
     Engine::explaining(source.zone(), source.asker())
 }
 
-/// What a response says.
+/// Parts of a response that are compared.
 #[derive(Debug, PartialEq)]
-struct Said {
+struct ResponseParts {
     rcode: u8,
     answers: usize,
     extended: Option<(u16, String)>,
@@ -61,7 +61,7 @@ struct Said {
     cut: bool,
 }
 
-fn said(response: &[u8]) -> Said {
+fn said(response: &[u8]) -> ResponseParts {
     let message = Message::from_vec(response).unwrap();
     let mut text = String::new();
     for record in &message.answers {
@@ -70,7 +70,7 @@ fn said(response: &[u8]) -> Said {
             text.extend(txt.txt_data.iter().map(|string| std::str::from_utf8(string).unwrap()));
         }
     }
-    Said {
+    ResponseParts {
         rcode: response[3] & 0x0f,
         answers: message.answers.len(),
         extended: common::extended(response),
@@ -80,12 +80,12 @@ fn said(response: &[u8]) -> Said {
     }
 }
 
-fn ask(engine: &mut Engine, name: &str, qtype: u16) -> Said {
+fn ask(engine: &mut Engine, name: &str, qtype: u16) -> ResponseParts {
     said(&engine.ask(Transport::Udp, &query(7, &question_name(name), qtype, Some(1232))).unwrap())
 }
 
 #[test]
-fn who_is_told() {
+fn explains_to_allowed_clients_only() {
     let source = load("seed-3");
     let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
     let why = format!("_why.{LOST}");
@@ -125,7 +125,7 @@ fn who_is_told() {
 }
 
 #[test]
-fn ordinary_traffic_gets_no_text() {
+fn ordinary_queries_get_no_text() {
     let mut engine = engine("seed-2");
     for (name, qtype) in [
         ("www.example.com.default.svc.cluster.local", A),
@@ -141,7 +141,7 @@ fn ordinary_traffic_gets_no_text() {
         ("web.other.svc.cluster.local", A),
         ("default.web.svc.cluster.local", A),
         ("other.svc.cluster.local", A),
-        // One family of a name that has the other, and types that nobody has.
+        // The address family that the name lacks, and types that no name has.
         ("web.default.svc.cluster.local", AAAA),
         ("web.default.svc.cluster.local", MX),
         ("web-0.web.default.svc.cluster.local", AAAA),
@@ -153,7 +153,7 @@ fn ordinary_traffic_gets_no_text() {
 }
 
 #[test]
-fn a_text_for_every_name() {
+fn explains_every_name_at_why() {
     let mut engine = engine("seed-3");
     let unknown = |name: &str| format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}.");
     let pod = "129.26.244.10.in-addr.arpa";
@@ -197,9 +197,9 @@ fn a_text_for_every_name() {
     assert_eq!(said.text, "ALIAS: the name stands for db.example.test.");
 }
 
-/// A port may be called `why`: what is known of a name goes before what is asked about another.
+/// A port may have the name `why`: an existing name takes precedence over an explanation of another.
 #[test]
-fn a_port_of_this_name() {
+fn serves_port_named_why() {
     let manifest = "{apiVersion: v1, kind: Service, metadata: {name: web}, \
         spec: {clusterIP: 10.96.0.9, ports: [{name: why, port: 80}]}}";
     let path = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
@@ -214,7 +214,7 @@ fn a_port_of_this_name() {
 }
 
 #[test]
-fn names_of_any_length() {
+fn explains_names_of_any_length() {
     let mut engine = engine("seed-3");
     let apex = question_name("cluster.local");
     for length in 0..=(255 - apex.len() - 5) {
@@ -240,7 +240,7 @@ fn names_of_any_length() {
 
 /// RFC 8914 section 3: the extended error goes before anything else does, and never sets TC.
 #[test]
-fn short_of_room() {
+fn omits_extended_error_before_truncating() {
     let mut engine = engine("externalname");
     let mut ask = |size| {
         let query = query(7, &question_name("hop4.default.svc.cluster.local"), A, Some(size));
@@ -254,7 +254,7 @@ fn short_of_room() {
 }
 
 #[test]
-fn while_the_data_is_not_current() {
+fn explains_unsynced_and_stale_data() {
     let source = load("seed-3");
     let status = Arc::new(Status::default());
     let mut engine = Engine::with(Responder::new(source.zone(), Arc::clone(&status), AccessList::default()));
@@ -285,9 +285,9 @@ fn while_the_data_is_not_current() {
     assert_eq!((said.text, said.extended), (format!("{LOST_TEXT}; {stale}"), Some((3, stale.to_owned()))));
 }
 
-/// What was received together gets a few causes, whoever asks how often.
+/// A batch of queries gets a few causes only, for any clients.
 #[test]
-fn a_flood_is_answered_without_causes() {
+fn flood_is_answered_without_causes() {
     let source = load("seed-3");
     let responder = Responder::new(source.zone(), synced(), AccessList::default());
     let responder = responder.with_explanations(source.asker(), vec!["127.0.0.0/8".parse().unwrap()]);
@@ -302,7 +302,7 @@ fn a_flood_is_answered_without_causes() {
         said(&buffer[..length])
     };
     let mut now = Instant::now();
-    // A moment of a flood, and what 10 ms are good for.
+    // A moment of a flood, and the explanations of 10 ms.
     for most in [64, 20, 20] {
         worker.begin_batch(now);
         let told = (0..1000).map(|_| ask(&mut worker, LOST, A)).filter(|said| said.extended.is_some()).count();
@@ -313,9 +313,9 @@ fn a_flood_is_answered_without_causes() {
     }
 }
 
-/// Whoever answers does not wait for whoever changes the objects.
+/// A worker does not wait for the publisher's lock on the objects.
 #[test]
-fn nobody_waits_for_the_objects() {
+fn does_not_wait_for_cluster_lock() {
     let source = load("seed-3");
     let cluster = Arc::new(RwLock::new(Cluster::new(Namespaces::Inferred, None)));
     let apexes = vec![WireName::parse("cluster.local").unwrap()];
@@ -330,7 +330,7 @@ fn nobody_waits_for_the_objects() {
 
 /// Behind a forwarder every client has one address: a text speaks of the question's namespace, and of no other.
 #[test]
-fn texts_keep_to_the_namespace_of_the_question() {
+fn texts_name_objects_of_question_namespace_only() {
     let mut told = 0;
     for path in scenarios() {
         let text = fs::read_to_string(&path).unwrap();
@@ -370,7 +370,7 @@ fn texts_keep_to_the_namespace_of_the_question() {
     assert!(told > 500, "only {told} texts");
 }
 
-/// Names beside a name: one of them may be what somebody asks for.
+/// Returns names beside a name, as a client may ask for them.
 fn near(name: &str) -> Vec<String> {
     let (first, rest) = name.split_once('.').unwrap_or((name, ""));
     vec![

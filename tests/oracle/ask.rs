@@ -1,4 +1,4 @@
-//! Asking three servers the same, many questions at a time, and what of an answer is compared.
+//! Sends queries to three servers, many at a time, and reduces the responses to their compared parts.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -10,10 +10,10 @@ use hickory_proto::rr::{Record, RecordType};
 use crate::common;
 
 pub(crate) const SOA: u16 = 6;
-/// How often a question is sent over UDP: the loopback loses datagrams when a buffer is full.
+/// Number of attempts over UDP: the loopback interface drops datagrams when a buffer is full.
 const TRIES: usize = 10;
 
-/// How a question is sent.
+/// Transport and EDNS of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Plain,
@@ -32,7 +32,7 @@ pub(crate) struct Question {
     pub(crate) qtype: u16,
 }
 
-/// What is compared. Names are in lower case, records in one order.
+/// Compared parts of a response. Names are in lower case, records sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) rcode: u16,
@@ -52,7 +52,7 @@ pub(crate) struct Rr {
 }
 
 impl Answer {
-    /// Panics on what no server may send: another question, a message that cannot be read.
+    /// Panics on an invalid response: another question, or a malformed message.
     pub(crate) fn read(query: &[u8], response: &[u8]) -> Self {
         let question = 12..query.len() - if query[11] == 1 { 11 } else { 0 };
         assert_eq!(response.get(question.clone()), Some(&query[question]), "the question comes back octet by octet");
@@ -110,7 +110,7 @@ impl Client {
         }
     }
 
-    /// The responses to `queries`, whose IDs count up from the first one's.
+    /// Returns the responses to `queries`, which have consecutive IDs.
     fn receive(&mut self, queries: &[Vec<u8>], mode: Mode) -> Vec<Vec<u8>> {
         let first = u16::from_be_bytes([queries[0][0], queries[0][1]]);
         let mut responses: Vec<Option<Vec<u8>>> = vec![None; queries.len()];
@@ -124,7 +124,7 @@ impl Client {
                 self.send(&missing, mode);
                 continue;
             };
-            // What comes twice, or late, has an ID that is not waited for.
+            // A duplicate or late response has an ID that is not pending.
             let id = u16::from_be_bytes([response[0], response[1]]);
             if let Some(slot) = responses.get_mut(usize::from(id.wrapping_sub(first))) {
                 *slot = Some(response);
@@ -135,7 +135,7 @@ impl Client {
 
     fn receive_one(&mut self, mode: Mode) -> Option<Vec<u8>> {
         if mode == Mode::Tcp {
-            // Not every server turns Nagle's algorithm off, which waits for what a client delays.
+            // Not every server turns Nagle's algorithm off, which waits for delayed acknowledgements.
             socket2::SockRef::from(&self.tcp).set_tcp_quickack(true).unwrap();
             let mut length = [0; 2];
             self.tcp.read_exact(&mut length).ok()?;

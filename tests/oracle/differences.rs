@@ -1,4 +1,4 @@
-//! Where NSD or BIND may answer otherwise than we do: one rule each, as narrow as can be. `differences.md` says why.
+//! Differences of NSD or BIND that are allowed: one rule each, as narrow as possible. `differences.md` has the reasons.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::Scenario;
 use crate::ask::{Answer, Mode, Question, Rr};
 use crate::questions::{self, Name};
 
-/// Whether a difference is as the rule says.
+/// Predicate of a rule: the difference is the expected one.
 type Explains = fn(&Case<'_>) -> bool;
 
 /// The rules by their headings in `differences.md`, in its order.
@@ -96,7 +96,7 @@ fn nsd_cuts_later(case: &Case<'_>) -> bool {
     case.peer == Peer::Nsd && case.only_pointers(10) && case.cuts_more(case.ours, case.theirs)
 }
 
-/// Who answers besides us.
+/// The other servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Nsd,
@@ -107,7 +107,7 @@ pub(crate) enum Peer {
 pub(crate) struct Case<'c> {
     pub(crate) scenario: &'c Scenario,
     pub(crate) name: &'c Name,
-    /// How many labels the apex has of the zone that the name is in; 0 where it is in none.
+    /// Number of labels of the apex above the name; 0 outside all zones.
     pub(crate) apex: usize,
     pub(crate) question: &'c Question,
     pub(crate) mode: Mode,
@@ -147,7 +147,7 @@ impl Case<'_> {
         records.len() >= least && records.iter().all(|record| record.rtype == RecordType::PTR)
     }
 
-    /// We say that the name exists, they say that it does not; and the zone file has nothing at it or below.
+    /// This server answers NODATA, the other NXDOMAIN; and the zone file has no record at the name or below.
     fn only_we_have_it(&self) -> bool {
         let rcodes = (self.ours.rcode, self.theirs.rcode);
         let same = !self.differing().iter().any(|part| matches!(part, Part::Aa | Part::Tc));
@@ -158,7 +158,7 @@ impl Case<'_> {
             && !self.scenario.there.contains(self.name)
     }
 
-    /// The parts in which the two answers differ. Where both are cut, what is left is anybody's choice.
+    /// Returns the parts in which the two answers differ. If both are truncated, their remaining records may differ.
     pub(crate) fn differing(&self) -> Vec<Part> {
         let (ours, theirs) = (self.ours, self.theirs);
         let cut = ours.tc && theirs.tc;
@@ -172,7 +172,7 @@ impl Case<'_> {
         parts.into_iter().filter(|(_, differs)| *differs).map(|(part, _)| part).collect()
     }
 
-    /// What the difference has in common with those of the same name in other types, cases and modes.
+    /// Returns the summary that groups a difference with those of the same name in other types, cases and modes.
     pub(crate) fn kind(&self) -> String {
         format!("{} {:?} {} {:?}", self.scenario.name, self.peer, questions::text(self.name), self.differing())
     }

@@ -1,11 +1,11 @@
-//! An oracle that nobody here wrote: NSD and BIND, loaded with what `records` exports, answer as we do.
+//! An independent oracle: NSD and BIND, loaded with the zones that `records` exports, answer like this server.
 //!
-//! Every zone of every scenario (`tests/scenarios/*.yaml`) goes through `named-checkzone` and into both. Then all three
-//! are asked the same over real sockets (`questions.rs` says what, `ask.rs` how and what is compared). An answer that
-//! differs is a failure, unless a rule of `differences.rs` explains it, and a rule that explains nothing is one too.
+//! Every zone of every scenario (`tests/scenarios/*.yaml`) goes through `named-checkzone` and into both. Then all three servers
+//! get equal queries over real sockets (`questions.rs` has the names, `ask.rs` the transport and the comparison). A different
+//! answer is a failure, unless a rule of `differences.rs` explains it, and so is a rule that explains nothing.
 //!
-//! `cargo test` alone ignores this; `tests/oracle/run` installs what it needs and runs it. It does not show that the
-//! zone is right, which is what `tests/it/scenarios.rs` is for: it shows that the zone is answered as DNS says.
+//! `cargo test` does not build this suite; `tests/oracle/run` installs the servers and runs it. It shows that answers
+//! follow the rules of DNS; `tests/it/scenarios.rs` shows that the zone is right.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -38,20 +38,20 @@ use differences::{Case, Peer, RULES};
 use questions::{Name, TYPES};
 use servers::{Oracle, Ours, ZoneFile};
 
-/// How many questions are under way at a time, per server and thread: their answers fit in a socket's buffer.
+/// Number of queries in flight for each server and thread: their responses fit in a socket's buffer.
 const WINDOW: usize = 64;
 /// BIND loads no RRset of more than 65,535 octets: of the scenario that has one, as much as it loads.
 const CUT: (&str, &str) = ("replicas: 5000", "replicas: 1000");
 /// Threads that ask.
 const THREADS: usize = 2;
-/// Of the unexplained differences so many names are shown.
+/// Maximum number of names shown for unexplained differences.
 const SHOWN: usize = 60;
 /// Names that are in no zone of any scenario.
 const OUTSIDE: &[&str] = &[".", "local", "arpa", "in-addr.arpa", "example.test", "xcluster.local"];
 
 #[test]
 #[ignore = "needs NSD and BIND: tests/oracle/run installs them and runs this"]
-fn nsd_and_bind_answer_as_we_do() {
+fn nsd_and_bind_agree() {
     let work = std::env::var_os("TEST_HEADLESS_DNS_ORACLE").expect("tests/oracle/run names a folder to work in");
     let (work, begun) = (PathBuf::from(work), Instant::now());
     fs::write(work.join("oracle.pid"), std::process::id().to_string()).unwrap();
@@ -69,7 +69,7 @@ fn nsd_and_bind_answer_as_we_do() {
 }
 
 #[test]
-fn every_rule_has_a_reason() {
+fn every_difference_has_reason() {
     let reasons =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/differences.md")).unwrap();
     let written: Vec<_> = reasons.lines().filter_map(|line| line.strip_prefix("## ")).collect();
@@ -77,12 +77,12 @@ fn every_rule_has_a_reason() {
     assert_eq!(written, known, "the headings of differences.md are the rules of differences.rs");
 }
 
-/// Manifests, the zone that they make, and what else the comparison needs to know of them.
+/// Manifests, their zones, and the options of the comparison.
 struct Scenario {
     name: String,
     /// Where its files are.
     folder: PathBuf,
-    /// Of the command line.
+    /// Options of the command line.
     options: String,
     objects: Vec<Object>,
     /// The names that `NAME.dig` asks for.
@@ -288,7 +288,7 @@ fn sizes() -> String {
     text
 }
 
-/// What came of many questions.
+/// Counts of compared queries.
 #[derive(Default)]
 struct Tally {
     /// Questions; each went to three servers.
@@ -297,7 +297,7 @@ struct Tally {
     compared: u64,
     cut: u64,
     explained: BTreeMap<&'static str, u64>,
-    /// By who, where and in what: how many, and the first of them as text.
+    /// By server, place and part: the number, and the first as text.
     unexplained: BTreeMap<String, (u64, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! What is asked: every name that is there, those above it, and names near it that are not.
+//! Queried names: every existing name, those above it, and names near it that do not exist.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -12,7 +12,7 @@ pub(crate) const TYPES: [u16; 10] = [1, 28, 33, 12, 16, 15, 6, 2, 65, 257];
 /// Above so many names, each name is tried with one of the names near it, in turn, and no longer with all of them.
 const MANY: usize = 2_000;
 
-/// Every name to ask for: `names` and what is above and near them, each once.
+/// Returns every name to query: `names` and the names above and near them, each once.
 pub(crate) fn around(names: impl IntoIterator<Item = Name>, origins: &[Name]) -> Vec<Name> {
     let mut there = BTreeSet::new();
     for name in names {

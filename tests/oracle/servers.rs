@@ -1,7 +1,7 @@
-//! Three servers with the same zones, each on a port of the loopback: ours in this process, NSD and BIND beside it.
+//! Three servers with equal zones, each on a loopback port: this server in the test's process, NSD and BIND beside it.
 //!
-//! Their configuration holds what decides an answer (sizes, minimal responses) and what keeps them from the machine's
-//! own files and ports; everything else is their default. They end with the value that started them.
+//! Their configuration has the settings that affect an answer (sizes, minimal responses) and keeps them from the machine's own
+//! files and ports; all else is their default. They end with the value that started them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -23,10 +23,10 @@ use headless_dns_core::zone::Zone;
 use crate::ask;
 use crate::common;
 
-/// How long a server may take to load its zones, or to end.
+/// Time limit for a server to load its zones, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A zone file and what it is the zone of.
+/// A zone file and its origin.
 pub(crate) struct ZoneFile {
     pub(crate) origin: WireName,
     pub(crate) path: PathBuf,
@@ -45,7 +45,7 @@ impl Ours {
         let (address, stop) = (listeners.addresses()[0], Shutdown::default());
         let status = Arc::new(Status::default());
         status.set_synced();
-        // It explains to nobody: what stands at `_why.NAME` is no part of the zone.
+        // Without explanations: names at `_why.NAME` are not part of the zone.
         let responder = Arc::new(Responder::new(zone, status, AccessList::default()));
         let told = stop.clone();
         let serving = thread::spawn(move || {
@@ -79,7 +79,7 @@ impl Oracle {
         Self::start(folder, zones, "named", &["-g", "-n", "1", "-c"], named_conf)
     }
 
-    /// Somebody else can take a port between the moment it was found free and the moment it is bound.
+    /// Retries, because another process can take a port before it is bound.
     fn start(
         folder: &Path,
         zones: &[ZoneFile],

@@ -230,7 +230,7 @@ mod tests {
     const C: &[u8] = b"\0\x01\0\x02\0\x50\x01c\x01x\0";
 
     #[test]
-    fn records_are_compared() {
+    fn compares_records() {
         let right = answer(|_| {});
         for expect in [records(false, &[A, B]), records(false, &[]), Expect::Anything] {
             assert_eq!(found(expect, &right), "");
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn denials_are_compared() {
+    fn compares_negative_responses() {
         let denied = |rcode, authorities| {
             answer(|message| {
                 message.truncate(QUESTION.len());
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_to_the_question() {
+    fn checks_question_of_response() {
         for (message, sentence) in [
             (vec![0; 11], "11 octets came, which is less than a header"),
             (answer(|message| message[2] = 1), "what came is a query: QR is not set"),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_to_their_end() {
+    fn parses_whole_names() {
         let message = [QUESTION, b"\x01B\xc0\x10\xc0\x1b"].concat();
         let mut read = Vec::new();
         assert_eq!(name(&message, 23, &mut read), Some(27));

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read() {
+    fn parses_options() {
         let command = read("[::1]:53 FILE 0.5 --sockets 4 --rate 1000 --pid 7 8 --cpu 1").unwrap();
         assert_eq!((command.over, command.pace), (Over::Udp { sockets: 4 }, Pace::Open { per_second: 1000 }));
         assert_eq!((command.server, command.cpu, command.time), (vec![7, 8], Some(1), Duration::from_millis(500)));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_said() {
+    fn names_invalid_input() {
         for (line, sentence) in [
             ("localhost:53 FILE 1", "`localhost:53` is not ADDRESS:PORT, like 127.0.0.1:53 or [::1]:53"),
             ("127.0.0.1:53 FILE 0", "SECONDS is 0, and should be more than 0"),

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_id_is_answered_once() {
+    fn accepts_one_response_per_id() {
         let mut flight = Flight::new(1 << 16);
         assert_eq!(flight.take(0), Taken::Unknown);
         for number in 0..200_000 {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_not_used_while_its_query_waits() {
+    fn reuses_no_id_in_flight() {
         let mut flight = Flight::new(4);
         (0..4).for_each(|due| _ = flight.begin(due));
         assert!(!flight.has_room());

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_holds_its_values_and_is_at_most_2_percent_wide() {
+    fn buckets_are_at_most_2_percent_wide() {
         for value in (0..100_000).chain((17..64).flat_map(|bits| [(1 << bits) - 1, 1 << bits, (1 << bits) + 12_345])) {
             let index = bucket(value);
             assert!(highest(index) >= value && (index == 0 || highest(index - 1) < value), "{value} in {index}");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_of_what_was_recorded() {
+    fn percentiles_match_recorded_values() {
         let mut some = Histogram::default();
         assert_eq!((some.percentile(0.5), some.max(), some.mean()), (0, 0, 0.0));
         (1..=60).for_each(|value| some.record(value));

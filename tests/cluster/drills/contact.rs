@@ -1,5 +1,5 @@
-//! K17 and K18 on the real API server: watches that are accepted and break at once, behind a proxy, and connections that
-//! are half-open. Nothing changes in the cluster meanwhile. All shapes are in `tests/it/api_server/contact.rs`.
+//! K17 and K18 (`tests/rows.md`) on the real API server: watches that are accepted and break at once, behind a proxy, and
+//! half-open connections. The cluster does not change meanwhile. `tests/it/api_server/contact.rs` has all shapes of faults.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -76,7 +76,7 @@ impl Quiet {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn watches_break_at_once() {
+fn survives_watches_that_fail_at_once() {
     let quiet = Quiet::start(true);
     for (name, shape) in SHAPES.into_iter().take(scaled(5) as usize) {
         let lines = quiet.server.log().lines().count();
@@ -152,7 +152,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
-fn connections_are_half_open() {
+fn survives_half_open_connections() {
     /// Set for this test in the network namespace.
     const IN_NAMESPACE: &str = "TEST_HEADLESS_DNS_DRILL_IN_NAMESPACE";
     if std::env::var_os(IN_NAMESPACE).is_some() {
@@ -163,7 +163,7 @@ fn connections_are_half_open() {
         return half_open(Silence::ProxyFrozen);
     }
     let mut test = in_namespace(std::env::current_exe().unwrap().as_ref());
-    test.args(["--quiet", "--ignored", "--nocapture", "--exact", "drills::contact::connections_are_half_open"]);
+    test.args(["--quiet", "--ignored", "--nocapture", "--exact", "drills::contact::survives_half_open_connections"]);
     assert!(test.env(IN_NAMESPACE, "1").status().unwrap().success());
 }
 

@@ -1,5 +1,5 @@
-//! K17 to K19: the API server is never hammered, whatever it answers, and answers say in time that they are stale, and
-//! why.
+//! K17 to K19 (`tests/rows.md`): the server never floods the API server with requests, whatever its responses, and marks its
+//! answers as stale in time, with the reason.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -12,13 +12,13 @@ use super::*;
 
 /// Collects the log of each thread: every test here runs in its own. One subscriber for all of them: what a callsite is
 /// worth is cached for the whole process. Its level is INFO, so that other tests do not pay for finer events.
-struct Lines;
+struct LogCapture;
 
 thread_local! {
     static LINES: RefCell<Vec<(Instant, String)>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Lines {
+impl LogCapture {
     fn collect() -> Self {
         static START: Once = Once::new();
         START.call_once(|| {
@@ -34,7 +34,7 @@ impl Lines {
     }
 }
 
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for LogCapture {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         struct Message(String);
         impl tracing::field::Visit for Message {
@@ -53,7 +53,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
 }
 
 /// The API server's answer to every request of some watches.
-struct Shape {
+struct FaultShape {
     name: &'static str,
     fault: Fault,
     /// The reason in the extended error.
@@ -63,7 +63,7 @@ struct Shape {
 const FAILING: &str = "been failing";
 const OUT_OF_REACH: &str = "been out of reach";
 
-fn shapes() -> Vec<Shape> {
+fn shapes() -> Vec<FaultShape> {
     let error = |code: u16| event("ERROR", &json!({"kind": "Status", "status": "Failure", "code": code}));
     let huge = std::iter::repeat_n(Bytes::from(vec![b'x'; 1 << 20]), 17).collect();
     let half = vec![Bytes::from_static(br#"{"type":"ADDED","object":{"metadata":{"na"#)];
@@ -82,20 +82,20 @@ fn shapes() -> Vec<Shape> {
         ("bookmarks without a version", Fault::Line("{\"type\":\"BOOKMARK\",\"object\":{}}\n".repeat(100))),
         ("objects without a version", Fault::Line("{\"type\":\"ADDED\",\"object\":{}}\n".repeat(100))),
     ];
-    let mut shapes = Vec::from(accepted.map(|(name, fault)| Shape { name, fault, reason: FAILING }));
+    let mut shapes = Vec::from(accepted.map(|(name, fault)| FaultShape { name, fault, reason: FAILING }));
     shapes.extend([
-        Shape { name: "HTTP 401", fault: Fault::Status(401), reason: "not accepted the credentials" },
-        Shape { name: "HTTP 403", fault: Fault::Status(403), reason: "not allowed `watch` on" },
-        Shape { name: "HTTP 404", fault: Fault::Status(404), reason: FAILING },
-        Shape { name: "HTTP 410", fault: Fault::Status(410), reason: FAILING },
-        Shape { name: "HTTP 429", fault: Fault::Status(429), reason: "been overloaded" },
-        Shape { name: "HTTP 429, Retry-After: 1", fault: Fault::Busy(429, 1), reason: "been overloaded" },
-        Shape { name: "HTTP 503, Retry-After: 0", fault: Fault::Busy(503, 0), reason: "been overloaded" },
-        Shape { name: "HTTP 500", fault: Fault::Status(500), reason: FAILING },
-        Shape { name: "HTTP 503", fault: Fault::Status(503), reason: FAILING },
-        Shape { name: "HTTP 504", fault: Fault::Status(504), reason: FAILING },
-        Shape { name: "connection refused", fault: Fault::Refused, reason: OUT_OF_REACH },
-        Shape { name: "no answer", fault: Fault::Hang, reason: OUT_OF_REACH },
+        FaultShape { name: "HTTP 401", fault: Fault::Status(401), reason: "not accepted the credentials" },
+        FaultShape { name: "HTTP 403", fault: Fault::Status(403), reason: "not allowed `watch` on" },
+        FaultShape { name: "HTTP 404", fault: Fault::Status(404), reason: FAILING },
+        FaultShape { name: "HTTP 410", fault: Fault::Status(410), reason: FAILING },
+        FaultShape { name: "HTTP 429", fault: Fault::Status(429), reason: "been overloaded" },
+        FaultShape { name: "HTTP 429, Retry-After: 1", fault: Fault::Busy(429, 1), reason: "been overloaded" },
+        FaultShape { name: "HTTP 503, Retry-After: 0", fault: Fault::Busy(503, 0), reason: "been overloaded" },
+        FaultShape { name: "HTTP 500", fault: Fault::Status(500), reason: FAILING },
+        FaultShape { name: "HTTP 503", fault: Fault::Status(503), reason: FAILING },
+        FaultShape { name: "HTTP 504", fault: Fault::Status(504), reason: FAILING },
+        FaultShape { name: "connection refused", fault: Fault::Refused, reason: OUT_OF_REACH },
+        FaultShape { name: "no answer", fault: Fault::Hang, reason: OUT_OF_REACH },
     ]);
     shapes
 }
@@ -116,9 +116,9 @@ fn about(line: &str) -> String {
 
 /// One cell of the matrix: plays a shape on some watches for 60 s, and prints and checks the figures.
 #[allow(clippy::print_stdout, reason = "the figures of the matrix")]
-async fn play(shape: &Shape, faulty: &'static [&'static str], timing: Timing) {
+async fn play(shape: &FaultShape, faulty: &'static [&'static str], timing: Timing) {
     const LASTS: Duration = seconds(60);
-    let lines = Lines::collect();
+    let lines = LogCapture::collect();
     let fake = cluster();
     let mut server = Server::synced(fake.connect(), timing).await;
     sleep(seconds(7)).await;
@@ -126,7 +126,8 @@ async fn play(shape: &Shape, faulty: &'static [&'static str], timing: Timing) {
     let every_request = timing.streaming;
     fake.fault(move |asked| {
         // The probe is of the whole cluster.
-        let is_request = asked.kind == Kind::Watch || every_request && (asked.kind != Kind::Look || faulty == ALL);
+        let is_request =
+            asked.kind == RequestKind::Watch || every_request && (asked.kind != RequestKind::Look || faulty == ALL);
         let is_faulty = faulty.contains(&asked.resource.as_str()) && is_request;
         is_faulty.then(|| fault.clone())
     });
@@ -149,7 +150,7 @@ async fn play(shape: &Shape, faulty: &'static [&'static str], timing: Timing) {
         faulty.len(),
         if every_request { "every request" } else { "watches alone" }
     );
-    let asked: Vec<Asked> = fake.asked().into_iter().filter(|asked| asked.at >= begun).collect();
+    let asked: Vec<ApiRequest> = fake.asked().into_iter().filter(|asked| asked.at >= begun).collect();
     let starts = |resource: &str| -> Vec<Instant> {
         asked.iter().filter(|asked| asked.resource == resource).map(|asked| asked.at).collect()
     };
@@ -197,7 +198,7 @@ const TWO: &[&str] = &[SERVICES, SLICES];
 const ALL: &[&str] = &[SERVICES, SLICES, "namespaces", "statefulsets"];
 
 #[tokio::test(start_paused = true)]
-async fn k17_watches_that_break_whatever_the_shape() {
+async fn k17_failing_watches_of_every_shape() {
     for shape in shapes() {
         for faulty in [ONE, TWO, ALL] {
             play(&shape, faulty, paged()).await;
@@ -206,7 +207,7 @@ async fn k17_watches_that_break_whatever_the_shape() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k17_requests_that_fail_whatever_the_shape() {
+async fn k17_failing_requests_of_every_shape() {
     for shape in shapes() {
         for faulty in [ONE, TWO, ALL] {
             play(&shape, faulty, Timing::default()).await;
@@ -214,16 +215,16 @@ async fn k17_requests_that_fail_whatever_the_shape() {
     }
 }
 
-/// The pace holds for what no watch of the matrix makes: lists of one object, and pages.
+/// The limits hold for requests that the matrix does not have: lists of one object, and pages.
 #[tokio::test(start_paused = true)]
-async fn k17_lists_that_never_end_and_events_that_never_decode() {
+async fn k17_endless_lists_and_undecodable_events() {
     let fake = cluster();
     let mut bad = service("web");
     bad["spec"]["ports"] = json!(7);
     bad["metadata"]["resourceVersion"] = json!("9");
-    fake.fault(only(SERVICES, &[Kind::Watch], Fault::Line(event("MODIFIED", &bad).repeat(1_000))));
+    fake.fault(only(SERVICES, &[RequestKind::Watch], Fault::Line(event("MODIFIED", &bad).repeat(1_000))));
     let page = r#"{"kind":"List","metadata":{"resourceVersion":"9","continue":"again"},"items":[]}"#;
-    fake.fault(only(SLICES, &[Kind::List], Fault::Line(page.into())));
+    fake.fault(only(SLICES, &[RequestKind::List], Fault::Line(page.into())));
     let server = Server::start(fake.connect(), paged());
     sleep(seconds(60)).await;
     assert!(server.is(DataState::NotSynced));
@@ -242,8 +243,8 @@ async fn k18_quiet_api_server_is_not_stale() {
             let mut server = Server::synced(fake.connect(), timing).await;
             if silent {
                 // Not even bookmarks, and no watch is ended.
-                fake.fault(only(SERVICES, &[Kind::Watch], Fault::Silence));
-                fake.fault(only(SLICES, &[Kind::Watch], Fault::Silence));
+                fake.fault(only(SERVICES, &[RequestKind::Watch], Fault::Silence));
+                fake.fault(only(SLICES, &[RequestKind::Watch], Fault::Silence));
             }
             let begun = Instant::now();
             while begun.elapsed() < seconds(600) {
@@ -253,7 +254,7 @@ async fn k18_quiet_api_server_is_not_stale() {
             let probes: Vec<Instant> = fake
                 .asked()
                 .iter()
-                .filter(|asked| asked.kind == Kind::Look && asked.resource == SERVICES)
+                .filter(|asked| asked.kind == RequestKind::Look && asked.resource == SERVICES)
                 .map(|asked| asked.at)
                 .collect();
             assert!(most_within(seconds(10), &probes) <= 2, "one of the cluster, and one of K13");
@@ -265,7 +266,7 @@ async fn k18_quiet_api_server_is_not_stale() {
 async fn k18_half_open_connections() {
     for timing in both() {
         for age in [0, 3, 9, 14, 16, 21, 33] {
-            let lines = Lines::collect();
+            let lines = LogCapture::collect();
             let fake = cluster();
             let mut server = Server::synced(fake.connect(), timing).await;
             sleep(seconds(age)).await;
@@ -284,39 +285,39 @@ async fn k18_half_open_connections() {
     }
 }
 
-/// The API server goes on after it stood still: nothing was missed, and the connections are as good as before.
+/// The API server continues after it was stopped: no event is lost, and the connections still work.
 #[tokio::test(start_paused = true)]
-async fn k18_contact_that_comes_back() {
+async fn k18_recovery_ends_staleness() {
     let fake = cluster();
     let timing = Timing { watch: seconds(280), audit: seconds(100_000), ..paged() };
     let mut server = Server::synced(fake.connect(), timing).await;
     fake.fault(|_| Some(Fault::Hang));
     until(seconds(33), || server.extended("web").0 == 3).await;
-    let requests = fake.asked().iter().filter(|asked| asked.kind != Kind::Look).count();
+    let requests = fake.asked().iter().filter(|asked| asked.kind != RequestKind::Look).count();
     add(&fake, "next", "10.0.0.4");
     until(Duration::from_millis(1_100), || server.extended("web").0 == 0 && server.answers("next")).await;
     until(seconds(33), || server.extended("web").0 == 3).await;
     fake.heal();
     until(seconds(11), || server.extended("web").0 == 0).await;
-    let after = fake.asked().iter().filter(|asked| asked.kind != Kind::Look).count();
+    let after = fake.asked().iter().filter(|asked| asked.kind != RequestKind::Look).count();
     assert_eq!(after, requests, "no watch was begun again");
 }
 
 /// A probe that the API server answers, however it does, is contact: `list` may be a right that is missing.
 #[tokio::test(start_paused = true)]
-async fn k18_probe_that_is_denied_is_contact() {
+async fn k18_denied_probe_is_contact() {
     let fake = cluster();
     let timing = Timing { watch: seconds(280), audit: seconds(100_000), ..paged() };
     let mut server = Server::synced(fake.connect(), timing).await;
     for (code, stale) in [(403, false), (429, false), (401, false), (503, true)] {
-        fake.fault(only(SERVICES, &[Kind::Look], Fault::Status(code)));
+        fake.fault(only(SERVICES, &[RequestKind::Look], Fault::Status(code)));
         sleep(seconds(45)).await;
         assert_eq!(server.extended("web").0 == 3, stale, "{code}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn k16_back_off_of_an_earlier_fault_is_over() {
+async fn k16_recovery_resets_backoff() {
     for _ in 0..20 {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), Timing::default()).await;
@@ -334,8 +335,8 @@ async fn k16_back_off_of_an_earlier_fault_is_over() {
 
 /// The watches begin again one after the other, in an order that chance makes.
 #[tokio::test(start_paused = true)]
-async fn k19_one_line_for_a_cut_and_one_for_its_end() {
-    let lines = Lines::collect();
+async fn k19_one_line_for_outage_and_one_for_recovery() {
+    let lines = LogCapture::collect();
     for _ in 0..200 {
         let fake = cluster();
         let server = Server::synced(fake.connect(), paged()).await;
@@ -357,13 +358,13 @@ async fn k19_one_line_for_a_cut_and_one_for_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn k19_one_line_for_each_change() {
-    let lines = Lines::collect();
+    let lines = LogCapture::collect();
     let fake = cluster();
     let _server = Server::synced(fake.connect(), paged()).await;
     let texts = |begun| lines.since(begun).into_iter().map(|(_, line)| line).collect::<Vec<_>>();
     sleep(seconds(20)).await;
     let begun = Instant::now();
-    fake.fault(only(SLICES, &[Kind::Watch], Fault::Status(403)));
+    fake.fault(only(SLICES, &[RequestKind::Watch], Fault::Status(403)));
     sleep(seconds(300)).await;
     let denied = texts(begun);
     assert_eq!(

@@ -1,10 +1,9 @@
-//! An API server that misbehaves on command: lists in pages, watches, bookmarks, streaming lists.
+//! An API server that misbehaves on command: paged lists, watches, bookmarks, streaming lists.
 //!
-//! It keeps objects as JSON and a version that counts up. A test says beforehand what the next requests get
-//! ([`Fake::fault`]), and may cut or silence the watches that are open. It has two faces: [`Fake::connect`], which is no
-//! socket, so that a paused clock is true, and [`Fake::listen`], which is TCP. Events have `type` before `object`, as
-//! the real one writes them. `benches/watch.rs` uses it too: objects that are made when they are asked for
-//! ([`Fake::make`]) are a large cluster that takes no room.
+//! It keeps objects as JSON and a version that counts up. A test sets the responses to the next requests ([`Fake::fault`]), and
+//! may close or silence open watches. [`Fake::connect`] has no socket and works with a paused clock; [`Fake::listen`] is
+//! TCP. Events have `type` before `object`, as in the real API server. `benches/watch.rs` uses it too: objects that are made on
+//! request ([`Fake::make`]) are a large cluster without memory.
 #![allow(dead_code, reason = "each user uses its part")]
 
 use std::collections::BTreeMap;
@@ -27,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-/// What a request gets instead of an answer.
+/// A fault that replaces the response to a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// This HTTP status.
@@ -50,18 +49,18 @@ pub enum Fault {
 
 /// A request that came.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ApiRequest {
     pub at: Instant,
     pub resource: String,
     /// The one of the path; `None` where all are meant.
     pub namespace: Option<String>,
-    pub kind: Kind,
+    pub kind: RequestKind,
     pub query: BTreeMap<String, String>,
     pub token: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
     List,
     /// A list with `limit=1`, or of one name.
     Look,
@@ -69,8 +68,8 @@ pub enum Kind {
     Stream,
 }
 
-impl Asked {
-    /// Whether an object of its resource is among what is asked for: by namespace, name, and labels (`a=b` and `a!=b`).
+impl ApiRequest {
+    /// Returns whether the request selects an object, by namespace, name and labels (`a=b` and `a!=b`).
     fn selects(&self, object: &Value) -> bool {
         let meta = &object["metadata"];
         let parts = |selector: &str| {
@@ -88,21 +87,21 @@ impl Asked {
     }
 }
 
-type Rule = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
+type Rule = Box<dyn FnMut(&ApiRequest) -> Option<Fault> + Send>;
 type Sender = mpsc::UnboundedSender<io::Result<Bytes>>;
 /// The JSON of an object by its number and its version.
 type Text = Arc<dyn Fn(usize, u64) -> String + Send + Sync>;
 
 /// Objects that are not kept but made, each time that they are asked for.
 #[derive(Clone)]
-struct Made {
+struct GeneratedObjects {
     count: usize,
     text: Text,
     /// The versions of those that were changed; the others have version 1.
     versions: BTreeMap<usize, u64>,
 }
 
-impl Made {
+impl GeneratedObjects {
     fn text(&self, number: usize) -> String {
         (self.text)(number, self.versions.get(&number).copied().unwrap_or(1))
     }
@@ -112,11 +111,11 @@ impl Made {
 struct State {
     version: u64,
     objects: BTreeMap<(String, String), Value>,
-    made: BTreeMap<String, Made>,
+    made: BTreeMap<String, GeneratedObjects>,
     history: Vec<(u64, Change)>,
-    watches: Vec<(Asked, Sender)>,
+    watches: Vec<(ApiRequest, Sender)>,
     rules: Vec<Rule>,
-    asked: Vec<Asked>,
+    asked: Vec<ApiRequest>,
     clients: usize,
     /// Lists that were read to their end, by resource.
     listed: BTreeMap<String, usize>,
@@ -139,8 +138,8 @@ struct Change {
 }
 
 impl Change {
-    /// What a watch is told: an object that it no longer selects is gone.
-    fn line(&self, asked: &Asked) -> Option<Bytes> {
+    /// Returns the event for a watch; an object that it no longer selects is deleted.
+    fn line(&self, asked: &ApiRequest) -> Option<Bytes> {
         if let Some(line) = &self.made {
             return (self.resource == asked.resource).then(|| line.clone());
         }
@@ -174,7 +173,7 @@ impl Fake {
         self.change(resource, object, true, true);
     }
 
-    /// The same, and nobody is told.
+    /// Applies an object without an event to any watch.
     pub fn apply_in_secret(&self, resource: &str, object: Value) {
         self.change(resource, object, false, false);
     }
@@ -205,7 +204,7 @@ impl Fake {
     pub fn make(&self, resource: &str, count: usize, text: impl Fn(usize, u64) -> String + Send + Sync + 'static) {
         let mut state = self.state();
         state.version = state.version.max(1);
-        state.made.insert(resource.into(), Made { count, text: Arc::new(text), versions: BTreeMap::new() });
+        state.made.insert(resource.into(), GeneratedObjects { count, text: Arc::new(text), versions: BTreeMap::new() });
     }
 
     /// Such an object has changed: it is made again, and told.
@@ -220,7 +219,7 @@ impl Fake {
         state.tell(Change { resource: resource.into(), old, new, object, made: Some(line.into()) });
     }
 
-    /// How many lists of `resource` were read to their end.
+    /// Returns the number of complete lists of `resource`.
     pub fn listed(&self, resource: &str) -> usize {
         self.state().listed.get(resource).copied().unwrap_or(0)
     }
@@ -230,7 +229,7 @@ impl Fake {
         self.state().written
     }
 
-    /// What is behind it, whatever was done: etcd was restored from an older backup.
+    /// Sets the resourceVersion, as if etcd was restored from an older backup.
     pub fn set_version(&self, version: u64) {
         let mut state = self.state();
         state.version = version;
@@ -250,13 +249,13 @@ impl Fake {
     }
 
     /// Has everything of these resources listed again: the next watch of each is told 410, and those that are open are
-    /// cut. What comes back says whether all of it was read.
+    /// cut. Returns whether all of it was read.
     pub fn relist(&self, resources: [&'static str; 2]) -> impl Fn() -> bool + '_ {
         let before = resources.map(|resource| self.listed(resource));
         for resource in resources {
             let mut left = 1;
             self.fault(move |asked| {
-                let gone = left > 0 && asked.resource == resource && asked.kind == Kind::Watch;
+                let gone = left > 0 && asked.resource == resource && asked.kind == RequestKind::Watch;
                 left -= usize::from(gone);
                 gone.then_some(Fault::Status(410))
             });
@@ -265,14 +264,14 @@ impl Fake {
         move || resources.map(|resource| self.listed(resource)).iter().zip(before).all(|(now, then)| *now > then)
     }
 
-    /// It stands still: its connections stay open, and nothing comes over them.
+    /// Stops responding: connections stay open and silent.
     pub fn freeze(&self) {
         self.state().frozen = true;
         self.fault(|_| Some(Fault::Hang));
     }
 
-    /// What requests get from now on: of all rules, the first that says something. The last rule is asked first.
-    pub fn fault(&self, rule: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) {
+    /// Adds a rule for later requests. The newest rule that returns a fault applies.
+    pub fn fault(&self, rule: impl FnMut(&ApiRequest) -> Option<Fault> + Send + 'static) {
         self.state().rules.insert(0, Box::new(rule));
     }
 
@@ -291,22 +290,22 @@ impl Fake {
         self.state().no_streams = true;
     }
 
-    /// What was asked so far, in its order.
-    pub fn asked(&self) -> Vec<Asked> {
+    /// Returns the requests so far, in their order.
+    pub fn asked(&self) -> Vec<ApiRequest> {
         self.state().asked.clone()
     }
 
-    /// How many requests of a kind came for a resource.
-    pub fn count(&self, resource: &str, kind: Kind) -> usize {
+    /// Returns the number of requests of a kind for a resource.
+    pub fn count(&self, resource: &str, kind: RequestKind) -> usize {
         self.asked().iter().filter(|asked| asked.resource == resource && asked.kind == kind).count()
     }
 
-    /// How many times a resource was listed: pages of a list, and streams.
+    /// Returns the number of lists of a resource: pages and streams.
     pub fn lists(&self, resource: &str) -> usize {
-        self.count(resource, Kind::List) + self.count(resource, Kind::Stream)
+        self.count(resource, RequestKind::List) + self.count(resource, RequestKind::Stream)
     }
 
-    /// How many clients were made.
+    /// Returns the number of clients that were created.
     pub fn clients(&self) -> usize {
         self.state().clients
     }
@@ -333,14 +332,14 @@ impl Fake {
             state.rules.iter_mut().find_map(|rule| rule(&asked))
         };
         match fault {
-            None if asked.kind == Kind::Stream && self.state().no_streams => Ok(status(422, None)),
-            None if matches!(asked.kind, Kind::Watch | Kind::Stream) => Ok(self.watch(&asked)),
+            None if asked.kind == RequestKind::Stream && self.state().no_streams => Ok(status(422, None)),
+            None if matches!(asked.kind, RequestKind::Watch | RequestKind::Stream) => Ok(self.watch(&asked)),
             None => Ok(self.list(&asked)),
             Some(Fault::Status(code)) => Ok(status(code, None)),
             Some(Fault::Busy(code, seconds)) => Ok(status(code, Some(seconds))),
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Refused) => Err(io::ErrorKind::ConnectionRefused.into()),
-            Some(Fault::Empty) if asked.kind == Kind::Stream => {
+            Some(Fault::Empty) if asked.kind == RequestKind::Stream => {
                 let (sender, lines) = mpsc::unbounded_channel();
                 let _ = sender.send(Ok(bookmark(&asked.resource, self.state().version, true).into()));
                 Ok(Response::new(Either::Right(Lines::of(lines))))
@@ -368,7 +367,7 @@ impl Fake {
         }
     }
 
-    fn list(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
+    fn list(&self, asked: &ApiRequest) -> Response<Either<Full<Bytes>, Lines>> {
         let mut state = self.state();
         let number = |name: &str| asked.query.get(name).and_then(|text| text.parse::<usize>().ok());
         let all =
@@ -400,20 +399,20 @@ impl Fake {
             "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"items\":[{}]}}",
             items.join(",")
         );
-        if asked.kind == Kind::List && end == count {
+        if asked.kind == RequestKind::List && end == count {
             *state.listed.entry(asked.resource.clone()).or_default() += 1;
         }
         as_json(Response::new(Either::Left(Full::new(page.into()))))
     }
 
-    fn watch(&self, asked: &Asked) -> Response<Either<Full<Bytes>, Lines>> {
+    fn watch(&self, asked: &ApiRequest) -> Response<Either<Full<Bytes>, Lines>> {
         let mut state = self.state();
         let (sender, lines) = mpsc::unbounded_channel();
         let mut lines = Lines::of(lines);
         let send = |line: Bytes| {
             let _ = sender.send(Ok(line));
         };
-        if asked.kind == Kind::Stream {
+        if asked.kind == RequestKind::Stream {
             lines.first = state.made.get(&asked.resource).cloned().map(|made| (made, 0));
             for ((resource, _), object) in &state.objects {
                 if *resource == asked.resource && asked.selects(object) {
@@ -452,12 +451,12 @@ impl Fake {
         });
     }
 
-    /// The same over TCP, until the test ends; returns the URL.
+    /// Serves over TCP until the test ends, and returns the URL.
     pub async fn listen(&self) -> String {
         format!("http://{}", self.accept(|stream| std::future::ready(Ok(stream))).await)
     }
 
-    /// Takes connections, and serves what `begin` makes of each.
+    /// Accepts connections, and serves each with the value of `begin`.
     #[allow(clippy::disallowed_methods, reason = "it ends with the test")]
     pub async fn accept<S, F>(&self, begin: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
     where
@@ -523,7 +522,7 @@ impl Fake {
 }
 
 impl State {
-    /// Tells of a change of the present version, now and whoever watches from an older one.
+    /// Sends a change of the present version, to open watches and to later ones from an older version.
     fn tell(&mut self, change: Change) {
         self.watches.retain(|(asked, watch)| change.line(asked).is_none_or(|line| watch.send(Ok(line)).is_ok()));
         self.history.push((self.version, change));
@@ -537,8 +536,8 @@ impl State {
 /// A body that comes in pieces.
 pub struct Lines {
     /// Objects that are made one after the other, and which is next.
-    first: Option<(Made, usize)>,
-    /// Who is told when the last of them was sent.
+    first: Option<(GeneratedObjects, usize)>,
+    /// The fake and the resource whose complete list is counted once the last object was sent.
     listed: Option<(Fake, String)>,
     then: mpsc::UnboundedReceiver<io::Result<Bytes>>,
 }
@@ -568,7 +567,7 @@ impl http_body::Body for Lines {
     }
 }
 
-fn read<B>(request: &Request<B>) -> Asked {
+fn read<B>(request: &Request<B>) -> ApiRequest {
     let query: BTreeMap<String, String> = request
         .uri()
         .query()
@@ -578,24 +577,24 @@ fn read<B>(request: &Request<B>) -> Asked {
         .map(|(name, value)| (name.to_owned(), value.replace("%3D", "=").replace("%2C", ",").replace("%21", "!")))
         .collect();
     let kind = if query.get("watch").is_some_and(|watch| watch == "true") {
-        if query.contains_key("sendInitialEvents") { Kind::Stream } else { Kind::Watch }
+        if query.contains_key("sendInitialEvents") { RequestKind::Stream } else { RequestKind::Watch }
     } else if query.contains_key("fieldSelector") || query.get("limit").is_some_and(|limit| limit == "1") {
-        Kind::Look
+        RequestKind::Look
     } else {
-        Kind::List
+        RequestKind::List
     };
     let mut path = request.uri().path().rsplit('/');
     let resource = path.next().unwrap_or_default().to_owned();
     let namespace = path.next().map(ToOwned::to_owned).filter(|_| path.next() == Some("namespaces"));
     let token = request.headers().get("authorization").and_then(|token| token.to_str().ok()).unwrap_or_default();
-    Asked { at: Instant::now(), resource, namespace, kind, query, token: token.to_owned() }
+    ApiRequest { at: Instant::now(), resource, namespace, kind, query, token: token.to_owned() }
 }
 
 fn json_of(value: &Value) -> Response<Either<Full<Bytes>, Lines>> {
     as_json(Response::new(Either::Left(Full::new(value.to_string().into()))))
 }
 
-/// Clients that can read something else, as CoreDNS, are told what it is.
+/// Sets the content type for clients that accept others too, as CoreDNS does.
 fn as_json<B>(mut response: Response<B>) -> Response<B> {
     response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/json"));
     response

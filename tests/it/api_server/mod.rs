@@ -1,8 +1,7 @@
-//! A live cluster that misbehaves: one test for each fault K1 to K19 (`tests/rows.md`) that an API server is known for.
+//! A misbehaving API server: one test for each known fault K1 to K19 (`tests/rows.md`).
 //!
-//! Each plays its fault on the fake API server and asks for names meanwhile. Where there is no socket the clock is
-//! paused: ten minutes of failures take none. K4, K6 and K16 run over TCP, with short deadlines. K17 to K19 are in
-//! `contact.rs`.
+//! Each test plays its fault on the fake API server and queries names meanwhile. Without a socket the clock is paused: ten
+//! minutes of failures take no time. K4, K6 and K16 run over TCP, with short deadlines. K17 to K19 are in `contact.rs`.
 
 mod contact;
 pub mod fake;
@@ -31,7 +30,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::common::{self, Engine};
-use fake::{Asked, Fake, Fault, Kind, event, until};
+use fake::{ApiRequest, Fake, Fault, RequestKind, event, until};
 
 const SERVICES: &str = "services";
 const SLICES: &str = "endpointslices";
@@ -67,15 +66,19 @@ fn add(fake: &Fake, name: &str, address: &str) {
     fake.apply(SLICES, slice(name, name, address));
 }
 
-fn only(resource: &'static str, kinds: &'static [Kind], fault: Fault) -> impl FnMut(&Asked) -> Option<Fault> + Send {
+fn only(
+    resource: &'static str,
+    kinds: &'static [RequestKind],
+    fault: Fault,
+) -> impl FnMut(&ApiRequest) -> Option<Fault> + Send {
     move |asked| (asked.resource == resource && kinds.contains(&asked.kind)).then(|| fault.clone())
 }
 
-/// The same for the first so many requests.
+/// Applies a fault to the first requests only, as many as `times`.
 fn first(
     times: usize,
-    mut rule: impl FnMut(&Asked) -> Option<Fault> + Send,
-) -> impl FnMut(&Asked) -> Option<Fault> + Send {
+    mut rule: impl FnMut(&ApiRequest) -> Option<Fault> + Send,
+) -> impl FnMut(&ApiRequest) -> Option<Fault> + Send {
     let mut left = times;
     move |asked| {
         if left == 0 {
@@ -87,7 +90,7 @@ fn first(
     }
 }
 
-const LISTS: &[Kind] = &[Kind::List, Kind::Stream];
+const LISTS: &[RequestKind] = &[RequestKind::List, RequestKind::Stream];
 
 /// The part of the server between the API server and the sockets.
 struct Server {
@@ -174,7 +177,7 @@ impl Server {
         self.ask(name) == (NOERROR, 1)
     }
 
-    /// What `/metrics` says of a series; 0 where it says nothing.
+    /// Returns the value of a series of `/metrics`; 0 if it is missing.
     fn shown(&self, series: &str) -> f64 {
         let text = self.metrics.render(&self.status, ZoneFigures::default(), ExpositionFormat::Text);
         let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
@@ -206,7 +209,7 @@ fn short() -> Timing {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_are_followed_in_pages_and_in_streams() {
+async fn follows_changes_after_paged_and_streaming_lists() {
     for timing in both() {
         let fake = cluster();
         for number in 0..50 {
@@ -228,14 +231,17 @@ async fn changes_are_followed_in_pages_and_in_streams() {
             until(seconds(1), || server.ask(&name) == (NXDOMAIN, 0)).await;
             sleep(seconds(25)).await;
         }
-        let lists =
-            if timing.streaming { fake.count(SERVICES, Kind::Stream) } else { fake.count(SERVICES, Kind::List) };
+        let lists = if timing.streaming {
+            fake.count(SERVICES, RequestKind::Stream)
+        } else {
+            fake.count(SERVICES, RequestKind::List)
+        };
         assert_eq!(lists, if timing.streaming { 1 } else { 2 }, "one list, in two pages or as a stream");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoints_are_called_by_the_names_of_their_pods() {
+async fn names_endpoints_after_pods() {
     let of_pod = |pod: &str, address: &str| {
         let mut slice = slice("web", "web", address);
         slice["endpoints"][0]["targetRef"] = json!({"kind": "Pod", "name": pod});
@@ -261,25 +267,25 @@ async fn endpoints_are_called_by_the_names_of_their_pods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k1_lists_that_fail_for_ten_minutes() {
+async fn k1_lists_fail_for_ten_minutes() {
     let fake = cluster();
-    fake.fault(|asked| (asked.kind != Kind::Look).then_some(Fault::Status(500)));
+    fake.fault(|asked| (asked.kind != RequestKind::Look).then_some(Fault::Status(500)));
     let server = Server::start(fake.connect(), Timing::default());
     sleep(seconds(600)).await;
-    let lists = fake.count(SERVICES, Kind::List) + fake.count(SERVICES, Kind::Stream);
+    let lists = fake.count(SERVICES, RequestKind::List) + fake.count(SERVICES, RequestKind::Stream);
     assert!((60..=240).contains(&lists), "{lists} lists in ten minutes");
     fake.heal();
     until(seconds(12), || server.is(DataState::Current)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn k2_an_api_server_that_says_it_is_busy() {
+async fn k2_overloaded_api_server() {
     for (code, wait) in [(503, 1), (429, 5), (429, 600)] {
         let fake = cluster();
         fake.fault(move |_| Some(Fault::Busy(code, wait)));
         let server = Server::start(fake.connect(), Timing::default());
         sleep(seconds(180)).await;
-        let is_of_the_watch = |asked: &&Asked| asked.resource == SERVICES && asked.kind != Kind::Look;
+        let is_of_the_watch = |asked: &&ApiRequest| asked.resource == SERVICES && asked.kind != RequestKind::Look;
         let asked = fake.asked().iter().filter(is_of_the_watch).count();
         assert!(asked as u64 <= 180 / wait.min(10) + 1, "{code} with Retry-After {wait}: {asked} requests");
         fake.heal();
@@ -289,13 +295,13 @@ async fn k2_an_api_server_that_says_it_is_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k3_a_watch_that_is_not_accepted() {
+async fn k3_rejected_watch() {
     let cases = [(410, 1, 2), (504, 1, 2), (500, 1, 1), (500, 2, 2)];
     for (timing, (code, times, lists)) in both().flat_map(|timing| cases.map(|case| (timing, case))) {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
         sleep(seconds(6)).await;
-        fake.fault(first(times, only(SLICES, &[Kind::Watch], Fault::Status(code))));
+        fake.fault(first(times, only(SLICES, &[RequestKind::Watch], Fault::Status(code))));
         fake.cut();
         if lists == 2 {
             // Only a list can know.
@@ -309,33 +315,33 @@ async fn k3_a_watch_that_is_not_accepted() {
 }
 
 #[tokio::test]
-async fn k4_410_inside_a_watch() {
+async fn k4_410_in_watch_event() {
     let fake = cluster();
     let url = fake.listen().await;
     let mut server = Server::synced(at(&url).await, Timing { streaming: false, ..short() }).await;
-    until(seconds(20), || fake.count(SLICES, Kind::Watch) > 0).await;
-    let lists = fake.count(SLICES, Kind::List);
+    until(seconds(20), || fake.count(SLICES, RequestKind::Watch) > 0).await;
+    let lists = fake.count(SLICES, RequestKind::List);
     let gone = event(
         "ERROR",
         &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
         "message": "too old resource version", "reason": "Expired"}),
     );
-    fake.fault(first(4, only(SLICES, &[Kind::Watch], Fault::Line(gone.clone()))));
+    fake.fault(first(4, only(SLICES, &[RequestKind::Watch], Fault::Line(gone.clone()))));
     fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
     fake.line(SLICES, &gone);
     until(seconds(20), || server.ask("web") == (NOERROR, 2)).await;
-    until(seconds(20), || fake.count(SLICES, Kind::List) >= lists + 5).await;
+    until(seconds(20), || fake.count(SLICES, RequestKind::List) >= lists + 5).await;
     let relists: Vec<Instant> = fake
         .asked()
         .iter()
-        .filter(|asked| asked.resource == SLICES && asked.kind == Kind::List)
+        .filter(|asked| asked.resource == SLICES && asked.kind == RequestKind::List)
         .map(|a| a.at)
         .collect();
     assert!(relists.len() < 50, "with a pause between: {}", relists.len());
 }
 
 #[tokio::test(start_paused = true)]
-async fn k5_a_list_that_hangs() {
+async fn k5_hanging_list() {
     for timing in both() {
         let fake = cluster();
         fake.fault(first(1, only(SERVICES, LISTS, Fault::Hang)));
@@ -346,31 +352,31 @@ async fn k5_a_list_that_hangs() {
 }
 
 #[tokio::test]
-async fn k6_a_watch_whose_connection_is_dead() {
+async fn k6_dead_watch_connection() {
     let fake = cluster();
     let url = fake.listen().await;
     let mut server = Server::synced(at(&url).await, Timing { streaming: false, ..short() }).await;
-    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Silence)));
-    let before = fake.count(SLICES, Kind::Watch);
-    until(seconds(20), || fake.count(SLICES, Kind::Watch) > before).await;
+    fake.fault(first(1, only(SLICES, &[RequestKind::Watch], Fault::Silence)));
+    let before = fake.count(SLICES, RequestKind::Watch);
+    until(seconds(20), || fake.count(SLICES, RequestKind::Watch) > before).await;
     fake.apply(SLICES, slice("web-2", "web", "10.0.0.2"));
     until(seconds(20), || server.ask("web") == (NOERROR, 2)).await;
     assert!(server.metrics.total(Event::WatchFailures) >= 1, "noticed, and not by chance");
 }
 
 #[tokio::test(start_paused = true)]
-async fn k6_within_25_seconds() {
+async fn k6_detects_dead_connection_within_25_seconds() {
     let fake = cluster();
     let mut server = Server::synced(fake.connect(), paged()).await;
-    until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
-    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Silence)));
-    until(seconds(60), || fake.count(SLICES, Kind::Watch) == 2).await;
+    until(seconds(5), || fake.count(SLICES, RequestKind::Watch) == 1).await;
+    fake.fault(first(1, only(SLICES, &[RequestKind::Watch], Fault::Silence)));
+    until(seconds(60), || fake.count(SLICES, RequestKind::Watch) == 2).await;
     fake.apply(SLICES, slice("web-2", "web", "10.0.0.2"));
     until(seconds(25), || server.ask("web") == (NOERROR, 2)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn k6_an_api_server_that_stands_still() {
+async fn k6_stopped_api_server() {
     for timing in [paged(), Timing::default()] {
         for age in [0, 15, 29, 31, 38, 45, 70] {
             let fake = cluster();
@@ -394,7 +400,7 @@ async fn k6_an_api_server_that_stands_still() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k7_an_object_of_a_list_that_does_not_decode() {
+async fn k7_undecodable_object_in_list() {
     for timing in both() {
         let fake = cluster();
         let mut bad = service("bad");
@@ -408,11 +414,12 @@ async fn k7_an_object_of_a_list_that_does_not_decode() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k8_an_event_that_does_not_decode() {
+async fn k8_undecodable_event() {
     for timing in both() {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
-        until(seconds(5), || fake.count(SLICES, Kind::Watch) + fake.count(SLICES, Kind::Stream) == 1).await;
+        until(seconds(5), || fake.count(SLICES, RequestKind::Watch) + fake.count(SLICES, RequestKind::Stream) == 1)
+            .await;
         // The event is broken, the object is not.
         let mut bad = slice("web", "web", "10.0.0.2");
         bad["addressType"] = json!(4);
@@ -422,7 +429,7 @@ async fn k8_an_event_that_does_not_decode() {
         fake.line(SLICES, &event("MODIFIED", &bad));
         until(seconds(1), || server.ask("web") == (NOERROR, 2)).await;
         assert_eq!(server.metrics.total(Event::ObjectsSkipped), 1);
-        assert_eq!((fake.count(SLICES, Kind::Look), fake.lists(SLICES)), (1, 1), "that object, and no other");
+        assert_eq!((fake.count(SLICES, RequestKind::Look), fake.lists(SLICES)), (1, 1), "that object, and no other");
         // The object is broken: it makes no record, and stops nothing.
         fake.apply(SLICES, bad);
         add(&fake, "next", "10.0.0.4");
@@ -432,7 +439,7 @@ async fn k8_an_event_that_does_not_decode() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k9_objects_without_a_name_and_a_task_that_ends() {
+async fn k9_objects_without_name_and_ended_task() {
     for timing in both() {
         let fake = cluster();
         fake.apply(SERVICES, json!({"kind": "Service", "apiVersion": "v1", "metadata": {"namespace": "default"}}));
@@ -453,7 +460,7 @@ async fn k9_objects_without_a_name_and_a_task_that_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k10_out_of_reach() {
+async fn k10_unreachable_api_server() {
     let fake = cluster();
     let mut server = Server::synced(fake.connect(), Timing::default()).await;
     fake.fault(|_| Some(Fault::Refused));
@@ -479,7 +486,7 @@ async fn k10_out_of_reach() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relist_half_way_shows_no_service_half_way() {
+async fn relist_publishes_whole_services() {
     let fake = cluster();
     fake.set_page(1);
     fake.apply(SLICES, slice("web", "web", "10.0.0.1"));
@@ -488,13 +495,13 @@ async fn a_relist_half_way_shows_no_service_half_way() {
     fake.apply_in_secret(SLICES, slice("a", "web", "10.0.0.2"));
     fake.delete_in_secret(SLICES, slice("web", "web", "10.0.0.1"));
     add(&fake, "z", "10.0.0.3");
-    fake.fault(first(1, |asked: &Asked| {
+    fake.fault(first(1, |asked: &ApiRequest| {
         (asked.resource == SLICES && asked.query.contains_key("continue")).then_some(Fault::Hang)
     }));
-    fake.fault(first(1, only(SLICES, &[Kind::Watch], Fault::Status(410))));
+    fake.fault(first(1, only(SLICES, &[RequestKind::Watch], Fault::Status(410))));
     fake.cut();
-    let lists = fake.count(SLICES, Kind::List);
-    until(seconds(5), || fake.count(SLICES, Kind::List) == lists + 2).await;
+    let lists = fake.count(SLICES, RequestKind::List);
+    until(seconds(5), || fake.count(SLICES, RequestKind::List) == lists + 2).await;
     for _ in 0..10 {
         assert_eq!(server.address("web"), [10, 0, 0, 1], "as it was");
         // A Service's own change, meanwhile, shows it no earlier.
@@ -507,7 +514,7 @@ async fn a_relist_half_way_shows_no_service_half_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_starts_before_the_api_server() {
+async fn starts_before_api_server() {
     let fake = cluster();
     fake.fault(|_| Some(Fault::Refused));
     fake.apply("namespaces", json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}}));
@@ -532,7 +539,7 @@ async fn it_starts_before_the_api_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k11_a_relist_that_is_suddenly_empty() {
+async fn k11_suddenly_empty_relist() {
     for timing in both() {
         let fake = cluster();
         for number in 0..200 {
@@ -543,7 +550,7 @@ async fn k11_a_relist_that_is_suddenly_empty() {
         sleep(seconds(12)).await;
         let clients = fake.clients();
         fake.fault(first(1, only(SERVICES, LISTS, Fault::Empty)));
-        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.fault(first(1, only(SERVICES, &[RequestKind::Watch], Fault::Status(410))));
         fake.cut();
         let lists = fake.lists(SERVICES);
         for _ in 0..300 {
@@ -551,38 +558,39 @@ async fn k11_a_relist_that_is_suddenly_empty() {
             sleep(Duration::from_millis(50)).await;
         }
         assert!(fake.lists(SERVICES) > lists + 1, "listed twice");
-        assert!(fake.count(SERVICES, Kind::List) > 0, "the second time in pages");
+        assert!(fake.count(SERVICES, RequestKind::List) > 0, "the second time in pages");
         assert_eq!(fake.clients(), clients + 1, "over a new connection");
-        // What is so twice is so.
+        // Two equal results confirm it.
         fake.fault(only(SERVICES, LISTS, Fault::Empty));
-        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.fault(first(1, only(SERVICES, &[RequestKind::Watch], Fault::Status(410))));
         fake.cut();
         until(seconds(15), || server.ask("web-7") == (NXDOMAIN, 0)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn k12_streaming_lists_that_are_refused() {
+async fn k12_rejected_streaming_lists() {
     let fake = cluster();
     fake.refuse_streams();
     let mut server = Server::start(fake.connect(), Timing::default());
     until(seconds(1), || server.is(DataState::Current)).await;
-    fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+    fake.fault(first(1, only(SERVICES, &[RequestKind::Watch], Fault::Status(410))));
     fake.cut();
-    until(seconds(15), || fake.count(SERVICES, Kind::List) == 2).await;
-    assert_eq!(fake.count(SERVICES, Kind::Stream), 1, "remembered");
+    until(seconds(15), || fake.count(SERVICES, RequestKind::List) == 2).await;
+    assert_eq!(fake.count(SERVICES, RequestKind::Stream), 1, "remembered");
     assert!(server.answers("web"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn k13_an_api_server_that_went_back_in_time() {
+async fn k13_api_server_restored_from_backup() {
     for timing in both() {
         let fake = cluster();
         fake.set_version(1000);
         add(&fake, "web", "10.0.0.1");
         let mut server = Server::synced(fake.connect(), timing).await;
-        until(seconds(5), || fake.count(SLICES, Kind::Watch) + fake.count(SLICES, Kind::Stream) > 0).await;
-        // Restored from a backup that has another endpoint; the watch from our version says nothing.
+        until(seconds(5), || fake.count(SLICES, RequestKind::Watch) + fake.count(SLICES, RequestKind::Stream) > 0)
+            .await;
+        // Restored from a backup that has another endpoint; the watch from the old version stays silent.
         fake.set_version(500);
         fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
         let took = until(seconds(62), || server.ask("web") == (NOERROR, 2)).await;
@@ -591,7 +599,7 @@ async fn k13_an_api_server_that_went_back_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k13_versions_that_moved_on_since_the_last_probe() {
+async fn k13_versions_newer_than_last_probe() {
     let fake = cluster();
     fake.set_version(1000);
     let timing = Timing { watch: seconds(280), ..paged() };
@@ -600,7 +608,7 @@ async fn k13_versions_that_moved_on_since_the_last_probe() {
     fake.set_version(2000);
     add(&fake, "next", "10.0.0.3");
     until(seconds(1), || server.answers("next")).await;
-    // The backup is younger than the last probe, and older than what was seen since.
+    // The backup is newer than the last probe, and older than later events.
     fake.set_version(1500);
     fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
     let took = until(seconds(62), || server.ask("web") == (NOERROR, 2)).await;
@@ -608,7 +616,7 @@ async fn k13_versions_that_moved_on_since_the_last_probe() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k13_is_looked_for_when_the_api_server_comes_back() {
+async fn k13_probe_at_reconnect() {
     for timing in [paged(), Timing::default()] {
         let fake = cluster();
         fake.set_version(1000);
@@ -623,11 +631,11 @@ async fn k13_is_looked_for_when_the_api_server_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k13_silence() {
+async fn k13_silent_watch() {
     let fake = cluster();
     let timing = Timing { watch: seconds(280), probe: seconds(100_000), audit: seconds(100_000), ..paged() };
     let mut server = Server::synced(fake.connect(), timing).await;
-    until(seconds(5), || fake.count(SLICES, Kind::Watch) == 1).await;
+    until(seconds(5), || fake.count(SLICES, RequestKind::Watch) == 1).await;
     let clients = fake.clients();
     fake.apply_in_secret(SLICES, slice("web-2", "web", "10.0.0.2"));
     let took = until(seconds(151), || server.ask("web") == (NOERROR, 2)).await;
@@ -636,7 +644,7 @@ async fn k13_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k14_an_event_that_was_lost() {
+async fn k14_lost_event() {
     for timing in both() {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
@@ -647,7 +655,7 @@ async fn k14_an_event_that_was_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_did_not_change_is_not_built_again() {
+async fn builds_changed_services_only() {
     const ALL: [&str; 4] = [SERVICES, SLICES, "namespaces", "statefulsets"];
     for timing in both() {
         let fake = cluster();
@@ -664,13 +672,13 @@ async fn what_did_not_change_is_not_built_again() {
         // Everything again, with the same versions.
         let lists = ALL.map(|resource| fake.listed(resource));
         for resource in ALL {
-            fake.fault(first(1, only(resource, &[Kind::Watch], Fault::Status(410))));
+            fake.fault(first(1, only(resource, &[RequestKind::Watch], Fault::Status(410))));
         }
         fake.cut();
         until(seconds(20), || ALL.map(|resource| fake.listed(resource)) == lists.map(|count| count + 1)).await;
         sleep(seconds(1)).await;
         assert_eq!(server.metrics.total(Event::Published), published, "a relist that changes nothing");
-        // Other versions, that change nothing which is answered. What has no name is counted, and comes behind them.
+        // Other versions, which change no answer. The object without a name comes after them, and is counted.
         let mut touched = service("web");
         touched["metadata"]["annotations"] = json!({"touched": "yes"});
         fake.apply(SERVICES, touched);
@@ -687,7 +695,7 @@ async fn what_did_not_change_is_not_built_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_long_changes_took() {
+async fn measures_propagation_latency() {
     const COUNT: &str =
         "coredns_kubernetes_dns_programming_duration_seconds_count{service_kind=\"headless_with_selector\"}";
     const SUM: &str =
@@ -729,7 +737,7 @@ async fn how_long_changes_took() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn why_lists_were_made_and_objects_left_out() {
+async fn counts_relists_and_skipped_objects() {
     for timing in both() {
         let fake = cluster();
         let mut server = Server::synced(fake.connect(), timing).await;
@@ -740,7 +748,7 @@ async fn why_lists_were_made_and_objects_left_out() {
         assert_eq!(counts, [1.0, 0.0, 0.0]);
         sleep(seconds(6)).await;
         let listed = fake.listed(SERVICES);
-        fake.fault(first(1, only(SERVICES, &[Kind::Watch], Fault::Status(410))));
+        fake.fault(first(1, only(SERVICES, &[RequestKind::Watch], Fault::Status(410))));
         fake.cut();
         until(seconds(20), || fake.listed(SERVICES) > listed).await;
         let mut bad = slice("web", "web", "10.0.0.2");
@@ -762,12 +770,12 @@ async fn why_lists_were_made_and_objects_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k15_a_right_that_is_missing() {
+async fn k15_missing_permission() {
     for (timing, kinds, verb) in [
         (paged(), LISTS, "list"),
-        (paged(), &[Kind::Watch], "watch"),
+        (paged(), &[RequestKind::Watch], "watch"),
         // A list that is asked for as a stream is a watch.
-        (Timing::default(), &[Kind::Stream, Kind::Watch], "watch"),
+        (Timing::default(), &[RequestKind::Stream, RequestKind::Watch], "watch"),
     ] {
         let fake = cluster();
         fake.fault(only("namespaces", LISTS, Fault::Status(403)));
@@ -797,7 +805,7 @@ async fn k15_a_right_that_is_missing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn k15_rights_that_are_missing_for_a_moment() {
+async fn k15_permissions_missing_for_a_moment() {
     let fake = cluster();
     let empty = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "empty"}});
     let mut server = Server::synced(fake.connect(), Timing::default()).await;
@@ -817,7 +825,7 @@ async fn k15_rights_that_are_missing_for_a_moment() {
 
 /// With a Role only: whatever is asked for outside the namespace is refused, as RBAC does.
 #[tokio::test(start_paused = true)]
-async fn one_namespace_alone() {
+async fn follows_one_namespace() {
     for timing in [paged(), Timing::default()] {
         let fake = cluster();
         let elsewhere = |mut object: Value| {
@@ -839,7 +847,7 @@ async fn one_namespace_alone() {
         fake.apply(SLICES, elsewhere(slice("there", "there", "10.9.0.2")));
         until(seconds(1), || server.answers("new")).await;
         assert_eq!(server.ask("none"), (NXDOMAIN, 0));
-        // N26: what it cannot know it does not deny.
+        // N26: names of unknown namespaces are not denied.
         for (name, qtype, expected) in [
             ("default.svc.cluster.local", 1, (NOERROR, 0)),
             ("there.other.svc.cluster.local", 1, (REFUSED, 0)),
@@ -854,12 +862,12 @@ async fn one_namespace_alone() {
             ("0.0.10.in-addr.arpa", 12, (NOERROR, 0)),
             ("9.9.0.10.in-addr.arpa", 12, (REFUSED, 0)),
             ("9.0.10.in-addr.arpa", 12, (REFUSED, 0)),
-            // N14: the target is outside what is known, so the CNAME is all there is to say.
+            // N14: the target is in another namespace, so the answer is the CNAME alone.
             ("alias.default.svc.cluster.local", 1, (NOERROR, 1)),
         ] {
             assert_eq!(server.ask_whole(name, qtype), expected, "{name}");
         }
-        // The namespace was named by whoever started this: its watches and no others, and it exists without Services.
+        // The namespace is an option: its watches and no others, and it exists without Services.
         let resources: std::collections::BTreeSet<_> = fake.asked().into_iter().map(|asked| asked.resource).collect();
         assert_eq!(Vec::from_iter(resources), [SLICES, SERVICES, "statefulsets"]);
         for name in ["web", "new"] {
@@ -879,7 +887,7 @@ async fn one_namespace_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn services_are_selected_by_label() {
+async fn selects_services_by_label() {
     for timing in [paged(), Timing::default()] {
         let fake = cluster();
         let labelled = |name: &str, tier: &str| {
@@ -897,7 +905,7 @@ async fn services_are_selected_by_label() {
         until(seconds(2), || server.is(DataState::Current)).await;
         assert!(server.answers("a"));
         assert_eq!((server.ask("b"), server.ask("web")), ((NXDOMAIN, 0), (NXDOMAIN, 0)));
-        // A Service that is left out exists: nobody is told that it does not.
+        // A Service that is not selected exists: its name is not denied.
         let whole = cluster();
         let mut all = Server::of(whole.connect(), timing, Scope::default());
         until(seconds(2), || all.is(DataState::Current)).await;
@@ -914,17 +922,17 @@ async fn services_are_selected_by_label() {
         until(seconds(1), || all.extended("t-0.gone").1.starts_with("STS-NO-SERVICE")).await;
         assert_eq!(server.extended("t-0.gone"), (0, String::new()));
         assert_eq!(server.extended("s-0.b"), (0, String::new()));
-        // A label that changes: the API server says that one is gone and the other new.
+        // A changed label: the API server sends that one is deleted and the other added.
         fake.apply(SERVICES, labelled("a", "back"));
         fake.apply(SERVICES, labelled("b", "front"));
         until(seconds(1), || server.ask("a") == (NXDOMAIN, 0) && server.answers("b")).await;
-        let selects = |asked: &Asked| asked.query.contains_key("labelSelector");
+        let selects = |asked: &ApiRequest| asked.query.contains_key("labelSelector");
         assert!(fake.asked().iter().all(|asked| selects(asked) == (asked.resource == SERVICES)));
     }
 }
 
 #[tokio::test]
-async fn k16_a_token_that_is_rotated() {
+async fn k16_rotated_token() {
     let fake = cluster();
     let url = fake.listen().await;
     let folder = tempfile::tempdir().unwrap();
@@ -953,7 +961,7 @@ async fn k16_a_token_that_is_rotated() {
 }
 
 #[tokio::test]
-async fn k16_a_certificate_authority_that_is_rotated() {
+async fn k16_rotated_certificate_authority() {
     let fake = cluster();
     let folder = tempfile::tempdir().unwrap();
     let authority = folder.path().join("ca.crt");
@@ -968,7 +976,7 @@ async fn k16_a_certificate_authority_that_is_rotated() {
     std::fs::write(&path, config.to_string()).unwrap();
     let connect = find(Some(&path), None).await.unwrap().connect;
     let mut server = Server::synced(connect, short()).await;
-    // The API server's certificate first, and what it is checked against later.
+    // First the API server's certificate, then the authority that verifies it.
     *present.lock().unwrap() = acceptor(include_bytes!("tls/new.pem"), include_bytes!("tls/new.key"));
     let failures = server.metrics.total(Event::WatchFailures);
     fake.cut();
@@ -992,7 +1000,7 @@ fn identity(certificate: &[u8], key: &[u8]) -> rustls::ServerConfig {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_is_read_once_and_served() {
+async fn lists_once_and_serves() {
     let fake = cluster();
     let url = fake.listen().await;
     let folder = tempfile::tempdir().unwrap();
@@ -1009,7 +1017,7 @@ async fn a_cluster_is_read_once_and_served() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
     assert!(text.contains("web.default.svc.cluster.local.\t5\tIN\tA\t10.0.0.1\n"), "{text}");
-    // The banner stands when everything was read.
+    // The banner is printed after the first sync.
     let mut serve = program();
     serve.args(["serve", "--listen", "127.0.0.1:0", "--workers", "1", "--kubeconfig"]).arg(&path);
     let mut child = serve.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
@@ -1046,9 +1054,9 @@ fn ask_at(port: u16, name: &str) -> Option<(u8, Option<u16>)> {
     Some((response[3] & 0x0f, common::extended(&response[..length]).map(|(code, _)| code)))
 }
 
-/// `--snapshot`: what is in it is answered as stale, what is not is not denied, and the cluster has the last word.
+/// `--snapshot`: its names are answered as stale, other names are not denied, and the cluster replaces it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_the_api_server_answers_from_the_snapshot() {
+async fn starts_from_snapshot_without_api_server() {
     const STALE: Option<u16> = Some(3);
     const NOT_READY: Option<u16> = Some(14);
     let fake = cluster();
@@ -1057,7 +1065,7 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(path("config"), kubeconfig(&url, &json!({})).to_string()).unwrap();
-    // Its servers come one after the other, and say where they listen only when all was read.
+    // The servers start one after the other, and print their addresses only after the sync.
     let reserved = common::ports::ReservedPort::new();
     let port = reserved.port();
     let start = || {
@@ -1095,7 +1103,7 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
     }
     drop(second);
 
-    // One that cannot be used is said once, and otherwise as if it were not there.
+    // An unusable snapshot is logged once, and otherwise ignored.
     std::fs::write(path("snapshot"), "damaged").unwrap();
     fake.fault(|_| Some(Fault::Status(503)));
     let _third = start();
@@ -1104,9 +1112,9 @@ async fn a_start_without_the_api_server_answers_from_the_snapshot() {
     until(seconds(20), || log().contains(refused)).await;
 }
 
-/// What changed since the last writing, at most 30 s before, is in the snapshot after SIGTERM.
+/// SIGTERM writes a snapshot with the changes since the last periodic one, which is at most 30 s old.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_snapshot_is_written_at_an_orderly_end() {
+async fn writes_snapshot_at_shutdown() {
     let fake = cluster();
     let url = fake.listen().await;
     let folder = tempfile::tempdir().unwrap();
@@ -1138,7 +1146,7 @@ async fn the_snapshot_is_written_at_an_orderly_end() {
 
 /// D18: the command reads Pods with its caller's kubeconfig, where that allows it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_without_an_address_is_explained() {
+async fn explains_pod_without_address() {
     let fake = cluster();
     fake.apply(
         "statefulsets",

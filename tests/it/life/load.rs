@@ -1,7 +1,7 @@
-//! Questions without end, and what became of each: answered, refused by the kernel because nobody listened, or lost.
+//! Continuous queries and their outcome: answered, refused by the kernel because the port is closed, or lost.
 //!
-//! A generator never has more questions out than the server's sockets hold, so that what is lost is lost by the server;
-//! and it asks no faster than [`RATE`]. A late answer is not a lost one: at the end it waits for [`PATIENCE`].
+//! A generator has fewer queries in flight than the server's sockets hold, so that a lost query is the server's loss, and sends
+//! at most [`RATE`] per second. A late answer is not lost: at the end the generator waits for [`PATIENCE`].
 
 use crate::common;
 use std::collections::{BTreeSet, HashMap};
@@ -16,19 +16,19 @@ use std::time::{Duration, Instant};
 
 /// Questions over UDP per second, at the most.
 pub const RATE: u64 = 20_000;
-/// How many questions over UDP wait for an answer at the most: what one socket's default buffer holds, and less.
+/// Maximum number of UDP queries in flight: fewer than the default buffer of a socket holds.
 const OUT: usize = 200;
-/// How long an answer may take.
+/// Time limit for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// How many sockets ask over UDP, and connections over TCP.
+/// Number of UDP sockets, and of TCP connections.
 const CLIENTS: usize = 4;
 
-/// What became of the questions.
+/// Outcome of the queries.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub asked: u64,
     pub answered: u64,
-    /// The kernel said that nobody listens there.
+    /// The kernel reported a closed port.
     pub refused: u64,
     pub lost: u64,
     /// Over TCP: connections that the server closed in good order while nothing was asked.
@@ -37,13 +37,13 @@ pub struct Report {
     pub cut: u64,
     /// Over TCP: reset, or silent.
     pub broken: u64,
-    /// Not what was expected: the code, or no address.
+    /// Wrong response code, or no address.
     pub wrong: u64,
     /// The longest that an answer took.
     pub longest: Duration,
     /// The addresses in the answers.
     pub addresses: BTreeSet<[u8; 4]>,
-    /// What the generator's own sockets lost.
+    /// Datagrams that the generator's own sockets dropped.
     pub own_drops: u32,
     /// From the first question to the last answer, of all clients one after the other.
     pub lasted: Duration,
@@ -87,7 +87,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Over UDP. Where the kernel says that nobody listens, that socket asks no more.
+    /// Starts a load over UDP. A socket ends when the kernel reports a closed port.
     pub fn udp(to: SocketAddr, name: &str) -> Self {
         Self::start(1, |_, stop, counts| {
             let name = common::wire(name);
@@ -95,7 +95,7 @@ impl Load {
         })
     }
 
-    /// Over TCP: connections that are kept, each with one question at a time. Where nobody listens, one ends.
+    /// Starts a load over TCP: persistent connections, each with one query at a time. A client ends when the port is closed.
     pub fn tcp(to: SocketAddr, name: &str) -> Self {
         Self::start(CLIENTS, |number, stop, counts| {
             let name = common::wire(name);
@@ -125,7 +125,7 @@ impl Load {
         super::until("a question is refused", || self.counts.refused.load(Ordering::Relaxed) > 0);
     }
 
-    /// Asks no more, waits for what is out, and says what became of it all.
+    /// Sends no more queries, waits for those in flight, and returns the report.
     pub fn stop(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         let reports = self.threads.into_iter().map(|thread| thread.join().unwrap());
@@ -137,7 +137,7 @@ struct Client {
     socket: UdpSocket,
     next: u16,
     out: HashMap<u16, Instant>,
-    /// Nobody listens any more.
+    /// The port is closed.
     refused: bool,
 }
 
@@ -254,7 +254,7 @@ impl Udp {
     }
 }
 
-/// What an answer says.
+/// Checks an answer and adds its first address to the report.
 fn look(report: &mut Report, answer: &[u8]) {
     let good = answer.len() > 12 && answer[2] & 0x80 != 0 && answer[3] & 0x0f == 0 && answer[7] > 0;
     report.wrong += u64::from(!good);
@@ -343,7 +343,7 @@ impl Tcp {
     }
 }
 
-/// Whether the server has said that nothing more comes.
+/// Returns whether the server has closed the connection.
 fn is_closed(stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let peeked = stream.peek(&mut [0; 1]);

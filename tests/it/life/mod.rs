@@ -1,9 +1,8 @@
-//! From the first answer to the last: the end, the reload and the taking over of a server that is asked all the time.
+//! Shutdown, reload and hot restart of a server under continuous queries.
 //!
-//! `cargo test --test it life`, or `tests/life/run` at scale on the release binary. A question is lost if nothing comes
-//! back for it: neither an answer, nor, once the sockets are closed, word from the kernel that nobody listens. Over TCP a
-//! server may close a connection in good order at any time (RFC 7766 section 6.2.4): who asked then asks again, and must
-//! be answered.
+//! `cargo test --test it life`, or `tests/life/run` at scale on the release binary. A query is lost if it gets no answer and,
+//! once the sockets are closed, no ICMP error. Over TCP a server may close a connection in good order at any time (RFC 7766
+//! section 6.2.4): the client then repeats the query, and must be answered.
 
 #![allow(unsafe_code, reason = "load.rs: socket options that the standard library does not have")]
 
@@ -47,7 +46,7 @@ fn demo(options: &[&str]) -> Command {
     command
 }
 
-/// Nothing is lost and nothing is wrong; `refused` says whether the kernel may have refused some at the end.
+/// Checks that no query is lost and no answer wrong. `refused`: the kernel may have refused some after the shutdown.
 fn check(what: &str, udp: &Report, tcp: &Report, refused: bool) {
     println!(
         "{what}: udp {} asked, {} answered, {} refused after the end, {} lost, {} per second, longest {:?}; tcp {} asked, \
@@ -77,7 +76,7 @@ fn check(what: &str, udp: &Report, tcp: &Report, refused: bool) {
 // The end.
 
 #[test]
-fn what_was_received_before_the_end_is_answered() {
+fn answers_received_queries_at_shutdown() {
     let _alone = alone();
     let (mut udp, mut tcp) = (Report::default(), Report::default());
     let runs = scaled(100);
@@ -101,7 +100,7 @@ fn what_was_received_before_the_end_is_answered() {
 }
 
 #[test]
-fn a_lame_duck_answers_and_lets_go() {
+fn lame_duck_answers_and_closes_idle_connections() {
     let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "1"]));
     let begun = Instant::now();
     server.signal("TERM");
@@ -118,7 +117,7 @@ fn a_lame_duck_answers_and_lets_go() {
     assert_eq!(server.ask(NAME).unwrap().rcode, 0);
     server.still_runs();
 
-    // Somebody at a keyboard does not wait for it, and a second signal ends it in any case.
+    // SIGINT skips the lame duck period, and a second signal ends it in any case.
     for signals in [&["INT"][..], &["TERM", "TERM"]] {
         let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "3600"]));
         for (index, signal) in signals.iter().enumerate() {
@@ -237,7 +236,7 @@ impl Reloaded {
 }
 
 #[test]
-fn reloads_lose_nothing_and_broken_files_change_nothing() {
+fn reload_loses_no_query_and_keeps_last_good_content() {
     let _alone = alone();
     let mut reloaded = Reloaded::start();
     let loads = (Load::udp(reloaded.server.address, NAME), Load::tcp(reloaded.server.address, NAME));
@@ -254,7 +253,7 @@ fn reloads_lose_nothing_and_broken_files_change_nothing() {
 }
 
 #[test]
-fn what_changes_at_once_and_what_needs_a_restart() {
+fn reload_applies_or_reports_each_setting() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     let write = |text: &str| replace(&path, &format!("demo = true\nlisten = ['127.0.0.1:0']\n{text}"));
@@ -273,7 +272,7 @@ fn what_changes_at_once_and_what_needs_a_restart() {
     write("ttl = 9\nnegative-ttl = 8\nlog = 'warn'\nlame-duck = 1\nexplain-to = 'none'\n");
     until("it answers again", || ask_briefly(server.address, NAME).is_some_and(|answer| answer.first.unwrap().0 == 9));
     assert!(!server.ask(missing).unwrap().explained);
-    // What is logged is at once warnings only: the restart that is needed is one.
+    // The log level applies at once: only warnings, such as the one about the needed restart.
     write("ttl = 9\nzone = 'other.example'\nworkers = 3\n");
     log("these keys need a restart: zone, workers");
     assert_eq!(server.ask(NAME).unwrap().rcode, 0);
@@ -292,7 +291,7 @@ fn takes_over(path: &Path, at: SocketAddr, options: &[&str]) -> Command {
 }
 
 #[test]
-fn one_port_goes_from_process_to_process() {
+fn hot_restart_loses_no_query() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("takeover");
@@ -321,7 +320,7 @@ fn one_port_goes_from_process_to_process() {
 }
 
 #[test]
-fn a_successor_that_never_reads_its_source_changes_nothing() {
+fn unready_successor_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("takeover");
     let first = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -348,7 +347,7 @@ fn a_successor_that_never_reads_its_source_changes_nothing() {
     old.wait_for_log(from, "the process that asked for the sockets has ended: this one goes on");
     assert_eq!(old.ask(NAME).unwrap().rcode, 0);
 
-    // Where the old one is ended all the same, the new one answers at once, with what it has: that it has nothing yet.
+    // If the old process is killed nevertheless, the new one answers at once: not synced yet.
     let (_, new) = waits();
     let address = old.address;
     old.signal("TERM");
@@ -358,7 +357,7 @@ fn a_successor_that_never_reads_its_source_changes_nothing() {
 }
 
 #[test]
-fn nobody_else_gets_the_sockets() {
+fn takeover_socket_is_private() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("takeover");
     let first = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -378,7 +377,7 @@ fn nobody_else_gets_the_sockets() {
 // Service managers.
 
 #[test]
-fn sockets_of_the_service_manager_outlive_a_restart() {
+fn restart_keeps_sockets_of_service_manager() {
     let _alone = alone();
     let (tcp, udp) = ports::bind_both();
     let address = tcp.local_addr().unwrap();
@@ -390,7 +389,7 @@ fn sockets_of_the_service_manager_outlive_a_restart() {
         loads.1.wait_for(2);
         server.signal("TERM");
         server.ended_well();
-        // Nobody reads now: what is asked waits in the sockets.
+        // No process reads now: queries wait in the sockets.
         server = Server::activated(&udp, &tcp, "--demo --workers 2");
     }
     // They stay, whatever is read again.
@@ -404,7 +403,7 @@ fn sockets_of_the_service_manager_outlive_a_restart() {
 }
 
 #[test]
-fn the_service_manager_is_told() {
+fn notifies_service_manager() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();
@@ -425,7 +424,7 @@ fn the_service_manager_is_told() {
         };
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
-    // What comes, without word that it lives: that comes at its own times.
+    // The notifications without those of the watchdog, which come at their own times.
     let told = || loop {
         let told = next();
         if told != "WATCHDOG=1\n" {

@@ -1,9 +1,8 @@
-//! One UDP port of QUIC that goes from process to process, while clients ask all the time.
+//! Hot restarts of a server with QUIC under continuous queries.
 //!
-//! Connections cannot be handed over: a client is told that its own ends (RFC 9250 section 4.3, DOQ_NO_ERROR), connects
-//! again, and asks again what was not answered. That is what these clients do. A question is lost if it is not answered
-//! within [`PATIENCE`], whatever became of its connection, and late if that took longer than a client's first
-//! retransmission (RFC 9002 section 6.2.2: a second), which is how a lost packet shows.
+//! Connections are not handed over: the old process closes them (RFC 9250 section 4.3, DOQ_NO_ERROR), and the client connects
+//! again and repeats unanswered queries. A query is lost if no connection answers it within [`PATIENCE`], and late
+//! if that took longer than a client's first retransmission (RFC 9002 section 6.2.2: a second), as after a lost packet.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,16 +27,16 @@ use super::{alone, scaled, takes_over, until};
 use crate::common;
 use crate::common::tls::{self, Authority};
 
-/// How long a question may take, with all that it takes to connect again.
+/// Time limit for a query, reconnection included.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_millis(900);
-/// How soon a hot restart closes a connection, on a loaded machine too: long before the idle timeout.
+/// Time limit for a hot restart to close a connection, on a loaded machine too: far below the idle timeout.
 const PROMPT: Duration = Duration::from_secs(10);
 const REFUSED: u8 = 5;
-/// How many ports the clients have, and how many connections each.
+/// Number of client ports, and of connections for each.
 const CLIENTS: (usize, usize) = (4, 2);
 
-/// What became of the questions.
+/// Outcome of the queries.
 #[derive(Debug, Default)]
 struct Report {
     asked: u64,
@@ -229,7 +228,7 @@ fn quic_goes_from_process_to_process() {
          orderly close, {} after another, {late} late, longest {longest:?}",
         broken.len()
     );
-    // How many are late says little where the machine has much else to do.
+    // The number of late answers depends on the load of the machine.
     assert_eq!((asked - answered, *lost, &broken[..]), (0, 0, &[][..]), "{report:?}");
     server.signal("TERM");
     server.ended_well();

@@ -1,4 +1,4 @@
-//! Queries of these tests, and files for a server to read.
+//! Queries of these tests, and manifests for a server.
 
 use crate::common;
 use std::fs;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 pub use crate::common::server::{PATIENCE, Server, binary, serve, until};
 
-/// The server, and what these tests do with it.
+/// Operations of these tests on a server.
 impl Server {
-    /// The same where the service manager has opened two sockets, which it keeps: a shell gives them the numbers 3 and
+    /// Starts a server with two sockets of the service manager, which keeps them: a shell gives them the numbers 3 and
     /// 4, and has the process ID that they are for.
     pub fn activated(udp: &UdpSocket, tcp: &std::net::TcpListener, options: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -37,13 +37,13 @@ impl Server {
     }
 }
 
-/// What an answer says.
+/// Parts of an answer that are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub rcode: u8,
     /// The TTL and the address of its first record.
     pub first: Option<(u32, [u8; 4])>,
-    /// It has an extended error (RFC 8914).
+    /// The response has an extended error (RFC 8914).
     pub explained: bool,
 }
 

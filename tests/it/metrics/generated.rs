@@ -1,6 +1,6 @@
-//! The files that are made from the table of metrics: the dashboard, the alert rules, the documentation.
+//! The files that are generated from the table of metrics: the dashboard, the alert rules, the documentation.
 //!
-//! A test fails where a file is not what is made here, and where a query names a metric or a label that there is not.
+//! A test fails if a file differs from the generated one, or if a query names an unknown metric or label.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ const TARGET_LABELS: [&str; 6] = ["le", "job", "instance", "namespace", "pod", "
 /// Title, unit (Grafana's word), and queries with their legends.
 type Panel = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
-/// The dashboard: rows of panels. `$i` stands for the instances that are looked at.
+/// The dashboard: rows of panels. `$i` selects the chosen instances.
 const ROWS: &[(&str, &[Panel])] = &[
     (
         "Questions and answers (CoreDNS's metrics)",
@@ -428,24 +428,24 @@ const ALERTS: &[Alert] = &[
 ];
 
 #[test]
-fn the_dashboard_is_what_the_table_gives() {
+fn dashboard_matches_table() {
     let text = serde_json::to_string_pretty(&dashboard()).unwrap() + "\n";
     compare("config/grafana/headless-dns.json", &text);
 }
 
 #[test]
-fn the_alert_rules_are_what_the_table_gives() {
+fn alert_rules_match_table() {
     compare("config/prometheus/alerts.yaml", &rules());
 }
 
 #[test]
-fn the_documentation_is_what_the_table_gives() {
+fn documentation_matches_table() {
     compare("docs/metrics.md", &documentation());
 }
 
 /// Each query names metrics and labels that there are, and each metric is looked at by some panel.
 #[test]
-fn queries_name_what_there_is() {
+fn queries_name_existing_metrics() {
     let panels = ROWS.iter().flat_map(|(_, panels)| *panels).flat_map(|(_, _, queries)| *queries);
     let mut shown = BTreeSet::new();
     for (query, legend) in panels {
@@ -462,7 +462,7 @@ fn queries_name_what_there_is() {
 }
 
 #[test]
-fn wrong_queries_are_found() {
+fn finds_invalid_queries() {
     for query in [
         "rate(coredns_dns_requests_totals[5m])",
         "sum by (rcode) (rate(coredns_dns_requests_total[5m]))",
@@ -560,7 +560,7 @@ fn dashboard() -> Value {
     })
 }
 
-/// What the metrics of a panel say.
+/// Returns the help texts of a panel's metrics.
 fn descriptions(queries: &[(&str, &str)]) -> String {
     let mut families: Vec<&MetricFamily> = queries.iter().flat_map(|(query, _)| check(query)).collect();
     families.dedup();

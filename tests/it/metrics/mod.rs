@@ -1,7 +1,6 @@
-//! What `/metrics` says: that it is exactly what happened, that Prometheus can read it, and that the dashboard, the
-//! alert rules and the documentation name what there is.
+//! `/metrics`: exact counts, valid exposition formats; and a dashboard, alert rules and documentation of existing metrics.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test it metrics` writes the generated files anew: `config/grafana/headless-dns.json`,
+//! `UPDATE_EXPECT=1 cargo test --test it metrics` writes the generated files: `config/grafana/headless-dns.json`,
 //! `config/prometheus/alerts.yaml`, `docs/metrics.md`.
 
 mod generated;
@@ -26,7 +25,7 @@ use server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A question, and what it is to count as.
+/// A query, and the labels that it is counted under.
 struct Case {
     message: Vec<u8>,
     zone: &'static str,
@@ -68,7 +67,7 @@ fn cases() -> Vec<Case> {
         case("0.0.d.f.ip6.arpa", rtype::SOA, v6, "SOA", "NOERROR"),
         case("example.com", rtype::A, "dropped", "A", "REFUSED"),
         case("cluster.local", rtype::AXFR, "dropped", "AXFR", "REFUSED"),
-        // The OPT record stands last: version, flags, length.
+        // The OPT record is last: version, flags, length.
         changed(zone, "A", "NOERROR", |message| *message.iter_mut().nth_back(3).unwrap() = 0x80),
         changed("dropped", "other", "BADVERS", |message| *message.iter_mut().nth_back(4).unwrap() = 1),
         changed("dropped", "other", "NOTIMP", |message| message[2] |= 0x20),
@@ -77,7 +76,7 @@ fn cases() -> Vec<Case> {
 }
 
 type Counts = BTreeMap<Labels, u64>;
-/// How many, and how many octets in all.
+/// Number of messages, and their octets in total, by labels.
 type Sizes = BTreeMap<Labels, (u64, u64)>;
 
 #[derive(Default)]
@@ -154,7 +153,7 @@ async fn counts_are_exact() {
 
 /// While it is asked: no counter, and no bucket, ever goes back.
 #[tokio::test(flavor = "multi_thread")]
-async fn counters_only_grow() {
+async fn counters_never_decrease() {
     let server = Server::start(&["127.0.0.1:0"], 2);
     let to = server.addresses[0];
     let ask = move || {
@@ -180,9 +179,9 @@ async fn counters_only_grow() {
     assert!(after.sum("coredns_dns_requests_total") >= 2.0 * 21.0 * cases().len() as f64);
 }
 
-/// A series that two listeners share stands there once, with the sum.
+/// A series that two listeners share occurs once, with the sum.
 #[test]
-fn two_wildcards_are_one_server() {
+fn wildcard_sockets_share_server_label() {
     let metrics = Metrics::new(&["cluster.local.".to_owned()]);
     for address in ["0.0.0.0:53", "[::]:53"] {
         let worker = metrics.worker_at(address.parse().unwrap(), Transport::Udp);
@@ -218,7 +217,7 @@ fn two_wildcards_are_one_server() {
 
 /// All of the table is shown, in both formats the same, and each series has the labels of the table.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_shown_is_the_table() {
+async fn exposition_matches_table() {
     const STRANGE: &str = "a \"b\"\\\n{c=\"d\"}";
     let server = Server::start(&["127.0.0.1:0"], 1);
     let mut client = server::Udp::to(server.addresses[0]);

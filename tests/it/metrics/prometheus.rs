@@ -1,6 +1,6 @@
-//! A real Prometheus scrapes the built server, and is asked what CoreDNS's dashboards ask.
+//! A real Prometheus scrapes the built server and evaluates the queries of CoreDNS's dashboards.
 //!
-//! `tests/with_prometheus` runs it: it installs Prometheus and says where it is in `TEST_HEADLESS_DNS_PROMETHEUS`.
+//! `tests/with_prometheus` installs Prometheus, sets `TEST_HEADLESS_DNS_PROMETHEUS` to its path, and runs this test.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -27,7 +27,7 @@ const LOAD: [(&str, u64); 2] = [("udp", 20), ("tcp", 5)];
 
 #[test]
 #[ignore = "needs Prometheus: run tests/with_prometheus"]
-fn a_coredns_dashboard_gives_sensible_numbers() {
+fn coredns_dashboard_queries_have_values() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(folder.path());
     let admin = server.admin().unwrap();
@@ -97,10 +97,10 @@ fn a_coredns_dashboard_gives_sensible_numbers() {
         };
         println!("ok: {query}: {:?}", prometheus.until(query, sensible));
     }
-    // OpenMetrics announces counters without `_total`: that is what was scraped.
+    // OpenMetrics declares counters without `_total`: Prometheus scraped OpenMetrics.
     let known = prometheus.get("/api/v1/metadata?metric=coredns_dns_requests");
     assert_eq!(known["data"]["coredns_dns_requests"][0]["type"], "counter", "{known}");
-    // Loaded from config/prometheus/alerts.yaml, evaluated, and nothing is the matter but what the manifest says.
+    // Loaded from config/prometheus/alerts.yaml and evaluated: only the alert about the manifest fires.
     let alerts = prometheus.alerts();
     let wrong: Vec<&String> = alerts.iter().filter(|name| *name != "HeadlessDnsObjectsRejected").collect();
     assert!(wrong.is_empty(), "{wrong:?}");
@@ -138,7 +138,7 @@ fn start(folder: &Path) -> process::Server {
     process::Server::start(command)
 }
 
-/// What is behind `path` of a server that speaks HTTP; `None` where there is nothing yet.
+/// Returns the body at `path` of an HTTP server; `None` if it does not answer yet.
 fn get(address: SocketAddr, path: &str, accept: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");

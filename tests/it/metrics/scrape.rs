@@ -1,4 +1,4 @@
-//! Reads what `/metrics` answers, and is strict about it: order, repetitions, and what histograms promise.
+//! A strict parser of `/metrics`: order, repetitions, and the invariants of histograms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ impl Scrape {
         }
     }
 
-    /// All series of a name, whose numbers are whole, without those that are 0.
+    /// Returns the series of a name, with whole numbers, without those that are 0.
     pub(crate) fn counts(&self, name: &str) -> BTreeMap<Labels, u64> {
         let whole = |value: &f64| (value.fract() == 0.0).then_some(*value as u64).expect("a whole number");
         let all = self.samples.iter().filter(|((known, _), _)| known == name);
@@ -81,7 +81,7 @@ impl Scrape {
         self.samples.iter().filter(|((known, _), _)| known == name).map(|(_, value)| value).sum()
     }
 
-    /// What must never go back.
+    /// Returns the samples that never decrease.
     pub(crate) fn growing(&self) -> impl Iterator<Item = (&(String, Labels), &f64)> {
         let grows = |name: &str| {
             let family = FAMILIES.iter().find(|family| is_of(name, family)).unwrap();
@@ -91,7 +91,7 @@ impl Scrape {
     }
 }
 
-/// Whether a sample's name is one of the family's.
+/// Returns whether a sample belongs to the metric family.
 pub(crate) fn is_of(name: &str, family: &MetricFamily) -> bool {
     match family.kind {
         MetricKind::Counter | MetricKind::Gauge => name == family.name,

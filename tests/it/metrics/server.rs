@@ -1,4 +1,4 @@
-//! A server on real sockets with one headless Service, and clients that ask it one thing after the other.
+//! A server on real sockets with one headless Service, and clients that send one query after the other.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -76,7 +76,7 @@ impl Server {
         Scrape::read(&render(&self.metrics, &self.status, &self.zone, format), format)
     }
 
-    /// What it says after its end: then nothing is counted any more.
+    /// Stops the server and returns its final metrics, after the last event was counted.
     pub(crate) async fn stopped(self) -> Scrape {
         self.stop.drain();
         timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
