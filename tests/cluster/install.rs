@@ -255,7 +255,7 @@ fn drains_nodes_one_replica_at_a_time() {
 }
 
 /// The steps of `docs/install.md`, in its order.
-const STEPS: [&str; 4] = ["Install it", "Tell CoreDNS", "Upgrade", "Go back"];
+const STEPS: [&str; 4] = ["Install", "Configure CoreDNS", "Upgrade", "Uninstall"];
 /// Corefiles of a cluster before the first step.
 const COREFILES: [&str; 3] = [
     ".:53 {\n    errors\n    cache 30\n}\n",
@@ -316,12 +316,12 @@ fn guide_matches_cluster() {
     let map = || get(&plane, "kube-system", "configmap/coredns");
     let before = map();
 
-    guide.run("Install it");
+    guide.run("Install");
     is_there(&plane, NAMESPACE, 2);
     assert_eq!(image(&plane).as_deref(), Some("registry.example/headless-dns:0.1.0"));
     let address = service_address(&plane).unwrap();
 
-    guide.run("Tell CoreDNS");
+    guide.run("Configure CoreDNS");
     let told = map();
     assert_eq!(told["data"]["NodeHosts"], before["data"]["NodeHosts"], "what was beside it stays");
     assert_eq!(told["metadata"]["labels"], before["metadata"]["labels"]);
@@ -340,12 +340,12 @@ fn guide_matches_cluster() {
 
     // The Pods of CoreDNS that read the first Corefile again are never ready: the server stays, for the others.
     kubelet.ready_by_default(false);
-    let said = guide.try_run("Go back", "2s");
+    let said = guide.try_run("Uninstall", "2s");
     assert!(!said.status.success() && words(&said).contains("not every Pod of CoreDNS runs with"), "{}", words(&said));
     assert_eq!(map()["data"], before["data"]);
     assert!(image(&plane).is_some() && service_address(&plane).is_some());
     kubelet.ready_by_default(true);
-    guide.run("Go back");
+    guide.run("Uninstall");
     assert_eq!(map()["data"], before["data"]);
     nothing_is_left(&plane);
 }
@@ -397,7 +397,7 @@ fn guide_is_safe_in_every_order() {
                 }
             }
         }
-        guide.try_run("Go back", "60s");
+        guide.try_run("Uninstall", "60s");
         assert_eq!(corefile(&plane), first, "{order:?}");
         nothing_is_left(&plane);
     }
@@ -416,13 +416,13 @@ impl Expected {
     /// Returns whether the step succeeds. One that does not changes nothing.
     fn step(&mut self, step: &str) -> bool {
         match step {
-            "Install it" => self.written = self.written.or(Some("0.1.0")),
-            "Tell CoreDNS" => {
+            "Install" => self.written = self.written.or(Some("0.1.0")),
+            "Configure CoreDNS" => {
                 self.told = self.installed.is_some();
                 return self.told;
             }
             "Upgrade" => self.written = self.written.and(Some("0.1.1")),
-            "Go back" => {
+            "Uninstall" => {
                 (self.told, self.installed) = (false, None);
                 return self.written.is_some();
             }

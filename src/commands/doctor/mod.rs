@@ -16,8 +16,8 @@ use anyhow::Context as _;
 
 use super::ask::{query, query_over_tcp};
 use super::{join_first, write_stdout};
-use crate::config::resolv::{PATH, ResolvConf, mdns_module};
 use crate::config::DoctorArgs;
+use crate::config::resolv::{PATH, ResolvConf, mdns_module};
 use crate::regular_file::{self, MAX_SMALL_FILE};
 use headless_dns_core::escape::Printable;
 use headless_dns_core::name::{NAME_SERVER, WireName};

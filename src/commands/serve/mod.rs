@@ -28,9 +28,9 @@ use anyhow::{Context as _, bail};
 use tokio::runtime::Handle;
 
 use crate::config::Config;
-use crate::server::heartbeats::Heartbeats;
 use crate::log::Filter;
 use crate::metrics::Metrics;
+use crate::server::heartbeats::Heartbeats;
 use crate::server::hot_restart::SocketRegistry;
 use crate::server::{LogWriter, Shutdown, set_mmap_threshold};
 use headless_dns_core::status::Status;

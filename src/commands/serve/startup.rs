@@ -17,9 +17,9 @@ use crate::commands::{SourceHandle, WrongUse, listen_addresses, open_source};
 use crate::config::{Config, Source};
 use crate::duration::rough;
 use crate::regular_file::FileError;
-use crate::server::tls::certificates::Certificates;
 use crate::server::forward::Forwarder;
 use crate::server::hot_restart::{self, Predecessor};
+use crate::server::tls::certificates::Certificates;
 use crate::server::{InheritedSockets, ListenAddress, ListenProtocol, Listeners};
 use crate::source::Publisher;
 use crate::source::manifests::ManifestWatcher;
@@ -113,7 +113,7 @@ impl Sockets {
             tracing::info!(sockets = sockets.count(), addresses = ?sockets.addresses(), "took the sockets of the service manager");
         }
         let asked = match &config.takeover {
-            Some(path) if !activated => takeover::request_takeover(path).await?,
+            Some(path) if !activated => hot_restart::request_takeover(path).await?,
             _ => None,
         };
         let (predecessor, inherited) =
