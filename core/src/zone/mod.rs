@@ -23,7 +23,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
-use foldhash::fast::RandomState;
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
 use hashbrown::HashTable;
 
 use crate::name::label_pool::Label;
@@ -175,12 +176,12 @@ pub struct Zone {
     reverse: ArcSwap<ReverseZones>,
     apex: ArcSwap<ApexRecords>,
     serial: AtomicU32,
-    hasher: RandomState,
+    hasher: SeedableRandomState,
     /// Label of the one namespace that is known; `None` if all are known.
     namespace_scope: Option<Box<[u8]>>,
 }
 
-type Map<K, V> = DashMap<K, V, RandomState>;
+type Map<K, V> = DashMap<K, V, SeedableRandomState>;
 
 /// Records of one Service, with the numbers of its endpoints by their labels.
 struct ServiceEntry {
@@ -203,7 +204,16 @@ struct NamespaceNode {
 impl Zone {
     /// Creates a zone with the names that every zone has: the apexes and their empty non-terminals.
     pub fn new(settings: Settings, reverse: ReverseZones) -> Self {
-        let hasher = RandomState::default();
+        Self::with_hasher(settings, reverse, SeedableRandomState::random())
+    }
+
+    /// Creates a zone whose hashes are equal in each run, for counts of instructions. A server uses [`Zone::new`]: a client
+    /// that knows the seed can construct names of one hash.
+    pub fn with_seed(settings: Settings, reverse: ReverseZones, seed: u64) -> Self {
+        Self::with_hasher(settings, reverse, SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()))
+    }
+
+    fn with_hasher(settings: Settings, reverse: ReverseZones, hasher: SeedableRandomState) -> Self {
         let ttls = AtomicU64::new(pack_ttls(settings.ttl, settings.negative_ttl));
         Self {
             settings,

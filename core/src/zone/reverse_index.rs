@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use arc_swap::ArcSwapOption;
-use foldhash::fast::RandomState;
+use foldhash::fast::{RandomState, SeedableRandomState};
 
 use super::ServiceEntry;
 use crate::lock::{lock, read, write};
@@ -30,7 +30,7 @@ pub(super) struct ReverseIndex {
     services: ServiceSlots,
     order: RwLock<AddressOrder>,
     addresses: AtomicUsize,
-    hasher: RandomState,
+    hasher: SeedableRandomState,
 }
 
 /// Number of shards. A look-up waits only while another address of its shard is changed.
@@ -70,7 +70,7 @@ pub(super) struct EndpointRef {
 }
 
 impl ReverseIndex {
-    pub(super) fn new(hasher: RandomState) -> Self {
+    pub(super) fn new(hasher: SeedableRandomState) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             services: ServiceSlots::default(),
