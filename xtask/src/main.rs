@@ -30,6 +30,7 @@ const TASKS: &[Task] = &[
             "cargo fmt --all --check",
             "cargo clippy --workspace --all-targets --locked -- -D warnings",
             "tests/without_features",
+            "tests/core_is_pure",
             "env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked --document-private-items",
         ],
     },

@@ -15,25 +15,24 @@ mod record_stream;
 #[cfg(feature = "tls")]
 pub(crate) use acceptor::TlsHandshakes;
 #[cfg(not(feature = "tls"))]
-use certificates::Certificates;
-
-/// Acceptor of encrypted connections, which this build does not have.
-#[cfg(not(feature = "tls"))]
-pub(crate) enum TlsHandshakes {}
+pub(crate) use disabled::NoTls as TlsHandshakes;
 
 #[cfg(not(feature = "tls"))]
-mod none {
+mod disabled {
     use anyhow::{Result, ensure};
     use tokio::net::TcpStream;
 
-    use super::{Certificates, TlsHandshakes};
+    use super::certificates::Certificates;
     use crate::server::ListenProtocol;
     use crate::server::listener::context::ListenerContext;
     use crate::server::listener::limiter::ConnectionPermit;
     use crate::server::listener::tracker::CloseReason;
     use headless_dns_core::answer::Peer;
 
-    impl TlsHandshakes {
+    /// Acceptor of encrypted connections in a build without them: never constructed.
+    pub(crate) enum NoTls {}
+
+    impl NoTls {
         /// Returns `None` for plain DNS.
         ///
         /// # Errors
