@@ -505,7 +505,7 @@ fn move_endpoints(
         }
         let due = begun + Duration::from_nanos(number * 1_000_000_000 / CHANGES);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let of = lock(&of).clone();
+        let of = lock(of).clone();
         if let Some((_, fake)) = fakes.iter().find(|(name, _)| *name == of) {
             fake.change_made(SLICES, number as usize % cluster.small().len());
         }

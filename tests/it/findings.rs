@@ -928,7 +928,7 @@ fn fixes_resolve_names() {
     };
     // Slices as they are, and slices as the controllers would make them.
     check(&objects(true), 1_000, |objects| {
-        ask(&objects, &|objects| publisher(decoded(objects), NamingRules::default()))
+        ask(&objects, &|objects| publisher(decoded(objects), NamingRules::default()));
     });
     check(&objects(false), 1_000, |objects| {
         ask(&objects, &|objects| {

@@ -76,7 +76,8 @@ impl DoctorRun<'_> {
         match self.explanation_channels(resolver) {
             Some(channels) => self.report.good(format_args!("{label} passes explanations on: {channels}")),
             None => {
-                self.report.note(format_args!("{label} passes no explanations on: query {} for them", self.args.server))
+                self.report
+                    .note(format_args!("{label} passes no explanations on: query {} for them", self.args.server));
             }
         }
     }

@@ -163,7 +163,7 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
                 TimeoutAction::Cut => return Poll::Ready(CloseReason::Slow),
                 TimeoutAction::RefuseBodies => self.reject_timed_out_bodies(),
                 TimeoutAction::BeginEnding if self.context.stop.is_lame_duck() => {
-                    self.begin_shutdown(CloseReason::Stopped)
+                    self.begin_shutdown(CloseReason::Stopped);
                 }
                 TimeoutAction::BeginEnding => self.begin_shutdown(CloseReason::Idle),
                 TimeoutAction::End(end) => return Poll::Ready(end),

@@ -18,7 +18,7 @@ pub(super) fn start(
     _: &mut ListenerTasks,
     _: (Vec<UdpSocket>, Option<SocketRelease>),
     _: Option<&Certificates>,
-    listener: Listener,
+    Listener { context, .. }: Listener,
 ) -> Result<()> {
-    bail!("{} cannot be served: this build has no QUIC (cargo feature quic)", listener.context.listen)
+    bail!("{} cannot be served: this build has no QUIC (cargo feature quic)", context.listen)
 }

@@ -105,7 +105,7 @@ impl<S: Stream> Connection<S> {
                 // Otherwise responses in flight could be lost with the connection.
                 CloseReason::Refused | CloseReason::Stopped => _ = timeout(LINGER_TIMEOUT, self.finish()).await,
                 CloseReason::Closed | CloseReason::Idle if S::SAYS_ITS_END => {
-                    _ = timeout(LINGER_TIMEOUT, self.stream.shutdown()).await
+                    _ = timeout(LINGER_TIMEOUT, self.stream.shutdown()).await;
                 }
                 CloseReason::Closed | CloseReason::Idle | CloseReason::Slow => {}
             }
