@@ -254,11 +254,11 @@ fn zones(context: &AdminContext) -> Markup {
         format!("{} {}", grouped(number as u64), if number == 1 { one } else { many })
     };
     let services = count(zone.size().0, "Service", "Services");
-    let forward = zone.settings().apexes.iter().map(|origin| (origin.to_string(), services.clone()));
+    let forward = zone.settings().apexes.iter().map(|origin| (origin.clone(), services.clone()));
     let reverse = zone.reverse_zones();
     let reverse = reverse.apexes().iter().map(|origin| {
         let addresses = zone.addresses_of(origin).unwrap_or_default();
-        (origin.to_string(), count(addresses, "address", "addresses"))
+        (origin.clone(), count(addresses, "address", "addresses"))
     });
     let listen: Vec<String> = info.listen.load().plain.iter().map(ToString::to_string).collect();
     html! {
@@ -267,8 +267,8 @@ fn zones(context: &AdminContext) -> Markup {
             @for (origin, size) in forward.chain(reverse.take(SERVICES_PER_PAGE)) {
                 div.watch {
                     span.mono {
-                        a href=(target("/api/v1/records", &[("o", "table"), ("origin", &origin)], "")) {
-                            (text(origin.trim_end_matches('.')))
+                        a href=(target("/api/v1/records", &[("o", "table"), ("origin", &origin.to_string())], "")) {
+                            (text(&origin.without_final_dot()))
                         }
                     }
                     span.muted { (size) }
@@ -387,14 +387,14 @@ fn explanation(state: &AdminState, params: &PageParams) -> Markup {
 
 fn explain_form(state: &AdminState, params: &PageParams) -> Markup {
     let [name, qtype, namespace] = &params.entered;
-    let example = state.context.zone.example().to_string();
+    let example = state.context.zone.example().without_final_dot();
     let types = [("", "usual"), ("A", "A"), ("AAAA", "AAAA"), ("SRV", "SRV"), ("PTR", "PTR"), ("TXT", "TXT")];
     html! {
         form method="get" action="/" {
             div.wide {
                 label for="name" { "Name or address" }
                 input id="name" name="name" required maxlength="300" autocomplete="off" spellcheck="false"
-                    value=(text(name)) placeholder=(text(example.trim_end_matches('.')));
+                    value=(text(name)) placeholder=(text(&example));
             }
             div.narrow {
                 label for="type" { "Type" }

@@ -449,10 +449,10 @@ impl<T: Copy + Ord + Hash> ColumnBuilder<T> {
 
 /// Returns the distinct numbers in a list of ports: of all ports, or of those with this name and protocol.
 fn numbers_of(list: &[EndpointPort], port: Option<(&str, Protocol)>) -> Box<[u16]> {
-    let asked = |candidate: &&EndpointPort| {
+    let matches = |candidate: &&EndpointPort| {
         port.is_none_or(|(name, protocol)| *candidate.name == *name && candidate.protocol == protocol)
     };
-    distinct(list.iter().filter(asked).map(|port| port.number).collect())
+    distinct(list.iter().filter(matches).map(|port| port.number).collect())
 }
 
 fn distinct(mut numbers: Vec<u16>) -> Box<[u16]> {

@@ -324,11 +324,11 @@ impl Zone {
         self.namespaces.iter().map(|namespace| text(namespace.key())).chain(with_pods).collect()
     }
 
-    /// Looks up the records of type `qtype` at `name`, and calls `see` with the outcome.
+    /// Looks up the records of type `qtype` at `name`, and calls `visit` with the outcome.
     ///
-    /// For ANY the outcome has one RRset (RFC 8482 section 4.1). `see` must not call the zone again.
-    pub fn look_up<R>(&self, name: &QueryName, qtype: u16, see: impl FnOnce(Lookup<'_>) -> R) -> R {
-        self.look_up_among(&self.services.load(), name, self.lookup_key(name), qtype, see)
+    /// For ANY the outcome has one RRset (RFC 8482 section 4.1). `visit` must not call the zone again.
+    pub fn look_up<R>(&self, name: &QueryName, qtype: u16, visit: impl FnOnce(Lookup<'_>) -> R) -> R {
+        self.look_up_among(&self.services.load(), name, self.lookup_key(name), qtype, visit)
     }
 
     /// Looks up a name by its [`Self::lookup_key`], in the snapshot that `cache` caches between look-ups.
@@ -339,9 +339,9 @@ impl Zone {
         name: &QueryName,
         key: LookupKey,
         qtype: u16,
-        see: impl FnOnce(Lookup<'_>) -> R,
+        visit: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
-        self.look_up_among(self.services.load_cached(cache), name, key, qtype, see)
+        self.look_up_among(self.services.load_cached(cache), name, key, qtype, visit)
     }
 
     /// Computes the zone of a name and the hash of its Service, from its octets alone.
@@ -387,21 +387,21 @@ impl Zone {
         name: &QueryName,
         key: LookupKey,
         qtype: u16,
-        see: impl FnOnce(Lookup<'_>) -> R,
+        visit: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
         if let Some(number) = key.apex.checked_sub(1) {
             let (number, apex_at) = (number as usize, key.apex_at as usize);
             let apex = &self.settings.apexes[number];
             let context = ZoneContext { apex, apex_at, forward: apex, address: None, number: 2 + number };
-            return self.look_up_forward((services, key.hash), context, classify(name, apex_at), qtype, see);
+            return self.look_up_forward((services, key.hash), context, classify(name, apex_at), qtype, visit);
         }
         let zones = self.reverse.load();
         match zones.find(name) {
-            None => see(Lookup::NotInZone),
+            None => visit(Lookup::NotInZone),
             Some((apex, apex_at, kind)) => {
                 let number = usize::from(apex.octets().ends_with(b"\x03ip6\x04arpa\0"));
                 let context = ZoneContext { apex, apex_at, forward: &self.settings.apexes[0], address: None, number };
-                self.look_up_reverse(context, kind, qtype, see)
+                self.look_up_reverse(context, kind, qtype, visit)
             }
         }
     }
@@ -413,19 +413,19 @@ impl Zone {
         context: ZoneContext<'_>,
         kind: NameKind<'_>,
         qtype: u16,
-        see: impl FnOnce(Lookup<'_>) -> R,
+        visit: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
         let found = |rrset| found(context, rrset);
         let exists = |exists| if exists { Lookup::NoData(context) } else { Lookup::NxDomain(context, None) };
         if let Some(scope) = &self.namespace_scope
             && kind.namespace().is_some_and(|namespace| *namespace != **scope)
         {
-            return see(Lookup::NotInZone);
+            return visit(Lookup::NotInZone);
         }
         // Values that the outcome borrows and the index does not own.
         let (apex, v4, v6);
-        // A single call of `see`, so that the compiler inlines it.
-        see(match kind {
+        // A single call of `visit`, so that the compiler inlines it.
+        visit(match kind {
             NameKind::Service(key)
             | NameKind::Endpoint(key, _)
             | NameKind::Protocol(key, _)
@@ -464,16 +464,16 @@ impl Zone {
         context: ZoneContext<'_>,
         kind: ReverseNameKind,
         qtype: u16,
-        see: impl FnOnce(Lookup<'_>) -> R,
+        visit: impl FnOnce(Lookup<'_>) -> R,
     ) -> R {
         match kind {
-            ReverseNameKind::Apex(_) => see(found(context, apex_rrset(qtype))),
-            ReverseNameKind::EmptyNonTerminal(range) if self.ptr_index.any_in(&range) => see(Lookup::NoData(context)),
+            ReverseNameKind::Apex(_) => visit(found(context, apex_rrset(qtype))),
+            ReverseNameKind::EmptyNonTerminal(range) if self.ptr_index.any_in(&range) => visit(Lookup::NoData(context)),
             ReverseNameKind::Address(address) => {
-                self.ptr_index.look_up(address, |names| see(self.ptr(context, address, names, qtype)))
+                self.ptr_index.look_up(address, |names| visit(self.ptr(context, address, names, qtype)))
             }
-            ReverseNameKind::EmptyNonTerminal(_) if self.namespace_scope.is_some() => see(Lookup::NotInZone),
-            ReverseNameKind::EmptyNonTerminal(_) | ReverseNameKind::Invalid => see(Lookup::NxDomain(context, None)),
+            ReverseNameKind::EmptyNonTerminal(_) if self.namespace_scope.is_some() => visit(Lookup::NotInZone),
+            ReverseNameKind::EmptyNonTerminal(_) | ReverseNameKind::Invalid => visit(Lookup::NxDomain(context, None)),
         }
     }
 

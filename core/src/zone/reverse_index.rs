@@ -80,8 +80,8 @@ impl ReverseIndex {
         }
     }
 
-    /// Calls `see` with the names of `address`, in the order of the response. `see` must not call the zone.
-    pub(super) fn look_up<R>(&self, address: IpAddr, see: impl FnOnce(Option<PtrRrset<'_>>) -> R) -> R {
+    /// Calls `visit` with the names of `address`, in the order of the response. `visit` must not call the zone.
+    pub(super) fn look_up<R>(&self, address: IpAddr, visit: impl FnOnce(Option<PtrRrset<'_>>) -> R) -> R {
         let (shard, hash) = self.shard_of(address);
         let shard = read(shard);
         for entry in shard.single.find(hash) {
@@ -89,10 +89,10 @@ impl ReverseIndex {
             if let Some(published) = published.as_deref()
                 && let Some(label) = published.records.label_of(address, entry.endpoint(), AddressEntry::INDEX_MODULUS)
             {
-                return see(Some(PtrRrset::One(published.records.ptr(label))));
+                return visit(Some(PtrRrset::One(published.records.ptr(label))));
             }
         }
-        see(shard.multi.get(&address).map(|names| PtrRrset::Several(names)))
+        visit(shard.multi.get(&address).map(|names| PtrRrset::Several(names)))
     }
 
     /// Returns the number of addresses with a name.
@@ -182,8 +182,8 @@ impl ReverseIndex {
             match self.single_name(&shard, hash, address) {
                 Some((entry, name)) => (Some(entry), vec![(name, None)]),
                 None => {
-                    let spelled = shard.multi.get(&address).into_iter().flatten();
-                    (None, spelled.map(|name| (name.clone(), None)).collect())
+                    let stored = shard.multi.get(&address).into_iter().flatten();
+                    (None, stored.map(|name| (name.clone(), None)).collect())
                 }
             }
         };
