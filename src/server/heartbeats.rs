@@ -71,7 +71,7 @@ impl Heartbeats {
     /// one, [`STALL_LIMIT`] ago or longer.
     pub fn stalled(&self, now: Instant) -> Vec<String> {
         let mut workers = lock(&self.0);
-        workers.retain(|worker| worker.turns.exist());
+        workers.retain(|worker| worker.turns.is_alive());
         workers.iter_mut().filter_map(|worker| worker.is_stalled(now).then(|| worker.name.clone())).collect()
     }
 }
@@ -106,7 +106,7 @@ impl WatchedWorker {
 }
 
 impl TurnSource {
-    fn exist(&self) -> bool {
+    fn is_alive(&self) -> bool {
         match self {
             Self::Beats(beats) => beats.strong_count() > 0,
             Self::Runtime(..) => true,

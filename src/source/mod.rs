@@ -160,7 +160,7 @@ impl Publisher {
         let cluster = self.cluster();
         let contributions = dirty.iter().map(|contributor| {
             let (contribution, left_out) = contribution(&cluster, contributor, rules, &self.options.name_server);
-            skipped.extend(left_out.into_iter().map(Notice::of_part));
+            skipped.extend(left_out.into_iter().map(Notice::from_skipped));
             contribution
         });
         let contributions = contributions.collect();
@@ -292,7 +292,7 @@ impl Notice {
         }
     }
 
-    fn of_part(skipped: Skipped) -> Self {
+    fn from_skipped(skipped: Skipped) -> Self {
         Self { kind: NoticeKind::Part(skipped.reason), subject: skipped.object.into(), text: skipped.text }
     }
 }
@@ -361,7 +361,7 @@ impl ManifestSource {
             let unmade = simulated
                 .reports
                 .into_iter()
-                .map(|report| Notice { kind: NoticeKind::NotSimulated, ..Notice::of_part(report) });
+                .map(|report| Notice { kind: NoticeKind::NotSimulated, ..Notice::from_skipped(report) });
             let notes = simulated.notes.into_iter();
             reports.extend(unmade.chain(notes.map(|(key, text)| Notice {
                 kind: NoticeKind::Nothing,

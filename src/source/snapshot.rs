@@ -76,7 +76,7 @@ impl Snapshot {
             Err(error) if !error.is_missing() => return Err(error),
             _ => {}
         }
-        let beside = beside(&self.path)?;
+        let beside = temporary_path(&self.path)?;
         drop(create(&beside)?);
         Ok(fs::remove_file(&beside)?)
     }
@@ -99,7 +99,7 @@ impl Snapshot {
     }
 
     /// Saves the objects of `publisher` whenever they are current, without end.
-    pub async fn keep(&self, publisher: &Publisher, status: &Status) -> std::convert::Infallible {
+    pub async fn save_periodically(&self, publisher: &Publisher, status: &Status) -> std::convert::Infallible {
         let mut ticks = interval(Duration::from_secs(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut saved = None;
@@ -130,7 +130,7 @@ impl Snapshot {
 
     /// Writes the file a last time, if the objects of `publisher` are current: changes since the previous write would
     /// be missing after a start without the API server.
-    pub async fn finish(&self, publisher: &Publisher, status: &Status) {
+    pub async fn save_at_shutdown(&self, publisher: &Publisher, status: &Status) {
         if status.data_state() != DataState::Current {
             return;
         }
@@ -173,21 +173,21 @@ fn write(path: &Path, scope: &str, objects: &[Object], now: SystemTime) -> Resul
         serde_json::to_writer(&mut body, &object)?;
         body.push(b'\n');
     }
-    let time = seconds(now);
+    let time = unix_seconds(now);
     let sum = checksum(checksum(FNV_OFFSET_BASIS, scope.as_bytes()), &body);
     let header = format!("{MAGIC} {time} {sum:016x} {} {scope}\n", body.len());
     if let Err(error @ FileError::NotRegular(_)) = regular_file::check(path, u64::MAX) {
         return Err(error.into());
     }
-    let beside = beside(path)?;
-    let put = || {
+    let beside = temporary_path(path)?;
+    let write_and_rename = || {
         let mut file = create(&beside)?;
         file.write_all(header.as_bytes())?;
         file.write_all(&body)?;
         file.sync_all()?;
         fs::rename(&beside, path)
     };
-    put().inspect_err(|_| _ = fs::remove_file(&beside))?;
+    write_and_rename().inspect_err(|_| _ = fs::remove_file(&beside))?;
     // Syncs the rename too. If the folder cannot be synced, the rename reaches the disk soon.
     if let Some(folder) = path.parent()
         && let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
@@ -200,7 +200,7 @@ fn write(path: &Path, scope: &str, objects: &[Object], now: SystemTime) -> Resul
 
 /// Returns the path of the file that is renamed over the snapshot. The process id is part of it, because the old and
 /// the new process of a hot restart write the same snapshot. Removes a file that a process of the same id left there.
-fn beside(path: &Path) -> std::io::Result<PathBuf> {
+fn temporary_path(path: &Path) -> std::io::Result<PathBuf> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.new", std::process::id()));
     let beside = PathBuf::from(beside);
@@ -238,16 +238,16 @@ fn read(snapshot: &Snapshot, now: SystemTime) -> Result<Option<(Vec<Object>, Dur
         snapshot.scope
     );
     // Set while nothing changed; a copy of the file with an older time was current at least when it was written.
-    let known = metadata.modified().map_or(header.time, |touched| header.time.max(seconds(touched)));
-    let age = Duration::from_secs(seconds(now).saturating_sub(known));
+    let known = metadata.modified().map_or(header.time, |touched| header.time.max(unix_seconds(touched)));
+    let age = Duration::from_secs(unix_seconds(now).saturating_sub(known));
     ensure!(
         age <= snapshot.max_age,
         "its objects were current {} ago, and --snapshot-max-age is {}",
-        in_seconds(age),
-        in_seconds(snapshot.max_age)
+        format_age(age),
+        format_age(snapshot.max_age)
     );
     file.seek(SeekFrom::Start(line.len() as u64))?;
-    Ok(Some((objects(&mut file)?, age)))
+    Ok(Some((decode_objects(&mut file)?, age)))
 }
 
 /// Adds the rest of the file to a checksum.
@@ -264,7 +264,7 @@ fn checksum_of(file: &mut impl BufRead, mut sum: u64) -> std::io::Result<u64> {
 }
 
 /// Decodes the objects of the remaining lines.
-fn objects(file: &mut impl BufRead) -> Result<Vec<Object>> {
+fn decode_objects(file: &mut impl BufRead) -> Result<Vec<Object>> {
     let (mut objects, mut line) = (Vec::new(), Vec::new());
     while file.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
         let value = serde_json::from_slice(&line).context("a line of the file is not JSON: delete the file")?;
@@ -314,12 +314,12 @@ fn checksum(sum: u64, octets: &[u8]) -> u64 {
 }
 
 /// Formats a duration in seconds, as options have it, and roughly in a larger unit.
-fn in_seconds(duration: Duration) -> String {
+fn format_age(duration: Duration) -> String {
     let (seconds, rough) = (duration.as_secs(), rough(duration));
     if rough == format!("{seconds} s") { rough } else { format!("{seconds} s ({rough})") }
 }
 
-fn seconds(time: SystemTime) -> u64 {
+fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
@@ -440,7 +440,7 @@ mod tests {
             (7_300, 7_200, "its objects were current 7300 s (2 h) ago, and --snapshot-max-age is 7200 s (2 h)"),
         ] {
             let snapshot = Snapshot { max_age: Duration::from_secs(max_age), ..snapshot.clone() };
-            let now = UNIX_EPOCH + Duration::from_secs(seconds(modified) + age);
+            let now = UNIX_EPOCH + Duration::from_secs(unix_seconds(modified) + age);
             assert_eq!(read(&snapshot, now).unwrap_err().to_string(), shown);
         }
         assert_eq!(snapshot.restore(&mut publisher(), &Status::default()).unwrap().unwrap().objects, 1);

@@ -220,17 +220,17 @@ pub struct Invalid(pub String);
 impl Invalid {
     /// Returns the error of a document with these [`violations`], of which it lists the first three.
     pub fn new(document: &serde_json::Value, default_namespace: &str, violations: &[String]) -> Self {
-        const LISTED: usize = 3;
+        const MAX_LISTED: usize = 3;
         let kind = document.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default();
         let object = match key(document, default_namespace) {
             Some(key) => format!("{kind} {key}"),
             None => format!("the {kind}"),
         };
         let more = match violations.len() {
-            0..=LISTED => String::new(),
-            len => format!("; and {} more", len - LISTED),
+            0..=MAX_LISTED => String::new(),
+            len => format!("; and {} more", len - MAX_LISTED),
         };
-        let listed = &violations[..violations.len().min(LISTED)];
+        let listed = &violations[..violations.len().min(MAX_LISTED)];
         Self(format!("{object} is invalid: {}{more}", listed.join("; ")))
     }
 }
@@ -485,7 +485,7 @@ impl EndpointSlice {
     }
 
     /// Returns a slice with `addressType: FQDN`, of which nothing is served.
-    pub fn of_names(key: ObjectRef, service: Option<Box<str>>) -> Self {
+    pub fn for_names(key: ObjectRef, service: Option<Box<str>>) -> Self {
         Self { fqdn: true, ..Self::new(key, service, AddressFamily::V4, Vec::new(), &[]) }
     }
 

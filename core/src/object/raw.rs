@@ -330,7 +330,7 @@ impl Trimmer<'_> {
         };
         if address_type == "FQDN" {
             self.skip(Reason::Fqdn, "`addressType` is FQDN; names of endpoints are not answered");
-            return Ok(EndpointSlice::of_names(self.key.clone(), service));
+            return Ok(EndpointSlice::for_names(self.key.clone(), service));
         }
         let family = AddressFamily::from_name(address_type).ok_or_else(|| {
             let key = &self.key;

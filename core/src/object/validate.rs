@@ -377,7 +377,7 @@ impl FieldCheck {
                 Some(number) if (*first..=*last).contains(&number) => {}
                 Some(_) if *last == i64::from(i32::MAX) => found.add_value(path, value, &format!("{first} or more")),
                 Some(_) => found.add_value(path, value, &format!("{first} to {last}")),
-                None => found.add(path, &format!("must be an integer, not {}", shown(value))),
+                None => found.add(path, &format!("must be an integer, not {}", shorten_json(value))),
             },
             Name(grammar) => {
                 if let Some(text) = found.text(value, path)
@@ -392,7 +392,7 @@ impl FieldCheck {
                     && !text.is_empty()
                     && !words.contains(&text)
                 {
-                    found.add_value(path, value, &one_of(words));
+                    found.add_value(path, value, &join_with_or(words));
                 }
             }
             Self::Value(check) => check(value, path, found),
@@ -408,7 +408,7 @@ impl Violations {
     }
 
     fn add_value(&mut self, path: &str, value: &Value, rule: &str) {
-        self.add(path, &format!("{} must be {rule}", shown(value)));
+        self.add(path, &format!("{} must be {rule}", shorten_json(value)));
     }
 
     fn check_type(&mut self, value: &Value, path: &str, wanted: JsonType) -> bool {
@@ -421,7 +421,7 @@ impl Violations {
         if !fits {
             let is_unquoted = wanted == Text && !value.is_object() && !value.is_array();
             let quotes = if is_unquoted { ": write it in quotes" } else { "" };
-            self.add(path, &format!("must be {name}, not {}{quotes}", shown(value)));
+            self.add(path, &format!("must be {name}, not {}{quotes}", shorten_json(value)));
         }
         fits
     }
@@ -440,8 +440,8 @@ impl Violations {
 
     /// Checks that the address can be that of an endpoint.
     fn check_endpoint(&mut self, address: IpAddr, path: &str, value: &Value) {
-        if let Some(range) = special(address) {
-            self.add(path, &format!("{} must not be {range}", shown(value)));
+        if let Some(range) = special_range(address) {
+            self.add(path, &format!("{} must not be {range}", shorten_json(value)));
         }
     }
 
@@ -625,7 +625,7 @@ fn target_port(value: &Value, path: &str, found: &mut Violations) {
     match value {
         Value::Number(_) => Integer(0, 65535).apply(value, path, found),
         Value::String(_) => Name(PORT_NAME).apply(value, path, found),
-        _ => found.add(path, &format!("must be an integer or a string, not {}", shown(value))),
+        _ => found.add(path, &format!("must be an integer or a string, not {}", shorten_json(value))),
     }
 }
 
@@ -821,16 +821,16 @@ fn items(value: &Value) -> &[Value] {
 }
 
 /// Returns a value as JSON, cut after 60 characters.
-fn shown(value: &Value) -> String {
-    const MOST: usize = 60;
+fn shorten_json(value: &Value) -> String {
+    const MAX_CHARS: usize = 60;
     let text = value.to_string();
-    match text.char_indices().nth(MOST) {
+    match text.char_indices().nth(MAX_CHARS) {
         Some((at, _)) => format!("{}...", &text[..at]),
         None => text,
     }
 }
 
-fn one_of(words: &[&str]) -> String {
+fn join_with_or(words: &[&str]) -> String {
     match words {
         [] => String::new(),
         [only] => (*only).to_owned(),
@@ -839,7 +839,7 @@ fn one_of(words: &[&str]) -> String {
 }
 
 /// Returns the special range that the address is in, if endpoints cannot be there.
-fn special(address: IpAddr) -> Option<&'static str> {
+fn special_range(address: IpAddr) -> Option<&'static str> {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

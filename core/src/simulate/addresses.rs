@@ -30,7 +30,7 @@ struct Pool {
     first: u128,
     /// Number of addresses, from `first`.
     size: u64,
-    full: bool,
+    is_full: bool,
 }
 
 impl Pools {
@@ -63,17 +63,17 @@ impl Pool {
             IpAddr::V6(first) => (AddressFamily::V6, u128::from(first), 128 - range.prefix_len()),
         };
         // 2^32 addresses are enough, and keep IPv6 addresses short: fd00::1a2b:3c4d.
-        Self { family, first, size: 1 << bits.min(32), full: false }
+        Self { family, first, size: 1 << bits.min(32), is_full: false }
     }
 
     fn take(&mut self, start: u64, taken: &mut HashSet<IpAddr>) -> Option<IpAddr> {
-        if self.full {
+        if self.is_full {
             return None;
         }
         let probes = (0..self.size).map(|step| (start % self.size + step) % self.size);
         let free = probes.filter_map(|offset| self.address(offset)).find(|address| taken.insert(*address));
         // No address is returned to the pool, so a full pool stays full.
-        self.full = free.is_none();
+        self.is_full = free.is_none();
         free
     }
 

@@ -10,7 +10,7 @@ pub(super) fn families_of(service: &Service, cluster: &[AddressFamily]) -> Vec<A
         return Vec::new();
     }
     let mut families = service.families.clone();
-    service.own_addresses().for_each(|address| add(&mut families, AddressFamily::from_address(address)));
+    service.own_addresses().for_each(|address| add_family(&mut families, AddressFamily::from_address(address)));
     if families.is_empty() {
         families.extend(cluster.first());
     }
@@ -21,11 +21,11 @@ pub(super) fn families_of(service: &Service, cluster: &[AddressFamily]) -> Vec<A
         None if !without_selector => &[],
         Some(FamilyPolicy::RequireDualStack) | None => &[AddressFamily::V4, AddressFamily::V6][..],
     };
-    more.iter().for_each(|family| add(&mut families, *family));
+    more.iter().for_each(|family| add_family(&mut families, *family));
     families
 }
 
-fn add(families: &mut Vec<AddressFamily>, family: AddressFamily) {
+fn add_family(families: &mut Vec<AddressFamily>, family: AddressFamily) {
     if !families.contains(&family) {
         families.push(family);
     }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::slices::{Owners, name_of};
+use super::slices::{Owners, unused_name};
 use crate::object::{
     AddressFamily, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Object, ObjectRef, Service, SliceManager,
 };
@@ -47,7 +47,7 @@ fn slices_of(service: &Service, endpoints: &Endpoints, names: &mut HashSet<Objec
         groups.entry((slice.family(), ports)).or_default().extend(rows);
     }
     let slice = |(number, ((family, ports), rows)): (usize, ((AddressFamily, _), Vec<_>))| {
-        let key = name_of(service, number, 0, names);
+        let key = unused_name(service, number, 0, names);
         EndpointSlice::new(key, Some(service.key.name.clone()), family, ports, &rows)
             .managed_by(SliceManager::Mirroring)
     };

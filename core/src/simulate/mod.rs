@@ -51,18 +51,18 @@ pub struct Simulated {
 /// `source` is the Endpoints themselves.
 pub fn simulate(objects: Vec<Object>, pods: &[IpNet], services: &[IpNet], source: EndpointsSource) -> Simulated {
     let mut simulation = Simulation { taken: used_addresses(&objects), objects, reports: Vec::new() };
-    let (mut pools, mut left) = (Pools::new(pods), Unassigned::default());
+    let (mut pools, mut unassigned) = (Pools::new(pods), Unassigned::default());
     simulation.complete_services(&pools.families(), services);
     let notes = simulation.objects.iter().filter_map(note_of_hook).collect();
-    simulation.address_bare_pods(&mut pools, &mut left);
-    simulation.make_pods(&mut pools, &mut left);
-    simulation.reports.extend(left.report("Pods", pods));
-    let slices = made_slices(&simulation.objects, source);
+    simulation.address_bare_pods(&mut pools, &mut unassigned);
+    simulation.make_pods(&mut pools, &mut unassigned);
+    simulation.reports.extend(unassigned.report("Pods", pods));
+    let slices = make_slices(&simulation.objects, source);
     simulation.objects.extend(slices.into_iter().map(Object::EndpointSlice));
     Simulated { objects: simulation.objects, reports: simulation.reports, notes }
 }
 
-fn made_slices(objects: &[Object], source: EndpointsSource) -> Vec<EndpointSlice> {
+fn make_slices(objects: &[Object], source: EndpointsSource) -> Vec<EndpointSlice> {
     let written = Owners::new(objects, source);
     let mut names: HashSet<ObjectRef> = objects.iter().filter_map(slice_key).collect();
     let mut made = slices::slices(objects, &written, &mut names);
@@ -83,7 +83,7 @@ impl Simulation {
     fn complete_services(&mut self, cluster: &[AddressFamily], ranges: &[IpNet]) {
         let mut pools = Pools::new(ranges);
         let known = pools.families();
-        let mut left = Unassigned::default();
+        let mut unassigned = Unassigned::default();
         let services = self.objects.iter_mut().filter_map(|object| match object {
             Object::Service(service) => Some(service),
             _ => None,
@@ -104,16 +104,16 @@ impl Simulation {
                 {
                     addresses.push(address);
                 } else {
-                    left.add(1, || format!("Service {key}"));
+                    unassigned.add(1, || format!("Service {key}"));
                 }
             }
         }
-        self.reports.extend(left.report("Services", ranges));
+        self.reports.extend(unassigned.report("Services", ranges));
     }
 
     /// Gives addresses to Pods written by hand. A Pod with a controller comes from a dump, and has no address because
     /// it had none in its cluster.
-    fn address_bare_pods(&mut self, pools: &mut Pools, left: &mut Unassigned) {
+    fn address_bare_pods(&mut self, pools: &mut Pools, unassigned: &mut Unassigned) {
         let bare = self.objects.iter_mut().filter_map(|object| match object {
             Object::Pod(pod) if is_bare(pod) && pod.hook.is_none() => Some(pod),
             _ => None,
@@ -122,29 +122,29 @@ impl Simulation {
             if address(pod, pools, &mut self.taken) {
                 pod.ready = Some(true);
             } else {
-                left.add(1, || format!("Pod {}", pod.key));
+                unassigned.add(1, || format!("Pod {}", pod.key));
             }
         }
     }
 
-    fn make_pods(&mut self, pools: &mut Pools, left: &mut Unassigned) {
+    fn make_pods(&mut self, pools: &mut Pools, unassigned: &mut Unassigned) {
         let occupied = pods::existing_workloads(&self.objects);
         let mut plans: Vec<PodPlan> =
             self.objects.iter().filter(|object| !is_hook_job(object)).filter_map(PodPlan::from_object).collect();
         plans.retain(|plan| !plan.is_occupied(&occupied));
-        plans.sort_by(|one, other| one.order().cmp(&other.order()));
+        plans.sort_by(|one, other| one.sort_key().cmp(&other.sort_key()));
         let mut names: HashSet<ObjectRef> = self.objects.iter().filter_map(pod_key).collect();
         let mut made = Vec::new();
         for plan in plans {
-            if let Some(refusal) = plan.refusal() {
-                self.reports.push(refusal);
+            if let Some(error) = plan.name_error() {
+                self.reports.push(error);
                 continue;
             }
             for index in 0..plan.count {
                 // If the files have a Pod of this name of another workload, the controller cannot make its own.
                 let Some(mut pod) = plan.pod(index, &mut names) else { continue };
                 if made.len() == MAX_PODS || !address(&mut pod, pools, &mut self.taken) {
-                    left.add(u64::from(plan.count - index), || plan.to_string());
+                    unassigned.add(u64::from(plan.count - index), || plan.to_string());
                     break;
                 }
                 made.push(Object::Pod(pod));

@@ -95,7 +95,7 @@ impl<'o> PodPlan<'o> {
         let scheme = match workload.kind {
             WorkloadKind::Job { indexed: true } => Scheme::Indexed,
             WorkloadKind::Deployment | WorkloadKind::Rollout => {
-                Scheme::Random { hash: Some(letters(hash(&["template", &key.namespace, &key.name]), 10)) }
+                Scheme::Random { hash: Some(random_letters(hash(&["template", &key.namespace, &key.name]), 10)) }
             }
             _ => Scheme::Random { hash: None },
         };
@@ -103,7 +103,7 @@ impl<'o> PodPlan<'o> {
     }
 
     /// Returns the key by which addresses are given in order, so that the order of the files does not matter.
-    pub(super) fn order(&self) -> (&ObjectRef, &str) {
+    pub(super) fn sort_key(&self) -> (&ObjectRef, &str) {
         (self.key, self.kind)
     }
 
@@ -113,7 +113,7 @@ impl<'o> PodPlan<'o> {
     }
 
     /// Returns the error of a workload that gets no Pods although it asks for some.
-    pub(super) fn refusal(&self) -> Option<Skipped> {
+    pub(super) fn name_error(&self) -> Option<Skipped> {
         let Scheme::Ordinals { start, .. } = self.scheme else { return None };
         let last = u64::from(start) + u64::from(self.count.saturating_sub(1));
         if self.count == 0 || is_label(&format!("{}-{last}", self.key.name)) {
@@ -160,27 +160,27 @@ impl<'o> PodPlan<'o> {
                 // pkg/controller/job: the hostname is set in any case, even if the template has one.
                 let hostname = format!("{}-{index}", self.key.name);
                 pod.spec.hostname = Some(hostname.as_str().into());
-                Some(self.at_random(pod, &hostname, index, names))
+                Some(self.name_randomly(pod, &hostname, index, names))
             }
             Scheme::Random { hash: Some(hash) } => {
                 label("pod-template-hash", hash);
                 let set = format!("{}-{hash}", self.key.name);
                 pod.owner = Some(OwnerRef { kind: "ReplicaSet".into(), name: set.as_str().into() });
-                Some(self.at_random(pod, &set, index, names))
+                Some(self.name_randomly(pod, &set, index, names))
             }
-            Scheme::Random { hash: None } => Some(self.at_random(pod, &self.key.name, index, names)),
+            Scheme::Random { hash: None } => Some(self.name_randomly(pod, &self.key.name, index, names)),
         }
     }
 
     /// Names a Pod as the API server does for `generateName`: the base cut to 58 octets, and five letters.
-    fn at_random(&self, mut pod: Pod, base: &str, index: u32, names: &mut HashSet<ObjectRef>) -> Pod {
+    fn name_randomly(&self, mut pod: Pod, base: &str, index: u32, names: &mut HashSet<ObjectRef>) -> Pod {
         let mut prefix = format!("{base}-");
         // A manifest's name may hold characters outside ASCII, which the API server would refuse.
         let end = (0..=58.min(prefix.len())).rev().find(|at| prefix.is_char_boundary(*at));
         prefix.truncate(end.unwrap_or_default());
         let mut seed = hash(&["pod", self.kind, &self.key.namespace, &self.key.name, &index.to_string()]);
         loop {
-            pod.key.name = format!("{prefix}{}", letters(seed, 5)).into();
+            pod.key.name = format!("{prefix}{}", random_letters(seed, 5)).into();
             if names.insert(pod.key.clone()) {
                 return pod;
             }
@@ -190,7 +190,7 @@ impl<'o> PodPlan<'o> {
 }
 
 /// Returns `count` letters of a random name, from the API server's alphabet without vowels, so that no words result.
-pub(super) fn letters(mut seed: u64, count: usize) -> String {
+pub(super) fn random_letters(mut seed: u64, count: usize) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let letter = |_| {
         let letter = ALPHABET[(seed % 27) as usize];

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::addresses::hash;
-use super::pods::letters;
+use super::pods::random_letters;
 use crate::naming_rules::EndpointsSource;
 use crate::object::{
     AddressFamily, Conditions, EndpointPort, EndpointRow, EndpointSlice, Endpoints, Object, ObjectRef, Pod, Service,
@@ -109,7 +109,7 @@ fn slices_of(service: &Service, pods: &[&Pod], names: &mut HashSet<ObjectRef>, s
     }
     for (number, ((family, ports), rows)) in groups.into_iter().enumerate() {
         for (part, rows) in rows.chunks(MAX_ENDPOINTS).enumerate() {
-            let key = name_of(service, number, part, names);
+            let key = unused_name(service, number, part, names);
             let slice = EndpointSlice::new(key, Some(service.key.name.clone()), family, ports.clone(), rows);
             slices.push(slice.managed_by(SliceManager::Selector));
         }
@@ -150,11 +150,11 @@ fn find_port(pod: &Pod, name: &str, port: &ServicePort) -> Option<u16> {
 }
 
 /// Returns an unused name of `generateName`: the Service's name with five letters.
-pub(super) fn name_of(service: &Service, number: usize, part: usize, names: &mut HashSet<ObjectRef>) -> ObjectRef {
+pub(super) fn unused_name(service: &Service, number: usize, part: usize, names: &mut HashSet<ObjectRef>) -> ObjectRef {
     let ObjectRef { namespace, name } = &service.key;
     let mut seed = hash(&["slice", namespace, name, &number.to_string(), &part.to_string()]);
     loop {
-        let key = ObjectRef::new(namespace, &format!("{name}-{}", letters(seed, 5)));
+        let key = ObjectRef::new(namespace, &format!("{name}-{}", random_letters(seed, 5)));
         if names.insert(key.clone()) {
             return key;
         }

@@ -120,7 +120,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
     let last_snapshot = async {
         // After a hot restart the new process writes the snapshot, from newer data.
         if let (Ok(ExitReason::Requested), Some((snapshot, publisher))) = (&ended, &snapshot) {
-            snapshot.finish(publisher, &shared.status).await;
+            snapshot.save_at_shutdown(publisher, &shared.status).await;
         }
     };
     let drained = async { tokio::join!(&mut server, last_snapshot).0 };
@@ -136,7 +136,7 @@ async fn serve(config: Config, filter: Filter) -> anyhow::Result<ExitCode> {
 /// Writes snapshots as the data changes. Never returns.
 async fn write_snapshots(snapshot: &SnapshotWriter, status: &Status) -> Infallible {
     match snapshot {
-        Some((snapshot, publisher)) => snapshot.keep(publisher, status).await,
+        Some((snapshot, publisher)) => snapshot.save_periodically(publisher, status).await,
         None => pending().await,
     }
 }

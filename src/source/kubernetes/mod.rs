@@ -170,7 +170,7 @@ impl WatchedCluster {
                 match watched.object {
                     Ok((object, skipped)) => {
                         objects.push(object);
-                        reports.extend(skipped.into_iter().map(Notice::of_part));
+                        reports.extend(skipped.into_iter().map(Notice::from_skipped));
                     }
                     Err(invalid) => {
                         reports.push(Notice {

@@ -231,7 +231,7 @@ fn read_yaml(chunk: &DocumentChunk<'_>, line: usize) -> Option<ManifestDocument>
             // An error at the end of a document is located behind it, where the next document already begins.
             let last = chunk.text.trim_end().bytes().filter(|octet| *octet == b'\n').count();
             let at = error.location().map_or(0, |location| location.line().saturating_sub(1) as usize);
-            let value = Err(unparsed(chunk.text, say(&error)));
+            let value = Err(unparsed(chunk.text, describe_error(&error)));
             Some(ManifestDocument {
                 value,
                 ..ManifestDocument::new(chunk.number, chunk.line + at.min(last), Value::Null)
@@ -271,7 +271,7 @@ fn options(size: usize) -> serde_saphyr::Options {
 }
 
 /// Formats an error without its location, which the report gives as a line of the file.
-fn say(error: &Error) -> String {
+fn describe_error(error: &Error) -> String {
     let text = error.render_with_formatter(&NoLocation);
     format!("this is not YAML: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -116,7 +116,7 @@ struct FileState {
     digest: Option<u64>,
     content: Content,
     /// Errors that keep the present text of the file out of service.
-    troubles: Vec<Report>,
+    errors: Vec<Report>,
 }
 
 #[derive(Debug, Default)]
@@ -197,29 +197,29 @@ impl Manifests {
             (Ok(text), Some(state)) if state.digest == Some(digest(&text)) => Ok(state),
             (Ok(text), old) => Ok(self.parse(path, text, old)),
             (Err(wrong), Some(state)) if !matches!(wrong, ReadError::Gone) => {
-                let troubles = vec![stays(self.say(path, &wrong))];
-                Ok(FileState { digest: None, troubles, ..state })
+                let errors = vec![keep_content(self.read_error(path, &wrong))];
+                Ok(FileState { digest: None, errors, ..state })
             }
-            (Err(wrong), _) => Err(self.say(path, &wrong)),
+            (Err(wrong), _) => Err(self.read_error(path, &wrong)),
         }
     }
 
     fn parse(&self, path: &Path, text: String, old: Option<FileState>) -> FileState {
         let digest = Some(digest(&text));
-        let name = name_of(path);
+        let name = display_name(path);
         let documents = documents::read(&text);
         drop(text); // may be as large as the objects, which are made next
         let mut content = Content::default();
-        let troubles = content.add_documents(documents, &name, &self.namespace);
+        let errors = content.add_documents(documents, &name, &self.namespace);
         match old {
-            Some(state) if !troubles.is_empty() => {
-                FileState { digest, troubles: troubles.into_iter().map(stays).collect(), ..state }
+            Some(state) if !errors.is_empty() => {
+                FileState { digest, errors: errors.into_iter().map(keep_content).collect(), ..state }
             }
-            _ => FileState { path: path.to_owned(), name, digest, content, troubles },
+            _ => FileState { path: path.to_owned(), name, digest, content, errors },
         }
     }
 
-    fn say(&self, path: &Path, wrong: &ReadError) -> Report {
+    fn read_error(&self, path: &Path, wrong: &ReadError) -> Report {
         let report = unreadable(path, "");
         match wrong {
             ReadError::Gone => Report { text: "there is no such file".into(), ..report },
@@ -243,7 +243,7 @@ impl FileState {
             return None;
         }
         let mut report =
-            self.troubles.first().cloned().unwrap_or_else(|| unreadable(&self.path, "the file has no document"));
+            self.errors.first().cloned().unwrap_or_else(|| unreadable(&self.path, "the file has no document"));
         if report.document.is_some() {
             report.text += "; no document of the file can be read";
         }
@@ -255,8 +255,8 @@ impl FileState {
 pub fn read_text(name: &str, text: &str, namespace: &str) -> Loaded {
     let name: Arc<str> = name.into();
     let mut content = Content::default();
-    let troubles = content.add_documents(documents::read(text), &name, namespace);
-    let file = FileState { path: PathBuf::new(), name, digest: None, content, troubles };
+    let errors = content.add_documents(documents::read(text), &name, namespace);
+    let file = FileState { path: PathBuf::new(), name, digest: None, content, errors };
     let mut loaded = Loaded::default();
     merge(&[file], &mut loaded);
     loaded
@@ -286,16 +286,16 @@ impl SourceLocation<'_> {
 impl Content {
     /// Adds the documents of a file, and returns the errors of those that cannot be read.
     fn add_documents(&mut self, documents: Vec<ManifestDocument>, file: &Arc<str>, namespace: &str) -> Vec<Report> {
-        let mut troubles = Vec::new();
+        let mut errors = Vec::new();
         for document in documents {
             let (has_template, invalid) = (document.has_template, self.reports.len());
-            let first = troubles.len();
-            self.add_document(document, file, namespace, &mut troubles);
+            let first = errors.len();
+            self.add_document(document, file, namespace, &mut errors);
             // Errors about a text that is not rendered yet are replaced by one about rendering.
             let is_template = |report: &Report| report.cause == Cause::Invalid && report.text.contains(TEMPLATE_START);
             if has_template {
-                troubles.extend(self.reports.extract_if(invalid.., |report| is_template(report)));
-                for report in &mut troubles[first..] {
+                errors.extend(self.reports.extract_if(invalid.., |report| is_template(report)));
+                for report in &mut errors[first..] {
                     (report.cause, report.subject, report.text) =
                         (Cause::Syntax, Subject::Unknown, TEMPLATE_ERROR.into());
                 }
@@ -303,17 +303,11 @@ impl Content {
         }
         // One sentence about templates per file.
         let mut is_first = true;
-        troubles.retain(|report| report.text != TEMPLATE_ERROR || std::mem::take(&mut is_first));
-        troubles
+        errors.retain(|report| report.text != TEMPLATE_ERROR || std::mem::take(&mut is_first));
+        errors
     }
 
-    fn add_document(
-        &mut self,
-        document: ManifestDocument,
-        file: &Arc<str>,
-        namespace: &str,
-        troubles: &mut Vec<Report>,
-    ) {
+    fn add_document(&mut self, document: ManifestDocument, file: &Arc<str>, namespace: &str, errors: &mut Vec<Report>) {
         let place = SourceLocation { file, document: document.number, line: document.line };
         match document.value {
             Ok(value) => {
@@ -322,7 +316,7 @@ impl Content {
             }
             Err(wrong) => {
                 let subject = if wrong.names.is_empty() { Subject::Unknown } else { Subject::Names(wrong.names) };
-                troubles.push(Report { subject, ..place.report(Cause::Syntax, wrong.error) });
+                errors.push(Report { subject, ..place.report(Cause::Syntax, wrong.error) });
             }
         }
     }
@@ -384,7 +378,7 @@ fn merge(files: &[FileState], loaded: &mut Loaded) {
     for file in files {
         loaded.files += 1;
         loaded.ignored += file.content.ignored;
-        loaded.reports.extend(file.troubles.iter().chain(&file.content.reports).cloned());
+        loaded.reports.extend(file.errors.iter().chain(&file.content.reports).cloned());
         for placed in &file.content.objects {
             let object = &placed.object;
             let at = *index.entry((object.kind(), object.namespace(), object.name())).or_insert(chosen.len());
@@ -421,7 +415,7 @@ fn duplicate(file: &FileState, placed: &Located, other_file: &FileState, other: 
 
 fn unreadable(path: &Path, text: &str) -> Report {
     Report {
-        file: name_of(path),
+        file: display_name(path),
         document: None,
         line: None,
         cause: Cause::Unreadable,
@@ -430,12 +424,12 @@ fn unreadable(path: &Path, text: &str) -> Report {
     }
 }
 
-fn stays(mut report: Report) -> Report {
+fn keep_content(mut report: Report) -> Report {
     report.text += "; the previous content of the file stays in service";
     report
 }
 
-fn name_of(path: &Path) -> Arc<str> {
+fn display_name(path: &Path) -> Arc<str> {
     if path.as_os_str() == files::STDIN { "standard input".into() } else { path.display().to_string().into() }
 }
 

@@ -31,7 +31,7 @@ pub struct ManifestWatcher {
     /// Watched folders, which the thread of the event handler reads.
     targets: Arc<Mutex<Targets>>,
     events: mpsc::Receiver<()>,
-    pending: bool,
+    is_pending: bool,
 }
 
 impl ManifestWatcher {
@@ -52,28 +52,28 @@ impl ManifestWatcher {
                 let _ = wake.try_send(());
             }
         };
-        let inner = notify::recommended_watcher(handler).map_err(|error| refused(&error))?;
+        let inner = notify::recommended_watcher(handler).map_err(|error| watch_error(&error))?;
         let paths = paths.iter().filter(|path| path.as_os_str() != files::STDIN);
         let paths = paths.filter_map(|path| std::path::absolute(path).ok()).collect();
-        let mut watcher = Self { paths, inner, targets, events, pending: false };
+        let mut watcher = Self { paths, inner, targets, events, is_pending: false };
         watcher.watch()?;
         Ok(watcher)
     }
 
     /// Waits for a change. May be dropped and called again without missing one.
     pub async fn changed(&mut self) {
-        if !self.pending && self.events.recv().await.is_none() {
+        if !self.is_pending && self.events.recv().await.is_none() {
             // The watching thread has ended, and reloading with it.
             return std::future::pending().await;
         }
-        self.pending = true;
+        self.is_pending = true;
         let end = Instant::now() + MAX_DEBOUNCE;
         while Instant::now() < end && matches!(timeout(DEBOUNCE, self.events.recv()).await, Ok(Some(()))) {}
         // Before the files are read, so that a file created in a new folder from now on makes an event.
         if let Err(refused) = self.watch() {
             tracing::warn!("{refused}");
         }
-        self.pending = false;
+        self.is_pending = false;
     }
 
     /// Watches the present folders of the paths. A folder that was replaced has lost its watch, so each is set again.
@@ -89,7 +89,7 @@ impl ManifestWatcher {
             if let Err(error) = self.inner.watch(folder, RecursiveMode::NonRecursive) {
                 // A folder that has just been removed makes an event in its parent.
                 if folder.exists() {
-                    result = Err(refused(&error));
+                    result = Err(watch_error(&error));
                 }
             }
         }
@@ -97,7 +97,7 @@ impl ManifestWatcher {
     }
 }
 
-fn refused(error: &notify::Error) -> String {
+fn watch_error(error: &notify::Error) -> String {
     format!(
         "files cannot be watched ({error}), so changes are not seen: raise the system's limits \
          (fs.inotify.max_user_watches, fs.inotify.max_user_instances), or reload by SIGHUP"
@@ -110,7 +110,7 @@ type Targets = BTreeMap<PathBuf, WatchFilter>;
 #[derive(Clone, Debug, Default)]
 struct WatchFilter {
     /// True for every manifest and every folder.
-    all: bool,
+    includes_all: bool,
     /// Further names.
     names: BTreeSet<OsString>,
 }
@@ -121,7 +121,7 @@ fn targets(paths: &[PathBuf]) -> Targets {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
                 for folder in files::folders(path) {
-                    targets.entry(folder).or_default().all = true;
+                    targets.entry(folder).or_default().includes_all = true;
                 }
             }
             Ok(metadata) if !metadata.is_file() => continue, // a stream
@@ -133,19 +133,19 @@ fn targets(paths: &[PathBuf]) -> Targets {
         for part in path.ancestors() {
             let metadata = fs::symlink_metadata(part);
             if part == path || missing || metadata.is_ok_and(|metadata| metadata.is_symlink()) {
-                name(&mut targets, part);
+                add_name(&mut targets, part);
             }
             missing = !part.exists();
         }
         if let Ok(real) = fs::canonicalize(path) {
-            name(&mut targets, &real);
+            add_name(&mut targets, &real);
         }
     }
     targets
 }
 
 /// Adds one name to the filter of its folder.
-fn name(targets: &mut Targets, path: &Path) {
+fn add_name(targets: &mut Targets, path: &Path) {
     if let (Some(folder), Some(name)) = (path.parent(), path.file_name())
         && let Ok(folder) = fs::canonicalize(folder)
     {
@@ -172,6 +172,6 @@ impl WatchFilter {
         // The kubelet replaces `..data` when a ConfigMap changes.
         name == "..data"
             || self.names.contains(name)
-            || self.all && !files::is_hidden(name) && (!data || files::is_manifest(path))
+            || self.includes_all && !files::is_hidden(name) && (!data || files::is_manifest(path))
     }
 }
