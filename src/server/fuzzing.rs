@@ -53,12 +53,7 @@ impl Streams {
     /// for which the server closes the connection.
     #[cfg(feature = "quic")]
     pub fn answer_quic_stream(&self, octets: &[u8]) -> Result<Vec<u8>, String> {
-        super::quic::check_content(octets).map_err(|error| format!("{error:?}"))?;
-        match self.shared.answer(self.peer, octets) {
-            super::listener::context::Answer::Here(response) => Ok(response),
-            super::listener::context::Answer::Later(_) => Err("forwarded".to_owned()),
-            super::listener::context::Answer::Nothing => Err("no response".to_owned()),
-        }
+        super::quic::answer_content(&self.shared, self.peer, octets).map_err(|error| format!("{error:?}"))
     }
 }
 

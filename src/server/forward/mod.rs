@@ -209,8 +209,9 @@ pub(crate) struct ResponseQueue(Mutex<QueuedResponses>);
 struct QueuedResponses {
     /// Number of responses outstanding.
     waiting: usize,
-    /// Responses, each framed by its length (RFC 1035 section 4.2.2).
-    octets: Vec<u8>,
+    messages: Vec<Vec<u8>>,
+    /// Octets of the messages and of their places in the list.
+    bytes: usize,
     /// Their share of [`MAX_QUEUED_BYTES`].
     share: Option<OwnedSemaphorePermit>,
     reader: Option<Waker>,
@@ -230,25 +231,32 @@ impl ResponseQueue {
     /// Returns whether responses are queued or outstanding.
     pub(crate) fn is_awaited(&self) -> bool {
         let mail = self.lock();
-        mail.waiting > 0 || !mail.octets.is_empty()
+        mail.waiting > 0 || !mail.messages.is_empty()
     }
 
     /// Takes all queued responses. `None` if there are none; `reader` is woken when there are.
-    pub(crate) fn take(&self, reader: &Waker) -> Option<Vec<u8>> {
+    pub(crate) fn take(&self, reader: &Waker) -> Option<Vec<Vec<u8>>> {
         let mut mail = self.lock();
-        if mail.octets.is_empty() {
+        if mail.messages.is_empty() {
             if !mail.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
                 mail.reader = Some(reader.clone());
             }
             return None;
         }
         mail.share = None;
-        Some(std::mem::take(&mut mail.octets))
+        mail.bytes = 0;
+        Some(std::mem::take(&mut mail.messages))
+    }
+
+    /// Takes the response from the queue of a single query, as [`Self::take`] does.
+    #[cfg(any(feature = "https", feature = "quic"))]
+    pub(crate) fn take_one(&self, reader: &Waker) -> Option<Vec<u8>> {
+        self.take(reader)?.pop()
     }
 
     /// Returns whether a response of this length fits; otherwise SERVFAIL is delivered in its place.
     fn has_room(&self, length: usize) -> bool {
-        self.lock().octets.len() + length <= MAX_QUEUED_BYTES_PER_CONNECTION
+        self.lock().bytes + length <= MAX_QUEUED_BYTES_PER_CONNECTION
     }
 
     fn deliver(&self, response: &[u8], share: Option<OwnedSemaphorePermit>) {
@@ -258,8 +266,8 @@ impl ResponseQueue {
             (Some(held), Some(share)) => held.merge(share),
             (held, share) => *held = held.take().or(share),
         }
-        mail.octets.extend_from_slice(&(response.len() as u16).to_be_bytes());
-        mail.octets.extend_from_slice(response);
+        mail.bytes += response.len() + size_of::<Vec<u8>>();
+        mail.messages.push(response.to_vec());
         if let Some(reader) = mail.reader.take() {
             reader.wake();
         }
@@ -481,7 +489,7 @@ mod tests {
         mailbox.deliver(b"one", None);
         mailbox.forget();
         assert!(mailbox.is_awaited(), "one is here");
-        assert_eq!(mailbox.take(Waker::noop()), Some(b"\x00\x03one".to_vec()));
+        assert_eq!(mailbox.take(Waker::noop()), Some(vec![b"one".to_vec()]));
         assert!(!mailbox.is_awaited());
     }
 
@@ -498,7 +506,7 @@ mod tests {
         };
         fill(&mailbox);
         assert_eq!(budget.available_permits(), MAX_QUEUED_BYTES - 3 * MAX_TCP);
-        assert!(mailbox.take(Waker::noop()).is_some_and(|octets| octets.len() == 3 * (MAX_TCP + 2)));
+        assert!(mailbox.take(Waker::noop()).is_some_and(|messages| messages.len() == 3));
         assert_eq!(budget.available_permits(), MAX_QUEUED_BYTES);
         fill(&mailbox);
         drop(mailbox);

@@ -27,14 +27,14 @@ use h2::server::{self, Handshake, SendResponse};
 use http::{HeaderValue, Method, Request, Response};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::forward::{ForwardRequest, ResponseQueue};
+use super::forward::ResponseQueue;
 use super::listener::context::ListenerContext;
 use super::listener::limiter::ConnectionPermit;
 use super::listener::tracker::{
     CloseReason, DRAIN_IDLE_TIMEOUT, FORWARD_IDLE_TIMEOUT, LAME_DUCK_IDLE_TIMEOUT, LINGER_TIMEOUT,
 };
 use super::stream::connection::Stream;
-use super::stream::worker::{Desk, StreamReply};
+use super::stream::worker::{BufferedWorker, StreamReply};
 use doh::{DohError, MAX_BODY_BYTES, QueryPlace};
 use headless_dns_core::answer::{DropReason, Peer};
 use metered_stream::{IoProgress, MeteredStream};
@@ -229,12 +229,12 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
         let date = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()));
         let date = date.unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
         let now = Instant::now();
-        let mut turn = PollContext { desk: self.context.acquire_worker(), date, now };
-        turn.desk.worker.begin_batch(now.into_std());
+        let mut turn = PollContext { buffered: self.context.acquire_worker(), date, now };
+        turn.buffered.worker.begin_batch(now.into_std());
         let answered = complete.into_iter().try_for_each(|exchange| self.answer(exchange, &mut turn));
         let sent = answered.and_then(|()| self.flush(context));
-        turn.desk.worker.end_batch(Instant::now().into_std());
-        self.context.release_worker(turn.desk);
+        turn.buffered.worker.end_batch(Instant::now().into_std());
+        self.context.release_worker(turn.buffered);
         sent
     }
 
@@ -247,14 +247,12 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
                 self.permit.record_query(turn.now.into_std());
                 return self.answer_query(requester, &query, turn);
             }
-            // The forwarder frames responses for TCP, with a length before the message.
-            RequestState::Said(framed) => {
+            RequestState::Said(response) => {
                 self.last_progress = turn.now;
-                let response = framed.get(2..).unwrap_or_default();
-                self.bodies.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
+                self.bodies.extend(requester.send(doh::head(&response, &turn.date), &response, turn.now));
             }
             RequestState::Refused(refusal) => {
-                turn.desk.worker.counters().count(refusal.event());
+                turn.buffered.worker.counters().count(refusal.event());
                 let head = doh::refusal_head(refusal, &turn.date);
                 self.bodies.extend(requester.send(head, refusal.text().as_bytes(), turn.now));
             }
@@ -270,37 +268,25 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
         query: &[u8],
         turn: &mut PollContext,
     ) -> Result<(), CloseReason> {
-        let Desk { worker, output, .. } = &mut *turn.desk;
-        let message = &mut output[..MAX_BODY_BYTES];
-        let length = match worker.respond(&self.context.responder, self.peer, query, message) {
-            StreamReply::Response(length) => length,
-            StreamReply::Forward(pending, logged) => {
-                let question = ForwardRequest { pending, listen: self.context.listen.address, log_entry: logged };
-                match self.forward(question) {
-                    Ok(mailbox) => {
-                        self.requests.push(HttpRequest { requester, stage: RequestState::Others(mailbox) });
-                        return Ok(());
-                    }
-                    Err(refused) => worker.refuse(&refused, message),
-                }
+        let BufferedWorker { worker, output, .. } = &mut *turn.buffered;
+        // Each query has a queue of its own: all queries of a client may have the ID 0.
+        let mut queue = None;
+        match worker.respond(self.peer, query, &mut output[..MAX_BODY_BYTES], &mut queue) {
+            StreamReply::Response(length) => {
+                let response = &output[..length];
+                self.bodies.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
+            }
+            StreamReply::Forwarded => {
+                let queue = queue.unwrap_or_default();
+                self.requests.push(HttpRequest { requester, stage: RequestState::Others(queue) });
             }
             StreamReply::Drop(DropReason::Short | DropReason::Response) => {
                 return self.answer(HttpRequest { requester, stage: RequestState::Refused(DohError::NoQuery) }, turn);
             }
             // The client is not allowed, and the server is configured to drop its queries.
             StreamReply::Drop(DropReason::Source | DropReason::NotAllowed) => return Err(CloseReason::Refused),
-        };
-        let response = &turn.desk.output[..length];
-        self.bodies.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
+        }
         Ok(())
-    }
-
-    /// Forwards a query. Each has a response queue of its own, because all queries of a client may have the ID 0.
-    #[cold]
-    fn forward(&self, question: ForwardRequest) -> Result<Arc<ResponseQueue>, ForwardRequest> {
-        let mailbox = Arc::<ResponseQueue>::default();
-        self.context.forward(question, &mut Some(Arc::clone(&mailbox)))?;
-        Ok(mailbox)
     }
 
     fn flush(&mut self, context: &mut Context<'_>) -> Result<(), CloseReason> {
@@ -421,7 +407,7 @@ fn settings() -> server::Builder {
 
 /// Context of answering a batch of requests.
 struct PollContext {
-    desk: Box<Desk>,
+    buffered: Box<BufferedWorker>,
     /// Value of the Date header field.
     date: HeaderValue,
     now: Instant,
@@ -441,7 +427,7 @@ enum RequestState {
     Others(Arc<ResponseQueue>),
     /// The query is complete: at least one octet.
     Query(Vec<u8>),
-    /// The response to a forwarded query, with its length before it.
+    /// The response to a forwarded query.
     Said(Vec<u8>),
     /// The request gets an HTTP error.
     Refused(DohError),
@@ -465,8 +451,8 @@ impl HttpRequest {
     fn poll_complete(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.stage {
             RequestState::Body { body, query, .. } => self.stage = ready!(poll_body(context, body, query)),
-            RequestState::Others(mailbox) => match mailbox.take(context.waker()) {
-                Some(framed) => self.stage = RequestState::Said(framed),
+            RequestState::Others(queue) => match queue.take_one(context.waker()) {
+                Some(response) => self.stage = RequestState::Said(response),
                 None => return Poll::Pending,
             },
             RequestState::Query(_) | RequestState::Said(_) | RequestState::Refused(_) | RequestState::Gone => {}

@@ -5,18 +5,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-#[cfg(feature = "quic")]
-use std::time::Instant;
 
 use super::limiter::{self, Admission, ConnectionLimiter, ConnectionPermit};
 use crate::metrics::{Counters, Event, Metrics};
-use crate::server::forward::{ForwardHandle, ForwardRequest, ReplyTo, ResponseQueue};
+use crate::server::forward::ForwardHandle;
 use crate::server::hot_restart::SocketRegistration;
 use crate::server::query_log::QueryLogger;
-use crate::server::stream::worker::Desk;
+use crate::server::stream::worker::BufferedWorker;
 use crate::server::{ConnectionLimits, ListenAddress, Shutdown};
-#[cfg(feature = "quic")]
-use headless_dns_core::answer::Peer;
 use headless_dns_core::answer::Responder;
 use headless_dns_core::lock::lock;
 
@@ -29,7 +25,7 @@ pub(crate) struct Listener {
     pub(crate) registration: Option<SocketRegistration>,
 }
 
-/// Context of all connections of a listener. All but `listen`, `stop` and `desks` is shared with the other listeners.
+/// Context of all connections of a listener. All but `listen`, `stop` and `idle_workers` is shared with the other listeners.
 pub(crate) struct ListenerContext {
     /// The listen address, by which metrics are labelled.
     pub(crate) listen: ListenAddress,
@@ -42,8 +38,8 @@ pub(crate) struct ListenerContext {
     pub(crate) limiter: Arc<ConnectionLimiter>,
     pub(crate) query_logger: QueryLogger,
     /// Idle workers. In all, there are as many as threads ever answered at one time.
-    #[allow(clippy::vec_box, reason = "a desk moves twice each turn: as a pointer")]
-    desks: Mutex<Vec<Box<Desk>>>,
+    #[allow(clippy::vec_box, reason = "a worker moves twice for each batch: as a pointer")]
+    idle_workers: Mutex<Vec<Box<BufferedWorker>>>,
 }
 
 impl ListenerContext {
@@ -53,9 +49,8 @@ impl ListenerContext {
         limits: ConnectionLimits,
         stop: Shutdown,
     ) -> Self {
-        let seats = Arc::new(ConnectionLimiter::new(limits, metrics.worker()));
+        let limiter = Arc::new(ConnectionLimiter::new(limits, metrics.worker()));
         let listen = ListenAddress::plain(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
-        let (log, desks) = (QueryLogger::default(), Mutex::default());
         Self {
             listen,
             responder,
@@ -63,9 +58,9 @@ impl ListenerContext {
             limits,
             stop,
             forward_handle: None,
-            limiter: seats,
-            query_logger: log,
-            desks,
+            limiter,
+            query_logger: QueryLogger::default(),
+            idle_workers: Mutex::default(),
         }
     }
 
@@ -80,7 +75,7 @@ impl ListenerContext {
             forward_handle: self.forward_handle.clone(),
             limiter: Arc::clone(&self.limiter),
             query_logger: self.query_logger.clone(),
-            desks: Mutex::default(),
+            idle_workers: Mutex::default(),
         }
     }
 
@@ -95,10 +90,10 @@ impl ListenerContext {
             _ => client,
         };
         match self.limiter.admit(client, self.listen.protocol.is_large()) {
-            Admission::Admitted(seat) => Some(seat),
-            Admission::AdmittedByEviction(seat) => {
+            Admission::Admitted(permit) => Some(permit),
+            Admission::AdmittedByEviction(permit) => {
                 counters.count(Event::TcpOverLimit);
-                Some(seat)
+                Some(permit)
             }
             Admission::Refused => {
                 counters.count(Event::TcpOverLimit);
@@ -108,60 +103,22 @@ impl ListenerContext {
         }
     }
 
-    /// Forwards a query. Its response will be put into `mailbox`, which is created for the first one.
-    #[cold]
-    pub(crate) fn forward(
-        &self,
-        question: ForwardRequest,
-        mailbox: &mut Option<Arc<ResponseQueue>>,
-    ) -> Result<(), ForwardRequest> {
-        let Some(door) = &self.forward_handle else { return Err(question) };
-        let mailbox = mailbox.get_or_insert_default();
-        mailbox.expect();
-        door.try_send(question, ReplyTo::Stream(Arc::clone(mailbox))).inspect_err(|_| mailbox.forget())
-    }
-
-    /// Answers one complete message, framed by its length as over TCP.
-    #[cfg(feature = "quic")]
-    pub(crate) fn answer(&self, peer: Peer, framed: &[u8]) -> Answer {
-        let (mut desk, mut mailbox) = (self.acquire_worker(), None);
-        desk.input[..framed.len()].copy_from_slice(framed);
-        let answered = desk.answer(&self.responder, peer, framed.len(), |pending, logged| {
-            self.forward(ForwardRequest { pending, listen: self.listen.address, log_entry: logged }, &mut mailbox)
-        });
-        let answer = match mailbox {
-            _ if answered.written > 0 => Answer::Here(desk.output[..answered.written].to_vec()),
-            Some(mailbox) => Answer::Later(mailbox),
-            None => Answer::Nothing,
-        };
-        desk.worker.end_batch(Instant::now());
-        self.release_worker(desk);
-        answer
-    }
-
     /// Takes a worker for one batch, from the pool or new.
-    pub(crate) fn acquire_worker(&self) -> Box<Desk> {
-        let free = lock(&self.desks).pop();
-        free.unwrap_or_else(|| {
-            let transport = self.listen.protocol.transport();
-            let counters = self.metrics.worker_at(self.listen.address, transport);
-            Box::new(Desk::new(counters, self.query_logger.clone(), transport))
+    pub(crate) fn acquire_worker(&self) -> Box<BufferedWorker> {
+        let idle = lock(&self.idle_workers).pop();
+        idle.unwrap_or_else(|| {
+            Box::new(BufferedWorker::new(
+                self.listen,
+                Arc::clone(&self.responder),
+                self.forward_handle.clone(),
+                self.metrics.worker_at(self.listen.address, self.listen.protocol.transport()),
+                self.query_logger.clone(),
+            ))
         })
     }
 
     /// Returns a worker to the pool. One lost in a panic leaves its counts in the metrics.
-    pub(crate) fn release_worker(&self, desk: Box<Desk>) {
-        lock(&self.desks).push(desk);
+    pub(crate) fn release_worker(&self, worker: Box<BufferedWorker>) {
+        lock(&self.idle_workers).push(worker);
     }
-}
-
-/// Reply to one message.
-#[cfg(feature = "quic")]
-pub(crate) enum Answer {
-    /// The response, framed by its length.
-    Here(Vec<u8>),
-    /// The response will be in the queue, framed by its length.
-    Later(Arc<ResponseQueue>),
-    /// The message gets no response.
-    Nothing,
 }

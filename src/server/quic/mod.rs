@@ -40,7 +40,7 @@ use amplification::AmplificationLimit;
 use runtime::TrackedRuntime;
 use socket::QuicSocket;
 
-pub(super) use stream::check_content;
+pub(super) use stream::answer_content;
 
 /// Supported QUIC version (RFC 9000 section 15), and no draft.
 const QUIC_VERSION: u32 = 1;

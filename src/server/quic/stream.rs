@@ -4,15 +4,17 @@
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use quinn::{RecvStream, SendStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::DoqError;
-use crate::server::listener::context::{Answer, ListenerContext};
+use crate::server::forward::ResponseQueue;
+use crate::server::listener::context::ListenerContext;
 use crate::server::listener::limiter::ConnectionPermit;
 use crate::server::listener::tracker::FORWARD_IDLE_TIMEOUT;
+use crate::server::stream::worker::{BufferedWorker, MAX_MESSAGE_BYTES, StreamReply};
 use headless_dns_core::answer::Peer;
 use headless_dns_core::lock::lock;
 use headless_dns_core::wire;
@@ -97,11 +99,10 @@ impl QuicStream {
     }
 
     async fn answer(&mut self) -> Result<(), DoqError> {
-        let query = self.read().await?;
-        let response = match self.context.answer(self.peer, &query) {
-            Answer::Here(response) => response,
-            Answer::Later(responses) => self.wait(|waker| responses.take(waker)).await?,
-            Answer::Nothing => return Err(DoqError::Protocol("the message gets no response")),
+        let content = self.read().await?;
+        let response = match respond(&self.context, self.peer, parse_content(&content)?)? {
+            QuicReply::Response(content) => content,
+            QuicReply::Forwarded(queue) => framed(&self.wait(&queue).await?),
         };
         self.write(response).await
     }
@@ -124,13 +125,13 @@ impl QuicStream {
             }
             self.memory.set(content.len())?;
         }
-        check_content(&content).map(|()| content)
+        Ok(content)
     }
 
     /// Waits for the response to a forwarded query, unless the client cancels it.
-    async fn wait(&mut self, mut take: impl FnMut(&Waker) -> Option<Vec<u8>>) -> Result<Vec<u8>, DoqError> {
+    async fn wait(&mut self, queue: &ResponseQueue) -> Result<Vec<u8>, DoqError> {
         self.memory.set(0)?;
-        let response = poll_fn(|context| take(context.waker()).map_or(Poll::Pending, Poll::Ready));
+        let response = poll_fn(|context| queue.take_one(context.waker()).map_or(Poll::Pending, Poll::Ready));
         tokio::select! {
             biased;
             response = response => Ok(response),
@@ -139,10 +140,11 @@ impl QuicStream {
         }
     }
 
-    async fn write(&mut self, response: Vec<u8>) -> Result<(), DoqError> {
-        self.memory.set(response.len())?;
+    /// Writes the content of the response, and ends the stream.
+    async fn write(&mut self, content: Vec<u8>) -> Result<(), DoqError> {
+        self.memory.set(content.len())?;
         let (limits, begun) = (self.context.limits, Instant::now());
-        let mut rest = [response.into()];
+        let mut rest = [content.into()];
         loop {
             // As long as the client reads any octets of the connection, up to an absolute limit.
             let last_write = self.memory.connection.lock().last_write.max(begun);
@@ -168,8 +170,8 @@ fn is_complete(content: &[u8]) -> bool {
     content.len() >= 2 && content.len() == expected_length(content)
 }
 
-/// Checks the rules for a query that QUIC alone has (RFC 9250 section 4.3.3).
-pub(crate) fn check_content(content: &[u8]) -> Result<(), DoqError> {
+/// Returns the message of a stream, after checks of the rules that QUIC alone has (RFC 9250 section 4.3.3).
+fn parse_content(content: &[u8]) -> Result<&[u8], DoqError> {
     if !is_complete(content) {
         return Err(DoqError::Protocol("the stream ends before the query is complete"));
     }
@@ -180,7 +182,43 @@ pub(crate) fn check_content(content: &[u8]) -> Result<(), DoqError> {
     if wire::has_option(message, wire::TCP_KEEPALIVE) {
         return Err(DoqError::Protocol("the option edns-tcp-keepalive is for TCP only"));
     }
-    Ok(())
+    Ok(message)
+}
+
+/// Returns the content of a stream with this message: a length field of two octets before it (RFC 9250 section 4.2).
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes(), message].concat()
+}
+
+/// Reply to the query of a stream.
+enum QuicReply {
+    /// Content of the stream with the response.
+    Response(Vec<u8>),
+    /// The query was forwarded: its response will be in the queue.
+    Forwarded(Arc<ResponseQueue>),
+}
+
+/// Answers or forwards one query.
+fn respond(context: &ListenerContext, peer: Peer, query: &[u8]) -> Result<QuicReply, DoqError> {
+    let (mut buffered, mut queue) = (context.acquire_worker(), None);
+    let BufferedWorker { worker, output, .. } = &mut *buffered;
+    worker.begin_batch(Instant::now().into_std());
+    let reply = match worker.respond(peer, query, &mut output[..MAX_MESSAGE_BYTES], &mut queue) {
+        StreamReply::Response(length) => Ok(QuicReply::Response(framed(&output[..length]))),
+        StreamReply::Forwarded => Ok(QuicReply::Forwarded(queue.unwrap_or_default())),
+        StreamReply::Drop(_) => Err(DoqError::Protocol("the message gets no response")),
+    };
+    worker.end_batch(Instant::now().into_std());
+    context.release_worker(buffered);
+    reply
+}
+
+/// Answers the content of a stream, without the forwarder. For fuzzing.
+pub(crate) fn answer_content(context: &ListenerContext, peer: Peer, content: &[u8]) -> Result<Vec<u8>, DoqError> {
+    match respond(context, peer, parse_content(content)?)? {
+        QuicReply::Response(content) => Ok(content),
+        QuicReply::Forwarded(_) => Err(DoqError::Internal),
+    }
 }
 
 #[cfg(test)]
@@ -188,10 +226,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checks_content() {
+    fn parses_content() {
         // A header without a question, which these rules do not concern.
         let header = [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let framed = |message: &[u8]| [&(message.len() as u16).to_be_bytes(), message].concat();
         let mut with_id = header;
         with_id[1] = 1;
         let mut with_keepalive = header.to_vec();
@@ -208,11 +245,9 @@ mod tests {
             (framed(&[1]), Some("the message ID is not 0")),
             (framed(&with_keepalive), Some("the option edns-tcp-keepalive is for TCP only")),
         ] {
-            assert_eq!(
-                check_content(&content),
-                error.map_or(Ok(()), |reason| Err(DoqError::Protocol(reason))),
-                "{content:?}"
-            );
+            let expected =
+                error.map_or(Ok(content.get(2..).unwrap_or_default()), |reason| Err(DoqError::Protocol(reason)));
+            assert_eq!(parse_content(&content), expected, "{content:?}");
         }
     }
 

@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::worker::{Desk, READ_BYTES, complete_message};
-use crate::server::forward::{ForwardRequest, ResponseQueue};
+use super::worker::{BufferedWorker, FLUSH_THRESHOLD_BYTES, MAX_MESSAGE_BYTES, READ_BYTES, StreamReply};
+use crate::server::forward::ResponseQueue;
 use crate::server::listener::context::ListenerContext;
 use crate::server::listener::limiter::ConnectionPermit;
 use crate::server::listener::tracker::{
@@ -187,19 +187,23 @@ impl<S: Stream> Connection<S> {
         }
         if let Some(responses) = self.responses.as_ref().and_then(|mailbox| mailbox.take(context.waker())) {
             self.last_progress = Instant::now();
-            return Poll::Ready(self.send(context, &responses));
+            return Poll::Ready(self.send(context, &framed(&responses)));
         }
         if let Some(end) = self.close_reason {
             return if self.has_pending() { Poll::Pending } else { Poll::Ready(Err(end)) };
         }
-        let mut desk = self.context.acquire_worker();
-        let turn = self.poll_answer(context, &mut desk);
-        self.context.release_worker(desk);
-        turn
+        let mut buffered = self.context.acquire_worker();
+        let answered = self.poll_answer(context, &mut buffered);
+        self.context.release_worker(buffered);
+        answered
     }
 
-    fn poll_answer(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<(), CloseReason>> {
-        let filled = match ready!(self.poll_read(context, desk)) {
+    fn poll_answer(
+        &mut self,
+        context: &mut Context<'_>,
+        buffered: &mut BufferedWorker,
+    ) -> Poll<Result<(), CloseReason>> {
+        let filled = match ready!(self.poll_read(context, buffered)) {
             Ok(filled) => filled,
             Err(end) => {
                 // A client that has shut down its sending side may wait for responses.
@@ -207,34 +211,33 @@ impl<S: Stream> Connection<S> {
                 return Poll::Ready(Ok(()));
             }
         };
-        let (shared, mailbox) = (&self.context, &mut self.responses);
-        let hand_over = |pending, logged| {
-            let question = ForwardRequest { pending, listen: shared.listen.address, log_entry: logged };
-            shared.forward(question, mailbox)
-        };
-        let answered = desk.answer(&shared.responder, self.peer, filled, hand_over);
-        self.close_reason = answered.refused.then_some(CloseReason::Refused);
-        self.retain_unparsed(&desk.input[answered.read..filled], answered.read > 0);
-        let sent = self.send(context, &desk.output[..answered.written]);
-        desk.worker.end_batch(Instant::now().into_std());
+        let progress = answer_messages(buffered, self.peer, filled, &mut self.responses);
+        self.close_reason = progress.is_refused.then_some(CloseReason::Refused);
+        self.retain_unparsed(&buffered.input[progress.read..filled], progress.read > 0);
+        let sent = self.send(context, &buffered.output[..progress.written]);
+        buffered.worker.end_batch(Instant::now().into_std());
         Poll::Ready(sent)
     }
 
     /// Fills the worker's buffer with unanswered octets and one read, and returns their number.
-    fn poll_read(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<usize, CloseReason>> {
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffered: &mut BufferedWorker,
+    ) -> Poll<Result<usize, CloseReason>> {
         let kept = self.read_buf.len();
         if complete_message(&self.read_buf).is_some() {
-            desk.input[..kept].copy_from_slice(&self.read_buf);
+            buffered.input[..kept].copy_from_slice(&self.read_buf);
             return Poll::Ready(Ok(kept));
         }
-        let mut room = ReadBuf::new(&mut desk.input[kept..][..READ_BYTES]);
+        let mut room = ReadBuf::new(&mut buffered.input[kept..][..READ_BYTES]);
         match Pin::new(&mut self.stream).poll_read(context, &mut room) {
             Poll::Ready(Ok(())) if !room.filled().is_empty() => {}
             Poll::Ready(_) => return Poll::Ready(Err(CloseReason::Closed)),
             Poll::Pending => return self.hold().map_or_else(|end| Poll::Ready(Err(end)), |()| Poll::Pending),
         }
         let filled = kept + room.filled().len();
-        desk.input[..kept].copy_from_slice(&self.read_buf);
+        buffered.input[..kept].copy_from_slice(&self.read_buf);
         Poll::Ready(Ok(filled))
     }
 
@@ -304,23 +307,81 @@ impl<S: Stream> Connection<S> {
             return;
         }
         poll_fn(|context| {
-            let mut desk = self.context.acquire_worker();
-            let end = self.poll_discard(context, &mut desk);
-            self.context.release_worker(desk);
+            let mut buffered = self.context.acquire_worker();
+            let end = self.poll_discard(context, &mut buffered);
+            self.context.release_worker(buffered);
             end
         })
         .await;
     }
 
-    fn poll_discard(&mut self, context: &mut Context<'_>, desk: &mut Desk) -> Poll<()> {
+    fn poll_discard(&mut self, context: &mut Context<'_>, buffered: &mut BufferedWorker) -> Poll<()> {
         loop {
-            let mut room = ReadBuf::new(&mut desk.input[..READ_BYTES]);
+            let mut room = ReadBuf::new(&mut buffered.input[..READ_BYTES]);
             match ready!(Pin::new(&mut self.stream).poll_read(context, &mut room)) {
                 Ok(()) if !room.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }
         }
     }
+}
+
+/// Progress of answering the messages in a buffer.
+struct Progress {
+    /// Number of octets answered.
+    read: usize,
+    /// Number of octets of responses.
+    written: usize,
+    /// The client sent a message that gets no response. Messages after it are not answered.
+    is_refused: bool,
+}
+
+/// Answers the complete messages of `input[..filled]` in their order, until [`FLUSH_THRESHOLD_BYTES`] of responses are in
+/// `output`. On a stream, a message follows its length field of two octets (RFC 1035 section 4.2.2).
+fn answer_messages(
+    buffered: &mut BufferedWorker,
+    peer: Peer,
+    filled: usize,
+    queue: &mut Option<Arc<ResponseQueue>>,
+) -> Progress {
+    let BufferedWorker { worker, input, output } = buffered;
+    let mut progress = Progress { read: 0, written: 0, is_refused: false };
+    worker.begin_batch(Instant::now().into_std());
+    while progress.written < FLUSH_THRESHOLD_BYTES
+        && let Some(query) = complete_message(&input[progress.read..filled])
+    {
+        progress.read += 2 + query.len();
+        let room = &mut output[progress.written..][..2 + MAX_MESSAGE_BYTES];
+        let (length_field, response) = room.split_at_mut(2);
+        match worker.respond(peer, query, response, queue) {
+            StreamReply::Response(length) => {
+                length_field.copy_from_slice(&(length as u16).to_be_bytes());
+                progress.written += 2 + length;
+            }
+            StreamReply::Forwarded => {}
+            StreamReply::Drop(_) => {
+                progress.is_refused = true;
+                break;
+            }
+        }
+    }
+    progress
+}
+
+/// Returns the first message in `octets` without its length field, if it is complete.
+fn complete_message(octets: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = octets.split_first_chunk()?;
+    rest.get(..usize::from(u16::from_be_bytes(*length)))
+}
+
+/// Returns messages with their length fields.
+fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(messages.iter().map(|message| 2 + message.len()).sum());
+    for message in messages {
+        octets.extend_from_slice(&(message.len() as u16).to_be_bytes());
+        octets.extend_from_slice(message);
+    }
+    octets
 }
 
 #[cfg(test)]
@@ -335,6 +396,20 @@ mod tests {
     use headless_dns_core::name::reverse::ReverseZones;
     use headless_dns_core::naming_rules::NamingRules;
     use headless_dns_core::zone::{Settings, Zone};
+
+    #[test]
+    fn finds_complete_messages() {
+        for (octets, message) in [
+            (&[][..], None),
+            (&[0], None),
+            (&[0, 0], Some(&[][..])),
+            (&[0, 2, 7], None),
+            (&[0, 2, 7, 8], Some(&[7, 8])),
+            (&[0, 2, 7, 8, 9], Some(&[7, 8])),
+        ] {
+            assert_eq!(complete_message(octets), message, "{octets:?}");
+        }
+    }
 
     /// The size of the task is the memory of an idle connection, besides Tokio's header and its registration of the
     /// socket.

@@ -1,17 +1,17 @@
 //! The worker of stream transports: one call answers one message, over TCP, TLS, HTTPS and QUIC alike.
 //!
-//! [`StreamWorker::respond`] answers, counts and logs. A [`Desk`] is a worker with its large buffers, which belong to
-//! the thread that runs and not to a connection: an idle connection holds none of them. On streams, a message follows
-//! its length (RFC 1035 section 4.2.2). Not here: reading and writing (`stream/connection.rs`, `tls/`, `https/`, `quic/`), and the engine
-//! (`answer/`).
+//! [`StreamWorker::respond`] answers or forwards, counts and logs. A [`BufferedWorker`] has large buffers besides, which
+//! belong to the thread that runs and not to a connection: an idle connection holds none of them. Not here: the framing of
+//! messages, reading and writing (`stream/connection.rs`, `https/`, `quic/`), and the engine (`answer/`).
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::metrics::{Counters, ResponseCounters};
-use crate::server::forward::{self, ForwardRequest};
-use crate::server::query_log::{QueryLogEntry, QueryLogger};
-use headless_dns_core::answer::{DropReason, ForwardedQuery, Peer, Reply, RequestBatch, Responder, Transport, Worker};
+use crate::server::ListenAddress;
+use crate::server::forward::{self, ForwardHandle, ForwardRequest, ReplyTo, ResponseQueue};
+use crate::server::query_log::QueryLogger;
+use headless_dns_core::answer::{DropReason, Peer, Reply, RequestBatch, Responder, Transport, Worker};
 
 /// Maximum length of a message in octets: its length field has two octets (RFC 1035 section 4.2.2).
 pub(crate) const MAX_MESSAGE_BYTES: usize = 65_535;
@@ -22,73 +22,89 @@ pub(crate) const FLUSH_THRESHOLD_BYTES: usize = 16 << 10;
 
 /// Answers the messages of stream transports, for one connection at a time.
 pub(crate) struct StreamWorker {
+    listen: ListenAddress,
     transport: Transport,
+    responder: Arc<Responder>,
+    forward_handle: Option<ForwardHandle>,
     worker: Worker,
     requests: RequestBatch,
     counters: ResponseCounters,
-    log: QueryLogger,
+    query_logger: QueryLogger,
     /// Arrival time of the batch that is being answered.
-    begun: Option<Instant>,
+    batch_start: Option<Instant>,
 }
 
 /// Reply to one message of a stream.
 pub(crate) enum StreamReply {
     /// The length in octets of the response, which is in the buffer, counted and logged.
     Response(usize),
-    /// The query needs an upstream.
-    Forward(Box<ForwardedQuery>, Option<QueryLogEntry>),
+    /// The query was forwarded: its response will be in the queue.
+    Forwarded,
     /// No response. HTTPS has a status for each reason.
     Drop(#[cfg_attr(not(feature = "https"), expect(dead_code, reason = "other transports have none"))] DropReason),
 }
 
 impl StreamWorker {
-    fn new(counters: Arc<Counters>, log: QueryLogger, transport: Transport) -> Self {
+    fn new(
+        listen: ListenAddress,
+        responder: Arc<Responder>,
+        forward_handle: Option<ForwardHandle>,
+        counters: Arc<Counters>,
+        query_logger: QueryLogger,
+    ) -> Self {
+        let transport = listen.protocol.transport();
         Self {
+            listen,
             transport,
+            responder,
+            forward_handle,
             worker: Worker::default(),
             requests: RequestBatch::new(transport),
             counters: ResponseCounters::new(counters, transport),
-            log,
-            begun: None,
+            query_logger,
+            batch_start: None,
         }
     }
 
     /// Begins a batch of messages that arrived at `now`.
     pub(crate) fn begin_batch(&mut self, now: Instant) {
         self.worker.begin_batch(now);
-        self.begun = Some(now);
+        self.batch_start = Some(now);
     }
 
     /// Ends a batch of messages, at the time `now` of its responses, and releases the zone snapshot until the next.
     pub(crate) fn end_batch(&mut self, now: Instant) {
-        if let Some(begun) = self.begun.take() {
-            self.counters.observe_latency(now.saturating_duration_since(begun));
+        if let Some(start) = self.batch_start.take() {
+            self.counters.observe_latency(now.saturating_duration_since(start));
         }
         self.worker.release_snapshot();
         self.requests.release_snapshot();
     }
 
-    /// Answers one message. `response` has at least [`MAX_MESSAGE_BYTES`] octets.
+    /// Answers one message: writes the response into `response`, which has at least [`MAX_MESSAGE_BYTES`] octets, or forwards
+    /// the query. The response to a forwarded query will be in `queue`, which is created for the first one.
     pub(crate) fn respond(
         &mut self,
-        responder: &Responder,
         peer: Peer,
         query: &[u8],
         response: &mut [u8],
+        queue: &mut Option<Arc<ResponseQueue>>,
     ) -> StreamReply {
         self.counters.received(1);
-        let request = self.requests.parse_one(responder.zone(), query);
+        let request = self.requests.parse_one(self.responder.zone(), query);
         response[..query.len()].copy_from_slice(query);
-        let logged = self.log.try_clone_logger(query);
-        match responder.respond(request, peer, &mut self.worker, response) {
+        let log_entry = self.query_logger.try_clone_logger(query);
+        match self.responder.respond(request, peer, &mut self.worker, response) {
             Reply::Response(summary) => {
                 self.counters.responded(&summary);
-                if let Some(logged) = logged {
-                    logged.responded(&self.counters.counters, peer, self.transport, &response[..summary.length]);
+                if let Some(log_entry) = log_entry {
+                    log_entry.responded(&self.counters.counters, peer, self.transport, &response[..summary.length]);
                 }
                 StreamReply::Response(summary.length)
             }
-            Reply::Forward(pending) => StreamReply::Forward(pending, logged),
+            Reply::Forward(pending) => {
+                self.forward(ForwardRequest { pending, listen: self.listen.address, log_entry }, response, queue)
+            }
             Reply::Drop(reason) => {
                 self.counters.dropped(reason);
                 StreamReply::Drop(reason)
@@ -96,9 +112,26 @@ impl StreamWorker {
         }
     }
 
-    /// Writes SERVFAIL for a query for which the forwarder has no room, and returns the length of the response.
-    pub(crate) fn refuse(&self, question: &ForwardRequest, response: &mut [u8]) -> usize {
-        forward::refuse(question, &self.counters, response)
+    /// Forwards a query, or writes SERVFAIL into `response` if the forwarder has no room.
+    #[cold]
+    fn forward(
+        &self,
+        request: ForwardRequest,
+        response: &mut [u8],
+        queue: &mut Option<Arc<ResponseQueue>>,
+    ) -> StreamReply {
+        let Some(handle) = &self.forward_handle else {
+            return StreamReply::Response(forward::refuse(&request, &self.counters, response));
+        };
+        let queue = queue.get_or_insert_default();
+        queue.expect();
+        match handle.try_send(request, ReplyTo::Stream(Arc::clone(queue))) {
+            Ok(()) => StreamReply::Forwarded,
+            Err(refused) => {
+                queue.forget();
+                StreamReply::Response(forward::refuse(&refused, &self.counters, response))
+            }
+        }
     }
 
     /// Returns the worker's counters of other events.
@@ -109,87 +142,25 @@ impl StreamWorker {
 }
 
 /// A worker and its buffers, for one connection at a time.
-pub(crate) struct Desk {
+pub(crate) struct BufferedWorker {
     pub(crate) worker: StreamWorker,
-    /// Input buffer: room for an almost complete message of maximum length and one read.
+    /// Input buffer: room for an almost complete message of maximum length with its length field, and one read.
     pub(crate) input: Box<[u8]>,
-    /// Output buffer: [`FLUSH_THRESHOLD_BYTES`] octets, and one response of maximum length.
+    /// Output buffer: [`FLUSH_THRESHOLD_BYTES`] octets, and one response of maximum length with its length field.
     pub(crate) output: Box<[u8]>,
 }
 
-/// Progress made with a buffer.
-pub(crate) struct Answered {
-    /// Number of octets answered.
-    pub(crate) read: usize,
-    /// Number of octets of responses.
-    pub(crate) written: usize,
-    /// The client sent a message that gets no response. Messages after it are not answered.
-    pub(crate) refused: bool,
-}
-
-impl Desk {
-    pub(crate) fn new(counters: Arc<Counters>, log: QueryLogger, transport: Transport) -> Self {
+impl BufferedWorker {
+    /// Creates a worker of one listener.
+    pub(crate) fn new(
+        listen: ListenAddress,
+        responder: Arc<Responder>,
+        forward_handle: Option<ForwardHandle>,
+        counters: Arc<Counters>,
+        query_logger: QueryLogger,
+    ) -> Self {
         let input = vec![0; 2 + MAX_MESSAGE_BYTES + READ_BYTES].into();
         let output = vec![0; FLUSH_THRESHOLD_BYTES + 2 + MAX_MESSAGE_BYTES].into();
-        Self { worker: StreamWorker::new(counters, log, transport), input, output }
-    }
-
-    /// Answers the complete messages of `input[..filled]` in their order, until [`FLUSH_THRESHOLD_BYTES`] octets of responses are there.
-    /// Passes queries that need an upstream to `hand_over`.
-    pub(crate) fn answer(
-        &mut self,
-        responder: &Responder,
-        peer: Peer,
-        filled: usize,
-        mut hand_over: impl FnMut(Box<ForwardedQuery>, Option<QueryLogEntry>) -> Result<(), ForwardRequest>,
-    ) -> Answered {
-        let mut answered = Answered { read: 0, written: 0, refused: false };
-        self.worker.begin_batch(Instant::now());
-        while answered.written < FLUSH_THRESHOLD_BYTES
-            && let Some(query) = complete_message(&self.input[answered.read..filled])
-        {
-            answered.read += 2 + query.len();
-            let room = &mut self.output[answered.written..][..2 + MAX_MESSAGE_BYTES];
-            let (length_field, message) = room.split_at_mut(2);
-            let length = match self.worker.respond(responder, peer, query, message) {
-                StreamReply::Response(length) => length,
-                StreamReply::Forward(pending, logged) => match hand_over(pending, logged) {
-                    Ok(()) => continue,
-                    Err(refused) => self.worker.refuse(&refused, message),
-                },
-                StreamReply::Drop(_) => {
-                    answered.refused = true;
-                    break;
-                }
-            };
-            length_field.copy_from_slice(&(length as u16).to_be_bytes());
-            answered.written += 2 + length;
-        }
-        answered
-    }
-}
-
-/// Returns the first message in `octets` without its length field, if it is complete.
-pub(crate) fn complete_message(octets: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = octets.split_first_chunk()?;
-    rest.get(..usize::from(u16::from_be_bytes(*length)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_messages() {
-        for (octets, message) in [
-            (&[][..], None),
-            (&[0], None),
-            (&[0, 0], Some(&[][..])),
-            (&[0, 2, 7], None),
-            (&[0, 2, 7, 8], Some(&[7, 8])),
-            (&[0, 2, 7, 8, 9], Some(&[7, 8])),
-        ] {
-            assert_eq!(complete_message(octets), message, "{octets:?}");
-        }
+        Self { worker: StreamWorker::new(listen, responder, forward_handle, counters, query_logger), input, output }
     }
 }
