@@ -6,9 +6,6 @@
 
 /// Declares an enum whose variants have names for users, with `NAMES`, `Display`, and `FromStr` with a sentence as the
 /// error.
-///
-/// The enums of options use it too, and not `clap::ValueEnum`: this crate has no clap, `config print` needs the name of a
-/// value, and a derive for half of the enums would make two mechanisms of one.
 #[macro_export]
 macro_rules! choices {
     (

@@ -64,7 +64,7 @@ fn checks(status: &Status, now: Instant) -> Vec<HealthCheck> {
         text: watch_text(watch, now),
     }));
     let leaving = status.is_leaving();
-    let text = if leaving { "this server was told to end: ask another" } else { "this server was not told to end" };
+    let text = if leaving { "this server is shutting down: use another" } else { "this server is not shutting down" };
     parts.push(HealthCheck { name: "leaving".into(), passed: !leaving, text: text.into() });
     parts
 }
@@ -74,7 +74,7 @@ fn data(status: &Status, watches: &[WatchStatus]) -> HealthCheck {
     let text = match state {
         DataState::NotSynced if watches.is_empty() => "the manifests are being read for the first time",
         DataState::NotSynced => "not everything was read yet: no name may be denied",
-        DataState::Restored => "not everything was read yet: what a snapshot knows is answered, as stale",
+        DataState::Restored => "not everything was read yet: answers come from a snapshot, as stale data",
         DataState::Partial => "not everything could be read: names that do not exist get SERVFAIL",
         DataState::Current => "everything was read",
         DataState::Stale => &format!("everything was read; {}", stale_text(status)),
@@ -128,7 +128,7 @@ mod tests {
             false,
             false,
             "[-]data failed: the manifests are being read for the first time\n\
-             [+]leaving ok: this server was not told to end\nreadyz check failed\n",
+             [+]leaving ok: this server is not shutting down\nreadyz check failed\n",
         );
         status.set_watches(vec![
             watch("services", true, WatchState::Current, since),
@@ -142,13 +142,13 @@ mod tests {
              [+]watch/services ok: current, for 5m\n\
              [-]watch/endpointslices failed: the API server does not allow `watch`, for 5m\n\
              [+]watch/namespaces ok: the API server does not allow `list`, for 5m (optional)\n\
-             [+]leaving ok: this server was not told to end\nreadyz check failed\n",
+             [+]leaving ok: this server is not shutting down\nreadyz check failed\n",
         );
         let partial = Status::default();
         partial.set_partial(vec!["a.yaml, line 3: this is not YAML".into()]);
         let expected = "[-]data failed: not everything could be read: names that do not exist get SERVFAIL\n\
                         [-]manifest failed: a.yaml, line 3: this is not YAML\n\
-                        [+]leaving ok: this server was not told to end\nreadyz check failed\n";
+                        [+]leaving ok: this server is not shutting down\nreadyz check failed\n";
         assert_eq!(ready(&partial, false, now), HealthReport { good: false, text: expected.into() });
         status.set_synced();
         check(false, true, "ok\n");
@@ -161,11 +161,11 @@ mod tests {
             true,
             "[+]data ok: everything was read; answers carry the extended error STALE: the API server is out of reach\n\
              [+]watch/services ok: the API server is out of reach: no route, for 0s\n\
-             [+]leaving ok: this server was not told to end\nreadyz check passed\n",
+             [+]leaving ok: this server is not shutting down\nreadyz check passed\n",
         );
         status.set_leaving();
         let health = ready(&status, false, now);
-        assert!(!health.good && health.text.contains("[-]leaving failed: this server was told to end"), "{health:?}");
+        assert!(!health.good && health.text.contains("[-]leaving failed: this server is shutting down"), "{health:?}");
     }
 
     #[test]

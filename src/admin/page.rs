@@ -157,22 +157,22 @@ fn header(state: &AdminState, now: Instant) -> Markup {
 fn notice(status: &Status) -> Markup {
     let waiting = status.waiting_for().join("; ");
     let notice = match status.data_state() {
-        _ if status.is_leaving() => "This server was told to end. It answers what it is still asked.".to_owned(),
+        _ if status.is_leaving() => "This server is shutting down. It still answers queries.".to_owned(),
         DataState::NotSynced if waiting.is_empty() => {
             "Not everything was read yet: no name is denied until then.".to_owned()
         }
         DataState::NotSynced => format!("Not everything was read yet. Waiting for: {waiting}."),
         DataState::Restored => {
-            format!("Not everything was read yet: answers are of a snapshot. Waiting for: {waiting}.")
+            format!("Not everything was read yet: answers come from a snapshot. Waiting for: {waiting}.")
         }
-        DataState::Partial => format!("Names that do not exist get SERVFAIL until all is read: {waiting}."),
+        DataState::Partial => format!("Names that do not exist get SERVFAIL until all objects are read: {waiting}."),
         DataState::Stale => format!("Everything was read; {}.", stale_text(status)),
         DataState::Current => String::new(),
     };
     html! {
         section id="notice" class="notice warning" aria-label="Notice" hidden[notice.is_empty()] { p { (text(notice)) } }
         section id="lost" class="notice error" aria-live="assertive" hidden {
-            p { "The server does not answer this page: what it shows is of before." }
+            p { "The server does not answer this page, which shows its last state." }
         }
     }
 }
@@ -242,7 +242,7 @@ fn watches(state: &AdminState, now: Instant) -> Markup {
                 }
             }
             @if watches.is_empty() {
-                p.muted { "None: the objects are of " (text(&state.context.info.source)) "." }
+                p.muted { "None: the objects come from " (text(&state.context.info.source)) "." }
             }
         }
     }
@@ -268,7 +268,7 @@ fn zones(context: &AdminContext) -> Markup {
                 div.watch {
                     span.mono {
                         a href=(target("/api/v1/records", &[("o", "table"), ("origin", &origin.to_string())], "")) {
-                            (text(&origin.without_final_dot()))
+                            (text(origin.without_final_dot()))
                         }
                     }
                     span.muted { (size) }
@@ -296,7 +296,7 @@ fn encrypted(info: &ServerInfo, now: SystemTime) -> Markup {
                 div.watch { span { "Certificate" } (badge(class, word)) p { (validity) } }
                 @if let Some(refused) = &certificate.refused {
                     div.watch {
-                        span { "Its files, as they are now" } (badge("error", "refused")) p { (text(refused)) }
+                        span { "Changed files" } (badge("error", "refused")) p { (text(refused)) }
                     }
                 }
             }
@@ -539,18 +539,14 @@ fn pages(params: &PageParams, found: usize) -> Markup {
 /// Returns the word, the CSS class and the sentence for a certificate's validity at `now`.
 fn certificate_state(certificate: &CertificateInUse, now: SystemTime) -> (&'static str, &'static str, String) {
     let Some((begins, ends)) = certificate.good else {
-        return ("unknown", "warning", "It does not say in a known form until when it is good.".into());
+        return ("unknown", "warning", "Its validity cannot be parsed.".into());
     };
     let until = rfc_3339(ends);
     if let Ok(expired) = now.duration_since(ends) {
         return ("expired", "error", format!("{} ago, at {until}: clients refuse it.", age(expired.as_secs())));
     }
     if begins > now {
-        return (
-            "not good yet",
-            "error",
-            format!("Good from {} only: clients refuse it until then.", rfc_3339(begins)),
-        );
+        return ("not good yet", "error", format!("Valid from {}: clients refuse it until then.", rfc_3339(begins)));
     }
     let left = ends.duration_since(now).unwrap_or_default();
     let text = format!("Expires in {}, at {until}.", age(left.as_secs()));
@@ -664,7 +660,7 @@ mod tests {
         let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400);
         let certificate = CertificateInUse { good: Some((at(10), at(40))), refused: None };
         for (now, word, look, text) in [
-            (9, "not good yet", "error", "Good from 1970-01-11T00:00:00Z only: clients refuse it until then."),
+            (9, "not good yet", "error", "Valid from 1970-01-11T00:00:00Z: clients refuse it until then."),
             (10, "good", "good", "Expires in 30d, at 1970-02-10T00:00:00Z."),
             (33, "good", "good", "Expires in 7d, at 1970-02-10T00:00:00Z."),
             (34, "expires soon", "warning", "Expires in 6d, at 1970-02-10T00:00:00Z."),

@@ -114,18 +114,18 @@ impl IntoResponse for RouteError {
         match self {
             Self::NotExposed => plain(
                 StatusCode::FORBIDDEN,
-                "this shows names of the cluster, and is to be had on a loopback address, or where --admin-api says so\n",
+                "this path shows names of the cluster: use a loopback address, or the address of --admin-api\n",
             ),
             Self::CrossSite(reason) => plain(
                 StatusCode::FORBIDDEN,
                 &format!(
-                    "{reason}: ask by an IP address or as localhost, so that no page of another site can read this\n"
+                    "{reason}: use an IP address or localhost, so that no page of another site can read the response\n"
                 ),
             ),
             Self::Query(reason) => plain(StatusCode::BAD_REQUEST, &format!("{reason}\n")),
             Self::UnknownZone(reason) => plain(StatusCode::NOT_FOUND, &format!("{reason}\n")),
             Self::NotSynced(waiting) => retry_later(&format!("not everything was read yet: {waiting}\n")),
-            Self::Busy => retry_later("others look at much just now: ask again\n"),
+            Self::Busy => retry_later("too many searches or zone exports are in progress: ask again\n"),
             Self::Internal(reason) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{reason}\n")),
         }
     }
@@ -137,7 +137,7 @@ async fn guard(State(exposure): State<Exposure>, request: Request, next: Next) -
         return Err(RouteError::NotExposed);
     }
     if is_cross_site(request.headers()) {
-        return Err(RouteError::CrossSite("a page of another site asks for it".into()));
+        return Err(RouteError::CrossSite("a page of another site sent the request".into()));
     }
     check_hosts(request.headers(), request.uri().authority())?;
     Ok(next.run(request).await)
@@ -154,7 +154,7 @@ fn check_hosts(headers: &HeaderMap, target: Option<&Authority>) -> Result<(), Ro
     let fields = headers.get_all(header::HOST).iter().map(|field| field.to_str().unwrap_or("?"));
     let mut hosts = fields.chain(target.map(Authority::as_str)).peekable();
     if hosts.peek().is_none() {
-        return Err(RouteError::CrossSite("it names no host".into()));
+        return Err(RouteError::CrossSite("the request names no host".into()));
     }
     match hosts.find(|host| !is_local_name(host)) {
         Some(host) => Err(RouteError::CrossSite(format!("{:?} is no IP address and not localhost", shortened(host)))),

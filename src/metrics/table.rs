@@ -92,11 +92,11 @@ families! {
     REQUESTS: Counter, CoreDns, "coredns_dns_requests_total" ["server" "zone" "view" "proto" "family" "type"],
         "Queries that were answered, by their type";
     RESPONSES: Counter, CoreDns, "coredns_dns_responses_total" ["server" "zone" "view" "rcode" "plugin"],
-        "Responses, by their code. The plugin is kubernetes for what the zones say, forward for what others say, and \
-         empty for what the server itself refuses";
+        "Responses, by RCODE. The plugin is kubernetes for answers from the zones, forward for answers of an upstream, and \
+         empty for errors of the server itself";
     DURATION: Histogram(TIMES), CoreDns, "coredns_dns_request_duration_seconds" ["server" "zone" "view"],
-        "Time from the receipt of a query to the sending of its response, in seconds. What came together is answered \
-         together, and each query counts with the time of all: the clock is read twice for up to 64 queries";
+        "Time from the receipt of a query to the sending of its response, in seconds. A batch of up to 64 queries is \
+         answered together, and each of them counts with the time of the batch";
     REQUEST_SIZE: Histogram(SIZES), CoreDns, "coredns_dns_request_size_bytes" ["server" "zone" "view" "proto"],
         "Size of the query, in octets, without the two of its length over streams";
     RESPONSE_SIZE: Histogram(SIZES), CoreDns, "coredns_dns_response_size_bytes" ["server" "zone" "view" "proto"],
@@ -109,44 +109,44 @@ families! {
          endpoints.kubernetes.io/last-change-trigger-time says, to when its names are answered, in seconds, for \
          headless Services with a selector; as precise as two clocks agree";
     PANICS: Counter, CoreDns, "coredns_panics_total" [],
-        "Panics, whatever caught them. One while answering costs its query, which gets SERVFAIL";
+        "Panics, wherever they were caught. One while answering costs its query, which gets SERVFAIL";
     BUILD_INFO: Gauge, CoreDns, "coredns_build_info" ["version" "revision" "goversion"],
-        "Always 1: which version this is. The goversion is empty";
+        "Always 1, with the version as a label. The goversion is empty";
     WATCH_STATE: Gauge, Own, "headless_dns_watch_state" ["resource" "state"],
-        "Whether the watch of a resource is in this state: waiting (not read yet), current, denied (the API server does \
-         not allow it) or lost. One state of a resource is 1, the others are 0";
+        "1 if the watch of a resource is in this state, else 0: waiting (not read yet), current, denied (the API server does \
+         not allow it) or lost";
     DATA_STATE: Gauge, Own, "headless_dns_data_state" ["state"],
-        "Whether the data is in this state: not_synced, restored (from a snapshot), partial (some manifests cannot be \
+        "1 if the data is in this state, else 0: not_synced, restored (from a snapshot), partial (some manifests cannot be \
          read), current, or stale (a required resource was lost for longer than 30 s). One state is 1, the others are 0";
     READY: Gauge, Own, "headless_dns_ready" [],
-        "Whether /readyz says yes";
+        "1 if /readyz reports that the server is ready, else 0";
     WATCH_AGE: Gauge, Own, "headless_dns_watch_age_seconds" ["resource"],
         "Time since the API server last sent an event, a bookmark or a list of a resource, in seconds. Bookmarks come \
          about once a minute where nothing changes";
     LOST: Gauge, Own, "headless_dns_lost_seconds" [],
-        "How long a resource that is required has been out of reach, in seconds; 0 while none is";
+        "Time for which a required resource has been out of reach, in seconds; 0 if none is";
     STALE_ANSWERS: Counter, Own, "headless_dns_stale_answers_total" [],
-        "Answers from stale data, which say so";
+        "Answers from stale data, which carry an extended error";
     LISTS: Counter, Own, "headless_dns_watch_lists_total" ["resource" "reason"],
-        "Lists of a resource that were begun: start, audit (time to look for lost events), silent (nothing came for too \
+        "Lists of a resource that began: start, audit (time to look for lost events), silent (nothing came for too \
          long), outdated (an event was missed), held_down (the list before would have removed too much), or the \
          failure before it: gone, unauthorized, denied, refused, unknown, busy, late, unreachable, other";
     WATCH_FAILURES: Counter, Own, "headless_dns_watch_failures_total" ["resource" "reason"],
         "Lists and watches of a resource that failed: gone (410, 504), unauthorized (401), denied (403), refused (400, \
          405, 422), unknown (404), busy (429, 503), late, unreachable, other";
     WATCH_RESTARTS: Counter, Own, "headless_dns_watch_restarts_total" [],
-        "Watches whose task ended, which none should, and was started again";
+        "Watches whose task ended because of a defect, and was started again";
     TASK_RESTARTS: Counter, Own, "headless_dns_task_restarts_total" [],
-        "Threads and tasks that ended or panicked, which none should, and were started again; readings of manifests that \
+        "Threads and tasks that ended or panicked because of a defect, and were started again; reloads of manifests that \
          panicked";
     AUDIT_REPAIRS: Counter, Own, "headless_dns_audit_repairs_total" [],
-        "Changes that were found by listing again, and by no event";
+        "Changes that an audit found by listing again, and no event had reported";
     REJECTED: Counter, Own, "headless_dns_objects_rejected_total" ["reason"],
         "Objects, or parts of them, that were left out, each time they were read: invalid (all of it), address, fqdn, \
          hostname, port, external_name, name, no_address; from manifests also duplicate and not_simulated";
     PUBLISH_DURATION: Histogram(PUBLISH_TIMES), Own, "headless_dns_publish_duration_seconds" [],
-        "Time from the receipt of a batch of changes, or the begin of a reading of manifests, to when they are \
-         answered, in seconds";
+        "Time from the receipt of a batch of changes, or the beginning of a reload of manifests, to their \
+         publication, in seconds";
     PUBLISHED: Counter, Own, "headless_dns_published_total" [],
         "Services, and other parts of the zones, that were built from a live cluster and published";
     SERVICES: Gauge, Own, "headless_dns_services" [],
@@ -158,13 +158,13 @@ families! {
     SERIAL: Gauge, Own, "headless_dns_zone_serial" [],
         "The serial of the zones: Unix time of the last change that was published";
     RECEIVED: Counter, Own, "headless_dns_received_messages_total" ["proto"],
-        "Messages that came in, whatever they were";
+        "Messages received, valid or not";
     DROPPED: Counter, Own, "headless_dns_dropped_messages_total" ["reason"],
         "Messages that got no response: short (no header), response (not a query), source (no client has such an \
          address), not_allowed (with --not-allowed drop)";
     KERNEL_DROPS: Counter, Own, "headless_dns_kernel_drops_total" [],
-        "Datagrams that the kernel dropped because the receive buffer was full. Looked at when a socket is idle, every \
-         thousand batches, and at the end";
+        "Datagrams that the kernel dropped because the receive buffer was full. Read when a socket is idle, every \
+         thousand batches, and at shutdown";
     SOCKET_ERRORS: Counter, Own, "headless_dns_socket_errors_total" ["call"],
         "Calls to receive, send or accept that failed";
     TRUNCATED: Counter, Own, "headless_dns_truncated_responses_total" ["proto"],
@@ -178,22 +178,22 @@ families! {
         "TCP connections that the server closed: over_limit (too many: a new one, or the longest idle in its place), \
          idle, slow (in sending a query or taking responses)";
     HANDSHAKE_FAILURES: Counter, Own, "headless_dns_handshake_failures_total" ["proto" "reason"],
-        "TLS and QUIC connections that did not come about, by why: closed (the client went away), certificate (it does not \
+        "TLS and QUIC handshakes that failed, by reason: closed (the client went away), certificate (it does not \
          trust ours), no_tls (it speaks something else), refused (nothing in common, or another error), late, \
          too_large (more than 16 KiB), over_budget (too much is held for slow clients)";
     HTTPS_REFUSED: Counter, Own, "headless_dns_https_refused_total" ["status"],
         "Requests over HTTPS that got no DNS message, by the status of their response: 400, 404, 405, 408, 413, 414, 415. \
          What HTTP/2 itself refuses, with 431 or by ending a stream, is not among them";
     CERTIFICATE_EXPIRATION: Gauge, Own, "headless_dns_tls_certificate_expiration_timestamp_seconds" [],
-        "When the certificate of --tls-cert that is shown to clients expires, in seconds of Unix time; not there where \
-         nothing is encrypted";
+        "Time at which the certificate of --tls-cert that clients get expires, in seconds of Unix time; absent without \
+         encrypted listeners";
     CERTIFICATE_RELOADS: Counter, Own, "headless_dns_tls_certificate_reloads_total" ["result"],
-        "Readings of --tls-cert and --tls-key that found something new: taken, or refused (the pair before stays; while \
+        "Reloads of changed files of --tls-cert and --tls-key: taken, or refused (the pair before stays; while \
          the files are so, they are read and counted once a minute)";
     CAUSES_TOLD: Counter, Own, "headless_dns_causes_told_total" ["finding"],
-        "Causes that clients were told, by the token that is told (tests/causes.md)";
+        "Causes sent to clients in extended errors, by token (tests/causes.md)";
     CAUSES_NOT_LOOKED_FOR: Counter, Own, "headless_dns_causes_not_looked_for_total" [],
-        "Causes that were not looked for: too many at once, or the objects were just being changed";
+        "Causes that were not searched: too many at once, or the objects were being changed";
     QUERY_LOG_DROPPED: Counter, Own, "headless_dns_query_log_dropped_total" [],
         "Lines of the query log that were not written, because they could not be written fast enough";
     LOG_LINES_LOST: Counter, Own, "headless_dns_log_lines_lost_total" [],
@@ -203,11 +203,11 @@ families! {
     RESIDENT_MEMORY: Gauge, Process, "process_resident_memory_bytes" [],
         "Memory of this process that is in RAM, in octets";
     VIRTUAL_MEMORY: Gauge, Process, "process_virtual_memory_bytes" [],
-        "Addresses that this process has, in octets";
+        "Virtual memory of this process, in octets";
     OPEN_FDS: Gauge, Process, "process_open_fds" [],
         "File descriptors that are open";
     MAX_FDS: Gauge, Process, "process_max_fds" [],
-        "File descriptors that may be open at a time";
+        "Limit on open file descriptors";
     START_TIME: Gauge, Process, "process_start_time_seconds" [],
-        "When this process was started, in seconds of Unix time";
+        "Time at which this process was started, in seconds of Unix time";
 }

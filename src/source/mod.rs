@@ -1,11 +1,10 @@
 //! Sources of objects, and the one owner of [`Cluster`], which publishes the records that each change affects.
 //!
-//! [`Publisher`] applies objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files, [`live::ClusterSync`]
+//! [`Publisher`] applies objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files, [`kubernetes`]
 //! from a cluster. Not here: records of an object (`records/`), reading files ([`manifests`]) and watching a cluster
 //! ([`mod@kubernetes`]), which are the next to read.
 
 pub mod kubernetes;
-pub mod live;
 pub mod manifests;
 pub mod snapshot;
 

@@ -1,7 +1,7 @@
 //! Renewal of the certificate while the server runs: its files are read again when they change, on SIGHUP, and once a minute,
 //! since not every file system reports changes.
 //!
-//! Not here: parsing and validation of the files (`server/tls/certificates.rs`).
+//! Not here: parsing and validation of the files (`serve/encrypted/certificates.rs`).
 
 use std::convert::Infallible;
 use std::future::pending;

@@ -1,6 +1,6 @@
 //! Life cycle of a running server: readiness, reload, lame duck and shutdown.
 //!
-//! Not here: the options that a reload changes (`reload.rs`), and the draining of sockets (`server`).
+//! Not here: the options that a reload changes (`reload.rs`), and the draining of sockets (`serve`).
 
 use std::fmt::Write as _;
 use std::future::pending;

@@ -3,7 +3,7 @@
 //! The client is built from kube's parts without its retry layer, which sleeps for minutes after the API server is back
 //! (K2 of `tests/rows.md`), and without its trace layer, which logs every failure. Responses are not read by `kube::Api`:
 //! it fails a whole list for one object, drops `Retry-After`, and logs bodies. Not here: the time of a request
-//! (`machine.rs`), and the decoding of responses (`watched.rs`).
+//! (`state.rs`), and the decoding of responses (`decode.rs`).
 
 use std::env;
 use std::error::Error;
@@ -29,8 +29,8 @@ use tower::util::MapErr;
 
 use super::Scope;
 use super::contact::{Contact, Pace};
-use super::machine::WatchFailure;
-use super::watched::{RawStatus, path_of};
+use super::decode::{RawStatus, path_of};
+use super::state::WatchFailure;
 use crate::regular_file::{self, FileError};
 use headless_dns_core::cluster::Resource;
 use headless_dns_core::lock::lock;

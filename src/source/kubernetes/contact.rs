@@ -1,6 +1,6 @@
 //! Contact with one API server: the time of its last octet, and the rate limit of requests to it.
 //!
-//! Not here: the probe after a silence (`probe.rs`), and the state of one watch (`machine.rs`).
+//! Not here: the probe after a silence (`probe.rs`), and the state of one watch (`state.rs`).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

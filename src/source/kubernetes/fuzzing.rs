@@ -9,7 +9,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::watched::{DecodedEvent, DecodedObject};
+use super::decode::{DecodedEvent, DecodedObject};
 use headless_dns_core::cluster::Resource;
 use headless_dns_core::object::{Object, ObjectRef};
 

@@ -1,25 +1,26 @@
 //! A live cluster as the source: one supervised watch for each resource, and one owner of the objects.
 //!
 //! ```text
-//!   API server ──▶ client.rs ──▶ watch.rs ──▶ Update ──▶ live.rs ──▶ Publisher ──▶ zone
+//!   API server ──▶ client.rs ──▶ watcher.rs ──▶ WatchUpdate ──▶ sync.rs ──▶ Publisher ──▶ zone
 //!                                   │  ▲        (a bounded channel)
 //!                         outcome   ▼  │ step
-//!                                 machine.rs
+//!                                  state.rs
 //! ```
 //!
 //! [`find`] locates the cluster, [`WatchedCluster::follow`] watches it until it is dropped, [`WatchedCluster::read`] lists it once.
 //! Nothing writes to the API server. `kube` is confined to `client.rs`, for configuration, authentication and TLS. Its
 //! watcher is not used: it relists without a pause, never relists after an HTTP 410, fails a whole list for one object,
-//! and never notices an API server that went back in time. Read next: `machine.rs`.
+//! and never notices an API server that went back in time. Read next: `state.rs`.
 
 mod client;
 mod contact;
+mod decode;
 #[doc(hidden)]
 pub mod fuzzing;
-mod machine;
 mod probe;
-mod watch;
-mod watched;
+mod state;
+mod sync;
+mod watcher;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,8 +30,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::live::{ClusterSync, WatchedResource};
-use super::{LoadReport, Notice, NoticeKind, Publisher, live};
+use super::{LoadReport, Notice, NoticeKind, Publisher};
 use crate::metrics::{Counters, Event, Metrics};
 use headless_dns_core::cluster::Resource;
 use headless_dns_core::naming_rules::{EndpointsSource, PodRecords};
@@ -38,12 +38,14 @@ use headless_dns_core::object::{Namespace, Object, Subject};
 use headless_dns_core::status::Status;
 
 pub use client::{ClusterAccess, Connect, Connecting, find};
-pub use machine::Timing;
+pub use state::Timing;
+pub use sync::WatchedResource;
 
 use contact::Contact;
+use decode::name_of;
 use probe::Probe;
-use watch::WatchConfig;
-use watched::name_of;
+use sync::{ClusterSync, LOG_INTERVAL, WatchUpdate};
+use watcher::WatchConfig;
 
 /// Returns the resources that a configuration needs. Services and endpoints are required; the rest improves answers
 /// where the API server allows it.
@@ -94,7 +96,7 @@ impl WatchedCluster {
     }
 
     /// Returns the object that is known without a request: the namespace of the scope exists.
-    fn with_timing(&self) -> Option<Object> {
+    fn given_namespace(&self) -> Option<Object> {
         self.scope.namespace.clone().map(|name| Object::Namespace(Namespace::new(name)))
     }
 
@@ -109,11 +111,11 @@ impl WatchedCluster {
     ) {
         /// Capacity of the channel of updates.
         const WAITING: usize = 1024;
-        let Timing { stale, mass_delete_guard: hold_down, .. } = self.timing;
+        let stale = self.timing.stale;
         let publisher = publisher.with_metrics(Arc::clone(metrics));
-        let mut live = ClusterSync::new(publisher, status, metrics.worker(), &self.resources, stale, hold_down);
-        let given = self.with_timing().map(|object| live::WatchUpdate::Apply(Box::new(object), Vec::new(), None));
-        live.apply_updates(given, Instant::now());
+        let mut sync = ClusterSync::new(publisher, status, metrics.worker(), &self.resources, &self.timing);
+        let given = self.given_namespace().map(|object| WatchUpdate::Apply(Box::new(object), Vec::new(), None));
+        sync.apply_updates(given, Instant::now());
         let mut synced = Some(synced);
         let (sender, mut updates) = mpsc::channel(WAITING);
         let mut watches = Watches {
@@ -134,12 +136,12 @@ impl WatchedCluster {
         let mut batch = Vec::with_capacity(WAITING);
         loop {
             tokio::select! {
-                _ = updates.recv_many(&mut batch, WAITING) => live.apply_updates(batch.drain(..), Instant::now()),
+                _ = updates.recv_many(&mut batch, WAITING) => sync.apply_updates(batch.drain(..), Instant::now()),
                 () = watches.ended(&counters) => {}
                 never = &mut probe => match never {},
-                _ = ticks.tick() => live.tick(Instant::now()),
+                _ = ticks.tick() => sync.tick(Instant::now()),
             }
-            if live.is_synced()
+            if sync.is_synced()
                 && let Some(synced) = synced.take()
             {
                 // The receiver may be dropped: not every caller waits.
@@ -155,9 +157,9 @@ impl WatchedCluster {
     ///
     /// If a required resource cannot be listed.
     pub async fn read(&self) -> anyhow::Result<(Vec<Object>, LoadReport)> {
-        let (mut objects, mut reports, mut complete) = (Vec::from_iter(self.with_timing()), Vec::new(), true);
+        let (mut objects, mut reports, mut complete) = (Vec::from_iter(self.given_namespace()), Vec::new(), true);
         for WatchedResource { resource, name, required } in &self.resources {
-            let listed = match watch::list_once(&self.connect, self.timing, *resource, &self.scope).await {
+            let listed = match watcher::list_once(&self.connect, self.timing, *resource, &self.scope).await {
                 Ok(listed) => listed,
                 Err(failure) if *required => bail!("cannot list {name}: {}", failure.state()),
                 Err(failure) => {
@@ -190,7 +192,7 @@ impl WatchedCluster {
 /// The watch tasks, one for each resource.
 struct Watches {
     cluster: WatchedCluster,
-    sender: mpsc::Sender<live::WatchUpdate>,
+    sender: mpsc::Sender<WatchUpdate>,
     tasks: JoinSet<()>,
     running: HashMap<Id, (WatchedResource, Arc<Counters>)>,
     /// Notified when a lost watch is proven again.
@@ -247,7 +249,7 @@ impl Watches {
         };
         if let Some((what, own)) = self.running.remove(&id) {
             counters.count(Event::WatchRestarts);
-            if self.logged.is_none_or(|logged| logged.elapsed() >= live::LOG_INTERVAL) {
+            if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
                 tracing::error!("the watch of {} is started again: {why}", what.name);
                 self.logged = Some(Instant::now());
             }

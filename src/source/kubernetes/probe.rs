@@ -3,7 +3,7 @@
 //! Silence alone is not a loss: perhaps no object has changed. So after [`Timing::quiet`] without an octet on any watch the
 //! probe lists one object, over the connector and the path that the watches use. If it fails, contact was lost at the last
 //! octet (K18 of `tests/rows.md`). Not here: the time of that octet (`contact.rs`), and the state of one watch
-//! (`machine.rs`).
+//! (`state.rs`).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Scope;
 use super::client::{Api, Connect};
 use super::contact::Contact;
-use super::machine::{Timing, WatchFailure};
-use super::watched::ListPage;
-use crate::source::live::WatchUpdate;
+use super::decode::ListPage;
+use super::state::{Timing, WatchFailure};
+use super::sync::WatchUpdate;
 use headless_dns_core::cluster::Resource;
 use headless_dns_core::status::WatchState;
 

@@ -2,7 +2,7 @@
 //!
 //! Pure: the time and a random number are arguments. [`WatchMachine::next_step`] returns the next step, [`WatchMachine::handle_outcome`] takes its
 //! outcome. Row ids (K1, ...) are those of `tests/rows.md`; `tests/it/api_server/` plays each fault. Not here: requests
-//! (`client.rs`), and the execution of the steps (`watch.rs`).
+//! (`client.rs`), and the execution of the steps (`watcher.rs`).
 
 use std::time::Duration;
 
@@ -191,21 +191,21 @@ pub(super) enum WatchStep {
     Watch(String),
 }
 
-/// Trust in the open watch, or else in the last one (K17).
+/// The state of the open watch (K17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    /// The API server accepted no watch since the last list or failure.
-    None,
-    /// The API server accepted the watch at this time. The watch may still break at once, as behind a proxy that
+enum WatchPhase {
+    /// No watch is open: the API server accepted none since the last list or failure.
+    Closed,
+    /// The API server accepted the watch at this time. It may still break at once, as behind a proxy that
     /// responds 200 to every request.
     Accepted(Instant),
     /// The API server accepted the watch at this time, and a valid event or bookmark came.
     Proven(Instant),
     /// The watch stayed open for [`Timing::proof`]: earlier failures are over.
-    Lived,
+    Stable,
 }
 
-/// The state of one resource's watch.
+/// The state machine of one resource's watch.
 pub(super) struct WatchMachine {
     timing: Timing,
     /// The server is not ready without this resource. A denial is then retried soon.
@@ -213,10 +213,10 @@ pub(super) struct WatchMachine {
     version: Option<String>,
     streaming: bool,
     reconnect: bool,
-    suspicious_lists: bool,
+    is_confirming: bool,
     audit: bool,
     wait: Option<Duration>,
-    retry_after: bool,
+    has_retry_after: bool,
     /// Failures since the last watch that stayed open: each doubles the back-off.
     failures: u32,
     /// Denials in a row.
@@ -225,7 +225,7 @@ pub(super) struct WatchMachine {
     listed: bool,
     /// Watches in a row that were not accepted, or that broke before they were proven.
     failed_starts: u32,
-    trust: Trust,
+    phase: WatchPhase,
     /// A watch broke before it was proven. Until one is proven, an accepted watch does not show that the API server is
     /// back.
     suspect: bool,
@@ -241,15 +241,15 @@ impl WatchMachine {
             version: None,
             streaming: timing.streaming,
             reconnect: false,
-            suspicious_lists: false,
+            is_confirming: false,
             audit: false,
             wait: None,
-            retry_after: false,
+            has_retry_after: false,
             failures: 0,
             denials: 0,
             listed: false,
             failed_starts: 0,
-            trust: Trust::None,
+            phase: WatchPhase::Closed,
             suspect: false,
             outdated: 0,
         }
@@ -267,8 +267,8 @@ impl WatchMachine {
             Some(version) => WatchStep::Watch(version.clone()),
             // K11: a streaming list may come from the API server's watch cache; the second list must not.
             None => WatchStep::List {
-                streaming: self.streaming && !self.suspicious_lists,
-                confirmed: self.suspicious_lists,
+                streaming: self.streaming && !self.is_confirming,
+                confirmed: self.is_confirming,
                 audit: self.audit,
             },
         }
@@ -299,34 +299,34 @@ impl WatchMachine {
 
     /// Returns whether the API server asked for the pause: a recovery of another watch must not shorten it.
     pub(super) fn has_retry_after(&self) -> bool {
-        self.retry_after
+        self.has_retry_after
     }
 
     /// Notes that the API server accepted a watch. Returns whether this alone establishes the watch.
     pub(super) fn accepted(&mut self, now: Instant) -> bool {
-        self.trust = Trust::Accepted(now);
+        self.phase = WatchPhase::Accepted(now);
         !self.suspect
     }
 
     /// Notes a valid event or bookmark. Returns whether it is the first, which proves the watch.
     pub(super) fn record_proof(&mut self) -> bool {
-        let Trust::Accepted(since) = self.trust else { return false };
-        self.trust = Trust::Proven(since);
+        let WatchPhase::Accepted(since) = self.phase else { return false };
+        self.phase = WatchPhase::Proven(since);
         self.trusted();
         true
     }
 
     /// Returns the time at which the open watch has been open for [`Timing::proof`]; `None` once that has passed.
-    pub(super) fn is_live_at(&self) -> Option<Instant> {
-        match self.trust {
-            Trust::Accepted(since) | Trust::Proven(since) => Some(since + self.timing.proof),
-            Trust::None | Trust::Lived => None,
+    pub(super) fn proof_deadline(&self) -> Option<Instant> {
+        match self.phase {
+            WatchPhase::Accepted(since) | WatchPhase::Proven(since) => Some(since + self.timing.proof),
+            WatchPhase::Closed | WatchPhase::Stable => None,
         }
     }
 
     /// Notes that the watch stayed open for [`Timing::proof`], and resets the back-off.
-    pub(super) fn live(&mut self) {
-        self.trust = Trust::Lived;
+    pub(super) fn record_stable(&mut self) {
+        self.phase = WatchPhase::Stable;
         self.trusted();
         (self.failures, self.outdated) = (0, 0);
     }
@@ -337,24 +337,24 @@ impl WatchMachine {
 
     /// Returns whether the open watch was proven, so that its end is not a failure.
     pub(super) fn is_proven(&self) -> bool {
-        matches!(self.trust, Trust::Proven(_) | Trust::Lived)
+        matches!(self.phase, WatchPhase::Proven(_) | WatchPhase::Stable)
     }
 
     /// Applies the outcome of a step. `chance`, from 0 to 1, is the share of the back-off to wait.
     pub(super) fn handle_outcome(&mut self, outcome: WatchOutcome, chance: f64) {
-        let trust = self.trust;
+        let phase = self.phase;
         if !matches!(outcome, WatchOutcome::Listed(_)) {
-            self.trust = Trust::None;
+            self.phase = WatchPhase::Closed;
         }
         match outcome {
             WatchOutcome::Listed(version) => {
                 self.version = Some(version);
-                (self.suspicious_lists, self.audit, self.failed_starts, self.listed) = (false, false, 0, true);
+                (self.is_confirming, self.audit, self.failed_starts, self.listed) = (false, false, 0, true);
             }
-            WatchOutcome::SuspiciousList => (self.suspicious_lists, self.reconnect, self.version) = (true, true, None),
+            WatchOutcome::SuspiciousList => (self.is_confirming, self.reconnect, self.version) = (true, true, None),
             WatchOutcome::ListFailed(failure) => self.handle_failed_list(&failure, chance),
             WatchOutcome::WatchFailed(failure) => self.handle_failed_start(&failure, chance),
-            WatchOutcome::WatchBroke(failure) if matches!(trust, Trust::None | Trust::Accepted(_)) => {
+            WatchOutcome::WatchBroke(failure) if matches!(phase, WatchPhase::Closed | WatchPhase::Accepted(_)) => {
                 self.suspect = true;
                 self.handle_failed_start(&failure, chance);
             }
@@ -364,7 +364,7 @@ impl WatchMachine {
                 }
                 self.back_off(&failure, chance);
             }
-            WatchOutcome::WatchEnded if trust == Trust::Lived => {}
+            WatchOutcome::WatchEnded if phase == WatchPhase::Stable => {}
             // A watch that ends early again and again must not be requested without a pause.
             WatchOutcome::WatchEnded => self.back_off(&WatchFailure::Other(String::new()), chance),
             WatchOutcome::Silent => (self.reconnect, self.version) = (true, None),
@@ -423,7 +423,7 @@ impl WatchMachine {
         // K16: a new client reads the configuration, certificates and tokens again.
         self.reconnect |=
             matches!(failure, WatchFailure::Unauthorized(_) | WatchFailure::Late(_) | WatchFailure::Unreachable(_));
-        self.retry_after = matches!(failure, WatchFailure::Busy(..));
+        self.has_retry_after = matches!(failure, WatchFailure::Busy(..));
         if matches!(failure, WatchFailure::Late(_)) {
             // The deadline was pause enough: one more would delay events and the notice of a recovery (K6).
             return;
@@ -539,7 +539,7 @@ mod tests {
             machine.record_proof();
         }
         if lives {
-            machine.live();
+            machine.record_stable();
         }
         machine.handle_outcome(outcome, 1.0);
         let mut steps = vec![machine.next_step()];
@@ -580,9 +580,9 @@ mod tests {
         assert!(machine.is_proven() && machine.accepted(Instant::now()));
         machine.handle_outcome(WatchOutcome::WatchBroke(other()), 1.0);
         assert!(!machine.accepted(Instant::now()));
-        assert!(machine.is_live_at().is_some());
-        machine.live();
-        assert!(machine.is_live_at().is_none() && machine.accepted(Instant::now()));
+        assert!(machine.proof_deadline().is_some());
+        machine.record_stable();
+        assert!(machine.proof_deadline().is_none() && machine.accepted(Instant::now()));
     }
 
     #[test]

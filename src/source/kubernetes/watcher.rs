@@ -1,8 +1,8 @@
 //! The watch of one resource: performs the steps of its [`WatchMachine`] and sends an [`WatchUpdate`] for each event.
 //!
 //! A relist sends `Begin`, an `Apply` for each object, and `End`; the known objects stay until `End`. Row ids (K5, ...)
-//! are those of `tests/rows.md`. Not here: the step that follows a failure (`machine.rs`), and the objects that are served
-//! (`live.rs`). Read next: `Following::read`.
+//! are those of `tests/rows.md`. Not here: the step that follows a failure (`state.rs`), and the objects that are served
+//! (`sync.rs`). Read next: `Watcher::read`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::Scope;
 use super::client::{Api, Connect, LineStream, failure_of};
 use super::contact::{Contact, Pace};
-use super::machine::{FIRST_PAGE, Timing, WatchFailure, WatchMachine, WatchOutcome, WatchStep, is_behind, next_page};
-use super::watched::{DecodedEvent, DecodedObject, ListPage};
+use super::decode::{DecodedEvent, DecodedObject, ListPage};
+use super::state::{FIRST_PAGE, Timing, WatchFailure, WatchMachine, WatchOutcome, WatchStep, is_behind, next_page};
+use super::sync::{RelistOutcome, WatchUpdate, WatchedResource};
 use crate::metrics::{Counters, Event as Counted, Metrics, table};
-use crate::source::live::{RelistOutcome, WatchUpdate, WatchedResource};
 use headless_dns_core::cluster::Resource;
 use headless_dns_core::object::ObjectRef;
 
@@ -252,7 +252,7 @@ impl Watcher {
                 true
             }
             Err(invalid) => {
-                self.send_update(WatchUpdate::Invalid(self.watch.resource.resource, invalid.to_string())).await;
+                self.send_update(WatchUpdate::Invalid(invalid.to_string())).await;
                 false
             }
         }
@@ -305,11 +305,11 @@ impl Watcher {
         let mut probe = None;
         loop {
             let listed = relist.is_none();
-            let lives_at = self.machine.is_live_at();
+            let lives_at = self.machine.proof_deadline();
             let line = tokio::select! {
                 line = lines.next() => line,
                 () = sleep_until(lives_at.unwrap_or(ends)), if listed && lives_at.is_some() => {
-                    self.machine.live();
+                    self.machine.record_stable();
                     self.proven().await;
                     continue;
                 }

@@ -12,15 +12,16 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Publisher;
+use super::state::Timing;
 use crate::metrics::{Counters, Event, table};
+use crate::source::Publisher;
 use headless_dns_core::cluster::{Contributor, Resource};
 use headless_dns_core::diagnose::Finding;
 use headless_dns_core::object::{Object, ObjectRef, ServiceKind, Skipped};
 use headless_dns_core::status::{DataState, Loss, LossReason, Status, WatchState, WatchStatus};
 
 /// A message from one watch, or from the probe, to the owner of the cluster.
-pub enum WatchUpdate {
+pub(super) enum WatchUpdate {
     /// The watch of this resource is established.
     Connected(Resource),
     /// The watch of this resource failed.
@@ -48,7 +49,7 @@ pub enum WatchUpdate {
     /// cluster, if the object notes it.
     Apply(Box<Object>, Vec<Skipped>, Option<SystemTime>),
     /// An object that cannot be decoded, with the reason.
-    Invalid(Resource, String),
+    Invalid(String),
     /// An object was deleted.
     Delete(Resource, ObjectRef),
     /// A list ends: objects that were not in it are deleted, unless they are too many.
@@ -64,7 +65,7 @@ pub enum WatchUpdate {
 
 /// Result of the end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelistOutcome {
+pub(super) enum RelistOutcome {
     /// The objects that were not in the list are deleted.
     Done,
     /// The list would delete most of the known objects: none is deleted until a second list confirms it (K11).
@@ -109,7 +110,7 @@ struct WatchEntry {
 impl WatchEntry {
     /// Returns whether the first publication does not have to wait for this resource. An optional resource may be
     /// denied, and with `late` (the required ones are complete, and 2 s passed) it may be lost.
-    fn is_synced_or_lost(&self, late: bool) -> bool {
+    fn is_settled(&self, late: bool) -> bool {
         let given_up = match self.state {
             WatchState::Denied(_) => true,
             WatchState::Lost(_) => late,
@@ -119,7 +120,7 @@ impl WatchEntry {
     }
 
     /// Returns the state and the beginning of a loss, with a loss of contact taken into account.
-    fn stale_note(&self, no_contact: Option<&NoContact>) -> (WatchState, Option<Instant>) {
+    fn effective_state(&self, no_contact: Option<&NoContact>) -> (WatchState, Option<Instant>) {
         match (&self.state, no_contact) {
             (WatchState::Current, Some(NoContact { since, loss })) => (WatchState::Lost(loss.clone()), Some(*since)),
             (state, _) => (state.clone(), self.lost_since),
@@ -191,7 +192,7 @@ impl LossLog {
 }
 
 /// The owner of the cluster's objects: applies updates through a [`Publisher`] and keeps the [`Status`].
-pub struct ClusterSync {
+pub(super) struct ClusterSync {
     publisher: Publisher,
     status: Arc<Status>,
     counters: Arc<Counters>,
@@ -218,15 +219,14 @@ pub struct ClusterSync {
 
 impl ClusterSync {
     /// Starts without objects. If `status` shows that a zone is served already, that zone stays in service until
-    /// everything was listed again. Answers are marked stale once a required resource has been lost for `stale`. A list
-    /// that would delete more than half of the objects, and at least `hold_down`, has to be confirmed by a second list.
-    pub fn new(
+    /// everything was listed again. Of `timing` only
+    /// [`Timing::stale`] and [`Timing::mass_delete_guard`] are used.
+    pub(super) fn new(
         publisher: Publisher,
         status: Arc<Status>,
         counters: Arc<Counters>,
         followed: &[WatchedResource],
-        stale: Duration,
-        hold_down: usize,
+        timing: &Timing,
     ) -> Self {
         let follow = |what: &WatchedResource| {
             let follow = WatchEntry {
@@ -244,13 +244,13 @@ impl ClusterSync {
             (what.resource, follow)
         };
         let resumed = status.data_state() != DataState::NotSynced;
-        let live = Self {
+        let sync = Self {
             publisher,
             is_resync: resumed,
             status,
             counters,
-            stale,
-            mass_delete_guard: hold_down,
+            stale: timing.stale,
+            mass_delete_guard: timing.mass_delete_guard,
             watches: followed.iter().map(follow).collect(),
             dirty: HashSet::new(),
             synced: false,
@@ -262,15 +262,15 @@ impl ClusterSync {
             logged_objects: HashSet::new(),
             change_times: Vec::new(),
         };
-        live.publish_status();
+        sync.publish_status();
         // R6: the configured reverse zones are served from the start, or their queries would be refused until the first
         // list.
-        live.publisher.refresh_reverse_zones();
-        live
+        sync.publisher.refresh_reverse_zones();
+        sync
     }
 
     /// Applies a batch of updates in order, and publishes their changes at once.
-    pub fn apply_updates(&mut self, updates: impl IntoIterator<Item = WatchUpdate>, now: Instant) {
+    pub(super) fn apply_updates(&mut self, updates: impl IntoIterator<Item = WatchUpdate>, now: Instant) {
         updates.into_iter().for_each(|update| self.update(update, now));
         if !self.synced {
             self.sync_if_settled(now);
@@ -314,15 +314,15 @@ impl ClusterSync {
     }
 
     /// Returns whether everything was read once.
-    pub fn is_synced(&self) -> bool {
+    pub(super) fn is_synced(&self) -> bool {
         self.synced
     }
 
     /// Applies the effects of time: stale answers, and reverse zones derived from new addresses.
-    pub fn tick(&mut self, now: Instant) {
+    pub(super) fn tick(&mut self, now: Instant) {
         let required = self.watches.values().filter(|follow| follow.resource.required);
         let lost = required.filter_map(|follow| {
-            let (state, since) = follow.stale_note(self.no_contact.as_ref());
+            let (state, since) = follow.effective_state(self.no_contact.as_ref());
             Some((since?, state.reason()?, follow.resource.name))
         });
         let lost = lost.min();
@@ -340,7 +340,7 @@ impl ClusterSync {
             let (reason, resource) = lost.map_or((LossReason::OutOfReach, ""), |(_, reason, name)| (reason, name));
             self.status.set_sentence(Finding::Stale { reason, resource, seconds }.ede_text());
         } else if !self.synced {
-            self.log_not_synced(now);
+            self.set_not_synced_sentence(now);
         } else if let Some((since, reason, resource)) = cut_off {
             let sentence = Finding::Stale { reason, resource, seconds: (now - since).as_secs() }.ede_text();
             if self.status.data_state() != DataState::Stale && self.log.is_due(LogKey::Stale, now) {
@@ -355,7 +355,7 @@ impl ClusterSync {
         }
     }
 
-    fn log_not_synced(&mut self, now: Instant) {
+    fn set_not_synced_sentence(&mut self, now: Instant) {
         let denied = |follow: &WatchEntry| follow.resource.required && matches!(follow.state, WatchState::Denied(_));
         let finding = Finding::NotSynced {
             waiting_for: self.status.waiting_for(),
@@ -406,7 +406,7 @@ impl ClusterSync {
                     self.warn_once(skipped.text);
                 }
             }
-            WatchUpdate::Invalid(_, why) => {
+            WatchUpdate::Invalid(why) => {
                 self.counters.count(Event::ObjectsSkipped);
                 self.publisher.metrics.count(&table::REJECTED, &["invalid"]);
                 self.warn_once(why);
@@ -479,7 +479,7 @@ impl ClusterSync {
 
     fn publish_status(&self) {
         let shown = |follow: &WatchEntry| {
-            let (state, lost_since) = follow.stale_note(self.no_contact.as_ref());
+            let (state, lost_since) = follow.effective_state(self.no_contact.as_ref());
             // The status shows the beginning of the loss, from which answers count their age.
             let since = lost_since.or(follow.since).map(Instant::into_std);
             WatchStatus { resource: follow.resource.name, required: follow.resource.required, state, since }
@@ -492,7 +492,7 @@ impl ClusterSync {
         let no_contact = self.no_contact.as_ref();
         let follows = &self.watches;
         let is_lost = |resource: Resource| {
-            follows.get(&resource).is_some_and(|follow| follow.stale_note(no_contact).0.reason().is_some())
+            follows.get(&resource).is_some_and(|follow| follow.effective_state(no_contact).0.reason().is_some())
         };
         for (state, resources) in self.log.due(now, is_lost) {
             let lost: Vec<&WatchEntry> = resources.iter().filter_map(|resource| self.watches.get(resource)).collect();
@@ -507,7 +507,7 @@ impl ClusterSync {
         const PATIENCE: Duration = Duration::from_secs(2);
         let (mut back, mut all) = (Vec::new(), true);
         for follow in self.watches.values_mut() {
-            if follow.stale_note(self.no_contact.as_ref()).0 != WatchState::Current {
+            if follow.effective_state(self.no_contact.as_ref()).0 != WatchState::Current {
                 all &= !follow.logged;
                 continue;
             }
@@ -532,7 +532,7 @@ impl ClusterSync {
             return;
         }
         let late = now - *self.required_since.get_or_insert(now) >= PATIENCE;
-        if self.watches.values().all(|follow| follow.is_synced_or_lost(late)) {
+        if self.watches.values().all(|follow| follow.is_settled(late)) {
             self.sync();
         }
     }
@@ -620,26 +620,24 @@ fn enumerate(names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PublisherOptions;
     use super::*;
     use crate::metrics::Metrics;
+    use crate::source::PublisherOptions;
     use headless_dns_core::name::reverse::ReverseZones;
     use headless_dns_core::name::{ServiceKey, WireName, service_key};
     use headless_dns_core::naming_rules::NamingRules;
     use headless_dns_core::object::{Labels, Service, ServiceKind};
     use headless_dns_core::zone::{Settings, Zone};
 
+    fn never_stale() -> Timing {
+        Timing { stale: Duration::MAX, ..Timing::default() }
+    }
+
     /// Lists and watches these Services through a new owner, which continues with the contents of the publisher.
     fn follow(publisher: Publisher, status: &Arc<Status>, services: &[&str]) -> ClusterSync {
         let followed = WatchedResource { resource: Resource::Services, name: "services", required: true };
-        let mut live = ClusterSync::new(
-            publisher,
-            Arc::clone(status),
-            Metrics::default().worker(),
-            &[followed],
-            Duration::MAX,
-            100,
-        );
+        let mut sync =
+            ClusterSync::new(publisher, Arc::clone(status), Metrics::default().worker(), &[followed], &never_stale());
         let (reply, _swept) = oneshot::channel();
         let mut updates = vec![WatchUpdate::Begin(Resource::Services, false)];
         for name in services {
@@ -656,8 +654,8 @@ mod tests {
         }
         updates.push(WatchUpdate::End { resource: Resource::Services, confirmed: true, reply });
         updates.push(WatchUpdate::Connected(Resource::Services));
-        live.apply_updates(updates, Instant::now());
-        live
+        sync.apply_updates(updates, Instant::now());
+        sync
     }
 
     #[tokio::test]
@@ -677,8 +675,7 @@ mod tests {
             Arc::clone(&status),
             Metrics::default().worker(),
             &[],
-            Duration::MAX,
-            100,
+            &never_stale(),
         );
         assert!(waiting.is_resync && !waiting.is_synced());
         assert!(follow(publisher.try_clone_handle(), &status, &["b", "c"]).is_synced());
@@ -701,8 +698,7 @@ mod tests {
                 Arc::clone(&status),
                 Metrics::default().worker(),
                 &[followed],
-                Duration::MAX,
-                100,
+                &never_stale(),
             )
         };
         new().tick(Instant::now());
