@@ -7,6 +7,9 @@
 //!
 //! Reading order: [`source`], [`server`], [`admin`], [`report`], [`commands`].
 
+#[macro_use]
+mod async_write;
+
 pub mod admin;
 pub mod cli;
 pub mod commands;

@@ -75,6 +75,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("wire", "name rtype"),
     ("object", "name"),
     ("status", "lock"),
+    ("async_write", ""),
     ("duration", ""),
     ("escape", ""),
     ("lock", ""),
