@@ -1,7 +1,8 @@
 //! The open connections of one listener: their tasks, the reasons for which they close, and the timeouts at shutdown.
 //!
-//! Each connection has a task, whatever its transport. Not here: accepting (`stream/acceptor.rs`, `encrypted/quic/acceptor.rs`), and the
-//! protocols on a connection (`stream/connection.rs`, `tls/`, `https/`, `quic/`).
+//! Each connection has a task, whatever its transport. Not here: accepting (`stream/acceptor.rs`,
+//! `encrypted/quic/acceptor.rs`), and the protocols on a connection (`stream/connection.rs`, `tls/`, `https/`,
+//! `quic/`).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ impl ConnectionTracker {
             tokio::select! {
                 biased;
                 () = shared.stop.wait() => return,
-                () = shared.stop.wait_for(Phase::Leaving), if !*told_to_leave => {
+                () = shared.stop.wait_for(Phase::LameDuck), if !*told_to_leave => {
                     *told_to_leave = true;
                     shared.limiter.wake_all();
                 }
