@@ -327,7 +327,7 @@ impl<S: Stream> Connection<S> {
 }
 
 /// Progress of answering the messages in a buffer.
-struct Progress {
+struct AnswerProgress {
     /// Number of octets answered.
     read: usize,
     /// Number of octets of responses.
@@ -343,9 +343,9 @@ fn answer_messages(
     peer: Peer,
     filled: usize,
     queue: &mut Option<Arc<ResponseQueue>>,
-) -> Progress {
+) -> AnswerProgress {
     let BufferedWorker { worker, input, output } = buffered;
-    let mut progress = Progress { read: 0, written: 0, is_refused: false };
+    let mut progress = AnswerProgress { read: 0, written: 0, is_refused: false };
     worker.begin_batch(Instant::now().into_std());
     while progress.written < FLUSH_THRESHOLD_BYTES
         && let Some(query) = complete_message(&input[progress.read..filled])
