@@ -326,8 +326,8 @@ impl<S: Stream> Connection<S> {
     }
 }
 
-/// StreamProgress of answering the messages in a buffer.
-struct StreamProgress {
+/// Progress of answering the messages in a buffer.
+struct AnswerProgress {
     /// Number of octets answered.
     read: usize,
     /// Number of octets of responses.
@@ -343,9 +343,9 @@ fn answer_messages(
     peer: Peer,
     filled: usize,
     queue: &mut Option<Arc<ResponseQueue>>,
-) -> StreamProgress {
+) -> AnswerProgress {
     let BufferedWorker { worker, input, output } = buffered;
-    let mut progress = StreamProgress { read: 0, written: 0, is_refused: false };
+    let mut progress = AnswerProgress { read: 0, written: 0, is_refused: false };
     worker.begin_batch(Instant::now().into_std());
     while progress.written < FLUSH_THRESHOLD_BYTES
         && let Some(query) = complete_message(&input[progress.read..filled])
@@ -414,7 +414,7 @@ mod tests {
     /// The size of the task is the memory of an idle connection, besides Tokio's header and its registration of the
     /// socket.
     #[tokio::test]
-    async fn an_idle_connection_is_small() {
+    async fn idle_connection_is_small() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
