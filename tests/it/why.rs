@@ -194,7 +194,7 @@ fn explains_every_name_at_why() {
         "{said:?}"
     );
     let said = ask(&mut aliases, "_why.outside.default.svc.cluster.local", TXT);
-    assert_eq!(said.text, "ALIAS: the name stands for db.example.test.");
+    assert_eq!(said.text, "ALIAS: the name is an alias of db.example.test.");
 }
 
 /// A port may have the name `why`: an existing name takes precedence over an explanation of another.

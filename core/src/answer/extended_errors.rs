@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits. The form of the name and at most one look-up in the zone decide whether a cause is searched for, so
 //! that ordinary traffic (search lists, AAAA of IPv4-only names) never reaches the cluster. `--explain-to` limits the
-//! clients, a [`TokenBucket`] the rate. Not here: the search itself (`explain/`).
+//! clients, a [`TokenBucket`] the rate. Not here: the search itself (`diagnose/`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -81,30 +81,30 @@ pub(super) enum Unresolved {
 
 /// Policy and cluster handle for causes in responses.
 pub(super) struct EdePolicy {
-    asker: Diagnostics,
+    diagnostics: Diagnostics,
     clients: ArcSwap<Vec<IpNet>>,
     /// True if `clients` is not empty, so that `clients` is loaded only if needed.
-    anyone: AtomicBool,
+    is_enabled: AtomicBool,
 }
 
 impl EdePolicy {
-    /// Creates the policy: causes that `asker` finds are reported to `clients`.
-    pub(super) fn new(asker: Diagnostics, clients: Vec<IpNet>) -> Self {
-        let anyone = AtomicBool::new(!clients.is_empty());
-        Self { asker, clients: ArcSwap::from_pointee(clients), anyone }
+    /// Creates the policy: causes that `diagnostics` finds are reported to `clients`.
+    pub(super) fn new(diagnostics: Diagnostics, clients: Vec<IpNet>) -> Self {
+        let is_enabled = AtomicBool::new(!clients.is_empty());
+        Self { diagnostics, clients: ArcSwap::from_pointee(clients), is_enabled }
     }
 
     /// Replaces the networks of the clients that causes are reported to.
     pub(super) fn change_clients(&self, clients: Vec<IpNet>) {
-        let anyone = !clients.is_empty();
+        let is_enabled = !clients.is_empty();
         self.clients.store(Arc::new(clients));
-        self.anyone.store(anyone, Ordering::Release);
+        self.is_enabled.store(is_enabled, Ordering::Release);
     }
 
     /// Returns whether causes are reported to any client.
     #[inline]
     pub(super) fn is_enabled(&self) -> bool {
-        self.anyone.load(Ordering::Acquire)
+        self.is_enabled.load(Ordering::Acquire)
     }
 
     /// Returns whether causes are reported to the client.
@@ -119,13 +119,13 @@ impl EdePolicy {
     }
 
     /// Searches for the cause that a response reports; `None` if no cause is certain.
-    pub(super) fn cause(&self, name: &QueryName, qtype: u16, open: Unresolved) -> Result<Option<Finding>, Busy> {
-        let (outcome, absence) = match open {
+    pub(super) fn cause(&self, name: &QueryName, qtype: u16, unresolved: Unresolved) -> Result<Option<Finding>, Busy> {
+        let (outcome, absence) = match unresolved {
             Unresolved::NxDomain(_, absence) => (ZoneVerdict::NxDomain, absence),
             Unresolved::NoData(_) => (ZoneVerdict::NoData, None),
             Unresolved::Chain => (ZoneVerdict::Found, None),
         };
-        self.asker.try_best_finding(&DiagnosedQuery { name, qtype, outcome, absence })
+        self.diagnostics.try_best_finding(&DiagnosedQuery { name, qtype, outcome, absence })
     }
 
     /// Returns the text at `_why.NAME`, and the cause that it reports.
@@ -137,23 +137,25 @@ impl EdePolicy {
             NameContents::Alias(_) => (ZoneVerdict::Found, None),
             NameContents::Missing(absence) => (ZoneVerdict::NxDomain, *absence),
         };
-        let text =
-            match (self.asker.try_best_finding(&DiagnosedQuery { name, qtype: rtype::A, outcome, absence }), seen) {
-                (Err(Busy), _) => return busy(),
-                (Ok(Some(finding)), _) => return (finding.line(), CauseReport::Reported(finding.id_and_token().1)),
-                (Ok(None), NameContents::Alias(target)) => format!("ALIAS: the name stands for {target}"),
-                (Ok(None), NameContents::Missing(_)) => {
-                    format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")
-                }
-                (Ok(None), _) => "EMPTY: the name exists and has no records".to_owned(),
-            };
+        let text = match (
+            self.diagnostics.try_best_finding(&DiagnosedQuery { name, qtype: rtype::A, outcome, absence }),
+            seen,
+        ) {
+            (Err(Busy), _) => return busy_text(),
+            (Ok(Some(finding)), _) => return (finding.line(), CauseReport::Reported(finding.id_and_token().1)),
+            (Ok(None), NameContents::Alias(target)) => format!("ALIAS: the name is an alias of {target}"),
+            (Ok(None), NameContents::Missing(_)) => {
+                format!("UNKNOWN: no cause is known for certain; run: headless-dns explain {name}")
+            }
+            (Ok(None), _) => "EMPTY: the name exists and has no records".to_owned(),
+        };
         (text, CauseReport::None)
     }
 }
 
 /// Returns the text if the publisher is changing the cluster, or the worker's budget is spent.
-pub(super) fn busy() -> (String, CauseReport) {
-    let text = "BUSY: the cause was not looked for, to keep nobody waiting; ask again".to_owned();
+pub(super) fn busy_text() -> (String, CauseReport) {
+    let text = "BUSY: no search for the cause now, since it would delay other queries; query again".to_owned();
     (text, CauseReport::Skipped)
 }
 
@@ -161,8 +163,8 @@ pub(super) fn busy() -> (String, CauseReport) {
 ///
 /// Excludes most negative responses of ordinary traffic: names with a search list applied, and queries for one address
 /// family of a name that has the other.
-pub(super) fn may_have_finding(zone: &Zone, name: &QueryName, qtype: u16, open: Unresolved) -> bool {
-    match open {
+pub(super) fn may_have_finding(zone: &Zone, name: &QueryName, qtype: u16, unresolved: Unresolved) -> bool {
+    match unresolved {
         Unresolved::Chain | Unresolved::NxDomain(_, Some(_)) => true,
         Unresolved::NxDomain(apex_at, None) => may_refer_to_service(zone, name, apex_at),
         Unresolved::NoData(apex_at) => match qtype {

@@ -1,25 +1,25 @@
 //! Forwarding: which clients may use upstreams, and how a response with an upstream's records is completed.
 //!
-//! A [`ForwardedQuery`] response holds the message so far: the question alone (`--forward`), or also CNAMEs that lead out of the
+//! A [`ForwardedQuery`] holds the message so far: the question alone (`--forward`), or also CNAMEs that lead out of the
 //! zones (`--external-name-upstream`, row N14 of `tests/rows.md`). [`Responder::resume`] follows the rest of the CNAME
 //! chain. Each name of the chain has one source: the zones of this server, else the special names (RFC 6761), else an
 //! upstream (RFC 1034 section 4.3.2 step 3a, RFC 2181 section 5.4.1). So an upstream cannot supply records for a name of
-//! the zones, whatever its response contains. Not here: the choice of records from an upstream's response (`foreign.rs`), and queries to
-//! upstreams (`server/forward/`).
+//! the zones, whatever its response contains. Not here: the loop along the chain (`chain.rs`), the choice of records from
+//! an upstream's response (`upstream_response.rs`), and queries to upstreams (`server/forward/`).
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::access::Peer;
+use super::chain::{ChainWalk, CnameChain, NameOutcome};
 use super::response::Response;
 use super::upstream_response::{UpstreamRecord, UpstreamResponse};
-use super::{CauseReport, ChainEnd, Peer, RequestContext, Responder, ResponseSummary, Transport, ZoneLabel, stale};
-use crate::name::reverse::is_reverse;
+use super::{CauseReport, RequestContext, Responder, ResponseSummary, Transport, ZoneLabel, stale};
 use crate::name::special::{SpecialName, SpecialNames};
-use crate::name::{MAX_CHAIN, MAX_FORWARDED_CHAIN, QueryName, WireName};
+use crate::name::{MAX_FORWARDED_CHAIN, QueryName, WireName};
 use crate::rtype;
-use crate::status::DataState;
-use crate::wire::{self, NameRef, QNAME_POINTER, Query, ResponseOptions, Section, Writer, ede, rcode};
+use crate::wire::{self, NameRef, Query, ResponseOptions, Section, Writer, ede, rcode};
 use crate::zone::SnapshotCache;
 
 /// TTL of records and of negative responses for special names, in seconds (RFC 6303 section 3).
@@ -30,7 +30,7 @@ const SPECIAL_TTL: u32 = 10_800;
 pub struct ForwardPolicy {
     /// Networks of the clients that may use forwarding. If empty, no query is forwarded.
     pub allowed_clients: Vec<IpNet>,
-    /// True if CNAMEs that lead out of the zones are followed for every client, not only for those in `names_for`.
+    /// True if CNAMEs that lead out of the zones are followed for every client, not only for those in `allowed_clients`.
     pub aliases: bool,
     /// Special names, which are answered here and never forwarded.
     pub special: SpecialNames,
@@ -47,38 +47,6 @@ impl ForwardPolicy {
     pub(super) fn special(&self, name: &QueryName) -> Option<(SpecialName, usize)> {
         let (special, at) = self.special.find(name)?;
         Some((special, name.offset(at)))
-    }
-}
-
-/// CNAME chain of a response: the names from QNAME on, each at most once.
-#[derive(Debug)]
-pub(super) struct CnameChain {
-    names: Vec<WireName>,
-    /// Maximum number of CNAMEs.
-    limit: usize,
-    /// Compression pointer to the last name.
-    pub(super) owner: u16,
-}
-
-impl CnameChain {
-    pub(super) fn new(qname: WireName) -> Self {
-        Self { names: vec![qname], limit: MAX_CHAIN, owner: QNAME_POINTER }
-    }
-
-    /// Returns the last name: the response needs its records next.
-    pub(super) fn last(&self) -> &WireName {
-        &self.names[self.names.len() - 1]
-    }
-
-    /// Adds the target of a CNAME, to which the compression pointer `owner` points. Returns false for a loop, or if the
-    /// chain is too long.
-    pub(super) fn extend(&mut self, target: WireName, owner: u16) -> bool {
-        let fits = self.names.len() <= self.limit && !self.names.contains(&target);
-        if fits {
-            self.names.push(target);
-            self.owner = owner;
-        }
-        fits
     }
 }
 
@@ -100,12 +68,10 @@ pub struct ForwardedQuery {
     is_alias: bool,
     /// Extended error, if the response contains stale records of this server's zones.
     note: Option<(u16, String)>,
-    /// Length of the query, in octets.
-    length: usize,
     context: ResponseContext,
 }
 
-/// Properties of a pending response that no later step changes.
+/// Properties of a forwarded query that no later step changes.
 #[derive(Debug)]
 pub(super) struct ResponseContext {
     /// AA bit: QNAME is in a zone of this server (RFC 1035 section 4.1.1).
@@ -116,9 +82,11 @@ pub(super) struct ResponseContext {
     pub(super) nsid: Arc<[u8]>,
     /// Zone label of the response in metrics.
     pub(super) zone: ZoneLabel,
+    /// Length of the query, in octets.
+    pub(super) query_length: usize,
 }
 
-/// Next step of a pending response.
+/// Next step of a forwarded query.
 #[derive(Debug)]
 pub enum Resumed {
     /// An upstream must resolve [`ForwardedQuery::name`].
@@ -145,19 +113,25 @@ impl UpstreamFailure {
 }
 
 impl ForwardedQuery {
-    /// Creates a pending response from `writer`, which has written the records up to the last name of `chain`.
+    /// Creates a forwarded query from `writer`, which has written the records up to the last name of `chain`.
     pub(super) fn new(
-        received: &RequestContext<'_>,
+        request: &RequestContext<'_>,
         writer: Writer<'_>,
-        mut chain: CnameChain,
-        marks: ResponseContext,
+        chain: CnameChain,
+        context: ResponseContext,
     ) -> Box<Self> {
-        let RequestContext { question, peer, request } = *received;
-        let (peer, transport, query, length) = (*peer, request.transport, *question.query, request.length);
-        let ((end, answers), is_alias) = (writer.checkpoint(), chain.names.len() > 1);
-        chain.limit = MAX_FORWARDED_CHAIN;
-        let begun = writer.into_message()[..end].into();
-        Box::new(Self { peer, transport, query, begun, answers, chain, is_alias, note: None, length, context: marks })
+        let (end, answers) = writer.checkpoint();
+        Box::new(Self {
+            peer: *request.peer,
+            transport: request.request.transport,
+            query: *request.question.query,
+            begun: writer.into_message()[..end].into(),
+            answers,
+            is_alias: chain.has_cname(),
+            chain: chain.forwarded(),
+            note: None,
+            context,
+        })
     }
 
     /// Sets the extended error of stale records.
@@ -201,12 +175,12 @@ impl ForwardedQuery {
     /// Finishes the response. AA is set according to QNAME alone, RA according to the client (RFC 1035 section 4.1.1).
     fn finish(&self, writer: Writer<'_>, rcode: u16, error: Option<(u16, &str)>) -> ResponseSummary {
         let note = self.note.as_ref().map(|(code, text)| (*code, text.as_str()));
-        let remarks = ResponseOptions { nsid: &self.context.nsid, error: error.or(note) };
+        let options = ResponseOptions { nsid: &self.context.nsid, error: error.or(note) };
         let writer = writer.recursion_available(self.context.served);
         let truncated = writer.is_truncated();
         ResponseSummary {
-            length: writer.finish(rcode, self.context.authoritative, self.query.edns, remarks),
-            query_length: self.length,
+            length: writer.finish(rcode, self.context.authoritative, self.query.edns, options),
+            query_length: self.context.query_length,
             zone: self.context.zone,
             qtype: self.query.qtype,
             rcode,
@@ -223,83 +197,89 @@ impl ForwardedQuery {
 }
 
 impl Responder {
-    /// Continues a pending response at the start of `message`: writes the records of each further name of the chain, from
+    /// Continues a forwarded query at the start of `message`: writes the records of each further name of the chain, from
     /// the zones, the special names, or `answer`, an upstream's answer for [`ForwardedQuery::name`], until the response is
     /// complete or needs another answer. The first call passes no answer.
     ///
     /// `message` is at least 1,232 octets long for UDP, 65,535 otherwise.
-    pub fn resume(
-        &self,
-        pending: &mut ForwardedQuery,
-        answer: Option<&UpstreamResponse>,
-        message: &mut [u8],
-    ) -> Resumed {
+    pub fn resume(&self, query: &mut ForwardedQuery, answer: Option<&UpstreamResponse>, message: &mut [u8]) -> Resumed {
         // Load once, so that these records describe one state of the data.
         let state = self.status.data_state();
         let mut response = Response {
-            writer: pending.writer(message),
+            writer: query.writer(message),
             ttl: self.zone.ttl(),
-            turn: pending.query.id,
-            zone: pending.context.zone,
+            turn: query.query.id,
+            zone: query.context.zone,
         };
-        let (mut view, mut name) = (SnapshotCache::default(), QueryName::default());
-        let mut source = answer.map(|answer| (answer, answer.cnames.iter()));
-        loop {
-            name.set(pending.chain.last());
-            // The reverse zones follow from the addresses: before they are known, an upstream may not answer for one of
-            // them.
-            let may_be_ours = matches!(state, DataState::NotSynced | DataState::Partial) && is_reverse(&name);
-            if may_be_ours || self.is_in_zones(&mut view, &name) {
-                if may_be_ours {
-                    return self.fail_not_ready(pending, response);
+        let mut snapshot_cache = SnapshotCache::default();
+        let upstream = answer.map(|answer| (answer, answer.cnames.iter()));
+        let mut walk =
+            ChainWalk::new(&mut query.chain, query.query.qtype, state, &mut snapshot_cache).forwarded(upstream);
+        let first = self.write_next(&mut walk, &mut response);
+        let outcome = self.follow_chain(&mut walk, first, &mut response);
+        let (is_in_zone, has_zone_name) = (walk.is_in_zone, walk.has_zone_name);
+        if has_zone_name && state.is_old() {
+            query.note = Some((ede::STALE_ANSWER, self.status.sentence().to_string()));
+        }
+        match outcome {
+            NameOutcome::Done(rcode) | NameOutcome::Negative(rcode, _) => {
+                if is_in_zone {
+                    query.note = query.note.take().map(|(_, text)| (stale(rcode), text));
                 }
-                if state.is_old() {
-                    pending.note = Some((ede::STALE_ANSWER, self.status.sentence().to_string()));
-                }
-                match self.follow(&mut view, pending.query.qtype, state, &mut pending.chain, &mut response) {
-                    ChainEnd::NotReady => return self.fail_not_ready(pending, response),
-                    ChainEnd::At(rcode) => {
-                        pending.note = pending.note.take().map(|(_, text)| (stale(rcode), text));
-                        return pending.complete(response.writer, rcode, None);
-                    }
-                    ChainEnd::ChainTooLong => return fail_chain(pending, response),
-                    // The upstream's other records follow from a record that is not used, since the zones have that name.
-                    ChainEnd::Outside => (pending.is_alias, source) = (true, None),
-                }
-            } else if let Some(special) = self.forward_policy.as_ref().and_then(|outside| outside.special(&name)) {
-                let rcode = write_special(&mut response.writer, pending.chain.owner, special, pending.query.qtype);
-                return pending.complete(response.writer, self.forwarded_rcode(&name, rcode), None);
-            } else {
-                let Some((answer, cnames)) = &mut source else { break };
-                let Some(cname) = cnames.next() else {
-                    if answer.rrset.is_empty() && !answer.is_denial() {
-                        break;
-                    }
-                    let rcode = self.forwarded_rcode(&name, answer.end_rcode());
-                    let soa = answer.soa.as_ref().filter(|soa| {
-                        // With `--namespace`, an upstream may be a server of the whole zone: its SOA would deny names of
-                        // this server's part of it.
-                        name.set(&soa.owner);
-                        !self.is_in_zones(&mut view, &name)
-                    });
-                    write_end(&mut response.writer, pending.chain.owner, &answer.rrset, soa);
-                    return pending.complete(response.writer, rcode, None);
-                };
-                let target = wire::pointer(response.writer.position() + 12);
-                let (Some(target), true) = (target, push_record(&mut response.writer, pending.chain.owner, cname))
-                else {
-                    response.writer.truncate();
-                    return pending.complete(response.writer, rcode::NOERROR, None);
-                };
-                if !cname.target().is_some_and(|name| pending.chain.extend(name, target)) {
-                    return fail_chain(pending, response);
-                }
+                query.complete(response.writer, rcode, None)
+            }
+            // Caches would keep a negative response, and it would have no SOA.
+            NameOutcome::Cname(..) | NameOutcome::EndlessChain => {
+                let text = format!("the chain of CNAMEs is a loop, or longer than {MAX_FORWARDED_CHAIN}");
+                query.complete(response.writer, rcode::SERVFAIL, Some((ede::OTHER, &text)))
+            }
+            // Only QNAME can be a `_why` question, and it is not forwarded.
+            NameOutcome::NotReady | NameOutcome::WhyQuery(..) => {
+                query.complete(response.writer, rcode::SERVFAIL, Some((ede::NOT_READY, &self.not_synced)))
+            }
+            NameOutcome::NotInZone => {
+                query.is_alias |= has_zone_name;
+                let (end, answers) = response.writer.checkpoint();
+                (query.begun, query.answers) = (response.writer.into_message()[..end].into(), answers);
+                Resumed::QueryNext
             }
         }
-        let (end, answers) = response.writer.checkpoint();
-        pending.begun = response.writer.into_message()[..end].into();
-        pending.answers = answers;
-        Resumed::QueryNext
+    }
+
+    /// Writes the records of a name outside the zones: those of a special name, or the next ones of the upstream. Returns
+    /// `NotInZone` if the upstream's response does not have them.
+    pub(super) fn write_from_outside(
+        &self,
+        walk: &mut ChainWalk<'_>,
+        name: &mut QueryName,
+        response: &mut Response<'_>,
+    ) -> NameOutcome {
+        let (writer, owner) = (&mut response.writer, walk.chain.owner);
+        if let Some(special) = self.forward_policy.as_ref().and_then(|policy| policy.special(name)) {
+            let rcode = write_special(writer, owner, special, walk.qtype);
+            return NameOutcome::Done(self.forwarded_rcode(name, rcode));
+        }
+        let Some((answer, cnames)) = &mut walk.upstream else { return NameOutcome::NotInZone };
+        if let Some(cname) = cnames.next() {
+            let pointer = wire::pointer(writer.position() + 12);
+            let (Some(pointer), true) = (pointer, push_record(writer, owner, cname)) else {
+                writer.truncate();
+                return NameOutcome::Done(rcode::NOERROR);
+            };
+            return cname.target().map_or(NameOutcome::EndlessChain, |target| NameOutcome::Cname(target, pointer));
+        }
+        if answer.rrset.is_empty() && !answer.is_denial() {
+            return NameOutcome::NotInZone;
+        }
+        let (answer, rcode) = (*answer, self.forwarded_rcode(name, answer.end_rcode()));
+        let soa = answer.soa.as_ref().filter(|soa| {
+            // With `--namespace`, an upstream may be a server of the whole zone: its SOA would deny names of this
+            // server's part of it.
+            name.set(&soa.owner);
+            !self.is_in_zones(walk, name)
+        });
+        write_end(writer, owner, &answer.rrset, soa);
+        NameOutcome::Done(rcode)
     }
 
     /// Returns the RCODE for a name outside the zones: NOERROR instead of NXDOMAIN if a zone of this server is below the
@@ -307,17 +287,6 @@ impl Responder {
     pub(super) fn forwarded_rcode(&self, name: &QueryName, rcode: u16) -> u16 {
         if rcode == rcode::NXDOMAIN && self.zone.has_zone_below(name) { rcode::NOERROR } else { rcode }
     }
-
-    fn fail_not_ready(&self, pending: &ForwardedQuery, response: Response<'_>) -> Resumed {
-        pending.complete(response.writer, rcode::SERVFAIL, Some((ede::NOT_READY, &self.not_synced)))
-    }
-}
-
-/// Answers with SERVFAIL, since the CNAME chain is a loop or too long. Caches would keep a negative response, and it would
-/// have no SOA.
-fn fail_chain(pending: &ForwardedQuery, response: Response<'_>) -> Resumed {
-    let text = format!("the chain of CNAMEs is a loop, or longer than {MAX_FORWARDED_CHAIN}");
-    pending.complete(response.writer, rcode::SERVFAIL, Some((ede::OTHER, &text)))
 }
 
 /// Writes the end of an upstream's answer: the RRset of the last name, or the SOA of a negative response.

@@ -1,13 +1,13 @@
 //! Response writer for RRsets: how many records fit, at which record a rotated RRset begins, which names are compressed.
 //!
 //! The rows in parentheses (A1, N4, R2, ...) are those of `tests/rows.md`. Not here: the choice of the RRset (`mod.rs`), and
-//! the wire format of a record (`wire.rs`).
+//! the wire format of a record (`wire/`).
 
-use super::{NameOutcome, OwnerPointers, ZoneLabel};
+use super::{OwnerPointers, ZoneLabel};
 use crate::name::{HOSTMASTER, MAX_NAME, NAME_SERVER, QueryName, SVC, ServiceKey, WireName};
 use crate::records::{AddressRrset, EndpointLabel, PtrRrset, RRset, SrvRecord, SrvRrset};
 use crate::rtype;
-use crate::wire::{self, NameRef, Section, Writer, rcode};
+use crate::wire::{self, NameRef, QNAME_POINTER, Section, Writer};
 use crate::zone::{SOA_TIMERS, VERSION_TTL, Zone, ZoneContext};
 
 /// Response under construction.
@@ -21,30 +21,24 @@ pub(super) struct Response<'m> {
 }
 
 impl Response<'_> {
-    pub(super) fn rrset(
-        &mut self,
-        names: OwnerPointers,
-        site: ZoneContext<'_>,
-        rrset: RRset<'_>,
-        zone: &Zone,
-    ) -> NameOutcome {
+    pub(super) fn rrset(&mut self, names: OwnerPointers, zone_context: ZoneContext<'_>, rrset: RRset<'_>, zone: &Zone) {
         match rrset {
             RRset::A(addresses) => self.addresses(names.owner, rtype::A, addresses, u32::to_be_bytes),
             RRset::Aaaa(addresses) => self.addresses(names.owner, rtype::AAAA, addresses, u128::to_be_bytes),
-            RRset::Srv(servers) => self.srv_rrset(names.owner, site.forward, servers),
-            RRset::Ptr(pointers) => self.ptr_rrset(names.owner, site, pointers),
+            RRset::Srv(servers) => self.srv_rrset(names.owner, zone_context.forward, servers),
+            RRset::Ptr(pointers) => self.ptr_rrset(names.owner, zone_context, pointers),
             RRset::Txt(text) => self.write_record(names.owner, rtype::TXT, VERSION_TTL, &[&[text.len() as u8], text]),
-            RRset::Soa => self.soa(names, site, zone.negative_ttl(), zone),
+            RRset::Soa => self.soa(names, zone_context, zone.negative_ttl(), zone),
             RRset::Ns => {
                 let target = self.writer.position() + 12;
-                let (label, rest) = name_server(names, site);
+                let (label, rest) = name_server(names, zone_context);
                 self.write_record(names.owner, rtype::NS, self.ttl, &[label, rest.octets()]);
-                if !self.writer.is_truncated() {
-                    return NameOutcome::Glue(target);
+                // Only at QNAME: the end of a CNAME chain has no additional records.
+                if names.owner == QNAME_POINTER && !self.writer.is_truncated() {
+                    self.name_server_addresses(target, zone);
                 }
             }
         }
-        NameOutcome::Done(rcode::NOERROR)
     }
 
     /// Writes as many addresses as fit (A4), in rotated order (A6).
@@ -146,8 +140,8 @@ impl Response<'_> {
     }
 
     /// Writes PTR records in their own order (R2): they are never rotated, since clients use the first.
-    fn ptr_rrset(&mut self, owner: u16, site: ZoneContext<'_>, names: PtrRrset<'_>) {
-        let Some(address) = site.address else { return };
+    fn ptr_rrset(&mut self, owner: u16, zone_context: ZoneContext<'_>, names: PtrRrset<'_>) {
+        let Some(address) = zone_context.address else { return };
         // The first target is written in full; the next ones point to its `svc` and zone (RFC 1035 section 4.1.4).
         let mut shared: Option<u16> = None;
         for name in names.iter() {
@@ -158,7 +152,7 @@ impl Response<'_> {
             let suffix = shared.map(u16::to_be_bytes);
             let rest: [&[u8]; 2] = match &suffix {
                 Some(pointer) => [pointer, &[]],
-                None => [SVC, site.forward.octets()],
+                None => [SVC, zone_context.forward.octets()],
             };
             if !self.writer.record(NameRef::Pointer(owner), rtype::PTR, self.ttl, &[label, service, rest[0], rest[1]]) {
                 self.writer.truncate();
@@ -170,9 +164,15 @@ impl Response<'_> {
 
     /// Writes a CNAME record, and returns a compression pointer to its target; `None` if the record does not fit, or the
     /// target is beyond the reach of pointers.
-    pub(super) fn cname(&mut self, names: OwnerPointers, site: ZoneContext<'_>, target: &WireName) -> Option<u16> {
+    pub(super) fn cname(
+        &mut self,
+        names: OwnerPointers,
+        zone_context: ZoneContext<'_>,
+        target: &WireName,
+    ) -> Option<u16> {
         let at = self.writer.position() + 12;
-        let below = target.octets().strip_suffix(site.apex.octets()).filter(|_| is_below(target, site.apex));
+        let below =
+            target.octets().strip_suffix(zone_context.apex.octets()).filter(|_| is_below(target, zone_context.apex));
         let pointer = names.apex.map(u16::to_be_bytes);
         let data: [&[u8]; 2] = match (below, &pointer) {
             (Some(labels), Some(pointer)) => [labels, pointer],
@@ -186,14 +186,14 @@ impl Response<'_> {
     }
 
     /// Writes the SOA record (A8). It always fits, even after a QNAME of 255 octets.
-    pub(super) fn soa(&mut self, names: OwnerPointers, site: ZoneContext<'_>, ttl: u32, zone: &Zone) {
+    pub(super) fn soa(&mut self, names: OwnerPointers, zone_context: ZoneContext<'_>, ttl: u32, zone: &Zone) {
         let [refresh, retry, expire] = SOA_TIMERS;
         let values = [zone.serial(), refresh, retry, expire, zone.negative_ttl()];
         let mut numbers = [0; 20];
         for (place, value) in numbers.chunks_exact_mut(4).zip(values) {
             place.copy_from_slice(&value.to_be_bytes());
         }
-        let (label, rest) = name_server(names, site);
+        let (label, rest) = name_server(names, zone_context);
         match (names.apex, &rest) {
             // The usual case, in which all SOA records have one length.
             (Some(owner), NameSuffix::Pointer([high, low])) => {
@@ -208,7 +208,7 @@ impl Response<'_> {
                 self.writer.record_fixed(owner, rtype::SOA, ttl, data);
             }
             _ => {
-                let owner = names.apex.map_or(NameRef::Uncompressed(site.apex), NameRef::Pointer);
+                let owner = names.apex.map_or(NameRef::Uncompressed(zone_context.apex), NameRef::Pointer);
                 let rest = rest.octets();
                 self.writer.record(owner, rtype::SOA, ttl, &[label, rest, HOSTMASTER, rest, &numbers]);
             }
@@ -216,7 +216,7 @@ impl Response<'_> {
     }
 
     /// Writes the addresses of the name server as additional records. `target` is the position of its name in the message.
-    pub(super) fn glue(&mut self, target: usize, zone: &Zone) {
+    fn name_server_addresses(&mut self, target: usize, zone: &Zone) {
         let apex = zone.name_server();
         self.writer.begin(Section::Additional);
         if let Some(owner) = wire::pointer(target) {
@@ -251,10 +251,10 @@ fn start(turn: u16, count: usize) -> usize {
 }
 
 /// Returns the labels of the name server in front of the zone, and the zone: a compression pointer, or the name in full.
-fn name_server<'s>(names: OwnerPointers, site: ZoneContext<'s>) -> (&'static [u8], NameSuffix<'s>) {
-    match names.apex.filter(|_| std::ptr::eq(site.apex, site.forward)) {
+fn name_server<'s>(names: OwnerPointers, zone_context: ZoneContext<'s>) -> (&'static [u8], NameSuffix<'s>) {
+    match names.apex.filter(|_| std::ptr::eq(zone_context.apex, zone_context.forward)) {
         Some(pointer) => (NAME_SERVER, NameSuffix::Pointer(pointer.to_be_bytes())),
-        None => (NAME_SERVER, NameSuffix::Zone(site.forward)),
+        None => (NAME_SERVER, NameSuffix::Zone(zone_context.forward)),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A response of an upstream is input that an attacker may have written. [`UpstreamResponse::new`] accepts the CNAME chain
 //! that begins at QNAME, the RRset at its end, and the SOA of a negative response; it ignores every other record, in any
 //! section (RFC 2181 section 5.4.1, RFC 5452 section 6). A chain may still lead through the zones of this server:
-//! `outside.rs` cuts it there. Not here: queries to upstreams (`server/forward/`).
+//! `forwarding.rs` cuts it there. Not here: queries to upstreams (`server/forward/`).
 
 use std::collections::HashSet;
 
@@ -133,6 +133,9 @@ impl UpstreamResponse {
         self.cnames.iter().chain(&self.rrset).chain(&self.soa)
     }
 }
+
+/// Rest of an upstream's answer: the answer, and its CNAMEs that are not written yet.
+pub(super) type UpstreamCursor<'u> = (&'u UpstreamResponse, std::slice::Iter<'u, UpstreamRecord>);
 
 fn limit_ttl(ttl: u32, most: u32) -> u32 {
     if ttl >= TTL_SIGN_BIT { 0 } else { ttl.min(most) }

@@ -9,7 +9,7 @@
 //! A worker that answers for the zones enqueues such a query and continues: it never waits here. Whatever the upstreams
 //! do, each query taken gets a response before stub resolvers give up. A chain of CNAMEs may enter the zones and leave
 //! them again: the engine follows it, and returns the name for which an upstream is asked next. Not here: the clients
-//! that may use forwarding, and the contents of a response (`answer/outside.rs`). Read next: `resolver.rs`.
+//! that may use forwarding, and the contents of a response (`answer/forwarding.rs`). Read next: `resolver.rs`.
 
 mod cache;
 mod resolver;
