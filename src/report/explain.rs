@@ -1,8 +1,8 @@
 //! Explanation of a name, from a zone and its cluster.
 //!
-//! The engine (`answer/`) responds to each name of the search list; the diagnosis (`explain/`) finds the cause. This file
+//! The engine (`answer/`) responds to each name of the search list; the diagnosis (`diagnose/`) finds the cause. This file
 //! decides which names are looked up, which of them is explained, and in which order findings are listed. Not here: the
-//! text and JSON of an explanation (`explained.rs`).
+//! text and JSON of an explanation (`explain_report.rs`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::finding_view::{Color, FindingView};
 use crate::config::NameSpec;
 use headless_dns_core::answer::{AccessList, Peer, RequestBatch, Responder, Transport, Worker};
 use headless_dns_core::diagnose::{
-    self, DiagnosedQuery, Diagnostics, DiagnosticsView, Finding, SearchDepth, Severity, TraceStep, object,
+    self, DiagnosedQuery, Diagnostics, DiagnosticsView, Finding, SearchDepth, Severity, TraceStep, service_ref,
 };
 use headless_dns_core::name::reverse::reverse_name;
 use headless_dns_core::name::{NameKind, QueryName, WireName, classify};
@@ -50,22 +50,22 @@ pub struct SourceState {
     pub may_deny: bool,
 }
 
-/// Explains a name, from the responses of `zone` and the cluster of `asker`. `hints` returns further sentences.
+/// Explains a name, from the responses of `zone` and the cluster of `diagnostics`. `hints` returns further sentences.
 ///
 /// # Errors
 ///
 /// An internal error: the engine returns no response.
 pub fn explain(
     zone: &Arc<Zone>,
-    asker: &Diagnostics,
-    sought: &ExplainQuery<'_>,
+    diagnostics: &Diagnostics,
+    request: &ExplainQuery<'_>,
     hints: impl FnOnce(&DiagnosticsView<'_>) -> Vec<String>,
     SourceState { is_complete: whole, may_deny }: SourceState,
 ) -> anyhow::Result<ExplainReport> {
-    let qtype = sought.qtype;
-    let mut engine = LocalResolver::new(zone, may_deny);
-    let (tried, resolved) = try_each(sought, |name| engine.ask(name, qtype))?;
-    Ok(asker.with_view(|known| {
+    let qtype = request.qtype;
+    let mut resolver = LocalResolver::new(zone, may_deny);
+    let (tried, resolved) = try_each(request, |name| resolver.ask(name, qtype))?;
+    Ok(diagnostics.with_view(|known| {
         let likely = || (0..tried.len()).rev().max_by_key(|index| candidate_score(known, &tried[*index].0, *index));
         let chosen = resolved.or_else(likely).unwrap_or_default();
         let (steps, findings) = explain_one(known, zone, &tried[chosen].0, qtype);
@@ -78,7 +78,7 @@ pub fn explain(
             answer: tried[chosen].1.answer.clone(),
             chosen,
             qtype,
-            searched: sought.searched(),
+            searched: request.searched(),
             steps: steps.into_iter().map(StepView::from).collect(),
             findings: findings.iter().map(|finding| FindingView::from_finding(finding, severity(finding))).collect(),
             hints: hints(known),
@@ -131,7 +131,7 @@ fn candidate_score(known: &DiagnosticsView<'_>, name: &WireName, index: usize) -
     match classify(&query, apex_at) {
         NameKind::Invalid => 1,
         NameKind::Service(key) | NameKind::Endpoint(key, _) | NameKind::Port(key, ..) | NameKind::Protocol(key, _) => {
-            let key = object(key);
+            let key = service_ref(key);
             let view = known.cluster.service(&key);
             match (view.service, &view.stateful_sets[..]) {
                 (Some(_), _) => 7,
@@ -197,13 +197,13 @@ pub type Attempt = (WireName, ParsedResponse, bool);
 ///
 /// The errors of `ask`.
 pub fn try_each(
-    sought: &ExplainQuery<'_>,
+    request: &ExplainQuery<'_>,
     mut ask: impl FnMut(&WireName) -> anyhow::Result<ParsedResponse>,
 ) -> anyhow::Result<(Vec<Attempt>, Option<usize>)> {
     let mut tried = Vec::new();
-    for name in sought.candidates() {
+    for name in request.candidates() {
         let reply = ask(&name)?;
-        let resolves = reply.resolves(sought.qtype, sought.zones);
+        let resolves = reply.resolves(request.qtype, request.zones);
         tried.push((name, reply, resolves));
         if resolves {
             let place = tried.len() - 1;
@@ -249,7 +249,7 @@ impl ExplainQuery<'_> {
                 NameKind::Endpoint(key, label) => (key, label),
                 _ => return false,
             };
-            let key = diagnose::object(key);
+            let key = diagnose::service_ref(key);
             let label = String::from_utf8_lossy(label);
             let set = label.rsplit_once('-').map_or(&*label, |(set, _)| set);
             match subject {

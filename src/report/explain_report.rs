@@ -1,6 +1,6 @@
 //! Explanation of one name: as text for people, and as JSON that the command `explain` reads from a server.
 //!
-//! Not here: how an explanation is made (`explaining.rs`), and the form of one finding (`said.rs`).
+//! Not here: how an explanation is made (`explain.rs`), and the form of one finding (`finding_view.rs`).
 
 use std::fmt::Write as _;
 
@@ -69,12 +69,12 @@ impl ExplainReport {
     }
 
     /// Renders the explanation for people.
-    pub(crate) fn text(&self, paint: Style) -> String {
+    pub(crate) fn text(&self, style: Style) -> String {
         let mut text = self.candidates_text();
         let Candidate { name, rcode, resolves } = &self.candidates[self.chosen];
-        let (verdict, tone) =
+        let (verdict, color) =
             if *resolves { ("it resolves", Color::Good) } else { ("it does not resolve", Color::Bad) };
-        let verdict = paint.paint(tone, verdict);
+        let verdict = style.paint(color, verdict);
         let _ = writeln!(text, "{name} {}: {}, {verdict}", rtype::name(self.qtype), Printable(rcode));
         if !self.steps.is_empty() {
             text.push('\n');
@@ -82,9 +82,9 @@ impl ExplainReport {
         let width = self.steps.iter().map(|step| step.what.len()).max().unwrap_or_default();
         for StepView { what, holds, text: found } in &self.steps {
             let mark = match holds {
-                Some(true) => paint.paint(Color::Good, "✓"),
-                Some(false) => paint.paint(Color::Bad, "✗"),
-                None => paint.paint(Color::Plain, "-"),
+                Some(true) => style.paint(Color::Good, "✓"),
+                Some(false) => style.paint(Color::Bad, "✗"),
+                None => style.paint(Color::Plain, "-"),
             };
             let _ = writeln!(text, "  {mark} {:width$}  {}", Printable(what).to_string(), Printable(found));
         }
@@ -94,11 +94,11 @@ impl ExplainReport {
         for record in &self.answer {
             let _ = writeln!(text, "  {}", Printable(record));
         }
-        for said in &self.findings {
-            let _ = write!(text, "\n{}", said.text(paint));
+        for finding in &self.findings {
+            let _ = write!(text, "\n{}", finding.text(style));
         }
         for hint in self.exhausted_message().iter().chain(&self.hints) {
-            let _ = writeln!(text, "\n  {}: {}", paint.paint(Color::Doubt, "note"), Printable(hint));
+            let _ = writeln!(text, "\n  {}: {}", style.paint(Color::Doubt, "note"), Printable(hint));
         }
         text
     }
@@ -124,7 +124,7 @@ impl ExplainReport {
         // The names of a search list become shorter. If the second name is longer, the first is the name itself.
         let stands_first = self.chosen == 0 && second.labels() > first.labels();
         let namespace = self.searched.as_ref().filter(|_| stands_first)?;
-        Some(format!("no name that the search list of namespace {namespace} makes of it resolves"))
+        Some(format!("no name of the search list of namespace {namespace} resolves"))
     }
 
     /// Renders the explanation as JSON text.
@@ -145,7 +145,7 @@ impl ExplainReport {
             "resolves": resolves,
             "answer": self.answer.iter().map(record).collect::<Vec<_>>(),
             "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
-            "findings": self.findings.iter().map(|said| said.json("severity")).collect::<Vec<_>>(),
+            "findings": self.findings.iter().map(|finding| finding.json("severity")).collect::<Vec<_>>(),
             "tried": self.candidates.iter().map(tried).collect::<Vec<_>>(),
             "hints": self.hints,
         })

@@ -1,6 +1,6 @@
 //! Findings as text for people and as JSON, alike for `explain` and `check`.
 //!
-//! Not here: the sentences and fixes themselves (`explain/finding.rs`).
+//! Not here: the sentences and fixes themselves (`core/src/diagnose/catalog.rs`).
 
 use std::fmt::Write as _;
 
@@ -29,9 +29,9 @@ impl Style {
         Self(colours)
     }
 
-    pub(crate) fn paint(self, tone: Color, text: &str) -> String {
+    pub(crate) fn paint(self, color: Color, text: &str) -> String {
         let [good, bad, doubt, end] = COLOURS;
-        let begin = match tone {
+        let begin = match color {
             Color::Good => good,
             Color::Bad => bad,
             Color::Doubt => doubt,
@@ -65,7 +65,7 @@ pub(crate) struct ObjectView {
 }
 
 impl FindingView {
-    pub(crate) fn from_finding(finding: &Finding, (word, tone): (&'static str, Color)) -> Self {
+    pub(crate) fn from_finding(finding: &Finding, (word, color): (&'static str, Color)) -> Self {
         let (id, token) = finding.id_and_token();
         let object = |FindingSubject { kind, key }| ObjectView {
             kind: String::from(kind),
@@ -75,7 +75,7 @@ impl FindingView {
         Self {
             id: Some(id.to_owned()),
             token: Some(token.to_owned()),
-            weight: (word.to_owned(), tone),
+            weight: (word.to_owned(), color),
             text: finding.summary(),
             objects: finding.about().into_iter().map(object).collect(),
             fix: finding.fix(),
@@ -84,15 +84,15 @@ impl FindingView {
     }
 
     /// Creates a sentence that is no finding.
-    pub(crate) fn sentence(text: String, (word, tone): (&'static str, Color)) -> Self {
-        let weight = (word.to_owned(), tone);
+    pub(crate) fn sentence(text: String, (word, color): (&'static str, Color)) -> Self {
+        let weight = (word.to_owned(), color);
         Self { id: None, token: None, weight, text, objects: Vec::new(), fix: None, code: None }
     }
 
     /// Renders the finding for people: severity, id and token, sentence, fix. Lines for a shell are not indented.
-    pub(crate) fn text(&self, paint: Style) -> String {
-        let (word, tone) = &self.weight;
-        let mut text = format!("  {}", paint.paint(*tone, &Printable(word).to_string()));
+    pub(crate) fn text(&self, style: Style) -> String {
+        let (word, color) = &self.weight;
+        let mut text = format!("  {}", style.paint(*color, &Printable(word).to_string()));
         for part in [&self.id, &self.token].into_iter().flatten() {
             let _ = write!(text, " {}", Printable(part));
         }
@@ -127,22 +127,22 @@ impl FindingView {
     pub(super) fn read(value: &Value) -> Option<Self> {
         let text = |field: &str| value.get(field).and_then(Value::as_str).map(ToOwned::to_owned);
         let severity = text("severity")?;
-        let tone = if severity == "cause" { Color::Bad } else { Color::Doubt };
+        let color = if severity == "cause" { Color::Bad } else { Color::Doubt };
         let fix = match value.get("fix")? {
             Value::Null => None,
             fix => {
-                let said = fix.get("text")?.as_str()?.to_owned();
+                let text_of_fix = fix.get("text")?.as_str()?.to_owned();
                 Some(match fix.get("kind")?.as_str()? {
-                    "command" => Fix::Command(said),
-                    "object" => Fix::Object(said),
-                    _ => Fix::Advice(said),
+                    "command" => Fix::Command(text_of_fix),
+                    "object" => Fix::Object(text_of_fix),
+                    _ => Fix::Advice(text_of_fix),
                 })
             }
         };
         Some(Self {
             id: text("id"),
             token: text("token"),
-            weight: (severity, tone),
+            weight: (severity, color),
             text: text("text")?,
             objects: Vec::deserialize(value.get("objects")?).ok()?,
             fix,

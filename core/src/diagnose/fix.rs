@@ -1,7 +1,7 @@
 //! Fixes: commands, objects and advice that the API server accepts.
 //!
 //! No fix changes a field that the API server does not let change: `serviceName` and a StatefulSet's selector are
-//! immutable, and `clusterIP` can change neither to `None` nor from it. Not here: the fix of each finding (`finding.rs`).
+//! immutable, and `clusterIP` can change neither to `None` nor from it. Not here: the fix of each finding (`catalog.rs`).
 
 use std::fmt::Write as _;
 

@@ -2,7 +2,7 @@
 //!
 //! The publisher changes the cluster object by object, and holds the lock for one object at a time. Workers that answer
 //! queries never wait for the lock: a response without a cause is better than a late one. Commands and the admin listener
-//! wait. Not here: the diagnosis (`find.rs`).
+//! wait. Not here: the diagnosis (`detector/`).
 
 use std::sync::{Arc, RwLock, TryLockError};
 

@@ -2,16 +2,18 @@
 //!
 //! One function, [`explain`], serves the command `explain`, the extended errors of responses, the TXT record at
 //! `_why.NAME` and the API. It is pure: the caller holds the cluster and checks the client's permission. `finding.rs` has
-//! the table of findings, `find.rs` the detection of each; `records` publishes the known reasons for NXDOMAIN with a
-//! Service's records, so that most responses need no search. [`Diagnostics`] gives threads that answer queries access to
-//! the cluster without waiting. For people there are [`steps()`], the trace of the decision on one name, and [`check()`],
-//! the findings about all objects. Read next: `finding.rs`, then `find.rs`.
+//! the findings, `catalog.rs` the texts of each, `detector/` the detection of each; `records` publishes the known reasons for
+//! NXDOMAIN with a Service's records, so that most responses need no search. [`Diagnostics`] gives
+//! threads that answer queries access to the cluster without waiting. For people there are [`steps()`], the trace of the
+//! decision on one name, and [`check()`], the findings about all objects. Read next: `finding.rs`, then `detector/mod.rs`.
 
 mod catalog;
+mod catalog_entry;
 mod detector;
 mod finding;
 mod fix;
 mod handle;
+mod label;
 mod lint;
 mod steps;
 
@@ -24,11 +26,12 @@ use crate::naming_rules::NamingRules;
 use crate::object::Endpoint;
 use crate::records::Absence;
 
-pub use catalog::{FindingSubject, Level, Severity};
-pub use detector::{MAX_EXACT_ENDPOINTS, object};
+pub use catalog_entry::{FindingSubject, Level, Severity};
+pub use detector::{MAX_EXACT_ENDPOINTS, explain};
 pub use finding::{Candidates, Finding, LabelMismatch, MAX_EDE_TEXT_BYTES, SelectorMismatch};
 pub use fix::Fix;
 pub use handle::{Busy, Diagnostics};
+pub use label::service_ref;
 pub use lint::{CheckScope, Checked, check};
 pub use steps::{TraceStep, steps};
 
@@ -57,7 +60,7 @@ impl<'k> DiagnosticsView<'k> {
     /// Pod's name. `spelled` is the address if `label` is a dashed one.
     fn is_called(&self, endpoint: &Endpoint<'_>, label: &str, spelled: Option<IpAddr>) -> bool {
         endpoint.hostname.is_none() && spelled == Some(endpoint.address)
-            || self.label_of(endpoint).is_some_and(|name| detector::is_object_named(name, label))
+            || self.label_of(endpoint).is_some_and(|name| label::is_object_named(name, label))
     }
 
     /// Returns the zone that a name is in, and the label of the name at which its apex begins.
@@ -108,10 +111,4 @@ pub enum SearchDepth {
     Exact,
     /// All objects, with guesses at the intended name: for people.
     Search,
-}
-
-/// Returns all findings about a question, sorted by rank: a response reports the first cause. Empty if the name resolves
-/// without a note, or no cause is certain.
-pub fn explain(known: &DiagnosticsView<'_>, asked: &DiagnosedQuery<'_>, effort: SearchDepth) -> Vec<Finding> {
-    detector::find(known, asked, effort)
 }

@@ -5,9 +5,10 @@
 
 use std::net::IpAddr;
 
-use super::detector::{contradiction, is_object_named, object, range_of, template_difference, text};
+use super::detector::{common_contradiction, common_template_mismatch};
 use super::finding::{LabelMismatch, SelectorMismatch};
 use super::fix::pairs;
+use super::label::{is_object_named, label_text, service_ref};
 use super::{DiagnosedQuery, DiagnosticsView, ZoneVerdict};
 use crate::cluster::ServiceView;
 use crate::name::label_pool::split;
@@ -28,14 +29,14 @@ pub struct TraceStep {
 }
 
 /// Returns the steps from the zone to the records of `asked`. `zone` is the apex of the zone that the name is in, if any.
-pub fn steps(known: &DiagnosticsView<'_>, asked: &DiagnosedQuery<'_>, zone: Option<&WireName>) -> Vec<TraceStep> {
-    let mut walk = Trace { known, asked, steps: Vec::new() };
+pub fn steps(view: &DiagnosticsView<'_>, asked: &DiagnosedQuery<'_>, zone: Option<&WireName>) -> Vec<TraceStep> {
+    let mut walk = Trace { view, asked, steps: Vec::new() };
     walk.trace(zone);
     walk.steps
 }
 
 struct Trace<'k> {
-    known: &'k DiagnosticsView<'k>,
+    view: &'k DiagnosticsView<'k>,
     asked: &'k DiagnosedQuery<'k>,
     steps: Vec<TraceStep>,
 }
@@ -44,44 +45,51 @@ impl Trace<'_> {
     fn trace(&mut self, zone: Option<&WireName>) {
         let name = self.asked.name;
         let Some(zone) = zone else {
-            let apexes: Vec<String> = self.known.apexes.iter().map(ToString::to_string).collect();
+            let apexes: Vec<String> = self.view.apexes.iter().map(ToString::to_string).collect();
             return self.fail("zone", format!("neither {} nor a reverse zone here is its end", apexes.join(" nor ")));
         };
         self.pass("zone", zone.to_string());
-        match self.known.apex_of(name).map(|(_, apex_at)| apex_at) {
-            Some(apex_at) => self.forward(apex_at),
-            None => self.reverse(),
+        match self.view.apex_of(name).map(|(_, apex_at)| apex_at) {
+            Some(apex_at) => self.trace_forward(apex_at),
+            None => self.trace_reverse(),
         }
         let failed = self.steps.iter().any(|step| step.passed == Some(false));
         if self.asked.outcome == ZoneVerdict::NxDomain && !failed {
-            self.fail("name", "nothing stands at it, and nothing below it");
+            self.fail("name", "it has no record, and no name is below it");
         }
         if self.asked.outcome == ZoneVerdict::NoData {
             self.fail("records", format!("the name exists, and has none of type {}", rtype::name(self.asked.qtype)));
         }
     }
 
-    fn forward(&mut self, apex_at: usize) {
+    fn trace_forward(&mut self, apex_at: usize) {
         match classify(self.asked.name, apex_at) {
             NameKind::Apex => self.pass("name", "the apex of the zone"),
             NameKind::EmptyNonTerminal => self.pass("name", "part of every zone, with nothing at it"),
             NameKind::NameServer => self.pass("name", "the addresses of the name server"),
             NameKind::Version => self.pass("name", "the version of the Kubernetes DNS specification"),
-            NameKind::Invalid => self.form(apex_at),
-            NameKind::Namespace(namespace) => _ = self.namespace(&text(namespace)),
-            NameKind::PodNamespace(namespace) => _ = self.pods(&text(namespace)),
-            NameKind::PodAddress(namespace, label) => self.pod(&text(namespace), label),
-            NameKind::Service(key) => self.below(&object(key), SubName::Nothing),
-            NameKind::Endpoint(key, label) => self.below(&object(key), SubName::Endpoint(&text(label))),
-            NameKind::Protocol(key, protocol) => self.below(&object(key), SubName::Port(None, &text(protocol))),
+            NameKind::Invalid => self.check_form(apex_at),
+            NameKind::Namespace(namespace) => _ = self.check_namespace(&label_text(namespace)),
+            NameKind::PodNamespace(namespace) => _ = self.check_pod_records(&label_text(namespace)),
+            NameKind::PodAddress(namespace, label) => self.check_pod_address(&label_text(namespace), label),
+            NameKind::Service(key) => self.check_service(&service_ref(key), SubName::Nothing),
+            NameKind::Endpoint(key, label) => {
+                self.check_service(&service_ref(key), SubName::Endpoint(&label_text(label)));
+            }
+            NameKind::Protocol(key, protocol) => {
+                self.check_service(&service_ref(key), SubName::Port(None, &label_text(protocol)));
+            }
             NameKind::Port(key, port, protocol) => {
-                self.below(&object(key), SubName::Port(Some(&text(&port[1..])), &text(protocol)));
+                self.check_service(
+                    &service_ref(key),
+                    SubName::Port(Some(&label_text(&port[1..])), &label_text(protocol)),
+                );
             }
         }
     }
 
-    fn form(&mut self, apex_at: usize) {
-        let branch = text(self.asked.name.label(apex_at - 1));
+    fn check_form(&mut self, apex_at: usize) {
+        let branch = label_text(self.asked.name.label(apex_at - 1));
         match branch.as_str() {
             "svc" => {
                 let form = "at most 3 are in front of a Service's namespace, two of them with underscores";
@@ -93,28 +101,28 @@ impl Trace<'_> {
     }
 
     /// Checks the namespace. Returns true if the trace goes on.
-    fn namespace(&mut self, namespace: &str) -> bool {
-        let cluster = self.known.cluster;
+    fn check_namespace(&mut self, namespace: &str) -> bool {
+        let cluster = self.view.cluster;
         if cluster.namespace_exists(namespace) {
             self.pass("namespace", namespace);
             return true;
         }
         if cluster.knows_namespace(namespace) {
-            self.pass("namespace", format!("{namespace}: an object stands in it; Namespaces were not read"));
+            self.pass("namespace", format!("{namespace}: an object is in it; Namespaces were not read"));
             return true;
         }
         self.fail("namespace", format!("there is no {namespace}"));
         false
     }
 
-    fn below(&mut self, key: &ObjectRef, below: SubName<'_>) {
-        if !self.namespace(&key.namespace) {
+    fn check_service(&mut self, key: &ObjectRef, below: SubName<'_>) {
+        if !self.check_namespace(&key.namespace) {
             return;
         }
-        let cluster = self.known.cluster;
+        let cluster = self.view.cluster;
         let view = cluster.service(key);
         if let SubName::Endpoint(label) = below {
-            self.stateful_set(key, label);
+            self.check_stateful_set(key, label);
         }
         let Some(service) = view.service else {
             let names: Vec<String> = view.stateful_sets.iter().map(|set| set.key.to_string()).collect();
@@ -125,38 +133,38 @@ impl Trace<'_> {
             return self.fail("Service", format!("there is no {key}{named}"));
         };
         match &service.kind {
-            ServiceKind::ExternalName(target) => self.alias(service, target, below),
+            ServiceKind::ExternalName(target) => self.check_external_name(service, target, below),
             ServiceKind::ClusterIp(addresses) => {
-                self.cluster_ip(key, addresses);
+                self.check_cluster_ip(key, addresses);
                 match below {
                     SubName::Nothing => {}
-                    SubName::Port(port, protocol) => self.port(service, &view, port, protocol),
+                    SubName::Port(port, protocol) => self.check_port(service, &view, port, protocol),
                     SubName::Endpoint(label) => {
-                        self.selector(service, &view);
-                        self.slices(&view);
-                        self.endpoint(service, &view, label);
+                        self.check_selector(service, &view);
+                        self.check_slices(&view);
+                        self.check_endpoint(service, &view, label);
                     }
                 }
             }
             ServiceKind::Headless => {
                 self.pass("Service", format!("{key} is headless"));
-                self.selector(service, &view);
-                if !self.slices(&view) {
+                self.check_selector(service, &view);
+                if !self.check_slices(&view) {
                     return;
                 }
                 match below {
-                    SubName::Nothing => self.ready(service, &view),
-                    SubName::Endpoint(label) => self.endpoint(service, &view, label),
+                    SubName::Nothing => self.check_readiness(service, &view),
+                    SubName::Endpoint(label) => self.check_endpoint(service, &view, label),
                     SubName::Port(port, protocol) => {
-                        self.ready(service, &view);
-                        self.port(service, &view, port, protocol);
+                        self.check_readiness(service, &view);
+                        self.check_port(service, &view, port, protocol);
                     }
                 }
             }
         }
     }
 
-    fn alias(&mut self, service: &Service, target: &str, below: SubName<'_>) {
+    fn check_external_name(&mut self, service: &Service, target: &str, below: SubName<'_>) {
         let key = &service.key;
         match below {
             SubName::Nothing => self.pass("Service", format!("{key} is an ExternalName for {target}")),
@@ -164,7 +172,7 @@ impl Trace<'_> {
         }
     }
 
-    fn cluster_ip(&mut self, key: &ObjectRef, addresses: &[IpAddr]) {
+    fn check_cluster_ip(&mut self, key: &ObjectRef, addresses: &[IpAddr]) {
         let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         if list.is_empty() {
             // No failure: names below the Service can exist without a clusterIP.
@@ -175,11 +183,11 @@ impl Trace<'_> {
     }
 
     /// Checks the StatefulSet, if the label has the form of its Pods' names.
-    fn stateful_set(&mut self, asked: &ObjectRef, label: &str) {
+    fn check_stateful_set(&mut self, asked: &ObjectRef, label: &str) {
         let (text, ordinal) = split(label);
         let (Some(name), Some(ordinal)) = (text.strip_suffix('-'), ordinal) else { return };
-        let Some(set) = self.known.cluster.stateful_set(&ObjectRef::new(&asked.namespace, name)) else { return };
-        let range = range_of(set);
+        let Some(set) = self.view.cluster.stateful_set(&ObjectRef::new(&asked.namespace, name)) else { return };
+        let range = set.ordinals();
         let mut text = if range.is_empty() {
             format!("{} has no replicas", set.key)
         } else {
@@ -192,12 +200,12 @@ impl Trace<'_> {
         }
         // No failure if the name exists: a slice can list it without the StatefulSet.
         let holds = governs && range.contains(&ordinal);
-        self.push("StatefulSet", if holds { Some(true) } else { self.failed() }, text);
+        self.push("StatefulSet", if holds { Some(true) } else { self.failed_unless_exists() }, text);
     }
 
-    fn selector(&mut self, service: &Service, view: &ServiceView<'_>) {
+    fn check_selector(&mut self, service: &Service, view: &ServiceView<'_>) {
         if service.selector.is_empty() {
-            return self.note("selector", "none: its slices are somebody else's matter");
+            return self.note("selector", "none: no controller writes its slices");
         }
         let pairs = pairs(&service.selector);
         let has = |labels: &[LabelMismatch]| {
@@ -207,10 +215,10 @@ impl Trace<'_> {
             });
             has.collect::<Vec<_>>().join(", ")
         };
-        if let Some(SelectorMismatch { set, labels, .. }) = contradiction(service, view) {
+        if let Some(SelectorMismatch { set, labels, .. }) = common_contradiction(service, view) {
             let text = format!("{pairs}, but StatefulSet {set} requires {} of its Pods", has(&labels));
-            self.push("selector", self.failed(), text);
-        } else if let Some(SelectorMismatch { set, labels, .. }) = template_difference(service, view) {
+            self.push("selector", self.failed_unless_exists(), text);
+        } else if let Some(SelectorMismatch { set, labels, .. }) = common_template_mismatch(service, view) {
             self.note("selector", format!("{pairs}; the Pod template of StatefulSet {set} has {}", has(&labels)));
         } else {
             self.pass("selector", pairs);
@@ -218,7 +226,7 @@ impl Trace<'_> {
     }
 
     /// Checks the slices. Returns true if the trace goes on.
-    fn slices(&mut self, view: &ServiceView<'_>) -> bool {
+    fn check_slices(&mut self, view: &ServiceView<'_>) -> bool {
         let (slices, names) = (view.slices().count(), view.slices().filter(|slice| slice.fqdn).count());
         let all: Vec<Conditions> = view.slices().flat_map(EndpointSlice::endpoints).map(|row| row.conditions).collect();
         let count = |is: fn(Conditions) -> bool| all.iter().filter(|conditions| is(**conditions)).count();
@@ -235,7 +243,7 @@ impl Trace<'_> {
     }
 
     /// Checks whether any endpoint counts for the Service's name.
-    fn ready(&mut self, service: &Service, view: &ServiceView<'_>) {
+    fn check_readiness(&mut self, service: &Service, view: &ServiceView<'_>) {
         let endpoints = || view.slices().flat_map(EndpointSlice::endpoints);
         if service.publish_not_ready {
             return self.pass("readiness", "publishNotReadyAddresses: every endpoint counts");
@@ -244,26 +252,26 @@ impl Trace<'_> {
             return self.pass("readiness", "at least one endpoint is ready");
         }
         // Row N3 of `tests/rows.md`: the Service's name exists while a name below it does.
-        let holds = self.asked.outcome != ZoneVerdict::NxDomain && endpoints().any(|row| self.served(service, row));
+        let holds = self.asked.outcome != ZoneVerdict::NxDomain && endpoints().any(|row| self.is_served(service, row));
         self.push("readiness", if holds { None } else { Some(false) }, "no endpoint is ready");
     }
 
     /// Returns whether an endpoint's own name exists (E1 to E4).
-    fn served(&self, service: &Service, endpoint: Endpoint<'_>) -> bool {
+    fn is_served(&self, service: &Service, endpoint: Endpoint<'_>) -> bool {
         let conditions = endpoint.conditions;
-        service.answers_with(conditions) || self.known.rules.ordinals.keeps(conditions.serving())
+        service.answers_with(conditions) || self.view.rules.ordinals.keeps(conditions.serving())
     }
 
-    fn endpoint(&mut self, service: &Service, view: &ServiceView<'_>, label: &str) {
+    fn check_endpoint(&mut self, service: &Service, view: &ServiceView<'_>, label: &str) {
         let spelled = dashed::parse(label.as_bytes());
         let rows = || view.slices().flat_map(EndpointSlice::endpoints);
-        let named: Vec<Endpoint<'_>> = rows().filter(|row| self.known.is_called(row, label, spelled)).collect();
-        let served = named.iter().find(|row| self.served(service, **row));
+        let named: Vec<Endpoint<'_>> = rows().filter(|row| self.view.is_called(row, label, spelled)).collect();
+        let served = named.iter().find(|row| self.is_served(service, **row));
         let Some(endpoint) = served.or(named.first()) else {
-            return self.fail("endpoint", format!("none is called {label}"));
+            return self.fail("endpoint", format!("no endpoint has the label {label}"));
         };
         let address = endpoint.address;
-        let sentence = match (endpoint.hostname, self.known.label_of(endpoint)) {
+        let sentence = match (endpoint.hostname, self.view.label_of(endpoint)) {
             (Some(hostname), _) => format!("{address} has the hostname {hostname}"),
             (None, None) => format!("{address} has no hostname: its address is its name"),
             (None, Some(pod)) if is_object_named(pod, label) => {
@@ -274,10 +282,10 @@ impl Trace<'_> {
             }
         };
         self.pass("endpoint", sentence);
-        self.push("readiness", Some(served.is_some()), self.state(service, *endpoint));
+        self.push("readiness", Some(served.is_some()), self.describe_conditions(service, *endpoint));
     }
 
-    fn state(&self, service: &Service, endpoint: Endpoint<'_>) -> String {
+    fn describe_conditions(&self, service: &Service, endpoint: Endpoint<'_>) -> String {
         let conditions = endpoint.conditions;
         let yes_no = |is: bool| if is { "yes" } else { "no" };
         let mut text = format!(
@@ -288,14 +296,14 @@ impl Trace<'_> {
         );
         if !conditions.ready() && service.publish_not_ready {
             text += "; publishNotReadyAddresses: it counts";
-        } else if !conditions.ready() && self.served(service, endpoint) {
-            text += &format!("; --endpoint-names {}: it counts", self.known.rules.ordinals);
+        } else if !conditions.ready() && self.is_served(service, endpoint) {
+            text += &format!("; --endpoint-names {}: it counts", self.view.rules.ordinals);
         }
         text
     }
 
     /// Checks the port: a headless Service has the ports of its slices, other Services have their own.
-    fn port(&mut self, service: &Service, view: &ServiceView<'_>, port: Option<&str>, protocol: &str) {
+    fn check_port(&mut self, service: &Service, view: &ServiceView<'_>, port: Option<&str>, protocol: &str) {
         let fits = |name: &str, of: &str| !name.is_empty() && of == protocol && port.is_none_or(|port| name == port);
         let found = match service.kind {
             ServiceKind::Headless => view
@@ -309,22 +317,22 @@ impl Trace<'_> {
         match (found, port) {
             (Some(number), Some(port)) => self.pass("port", format!("_{port}.{protocol} is {number}")),
             (Some(_), None) => self.pass("port", format!("there are ports below {protocol}")),
-            (None, Some(port)) => self.fail("port", format!("none is called _{port}.{protocol}")),
+            (None, Some(port)) => self.fail("port", format!("no port has the name _{port}.{protocol}")),
             (None, None) => self.fail("port", format!("none with a name is below {protocol}")),
         }
     }
 
     /// Checks Pod records and the namespace of a Pod. Returns true if the trace goes on.
-    fn pods(&mut self, namespace: &str) -> bool {
-        match self.known.rules.pod_records {
+    fn check_pod_records(&mut self, namespace: &str) -> bool {
+        match self.view.rules.pod_records {
             PodRecords::Off => self.fail("Pod records", "off"),
             PodRecords::Insecure => {
                 self.pass("Pod records", "insecure: any address");
-                return self.namespace(namespace);
+                return self.check_namespace(namespace);
             }
             PodRecords::Verified => {
                 self.pass("Pod records", "verified: addresses of Pods");
-                let any = self.known.cluster.pod_addresses(namespace).next().is_some();
+                let any = self.view.cluster.pod_addresses(namespace).next().is_some();
                 if any {
                     self.pass("namespace", format!("Pods of {namespace} have addresses"));
                     return true;
@@ -335,40 +343,44 @@ impl Trace<'_> {
         false
     }
 
-    fn pod(&mut self, namespace: &str, label: &[u8]) {
-        if !self.pods(namespace) {
+    fn check_pod_address(&mut self, namespace: &str, label: &[u8]) {
+        if !self.check_pod_records(namespace) {
             return;
         }
         let Some(address) = dashed::parse(label) else {
-            return self.fail("address", format!("{} spells none", text(label)));
+            return self.fail("address", format!("{} is no address with dashes", label_text(label)));
         };
-        if self.known.rules.pod_records == PodRecords::Insecure {
+        if self.view.rules.pod_records == PodRecords::Insecure {
             return self.pass("address", address.to_string());
         }
-        let mut pods = self.known.cluster.pods_of(namespace);
+        let mut pods = self.view.cluster.pods_of(namespace);
         match pods.find(|(_, pod)| pod.addresses.contains(&address)) {
             Some((name, _)) => self.pass("address", format!("{address} is Pod {namespace}/{name}")),
             None => self.fail("address", format!("{address} is no Pod of {namespace}")),
         }
     }
 
-    fn reverse(&mut self) {
+    fn trace_reverse(&mut self) {
         let exists = self.asked.outcome != ZoneVerdict::NxDomain;
         let Some(address) = reverse::parse_address(self.asked.name) else {
             let text = if exists {
-                "a part of one, which names are below"
+                "part of an address, with names below it"
             } else {
-                "none is spelled, or none below has a name"
+                "no address, or a part of one without names below it"
             };
             return self.push("address", Some(exists), text);
         };
-        let cluster = self.known.cluster;
+        let cluster = self.view.cluster;
         let own = cluster.services().filter(|service| service.own_addresses().any(|own| own == address));
         let mut names: Vec<String> = own.map(|service| format!("the clusterIP of Service {}", service.key)).collect();
         for service in cluster.services() {
             let view = cluster.service(&service.key);
             for row in view.slices().flat_map(EndpointSlice::endpoints).filter(|row| row.address == address) {
-                names.push(format!("an endpoint of Service {} ({})", service.key, self.state(service, row)));
+                names.push(format!(
+                    "an endpoint of Service {} ({})",
+                    service.key,
+                    self.describe_conditions(service, row)
+                ));
             }
         }
         names.sort();
@@ -395,7 +407,7 @@ impl Trace<'_> {
     }
 
     /// Returns the result of a failed check: a note if the name exists in spite of it.
-    fn failed(&self) -> Option<bool> {
+    fn failed_unless_exists(&self) -> Option<bool> {
         if self.asked.outcome == ZoneVerdict::NxDomain { Some(false) } else { None }
     }
 }

@@ -13,6 +13,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use crate::name::label_pool::{Label, LabelColumn, LabelPoolBuilder, Remapped};
 
@@ -747,6 +748,13 @@ pub struct StatefulSet {
     pub selector: Labels,
     /// Template of the Pods.
     pub template: PodTemplate,
+}
+
+impl StatefulSet {
+    /// Returns the ordinals of the Pods that the StatefulSet should have.
+    pub fn ordinals(&self) -> Range<u32> {
+        self.start..self.start.saturating_add(self.replicas)
+    }
 }
 
 /// A workload other than a StatefulSet: simulated, never watched.
