@@ -94,7 +94,7 @@ impl Detector<'_> {
         }
     }
 
-    /// Returns whether no slice lists the Pod; false if that cannot be determined within [`Self::bounded_endpoints`] endpoints.
+    /// Returns whether no slice lists the Pod; false if that cannot be determined within `bounded_endpoints` endpoints.
     fn is_in_no_slice(&self, view: &ServiceView<'_>, label: &str) -> bool {
         match self.query.absence {
             Some(Absence::NotReady | Absence::Terminating | Absence::Replaced) => false,
