@@ -147,7 +147,7 @@ impl Server {
         let lane = forwarder.start(
             responder,
             self.udp.metrics(),
-            &self.udp.liveness,
+            &self.udp.heartbeats,
             &self.shutdown,
             self.streams.limits.drain,
         )?;
@@ -163,8 +163,8 @@ impl Server {
 
     /// Sets the [`Heartbeats`] that watches the workers. Call it before [`Self::with_forwarder`] and [`Self::start`], which
     /// register them.
-    pub fn with_liveness(mut self, liveness: Heartbeats) -> Self {
-        self.udp.liveness = liveness;
+    pub fn with_heartbeats(mut self, heartbeats: Heartbeats) -> Self {
+        self.udp.heartbeats = heartbeats;
         self
     }
 

@@ -27,7 +27,7 @@ struct ShutdownState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// Lame duck: queries are answered as before, and idle connections are closed.
-    Leaving = 1,
+    LameDuck = 1,
     /// Queries received so far are answered; no more are read.
     Draining = 2,
     /// Another process reads the same sockets, and gets all datagrams and connections queued in them.
@@ -42,7 +42,7 @@ impl Shutdown {
 
     /// Begins the lame-duck phase: queries are answered as before, and idle connections are closed.
     pub fn lame_duck(&self) {
-        self.enter(Phase::Leaving);
+        self.enter(Phase::LameDuck);
     }
 
     /// Begins the drain, for good: queries received so far are answered, then threads and tasks end.
@@ -67,7 +67,7 @@ impl Shutdown {
     }
 
     pub(crate) fn is_lame_duck(&self) -> bool {
-        self.is_in(Phase::Leaving)
+        self.is_in(Phase::LameDuck)
     }
 
     pub(crate) fn is_handed_over(&self) -> bool {
@@ -125,7 +125,7 @@ mod tests {
         one.wait().await;
         assert!(one.is_draining() && !other.is_draining() && !all.is_draining());
         all.lame_duck();
-        other.wait_for(Phase::Leaving).await;
+        other.wait_for(Phase::LameDuck).await;
         assert!(!other.is_draining());
         let waits = async { other.wait().await };
         let tells = async { all.hand_over() };

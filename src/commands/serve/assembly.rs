@@ -148,7 +148,7 @@ fn server(
 ) -> anyhow::Result<Server> {
     let (responder, metrics) = (Arc::clone(responder), Arc::clone(&shared.metrics));
     let mut server = Server::new(responder, metrics, limits(config), config.workers.get(), shared.shutdown.clone())
-        .with_liveness(shared.heartbeats.clone());
+        .with_heartbeats(shared.heartbeats.clone());
     if config.takeover.is_some() {
         server = server.with_takeover(shared.registry.clone());
     }

@@ -52,14 +52,14 @@ impl ServiceNotifier {
     }
 
     /// Notifies the watchdog of the service manager as long as this task runs and no worker is stalled. Never returns.
-    pub(super) async fn run_watchdog(&self, liveness: &Heartbeats) -> Infallible {
+    pub(super) async fn run_watchdog(&self, heartbeats: &Heartbeats) -> Infallible {
         let Some(watchdog) = self.watchdog else { return pending().await };
         // At half of the timeout, as sd_watchdog_enabled(3) recommends.
         let mut ticks = interval(watchdog / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let stalled = liveness.stalled(Instant::now());
+            let stalled = heartbeats.stalled(Instant::now());
             if stalled.is_empty() {
                 notify(&[NotifyState::Watchdog]);
             } else {

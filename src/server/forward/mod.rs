@@ -103,7 +103,7 @@ impl Forwarder {
         self,
         responder: Arc<Responder>,
         metrics: &Arc<Metrics>,
-        liveness: &Heartbeats,
+        heartbeats: &Heartbeats,
         stop: &Shutdown,
         drain: Duration,
     ) -> Result<ForwarderTask> {
@@ -113,7 +113,7 @@ impl Forwarder {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start the lane of questions for others")?;
         let (metrics, stop) = (Arc::clone(metrics), stop.clone());
-        let heartbeat = liveness.heartbeat("forward");
+        let heartbeat = heartbeats.heartbeat("forward");
         let run = move || runtime.block_on(serve(self, responder, receiver, (metrics, heartbeat), (stop, drain)));
         let thread = thread::Builder::new().name("forward".into()).spawn(run);
         let thread = thread.context("cannot start the thread of questions for others")?;

@@ -66,7 +66,7 @@ impl ConnectionTracker {
             tokio::select! {
                 biased;
                 () = shared.stop.wait() => return,
-                () = shared.stop.wait_for(Phase::Leaving), if !*told_to_leave => {
+                () = shared.stop.wait_for(Phase::LameDuck), if !*told_to_leave => {
                     *told_to_leave = true;
                     shared.limiter.wake_all();
                 }

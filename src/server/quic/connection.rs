@@ -99,7 +99,7 @@ impl QuicConnection {
             tokio::select! {
                 biased;
                 () = reached(&stop, Phase::Draining), if self.shutdown_at.is_none() => self.shutdown_at = Some(Instant::now()),
-                () = reached(&stop, Phase::Leaving), if !is_lame_duck => is_lame_duck = true,
+                () = reached(&stop, Phase::LameDuck), if !is_lame_duck => is_lame_duck = true,
                 Some(ended) = self.stream_tasks.join_next() => {
                     self.record_result(ended.unwrap_or(Err(DoqError::Internal)))?;
                 }

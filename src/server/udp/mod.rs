@@ -39,7 +39,7 @@ const BATCHES_PER_DROP_COUNT: u32 = 1024;
 pub(crate) struct UdpContext {
     responder: Arc<Responder>,
     metrics: Arc<Metrics>,
-    pub(crate) liveness: Heartbeats,
+    pub(crate) heartbeats: Heartbeats,
     pub(crate) log: QueryLogger,
     /// Queue of the forwarder.
     pub(crate) door: Option<ForwardHandle>,
@@ -47,7 +47,7 @@ pub(crate) struct UdpContext {
 
 impl UdpContext {
     pub(crate) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>) -> Self {
-        Self { responder, metrics, liveness: Heartbeats::default(), log: QueryLogger::default(), door: None }
+        Self { responder, metrics, heartbeats: Heartbeats::default(), log: QueryLogger::default(), door: None }
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
@@ -107,7 +107,7 @@ impl UdpWorkers {
         let (responder, stop, held) = (Arc::clone(&common.responder), stop.clone(), Arc::clone(&socket));
         let counters = ResponseCounters::new(common.metrics.worker_at(address, Transport::Udp), Transport::Udp);
         let (log, door) = (common.log.clone(), common.door.clone());
-        let heartbeat = common.liveness.heartbeat(format!("udp-{number} at {address}"));
+        let heartbeat = common.heartbeats.heartbeat(format!("udp-{number} at {address}"));
         let ending = ExitNotifier(number, self.exit_notifier.clone());
         let body = move || {
             let _ending = ending;
@@ -356,11 +356,11 @@ mod tests {
             of.run_until_exit(stop);
         }
         let stop = Shutdown::default();
-        let liveness = Heartbeats::default();
+        let heartbeats = Heartbeats::default();
         let start = |run: Option<fn(&mut UdpWorker<'_>, &Shutdown)>| {
             let (socket, address) = bound();
             let mut common = UdpContext::new(responder(), Arc::default());
-            common.liveness = liveness.clone();
+            common.heartbeats = heartbeats.clone();
             let mut threads = UdpWorkers::new(common, stop.clone(), address, false);
             threads.run = run.unwrap_or(threads.run);
             threads.start(socket).unwrap();
@@ -370,14 +370,14 @@ mod tests {
         let (turning, _) = start(None);
         let mut now = Instant::now();
         // Each look is later by the time that a stall lasts; the second thread runs at its own pace.
-        while liveness.stalled(now).as_slice() != [format!("udp-0 at {address}")] {
+        while heartbeats.stalled(now).as_slice() != [format!("udp-0 at {address}")] {
             now += STALL_LIMIT;
             tokio::time::sleep(RECEIVE_TIMEOUT).await;
         }
         stop.drain();
         blocked.ended().await.unwrap();
         turning.ended().await.unwrap();
-        assert!(liveness.stalled(now + STALL_LIMIT).is_empty(), "threads that have ended are forgotten");
+        assert!(heartbeats.stalled(now + STALL_LIMIT).is_empty(), "threads that have ended are forgotten");
     }
 
     /// The first thread panics outside of the code that catches panics; the query waits in the socket's queue
