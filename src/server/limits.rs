@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-/// Limits on clients with connections: over TCP, TLS, HTTPS and QUIC (RFC 7766 sections 6.2 and 10, RFC 9210 section
-/// 4).
+/// Limits on clients with connections: over TCP, TLS, HTTPS and QUIC (RFC 7766 sections 6.2 and 10, RFC 9210
+/// section 4).
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Maximum number of concurrent connections, over all addresses. Above it, the longest idle connection (by the time of
-    /// its last query) is closed in favour of the new one. Default: 16,384.
+    /// Maximum number of concurrent connections, over all addresses. Above it, the longest idle connection (by the time
+    /// of its last query) is closed in favour of the new one. Default: 16,384.
     pub connections: usize,
     /// Maximum number of these over HTTPS and QUIC, which hold many times as much memory as others. Above it, the
     /// longest idle of them is closed in favour of a new one of them. Default: 4,096, a quarter.
@@ -17,8 +17,10 @@ pub struct ConnectionLimits {
     /// Maximum number of concurrent connections per client; above it, a new connection is closed. Default: 1,024.
     pub per_client: usize,
     /// Length in bits, 1 to 128, of the prefix by which clients with global IPv6 addresses are counted, because one
-    /// host may have a whole /64 (RFC 4862). Clients to which names are explained ([`Responder::is_explained_to`](headless_dns_core::answer::Responder::is_explained_to)) count by
-    /// their address: a Kubernetes Node may have one /64 for all its Pods. Default: 64.
+    /// host may have a whole /64 (RFC 4862). Clients to which names are explained ([`Responder::is_explained_to`]) count
+    /// by their address: a Kubernetes Node may have one /64 for all its Pods. Default: 64.
+    ///
+    /// [`Responder::is_explained_to`]: headless_dns_core::answer::Responder::is_explained_to
     pub client_prefix_v6: u8,
     /// Timeout of the handshake of an encrypted connection. Default: 3 s.
     pub handshake: Duration,

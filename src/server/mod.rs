@@ -13,8 +13,8 @@
 //!
 //! Arrows point to the right and down, and no file names one above it; this file names all of them. Every message goes
 //! to the one [`Responder`], and its response is sent: nothing in this module knows the contents of a query. This file:
-//! the [`Server`] that runs all listeners. Elsewhere: parsing and answering (`answer/`),
-//! and the choice of listen addresses (`config/`). Read next: `listener/bind.rs`, `udp/mod.rs`.
+//! the [`Server`] that runs all listeners. Elsewhere: parsing and answering (`core/src/answer/`), and the choice of
+//! listen addresses (`config/`). Read next: `listener/bind.rs`, `udp/mod.rs`.
 
 pub mod forward;
 #[doc(hidden)]
@@ -161,8 +161,8 @@ impl Server {
         Self { registry: Some(handout), ..self }
     }
 
-    /// Sets the [`Heartbeats`] that watches the workers. Call it before [`Self::with_forwarder`] and [`Self::start`], which
-    /// register them.
+    /// Sets the [`Heartbeats`] that watches the workers. Call it before [`Self::with_forwarder`] and [`Self::start`],
+    /// which register them.
     pub fn with_heartbeats(mut self, heartbeats: Heartbeats) -> Self {
         self.udp.heartbeats = heartbeats;
         self

@@ -54,7 +54,8 @@ struct RegistryInner {
     /// Copies of the sockets of each listener.
     sockets: Mutex<HashMap<u64, Vec<OwnedFd>>>,
     given: AtomicBool,
-    /// Connection of the successor, open while a socket is registered. When it closes, the successor reads the QUIC sockets.
+    /// Connection of the successor, open while a socket is registered. When it closes, the successor reads the QUIC
+    /// sockets.
     successor: Mutex<Option<UnixStream>>,
 }
 

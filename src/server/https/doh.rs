@@ -127,8 +127,8 @@ fn parameter(uri: &Uri) -> Result<Vec<u8>, DohError> {
     if query.is_empty() { Err(DohError::NoQuery) } else { Ok(query) }
 }
 
-/// Decodes base64url (RFC 4648 section 5) without padding (RFC 8484 section 6). The unused bits of the last character must be
-/// zero, so that each query has one URI, and one entry in an HTTP cache.
+/// Decodes base64url (RFC 4648 section 5) without padding (RFC 8484 section 6). The unused bits of the last character
+/// must be zero, so that each query has one URI, and one entry in an HTTP cache.
 fn base64url(text: &[u8]) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(text.len() * 3 / 4);
     let (mut held, mut bits) = (0_u16, 0);
@@ -168,7 +168,8 @@ fn check_body(headers: &HeaderMap) -> Result<(), DohError> {
     if length.is_some_and(|length| length > MAX_BODY_BYTES as u64) { Err(DohError::LongBody) } else { Ok(()) }
 }
 
-/// Builds the header section for `response`, a DNS message of any RCODE (RFC 8484 section 4.2.1). `date` is the current time.
+/// Builds the header section for `response`, a DNS message of any RCODE (RFC 8484 section 4.2.1). `date` is the current
+/// time.
 pub fn head(response: &[u8], date: &HeaderValue) -> Response<()> {
     let kept = freshness(response).and_then(|seconds| HeaderValue::try_from(format!("max-age={seconds}")).ok());
     let kept = kept.unwrap_or(NO_STORE);
@@ -208,8 +209,9 @@ fn with_fields(
     head
 }
 
-/// Returns the freshness lifetime of a response, in seconds (RFC 8484 section 5.1): the smallest TTL of the answer section
-/// and, in a negative response, of the SOA record (RFC 2308 section 5). `None`: the response must not be stored.
+/// Returns the freshness lifetime of a response, in seconds (RFC 8484 section 5.1): the smallest TTL of the answer
+/// section and, in a negative response, of the SOA record (RFC 2308 section 5). `None`: the response must not be
+/// stored.
 pub fn freshness(response: &[u8]) -> Option<u32> {
     let header = response.first_chunk::<HEADER>()?;
     if !matches!(u16::from(header[3] & 0x0f), rcode::NOERROR | rcode::NXDOMAIN) {

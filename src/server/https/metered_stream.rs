@@ -1,9 +1,9 @@
 //! The stream under HTTP/2, as h2 borrows it: counts octets, tracks partial frames, and limits the reads of one poll.
 //!
 //! h2 buffers a partial frame until it is complete, and a partial field section until its last CONTINUATION (RFC 9113
-//! section 4.3), and reports neither. So the lengths and flags of frames are parsed here on their way (section 4.1). h2 reads
-//! until the stream is empty; this stream returns `Pending` after a few reads, so that a flooding client does not starve
-//! other connections. Not here: the content of frames.
+//! section 4.3), and reports neither. So the lengths and flags of frames are parsed here on their way (section 4.1). h2
+//! reads until the stream is empty; this stream returns `Pending` after a few reads, so that a flooding client does not
+//! starve other connections. Not here: the content of frames.
 
 use std::io;
 use std::pin::Pin;

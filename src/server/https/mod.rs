@@ -1,5 +1,5 @@
-//! DNS over HTTPS (RFC 8484): one task per connection, which speaks HTTP/2 over an encrypted stream, and answers the query
-//! of each request.
+//! DNS over HTTPS (RFC 8484): one task per connection, which speaks HTTP/2 over an encrypted stream, and answers the
+//! query of each request.
 //!
 //! HTTP/2 itself is the crate h2. This module adds what h2 lacks: timeouts, and the accounting of buffered octets.
 //!
@@ -8,8 +8,8 @@
 //!                    or the upstream's response ◀────┘ forward
 //! ```
 //!
-//! Not here: validation of requests (`https/doh.rs`), partial frames and blocked writes (`https/metered_stream.rs`), the TLS handshake and limits
-//! on connections (`tls/acceptor.rs`, `listener/limiter.rs`). Read next: `https/doh.rs`.
+//! Not here: validation of requests (`https/doh.rs`), partial frames and blocked writes (`https/metered_stream.rs`),
+//! the TLS handshake and limits on connections (`tls/acceptor.rs`, `listener/limiter.rs`). Read next: `https/doh.rs`.
 
 pub mod doh;
 mod metered_stream;
@@ -184,7 +184,8 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
         Ok(())
     }
 
-    /// Performs one round: accepts requests, answers those that are complete, and sends. `Ready` if there may be more to do.
+    /// Performs one round: accepts requests, answers those that are complete, and sends. `Ready` if there may be more
+    /// to do.
     fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         if let Http::Handshaking(greeting) = &mut self.http {
             match ready!(Pin::new(greeting).poll(context)) {
@@ -342,7 +343,8 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
             .set_buffered_bytes(bodies + responses + self.progress.held() + if is_sending { S::HOLDS } else { 0 })
     }
 
-    /// Waits for the next timeout. The timer is reset only when it fires or would fire too late, and not for each request.
+    /// Waits for the next timeout. The timer is reset only when it fires or would fire too late, and not for each
+    /// request.
     fn poll_due(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<TimeoutAction> {
         let (at, due) = self.due();
         if at < timer.deadline() {

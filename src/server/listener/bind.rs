@@ -52,7 +52,8 @@ pub struct InheritedSockets {
 
 /// Signal that the predecessor has stopped reading the QUIC sockets.
 ///
-/// A QUIC connection is known to one process only: if both read one socket, each loses datagrams of the other's connections.
+/// A QUIC connection is known to one process only: if both read one socket, each loses datagrams of the other's
+/// connections.
 #[derive(Clone, Debug)]
 pub(crate) struct SocketRelease(watch::Receiver<()>);
 

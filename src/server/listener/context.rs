@@ -1,7 +1,7 @@
 //! The context of a listener, shared by its connections: limits, connection limiter, worker pool, and forwarder.
 //!
-//! Each acceptor, over TCP or UDP, has a [`Listener`]. Not here: the connections (`listener/tracker.rs`, `stream/connection.rs`,
-//! `tls/`, `https/`, `quic/`). Read next: `../stream/worker.rs`, `limiter.rs`.
+//! Each acceptor, over TCP or UDP, has a [`Listener`]. Not here: the connections (`listener/tracker.rs`,
+//! `stream/connection.rs`, `tls/`, `https/`, `quic/`). Read next: `../stream/worker.rs`, `limiter.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};

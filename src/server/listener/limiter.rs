@@ -1,9 +1,9 @@
 //! Limits on concurrent connections, and which idle connection is evicted when a limit is reached.
 //!
-//! A connection has a [`ConnectionPermit`] for as long as it lives. Connections over HTTPS and QUIC are large: an idle one holds
-//! some 30 or 37 kB, over TLS 9 kB, over TCP 1 kB. So they have a limit of their own, within which they evict each
-//! other: a client that opens many costs other clients of HTTPS and QUIC, and none over TCP. Not here: the protocols on
-//! connections (`stream/connection.rs`, `tls/`, `https/`, `quic/`).
+//! A connection has a [`ConnectionPermit`] for as long as it lives. Connections over HTTPS and QUIC are large: an idle
+//! one holds some 30 or 37 kB, over TLS 9 kB, over TCP 1 kB. So they have a limit of their own, within which they evict
+//! each other: a client that opens many costs other clients of HTTPS and QUIC, and none over TCP. Not here: the
+//! protocols on connections (`stream/connection.rs`, `tls/`, `https/`, `quic/`).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -35,8 +35,8 @@ pub(crate) struct ConnectionLimiter {
     limits: ConnectionLimits,
     start: Instant,
     table: Mutex<Table>,
-    /// Octets buffered for slow clients, as [`ConnectionLimits::buffered_bytes`] counts them. Negative for a moment when a connection is
-    /// evicted while its count grows.
+    /// Octets buffered for slow clients, as [`ConnectionLimits::buffered_bytes`] counts them. Negative for a moment
+    /// when a connection is evicted while its count grows.
     buffered_bytes: AtomicIsize,
     /// Written under the lock of `table`.
     counters: Arc<Counters>,

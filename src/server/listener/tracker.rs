@@ -1,7 +1,8 @@
 //! The open connections of one listener: their tasks, the reasons for which they close, and the timeouts at shutdown.
 //!
-//! Each connection has a task, whatever its transport. Not here: accepting (`stream/acceptor.rs`, `encrypted/quic/acceptor.rs`), and the
-//! protocols on a connection (`stream/connection.rs`, `tls/`, `https/`, `quic/`).
+//! Each connection has a task, whatever its transport. Not here: accepting (`stream/acceptor.rs`,
+//! `encrypted/quic/acceptor.rs`), and the protocols on a connection (`stream/connection.rs`, `tls/`, `https/`,
+//! `quic/`).
 
 use std::future::Future;
 use std::sync::Arc;

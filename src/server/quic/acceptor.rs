@@ -22,8 +22,8 @@ use crate::server::tls::handshake;
 /// Limit of concurrent handshakes with unvalidated addresses. Above it, a client gets a Retry packet (RFC 9000 section
 /// 8.1.2), which costs it a round trip, and the server no state.
 const MAX_UNVALIDATED_HANDSHAKES: usize = 128;
-/// Octets that a handshake counts as buffered: about the maximum that quinn and rustls buffer of incomplete messages, with
-/// their datagrams.
+/// Octets that a handshake counts as buffered: about the maximum that quinn and rustls buffer of incomplete messages,
+/// with their datagrams.
 const HANDSHAKE_BYTES: usize = 64 << 10;
 
 /// Treatment of connections while the listener drains.

@@ -1,10 +1,11 @@
 //! The anti-amplification limit of QUIC: the server sends at most three times as many octets to an address that is not
 //! validated as it has received from there (RFC 9000 section 8.1).
 //!
-//! quinn has a limit of its own for each connection, but if any of it is left it sends one more whole datagram, and so up to
-//! four times the octets received. This module counts datagrams as they are received and sent, and drops those above the
-//! limit as if the network had lost them; quinn sends them again when more octets have arrived. Not here: which handshakes
-//! begin without a validated address (`acceptor.rs`), and the content of a datagram. Read next: `socket.rs`, which counts.
+//! quinn has a limit of its own for each connection, but if any of it is left it sends one more whole datagram, and so
+//! up to four times the octets received. This module counts datagrams as they are received and sent, and drops those
+//! above the limit as if the network had lost them; quinn sends them again when more octets have arrived. Not here:
+//! which handshakes begin without a validated address (`acceptor.rs`), and the content of a datagram. Read next:
+//! `socket.rs`, which counts.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,8 +18,8 @@ use headless_dns_core::lock::lock;
 const FACTOR: u64 = 3;
 /// Minimum size of a datagram with an Initial packet, in octets (RFC 9000 section 14.1).
 const MIN_INITIAL_BYTES: usize = 1200;
-/// Number of addresses without a connection for which datagrams are counted. Above it all counts are cleared, and the next
-/// connection from such an address counts as if its first datagram had the minimum size.
+/// Number of addresses without a connection for which datagrams are counted. Above it all counts are cleared, and the
+/// next connection from such an address counts as if its first datagram had the minimum size.
 const MAX_UNKNOWN: usize = 1024;
 
 /// Counters of the octets received from and sent to addresses that are not validated. Clones share them.
@@ -73,8 +74,8 @@ impl AmplificationLimit {
         }
     }
 
-    /// Counts `octets` that are about to be sent in datagrams of `segment` octets. Returns the number of octets that the limit
-    /// allows, in whole datagrams.
+    /// Counts `octets` that are about to be sent in datagrams of `segment` octets. Returns the number of octets that
+    /// the limit allows, in whole datagrams.
     pub(super) fn send(&self, to: SocketAddr, octets: usize, segment: usize) -> usize {
         if self.0.unvalidated.load(Ordering::Acquire) == 0 {
             return octets;
@@ -167,8 +168,8 @@ impl AddressCounters {
     }
 }
 
-/// Returns whether a datagram may begin a connection: it has the minimum size and the long header of an Initial packet (RFC
-/// 9000 sections 14.1 and 17.2). For versions other than 1, any long header counts.
+/// Returns whether a datagram may begin a connection: it has the minimum size and the long header of an Initial packet
+/// (RFC 9000 sections 14.1 and 17.2). For versions other than 1, any long header counts.
 fn may_begin(datagram: &[u8]) -> bool {
     datagram.len() >= MIN_INITIAL_BYTES
         && datagram[0] & 0x80 != 0

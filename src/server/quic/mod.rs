@@ -1,5 +1,5 @@
-//! DNS over QUIC (RFC 9250): one task for each connection, from its handshake until it is closed, and one stream for each
-//! query.
+//! DNS over QUIC (RFC 9250): one task for each connection, from its handshake until it is closed, and one stream for
+//! each query.
 //!
 //! ```text
 //!   listen ──▶ QuicAcceptor ──▶ a task for each connection: handshake ──▶ QuicConnection ──▶ QuicStream, answered at once
@@ -8,9 +8,9 @@
 //!   quinn: packets, encryption, loss recovery and flow control, over a QuicSocket, its tasks in a TrackedRuntime
 //! ```
 //!
-//! No handshake waits for another, and no stream for another. Connections count among those over TCP, and so do the octets
-//! that they buffer. Not here: the answer to a query (`stream/worker.rs`, `answer/`), the certificate (`tls/certificates.rs`),
-//! and the listen addresses. Read next: `acceptor.rs`, `connection.rs`, `stream.rs`.
+//! No handshake waits for another, and no stream for another. Connections count among those over TCP, and so do the
+//! octets that they buffer. Not here: the answer to a query (`stream/worker.rs`, `answer/`), the certificate
+//! (`tls/certificates.rs`), and the listen addresses. Read next: `acceptor.rs`, `connection.rs`, `stream.rs`.
 
 mod acceptor;
 mod amplification;
@@ -48,8 +48,8 @@ const QUIC_VERSION: u32 = 1;
 const MAX_CONCURRENT_STREAMS: u32 = 100;
 /// Flow-control window of a stream, in octets: a message of maximum length, and its length field.
 const STREAM_WINDOW_BYTES: u32 = 2 + MAX_MESSAGE_BYTES as u32;
-/// Flow-control window of a connection, in octets. Small, because data that arrives out of order waits in quinn and is not
-/// counted among the buffered octets; all other data is read at once.
+/// Flow-control window of a connection, in octets. Small, because data that arrives out of order waits in quinn and is
+/// not counted among the buffered octets; all other data is read at once.
 const RECEIVE_WINDOW_BYTES: u32 = 32 << 10;
 /// Limit of the octets of responses that are sent and not acknowledged on a connection. They count as buffered.
 const SEND_WINDOW_BYTES: u64 = 128 << 10;
@@ -80,8 +80,8 @@ pub(super) fn start(
     Ok(())
 }
 
-/// Serves QUIC on `socket` until shutdown, and then until the last connection is closed. At a hot restart the socket is read
-/// after `release`, when the predecessor has stopped reading it; datagrams that arrive before wait in it.
+/// Serves QUIC on `socket` until shutdown, and then until the last connection is closed. At a hot restart the socket is
+/// read after `release`, when the predecessor has stopped reading it; datagrams that arrive before wait in it.
 ///
 /// # Errors
 ///
@@ -150,8 +150,8 @@ fn server_config(
     limits: &ConnectionLimits,
 ) -> Result<(ServerConfig, Arc<QuicServerConfig>)> {
     let mut tls = tls.clone();
-    // RFC 9250 sections 4.5 and 9.2: no 0-RTT. A third party can replay such data and learn from the server's reaction, and
-    // it would save a round trip of few connections only.
+    // RFC 9250 sections 4.5 and 9.2: no 0-RTT. A third party can replay such data and learn from the server's reaction,
+    // and it would save a round trip of few connections only.
     tls.max_early_data_size = 0;
     let crypto = QuicServerConfig::try_from(tls)
         .context("the TLS configuration cannot be used for QUIC, which needs TLS 1.3")?;

@@ -1,7 +1,7 @@
 //! The quinn runtime: tokio, with a parent for the tasks that quinn spawns.
 //!
-//! quinn spawns one task for the endpoint, and one for each connection, which outlives the connection by its closing period.
-//! Not here: the server's own tasks (`acceptor.rs`).
+//! quinn spawns one task for the endpoint, and one for each connection, which outlives the connection by its closing
+//! period. Not here: the server's own tasks (`acceptor.rs`).
 
 use std::future::{Future, poll_fn};
 use std::io;

@@ -1,9 +1,9 @@
 //! The TLS session under a QUIC connection: limits the octets of its handshake, and reports that a complete handshake
 //! validates the client's address.
 //!
-//! rustls buffers an incomplete handshake message up to 64 KiB, and quinn limits only data that arrives out of order. Not
-//! here: handshake messages (rustls), validation by a Retry packet (`acceptor.rs`), and the limit that depends on validation
-//! (`amplification.rs`).
+//! rustls buffers an incomplete handshake message up to 64 KiB, and quinn limits only data that arrives out of order.
+//! Not here: handshake messages (rustls), validation by a Retry packet (`acceptor.rs`), and the limit that depends on
+//! validation (`amplification.rs`).
 
 use std::any::Any;
 use std::sync::{Arc, Mutex};
@@ -19,8 +19,8 @@ use quinn_proto::{TransportError, TransportErrorCode};
 use super::amplification::Address;
 use headless_dns_core::lock::lock;
 
-/// Limit of the octets that a client sends in CRYPTO frames over the life of its connection. After the handshake a client has
-/// none to send.
+/// Limit of the octets that a client sends in CRYPTO frames over the life of its connection. After the handshake a
+/// client has none to send.
 const MAX_HANDSHAKE_BYTES: usize = 16 << 10;
 
 /// TLS configuration of one connection.

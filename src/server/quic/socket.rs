@@ -1,8 +1,9 @@
-//! The UDP socket under a QUIC endpoint: quinn's socket, with the anti-amplification limit, and a switch that stops receiving.
+//! The UDP socket under a QUIC endpoint: quinn's socket, with the anti-amplification limit, and a switch that stops
+//! receiving.
 //!
-//! At a hot restart two processes have the socket, and a QUIC connection is known to one of them only. So the predecessor
-//! stops receiving before the successor begins, and sends its last packets all the same (`../../takeover.rs`). Not here: the
-//! limit itself (`amplification.rs`), and connections (`connection.rs`).
+//! At a hot restart two processes have the socket, and a QUIC connection is known to one of them only. So the
+//! predecessor stops receiving before the successor begins, and sends its last packets all the same
+//! (`../../takeover.rs`). Not here: the limit itself (`amplification.rs`), and connections (`connection.rs`).
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! TCP acceptor: accepts connections, and starts the task of each: its handshake, or the loop that answers.
 //!
-//! Not here: the protocols on a connection (`stream/connection.rs`, `tls/`, `https/`, `quic/`), and the limits on connections (`listener/limiter.rs`).
-//! Read next: `listener/tracker.rs`, `stream/connection.rs`.
+//! Not here: the protocols on a connection (`stream/connection.rs`, `tls/`, `https/`, `quic/`), and the limits on
+//! connections (`listener/limiter.rs`). Read next: `listener/tracker.rs`, `stream/connection.rs`.
 
 use std::io;
 use std::net::SocketAddr;

@@ -4,8 +4,8 @@
 //! The loop works over any [`Stream`], so that encryption is a wrapper. The large buffers belong to a worker of the
 //! pool: an idle connection holds its task and nothing else. An incomplete message, and responses that the client does
 //! not read, are kept in buffers of their own size for a limited time; while responses wait, no query is read. Not
-//! here: accepting (`stream/acceptor.rs`), the limits on connections (`listener/limiter.rs`), and handshakes (`tls/`, `https/`, `quic/`). Read next:
-//! `stream/worker.rs`.
+//! here: accepting (`stream/acceptor.rs`), the limits on connections (`listener/limiter.rs`), and handshakes (`tls/`,
+//! `https/`, `quic/`). Read next: `stream/worker.rs`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

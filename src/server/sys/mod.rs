@@ -49,8 +49,8 @@ pub(crate) fn trim_heap() {
 
 /// Datagrams that were received together, and their replies, which are sent together.
 ///
-/// A reply is sent with the header of its datagram: only lengths change. The headers of replies are at the front: a header
-/// without a reply changes places with the next one that has a reply.
+/// A reply is sent with the header of its datagram: only lengths change. The headers of replies are at the front: a
+/// header without a reply changes places with the next one that has a reply.
 ///
 /// All memory is set up once and used again; a datagram allocates nothing.
 pub(crate) struct Batch {

@@ -1,8 +1,9 @@
 //! TLS over a TCP connection: the handshake, then DNS over TLS (RFC 7858) or HTTPS.
 //!
-//! The handshake runs in the connection's own task, after the connection was admitted, and is limited in time and octets: a
-//! slow one delays no other. Its memory is freed when it is complete; then DNS over TLS is the loop of `stream/connection.rs`. Not
-//! here: the certificate (`tls/certificates.rs`), and HTTP (`https/`). Read next: `tls/record_stream.rs`.
+//! The handshake runs in the connection's own task, after the connection was admitted, and is limited in time and
+//! octets: a slow one delays no other. Its memory is freed when it is complete; then DNS over TLS is the loop of
+//! `stream/connection.rs`. Not here: the certificate (`tls/certificates.rs`), and HTTP (`https/`). Read next:
+//! `tls/record_stream.rs`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -99,7 +100,8 @@ impl TlsHandshakes {
         let accept = self
             .acceptor
             .accept_with(TlsRecordStream::new(stream), |session| session.set_buffer_limit(Some(MAX_RECORD_BYTES)));
-        // Both futures are boxed: a task keeps the size of its largest state, and idle connections would keep the handshake's.
+        // Both futures are boxed: a task keeps the size of its largest state, and idle connections would keep the
+        // handshake's.
         let beginning = Box::pin(handshake(accept, self.kind, peer, seat, shared));
         async move {
             match beginning.await {

@@ -1,8 +1,8 @@
 //! The TCP connection under TLS: limits the octets of a handshake, and tracks partial records.
 //!
-//! TLS buffers a partial record until it is complete, up to 16 KiB (RFC 8446 section 5.1), and a partial handshake message,
-//! up to the 64 KiB that rustls allows, during the handshake and after it. rustls reports neither, so the octets are counted
-//! here, before TLS reads them. Not here: the content of a record.
+//! TLS buffers a partial record until it is complete, up to 16 KiB (RFC 8446 section 5.1), and a partial handshake
+//! message, up to the 64 KiB that rustls allows, during the handshake and after it. rustls reports neither, so the
+//! octets are counted here, before TLS reads them. Not here: the content of a record.
 
 use std::fmt;
 use std::io;
