@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_libraries_speak_when_they_are_asked() {
+    fn filters_lines_of_libraries() {
         let shown = |text: &str| directives(&text.parse().unwrap()).to_string();
         for (own, line) in [("hickory_net", "hickory_net=off"), ("kube_client", "kube_client::client::tls=off")] {
             assert!(shown("info").contains(line), "{}", shown("info"));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_panics_again_and_again_has_few_lines() {
+    fn limits_lines_of_repeated_panics() {
         let (mut limiter, begin) = (PanicLimiter(VecDeque::new()), Instant::now());
         assert_eq!(limiter.admit("a.rs:1", begin), Some(0));
         for _ in 0..5 {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_above_the_bounds_are_lost_and_counted() {
+    fn drops_and_counts_lines_above_limits() {
         // Lines, octets of each, and how many are written.
         for (count, length, fit) in [(3, QUEUE_BYTES / 2, 2), (QUEUE_LEN + 5, 10, QUEUE_LEN)] {
             let (queue, entries) = sync_channel(QUEUE_LEN);
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_text_and_machines_json() {
+    fn default_format_depends_on_terminal() {
         assert!(is_json(LogFormat::Auto, false) && !is_json(LogFormat::Auto, true));
         assert!(is_json(LogFormat::Json, true) && !is_json(LogFormat::Text, false));
     }

@@ -120,7 +120,7 @@ mod tests {
     const HOSTILE: &str = "a\x1b[31m\u{9b}2J\x07\r\n\t\x7f\u{202e}\u{2066}\u{200b}\u{2028}\u{feff}\u{e0041}é漢\\";
 
     #[test]
-    fn one_line_of_what_is_seen() {
+    fn escapes_unprintable_characters() {
         let shown = Printable(HOSTILE).to_string();
         assert_eq!(
             shown,
@@ -131,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_keep_their_ends_and_our_colours() {
+    fn keeps_line_ends_and_colours() {
         let text = "\x1b[1;31mred\x1b[0m\n\tx\x1b[31m\x1b[2J\u{85}";
         assert_eq!(lines(text), "\x1b[1;31mred\x1b[0m\n\tx\\u{1b}[31m\\u{1b}[2J\\u{85}");
         assert!(matches!(lines("plain\n"), Cow::Owned(_)) && matches!(lines("plain"), Cow::Borrowed(_)));
     }
 
     #[test]
-    fn json_says_the_same() {
+    fn escaped_json_has_equal_value() {
         let value = serde_json::json!({ HOSTILE: [HOSTILE] });
         for text in [value.to_string(), format!("{value:#}\n")] {
             let escaped = json(&text);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn toml_says_the_same() {
+    fn escaped_toml_has_equal_value() {
         let text = format!("key = {}\n", toml_string(HOSTILE));
         assert!(!text.trim_end().contains(is_unprintable), "{text}");
         assert_eq!(text.parse::<toml::Table>().unwrap()["key"].as_str(), Some(HOSTILE));

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_written() {
+    fn formats_times() {
         for (milliseconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (1_795_264_496_999, "2026-11-21T12:34:56Z"),

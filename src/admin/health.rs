@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn from_not_read_to_leaving() {
+    fn readiness_follows_state() {
         let (status, now) = (Status::default(), Instant::now());
         let since = now - Duration::from_secs(300);
         let check = |verbose, good, expected: &str| {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_does_not_turn_is_named() {
+    fn names_stalled_worker() {
         assert_eq!(live(&[]), HealthReport { good: true, text: "ok\n".into() });
         let stalled = live(&["udp-0 at 127.0.0.1:53".to_owned()]);
         assert!(!stalled.good);

@@ -649,14 +649,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_for_people() {
+    fn formats_numbers() {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
     }
 
     #[test]
-    fn what_a_certificate_is_worth() {
+    fn describes_certificate_expiry() {
         let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400);
         let certificate = CertificateInUse { good: Some((at(10), at(40))), refused: None };
         for (now, word, look, text) in [
@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn no_nonce_comes_twice() {
+    fn nonces_are_unique() {
         assert_ne!(nonce(), nonce());
         assert_eq!(nonce().len(), 32);
     }

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_nobody_can_point_here() {
+    fn accepts_safe_hosts_only() {
         for host in ["localhost", "LOCALHOST:9153", "127.0.0.1", "127.0.0.1:80", "10.0.0.5:9153", "[::1]", "[::1]:9153"]
         {
             assert!(is_local_name(host), "{host}");

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn declarations_hold_together() {
+    fn option_declarations_are_consistent() {
         command().debug_assert();
         let command = command();
         let mut keys = Vec::new();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults() {
+    fn options_have_documented_defaults() {
         let config = config("serve --manifests a.yaml");
         assert_eq!(config.source, Source::Manifests(vec![ManifestPath::Path("a.yaml".into())]));
         assert_eq!(config.zone.to_string(), "cluster.local.");
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_told_why() {
+    fn parses_explain_to() {
         let told = |line: &str| config(line).explain_to.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(told("serve --demo --explain-to none"), Vec::<String>::new());
         assert_eq!(told("serve --demo --explain-to 10.0.0.0/8,::1"), ["10.0.0.0/8", "::1/128"]);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_asked_for_names_of_others() {
+    fn parses_forwarding_options() {
         let forward = |line: &str| config(line).forward;
         let off = forward("serve --demo");
         assert!(off.to.is_empty() && off.aliases.is_empty());
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_is_looked_at() {
+    fn parses_admin_address() {
         let admin = |line: &str| {
             let AdminConfig { address, api } = config(line).admin;
             [address, api].map(|one| one.map_or("none".to_owned(), |address| address.to_string()))
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn without_manifests_it_is_a_cluster() {
+    fn source_is_cluster_without_manifests() {
         let cluster = |kubeconfig: Option<&str>, context: Option<&str>| Source::Cluster {
             kubeconfig: kubeconfig.map(Into::into),
             context: context.map(Into::into),
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     #[cfg(all(feature = "tls", feature = "https", feature = "quic"))]
-    fn what_is_encrypted_and_wrong() {
+    fn rejects_invalid_encrypted_listeners() {
         for (line, part) in [
             (
                 "serve --demo --listen-tls 127.0.0.1",
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     #[cfg(not(all(feature = "tls", feature = "https", feature = "quic")))]
-    fn what_this_build_has_not() {
+    fn rejects_options_of_missing_features() {
         for (feature, is_there) in
             [("tls", cfg!(feature = "tls")), ("https", cfg!(feature = "https")), ("quic", cfg!(feature = "quic"))]
         {
@@ -458,7 +458,7 @@ mod tests {
 
     #[test]
     #[cfg(all(feature = "tls", feature = "https", feature = "quic"))]
-    fn where_it_is_encrypted() {
+    fn parses_encrypted_listeners() {
         let encrypted = config(
             "serve --demo --tls-cert tls.crt --tls-key tls.key --listen-tls 127.0.0.1,[::1]:8853 --listen-https ::1 \
              --listen-quic 127.0.0.1 --listen-quic 127.0.0.1:0,127.0.0.1:0",
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_of_explain_and_check() {
+    fn parses_explain_and_check() {
         let question = |line: &str| match run(line) {
             Ok(Invocation::Explain(config, question)) => {
                 let ExplainArgs { name, qtype, server, output } = question;
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_use() {
+    fn rejects_wrong_use() {
         for (line, part) in [
             ("serve --context a --demo", "--demo (flag) and --context (flag) exclude each other"),
             ("serve --kubeconfig a --manifests b", "--manifests (flag) and --kubeconfig (flag) exclude each other"),
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_stands_below_flags() {
+    fn flags_override_file() {
         let file =
             file_with("ttl = 60\nzone = 'a.example'\ndemo = true\nsimulate = true\nlisten = ['::1', '127.0.0.1']\n");
         let path = file.path().display().to_string();
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_a_file_name_the_place() {
+    fn file_errors_name_line() {
         for (text, sentence) in [
             ("\nttl = -1", ", line 2: ttl: \"-1\" is not a whole number of seconds from 0 to 86400"),
             ("ttl = 1\nzone_alias = 'a'", ", line 2: zone_alias: there is no such key; the nearest is zone-alias"),

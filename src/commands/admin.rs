@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries() {
+    fn encodes_queries() {
         assert_eq!(
             encode_query(&[("a", None), ("name", Some("_http._tcp.a b&c=é"))]),
             "name=_http._tcp.a+b%26c%3D%C3%A9"

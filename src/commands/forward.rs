@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_asks_itself() {
+    fn rejects_forwarding_to_itself() {
         for (upstream, own, expected) in [
             ("127.0.0.1:53", "127.0.0.1:53", true),
             ("127.0.0.1:53", "127.0.0.1:1053", false),
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn private_networks() {
+    fn recognizes_private_networks() {
         for (ip, expected) in [
             ("127.0.0.53", true),
             ("10.0.0.1", true),

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_and_words() {
+    fn parses_lines_and_words() {
         let text =
             "# first\nzone = \"a.example\"\n\nttl = 0x1_0\nlisten = [\n  \"::1\",\n  '127.0.0.1',\n]\ndemo = true\n";
         let entries = parse(text).unwrap();
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn rejects_invalid_lines() {
         for (text, line, part) in [
             ("a = 1\nb = = 2\n", 2, ""),
             ("a = 1\na = 2\n", 2, "duplicate"),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn nearest_key() {
+    fn suggests_nearest_key() {
         let known = ["zone", "zone-alias", "ttl", "negative-ttl"];
         for (key, expected) in
             [("zone_alias", "zone-alias"), ("tll", "ttl"), ("negativ-ttl", "negative-ttl"), ("zones", "zone")]

@@ -562,7 +562,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_inside_each_other() {
+    fn rejects_overlapping_zones() {
         for (one, other, expected) in [
             ("cluster.local.", "cluster.local.", true),
             ("a.cluster.local.", "cluster.local.", true),
@@ -575,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn clients() {
+    fn parses_client_networks() {
         let clients = |networks: &[&str]| ClientsConfig {
             allow: networks.iter().map(|network| network.parse().unwrap()).collect(),
             not_allowed: NotAllowed::Refused,

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_asked_before_dns() {
+    fn lists_services_before_dns() {
         for (line, expected) in [
             ("hosts: files mdns4_minimal [NOTFOUND=return] dns", Some("mdns4_minimal")),
             ("passwd: files\nhosts:\tfiles dns mdns4", None),
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_glibc_reads() {
+    fn parses_resolv_conf_like_glibc() {
         let text = "# written by hand\n; nameserver 192.0.2.9\nnameserver 192.0.2.1\nnameserver\t2001:db8::1 # first\n\
                     nameserver fe80::1%eth0\nnameserver name\ndomain old.example\nsearch a.example b.example\n\
                     options edns0 ndots:5 trust-ad\nsortlist x\n";

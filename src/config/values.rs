@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_to_listen_on() {
+    fn parses_listen_addresses() {
         check(
             listen,
             &[
@@ -613,7 +613,7 @@ mod tests {
     }
 
     #[test]
-    fn upstreams() {
+    fn parses_upstreams() {
         let text = |text: &str| text.parse::<UpstreamSpec>().map(|upstream| upstream.to_string());
         check(
             text,
@@ -639,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn networks() {
+    fn parses_networks() {
         check(
             network,
             &[
@@ -691,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_things() {
+    fn parses_object_names() {
         let long = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(50));
         check(
             apex,
@@ -710,7 +710,7 @@ mod tests {
     }
 
     #[test]
-    fn selectors() {
+    fn parses_selectors() {
         for text in [
             "app=web",
             "app==web",
@@ -747,7 +747,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_asked_for() {
+    fn parses_query_names() {
         for (text, expected) in [
             ("10.2.1.10", "Address(10.2.1.10) PTR"),
             ("fd00::1", "Address(fd00::1) PTR"),
@@ -792,7 +792,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers() {
+    fn parses_numbers() {
         check(|text| seconds(text, &(0..=60)), &[("0", "0ns"), ("60", "60s"), ("61", "error"), ("-1", "error")]);
         check(|text| seconds(text, &(0..=60)), &[("5s", "error"), ("1.5", "error"), ("", "error")]);
         check(parse_bool, &[("true", "true"), ("off", "false"), ("perhaps", "error"), ("", "error")]);
@@ -804,7 +804,7 @@ mod tests {
     }
 
     #[test]
-    fn log_filters() {
+    fn parses_log_filters() {
         let text = |text: &str| text.parse::<LogFilter>().map(|filter| filter.directives().to_string());
         check(
             text,

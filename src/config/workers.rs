@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn affinity() {
+    fn counts_cpus_of_affinity() {
         for (list, count) in [
             ("0", Some(1)),
             ("0-3", Some(4)),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas() {
+    fn reads_cpu_quotas() {
         let v1 =
             |quota: &'static str| vec![("cpu/pod/cpu.cfs_quota_us", quota), ("cpu/pod/cpu.cfs_period_us", "100000\n")];
         for (groups, files, count) in [
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_some() {
+    fn counts_workers_of_machine() {
         assert!(default_workers().get() >= 1);
     }
 }

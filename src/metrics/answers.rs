@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_and_codes_have_places_of_their_own() {
+    fn types_and_codes_have_distinct_slots() {
         for (number, (qtype, _)) in TYPES.iter().enumerate() {
             assert_eq!(usize::from(TYPE_AT[usize::from(*qtype)]), number * ROW);
         }
@@ -301,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn buckets_hold_their_bounds() {
+    fn buckets_include_their_bounds() {
         for (value, expected) in [(0.0, 0), (1.0, 1), (100.0, 1), (101.0, 2), (511.0, 5), (512.0, 6), (64_001.0, 14)] {
             assert_eq!(bucket(SIZES, value), expected, "{value}");
         }
     }
 
     #[test]
-    fn lengths_around_the_last_exact_one() {
+    fn counts_lengths_around_last_exact_bucket() {
         let lengths = Lengths::default();
         for length in [0, 12, 511, 512, 1232, 65_535] {
             lengths.count(length);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_written_as_coredns_writes_them() {
+    fn formats_servers_like_coredns() {
         for (address, transport, server, family) in [
             ("0.0.0.0:53", Transport::Udp, "dns://:53", "1"),
             ("[::]:53", Transport::Tcp, "dns://:53", "2"),

@@ -204,7 +204,7 @@ mod tests {
     use crate::metrics::table::{DROPPED, SERIAL};
 
     #[test]
-    fn who_asks_for_open_metrics_gets_it() {
+    fn negotiates_open_metrics() {
         for (accept, format) in [
             (None, ExpositionFormat::Text),
             (Some("*/*"), ExpositionFormat::Text),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_is_not_announced() {
+    fn omits_metadata_of_removed_metrics() {
         let mut families = Families::default();
         families.set(&SERIAL, &[], Value::Gauge(1.0));
         families.add(&DROPPED, &["a"], Value::Counter(1.0));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats() {
+    fn renders_both_formats() {
         let families = || {
             let mut families = Families::default();
             families.add(&SERIAL, &[], Value::Gauge(1.5));

@@ -522,7 +522,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_add_up() {
+    fn sums_workers() {
         let metrics = Metrics::default();
         let (one, two) = (metrics.worker(), metrics.worker());
         one.count(Event::TcpReceived);

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_blanks_and_brackets_does_not_move_the_fields() {
+    fn parses_process_name_with_blanks_and_brackets() {
         let stat = "7 (a) b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 13";
         assert_eq!(field(stat, 14), Some(250.0));
         assert_eq!(field(stat, 15), Some(50.0));

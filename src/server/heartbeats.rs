@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_does_not_turn_is_stalled() {
+    fn blocked_thread_is_stalled() {
         let (liveness, begin) = (Heartbeats::default(), Instant::now());
         let (one, two) = (liveness.heartbeat("one"), liveness.heartbeat("two"));
         assert!(liveness.stalled(begin).is_empty(), "first seen now");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_whose_workers_block_is_stalled() {
+    fn blocked_runtime_is_stalled() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         let (liveness, begin) = (Heartbeats::default(), Instant::now());
         liveness.watch_runtime("runtime", &runtime.metrics());

@@ -296,7 +296,7 @@ mod tests {
         \x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x0e\x00\x0f\x00\x0a\x00\x00WHY: \"\n\"";
 
     #[test]
-    fn the_format_of_coredns() {
+    fn formats_like_coredns() {
         assert_eq!(
             text(&line(QUERY, RESPONSE), QueryLogFormat::Common),
             "[INFO] 10.1.2.3:4711 - 4660 \"AAAA IN we\\\"b\\010.test. udp 39 true 1232\" NXDOMAIN qr,aa,rd 53 \
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn every_transport_has_its_word() {
+    fn names_every_transport() {
         for (transport, word) in
             [(Transport::Tcp, "tcp"), (Transport::Tls, "tls"), (Transport::Https, "https"), (Transport::Quic, "quic")]
         {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_tells_the_reason_and_stays_one_line() {
+    fn json_line_has_cause_and_is_one_line() {
         let text = text(&line(QUERY, RESPONSE), QueryLogFormat::Json);
         assert_eq!(text.matches('\n').count(), 1);
         assert!(text.is_ascii());
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_has_a_line_too() {
+    fn logs_malformed_queries() {
         let formerr = [0x12, 0x34, 0x81, 0x01, 0, 0, 0, 0, 0, 0, 0, 0];
         let cut = line(&QUERY[..20], &formerr);
         assert_eq!(
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn classes() {
+    fn selects_classes() {
         let response = |rcode, answers, authorities| [0, 0, 0x84, rcode, 0, 1, 0, answers, 0, authorities, 0, 0];
         let none = QueryLogFilter { success: false, denial: false, error: false, sample: 1 };
         let classes = [

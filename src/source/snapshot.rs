@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_back_is_answered_the_same() {
+    fn restored_snapshot_answers_equally() {
         let folder = tempfile::tempdir().unwrap();
         let snapshot = snapshot(&folder);
         let mut objects = 0;
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used() {
+    fn rejects_unusable_snapshots() {
         let folder = tempfile::tempdir().unwrap();
         let snapshot = snapshot(&folder);
         let text = "kind: Service\nmetadata: {name: web}\nspec: {clusterIP: None}\n";
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_changed_is_only_touched() {
+    fn touches_unchanged_snapshot() {
         let folder = tempfile::tempdir().unwrap();
         let snapshot = snapshot(&folder);
         let known = publisher();

@@ -632,7 +632,7 @@ mod tests {
 
     /// Uses a request that was parsed for another zone to make the engine panic, as any bug would.
     #[test]
-    fn a_panic_is_answered_with_servfail_and_the_opt_record() {
+    fn answers_panic_with_servfail_and_opt_record() {
         let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x05other\x04test\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0";
         let responder = Responder::new(Arc::new(zone(&["cluster.local"])), Arc::default(), AccessList::default());
         let peer = Peer { from: "192.0.2.1:40000".parse().unwrap(), to: "192.0.2.53:53".parse().unwrap() };

@@ -168,7 +168,7 @@ mod tests {
 
     /// Lets the iterator panic in place of the parser: one `catch_unwind` guards both.
     #[test]
-    fn a_panic_while_parsing_costs_one_message() {
+    fn panic_while_parsing_affects_one_message() {
         let (zone, mut batch) = (zone(), RequestBatch::new(Transport::Udp));
         let good = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07cluster\x05local\0\0\x06\0\x01";
         let answered = |batch: &mut RequestBatch, fails: Option<usize>| {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn each_request_is_that_of_its_message() {
+    fn requests_match_their_messages() {
         let (zone, mut batch) = (zone(), RequestBatch::new(Transport::Udp));
         let good = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07cluster\x05local\0\0\x06\0\x01";
         let messages: [&[u8]; 4] = [good, &good[..11], &good[..20], good];

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_chain_and_nothing_else() {
+    fn takes_cname_chain_only() {
         let [x, y] = [[192, 0, 2, 1], [192, 0, 2, 2]];
         let chain = [record("host.test", A, 9, &x), cname("www.test", "HOST.test"), record("other.test", A, 9, &y)];
         assert_eq!(shown(A, 0, &chain, &[soa("test", 60, 60)]), "www.test. 5 300, host.test. 1 9");

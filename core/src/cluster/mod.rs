@@ -680,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_touched() {
+    fn returns_dirty_contributors() {
         let mut cluster = Cluster::new(Namespaces::Inferred, Some(ObjectRef::new("default", "b")));
         let web = |name: &str| Contributor::Service(ObjectRef::new("default", name));
         assert_eq!(cluster.apply(service("a")), [Contributor::Namespace("default".into()), web("a")]);
@@ -695,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_come_and_go() {
+    fn adds_and_removes_networks() {
         let mut cluster = Cluster::new(Namespaces::Inferred, None);
         let networks = |cluster: &Cluster| {
             let mut networks: Vec<String> = cluster.networks().map(|network| network.to_string()).collect();
@@ -729,7 +729,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_that_may_not_be_read() {
+    fn infers_namespaces_without_permission() {
         let mut cluster = Cluster::new(Namespaces::Declared, None);
         cluster.apply(service("a"));
         assert!(!cluster.namespace_exists("default") && cluster.knows_namespace("default"));
@@ -739,7 +739,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relist_forgets_what_it_did_not_see() {
+    fn relist_deletes_missing_objects() {
         let mut cluster = Cluster::new(Namespaces::Inferred, None);
         cluster.apply(service("a"));
         cluster.apply(service("b"));

@@ -743,7 +743,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn number_of_pods_of_a_paused_deployment() {
+    fn counts_pods_of_paused_deployment() {
         for (kind, spec, expected) in [
             ("Deployment", json!({"replicas": 2}), 2),
             ("Deployment", json!({"replicas": 2, "paused": false}), 2),
@@ -759,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn number_of_pods_of_a_job() {
+    fn counts_pods_of_job() {
         for (spec, conditions, expected) in [
             (json!({}), json!([]), 1),
             (json!({"parallelism": 4}), json!([]), 4),

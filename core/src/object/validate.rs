@@ -954,7 +954,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_of_an_api_server_were_valid_once() {
+    fn skips_validation_for_api_server_objects() {
         for (line, mut document, _) in cases() {
             if document["metadata"].is_object() {
                 document["metadata"]["uid"] = "1".into();
@@ -978,7 +978,7 @@ mod tests {
 
     /// Errors of the decoder name no field, so a wrong type must be found before decoding.
     #[test]
-    fn wrong_types_are_found_before_decoding() {
+    fn reports_wrong_types_before_decoding() {
         for document in valid() {
             for at in pointers(&document, "") {
                 for wrong in

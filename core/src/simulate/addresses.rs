@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_used_up_and_no_further() {
+    fn exhausts_range_and_stops() {
         for (range, count) in [
             ("10.0.0.0/24", 254),
             ("10.0.0.8/30", 4),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_never_changes() {
+    fn hash_is_stable() {
         assert_eq!(hash(&[]), hash(&[]));
         assert_ne!(hash(&["a", "b"]), hash(&["ab", ""]));
         assert_eq!(hash(&["default", "web-0"]), HASH_OF_WEB_0);

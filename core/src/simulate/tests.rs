@@ -128,7 +128,7 @@ fn owned(manifest: &str, name: &str, kind: &str, owner: &str) -> String {
 }
 
 #[test]
-fn seeds() {
+fn simulates_seeds() {
     check(
         include_str!("../../../tests/scenarios/seed-1.yaml"),
         PODS,
@@ -190,7 +190,7 @@ fn seeds() {
 }
 
 #[test]
-fn workloads() {
+fn simulates_workloads() {
     let start = stateful_set("web", "web", 2).replace("replicas:", "ordinals: {start: 5}\n  replicas:");
     check(&start, PODS, &["pod default/web-5 *", "pod default/web-6 *"]);
     check(&stateful_set("web", "web", 0), PODS, &[]);
@@ -217,7 +217,7 @@ fn workloads() {
 }
 
 #[test]
-fn files_are_not_made_again() {
+fn keeps_objects_of_files() {
     let of_set = owned(&pod("web-0", "status: {podIP: 10.1.0.1}"), "web-0", "StatefulSet", "web");
     check(&(of_set + &stateful_set("web", "web", 3)), PODS, &["pod default/web-0 10.1.0.1"]);
     check(&(pod("web-0", "") + &stateful_set("web", "web", 3)), PODS, &["pod default/web-0 *"]);
@@ -253,7 +253,7 @@ fn endpoints(name: &str, subsets: &str) -> String {
 }
 
 #[test]
-fn endpoints_are_mirrored() {
+fn mirrors_endpoints() {
     let service = headless("db", "", "ports: [{port: 5432}]").replace("selector: {app: }, ", "");
     let one = "[{addresses: [{ip: 192.0.2.1, hostname: db-0}, {ip: 192.0.2.2, nodeName: n, targetRef: {kind: Pod, name: \
                p}}], notReadyAddresses: [{ip: 192.0.2.3}], ports: [{name: pg, port: 5432}]}]";
@@ -284,7 +284,7 @@ fn endpoints_are_mirrored() {
 }
 
 #[test]
-fn endpoints_that_are_not_mirrored() {
+fn skips_endpoints_that_controller_skips() {
     let service = headless("db", "", "").replace("selector: {app: }, ", "");
     let written = endpoints("db", "[{addresses: [{ip: 192.0.2.1}]}]");
     let with = |metadata: &str| written.replace("name: db", &format!("name: db, {metadata}"));
@@ -310,7 +310,7 @@ fn endpoints_that_are_not_mirrored() {
 }
 
 #[test]
-fn a_thousand_addresses_of_a_subset_are_mirrored() {
+fn mirrors_at_most_1000_addresses_of_subset() {
     let service = headless("db", "", "").replace("selector: {app: }, ", "");
     let addresses = |family: &dyn Fn(u32) -> String, count: u32| {
         (0..count).map(|n| format!("{{ip: '{}'}}", family(n))).collect::<Vec<_>>().join(", ")
@@ -336,7 +336,7 @@ fn a_thousand_addresses_of_a_subset_are_mirrored() {
 }
 
 #[test]
-fn endpoints_without_addresses_are_no_endpoints() {
+fn ignores_endpoints_without_addresses() {
     let web = headless("web", "web", "") + &pod("a", "");
     let lines = |subsets: &str| {
         let objects = decode(&(web.clone() + &endpoints("web", subsets)));
@@ -348,7 +348,7 @@ fn endpoints_without_addresses_are_no_endpoints() {
 }
 
 #[test]
-fn hooks_of_helm_are_no_endpoints() {
+fn helm_hooks_are_no_endpoints() {
     let hook = |manifest: &str| manifest.replacen("metadata: {", "metadata: {annotations: {helm.sh/hook: test}, ", 1);
     let web = headless("web", "web", "");
     let manifest = web + &pod("a", "") + &hook(&pod("b", "")) + &hook(&workload("Job", "migrate", ""));
@@ -369,7 +369,7 @@ fn hooks_of_helm_are_no_endpoints() {
 }
 
 #[test]
-fn which_pods_are_endpoints() {
+fn selects_pods_as_endpoints() {
     let pods = [
         pod("ready", "status: {podIP: 10.1.0.1, conditions: [{type: Ready, status: 'True'}]}"),
         pod("unready", "status: {podIP: 10.1.0.2, conditions: [{type: Ready, status: 'False'}]}"),
@@ -403,7 +403,7 @@ fn which_pods_are_endpoints() {
 }
 
 #[test]
-fn named_ports() {
+fn resolves_named_ports() {
     let ports = "ports: [{name: web, port: 80, targetPort: http}, {name: dns, port: 53, protocol: UDP}]";
     let with = |number: u16, protocol: &str| {
         format!(
@@ -433,7 +433,7 @@ fn named_ports() {
 }
 
 #[test]
-fn ports_of_sidecars() {
+fn includes_sidecar_ports() {
     let ports = "ports: [{port: 1, targetPort: own}, {name: side, port: 2, targetPort: side}, {name: once, port: 3, \
                  targetPort: once}]";
     let containers = "spec: {containers: [{ports: [{name: own, containerPort: 10}]}], initContainers: [{restartPolicy: \
@@ -444,7 +444,7 @@ fn ports_of_sidecars() {
 }
 
 #[test]
-fn families() {
+fn assigns_families() {
     let set = stateful_set("web", "web", 1);
     let six = "slice default/web [] web-0=*6:rs";
     let four = "slice default/web [] web-0=*:rs";
@@ -487,7 +487,7 @@ fn families() {
 }
 
 #[test]
-fn ranges_that_are_too_small() {
+fn reports_too_small_ranges() {
     let used = pod("used", "status: {podIP: 10.0.0.1}");
     check(
         &(used + &stateful_set("web", "web", 9)),
@@ -505,7 +505,7 @@ fn ranges_that_are_too_small() {
 }
 
 #[test]
-fn addresses_stay() {
+fn addresses_are_stable() {
     let addresses = |manifest: &str| -> HashMap<String, Vec<IpAddr>> {
         let simulated = run(manifest, PODS);
         assert_eq!(simulated.objects, run(manifest, PODS).objects);
@@ -536,7 +536,7 @@ fn cuts_names_between_characters() {
 
 /// Takes a second or two, even unoptimized; a quadratic loop would take hours.
 #[test]
-fn large_sets() {
+fn simulates_large_sets() {
     let manifest =
         headless("web", "web", "ports: [{port: 80, targetPort: http}]") + &stateful_set("web", "web", 100_000);
     let objects = decode(&manifest);

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed() {
+    fn lists_changed_settings() {
         let old = config("--demo");
         assert_eq!(changed(&old, &old), Vec::<&str>::new());
         let new = config("--demo --ttl 7 --zone a.example --allow ::1 --log off");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_for_people_is_true() {
+    fn documented_table_matches_reload() {
         let text = include_str!("../../../docs/operations.md");
         let all: Vec<_> = print::entries(&config("--demo")).into_iter().map(|(key, _)| key).collect();
         for key in all {

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_ends_is_started_again() {
+    async fn restarts_ended_tasks() {
         let metrics = Arc::new(Metrics::default());
         let mut runs = 0;
         let (done, third) = tokio::sync::oneshot::channel();

@@ -480,7 +480,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mailbox_wakes_who_found_nothing() {
+    fn mailbox_wakes_waiting_reader() {
         let mailbox = ResponseQueue::default();
         mailbox.expect();
         mailbox.expect();
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mailbox_gives_back_its_share_when_it_is_read_or_dropped() {
+    fn mailbox_releases_its_share_when_read_or_dropped() {
         let (budget, mailbox) = (Arc::new(Semaphore::new(MAX_QUEUED_BYTES)), ResponseQueue::default());
         let response = vec![0; MAX_TCP];
         let share = || Arc::clone(&budget).try_acquire_many_owned(MAX_TCP as u32).ok();

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn takes_the_place_of_sockets_only() {
+    async fn replaces_sockets_only() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "kept").unwrap();

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_their_status() {
+    fn maps_requests_to_status() {
         let get = format!("/dns-query?dns={}", encoded(QUERY));
         let here = || Ok(QueryPlace::Parameter(QUERY.into()));
         let (dns, long) = (("content-type", MEDIA_TYPE), "A".repeat(MAX_PARAMETER_BYTES));
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_its_status_and_one_line() {
+    fn rejections_have_status_and_one_line() {
         let date = HeaderValue::from_static("Sat, 01 Jan 2022 00:00:00 GMT");
         for (refusal, status) in [
             (DohError::Path, 404),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn base64url_goes_there_and_back() {
+    fn base64url_round_trips() {
         // RFC 4648 section 10, and the example of RFC 8484 section 4.1.1.
         for (octets, text) in [
             (&b""[..], ""),
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn how_long_a_response_may_be_kept() {
+    fn computes_freshness_lifetime() {
         let soa: &[u8] = &[&[0; 18][..], &30_u32.to_be_bytes()].concat();
         let a = |ttl| (1, ttl, &[10, 0, 0, 1][..]);
         for (what, message, expected) in [
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_of_a_response() {
+    fn writes_response_head() {
         let date = HeaderValue::from_static("Sat, 01 Jan 2022 00:00:00 GMT");
         let kept = response(0, &[(1, 7, &[10, 0, 0, 1])], &[]);
         let length = kept.len().to_string();

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_known_however_they_come() {
+    fn finds_frames_in_any_fragmentation() {
         let frames = [
             vec![b'P'; PREFACE_BYTES],
             frame(4, 0, 0),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn more_of_a_head_does_not_make_it_younger() {
+    async fn partial_head_keeps_its_deadline() {
         let mut part = PartialFrame { greeted: true, ..PartialFrame::default() };
         let second = std::time::Duration::from_secs(1);
         part.read(&frame(HEADERS, 0, 10));

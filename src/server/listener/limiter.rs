@@ -385,7 +385,7 @@ mod tests {
     const HERE: [u8; 4] = [127, 0, 0, 1];
 
     #[tokio::test]
-    async fn the_longest_idle_goes_first_and_then_the_next() {
+    async fn evicts_longest_idle_first() {
         let mut room = Room::new(ConnectionLimits { connections: 4, ..ConnectionLimits::default() });
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
         let seats: Vec<_> = (0..4).map(|_| room.admit(HERE).unwrap()).collect();
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_that_are_large_have_a_part_of_the_seats() {
+    async fn large_connections_have_a_share() {
         let mut room = Room::new(ConnectionLimits { connections: 6, large: 2, ..ConnectionLimits::default() });
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
         let mut seats = Vec::new();
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_has_its_own_limit() {
+    async fn limits_connections_per_client() {
         let mut room = Room::new(ConnectionLimits { per_client: 2, ..ConnectionLimits::default() });
         let (one, _two) = (room.admit(HERE).unwrap(), room.admit(HERE).unwrap());
         assert!(room.admit(HERE).is_none());
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn global_ipv6_clients_count_by_their_prefix() {
+    fn counts_ipv6_clients_by_prefix() {
         for (client, prefix, network) in [
             ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::"),
             ("2001:db8:1:2:3:4:5:6", 48, "2001:db8:1::"),
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn octets_held_count_above_the_first_kilobyte_of_each() {
+    async fn counts_octets_above_first_kilobyte() {
         let mut room = Room::new(ConnectionLimits { buffered_bytes: 1000, ..ConnectionLimits::default() });
         let (mut one, mut two) = (room.admit(HERE).unwrap(), room.admit(HERE).unwrap());
         assert!(one.set_buffered_bytes(FREE_BUFFERED_BYTES + 1000));
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn over_budget_the_longest_idle_that_hold_octets_go() {
+    async fn evicts_longest_idle_with_octets_over_budget() {
         let mut room = Room::new(ConnectionLimits { buffered_bytes: 1000, ..ConnectionLimits::default() });
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
         let mut seats: Vec<_> = (0..5).map(|_| room.admit(HERE).unwrap()).collect();
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_decrease_is_taken_once() {
+    async fn applies_large_decrease_once() {
         let mut room = Room::new(ConnectionLimits::default());
         let is_large = |number| number % 2 == 0;
         let mut seats: Vec<_> = (0..1000).map(|number| room.admit_as(HERE, is_large(number)).unwrap()).collect();

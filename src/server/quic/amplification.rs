@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn three_times_what_came_may_be_sent_in_whole_datagrams() {
+    fn allows_three_times_received_octets() {
         let (limit, client) = (AmplificationLimit::default(), client(1));
         for length in [1200, 1250] {
             limit.receive(client, &initial(length));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_validated_address_has_no_limit_while_it_has_a_connection() {
+    fn validated_address_has_no_limit() {
         let (limit, client) = (AmplificationLimit::default(), client(1));
         let mut one = limit.begin(client, false);
         assert_eq!(limit.send(client, 9000, 1200), 3600);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_without_a_connection_count_for_the_connection_that_follows() {
+    fn earlier_responses_count_against_connection() {
         let (limit, client) = (AmplificationLimit::default(), client(1));
         limit.receive(client, &initial(1200));
         assert_eq!(limit.send(client, 100, 100), 100, "a Retry packet");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn few_addresses_without_a_connection_are_kept() {
+    fn limits_addresses_without_connection() {
         let limit = AmplificationLimit::default();
         for number in 0..u16::MAX {
             limit.receive(client(number), &initial(1300));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_may_begin_a_connection() {
+    fn recognizes_initial_datagrams() {
         for (first, version, length, expected) in [
             (0xc0, 1, 1200, true),
             (0xcf, 1, 1500, true),

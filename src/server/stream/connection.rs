@@ -414,7 +414,7 @@ mod tests {
     /// The size of the task is the memory of an idle connection, besides Tokio's header and its registration of the
     /// socket.
     #[tokio::test]
-    async fn an_idle_connection_is_small() {
+    async fn idle_connection_is_small() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_pass() {
+    fn passes_sockets() {
         let (one, two) = UnixStream::pair().unwrap();
         let sockets: Vec<UdpSocket> =
             (0..MAX_SOCKETS_PER_MESSAGE).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();

@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_cannot_be_sent_to_does_not_stop_the_others() {
+    fn failed_send_does_not_stop_batch() {
         let (server, client) = pair();
         let mut batch = Batch::new(false);
         for text in [b"one", b"two", b"six"] {
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_answered_leaves_no_gap() {
+    fn skips_datagrams_without_response() {
         let (server, client) = pair();
         let mut batch = Batch::new(false);
         for round in 0..3u8 {
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_larger_than_its_slot_has_lost_its_end() {
+    fn truncates_datagram_larger_than_slot() {
         let (server, client) = pair();
         let mut batch = Batch::new(false);
         client.send(&[7; SLOT + 1]).unwrap();
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn one_datagram_leaves_from_the_address_that_was_asked() {
+    fn sends_from_queried_address() {
         for (wildcard, asked, ipv6) in [("0.0.0.0:0", "127.0.0.2", false), ("[::]:0", "::1", true)] {
             let server = UdpSocket::bind(wildcard).unwrap();
             enable_pktinfo(&server, ipv6).unwrap();
@@ -514,14 +514,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_there_would_block() {
+    fn empty_socket_would_block() {
         let (server, _client) = pair();
         let error = Batch::new(false).receive(&server, ReceiveMode::NonBlocking).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
-    fn drops_are_counted() {
+    fn counts_dropped_datagrams() {
         let (server, client) = pair();
         socket2::SockRef::from(&server).set_recv_buffer_size(1).unwrap();
         assert_eq!(dropped_datagrams(&server).unwrap(), 0);

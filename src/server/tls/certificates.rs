@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_in_a_sentence() {
+    fn reports_errors_in_one_sentence() {
         let ((certificate, key), (other, other_key)) = (pair(), pair());
         let authority =
             CertifiedIssuer::self_signed(CertificateParams::default(), KeyPair::generate().unwrap()).unwrap();
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_cannot_be_used_changes_nothing() {
+    fn keeps_certificate_if_new_pair_is_invalid() {
         let ((certificate, key), (other, other_key)) = (pair(), pair());
         let folder = folder(&[("tls.crt", &certificate), ("tls.key", &key)]);
         let certificates = load(&folder).unwrap();
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_for_which_it_is_good() {
+    fn reads_validity_period() {
         let key = KeyPair::generate().unwrap();
         let day = |year, month, day| SystemTime::from(date_time_ymd(year, month, day));
         let certificates = |begin: (i32, u8, u8), end: (i32, u8, u8)| {

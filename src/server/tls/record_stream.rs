@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_handshake_gets_one_read_each_turn_and_an_error_above_its_limit() {
+    async fn handshake_fails_above_octet_limit() {
         let (mut client, mut records) = pair().await;
         client.write_all(&vec![0; 2 * MAX_HANDSHAKE_BYTES]).await.unwrap();
         let mut room = [0; 4096];
@@ -198,7 +198,7 @@ mod tests {
 
     /// Handshake messages after the handshake: rustls buffers a partial one, as during it.
     #[tokio::test]
-    async fn records_without_data_are_limited_and_data_begins_anew() {
+    async fn limits_records_without_data() {
         let (mut client, mut records) = pair().await;
         records.complete_handshake();
         let record = [&[0x17, 3, 3, 4, 0][..], &[7; 1024]].concat();
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_known_however_they_come() {
+    fn finds_records_in_any_fragmentation() {
         let record = |length: u16| [&[0x17, 3, 3][..], &length.to_be_bytes(), &vec![7; usize::from(length)]].concat();
         let all = [record(0), record(1), record(300), record(16_640), record(2)].concat();
         let ends = [0, 5, 11, 316, 16_961, 16_968];
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn more_of_a_record_does_not_make_it_younger() {
+    async fn partial_record_keeps_its_deadline() {
         let mut part = PartialRecord::default();
         part.read(&[0x17, 3]);
         let begun = part.since;

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_that_blocks_is_stalled() {
+    async fn blocked_thread_is_stalled() {
         fn blocks(of: &mut UdpWorker<'_>, stop: &Shutdown) {
             while !stop.is_draining() {
                 thread::sleep(RESTART_DELAY);
@@ -383,7 +383,7 @@ mod tests {
     /// The first thread panics outside of the code that catches panics; the query waits in the socket's queue
     /// meanwhile.
     #[tokio::test]
-    async fn a_thread_that_ends_is_started_again() {
+    async fn restarts_ended_thread() {
         fn ends_once(of: &mut UdpWorker<'_>, stop: &Shutdown) {
             static ENDED: AtomicBool = AtomicBool::new(false);
             assert!(ENDED.swap(true, Ordering::AcqRel), "on purpose");

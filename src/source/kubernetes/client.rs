@@ -480,7 +480,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_are_left_out_of_errors() {
+    fn omits_urls_from_errors() {
         let error = io::Error::other("peer closed connection: https://docs.rs/rustls#unexpected-eof");
         assert_eq!(sentence(&error), "peer closed connection");
         assert_eq!(shortened_message(&"\u{e4}".repeat(100)), "\u{e4}".repeat(60));

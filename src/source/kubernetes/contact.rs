@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn two_requests_start_within_any_second() {
+    async fn limits_requests_to_two_per_second() {
         let pace = Pace::default();
         let begun = Instant::now();
         let mut starts = Vec::new();

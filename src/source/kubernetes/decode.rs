@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_of_rfc_3339() {
+    fn parses_rfc_3339_times() {
         for (text, milliseconds) in [
             ("1970-01-01T00:00:00Z", Some(0)),
             ("2026-11-21T10:35:04Z", Some(1_795_257_304_000)),
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn no_object_fails_a_page() {
+    fn undecodable_object_does_not_fail_page() {
         let text = r#"{"kind":"ServiceList","metadata":{"resourceVersion":"9","continue":"next"},"items":[
             {"metadata":{"name":"a","namespace":"x","resourceVersion":"3"},"spec":{"clusterIP":"None"}},
             {"metadata":{"name":"b","namespace":"x"},"spec":{"ports":7}},
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn events() {
+    fn decodes_events() {
         let namespace =
             watched(Resource::Namespaces, r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"a"}}"#);
         assert_eq!(namespace.key, Some(ObjectRef::new("a", "a")));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_says_what_the_tree_says() {
+    fn text_and_tree_decode_equally() {
         let slice = r#""addressType":"IPv4","endpoints":[{"addresses":["10.0.0.1","x"],"hostname":"A","nodeName":"n",
             "targetRef":{"kind":"Pod","name":"a"}},{"addresses":["10.0.0.2"],"conditions":null}],
             "ports":[{"name":"http","port":80},{"port":null}]"#;
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn paths() {
+    fn builds_request_paths() {
         assert_eq!(path_of(Resource::Services, None), "/api/v1/services");
         assert_eq!(path_of(Resource::Services, Some("team")), "/api/v1/namespaces/team/services");
         assert_eq!(path_of(Resource::EndpointSlices, None), "/apis/discovery.k8s.io/v1/endpointslices");

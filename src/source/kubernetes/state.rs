@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_what() {
+    fn transitions_between_states() {
         let wait = |seconds| WatchStep::Wait(Duration::from_secs(seconds));
         let watch = || WatchStep::Watch("7".into());
         let gone = || WatchFailure::Gone("too old".into());
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn back_off_begins_anew_after_a_watch_that_lived() {
+    fn resets_backoff_after_long_watch() {
         let mut machine = WatchMachine::new(Timing::default(), true);
         let mut pauses = Vec::new();
         for lives in [false, false, false, false, false, true, false, true] {
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_watch_is_believed_until_one_breaks_at_once() {
+    fn trusts_accepted_watch_until_immediate_failure() {
         let mut machine = WatchMachine::new(Timing::default(), true);
         machine.handle_outcome(WatchOutcome::Listed("7".into()), 1.0);
         assert!(machine.accepted(Instant::now()));
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_a_watch() {
+    fn handles_end_of_watch() {
         let wait = |seconds| WatchStep::Wait(Duration::from_secs(seconds));
         let watch = || WatchStep::Watch("7".into());
         let late = || WatchOutcome::WatchBroke(WatchFailure::Late("silent".into()));
@@ -631,7 +631,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_that_is_missing_is_asked_for_at_leisure_if_it_is_optional() {
+    fn retries_optional_resource_slowly_without_permission() {
         let denied = || WatchFailure::Denied("list");
         let six = [(); 6].map(|()| denied());
         assert_eq!(pauses(true, false, &six), [1, 2, 4, 8, 10, 10]);
@@ -642,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_server_that_has_not_come_yet_is_asked_soon_again() {
+    fn retries_soon_before_first_contact() {
         let five = [(); 5].map(|()| WatchFailure::Unreachable("refused".into()));
         assert_eq!(pauses(true, false, &five), [1, 2, 2, 2, 2]);
         assert_eq!(pauses(true, true, &five), [1, 2, 4, 8, 10]);
@@ -650,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_versions() {
+    fn compares_versions_and_sizes() {
         assert!(is_behind("101", "99") && !is_behind("101", "101") && !is_behind("x", "1"));
         assert_eq!(
             [next_page(20, 600_000), next_page(20, 20_000), next_page(0, 100), next_page(1, 2_000_000)],

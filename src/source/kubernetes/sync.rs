@@ -659,7 +659,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_broken_off_between_cluster_and_zone_is_published() {
+    async fn publishes_interrupted_changes() {
         let apex = WireName::parse("cluster.local").unwrap();
         let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let publisher =
@@ -683,7 +683,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_all_is_read_again_answers_are_stale() {
+    async fn answers_are_stale_during_relist() {
         let apex = WireName::parse("cluster.local").unwrap();
         let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let publisher =
@@ -708,7 +708,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_to_believe_at_once() {
+    fn confirms_large_decrease() {
         for (known, unseen, held) in [(1000, 501, true), (1000, 500, false), (99, 99, false), (100, 100, true)] {
             assert_eq!(is_suspicious(known, unseen, 100), held, "{unseen} of {known}");
         }

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn markers() {
+    fn splits_at_markers() {
         check("", &[]);
         check("# only a comment\n", &[]);
         check("---\n# only\n---\n---\n", &[]);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_document_costs_one_document() {
+    fn invalid_document_is_skipped_alone() {
         let text = "a: 1\n---\nb:\n  - x\n y: [\n---\nc: 3\n";
         check(text, &[r#"1:1:{"a":1}"#, "2:5:! this is not YAML: ..", r#"3:7:{"c":3}"#]);
         check("a: 1\n---\nb: 1\n\tc: 1\n---\nd: 3\n", &[r#"1:1:{"a":1}"#, "2:3:! ..", r#"3:6:{"d":3}"#]);
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_are_kubectls() {
+    fn parses_scalars_like_kubectl() {
         check("a: None\nb: yes\nc: off\nd: 'yes'", &[r#"1:1:{"a":"None","b":true,"c":false,"d":"yes"}"#]);
         check("a: 0644\nb: 0x1F\nc: 1.5\nd: ~\ne:", &[r#"1:1:{"a":420,"b":31,"c":1.5,"d":null,"e":null}"#]);
         check("a: 2024-01-01\nb: 10.0.0.1\nc: .inf\nd: 1:30", {
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn json() {
+    fn parses_json() {
         check(r#"{"a":1}"#, &[r#"1:1:{"a":1}"#]);
         check("\n [1,\n2]\n", &["1:2:[1,2]"]);
         check("{\"a\":1}\n\n{\"b\":\n2} {\"c\":3}", &[r#"1:1:{"a":1}"#, r#"1:3:{"b":2}"#, r#"1:4:{"c":3}"#]);
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn laughs_are_bounded() {
+    fn limits_alias_expansion() {
         let start = Instant::now();
         let mut laughs = String::from("a: &a [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n");
         for letter in 'b'..='k' {
@@ -402,13 +402,13 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_bounded() {
+    fn limits_depth() {
         check(&format!("{}1", "- ".repeat(5000)), &["1:1:! .."]);
         check(&"[".repeat(5000), &["1:1:! .."]);
     }
 
     #[test]
-    fn more_documents_and_nodes_than_default_budgets() {
+    fn parses_beyond_default_budgets() {
         let documents = "a: [1, 2]\n---\n".repeat(3000);
         assert_eq!(read(&documents).iter().filter(|document| document.value.is_ok()).count(), 3000);
         let nodes = format!("a:\n{}", "- 1\n".repeat(300_000));

@@ -41,7 +41,7 @@ fn check(folder: &TempDir, loaded: &Loaded, objects: &[&str], reports: &[&str]) 
 }
 
 #[test]
-fn a_folder() {
+fn reads_folder() {
     let bad = format!("{}---\nkind: [\n---\n{}", service("a"), service("b"));
     let invalid =
         "apiVersion: v1\nkind: Pod\n---\napiVersion: v1\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
@@ -86,7 +86,7 @@ fn a_folder() {
 
 /// Checks that documents of kinds that are not read need no valid field but their kind.
 #[test]
-fn documents_of_other_kinds_are_passed_over() {
+fn skips_documents_of_other_kinds() {
     for document in [
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yaml]\n",
         "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {profile: minimal}\n",
@@ -114,7 +114,7 @@ fn documents_of_other_kinds_are_passed_over() {
 
 /// Checks the report about a workload that is not simulated, as its Pods are missing.
 #[test]
-fn workloads_of_other_kinds_are_reported() {
+fn reports_workloads_of_other_kinds() {
     let document = "apiVersion: apps.kruise.io/v1beta1\nkind: StatefulSet\nmetadata: {name: web}\n\
                     spec: {template: {spec: {containers: []}}}\n";
     let (folder, mut manifests) = folder(&[("1.yaml", document.as_bytes())]);
@@ -127,7 +127,7 @@ fn workloads_of_other_kinds_are_reported() {
 
 /// Checks that a chart's templates are one report for each file.
 #[test]
-fn templates_of_charts() {
+fn reports_chart_templates() {
     let templates = format!(
         "{WEB}---\nkind: [\n---\n{{{{- if .Values.service }}}}\n{WEB}{{{{- end }}}}\n---\nreplicas: {{{{ .Values.n }}\n"
     );
@@ -142,7 +142,7 @@ fn templates_of_charts() {
 
 /// Checks the names of objects that a broken document may define.
 #[test]
-fn names_in_what_cannot_be_parsed() {
+fn finds_names_in_unparsable_text() {
     for (text, names) in [
         ("kind: Service\nmetadata:\n  name: web\n  namespace: shop\nspec: [\n", &["web"][..]),
         ("kind: Pod\nmetadata: {name: \"web-0\", labels: {a: b}}\nspec: {containers: [{name: c}\n", &["c", "web-0"]),
@@ -156,7 +156,7 @@ fn names_in_what_cannot_be_parsed() {
 }
 
 #[test]
-fn lists_in_lists() {
+fn reads_nested_lists() {
     let nested = format!("{}{}{}", r#"{"kind":"List","items":["#.repeat(60), "[]", "]}".repeat(60));
     let (folder, mut manifests) = folder(&[("1.json", nested.as_bytes()), ("2.json", "[".repeat(9000).as_bytes())]);
     let wrong = "2.json, document 1, line 1: this is not JSON: recursion limit exceeded";
@@ -164,7 +164,7 @@ fn lists_in_lists() {
 }
 
 #[test]
-fn definitions_in_two_places() {
+fn reports_duplicate_definitions() {
     let other = WEB.replace("None", "10.0.0.1, ports: [{port: 80}]");
     let twice = format!("{WEB}---\n{WEB}---\n{other}");
     let (folder, mut manifests) = folder(&[("1.yaml", twice.as_bytes()), ("2.yaml", WEB.as_bytes())]);
@@ -179,7 +179,7 @@ fn definitions_in_two_places() {
 }
 
 #[test]
-fn paths_that_are_not_there() {
+fn reports_missing_paths() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     let paths = ["gone.yaml", "empty"].map(|name| folder.path().join(name));
@@ -192,7 +192,7 @@ fn paths_that_are_not_there() {
 }
 
 #[test]
-fn reload() {
+fn reloads_changed_files() {
     let two = format!("{}---\n{}", service("a"), service("b"));
     let (folder, mut manifests) = folder(&[("1.yaml", two.as_bytes()), ("2.yaml", service("c").as_bytes())]);
     let path = |name: &str| folder.path().join(name);
@@ -235,7 +235,7 @@ mod unix {
     use super::*;
 
     #[test]
-    fn a_mounted_config_map_counts_once() {
+    fn reads_mounted_config_map_once() {
         let (folder, mut manifests) = folder(&[("..2024_1/web.yaml", WEB.as_bytes())]);
         symlink("..2024_1", folder.path().join("..data")).unwrap();
         symlink("..data/web.yaml", folder.path().join("web.yaml")).unwrap();
@@ -245,7 +245,7 @@ mod unix {
     }
 
     #[test]
-    fn circles_and_pipes_end() {
+    fn ends_at_link_cycles_and_pipes() {
         let (folder, mut manifests) = folder(&[("sub/web.yaml", WEB.as_bytes())]);
         symlink(folder.path(), folder.path().join("sub/up")).unwrap();
         symlink("nowhere", folder.path().join("lost.yaml")).unwrap();
@@ -254,7 +254,7 @@ mod unix {
     }
 
     #[test]
-    fn a_pipe_named_as_such_is_read_once() {
+    fn reads_named_pipe_once() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -267,14 +267,14 @@ mod unix {
     }
 
     #[test]
-    fn a_device_is_refused() {
+    fn rejects_device() {
         let loaded = Manifests::new(vec!["/dev/zero".into()], "default", 10_000).reload();
         assert!(loaded.reports[0].text.starts_with("the path is a character device: give"), "{:?}", loaded.reports);
         assert_eq!(loaded.unusable, loaded.reports);
     }
 
     #[tokio::test]
-    async fn a_config_map_swap_is_seen() {
+    async fn sees_config_map_swap() {
         let (folder, mut manifests) = folder(&[("..1/web.yaml", WEB.as_bytes())]);
         symlink("..1", folder.path().join("..data")).unwrap();
         symlink("..data/web.yaml", folder.path().join("web.yaml")).unwrap();
@@ -300,7 +300,7 @@ async fn changed(watcher: &mut ManifestWatcher) {
 }
 
 #[tokio::test]
-async fn changes_are_seen() {
+async fn sees_changes() {
     let (folder, mut manifests) = folder(&[("web.yaml", WEB.as_bytes())]);
     let path = |name: &str| folder.path().join(name);
     let mut watcher = ManifestWatcher::start(&[folder.path().to_owned()]).unwrap();
@@ -326,7 +326,7 @@ async fn changes_are_seen() {
 }
 
 #[tokio::test]
-async fn a_file_that_comes_later_is_seen() {
+async fn sees_later_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a/b/web.yaml");
     let mut watcher = ManifestWatcher::start(&[file.clone(), "-".into()]).unwrap();
@@ -340,7 +340,7 @@ async fn a_file_that_comes_later_is_seen() {
 }
 
 #[tokio::test]
-async fn reading_is_no_change() {
+async fn reading_triggers_no_reload() {
     let (folder, mut manifests) = folder(&[("web.yaml", WEB.as_bytes())]);
     let mut watcher = ManifestWatcher::start(&[folder.path().to_owned()]).unwrap();
     manifests.reload();
