@@ -15,7 +15,7 @@ use hickory_proto::op::Message;
 use super::common;
 
 /// Time limit for a response, as of dig; a later one counts as lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A response that takes longer is late, as on an overloaded machine.
 pub const LATE: Duration = Duration::from_secs(1);
 /// Sockets, so that more than one worker of the server is asked.
@@ -226,7 +226,7 @@ impl Client {
     fn give_up(&mut self, now: Instant) {
         let log = &self.log;
         self.waiting.retain(|_, (question, sent)| {
-            let waits = now.saturating_duration_since(*sent) < PATIENCE;
+            let waits = now.saturating_duration_since(*sent) < WAIT_TIMEOUT;
             if !waits {
                 log.lock().unwrap().asked.push(Asked { question: *question, sent: *sent, got: None });
             }

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::common::ports::ReservedPort;
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// The user of [`ControlPlane::server_kubeconfig`]: a service account, without any right of its own.
 pub const SERVER_USER: &str = "system:serviceaccount:headless-dns:headless-dns";
@@ -91,7 +91,7 @@ impl ControlPlane {
     /// If one of the two processes ended, with the end of its log.
     pub fn wait_ready(&self) -> Result<(), String> {
         // The certificate is there with the first start.
-        until("kube-apiserver is ready", PATIENCE, || {
+        until("kube-apiserver is ready", WAIT_TIMEOUT, || {
             for component in [&self.etcd, &self.api_server] {
                 if let Some(ended) = component.ended() {
                     return Ok(Err(ended));
@@ -110,7 +110,7 @@ impl ControlPlane {
         self.apply(&format!(
             "{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}, labels: {{topology.kubernetes.io/zone: {ZONE}}}}}}}"
         ));
-        until("the namespace default", PATIENCE, || {
+        until("the namespace default", WAIT_TIMEOUT, || {
             let said = self.try_kubectl(&["get", "namespace/default", "service/kubernetes", "-o", "name"]);
             if said.status.success() { Ok(()) } else { Err(stderr(&said)) }
         });
@@ -167,7 +167,7 @@ impl ControlPlane {
             fs::set_permissions(bin.join("kubectl"), fs::Permissions::from_mode(0o755)).unwrap();
         }
         let mut command = Command::new("timeout");
-        command.args([&PATIENCE.as_secs().to_string(), "sh", "-c", script]);
+        command.args([&WAIT_TIMEOUT.as_secs().to_string(), "sh", "-c", script]);
         command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
         command
     }
@@ -175,7 +175,7 @@ impl ControlPlane {
     fn kubectl_command(&self) -> Command {
         // Without it kubectl waits for ever, as for a namespace that does not end.
         let mut command = Command::new("timeout");
-        command.arg(PATIENCE.as_secs().to_string()).arg(self.assets.join("kubectl"));
+        command.arg(WAIT_TIMEOUT.as_secs().to_string()).arg(self.assets.join("kubectl"));
         command.arg("--kubeconfig").arg(self.admin_kubeconfig());
         command.arg("--cache-dir").arg(self.folder.path().join("kubectl-cache"));
         command
@@ -437,4 +437,4 @@ fn stderr(output: &Output) -> String {
 }
 
 /// Time limit for a component to be ready again, restarts included.
-pub const READY_AGAIN: Duration = PATIENCE;
+pub const READY_AGAIN: Duration = WAIT_TIMEOUT;

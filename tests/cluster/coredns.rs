@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::control_plane::{ControlPlane, work_folder};
 use super::kubelet::Kubelet;
 use super::server::{CONVERGED, Server, headless_dns, record};
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 const TTL: u32 = 7;
 /// TTL of CoreDNS's own plugin.
@@ -380,7 +380,7 @@ fn who_answers(core: &CoreDns, whole: bool, cached: bool, when: &str) {
 
 fn who_is(core: &CoreDns, name: &str, ttl: u32) {
     // A block appears when CoreDNS looks at its file, which it does every 2 s here, and its plugin has to read too.
-    until(name, PATIENCE, || {
+    until(name, WAIT_TIMEOUT, || {
         let response = ask(core.address, &[format!("{name}. A")]).remove(0);
         if response.ttls == [ttl] { Ok(()) } else { Err(format!("{response:?}")) }
     });
@@ -456,7 +456,7 @@ impl CoreDns {
         fs::write(folder.path().join("coredns.pid"), child.id().to_string()).unwrap();
         let mut started = Self { child, address, folder };
         // Its own plugin waits for the API server before CoreDNS listens, for at most 5 s.
-        until("CoreDNS listens", PATIENCE, || {
+        until("CoreDNS listens", WAIT_TIMEOUT, || {
             if started.child.try_wait().unwrap().is_some() {
                 return Ok(false);
             }

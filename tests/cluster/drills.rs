@@ -24,7 +24,7 @@ use super::ledger::{Bounds, Fault, Ledger, MARKS, Verdict};
 use super::server::Server;
 use super::world::{A, NAMESPACE, SRV, World, below, reverse};
 use super::writer::{Api, CHURN, HOSTS, SWING, Writer, first_world, furnish};
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 const PER_SECOND: u32 = 1_000;
 /// Time limit of a drill.
@@ -188,12 +188,12 @@ fn starts_before_api_server() {
     plane.wait_ready().unwrap();
     let came = Instant::now();
     let is_data = |log: &Log, got: usize| log.answers[got].rcode != 2;
-    let data = until("the first answer", RECOVERED + PATIENCE, || {
+    let data = until("the first answer", RECOVERED + WAIT_TIMEOUT, || {
         let log = asker.since(0);
         log.asked.iter().filter_map(|asked| asked.got).find(|got| is_data(&log, got.answer)).ok_or("only SERVFAIL")
     });
     let first = data.at;
-    until("the server says that it is ready", PATIENCE, || {
+    until("the server says that it is ready", WAIT_TIMEOUT, || {
         if server.log().contains("synced") { Ok(()) } else { Err(server.log()) }
     });
     std::thread::sleep(seconds(5));
@@ -348,7 +348,7 @@ impl Drill {
         let marked_from = Some(from + marked);
         self.faults.push(Fault { from, until: over + bound, at_most: LONGEST, marked_from });
         let mut looked = self.asker().count();
-        let seen = until("a later change is answered", bound + PATIENCE, || {
+        let seen = until("a later change is answered", bound + WAIT_TIMEOUT, || {
             let log = self.asker().since(looked);
             looked += log.asked.len();
             let ledger = self.ledger.lock().unwrap();

@@ -20,7 +20,7 @@ use super::coredns::{CoreDns, asked};
 use super::kubelet::Kubelet;
 use super::rights::{NAMESPACE, folder, get};
 use super::server::Server;
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// Each overlay, where it goes, and how many replicas it has.
 const OVERLAYS: [(&str, &str, usize); 7] = [
@@ -121,7 +121,7 @@ fn is_there(plane: &ControlPlane, namespace: &str, replicas: usize) {
 
 /// Checks the installation, and more ports of the Service.
 fn is_there_with(plane: &ControlPlane, namespace: &str, replicas: usize, more: &[(&str, &str)]) {
-    until("the Deployment is available", PATIENCE, || {
+    until("the Deployment is available", WAIT_TIMEOUT, || {
         let status = &get(plane, namespace, "deployment/headless-dns")["status"];
         if status["readyReplicas"] == replicas { Ok(()) } else { Err(status.to_string()) }
     });
@@ -138,7 +138,7 @@ fn is_there_with(plane: &ControlPlane, namespace: &str, replicas: usize, more: &
     let addresses: BTreeSet<_> =
         pods["items"].as_array().unwrap().iter().map(|pod| pod["status"]["podIP"].to_string()).collect();
     assert_eq!(addresses.len(), replicas, "{pods:#}");
-    until("the Service has the Pods", PATIENCE, || {
+    until("the Service has the Pods", WAIT_TIMEOUT, || {
         let slices = get(plane, namespace, "endpointslices");
         let v4 = slices["items"].as_array().unwrap().iter().find(|slice| slice["addressType"] == "IPv4");
         let Some(slice) = v4 else { return Err("no slice".to_owned()) };
@@ -198,7 +198,7 @@ plugins:
     let _kubelet = Kubelet::start(&plane);
     let config = writable_config(&plane);
     plane.kubectl(&["apply", "-k", config.join("base").to_str().unwrap()]);
-    until("the Pods are refused", PATIENCE, || {
+    until("the Pods are refused", WAIT_TIMEOUT, || {
         let failures = failures(&plane, NAMESPACE);
         let refused = failures.iter().any(|why| why.contains("insufficient quota to match these scopes"));
         if refused { Ok(()) } else { Err(failures.join("\n")) }
@@ -208,7 +208,7 @@ plugins:
     plane.kubectl(&["apply", "-k", quota.to_str().unwrap()]);
     // The ReplicaSet tries again later and later: at once, if it is a new one.
     plane.kubectl(&["rollout", "restart", "deployment/headless-dns", "-n", NAMESPACE]);
-    until("the Pods are there", PATIENCE, || {
+    until("the Pods are there", WAIT_TIMEOUT, || {
         let status = &get(&plane, NAMESPACE, "deployment/headless-dns")["status"];
         if status["readyReplicas"].as_u64() >= Some(2) { Ok(()) } else { Err(status.to_string()) }
     });
@@ -222,7 +222,7 @@ fn drains_nodes_one_replica_at_a_time() {
     plane.kubectl(&["apply", "-k", folder("config/base").to_str().unwrap()]);
     is_there(&plane, NAMESPACE, 2);
     let allowed = |expected: u64| {
-        until("the budget is counted", PATIENCE, || {
+        until("the budget is counted", WAIT_TIMEOUT, || {
             let status = &get(&plane, NAMESPACE, "poddisruptionbudget/headless-dns")["status"];
             if status["disruptionsAllowed"] == expected { Ok(()) } else { Err(status.to_string()) }
         });
@@ -465,7 +465,7 @@ fn found(text: String) -> Option<String> {
 }
 
 fn nothing_is_left(plane: &ControlPlane) {
-    until("nothing is left", PATIENCE, || {
+    until("nothing is left", WAIT_TIMEOUT, || {
         let left = plane.kubectl(&["get", "namespaces,clusterroles,clusterrolebindings", "-A", "-o", "name"]);
         if left.contains("headless-dns") { Err(left) } else { Ok(()) }
     });

@@ -42,7 +42,7 @@ mod writer;
 use std::time::{Duration, Instant};
 
 /// Time limit that no passing test reaches.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at something that is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
 

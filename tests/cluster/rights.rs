@@ -17,7 +17,7 @@ use super::common::http;
 use super::control_plane::{ControlPlane, SERVER_USER};
 use super::kubelet::Kubelet;
 use super::server::{Server, headless_dns};
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// The namespace of [`SERVER_USER`].
 pub const NAMESPACE: &str = "headless-dns";
@@ -198,7 +198,7 @@ fn probes_succeed(plane: &ControlPlane, server: &Server) {
             .iter()
             .find(|port| port["name"] == container[kind]["httpGet"]["port"]);
         assert_eq!(port.unwrap()["containerPort"], 9153, "{kind}");
-        until(kind, PATIENCE, || probe(container, kind, admin_of(server)).map(|_| ()));
+        until(kind, WAIT_TIMEOUT, || probe(container, kind, admin_of(server)).map(|_| ()));
     }
     // What the Deployment really names: an address that the kubelet and who scrapes can reach.
     let variables = environment(container);
@@ -226,13 +226,13 @@ fn ends_in_time(plane: &ControlPlane, mut server: Server) {
     let begun = Instant::now();
     let told = Command::new("kill").arg(server.process_id().to_string()).status().unwrap();
     assert!(told.success());
-    until("it says that it is not ready", PATIENCE, || match probe(container, "readinessProbe", admin) {
+    until("it says that it is not ready", WAIT_TIMEOUT, || match probe(container, "readinessProbe", admin) {
         Err(said) if said.starts_with("HTTP/1.1 503 ") => Ok(()),
         other => Err(format!("{other:?}")),
     });
     probe(container, "livenessProbe", admin).expect("nobody kills it meanwhile");
     assert_eq!(server.ask("cluster.local", "SOA").rcode.as_deref(), Some("NOERROR"), "it still answers");
-    let ended = until("it ends", PATIENCE, || server.ended().ok_or("it runs"));
+    let ended = until("it ends", WAIT_TIMEOUT, || server.ended().ok_or("it runs"));
     let grace = Duration::from_secs(pod["terminationGracePeriodSeconds"].as_u64().unwrap());
     assert!(ended.success() && begun.elapsed() < grace, "{ended} after {:?}, of {grace:?}", begun.elapsed());
 }
@@ -291,7 +291,7 @@ fn is_root() -> bool {
 fn run_workload(plane: &ControlPlane, kubelet: &Kubelet, namespace: &str) {
     kubelet.hold_pending(namespace, "web-2", true);
     plane.pipe(&["apply", "-n", namespace, "-f", "-"], WORKLOAD);
-    until("two ordinals", PATIENCE, || {
+    until("two ordinals", WAIT_TIMEOUT, || {
         let slices = get(plane, namespace, "endpointslices");
         let endpoints = slices["items"].as_array().unwrap().iter().flat_map(|slice| slice["endpoints"].as_array());
         let ready = endpoints
@@ -353,7 +353,7 @@ fn each_rule(
             let expected = without(resource);
             let server = Server::start(&plane.server_kubeconfig(), options);
             let denied = format!("the API server does not allow `watch` on {resource}");
-            until("the server says what it may not do", PATIENCE, || {
+            until("the server says what it may not do", WAIT_TIMEOUT, || {
                 let log = server.log();
                 if log.contains(&denied) { Ok(()) } else { Err(log) }
             });
@@ -378,7 +378,7 @@ fn cannot_list(plane: &ControlPlane, options: &[&str], resource: &str) {
 /// has.
 fn replace_role(plane: &ControlPlane, role: &Value, namespace: &str, resource: &str, may: [bool; 2]) {
     plane.pipe(&["replace", "-f", "-"], &role.to_string());
-    until("the API server minds the role", PATIENCE, || {
+    until("the API server minds the role", WAIT_TIMEOUT, || {
         let allowed = rules(plane, &user(SERVER_USER), namespace);
         let has = |verb: &str| allowed.iter().any(|(_, of, may)| of == resource && may == verb);
         let has = ["list", "watch"].map(has);
@@ -398,7 +398,7 @@ fn sees(server: &Server, namespace: &str, expected: Seen, when: &str) {
         let soa = text.lines().find(|line| line.contains("SOA"))?;
         Some(soa.split_whitespace().nth(1)?.parse::<u32>().unwrap())
     };
-    until(when, PATIENCE, || {
+    until(when, WAIT_TIMEOUT, || {
         let empty = server.ask("empty.svc.cluster.local", "A").rcode;
         let seen = Seen {
             answered: server.data(&name(""), "A").len() == 2 && server.data(&name("web-0."), "A").len() == 1,
@@ -410,7 +410,7 @@ fn sees(server: &Server, namespace: &str, expected: Seen, when: &str) {
         if seen == expected { Ok(()) } else { Err(format!("{seen:?}, and not {expected:?}: {}", server.log())) }
     });
     if !expected.answered {
-        until(when, PATIENCE, || {
+        until(when, WAIT_TIMEOUT, || {
             let answer = server.ask(&name(""), "A");
             assert_eq!(answer.rcode.as_deref(), Some("SERVFAIL"), "{when}: {answer}");
             match &answer.ede[..] {

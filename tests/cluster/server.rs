@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::control_plane::work_folder;
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// The binary: the one that `TEST_HEADLESS_DNS_BIN` names, or what cargo built for this test. No cluster and no option
 /// of the caller is in its environment.
@@ -47,13 +47,13 @@ impl Server {
         let child = command.stdin(Stdio::null()).stdout(out).stderr(log).spawn().unwrap();
         fs::write(folder.path().join("server.pid"), child.id().to_string()).unwrap();
         let mut server = Self { child, address: (Ipv4Addr::LOCALHOST, 0).into(), folder };
-        server.address = until("it listens", PATIENCE, || server.listens());
+        server.address = until("it listens", WAIT_TIMEOUT, || server.listens());
         server
     }
 
     /// Waits until it has read everything once.
     pub fn synced(self) -> Self {
-        until("the server has read everything", PATIENCE, || {
+        until("the server has read everything", WAIT_TIMEOUT, || {
             let said = self.out();
             if said.contains("\ntry ") { Ok(()) } else { Err(self.log()) }
         });

@@ -21,7 +21,7 @@ use super::control_plane::ControlPlane;
 use super::kubelet::Kubelet;
 use super::server::{CONVERGED, Server, headless_dns};
 use super::story::Story;
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 #[test]
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
@@ -90,7 +90,7 @@ impl<'s> Situation<'s> {
                     (below, last) = self.settled(expected, rest).map_err(|found| format!("$ {directive}\n{found}"))?;
                 }
                 "fix" => self.fix(&last).map_err(|why| format!("the fix of {last:#}: {why}"))?,
-                "kubectl" => until(directive, PATIENCE, || {
+                "kubectl" => until(directive, WAIT_TIMEOUT, || {
                     let said = self.plane.shell(&format!("kubectl -n {} {rest}", self.namespace)).output().unwrap();
                     if said.status.success() { Ok(()) } else { Err(String::from_utf8(said.stderr).unwrap()) }
                 }),

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::ledger::Ledger;
 use super::world::{Endpoint, NAMESPACE, Slice, World, service_object, slice_object};
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// Time limit for a change to be accepted, faults included.
 const STUBBORN: Duration = Duration::from_secs(300);
@@ -218,7 +218,7 @@ impl Writer {
     /// Makes no change any more, and waits for the one that is under way.
     pub fn pause(&self) {
         self.state.store(PAUSE, Ordering::SeqCst);
-        until("the writer pauses", PATIENCE, || match self.state.load(Ordering::SeqCst) {
+        until("the writer pauses", WAIT_TIMEOUT, || match self.state.load(Ordering::SeqCst) {
             PAUSED => Ok(()),
             _ => Err("a change is under way"),
         });

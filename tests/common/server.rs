@@ -12,11 +12,11 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// Time limit for a condition that a passing test reaches far sooner.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until `holds`; panics after [`PATIENCE`].
+/// Waits until `holds`; panics after [`WAIT_TIMEOUT`].
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_TIMEOUT;
     while !holds() {
         assert!(Instant::now() < end, "in time: {what}");
         std::thread::sleep(Duration::from_millis(2));

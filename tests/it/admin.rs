@@ -1,6 +1,6 @@
 //! The admin listener on real sockets: every path, misbehaving clients, and readiness from startup to shutdown.
 //!
-//! Requests are written octet by octet where the input of a client matters. Tests wait for events, at most [`PATIENCE`].
+//! Requests are written octet by octet where the input of a client matters. Tests wait for events, at most [`WAIT_TIMEOUT`].
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A limit that the test waits for.
 const SHORT: Duration = Duration::from_millis(100);
 /// A limit that no test reaches.
@@ -108,7 +108,7 @@ impl Server {
                 tokio::time::sleep(SHORT / 10).await;
             }
         };
-        timeout(PATIENCE, accepted).await.expect("a place is free in time");
+        timeout(WAIT_TIMEOUT, accepted).await.expect("a place is free in time");
     }
 
     /// The response to GET over a connection of its own: its code and its body.
@@ -131,7 +131,7 @@ impl Server {
 async fn ask_for_zone(stream: &mut TcpStream) -> [u8; 12] {
     let mut status = [0; 12];
     stream.write_all(b"GET /api/v1/records?o=json HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    timeout(PATIENCE, stream.read_exact(&mut status)).await.expect("a status line in time").unwrap();
+    timeout(WAIT_TIMEOUT, stream.read_exact(&mut status)).await.expect("a status line in time").unwrap();
     status
 }
 
@@ -139,7 +139,7 @@ async fn ask_for_zone(stream: &mut TcpStream) -> [u8; 12] {
 async fn read_all(stream: &mut TcpStream) -> String {
     let mut octets = Vec::new();
     // Closed with something unread is closed all the same.
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut octets)).await.expect("it is closed in time");
+    let _ = timeout(WAIT_TIMEOUT, stream.read_to_end(&mut octets)).await.expect("it is closed in time");
     String::from_utf8(octets).unwrap()
 }
 
@@ -178,7 +178,7 @@ async fn read_one(stream: &mut TcpStream) -> String {
                 return text;
             }
         }
-        let read = timeout(PATIENCE, stream.read(&mut buffer)).await.expect("it answers in time").unwrap();
+        let read = timeout(WAIT_TIMEOUT, stream.read(&mut buffer)).await.expect("it answers in time").unwrap();
         assert!(read > 0, "closed after {text:?}");
         octets.extend_from_slice(&buffer[..read]);
     }
@@ -307,7 +307,7 @@ async fn closes_connection_with_slow_head() {
             tokio::time::sleep(SHORT / 10).await;
         }
     };
-    timeout(PATIENCE, dribble).await.expect("it is cut although octets come");
+    timeout(WAIT_TIMEOUT, dribble).await.expect("it is cut although octets come");
 }
 
 #[tokio::test]
@@ -383,7 +383,7 @@ async fn two_processes_share_port() {
             }
         }
     };
-    let said = timeout(PATIENCE, answered).await.expect("the new one answers");
+    let said = timeout(WAIT_TIMEOUT, answered).await.expect("the new one answers");
     assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("\r\n\r\nok\n"), "{said}");
 }
 
@@ -739,7 +739,7 @@ async fn closes_connections_that_read_nothing() {
                 tokio::time::sleep(SHORT / 10).await;
             }
         };
-        timeout(PATIENCE, closed).await.expect("the connection is closed in time");
+        timeout(WAIT_TIMEOUT, closed).await.expect("the connection is closed in time");
     }
     server.until_zone_is_accepted().await;
 }
@@ -755,7 +755,7 @@ async fn readyz_fails_at_shutdown() {
             banner.filter_map(|line| Some(line.ok()?.strip_prefix("admin   http://")?.parse().unwrap()));
         addresses.next().expect("it says where it is looked at")
     });
-    let address = timeout(PATIENCE, address).await.expect("it says it in time").unwrap();
+    let address = timeout(WAIT_TIMEOUT, address).await.expect("it says it in time").unwrap();
     let (status, about) = (Arc::default(), ServerInfo::default());
     let server = Server { address, status, liveness: Heartbeats::default(), about, running: JoinSet::new() };
     assert_eq!(server.get("/readyz").await, (200, "ok\n".into()));
@@ -768,11 +768,11 @@ async fn readyz_fails_at_shutdown() {
             tokio::time::sleep(SHORT / 10).await;
         }
     };
-    timeout(PATIENCE, unready).await.expect("it is not ready any more");
+    timeout(WAIT_TIMEOUT, unready).await.expect("it is not ready any more");
     assert_eq!(server.get("/livez").await.0, 200, "and it lives");
     tell();
     let ended = tokio::task::spawn_blocking(move || child.0.wait());
-    assert!(timeout(PATIENCE, ended).await.expect("a second signal ends it").unwrap().unwrap().success());
+    assert!(timeout(WAIT_TIMEOUT, ended).await.expect("a second signal ends it").unwrap().unwrap().success());
 }
 
 /// A process that is killed at the end of its test.

@@ -1,6 +1,6 @@
 //! Changes while a server answers over TLS: of its certificate, its addresses and its process.
 //!
-//! The tests run the built program with certificates of their own, and wait for events, at most [`PATIENCE`].
+//! The tests run the built program with certificates of their own, and wait for events, at most [`WAIT_TIMEOUT`].
 //! `TEST_HEADLESS_DNS_SCALE` scales the number of certificate rotations under load: 100 is 100 rotations.
 
 use std::fs;
@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(10);
 
 /// A running server, and its addresses.
@@ -65,7 +65,7 @@ impl Server {
                 return text;
             }
             self.process.still_runs();
-            assert!(begun.elapsed() < PATIENCE, "{what}, in time: {text}\n{}", self.log());
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "{what}, in time: {text}\n{}", self.log());
             sleep(MOMENT).await;
         }
     }
@@ -81,7 +81,7 @@ impl Server {
             if let Some(status) = self.process.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(begun.elapsed() < PATIENCE, "it ends in time: {}", self.log());
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "it ends in time: {}", self.log());
             sleep(MOMENT).await;
         }
     }
@@ -92,7 +92,7 @@ impl Server {
         let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
-        timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("shown in time").unwrap();
+        timeout(WAIT_TIMEOUT, stream.read_to_string(&mut text)).await.expect("shown in time").unwrap();
         text
     }
 
@@ -127,7 +127,7 @@ impl Server {
             {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "{begin:?}, in time: {certificate}");
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "{begin:?}, in time: {certificate}");
             sleep(MOMENT).await;
         }
     }
@@ -140,7 +140,7 @@ impl Server {
             if expires.is_some() == is_shown {
                 return expires;
             }
-            assert!(begun.elapsed() < PATIENCE, "the gauge is there: {is_shown}, in time: {}", self.log());
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "the gauge is there: {is_shown}, in time: {}", self.log());
             sleep(MOMENT).await;
         }
     }
@@ -153,7 +153,7 @@ impl Server {
     async fn wait_for_reloads(&self, result: &str, count: u64) {
         let begun = Instant::now();
         while self.reloads(result).await < count {
-            assert!(begun.elapsed() < PATIENCE, "{count} certificates {result}, in time: {}", self.log());
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "{count} certificates {result}, in time: {}", self.log());
             sleep(MOMENT).await;
         }
     }
@@ -167,7 +167,7 @@ fn client(authority: &Authority) -> Arc<ClientConfig> {
 }
 
 async fn connect(client: &Arc<ClientConfig>, to: SocketAddr) -> TlsStream<TcpStream> {
-    timeout(PATIENCE, tls::connect(client, to)).await.expect("shaken in time").unwrap()
+    timeout(WAIT_TIMEOUT, tls::connect(client, to)).await.expect("shaken in time").unwrap()
 }
 
 fn shown(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
@@ -186,13 +186,13 @@ async fn ask(stream: &mut TlsStream<TcpStream>, id: u16) {
         stream.read_exact(&mut response).await?;
         std::io::Result::Ok(response)
     };
-    let response = timeout(PATIENCE, read).await.expect("answered in time").unwrap();
+    let response = timeout(WAIT_TIMEOUT, read).await.expect("answered in time").unwrap();
     assert_eq!((&response[..2], &response[6..8]), (&id.to_be_bytes()[..], &[0, 3][..]), "three addresses");
 }
 
 /// Checks that the server closes the connection with close_notify.
 async fn check_ended(stream: &mut TlsStream<TcpStream>) {
-    let read = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("closed in time");
+    let read = timeout(WAIT_TIMEOUT, stream.read(&mut [0; 1])).await.expect("closed in time");
     assert_eq!(read.expect("the end is said"), 0, "nothing more comes");
 }
 
@@ -243,12 +243,12 @@ async fn loses_no_query_while_certificate_is_replaced() {
         authority.write(&new);
         let begun = Instant::now();
         while shown_now(&client, to).await != new.der {
-            assert!(begun.elapsed() < PATIENCE, "certificate {number} is shown in time: {}", server.log());
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "certificate {number} is shown in time: {}", server.log());
             assert!(load.try_join_next().is_none(), "nobody has ended");
         }
         let answered = asked.load(Ordering::Relaxed);
         while asked.load(Ordering::Relaxed) < answered + 4 {
-            assert!(begun.elapsed() < PATIENCE, "answers go on: {}", server.log());
+            assert!(begun.elapsed() < WAIT_TIMEOUT, "answers go on: {}", server.log());
             sleep(MOMENT).await;
         }
     }
@@ -397,7 +397,7 @@ async fn reload_changes_addresses_and_files() {
     let begun = Instant::now();
     while let Ok(stream) = TcpStream::connect(to).await {
         drop(stream);
-        assert!(begun.elapsed() < PATIENCE, "it is closed in time");
+        assert!(begun.elapsed() < WAIT_TIMEOUT, "it is closed in time");
         sleep(MOMENT).await;
     }
     assert_eq!(TcpStream::connect(to).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);

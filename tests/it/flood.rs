@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_millis(20);
 /// Memory limit of `config/base` and the chart (`docs/install.md`), in octets.
 const MEMORY_LIMIT: u64 = 512 << 20;
@@ -164,7 +164,7 @@ impl QueryClient {
     fn start(from: IpAddr, server: &Server, authority: &Authority) -> Self {
         let (stop, plain) = (Arc::<AtomicBool>::default(), server.plain);
         let socket = UdpSocket::bind((from, 0)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         let stopped = Arc::clone(&stop);
         let udp = std::thread::spawn(move || {
             let (mut count, mut response) = (0, [0; 2048]);
@@ -191,7 +191,7 @@ impl QueryClient {
                     stream.read_exact(&mut response).await?;
                     io::Result::Ok(response)
                 };
-                let response = timeout(PATIENCE, ask).await.expect("answered in time").expect("and not closed");
+                let response = timeout(WAIT_TIMEOUT, ask).await.expect("answered in time").expect("and not closed");
                 assert_eq!(response[3] & 15, 0);
                 longest = longest.max(begun.elapsed());
                 count += 1;
@@ -260,14 +260,14 @@ impl PartialInput {
             Self::Https => {
                 let stream = connect(from, server.https).await.ok()?;
                 let name = ServerName::try_from(NAME).unwrap();
-                let mut stream = timeout(PATIENCE, clients.https.connect(name, stream)).await.ok()?.ok()?;
+                let mut stream = timeout(WAIT_TIMEOUT, clients.https.connect(name, stream)).await.ok()?.ok()?;
                 let frame = |kind: u8, length: u16| [&[0][..], &length.to_be_bytes(), &[kind, 0, 0, 0, 0, 1]].concat();
                 let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
                 // HEADERS, one CONTINUATION, and a part of the next.
                 let head =
                     [frame(1, 8000), vec![0x82; 8000], frame(9, 6000), vec![0x82; 6000], frame(9, 16_000)].concat();
                 let all = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &head, &[0x82; 15_000]].concat();
-                let _ = timeout(PATIENCE, async {
+                let _ = timeout(WAIT_TIMEOUT, async {
                     stream.write_all(&all).await?;
                     stream.flush().await
                 })
@@ -447,7 +447,7 @@ async fn kept(sources: &[&str], to: SocketAddr) -> usize {
             stream.write_all(&[&(message.len() as u16).to_be_bytes()[..], &message].concat()).await?;
             stream.read_u16().await
         };
-        if timeout(PATIENCE, answered).await.expect("answered or closed").is_ok() {
+        if timeout(WAIT_TIMEOUT, answered).await.expect("answered or closed").is_ok() {
             all.push(stream);
         }
     }

@@ -1,6 +1,6 @@
 //! Forwarding: a server with an upstream on loopback that answers as real upstreams do, and with forged records.
 //!
-//! Clients are plain sockets, and read the raw message. Every wait is for an event, at most [`PATIENCE`]. `benches/forward`
+//! Clients are plain sockets, and read the raw message. Every wait is for an event, at most [`WAIT_TIMEOUT`]. `benches/forward`
 //! measures that a dead upstream does not delay other queries; `tests/with_upstream` has real upstreams.
 
 use std::collections::HashSet;
@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 const A_TYPE: u16 = 1;
 const CNAME_TYPE: u16 = 5;
 const SOA_TYPE: u16 = 6;
@@ -227,7 +227,7 @@ impl Server {
         let responder = Responder::new(zone, Arc::clone(&status), AccessList::default()).with_forwarding(outside);
         let listeners = Listeners::bind(&[listen.parse().unwrap()], 1).unwrap();
         let (address, metrics, stop) = (listeners.addresses()[0], Arc::<Metrics>::default(), Shutdown::default());
-        let limits = ConnectionLimits { drain: PATIENCE, ..ConnectionLimits::default() };
+        let limits = ConnectionLimits { drain: WAIT_TIMEOUT, ..ConnectionLimits::default() };
         let server = server::Server::new(Arc::new(responder), Arc::clone(&metrics), limits, 1, stop.clone());
         let mut server = server.with_forwarder(Forwarder::new(&names, &aliases).unwrap()).unwrap();
         server.start(listeners).unwrap();
@@ -238,7 +238,7 @@ impl Server {
 
     async fn stopped(self) -> Arc<Metrics> {
         self.stop.drain();
-        timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
+        timeout(WAIT_TIMEOUT, self.running).await.expect("stops in time").unwrap().unwrap();
         self.panics.assert_none();
         self.metrics
     }
@@ -290,7 +290,7 @@ fn ask(server: &Server, name: &str, qtype: u16) -> Vec<u8> {
 fn udp_client(from: &str, to: SocketAddr) -> UdpSocket {
     let client = UdpSocket::bind(from).unwrap();
     client.connect(to).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     client
 }
 
@@ -315,7 +315,7 @@ async fn receive_tcp(stream: &mut TcpStream) -> Vec<u8> {
         stream.read_exact(&mut response).await?;
         std::io::Result::Ok(response)
     };
-    timeout(PATIENCE, read).await.expect("a response in time").unwrap()
+    timeout(WAIT_TIMEOUT, read).await.expect("a response in time").unwrap()
 }
 
 /// The response as a line: the flags that are set, the rcode, the answers, the owners of authorities, the EDE's code.
@@ -578,7 +578,7 @@ async fn own_names_do_not_wait_for_forwarded_names() {
     let ours = receive_tcp(&mut stream).await;
     upstream.release();
     assert_eq!(ids(&[ours, receive_tcp(&mut stream).await]), [6, 5]);
-    assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "then it ends");
+    assert_eq!(timeout(WAIT_TIMEOUT, stream.read(&mut [0; 1])).await.unwrap().unwrap(), 0, "then it ends");
     server.stopped().await;
 }
 
@@ -611,7 +611,7 @@ async fn answers_queued_queries_at_shutdown() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, taken).await.expect("all were taken");
+    timeout(WAIT_TIMEOUT, taken).await.expect("all were taken");
     server.stop.drain();
     upstream.release();
     server.stopped().await;
@@ -639,12 +639,12 @@ async fn answers_udp_query_in_flight_when_the_server_stops() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, forwarded).await.expect("the query is forwarded");
+    timeout(WAIT_TIMEOUT, forwarded).await.expect("the query is forwarded");
     server.stop.drain();
     client.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
     let early = client.recv(&mut [0; 4096]).map_err(|error| error.kind());
     assert_eq!(early, Err(ErrorKind::WouldBlock), "no response before that of the upstream");
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     upstream.release();
     check(&receive(&client), "rd ra No Error [held.test. 192.0.2.1]");
     server.stopped().await;

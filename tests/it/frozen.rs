@@ -247,7 +247,7 @@ fn logs() -> (Vec<String>, Vec<String>) {
     command.args(["--query-log", "all", "--query-log-format", "json"]);
     let server = Server::start(command);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-    client.set_read_timeout(Some(server::PATIENCE)).unwrap();
+    client.set_read_timeout(Some(server::WAIT_TIMEOUT)).unwrap();
     let lines = |text: &str| text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<Value>>();
     // Asked again: an answer goes without its reason rather than wait for it.
     until("a line of the query log with a reason", || {

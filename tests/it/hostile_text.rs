@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::common::server::{PATIENCE, Server, binary};
+use crate::common::server::{Server, WAIT_TIMEOUT, binary};
 use crate::common::{self, http};
 use headless_dns_core::escape::is_unprintable;
 use serde_json::{Value, json};
@@ -287,7 +287,7 @@ fn escapes_arguments_variables_and_files() {
 fn exchange(to: SocketAddr, message: &[u8]) -> Vec<u8> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(to).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     socket.send(message).unwrap();
     let mut response = vec![0; 4096];
     let length = socket.recv(&mut response).unwrap();

@@ -1,7 +1,7 @@
 //! DNS over HTTPS on real sockets: answers equal those over TCP, and a misbehaving client affects only itself.
 //!
 //! Good clients are h2 and hickory-dns; bad ones write frames by hand (RFC 9113 section 4.1). Tests wait for events, at most
-//! [`PATIENCE`]. The table of requests and their status is in `doh.rs`.
+//! [`WAIT_TIMEOUT`]. The table of requests and their status is in `doh.rs`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A limit that the test waits for.
 const SHORT: Duration = Duration::from_secs(1);
 /// A limit that no test reaches.
@@ -58,7 +58,7 @@ fn limits() -> ConnectionLimits {
         idle: LONG,
         unfinished: LONG,
         unread: LONG,
-        drain: PATIENCE,
+        drain: WAIT_TIMEOUT,
         ..ConnectionLimits::default()
     }
 }
@@ -142,7 +142,7 @@ impl Server {
 
     async fn stopped(self) -> Arc<Metrics> {
         self.stop.drain();
-        timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
+        timeout(WAIT_TIMEOUT, self.running).await.expect("stops in time").unwrap().unwrap();
         self.panics.assert_none();
         self.metrics
     }
@@ -153,7 +153,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(PATIENCE, counted).await.unwrap_or_else(|_| panic!("{event:?} is {number} in time"));
+        timeout(WAIT_TIMEOUT, counted).await.unwrap_or_else(|_| panic!("{event:?} is {number} in time"));
     }
 }
 
@@ -171,7 +171,7 @@ fn refused(metrics: &Metrics) -> BTreeMap<u16, u64> {
 
 async fn shake(server: &Server, stream: TcpStream) -> TlsStream<TcpStream> {
     let config = Arc::new(server.authority.client(&[b"h2"]));
-    timeout(PATIENCE, tls::shake(&config, stream)).await.expect("a handshake in time").unwrap()
+    timeout(WAIT_TIMEOUT, tls::shake(&config, stream)).await.expect("a handshake in time").unwrap()
 }
 
 async fn connect(server: &Server) -> TlsStream<TcpStream> {
@@ -220,7 +220,7 @@ impl Client {
 
     /// Sends the head, and the body if there is one.
     async fn begin(&self, head: Request<()>, body: Option<&[u8]>) -> h2::client::ResponseFuture {
-        let mut requests = timeout(PATIENCE, self.requests.clone().ready()).await.expect("room in time").unwrap();
+        let mut requests = timeout(WAIT_TIMEOUT, self.requests.clone().ready()).await.expect("room in time").unwrap();
         let (response, mut stream) = requests.send_request(head, body.is_none()).unwrap();
         if let Some(body) = body {
             stream.send_data(Bytes::copy_from_slice(body), true).unwrap();
@@ -242,7 +242,7 @@ impl Client {
 
     /// The connection ends: how.
     async fn ended(&mut self) -> Result<(), h2::Error> {
-        timeout(PATIENCE, self.driver.join_next()).await.expect("it ends in time").unwrap().unwrap()
+        timeout(WAIT_TIMEOUT, self.driver.join_next()).await.expect("it ends in time").unwrap().unwrap()
     }
 }
 
@@ -266,8 +266,8 @@ fn base64url(octets: &[u8]) -> String {
 }
 
 async fn finish(response: h2::client::ResponseFuture) -> DnsResponse {
-    let (head, mut body) = timeout(PATIENCE, response).await.expect("a response in time").unwrap().into_parts();
-    let octets = timeout(PATIENCE, read_body(&mut body)).await.expect("a body in time").unwrap();
+    let (head, mut body) = timeout(WAIT_TIMEOUT, response).await.expect("a response in time").unwrap().into_parts();
+    let octets = timeout(WAIT_TIMEOUT, read_body(&mut body)).await.expect("a body in time").unwrap();
     DnsResponse { status: head.status.as_u16(), fields: head.headers, body: octets }
 }
 
@@ -288,7 +288,7 @@ async fn ask_tcp(stream: &mut TcpStream, query: &[u8]) -> Vec<u8> {
         stream.read_exact(&mut response).await?;
         std::io::Result::Ok(response)
     };
-    timeout(PATIENCE, read).await.expect("answered in time").unwrap()
+    timeout(WAIT_TIMEOUT, read).await.expect("answered in time").unwrap()
 }
 
 fn ask_for(id: u16, name: &str) -> Vec<u8> {
@@ -484,7 +484,7 @@ async fn refuses_or_drops_denied_clients() {
     let server = Server::with(limits(), AccessList { allow, silent: true }, None);
     let mut client = Client::connect(&server).await;
     let response = client.begin(get("GET", &ask_for(0, WEB)), None).await;
-    assert!(timeout(PATIENCE, response).await.unwrap().is_err(), "no response");
+    assert!(timeout(WAIT_TIMEOUT, response).await.unwrap().is_err(), "no response");
     let _ = client.ended().await;
     assert_eq!(server.stopped().await.total(Event::DroppedNotAllowed), 1);
 }
@@ -507,7 +507,7 @@ async fn answers_hickory_client() {
     ] {
         let query = Query::query(Name::from_ascii(format!("{name}.")).unwrap(), RecordType::A);
         let request = DnsRequest::from_query(query, DnsRequestOptions::default());
-        let response = timeout(PATIENCE, client.send_message(request).first_answer()).await.unwrap().unwrap();
+        let response = timeout(WAIT_TIMEOUT, client.send_message(request).first_answer()).await.unwrap().unwrap();
         assert_eq!((response.metadata.response_code, response.answers.len()), (code, answers), "{name}");
     }
     server.stopped().await;
@@ -699,7 +699,7 @@ async fn closes_connection_without_preface() {
     let mut half = connect(&server).await;
     half.write_all(&PREFACE[..10]).await.unwrap();
     for stream in [&mut silent, &mut half] {
-        let end = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("cut in time");
+        let end = timeout(WAIT_TIMEOUT, stream.read_to_end(&mut Vec::new())).await.expect("cut in time");
         // Without a GOAWAY for a client that sent no preface: an end of TCP, or of TLS.
         assert!(end.is_ok() || end.is_err());
     }
@@ -731,9 +731,9 @@ async fn closes_connection_with_closed_window() {
     let mut builder = Builder::new();
     let mut client = Client::with(&server, builder.initial_window_size(0)).await;
     let response = client.begin(get("GET", &ask_for(1, WEB)), None).await;
-    let (head, mut body) = timeout(PATIENCE, response).await.unwrap().unwrap().into_parts();
+    let (head, mut body) = timeout(WAIT_TIMEOUT, response).await.unwrap().unwrap().into_parts();
     assert_eq!(head.status, 200);
-    assert!(timeout(PATIENCE, read_body(&mut body)).await.expect("cut in time").is_err());
+    assert!(timeout(WAIT_TIMEOUT, read_body(&mut body)).await.expect("cut in time").is_err());
     assert!(client.ended().await.is_err());
     // And one that opens in time, a little at each time, is not.
     let mut builder = Builder::new();
@@ -864,7 +864,7 @@ impl RawConnection {
             self.stream.write_all(&frames.concat()).await?;
             self.stream.flush().await
         };
-        timeout(PATIENCE, write).await.expect("it is read, or refused")
+        timeout(WAIT_TIMEOUT, write).await.expect("it is read, or refused")
     }
 
     /// The next frame: its kind, its stream, its payload.
@@ -876,7 +876,7 @@ impl RawConnection {
             self.stream.read_exact(&mut payload).await?;
             Ok((head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload))
         };
-        timeout(PATIENCE, read).await.expect("a frame in time")
+        timeout(WAIT_TIMEOUT, read).await.expect("a frame in time")
     }
 
     /// The kinds of all frames until the connection ends, with the reasons of those that have one.
@@ -997,7 +997,7 @@ async fn answers_pings_without_delaying_others() {
             Client::connect(&server).await.get(&ask_for(id, WEB)).await.message();
         }
     };
-    tokio::join!(async { timeout(PATIENCE, flood).await.expect("it is cut in time") }, others);
+    tokio::join!(async { timeout(WAIT_TIMEOUT, flood).await.expect("it is cut in time") }, others);
     server.counted(Event::TcpSlow, 1).await;
     server.stopped().await;
 }
@@ -1011,7 +1011,7 @@ async fn closes_non_http_2_connections() {
         let mut stream = connect(&server).await;
         stream.write_all(garbage).await.unwrap();
         if garbage.len() >= PREFACE.len() {
-            let end = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("closed in time");
+            let end = timeout(WAIT_TIMEOUT, stream.read_to_end(&mut Vec::new())).await.expect("closed in time");
             assert!(end.is_ok(), "{end:?}");
         }
     }
@@ -1137,7 +1137,7 @@ async fn mutated_connections_affect_no_other() {
         let _ = stream.flush().await;
         if numbers.below(2) == 0 {
             let _ = stream.shutdown().await;
-            let _ = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("it ends in time");
+            let _ = timeout(WAIT_TIMEOUT, stream.read_to_end(&mut Vec::new())).await.expect("it ends in time");
         }
     }
     Client::connect(&server).await.get(&ask_for(1, WEB)).await.message();

@@ -1,7 +1,7 @@
 //! Unreadable input files: the error of each command, the server's answers meanwhile, and SIGTERM during every kind of wait.
 
 use crate::common;
-use crate::life::server::{PATIENCE, Server, binary, manifest, replace, serve, until};
+use crate::life::server::{Server, WAIT_TIMEOUT, binary, manifest, replace, serve, until};
 use std::fs::{self, File, OpenOptions};
 use std::net::UdpSocket;
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
@@ -58,7 +58,7 @@ fn serving(options: &str, path: &Path) -> Command {
 fn ask(server: &Server, name: &str, qtype: u16) -> (u8, Option<(u16, String)>) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(server.address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     socket.send(&common::query(7, &common::question_name(name), qtype, Some(1232))).unwrap();
     let mut response = [0; 2048];
     let length = socket.recv(&mut response).unwrap();

@@ -144,7 +144,7 @@ fn answers_queries_of_up_to_4096_octets() {
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(listeners.addresses()[0]).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = Shutdown::default();
     let server = listeners.serve(Arc::new(responder()), Arc::default(), ConnectionLimits::default(), stop.clone());
@@ -177,7 +177,7 @@ fn keeps_no_state_between_datagrams() {
     let listeners = Listeners::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(listeners.addresses()[0]).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     // The octet 255 where the last question has the length of its second label; a port of a Service with more than 8
     // endpoints, whose endpoint is looked up by the second label; a name that is malformed behind its first label.
     let filling = query(0, &[&[1, b'x', 63][..], &[0xff; 63], &[0]].concat(), 33, None);
@@ -219,7 +219,7 @@ fn udp(address: SocketAddr, count: u64, numbers: &mut Rng) {
     let seeds = seeds();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut buffer = [0; 65_535];
     let mut sent = 0;
     while sent < count {
@@ -259,7 +259,7 @@ fn tcp(address: SocketAddr, count: u64, numbers: &mut Rng) {
             (0..64).map(|_| mutate(&seeds, numbers)).filter(|packet| !packet.is_empty()).collect();
         sent += batch.len() as u64;
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut octets = Vec::new();
         for packet in &batch {
             octets.extend_from_slice(&(packet.len() as u16).to_be_bytes());

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::common::{query, wire};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 const ALL: QueryLogFilter = QueryLogFilter { success: true, denial: true, error: true, sample: 1 };
 
 /// The written log.
@@ -93,14 +93,14 @@ impl Server {
 
     fn ask_udp(&self, message: &[u8]) {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         client.send_to(message, self.address).unwrap();
         client.recv(&mut [0; 2048]).expect("answered in time");
     }
 
     fn ask_tcp(&self, message: &[u8]) {
         let mut client = TcpStream::connect(self.address).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         client.write_all(&(message.len() as u16).to_be_bytes()).unwrap();
         client.write_all(message).unwrap();
         let mut length = [0; 2];
@@ -172,7 +172,7 @@ async fn drops_lines_if_reader_is_slow() {
     let server = Server::start(ALL, QueryLogFormat::Common, SlowWriter(gate, page.clone()));
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(server.address).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     for _ in 0..ASKED {
         client.send(&nowhere()).unwrap();
         client.recv(&mut [0; 2048]).expect("answered, although nobody reads the log");

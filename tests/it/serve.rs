@@ -1,7 +1,7 @@
 //! The UDP and TCP listeners on real sockets: every query is answered, and a misbehaving client affects only itself.
 //!
-//! The server listens on ports that the kernel chooses. Tests wait for events, at most [`PATIENCE`]. Responses are matched with
-//! their queries; `tests/it/scenarios.rs` compares their content.
+//! The server listens on ports that the kernel chooses. Tests wait for events, at most [`WAIT_TIMEOUT`]. Responses are matched
+//! with their queries; `tests/it/scenarios.rs` compares their content.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -22,7 +22,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A limit that the test waits for.
 const SHORT: Duration = Duration::from_millis(200);
 /// A limit that no test reaches.
@@ -40,7 +40,7 @@ fn responder() -> Arc<Responder> {
 
 /// No limit is in the way but those that a test makes short.
 fn limits() -> ConnectionLimits {
-    ConnectionLimits { idle: LONG, unfinished: LONG, unread: LONG, drain: PATIENCE, ..ConnectionLimits::default() }
+    ConnectionLimits { idle: LONG, unfinished: LONG, unread: LONG, drain: WAIT_TIMEOUT, ..ConnectionLimits::default() }
 }
 
 struct Server {
@@ -66,7 +66,7 @@ impl Server {
 
     async fn stopped(self) -> Arc<Metrics> {
         self.stop.drain();
-        timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
+        timeout(WAIT_TIMEOUT, self.running).await.expect("stops in time").unwrap().unwrap();
         self.metrics
     }
 }
@@ -91,7 +91,7 @@ fn udp_client(from: &str, to: SocketAddr) -> UdpSocket {
     let client = UdpSocket::bind(from).unwrap();
     // A connected socket takes datagrams from this one address and port only.
     client.connect(to).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     socket2::SockRef::from(&client).set_recv_buffer_size(1 << 20).unwrap();
     client
 }
@@ -197,7 +197,7 @@ async fn check_tcp(client: &mut TcpStream, id: u16) {
         client.read_exact(&mut response).await?;
         std::io::Result::Ok(response)
     };
-    check(&timeout(PATIENCE, read).await.expect("answered in time").unwrap(), id);
+    check(&timeout(WAIT_TIMEOUT, read).await.expect("answered in time").unwrap(), id);
 }
 
 async fn ask_tcp(client: &mut TcpStream, id: u16) {
@@ -207,7 +207,7 @@ async fn ask_tcp(client: &mut TcpStream, id: u16) {
 
 /// The server closes, with or without having read all.
 async fn check_closed(client: &mut TcpStream) {
-    match timeout(PATIENCE, client.read(&mut [0; 1])).await.expect("closed in time") {
+    match timeout(WAIT_TIMEOUT, client.read(&mut [0; 1])).await.expect("closed in time") {
         Ok(count) => assert_eq!(count, 0, "nothing more comes"),
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
@@ -339,7 +339,7 @@ async fn slow_writer_keeps_its_deadline() {
             }
         }
     };
-    timeout(PATIENCE, cut).await.expect("cut in time");
+    timeout(WAIT_TIMEOUT, cut).await.expect("cut in time");
     assert_eq!(server.stopped().await.total(Event::TcpSlow), 1);
 }
 
@@ -352,7 +352,7 @@ async fn closes_connections_that_read_nothing() {
     let queries = pipelined(0..1000);
     // Writes succeed until the server reads no more, and fail when it has closed.
     let cut = async { while greedy.write_all(&queries).await.is_ok() {} };
-    timeout(PATIENCE, cut).await.expect("cut in time");
+    timeout(WAIT_TIMEOUT, cut).await.expect("cut in time");
     ask_tcp(&mut connect(&server).await, 1).await;
     assert_eq!(server.stopped().await.total(Event::TcpSlow), 1);
 }
@@ -364,7 +364,7 @@ async fn answers_client_that_reads_late() {
     socket.set_recv_buffer_size(4096).unwrap();
     let mut client = socket.connect(server.address()).await.unwrap();
     let queries = pipelined(0..1000);
-    timeout(PATIENCE, client.write_all(&queries)).await.expect("the buffers hold as many").unwrap();
+    timeout(WAIT_TIMEOUT, client.write_all(&queries)).await.expect("the buffers hold as many").unwrap();
     // Then as many queries as fit until the server stops reading, because its responses are not read.
     let stuck = async { while client.write_all(&queries).await.is_ok() {} };
     assert!(timeout(SHORT, stuck).await.is_err(), "the connection stays open");

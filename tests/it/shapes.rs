@@ -265,7 +265,7 @@ impl Observed {
             Err(_) => wire(absolute(name).trim_end_matches('.')),
         };
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(server::PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(server::WAIT_TIMEOUT)).unwrap();
         socket.connect(self.server.address).unwrap();
         socket.send(&query(7, &owner, number(qtype), Some(1232))).unwrap();
         let mut buffer = [0; 1500];

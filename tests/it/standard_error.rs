@@ -19,7 +19,7 @@ use headless_dns_core::naming_rules::NamingRules;
 use headless_dns_core::rtype;
 use headless_dns_core::zone::{Settings, Zone};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A pipe that holds all that it can.
 fn full_pipe() -> (PipeReader, PipeWriter) {
@@ -49,7 +49,7 @@ impl ChildGuard {
         loop {
             match self.0.try_wait().unwrap() {
                 Some(status) => return assert!(status.success(), "{status}"),
-                None => assert!(begun.elapsed() < PATIENCE, "it ends in time"),
+                None => assert!(begun.elapsed() < WAIT_TIMEOUT, "it ends in time"),
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -63,7 +63,7 @@ fn spawn(command: &mut Command) -> ChildGuard {
 fn ask(server: SocketAddr, count: u16) {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(server).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     let mut response = [0; 1232];
     for id in 0..count {
         client.send(&query(id, &wire("cluster.local"), rtype::SOA, None)).unwrap();

@@ -1,7 +1,7 @@
 //! DNS over TLS: answers equal those over TCP, and a misbehaving client affects only itself.
 //!
 //! The server listens on ports that the kernel chooses; its certificates are made here. Tests wait for events, at most
-//! [`PATIENCE`]. Changes while a server runs are in `tests/it/certificates.rs`.
+//! [`WAIT_TIMEOUT`]. Changes while a server runs are in `tests/it/certificates.rs`.
 
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A limit that the test waits for.
 const SHORT: Duration = Duration::from_millis(200);
 /// A limit that no test reaches.
@@ -74,7 +74,7 @@ fn limits() -> ConnectionLimits {
         idle: LONG,
         unfinished: LONG,
         unread: LONG,
-        drain: PATIENCE,
+        drain: WAIT_TIMEOUT,
         ..ConnectionLimits::default()
     }
 }
@@ -116,12 +116,12 @@ impl Server {
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
-        timeout(PATIENCE, tls::connect(&self.client, self.tls)).await.expect("shaken in time").unwrap()
+        timeout(WAIT_TIMEOUT, tls::connect(&self.client, self.tls)).await.expect("shaken in time").unwrap()
     }
 
     async fn stopped(self) -> Arc<Metrics> {
         self.stop.drain();
-        timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
+        timeout(WAIT_TIMEOUT, self.running).await.expect("stops in time").unwrap().unwrap();
         self.metrics
     }
 }
@@ -149,7 +149,7 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Vec<u8> {
         stream.read_exact(&mut response).await?;
         std::io::Result::Ok(response)
     };
-    timeout(PATIENCE, read).await.expect("answered in time").unwrap()
+    timeout(WAIT_TIMEOUT, read).await.expect("answered in time").unwrap()
 }
 
 async fn check<S: AsyncRead + Unpin>(stream: &mut S, id: u16) {
@@ -164,14 +164,14 @@ async fn ask(stream: &mut TlsStream<TcpStream>, id: u16) {
 
 /// Checks for close_notify: without it, rustls reports an unexpected end.
 async fn check_ended(stream: &mut TlsStream<TcpStream>) {
-    let read = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("closed in time");
+    let read = timeout(WAIT_TIMEOUT, stream.read(&mut [0; 1])).await.expect("closed in time");
     assert_eq!(read.expect("the end is said"), 0, "nothing more comes");
 }
 
 /// Waits until the server closes, and ignores its earlier octets.
 async fn check_closed(stream: &mut TcpStream) {
     let closed = async { while matches!(stream.read(&mut [0; 512]).await, Ok(count) if count > 0) {} };
-    timeout(PATIENCE, closed).await.expect("closed in time");
+    timeout(WAIT_TIMEOUT, closed).await.expect("closed in time");
 }
 
 #[tokio::test]
@@ -395,7 +395,7 @@ async fn closes_connection_of_slow_writer() {
         let mut client = server.connect().await;
         ask(&mut client, 1).await;
         client.write_all(&framed(&web(2))[..begin]).await.unwrap();
-        let end = timeout(PATIENCE, client.read(&mut [0; 1])).await.expect("closed in time");
+        let end = timeout(WAIT_TIMEOUT, client.read(&mut [0; 1])).await.expect("closed in time");
         // It was cut off, and so is not told.
         assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
@@ -432,7 +432,7 @@ async fn closes_connections_that_read_nothing() {
     let many = framed(&query(1, &question_name("many.default.svc.cluster.local"), A, None)).repeat(100);
     // Writes succeed until the server reads no more, and fail when it has closed.
     let cut = async { while greedy.write_all(&many).await.is_ok() && greedy.flush().await.is_ok() {} };
-    timeout(PATIENCE, cut).await.expect("cut in time");
+    timeout(WAIT_TIMEOUT, cut).await.expect("cut in time");
     ask(&mut server.connect().await, 1).await;
     assert_eq!(server.stopped().await.total(Event::TcpSlow), 1);
 }

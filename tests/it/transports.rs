@@ -23,7 +23,7 @@ use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A response that is cut off is longer than this, in octets: no record of the scenarios has more than the rest.
 const FULL: usize = 65_535 - 128;
 
@@ -53,7 +53,7 @@ impl Server {
     /// Returns the response over TCP, without a client library.
     fn over_tcp(&self, query: &[u8]) -> Message {
         let mut stream = TcpStream::connect(self.plain).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         stream.write_all(&[&(query.len() as u16).to_be_bytes(), query].concat()).unwrap();
         let mut length = [0; 2];
         stream.read_exact(&mut length).unwrap();
@@ -65,7 +65,7 @@ impl Server {
 
 async fn ask(what: &str, client: &impl DnsHandle, query: &[u8]) -> DnsResponse {
     let request = DnsRequest::from(Message::from_vec(query).unwrap());
-    let response = timeout(PATIENCE, client.send(request).first_answer()).await.expect("answered in time");
+    let response = timeout(WAIT_TIMEOUT, client.send(request).first_answer()).await.expect("answered in time");
     response.unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
@@ -116,7 +116,7 @@ async fn scenarios_answer_like_tcp() {
         // The tasks of a client are its provider's.
         let provider = TokioRuntimeProvider::new();
         let name = ServerName::try_from(NAME).unwrap();
-        let tls = tls_exchange(server.tls, name, authority.client(&[b"dot"]), PATIENCE, None, provider.clone());
+        let tls = tls_exchange(server.tls, name, authority.client(&[b"dot"]), WAIT_TIMEOUT, None, provider.clone());
         compare(&about("TLS"), &tls.await.unwrap(), &asked).await;
 
         let https = HttpsClientStream::builder(Arc::new(authority.client(&[b"h2"])), provider.clone());

@@ -24,7 +24,7 @@ use crate::ask;
 use crate::common;
 
 /// Time limit for a server to load its zones, or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A zone file and its origin.
 pub(crate) struct ZoneFile {
@@ -113,7 +113,7 @@ impl Oracle {
 
     /// Until it answers with authority for each zone.
     fn wait_for(&mut self, zones: &[ZoneFile]) -> Result<(), String> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + WAIT_TIMEOUT;
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut zones = zones.iter().peekable();
@@ -145,7 +145,7 @@ impl Drop for Oracle {
     /// SIGTERM first: NSD ends its other processes, and both remove their files.
     fn drop(&mut self) {
         let kill = Command::new("sh").args(["-c", "kill \"$0\"", &self.process.id().to_string()]).status();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + WAIT_TIMEOUT;
         while kill.is_ok() && Instant::now() < until {
             if let Ok(Some(_)) = self.process.try_wait() {
                 return;

@@ -1,7 +1,7 @@
 //! Continuous queries and their outcome: answered, refused by the kernel because the port is closed, or lost.
 //!
 //! A generator has fewer queries in flight than the server's sockets hold, so that a lost query is the server's loss, and sends
-//! at most [`RATE`] per second. A late answer is not lost: at the end the generator waits for [`PATIENCE`].
+//! at most [`RATE`] per second. A late answer is not lost: at the end the generator waits for [`WAIT_TIMEOUT`].
 
 use crate::common;
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +19,7 @@ pub const RATE: u64 = 20_000;
 /// Maximum number of UDP queries in flight: fewer than the default buffer of a socket holds.
 const OUT: usize = 200;
 /// Time limit for an answer.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Number of UDP sockets, and of TCP connections.
 const CLIENTS: usize = 4;
 
@@ -182,7 +182,7 @@ impl Udp {
                 thread::sleep(Duration::from_micros(100));
             }
         }
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_TIMEOUT;
         while self.out() > 0 && Instant::now() < end {
             if !self.receive() {
                 thread::sleep(Duration::from_millis(1));
@@ -290,7 +290,7 @@ impl Tcp {
                 None => match TcpStream::connect(self.to) {
                     Ok(stream) => {
                         stream.set_nodelay(true).unwrap();
-                        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
                         stream
                     }
                     Err(_) => {

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use crate::common::ports::{self, ReservedPort};
 use crate::common::scaled;
 use load::{Load, Report};
-use server::{Answer, PATIENCE, Server, ask_briefly, manifest, replace, serve, until};
+use server::{Answer, Server, WAIT_TIMEOUT, ask_briefly, manifest, replace, serve, until};
 
 const NAME: &str = "web.default.svc.cluster.local";
 const SERVFAIL: u8 = 2;
@@ -109,7 +109,7 @@ fn lame_duck_answers_and_closes_idle_connections() {
 
     let mut server = Server::start(demo(&["--listen", "127.0.0.1:0", "--lame-duck", "3600"]));
     let mut quiet = std::net::TcpStream::connect(server.address).unwrap();
-    quiet.set_read_timeout(Some(PATIENCE)).unwrap();
+    quiet.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     server.signal("TERM");
     server.wait_for_log(0, "shutting down: answering for another 3600 s");
     // A connection that asks nothing is closed, in good order, long before the end.
@@ -407,7 +407,7 @@ fn notifies_service_manager() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    manager.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
     let mut command = Command::new("/bin/sh");
     command.env_clear().env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "600000");
     command.args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"]).arg(server::binary());

@@ -1,7 +1,7 @@
 //! Hot restarts of a server with QUIC under continuous queries.
 //!
 //! Connections are not handed over: the old process closes them (RFC 9250 section 4.3, DOQ_NO_ERROR), and the client connects
-//! again and repeats unanswered queries. A query is lost if no connection answers it within [`PATIENCE`], and late
+//! again and repeats unanswered queries. A query is lost if no connection answers it within [`WAIT_TIMEOUT`], and late
 //! if that took longer than a client's first retransmission (RFC 9002 section 6.2.2: a second), as after a lost packet.
 
 use std::io::Write as _;
@@ -28,7 +28,7 @@ use crate::common;
 use crate::common::tls::{self, Authority};
 
 /// Time limit for a query, reconnection included.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 const LATE: Duration = Duration::from_millis(900);
 /// Time limit for a hot restart to close a connection, on a loaded machine too: far below the idle timeout.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ impl Client {
         while !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
             report.asked += 1;
-            if timeout(PATIENCE, self.ask_until_answered(&mut report)).await.is_err() {
+            if timeout(WAIT_TIMEOUT, self.ask_until_answered(&mut report)).await.is_err() {
                 report.lost += 1;
                 self.connection = None;
                 continue;
@@ -266,7 +266,7 @@ async fn hot_restart_closes_connections_and_successor_answers() {
         assert!(begun.elapsed() < PROMPT, "{:?}", begun.elapsed());
         closed
     };
-    let (answered, closed) = timeout(PATIENCE, async { tokio::join!(asking, taking_over) }).await.unwrap();
+    let (answered, closed) = timeout(WAIT_TIMEOUT, async { tokio::join!(asking, taking_over) }).await.unwrap();
     for error in [closed, answered.unwrap_err().0] {
         let ConnectionError::ApplicationClosed(close) = error else { panic!("{error}: no CONNECTION_CLOSE") };
         assert_eq!(close.error_code, VarInt::from_u32(0), "DOQ_NO_ERROR");

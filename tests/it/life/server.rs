@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-pub use crate::common::server::{PATIENCE, Server, binary, serve, until};
+pub use crate::common::server::{Server, WAIT_TIMEOUT, binary, serve, until};
 
 /// Operations of these tests on a server.
 impl Server {
@@ -33,7 +33,7 @@ impl Server {
 
     /// Asks for addresses over UDP; `None` if the port is closed.
     pub fn ask(&self, name: &str) -> Option<Answer> {
-        ask(self.address, name, PATIENCE)
+        ask(self.address, name, WAIT_TIMEOUT)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::common::{self, query, server as process, wire};
 use scrape::{Labels, Scrape};
 use server::Server;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A query, and the labels that it is counted under.
 struct Case {

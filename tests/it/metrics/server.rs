@@ -16,7 +16,7 @@ use headless_dns_core::zone::{Settings, Zone};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::WAIT_TIMEOUT;
 use super::scrape::Scrape;
 
 pub(crate) const MANIFEST: &str = r#"
@@ -79,7 +79,7 @@ impl Server {
     /// Stops the server and returns its final metrics, after the last event was counted.
     pub(crate) async fn stopped(self) -> Scrape {
         self.stop.drain();
-        timeout(PATIENCE, self.running).await.expect("stops in time").unwrap().unwrap();
+        timeout(WAIT_TIMEOUT, self.running).await.expect("stops in time").unwrap().unwrap();
         Scrape::read(&render(&self.metrics, &self.status, &self.zone, ExpositionFormat::Text), ExpositionFormat::Text)
     }
 }
@@ -97,7 +97,7 @@ impl Udp {
     pub(crate) fn to(address: SocketAddr) -> Self {
         let socket = UdpSocket::bind((if address.is_ipv4() { "127.0.0.1" } else { "::1" }, 0)).unwrap();
         socket.connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         Self(socket)
     }
 
@@ -114,7 +114,7 @@ pub(crate) struct Tcp(TcpStream);
 impl Tcp {
     pub(crate) fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         Self(stream)
     }
 
