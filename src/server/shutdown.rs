@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_address_can_stop_alone() {
+    async fn child_shutdown_is_independent() {
         let all = Shutdown::default();
         let (one, other) = (all.child(), all.child());
         one.drain();
