@@ -78,7 +78,7 @@ pub(super) fn key(option: &Arg) -> Option<&str> {
 }
 
 /// Former and present names of options that were renamed.
-const RENAMED_OPTIONS: [(&str, &str); 2] = [("ordinals", "endpoint-names"), ("upstream", "external-name-upstream")];
+const RENAMED_OPTIONS: [(&str, &str); 1] = [("upstream", "external-name-upstream")];
 
 /// Returns the present name of an option with this former name.
 pub(super) fn renamed_option(former: &str) -> Option<&'static str> {

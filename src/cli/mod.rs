@@ -388,7 +388,7 @@ mod tests {
         let config = config(
             "serve --manifests a --manifests - --zone A.example --zone-alias b.example,c.example --listen ::1 \
              --simulate=10.1.0.0/16 --ns-address 10.96.0.53 --service kube-system/dns -n team --workers 3 \
-             --nsid dns-0 --endpoint-names any --endpoint-pod-names --tcp-idle 9 --log warn,headless_dns=debug",
+             --nsid dns-0 --ordinals any --endpoint-pod-names --tcp-idle 9 --log warn,headless_dns=debug",
         );
         let zones: Vec<_> = config.zones().map(ToString::to_string).collect();
         assert_eq!(zones, ["a.example.", "b.example.", "c.example."]);
@@ -573,7 +573,6 @@ mod tests {
             ("serve --demo --ptr some", "[possible values: all, hostname-only]"),
             ("serve --demo --nonsense", "unexpected argument '--nonsense'"),
             ("serve --demo --upstream=::1", "--upstream: the option was renamed: write --external-name-upstream"),
-            ("records --ordinals any", "--ordinals: the option was renamed: write --endpoint-names"),
             ("records --demo --output xml", "[possible values: zone, json, table]"),
         ] {
             let sentence = run(line).unwrap_err();

@@ -90,10 +90,10 @@ struct NamingOptions {
     pod_records: PodRecords,
     /// Endpoints that have a name of their own, by condition: ready ones, serving ones too, or any.
     #[arg(
-        long, env = "HEADLESS_DNS_ENDPOINT_NAMES", value_name = "WHICH", default_value = "ready",
+        long, env = "HEADLESS_DNS_ORDINALS", value_name = "WHICH", default_value = "ready",
         value_parser = choice::<Ordinals>(Ordinals::NAMES)
     )]
-    endpoint_names: Ordinals,
+    ordinals: Ordinals,
     /// Targets of PTR records: all endpoint names of the address, or dashed addresses only if there is no hostname.
     #[arg(
         long, env = "HEADLESS_DNS_PTR", value_name = "WHICH", default_value = "all",
@@ -463,7 +463,7 @@ impl CliOptions {
 impl NamingOptions {
     fn rules(&self) -> NamingRules {
         NamingRules {
-            ordinals: self.endpoint_names,
+            ordinals: self.ordinals,
             ptr: self.ptr,
             pod_records: self.pod_records,
             endpoint_pod_names: self.endpoint_pod_names,

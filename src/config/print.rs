@@ -59,7 +59,7 @@ pub fn entries(config: &Config) -> Vec<(&'static str, Option<Value>)> {
         ("negative-ttl", Some(number(config.negative_ttl.as_secs()))),
         ("reverse", Some(list(&config.reverse, ToString::to_string))),
         ("pod-records", Some(rules.pod_records.name().into())),
-        ("endpoint-names", Some(rules.ordinals.name().into())),
+        ("ordinals", Some(rules.ordinals.name().into())),
         ("ptr", Some(rules.ptr.name().into())),
         ("endpoint-pod-names", Some(rules.endpoint_pod_names.into())),
         ("ns-address", Some(list(&config.ns_addresses, ToString::to_string))),

@@ -62,7 +62,7 @@ fn cluster_role_has_least_privileges() {
         may_do(&plane, namespace, &allowed);
     }
     let all = Seen { answered: true, empty: Some("NOERROR"), expected_for: Some(1) };
-    let options = &["--endpoint-names=ready"];
+    let options = &["--ordinals=ready"];
     each_rule(&plane, "clusterrole/headless-dns", options, "default", all, |resource| match resource {
         "services" | "endpointslices" => Seen { answered: false, empty: Some("SERVFAIL"), expected_for: None },
         "namespaces" => Seen { empty: Some("NXDOMAIN"), ..all },

@@ -167,9 +167,9 @@ fn recreated_pod_keeps_name_and_changes_address() {
 #[ignore = "needs a control plane: tests/cluster/run builds it and runs this"]
 fn unready_pod_is_published_by_rules() {
     let mut story = seed_2();
-    let [serving, any] = ["serving", "any"].map(|which| story.server_with("--endpoint-names", which));
+    let [serving, any] = ["serving", "any"].map(|which| story.server_with("--ordinals", which));
     let all = ["web-0", "web-1", "web-2"];
-    // Rows E2 and E3: the Service's name never has it, its own name by --endpoint-names.
+    // Rows E2 and E3: the Service's name never has it, its own name by --ordinals.
     let of_the_others = |story: &Story, by_serving: bool, by_any: bool| {
         for (server, named) in [(&serving, by_serving), (&any, by_any)] {
             resolves(server, &story.kubelet, "web.default", &["web-0", "web-2"])?;

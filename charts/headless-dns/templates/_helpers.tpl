@@ -58,13 +58,13 @@ with the options. */}}
   "tls-cert" "the value tls.secretName"
   "tls-key" "the value tls.secretName" -}}
 {{- $options := list
-  "admin-api" "allow" "allow-unreadable" "client-prefix-v6" "context" "demo" "endpoint-names"
+  "admin-api" "allow" "allow-unreadable" "client-prefix-v6" "context" "demo"
   "endpoint-pod-names" "endpoints-source" "explain-to" "external-name-upstream" "forward" "forward-for"
   "kubeconfig" "lame-duck" "log" "log-format" "manifests" "max-manifest-size" "negative-ttl" "not-allowed"
-  "ns-address" "pod-records" "ptr" "query-log" "query-log-format" "query-log-sample" "reverse" "selector"
+  "ns-address" "ordinals" "pod-records" "ptr" "query-log" "query-log-format" "query-log-sample" "reverse" "selector"
   "simulate" "snapshot" "snapshot-max-age" "takeover" "tcp-connections" "tcp-connections-per-client"
   "tcp-idle" "ttl" "workers" "zone" "zone-alias" -}}
-{{- $renamed := dict "ordinals" "endpoint-names" "upstream" "external-name-upstream" -}}
+{{- $renamed := dict "upstream" "external-name-upstream" -}}
 {{- range $name, $_ := .Values.settings -}}
 {{- if hasKey $set $name -}}
 {{- fail (printf "settings.%s: the chart sets this option from %s" $name (get $set $name)) -}}

@@ -297,7 +297,7 @@ impl Trace<'_> {
         if !conditions.ready() && service.publish_not_ready {
             text += "; publishNotReadyAddresses: it counts";
         } else if !conditions.ready() && self.is_served(service, endpoint) {
-            text += &format!("; --endpoint-names {}: it counts", self.view.rules.ordinals);
+            text += &format!("; --ordinals {}: it counts", self.view.rules.ordinals);
         }
         text
     }
