@@ -55,9 +55,9 @@ struct HealthCheck {
 fn checks(status: &Status, now: Instant) -> Vec<HealthCheck> {
     let state = status.data_state();
     let watches = status.watches();
-    let mut parts = vec![data(status, &watches)];
-    parts.extend(unread(status, state));
-    parts.extend(watches.iter().map(|watch| HealthCheck {
+    let mut checks = vec![data(status, &watches)];
+    checks.extend(unread(status, state));
+    checks.extend(watches.iter().map(|watch| HealthCheck {
         name: format!("watch/{}", watch.resource),
         // Once everything was read, a lost watch does not make the server unready.
         passed: watch.state == WatchState::Current || !watch.required || state.may_deny(),
@@ -65,8 +65,8 @@ fn checks(status: &Status, now: Instant) -> Vec<HealthCheck> {
     }));
     let leaving = status.is_leaving();
     let text = if leaving { "this server is shutting down: use another" } else { "this server is not shutting down" };
-    parts.push(HealthCheck { name: "leaving".into(), passed: !leaving, text: text.into() });
-    parts
+    checks.push(HealthCheck { name: "leaving".into(), passed: !leaving, text: text.into() });
+    checks
 }
 
 fn data(status: &Status, watches: &[WatchStatus]) -> HealthCheck {

@@ -150,16 +150,16 @@ impl AdminState {
     }
 
     /// Explains a name. Blocks for the duration of a search.
-    pub(super) fn explain(&self, question: &ExplainParams) -> anyhow::Result<ExplainReport> {
+    pub(super) fn explain(&self, params: &ExplainParams) -> anyhow::Result<ExplainReport> {
         let AdminContext { zone, diagnostics: asker, info: about, .. } = &self.context;
-        let name: &NameSpec = &question.name;
-        let namespace = question.namespace.as_deref().unwrap_or(&about.namespace);
+        let name: &NameSpec = &params.name;
+        let namespace = params.namespace.as_deref().unwrap_or(&about.namespace);
         let zones: &[WireName] = &zone.settings().apexes;
-        let sought = ExplainQuery { name, qtype: question.qtype, zones, namespace };
+        let query = ExplainQuery { name, qtype: params.qtype, zones, namespace };
         explain::explain(
             zone,
             asker,
-            &sought,
+            &query,
             |known| self.hints(known),
             SourceState { is_complete: true, may_deny: true },
         )

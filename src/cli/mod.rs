@@ -319,9 +319,9 @@ mod tests {
 
     #[test]
     fn parses_explain_to() {
-        let told = |line: &str| config(line).explain_to.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(told("serve --demo --explain-to none"), Vec::<String>::new());
-        assert_eq!(told("serve --demo --explain-to 10.0.0.0/8,::1"), ["10.0.0.0/8", "::1/128"]);
+        let explain_to = |line: &str| config(line).explain_to.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(explain_to("serve --demo --explain-to none"), Vec::<String>::new());
+        assert_eq!(explain_to("serve --demo --explain-to 10.0.0.0/8,::1"), ["10.0.0.0/8", "::1/128"]);
         let file = file_with("explain-to = 'none'\ndemo = true\n");
         let path = file.path().display().to_string();
         let Ok(Invocation::PrintConfig(config, origins)) = run(&format!("config print --config {path}")) else {

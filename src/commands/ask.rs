@@ -1,6 +1,6 @@
 //! Blocking DNS client of the commands: UDP first, TCP if the response is truncated.
 //!
-//! One query at a time, with timeouts. Not here: the format of messages (`wire/client.rs`).
+//! One query at a time, with timeouts. Not here: the format of messages (`core/src/wire/client.rs`).
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};

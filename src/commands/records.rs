@@ -1,5 +1,5 @@
 //! The command `records`: all records of one zone as a zone file, as JSON, or as a table for people. Not here: the formats
-//! (`show/records.rs`).
+//! (`report/records.rs`).
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 //! [`Config::check`] validates constraints between values. [`mod@values`] parses single values, [`mod@file`] the
 //! configuration file and [`mod@resolv`] `/etc/resolv.conf`; `workers` counts CPUs, and [`mod@print`] writes a configuration
 //! as a file. Not here: flags, variables and their precedence (`cli`), and the naming rules, which the pure modules share
-//! (`rules.rs`).
+//! (`core/src/naming_rules.rs`).
 
 pub mod file;
 pub mod print;

@@ -1,7 +1,7 @@
 //! Parser of the configuration of this machine's resolver: `/etc/resolv.conf` (resolv.conf(5)), and the line `hosts` of
 //! `/etc/nsswitch.conf` (nsswitch.conf(5)).
 //!
-//! Parses as glibc does: unknown lines are ignored. Not here: queries to the servers (`commands/doctor.rs`,
+//! Parses as glibc does: unknown lines are ignored. Not here: queries to the servers (`commands/doctor/mod.rs`,
 //! `commands/forward.rs`).
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,8 +1,8 @@
 //! Explanation of a name, from a zone and its cluster.
 //!
-//! The engine (`answer/`) responds to each name of the search list; the diagnosis (`diagnose/`) finds the cause. This file
-//! decides which names are looked up, which of them is explained, and in which order findings are listed. Not here: the
-//! text and JSON of an explanation (`explain_report.rs`).
+//! The engine (`core/src/answer/`) responds to each name of the search list; the diagnosis (`core/src/diagnose/`) finds
+//! the cause. This file decides which names are looked up, which of them is explained, and in which order findings are
+//! listed. Not here: the text and JSON of an explanation (`explain_report.rs`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -109,9 +109,9 @@ fn explain_one(
         };
         (lookup.verdict(), apex)
     });
-    let asked = DiagnosedQuery { name: &query, qtype, outcome, absence };
-    let steps = diagnose::steps(known, &asked, apex.as_ref());
-    let mut findings = diagnose::explain(known, &asked, SearchDepth::Search);
+    let diagnosed = DiagnosedQuery { name: &query, qtype, outcome, absence };
+    let steps = diagnose::steps(known, &diagnosed, apex.as_ref());
+    let mut findings = diagnose::explain(known, &diagnosed, SearchDepth::Search);
     // Stable, so that findings of one severity stay sorted by rank.
     findings.sort_by_key(Finding::severity);
     // Beside a cause, a missing Service without similar names is no news: the cause names that Service.
@@ -175,10 +175,10 @@ impl LocalResolver {
         const ID: u16 = u16::MAX;
         let peer = Peer { from: SocketAddr::from(([127, 0, 0, 1], 1)), to: SocketAddr::from(([127, 0, 0, 1], 53)) };
         let mut message = query(ID, name, qtype);
-        let asked = message.len();
+        let query_length = message.len();
         message.resize(MAX_TCP, 0);
         let Self { responder, worker, requests } = self;
-        let request = requests.parse_one(responder.zone(), &message[..asked]);
+        let request = requests.parse_one(responder.zone(), &message[..query_length]);
         let length = responder.respond(request, peer, worker, &mut message).length();
         let response = length.and_then(|length| ParsedResponse::parse(&message[..length], ID, name, qtype));
         response.context("the engine gave no response")
@@ -206,8 +206,8 @@ pub fn try_each(
         let resolves = reply.resolves(request.qtype, request.zones);
         tried.push((name, reply, resolves));
         if resolves {
-            let place = tried.len() - 1;
-            return Ok((tried, Some(place)));
+            let index = tried.len() - 1;
+            return Ok((tried, Some(index)));
         }
     }
     Ok((tried, None))

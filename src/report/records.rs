@@ -1,7 +1,7 @@
 //! Records of a zone as text: a zone file, JSON, or a table for people.
 //!
 //! Records are written in chunks, so that the text of a large zone is never in memory as a whole. Not here: the iteration
-//! over the zone (`zone/records.rs`).
+//! over the zone (`core/src/zone/export.rs`).
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

@@ -19,7 +19,7 @@ use headless_dns_core::answer::{Peer, Responder};
 
 /// Connections without sockets, from 127.0.0.1.
 pub struct Streams {
-    shared: Arc<ListenerContext>,
+    context: Arc<ListenerContext>,
     counters: Arc<Counters>,
     peer: Peer,
 }
@@ -31,10 +31,11 @@ impl Streams {
         let from = SocketAddr::from(([127, 0, 0, 1], 40_000));
         let to = SocketAddr::from(([127, 0, 0, 1], 53));
         let counters = metrics.worker();
-        let shared =
+        let context =
             ListenerContext::new(Arc::new(responder), metrics, ConnectionLimits::default(), Shutdown::default());
-        let shared = Arc::new(shared.for_listener(ListenAddress { protocol: kind, address: to }, Shutdown::default()));
-        Self { shared, counters, peer: Peer { from, to } }
+        let context =
+            Arc::new(context.for_listener(ListenAddress { protocol: kind, address: to }, Shutdown::default()));
+        Self { context, counters, peer: Peer { from, to } }
     }
 
     /// Serves one TCP connection: the client sends `octets` and closes its side. Reads and writes move as many octets
@@ -42,10 +43,10 @@ impl Streams {
     ///
     /// Needs a tokio runtime with time.
     pub async fn serve(&self, octets: &[u8], portions: &[u8]) -> Vec<u8> {
-        let Some(seat) = self.shared.admit(&self.counters, self.peer.from.ip()) else { return Vec::new() };
+        let Some(permit) = self.context.admit(&self.counters, self.peer.from.ip()) else { return Vec::new() };
         let mut sent = Vec::new();
         let stream = Scripted { unread: octets, portions: portions.iter().cycle(), sent: &mut sent };
-        Connection::new(stream, self.peer, seat, Arc::clone(&self.shared)).run().await;
+        Connection::new(stream, self.peer, permit, Arc::clone(&self.context)).run().await;
         sent
     }
 
@@ -53,7 +54,7 @@ impl Streams {
     /// for which the server closes the connection.
     #[cfg(feature = "quic")]
     pub fn answer_quic_stream(&self, octets: &[u8]) -> Result<Vec<u8>, String> {
-        super::quic::answer_content(&self.shared, self.peer, octets).map_err(|error| format!("{error:?}"))
+        super::quic::answer_content(&self.context, self.peer, octets).map_err(|error| format!("{error:?}"))
     }
 }
 
@@ -79,8 +80,8 @@ impl Scripted<'_> {
 }
 
 impl Stream for Scripted<'_> {
-    const HOLDS: usize = 0;
-    const SAYS_ITS_END: bool = false;
+    const MAX_BUFFERED_BYTES: usize = 0;
+    const HAS_CLOSE_MESSAGE: bool = false;
 
     fn partial(&self) -> Option<(Instant, usize)> {
         None

@@ -74,9 +74,9 @@ use tls::TlsHandshakes;
 use tls::certificates::Certificates;
 
 /// Interval between checks for a large decrease in the number of connections.
-const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(2);
+const TRIM_INTERVAL: Duration = Duration::from_secs(2);
 /// Number of times that free memory is returned to the system after such a decrease.
-const GIVE_BACK_ROUNDS: usize = 3;
+const TRIM_ROUNDS: usize = 3;
 
 /// Change of the listeners of a running server: sockets to serve, then addresses to close.
 #[derive(Debug)]
@@ -144,21 +144,21 @@ impl Server {
     /// The thread of the forwarder could not be started.
     pub fn with_forwarder(mut self, forwarder: Forwarder) -> Result<Self> {
         let responder = Arc::clone(&self.streams.responder);
-        let lane = forwarder.start(
+        let task = forwarder.start(
             responder,
             self.udp.metrics(),
             &self.udp.heartbeats,
             &self.shutdown,
             self.streams.limits.drain,
         )?;
-        (self.udp.door, self.streams.forward_handle) = (Some(lane.handle()), Some(lane.handle()));
-        self.forwarder = Some(lane);
+        (self.udp.forward_handle, self.streams.forward_handle) = (Some(task.handle()), Some(task.handle()));
+        self.forwarder = Some(task);
         Ok(self)
     }
 
-    /// Enables hot restart: the sockets of all listeners are registered in `handout`.
-    pub fn with_takeover(self, handout: SocketRegistry) -> Self {
-        Self { registry: Some(handout), ..self }
+    /// Enables hot restart: the sockets of all listeners are registered in `registry`.
+    pub fn with_takeover(self, registry: SocketRegistry) -> Self {
+        Self { registry: Some(registry), ..self }
     }
 
     /// Sets the [`Heartbeats`] that watches the workers. Call it before [`Self::with_forwarder`] and [`Self::start`],
@@ -181,40 +181,40 @@ impl Server {
 
     fn start_one(&mut self, mut bound: BoundSockets, certificates: Option<&Certificates>) -> Result<()> {
         bound.fill(self.workers);
-        let BoundSockets { listen, udp, tcp, is_shared: kept, release } = bound;
+        let BoundSockets { listen, udp, tcp, is_shared, release } = bound;
         let stop = self.shutdown.child();
-        let registered = self.registry.as_ref().map(|handout| handout.register(&udp, tcp.as_ref())).transpose();
-        let registered = registered.with_context(|| format!("cannot keep {listen} ready for another process"))?;
-        let handshakes = TlsHandshakes::of(listen.protocol, certificates)?;
-        let shared = Arc::new(self.streams.for_listener(listen, stop.clone()));
-        let place = Listener { is_shared: kept, context: shared, registration: registered };
-        let mut parts = ListenerTasks::new();
+        let registration = self.registry.as_ref().map(|registry| registry.register(&udp, tcp.as_ref())).transpose();
+        let registration = registration.with_context(|| format!("cannot keep {listen} ready for another process"))?;
+        let handshakes = TlsHandshakes::for_protocol(listen.protocol, certificates)?;
+        let context = Arc::new(self.streams.for_listener(listen, stop.clone()));
+        let listener = Listener { is_shared, context, registration };
+        let mut tasks = ListenerTasks::new();
         match tcp {
             Some(tcp) => {
-                let listener = acceptor::listener(tcp).with_context(|| bind::cannot_listen(listen, "TCP"))?;
-                parts.spawn(async move {
-                    acceptor::listen(listener, place, handshakes).await;
+                let tcp_listener = acceptor::listener(tcp).with_context(|| bind::cannot_listen(listen, "TCP"))?;
+                tasks.spawn(async move {
+                    acceptor::listen(tcp_listener, listener, handshakes).await;
                     Ok(())
                 });
                 if !udp.is_empty() {
-                    parts.spawn(self.threads(listen, udp, kept, &stop)?.ended());
+                    tasks.spawn(self.start_udp_workers(listen, udp, is_shared, &stop)?.ended());
                 }
             }
-            None => quic::start(&mut parts, (udp, release), certificates, place)?,
+            None => quic::start(&mut tasks, (udp, release), certificates, listener)?,
         }
         self.shutdowns.insert(listen, stop.clone());
-        self.listeners.spawn(async move { (listen, all_tasks(parts, listen, &stop).await) });
+        self.listeners.spawn(async move { (listen, join_all(tasks, listen, &stop).await) });
         Ok(())
     }
 
-    fn threads(
+    fn start_udp_workers(
         &self,
         listen: ListenAddress,
         sockets: Vec<UdpSocket>,
-        kept: bool,
+        is_shared: bool,
         stop: &Shutdown,
     ) -> Result<udp::UdpWorkers> {
-        let mut threads = udp::UdpWorkers::new(self.udp.clone(), stop.clone(), listen.address, kept);
+        let mut threads = udp::UdpWorkers::new(self.udp.clone(), stop.clone(), listen.address, is_shared);
         for socket in sockets {
             // Ends the threads that were started before the failure.
             threads.start(socket).inspect_err(|_| stop.drain())?;
@@ -230,7 +230,7 @@ impl Server {
     /// The threads or tasks of an address ended without being asked to. All others are shut down then.
     pub async fn run(mut self, mut changes: mpsc::UnboundedReceiver<ListenerChange>) -> Result<()> {
         // Shuts the other listeners down however this function ends, also if its future is dropped.
-        let _last = DrainOnDrop(self.shutdown.clone());
+        let _drain_guard = DrainOnDrop(self.shutdown.clone());
         let mut memory = pin!(return_memory(Arc::clone(&self.streams.limiter)));
         let mut result = Ok(());
         let mut open = true;
@@ -240,7 +240,7 @@ impl Server {
                 never = &mut memory => match never {},
                 ended = self.listeners.join_next() => match ended {
                     Some(ended) => {
-                        result = result.and(self.ended(ended));
+                        result = result.and(self.record_end(ended));
                         continue;
                     }
                     None => break,
@@ -259,15 +259,15 @@ impl Server {
                 None => open = false,
             }
         }
-        let Self { udp, streams, forwarder: lane, .. } = self;
+        let Self { udp, streams, forwarder: task, .. } = self;
         drop((udp, streams));
-        if let Some(lane) = lane {
-            lane.ended().await;
+        if let Some(task) = task {
+            task.ended().await;
         }
         result
     }
 
-    fn ended(&mut self, ended: Result<(ListenAddress, Result<()>), tokio::task::JoinError>) -> Result<()> {
+    fn record_end(&mut self, ended: Result<(ListenAddress, Result<()>), tokio::task::JoinError>) -> Result<()> {
         let result = match ended {
             Ok((listen, result)) => {
                 self.shutdowns.remove(&listen);
@@ -284,12 +284,12 @@ impl Server {
 
 /// Returns free memory to the system when many connections have ended: at once, and again a little later, when QUIC has
 /// dropped the state that it keeps for the last packets of a closed connection (RFC 9000 section 10.2).
-async fn return_memory(seats: Arc<ConnectionLimiter>) -> Infallible {
+async fn return_memory(limiter: Arc<ConnectionLimiter>) -> Infallible {
     let mut rounds = 0;
     loop {
-        sleep(GIVE_BACK_INTERVAL).await;
-        if seats.take_decrease() {
-            rounds = GIVE_BACK_ROUNDS;
+        sleep(TRIM_INTERVAL).await;
+        if limiter.take_decrease() {
+            rounds = TRIM_ROUNDS;
         }
         if rounds > 0 {
             rounds -= 1;
@@ -302,9 +302,9 @@ async fn return_memory(seats: Arc<ConnectionLimiter>) -> Infallible {
 type ListenerTasks = JoinSet<Result<()>>;
 
 /// Completes when all tasks of an address have ended. When one of them ends, the others are shut down too.
-async fn all_tasks(mut parts: ListenerTasks, listen: ListenAddress, stop: &Shutdown) -> Result<()> {
+async fn join_all(mut tasks: ListenerTasks, listen: ListenAddress, stop: &Shutdown) -> Result<()> {
     let mut result = Ok(());
-    while let Some(ended) = parts.join_next().await {
+    while let Some(ended) = tasks.join_next().await {
         if !stop.is_draining() {
             result = Err(anyhow!("stopped answering on {listen}, and so altogether"));
             stop.drain();
@@ -323,7 +323,7 @@ impl Listeners {
         limits: ConnectionLimits,
         stop: Shutdown,
     ) -> Result<()> {
-        let _last = DrainOnDrop(stop.clone());
+        let _drain_guard = DrainOnDrop(stop.clone());
         let mut server = Server::new(responder, metrics, limits, 1, stop);
         server.start(self)?;
         let (_, none) = mpsc::unbounded_channel();

@@ -70,7 +70,7 @@ pub enum QueryLogFormat {
 /// The query log, shared by all workers.
 #[derive(Debug)]
 pub struct QueryLog {
-    choice: QueryLogFilter,
+    filter: QueryLogFilter,
     queue: SyncSender<QueryLogLine>,
     /// Number of selected queries so far, for sampling.
     due: AtomicU32,
@@ -88,7 +88,7 @@ impl QueryLog {
     ///
     /// The thread could not be started.
     pub fn start(
-        choice: QueryLogFilter,
+        filter: QueryLogFilter,
         format: QueryLogFormat,
         to: impl Write + Send + 'static,
     ) -> Result<(Arc<Self>, LogWriter)> {
@@ -100,7 +100,7 @@ impl QueryLog {
             write_all(&lines, format, to);
         };
         thread::Builder::new().name("query-log".into()).spawn(write).context("cannot start the query log")?;
-        Ok((Arc::new(Self { choice, queue, due: AtomicU32::new(0) }), LogWriter { ended }))
+        Ok((Arc::new(Self { filter, queue, due: AtomicU32::new(0) }), LogWriter { ended }))
     }
 }
 
@@ -133,7 +133,7 @@ impl QueryLogger {
 
     /// Copies a query before its response is written over it. `None` without a log.
     #[inline]
-    pub(crate) fn try_clone_logger(&self, message: &[u8]) -> Option<QueryLogEntry> {
+    pub(crate) fn copy_query(&self, message: &[u8]) -> Option<QueryLogEntry> {
         self.0.as_ref().map(|log| QueryLogEntry::new(message, log))
     }
 }
@@ -147,11 +147,11 @@ impl QueryLogEntry {
     /// Queues the line of the query and its response, if it is selected.
     pub(crate) fn responded(&self, counters: &Counters, peer: Peer, transport: Transport, response: &[u8]) {
         let Self { log, .. } = self;
-        if !log.choice.has(response) {
+        if !log.filter.has(response) {
             return;
         }
         let due = log.due.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if !due.is_multiple_of(log.choice.sample) {
+        if !due.is_multiple_of(log.filter.sample) {
             return;
         }
         let line = QueryLogLine {
@@ -212,9 +212,9 @@ fn on_write_error(error: &io::Error) {
 
 impl QueryLogLine {
     fn append(&self, format: QueryLogFormat, text: &mut String) {
-        let asked = ParsedQuery::parse(&self.query);
+        let query = ParsedQuery::parse(&self.query);
         let (code, errors) = rcode_and_errors(&self.response);
-        let ParsedQuery { name, qtype, qclass, dnssec_ok, size } = asked;
+        let ParsedQuery { name, qtype, qclass, dnssec_ok, size } = query;
         let id = u16::from_be_bytes([self.response[0], self.response[1]]);
         let protocol = self.transport.label();
         let (from, port) = (self.from.ip().to_canonical(), self.from.port());
@@ -355,7 +355,7 @@ mod tests {
             (response(0, 0, 0), 2),
             (response(5, 0, 0), 2),
         ] {
-            let chosen = classes.map(|choice| choice.has(&octets));
+            let chosen = classes.map(|filter| filter.has(&octets));
             assert_eq!(chosen, [0, 1, 2].map(|index| index == class), "{octets:?}");
         }
     }

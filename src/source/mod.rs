@@ -1,7 +1,7 @@
 //! Sources of objects, and the one owner of [`Cluster`], which publishes the records that each change affects.
 //!
 //! [`Publisher`] applies objects and keeps a [`Zone`] in step; [`ManifestSource`] feeds it from files, [`kubernetes`]
-//! from a cluster. Not here: records of an object (`records/`), reading files ([`manifests`]) and watching a cluster
+//! from a cluster. Not here: records of an object (`core/src/records/`), reading files ([`manifests`]) and watching a cluster
 //! ([`mod@kubernetes`]), which are the next to read.
 
 pub mod kubernetes;

@@ -2,7 +2,8 @@
 //!
 //! Each check prints one line: good, a problem with its fix, or a note. The checks: the server itself, the files that
 //! configure the resolver, each resolver in them (`resolver.rs`), the addresses that programs get, and the route to them. The
-//! command changes nothing. `docs/laptop.md` has the setups that the fixes refer to. Not here: the DNS client (`ask.rs`).
+//! command changes nothing. `docs/laptop.md` has the setups that the fixes refer to. Not here: the DNS client
+//! (`commands/ask.rs`).
 
 mod resolver;
 

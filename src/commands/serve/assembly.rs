@@ -74,7 +74,7 @@ impl Tasks {
         let (source_reload, reload_requests) = mpsc::unbounded_channel();
         let (certificates, certificates_in_use) = watch::channel(certificates);
         let observer = CertificateObserver { metrics: Arc::clone(&shared.metrics), in_use };
-        let renewal = Renewal { certificates: certificates_in_use, asked: Arc::default(), told: observer };
+        let renewal = Renewal { certificates: certificates_in_use, reload_request: Arc::default(), observer };
         let takeover = Takeover {
             predecessor,
             activated,
@@ -94,7 +94,7 @@ impl Tasks {
             shared: shared.clone(),
             synced,
             source_reload,
-            certificate_reload: Arc::clone(&renewal.asked),
+            certificate_reload: Arc::clone(&renewal.reload_request),
             source_text,
             admin: admin.addresses(),
         };

@@ -1,7 +1,7 @@
 //! Renewal of the certificate while the server runs: its files are read again when they change, on SIGHUP, and once a minute,
 //! since not every file system reports changes.
 //!
-//! Not here: parsing and validation of the files (`serve/encrypted/certificates.rs`).
+//! Not here: parsing and validation of the files (`server/tls/certificates.rs`).
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -28,9 +28,9 @@ pub(super) struct Renewal {
     /// Certificate in use; a reload of the configuration may replace it.
     pub(super) certificates: watch::Receiver<Option<Certificates>>,
     /// Requests a read of the files.
-    pub(super) asked: Arc<Notify>,
+    pub(super) reload_request: Arc<Notify>,
     /// Receiver of the state of the certificate.
-    pub(super) told: CertificateObserver,
+    pub(super) observer: CertificateObserver,
 }
 
 /// Receiver of the state of the certificate: metrics and the admin listener.
@@ -41,12 +41,12 @@ pub(super) struct CertificateObserver {
 
 impl CertificateObserver {
     /// Clears the state when no listener is encrypted any more, so that the expiry of an unused certificate raises no alert.
-    fn none(&self) {
+    fn clear(&self) {
         self.in_use.store(None);
         self.metrics.unset(&table::CERTIFICATE_EXPIRATION, &[]);
     }
 
-    fn certificate(&self, in_use: CertificateInUse) {
+    fn set_certificate(&self, in_use: CertificateInUse) {
         let good = in_use.good;
         self.in_use.store(Some(Arc::new(in_use)));
         match good {
@@ -58,7 +58,7 @@ impl CertificateObserver {
         }
     }
 
-    fn reload(&self, result: &str) {
+    fn count_reload(&self, result: &str) {
         self.metrics.count(&table::CERTIFICATE_RELOADS, &[result]);
     }
 }
@@ -66,20 +66,20 @@ impl CertificateObserver {
 impl Renewal {
     /// Follows the files of the certificate in use. Never returns.
     pub(super) async fn follow(self) -> Infallible {
-        let Self { mut certificates, asked, told } = self;
+        let Self { mut certificates, reload_request, observer } = self;
         loop {
-            let shown = certificates.borrow_and_update().clone();
-            let keep = async {
-                match shown {
-                    Some(shown) => CertificateFollower::new(shown, &told).follow(&asked).await,
+            let in_use = certificates.borrow_and_update().clone();
+            let follow = async {
+                match in_use {
+                    Some(in_use) => CertificateFollower::new(in_use, &observer).follow(&reload_request).await,
                     None => {
-                        told.none();
+                        observer.clear();
                         pending().await
                     }
                 }
             };
             tokio::select! {
-                never = keep => match never {},
+                never = follow => match never {},
                 changed = certificates.changed() => if changed.is_err() {
                     // The sender is dropped when the server ends.
                     pending::<()>().await;
@@ -97,11 +97,11 @@ struct CertificateFollower<'k> {
 }
 
 impl<'k> CertificateFollower<'k> {
-    fn new(certificates: Certificates, told: &'k CertificateObserver) -> Self {
-        Self { certificates, observer: told, last_warning: [None, None] }
+    fn new(certificates: Certificates, observer: &'k CertificateObserver) -> Self {
+        Self { certificates, observer, last_warning: [None, None] }
     }
 
-    async fn follow(mut self, asked: &Notify) -> Infallible {
+    async fn follow(mut self, reload_request: &Notify) -> Infallible {
         let mut watcher = start_watching(&self.certificates.paths());
         self.publish_state();
         loop {
@@ -109,7 +109,7 @@ impl<'k> CertificateFollower<'k> {
             self.poll_files().await;
             tokio::select! {
                 () = changed(&mut watcher) => {}
-                () = asked.notified() => {}
+                () = reload_request.notified() => {}
                 () = sleep(POLL_INTERVAL) => {}
             }
         }
@@ -124,13 +124,13 @@ impl<'k> CertificateFollower<'k> {
         let refused = match read {
             Ok(is_new) => {
                 if is_new {
-                    self.observer.reload("taken");
+                    self.observer.count_reload("taken");
                     tracing::info!("the certificate has changed: new connections get the new one");
                 }
                 None
             }
             Err(error) => {
-                self.observer.reload("refused");
+                self.observer.count_reload("refused");
                 Some(format!("{error:#}"))
             }
         };
@@ -140,24 +140,26 @@ impl<'k> CertificateFollower<'k> {
         self.publish_state();
     }
 
-    /// Reads the files, and returns whether they have changed. A thread of its own does it, as a file system may hang.
+    /// Reads the files, and returns whether they have changed. Runs on a blocking thread, since a file system may hang.
     async fn read(&self) -> anyhow::Result<bool> {
         let certificates = self.certificates.clone();
         let read = tokio::task::spawn_blocking(move || certificates.reload()).await;
         read.context("reading the certificate failed").flatten()
     }
 
-    /// Publishes the validity of the certificate, and the refusal of its files. Logs a warning about it once.
+    /// Publishes the validity period of the certificate in use, and the error of the last reload. Logs once if the
+    /// certificate is about to expire or has expired.
     fn publish_state(&mut self) {
         let [refused, _] = &self.last_warning;
-        self.observer.certificate(CertificateInUse { good: self.certificates.validity(), refused: refused.clone() });
+        self.observer
+            .set_certificate(CertificateInUse { good: self.certificates.validity(), refused: refused.clone() });
         // Compare by presence only: the text has a duration that differs each time.
-        let complaint = self.certificates.expiry_warning(SystemTime::now());
-        if self.last_warning[1].is_some() && complaint.is_some() {
+        let warning = self.certificates.expiry_warning(SystemTime::now());
+        if self.last_warning[1].is_some() && warning.is_some() {
             return;
         }
-        if let Some(complaint) = self.warn_once(1, complaint) {
-            tracing::warn!("{complaint}");
+        if let Some(warning) = self.warn_once(1, warning) {
+            tracing::warn!("{warning}");
         }
     }
 

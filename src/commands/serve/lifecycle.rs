@@ -1,6 +1,6 @@
 //! Life cycle of a running server: readiness, reload, lame duck and shutdown.
 //!
-//! Not here: the options that a reload changes (`reload.rs`), and the draining of sockets (`serve`).
+//! Not here: the options that a reload changes (`reload.rs`), and the draining of sockets (`server`).
 
 use std::fmt::Write as _;
 use std::future::pending;
@@ -56,13 +56,13 @@ impl Lifecycle {
         self.shared.notifier.starting("reading the source");
         loop {
             tokio::select! {
-                asked = self.signals.next() => match asked {
-                    ShutdownRequest::End | ShutdownRequest::EndSoon => return Ok(self.exit_reason(asked).await),
+                request = self.signals.next() => match request {
+                    ShutdownRequest::End | ShutdownRequest::EndSoon => return Ok(self.exit_reason(request).await),
                     ShutdownRequest::Reload => {
                         tracing::info!("reloading: SIGHUP");
                         self.shared.notifier.reloading();
-                        if let Some(asked) = self.reload().await {
-                            return Ok(self.exit_reason(asked).await);
+                        if let Some(request) = self.reload().await {
+                            return Ok(self.exit_reason(request).await);
                         }
                         self.certificate_reload.notify_one();
                         let (done, is_done) = oneshot::channel();
@@ -74,8 +74,8 @@ impl Lifecycle {
                 () = changed(&mut file) => {
                     tracing::info!("reloading: the configuration file changed");
                     self.shared.notifier.reloading();
-                    if let Some(asked) = self.reload().await {
-                        return Ok(self.exit_reason(asked).await);
+                    if let Some(request) = self.reload().await {
+                        return Ok(self.exit_reason(request).await);
                     }
                     self.report_readiness(announced);
                 }
@@ -121,7 +121,7 @@ impl Lifecycle {
     async fn reload(&mut self) -> Option<ShutdownRequest> {
         let read = tokio::select! {
             read = tokio::task::spawn_blocking(cli::read_again) => read.unwrap_or_else(|error| Err(error.to_string())),
-            asked = self.signals.end() => return Some(asked),
+            request = self.signals.end() => return Some(request),
         };
         match read.and_then(|new| self.runtime.apply(new)) {
             Ok(changes) => log_changes(&changes),
@@ -130,8 +130,8 @@ impl Lifecycle {
         None
     }
 
-    async fn exit_reason(&mut self, asked: ShutdownRequest) -> ExitReason {
-        if asked == ShutdownRequest::End { self.lame_duck().await } else { ExitReason::Requested }
+    async fn exit_reason(&mut self, request: ShutdownRequest) -> ExitReason {
+        if request == ShutdownRequest::End { self.lame_duck().await } else { ExitReason::Requested }
     }
 
     /// Answers for the duration of `--lame-duck`, in which clients learn that the server ends. A second signal ends it at once.

@@ -5,7 +5,7 @@
 //! handles signals, reload and the lame duck, `reload.rs` has the options that a reload changes, `certificates.rs` the
 //! renewal of the certificate, `systemd.rs` the notifications to the service manager, `banner.rs` the startup summary, and
 //! `supervise.rs` the restart of a task. `docs/operations.md` describes all of it for operators. Not here: sockets and
-//! queries (`serve`).
+//! queries (`server`).
 
 mod assembly;
 mod banner;

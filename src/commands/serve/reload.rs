@@ -92,10 +92,10 @@ impl RuntimeConfig {
     /// Binds the new addresses. Returns the change of listeners, and all addresses after it.
     fn apply_listeners(&self, new: &Config) -> Result<(ListenerChange, Listening), String> {
         let requested = requested_addresses(new, &self.given);
-        let known = |listen: &&ListenAddress| self.listening.iter().any(|(asked, _)| asked == *listen);
+        let known = |listen: &&ListenAddress| self.listening.iter().any(|(address, _)| address == *listen);
         let added: Vec<ListenAddress> = requested.iter().filter(|listen| !known(listen)).copied().collect();
         let (mut listening, gone): (Listening, Listening) =
-            self.listening.iter().copied().partition(|(asked, _)| requested.contains(asked));
+            self.listening.iter().copied().partition(|(address, _)| requested.contains(address));
         let stop = gone.into_iter().map(|(_, bound)| bound).collect();
         if added.is_empty() {
             return Ok((ListenerChange { start: None, stop }, listening));

@@ -40,7 +40,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Opens the files, the sockets and the source of the configuration. May block if a file system hangs.
+    /// Opens the certificate files, the sockets and the source of objects that the configuration names. Blocks while a
+    /// file system hangs.
     pub(super) async fn open(config: Config) -> anyhow::Result<Self> {
         let certificates = config.encrypted.pair().map(|(cert, key)| Certificates::load(cert, key)).transpose()?;
         let mut sockets = Sockets::open(&config).await?;
@@ -112,12 +113,12 @@ impl Sockets {
         if activated {
             tracing::info!(sockets = sockets.count(), addresses = ?sockets.addresses(), "took the sockets of the service manager");
         }
-        let asked = match &config.takeover {
+        let takeover = match &config.takeover {
             Some(path) if !activated => hot_restart::request_takeover(path).await?,
             _ => None,
         };
         let (predecessor, inherited) =
-            asked.map_or((None, sockets), |(predecessor, sockets)| (Some(predecessor), sockets));
+            takeover.map_or((None, sockets), |(predecessor, sockets)| (Some(predecessor), sockets));
         if predecessor.is_some() {
             tracing::info!(
                 sockets = inherited.count(),

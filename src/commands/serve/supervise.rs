@@ -1,5 +1,5 @@
 //! Supervision of a task: one that ends or panics is restarted after a pause, counted and logged. Not here: the workers that
-//! read sockets, which `serve` restarts itself.
+//! read sockets, which `server` restarts itself.
 
 use std::convert::Infallible;
 use std::future::Future;

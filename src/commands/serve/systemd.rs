@@ -1,7 +1,7 @@
 //! Notifications to the service manager (sd_notify(3)): ready, reloading, stopping, watchdog, and a line of status.
 //!
 //! Without a service manager, or without `Type=notify`, all functions do nothing. Not here: the sockets that the service
-//! manager passes to a server (`serve/fds.rs`).
+//! manager passes to a server (`server/sys/fds.rs`).
 
 use std::convert::Infallible;
 use std::future::pending;

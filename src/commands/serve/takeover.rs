@@ -1,6 +1,6 @@
 //! The hot restart: takes over from the old process once the source was read, and hands the sockets to the next process.
 //!
-//! Not here: the exchange over the Unix socket (`serve/takeover.rs`).
+//! Not here: the exchange over the Unix socket (`server/hot_restart/mod.rs`).
 
 use std::future::pending;
 use std::path::PathBuf;

@@ -1,15 +1,15 @@
 //! The forwarder: completes queries that need an upstream, on one thread, with a bound on their number.
 //!
 //! ```text
-//!   udp.rs, tcp.rs ──▶ Door ──▶ the forwarder's thread ──▶ resolver.rs ──▶ upstreams
-//!        ▲  full: SERVFAIL          │ one task for each query
-//!        └──────────────────────────┘ the UDP socket, or the connection's response queue
+//!   udp/, stream/worker.rs ──▶ ForwardHandle ──▶ the forwarder's thread ──▶ resolver.rs ──▶ upstreams
+//!        ▲  full: SERVFAIL                         │ one task for each query
+//!        └─────────────────────────────────────────┘ the UDP socket, or the connection's response queue
 //! ```
 //!
 //! A worker that answers for the zones enqueues such a query and continues: it never waits here. Whatever the upstreams
 //! do, each query taken gets a response before stub resolvers give up. A chain of CNAMEs may enter the zones and leave
 //! them again: the engine follows it, and returns the name for which an upstream is asked next. Not here: the clients
-//! that may use forwarding, and the contents of a response (`answer/forwarding.rs`). Read next: `resolver.rs`.
+//! that may use forwarding, and the contents of a response (`core/src/answer/forwarding.rs`). Read next: `resolver.rs`.
 
 mod cache;
 mod resolver;
@@ -138,11 +138,11 @@ impl ForwarderTask {
 
     /// Completes once every query has its response. The caller must have dropped all other clones of the handle.
     pub(crate) async fn ended(self) {
-        let Self { handle: door, thread } = self;
-        let room = Arc::clone(&door.permits);
-        drop(door);
+        let Self { handle, thread } = self;
+        let permits = Arc::clone(&handle.permits);
+        drop(handle);
         // A query releases its permit with its response.
-        let _ = room.acquire_many(FORWARD_QUEUE_LEN as u32).await;
+        let _ = permits.acquire_many(FORWARD_QUEUE_LEN as u32).await;
         let _ = thread.join();
     }
 }
@@ -156,11 +156,11 @@ pub(crate) struct ForwardHandle {
 
 impl ForwardHandle {
     /// Enqueues a query, or returns it if there is no room.
-    pub(crate) fn try_send(&self, question: ForwardRequest, way: ReplyTo) -> Result<(), ForwardRequest> {
-        let Ok(place) = Arc::clone(&self.permits).try_acquire_owned() else { return Err(question) };
-        let asked = QueuedRequest { request: question, reply_to: way, since: Instant::now(), _permit: place };
+    pub(crate) fn try_send(&self, request: ForwardRequest, reply_to: ReplyTo) -> Result<(), ForwardRequest> {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return Err(request) };
+        let queued = QueuedRequest { request, reply_to, since: Instant::now(), _permit: permit };
         // The channel has room for as many queries as there are permits.
-        self.sender.try_send(asked).map_err(|refused| refused.into_inner().request)
+        self.sender.try_send(queued).map_err(|refused| refused.into_inner().request)
     }
 }
 
@@ -174,14 +174,14 @@ pub(crate) struct ForwardRequest {
 }
 
 /// Writes SERVFAIL for a query for which there is no room, counts and logs it, and returns the length of the response.
-pub(crate) fn refuse(question: &ForwardRequest, counters: &ResponseCounters, message: &mut [u8]) -> usize {
-    let ForwardRequest { pending, log_entry: logged, .. } = question;
+pub(crate) fn refuse(request: &ForwardRequest, counters: &ResponseCounters, message: &mut [u8]) -> usize {
+    let ForwardRequest { pending, log_entry, .. } = request;
     counters.counters.count(Event::ForwardFull);
     let failure = UpstreamFailure::Unreachable(format!("{FORWARD_QUEUE_LEN} questions wait for an upstream already"));
     let summary = pending.fail(&failure, message);
     counters.responded(&summary);
-    if let Some(logged) = logged {
-        logged.responded(&counters.counters, pending.peer, pending.transport, &message[..summary.length]);
+    if let Some(log_entry) = log_entry {
+        log_entry.responded(&counters.counters, pending.peer, pending.transport, &message[..summary.length]);
     }
     summary.length
 }
@@ -230,22 +230,22 @@ impl ResponseQueue {
 
     /// Returns whether responses are queued or outstanding.
     pub(crate) fn is_awaited(&self) -> bool {
-        let mail = self.lock();
-        mail.waiting > 0 || !mail.messages.is_empty()
+        let responses = self.lock();
+        responses.waiting > 0 || !responses.messages.is_empty()
     }
 
     /// Takes all queued responses. `None` if there are none; `reader` is woken when there are.
     pub(crate) fn take(&self, reader: &Waker) -> Option<Vec<Vec<u8>>> {
-        let mut mail = self.lock();
-        if mail.messages.is_empty() {
-            if !mail.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
-                mail.reader = Some(reader.clone());
+        let mut responses = self.lock();
+        if responses.messages.is_empty() {
+            if !responses.reader.as_ref().is_some_and(|known| known.will_wake(reader)) {
+                responses.reader = Some(reader.clone());
             }
             return None;
         }
-        mail.share = None;
-        mail.bytes = 0;
-        Some(std::mem::take(&mut mail.messages))
+        responses.share = None;
+        responses.bytes = 0;
+        Some(std::mem::take(&mut responses.messages))
     }
 
     /// Takes the response from the queue of a single query, as [`Self::take`] does.
@@ -260,15 +260,15 @@ impl ResponseQueue {
     }
 
     fn deliver(&self, response: &[u8], share: Option<OwnedSemaphorePermit>) {
-        let mut mail = self.lock();
-        mail.waiting -= 1;
-        match (&mut mail.share, share) {
+        let mut responses = self.lock();
+        responses.waiting -= 1;
+        match (&mut responses.share, share) {
             (Some(held), Some(share)) => held.merge(share),
             (held, share) => *held = held.take().or(share),
         }
-        mail.bytes += response.len() + size_of::<Vec<u8>>();
-        mail.messages.push(response.to_vec());
-        if let Some(reader) = mail.reader.take() {
+        responses.bytes += response.len() + size_of::<Vec<u8>>();
+        responses.messages.push(response.to_vec());
+        if let Some(reader) = responses.reader.take() {
             reader.wake();
         }
     }
@@ -286,23 +286,24 @@ async fn serve(
     (metrics, heartbeat): (Arc<Metrics>, Heartbeat),
     (stop, drain): (Shutdown, Duration),
 ) {
-    let (counters, places) = (metrics.worker(), Mutex::default());
-    let (hurry, health, mail) = (Shutdown::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_QUEUED_BYTES)));
-    let lane = Arc::new(ForwarderState {
+    let (counters, response_counters) = (metrics.worker(), Mutex::default());
+    let (cancelled, health, queued_bytes) =
+        (Shutdown::default(), Mutex::default(), Arc::new(Semaphore::new(MAX_QUEUED_BYTES)));
+    let state = Arc::new(ForwarderState {
         forwarder,
         responder,
         metrics,
         counters,
-        permits: places,
-        queued_bytes: mail,
-        cancelled: hurry,
+        response_counters,
+        queued_bytes,
+        cancelled,
         health,
     });
     let mut tasks = JoinSet::new();
     let mut drained = pin!(async {
         stop.wait().await;
         sleep(drain).await;
-        lane.cancelled.drain();
+        state.cancelled.drain();
         std::future::pending::<Infallible>().await
     });
     let mut ticks = interval(HEARTBEAT_INTERVAL);
@@ -312,8 +313,8 @@ async fn serve(
         tokio::select! {
             never = &mut drained => match never {},
             _ = ticks.tick() => heartbeat.beat(),
-            asked = receiver.recv(), if is_open => match asked {
-                Some(asked) => _ = tasks.spawn(answer(Arc::clone(&lane), asked)),
+            queued = receiver.recv(), if is_open => match queued {
+                Some(queued) => _ = tasks.spawn(answer(Arc::clone(&state), queued)),
                 None => is_open = false,
             },
             // Each task sends its response itself; the panic hook counts panics.
@@ -329,7 +330,7 @@ struct ForwarderState {
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
     /// Counters of responses, by listen address and transport.
-    permits: Mutex<BTreeMap<(SocketAddr, Transport), ResponseCounters>>,
+    response_counters: Mutex<BTreeMap<(SocketAddr, Transport), ResponseCounters>>,
     /// The unused part of [`MAX_QUEUED_BYTES`].
     queued_bytes: Arc<Semaphore>,
     /// Signalled at the end of the drain: outstanding queries get SERVFAIL at once.
@@ -346,17 +347,17 @@ struct UpstreamHealth {
 
 impl ForwarderState {
     /// Counts and logs a response. Runs on the forwarder's thread only.
-    fn count(&self, asked: &QueuedRequest, message: &[u8], summary: &ResponseSummary) {
-        let QueuedRequest { request: ForwardRequest { pending, listen, log_entry: logged }, since, .. } = asked;
+    fn count(&self, queued: &QueuedRequest, message: &[u8], summary: &ResponseSummary) {
+        let QueuedRequest { request: ForwardRequest { pending, listen, log_entry }, since, .. } = queued;
         let transport = pending.transport;
-        let mut places = lock(&self.permits);
-        let place = places.entry((*listen, transport));
+        let mut response_counters = lock(&self.response_counters);
+        let entry = response_counters.entry((*listen, transport));
         let counters =
-            place.or_insert_with(|| ResponseCounters::new(self.metrics.worker_at(*listen, transport), transport));
+            entry.or_insert_with(|| ResponseCounters::new(self.metrics.worker_at(*listen, transport), transport));
         counters.responded(summary);
         counters.observe_latency(since.elapsed());
-        if let Some(logged) = logged {
-            logged.responded(&counters.counters, pending.peer, pending.transport, &message[..summary.length]);
+        if let Some(log_entry) = log_entry {
+            log_entry.responded(&counters.counters, pending.peer, pending.transport, &message[..summary.length]);
         }
     }
 
@@ -387,66 +388,66 @@ struct UpstreamError {
 }
 
 /// Completes the response to a query with the records of upstreams, and sends it.
-async fn answer(lane: Arc<ForwarderState>, mut asked: QueuedRequest) {
-    lane.counters.count(Event::Forwarded);
-    let pending = &mut asked.request.pending;
+async fn answer(state: Arc<ForwarderState>, mut queued: QueuedRequest) {
+    state.counters.count(Event::Forwarded);
+    let pending = &mut queued.request.pending;
     let mut message = vec![0; if pending.transport.is_datagram() { MAX_UDP } else { MAX_TCP }];
-    let completed = complete(&lane, pending, asked.since, &mut message).await;
+    let completed = complete(&state, pending, queued.since, &mut message).await;
     let mut summary = completed.unwrap_or_else(|unanswered| pending.fail(&unanswered.failure, &mut message));
     let mut share = None;
-    if let ReplyTo::Stream(mailbox) = &asked.reply_to {
-        share = Arc::clone(&lane.queued_bytes).try_acquire_many_owned(summary.length as u32).ok();
-        if share.is_none() || !mailbox.has_room(summary.length) {
+    if let ReplyTo::Stream(queue) = &queued.reply_to {
+        share = Arc::clone(&state.queued_bytes).try_acquire_many_owned(summary.length as u32).ok();
+        if share.is_none() || !queue.has_room(summary.length) {
             let failure = UpstreamFailure::Unreachable("too many responses wait until the client reads them".into());
             summary = pending.fail(&failure, &mut message);
             share = None;
         }
     }
     if summary.rcode == rcode::SERVFAIL {
-        lane.counters.count(Event::ForwardFailed);
+        state.counters.count(Event::ForwardFailed);
     }
-    lane.count(&asked, &message, &summary);
+    state.count(&queued, &message, &summary);
     let response = &message[..summary.length];
-    let QueuedRequest { request: ForwardRequest { pending, .. }, reply_to: way, .. } = &asked;
-    match way {
+    let QueuedRequest { request: ForwardRequest { pending, .. }, reply_to, .. } = &queued;
+    match reply_to {
         ReplyTo::Datagram { socket, from } => {
             if sys::send(socket, response, pending.peer.from, *from).is_err() {
-                lane.counters.count(Event::SendErrors);
+                state.counters.count(Event::SendErrors);
             }
         }
-        ReplyTo::Stream(mailbox) => mailbox.deliver(response, share),
+        ReplyTo::Stream(queue) => queue.deliver(response, share),
     }
 }
 
 /// Writes the response into `message`. The length of the CNAME chain bounds the number of iterations.
 async fn complete(
-    lane: &Arc<ForwarderState>,
+    state: &Arc<ForwarderState>,
     pending: &mut ForwardedQuery,
     since: Instant,
     message: &mut [u8],
 ) -> Result<ResponseSummary, UpstreamError> {
     let mut answer = None;
     loop {
-        let resume = || lane.responder.resume(pending, answer.as_deref(), message);
+        let resume = || state.responder.resume(pending, answer.as_deref(), message);
         match catch_unwind(AssertUnwindSafe(resume)) {
             Ok(Resumed::Complete(summary)) => return Ok(summary),
             Ok(Resumed::QueryNext) => {}
             Err(_) => return Err(UpstreamError::panicked()),
         }
-        let looked_up = look_up(lane, pending, since).await;
-        lane.record_result(&looked_up);
+        let looked_up = look_up(state, pending, since).await;
+        state.record_result(&looked_up);
         answer = Some(looked_up?);
     }
 }
 
 async fn look_up(
-    lane: &Arc<ForwarderState>,
+    state: &Arc<ForwarderState>,
     pending: &ForwardedQuery,
     since: Instant,
 ) -> Result<Arc<UpstreamResponse>, UpstreamError> {
     let (is_alias, name, qtype) = (pending.is_alias(), pending.name().clone(), pending.qtype());
     // In a task of its own, so that a panic fails this lookup only.
-    let (mut tasks, shared) = (JoinSet::new(), Arc::clone(lane));
+    let (mut tasks, shared) = (JoinSet::new(), Arc::clone(state));
     tasks.spawn(async move {
         match shared.forwarder.resolver(is_alias) {
             Some(resolver) => resolver.look_up(&name, qtype).await,
@@ -456,7 +457,7 @@ async fn look_up(
     tokio::select! {
         Some(looked_up) = tasks.join_next() => looked_up.unwrap_or_else(|_| Err(UpstreamError::panicked())),
         () = sleep_until(since + FORWARD_TIMEOUT) => Err(UpstreamError::timed_out()),
-        () = lane.cancelled.wait() => Err(UpstreamError::internal("the server stops")),
+        () = state.cancelled.wait() => Err(UpstreamError::internal("the server stops")),
     }
 }
 
@@ -480,36 +481,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mailbox_wakes_waiting_reader() {
-        let mailbox = ResponseQueue::default();
-        mailbox.expect();
-        mailbox.expect();
-        assert!(mailbox.is_awaited());
-        assert_eq!(mailbox.take(Waker::noop()), None);
-        mailbox.deliver(b"one", None);
-        mailbox.forget();
-        assert!(mailbox.is_awaited(), "one is here");
-        assert_eq!(mailbox.take(Waker::noop()), Some(vec![b"one".to_vec()]));
-        assert!(!mailbox.is_awaited());
+    fn queue_wakes_waiting_reader() {
+        let queue = ResponseQueue::default();
+        queue.expect();
+        queue.expect();
+        assert!(queue.is_awaited());
+        assert_eq!(queue.take(Waker::noop()), None);
+        queue.deliver(b"one", None);
+        queue.forget();
+        assert!(queue.is_awaited(), "one is here");
+        assert_eq!(queue.take(Waker::noop()), Some(vec![b"one".to_vec()]));
+        assert!(!queue.is_awaited());
     }
 
     #[test]
-    fn mailbox_releases_its_share_when_read_or_dropped() {
-        let (budget, mailbox) = (Arc::new(Semaphore::new(MAX_QUEUED_BYTES)), ResponseQueue::default());
+    fn queue_releases_its_share_when_read_or_dropped() {
+        let (budget, queue) = (Arc::new(Semaphore::new(MAX_QUEUED_BYTES)), ResponseQueue::default());
         let response = vec![0; MAX_TCP];
         let share = || Arc::clone(&budget).try_acquire_many_owned(MAX_TCP as u32).ok();
-        let fill = |mailbox: &ResponseQueue| {
-            while mailbox.has_room(response.len()) {
-                mailbox.expect();
-                mailbox.deliver(&response, share());
+        let fill = |queue: &ResponseQueue| {
+            while queue.has_room(response.len()) {
+                queue.expect();
+                queue.deliver(&response, share());
             }
         };
-        fill(&mailbox);
+        fill(&queue);
         assert_eq!(budget.available_permits(), MAX_QUEUED_BYTES - 3 * MAX_TCP);
-        assert!(mailbox.take(Waker::noop()).is_some_and(|messages| messages.len() == 3));
+        assert!(queue.take(Waker::noop()).is_some_and(|messages| messages.len() == 3));
         assert_eq!(budget.available_permits(), MAX_QUEUED_BYTES);
-        fill(&mailbox);
-        drop(mailbox);
+        fill(&queue);
+        drop(queue);
         assert_eq!(budget.available_permits(), MAX_QUEUED_BYTES);
     }
 }

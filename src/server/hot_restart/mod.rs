@@ -124,7 +124,7 @@ impl TakeoverListener {
     /// # Errors
     ///
     /// The path has another kind of file, or the socket cannot be created. The error names the path.
-    pub fn bind(path: &Path, handout: SocketRegistry) -> Result<Self> {
+    pub fn bind(path: &Path, registry: SocketRegistry) -> Result<Self> {
         let failed = || format!("cannot offer the sockets at {}", path.display());
         check_socket(path).with_context(failed)?;
         // Bound beside the old socket and renamed over it, so that there is a socket at the path at every moment.
@@ -143,7 +143,7 @@ impl TakeoverListener {
             io::Result::Ok(inode)
         };
         let inode = put().inspect_err(|_| _ = fs::remove_file(&own)).with_context(failed)?;
-        Ok(Self { listener, path: path.into(), inode, registry: handout })
+        Ok(Self { listener, path: path.into(), inode, registry })
     }
 
     /// Completes once another process answers in place of this one. Until then, gives the sockets to every process that
@@ -172,9 +172,9 @@ impl TakeoverListener {
     /// Gives the sockets to one process, and returns whether that process answers in the end.
     async fn send_sockets(&self, mut stream: UnixStream) -> Result<bool> {
         check_user(&stream)?;
-        let mut asked = [0; REQUEST.len()];
-        timeout(STEP_TIMEOUT, stream.read_exact(&mut asked)).await.context("nothing was asked")??;
-        ensure!(asked == REQUEST, "what was asked is not understood: another version of headless-dns?");
+        let mut request = [0; REQUEST.len()];
+        timeout(STEP_TIMEOUT, stream.read_exact(&mut request)).await.context("nothing was asked")??;
+        ensure!(request == REQUEST, "what was asked is not understood: another version of headless-dns?");
         let sockets = self.registry.copies().context("cannot copy the sockets")?;
         self.registry.0.given.store(true, Ordering::Release);
         tracing::info!(
@@ -231,8 +231,8 @@ pub async fn request_takeover(path: &Path) -> Result<Option<(Predecessor, Inheri
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
         Err(error) => return Err(error).with_context(failed),
     };
-    let taken = timeout(STEP_TIMEOUT, take(stream)).await.context("the process there does not answer").flatten();
-    taken.map(Some).with_context(|| format!("cannot take over at {}", path.display()))
+    let received = timeout(STEP_TIMEOUT, take(stream)).await.context("the process there does not answer").flatten();
+    received.map(Some).with_context(|| format!("cannot take over at {}", path.display()))
 }
 
 /// Checks that the path has a Unix socket or nothing, because a new socket is renamed over it.
@@ -294,9 +294,9 @@ mod tests {
 
     /// Creates a server's UDP socket, its registration, and the Unix socket at which it can be asked for.
     fn offered(folder: &Path) -> (UdpSocket, SocketRegistration, TakeoverListener) {
-        let (socket, handout) = (UdpSocket::bind("127.0.0.1:0").unwrap(), SocketRegistry::default());
-        let registered = handout.register(std::slice::from_ref(&socket), None).unwrap();
-        (socket, registered, TakeoverListener::bind(&folder.join("takeover"), handout).unwrap())
+        let (socket, registry) = (UdpSocket::bind("127.0.0.1:0").unwrap(), SocketRegistry::default());
+        let registered = registry.register(std::slice::from_ref(&socket), None).unwrap();
+        (socket, registered, TakeoverListener::bind(&folder.join("takeover"), registry).unwrap())
     }
 
     #[tokio::test]
@@ -319,14 +319,14 @@ mod tests {
     async fn releases_quic_sockets_when_last_registration_ends() {
         let folder = tempfile::tempdir().unwrap();
         let (socket, registered, offer) = offered(folder.path());
-        let handout = registered.registry.clone();
-        let another = handout.register(std::slice::from_ref(&socket), None).unwrap();
+        let registry = registered.registry.clone();
+        let another = registry.register(std::slice::from_ref(&socket), None).unwrap();
         let releasing = async {
             offer.taken_over().await;
             drop(another);
-            assert!(handout.successor().is_some(), "a socket is still registered");
+            assert!(registry.successor().is_some(), "a socket is still registered");
             drop(registered);
-            assert!(handout.successor().is_none());
+            assert!(registry.successor().is_none());
         };
         let taking = async {
             let (predecessor, inherited) = request_takeover(&folder.path().join("takeover")).await.unwrap().unwrap();

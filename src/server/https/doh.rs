@@ -171,9 +171,10 @@ fn check_body(headers: &HeaderMap) -> Result<(), DohError> {
 /// Builds the header section for `response`, a DNS message of any RCODE (RFC 8484 section 4.2.1). `date` is the current
 /// time.
 pub fn head(response: &[u8], date: &HeaderValue) -> Response<()> {
-    let kept = freshness(response).and_then(|seconds| HeaderValue::try_from(format!("max-age={seconds}")).ok());
-    let kept = kept.unwrap_or(NO_STORE);
-    with_fields(StatusCode::OK, HeaderValue::from_static(MEDIA_TYPE), response.len(), kept, date)
+    let cache_control =
+        freshness(response).and_then(|seconds| HeaderValue::try_from(format!("max-age={seconds}")).ok());
+    let cache_control = cache_control.unwrap_or(NO_STORE);
+    with_fields(StatusCode::OK, HeaderValue::from_static(MEDIA_TYPE), response.len(), cache_control, date)
 }
 
 /// Builds the header section of an error. `date` is the current time.
@@ -193,7 +194,7 @@ fn with_fields(
     status: StatusCode,
     media_type: HeaderValue,
     length: usize,
-    kept: HeaderValue,
+    cache_control: HeaderValue,
     date: &HeaderValue,
 ) -> Response<()> {
     let mut head = Response::new(());
@@ -201,7 +202,7 @@ fn with_fields(
     let fields = [
         (CONTENT_TYPE, media_type),
         (CONTENT_LENGTH, HeaderValue::from(length)),
-        (CACHE_CONTROL, kept),
+        (CACHE_CONTROL, cache_control),
         // RFC 9110 section 6.6.1: a server with a clock sends Date, from which caches compute the age.
         (DATE, date.clone()),
     ];
@@ -483,15 +484,15 @@ mod tests {
     #[test]
     fn writes_response_head() {
         let date = HeaderValue::from_static("Sat, 01 Jan 2022 00:00:00 GMT");
-        let kept = response(0, &[(1, 7, &[10, 0, 0, 1])], &[]);
-        let length = kept.len().to_string();
+        let cacheable = response(0, &[(1, 7, &[10, 0, 0, 1])], &[]);
+        let length = cacheable.len().to_string();
         let shown = |head: &Response<()>| {
             let fields = head.headers().iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
             (head.status().as_u16(), fields.collect::<Vec<_>>())
         };
         let common = ["content-type: application/dns-message".to_owned(), format!("content-length: {length}")];
         let expected = [&common[..], &["cache-control: max-age=7".into(), format!("date: {}", date.to_str().unwrap())]];
-        assert_eq!(shown(&head(&kept, &date)), (200, expected.concat()));
+        assert_eq!(shown(&head(&cacheable, &date)), (200, expected.concat()));
         let failed = head(&response(2, &[], &[]), &date);
         assert_eq!((failed.status().as_u16(), &failed.headers()["cache-control"]), (200, &NO_STORE));
     }

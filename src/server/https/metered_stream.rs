@@ -29,12 +29,12 @@ const END_HEADERS: u8 = 4;
 /// A stream whose reads and writes are measured.
 pub(crate) struct MeteredStream<S> {
     stream: S,
-    gauge: Arc<IoProgress>,
+    progress: Arc<IoProgress>,
 }
 
 impl<S: Stream> MeteredStream<S> {
-    pub(crate) fn new(stream: S, gauge: Arc<IoProgress>) -> Self {
-        Self { stream, gauge }
+    pub(crate) fn new(stream: S, progress: Arc<IoProgress>) -> Self {
+        Self { stream, progress }
     }
 
     /// Shuts down the writing side, and reads until the client closes its own.
@@ -57,47 +57,47 @@ struct IoCounters {
     /// Reads in this poll.
     reads: usize,
     /// Octets written.
-    taken: u64,
+    written: u64,
     /// The last write returned `Pending`.
     is_blocked: bool,
     part: PartialFrame,
     /// Partial TLS record under HTTP/2: the time of its first octet, and its octets so far.
-    under: Option<(Instant, usize)>,
+    tls_record: Option<(Instant, usize)>,
 }
 
 impl IoProgress {
     pub(crate) fn reset_budget(&self) {
-        self.passed().reads = 0;
+        self.counters().reads = 0;
     }
 
     /// Returns the octets written so far, if the last write returned `Pending`.
     pub(crate) fn blocked(&self) -> Option<u64> {
-        let passed = self.passed();
-        passed.is_blocked.then_some(passed.taken)
+        let counters = self.counters();
+        counters.is_blocked.then_some(counters.written)
     }
 
     /// Returns when the first octet of the partial frame or record was read.
-    pub(crate) fn begun(&self) -> Option<Instant> {
-        let passed = self.passed();
-        let under = passed.under.map(|(since, _)| since);
-        passed.part.since.into_iter().chain(under).min()
+    pub(crate) fn started_at(&self) -> Option<Instant> {
+        let counters = self.counters();
+        let tls_record = counters.tls_record.map(|(since, _)| since);
+        counters.part.since.into_iter().chain(tls_record).min()
     }
 
     /// Returns the octets of the partial frame and record.
-    pub(crate) fn held(&self) -> usize {
-        let passed = self.passed();
-        passed.part.held() + passed.under.map_or(0, |(_, octets)| octets)
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        let counters = self.counters();
+        counters.part.buffered_bytes() + counters.tls_record.map_or(0, |(_, octets)| octets)
     }
 
     fn wrote(&self, written: &Poll<io::Result<usize>>) {
-        let mut passed = self.passed();
-        passed.is_blocked = written.is_pending();
+        let mut counters = self.counters();
+        counters.is_blocked = written.is_pending();
         if let Poll::Ready(Ok(count)) = written {
-            passed.taken += *count as u64;
+            counters.written += *count as u64;
         }
     }
 
-    fn passed(&self) -> MutexGuard<'_, IoCounters> {
+    fn counters(&self) -> MutexGuard<'_, IoCounters> {
         lock(&self.0)
     }
 }
@@ -106,7 +106,7 @@ impl IoProgress {
 #[derive(Default)]
 struct PartialFrame {
     /// The preface is complete.
-    greeted: bool,
+    has_preface: bool,
     header: [u8; FRAME_HEADER_BYTES],
     /// Octets read of the frame, with its header; 0 between two frames.
     read: usize,
@@ -120,7 +120,7 @@ impl PartialFrame {
         while !octets.is_empty() {
             let wanted = self.length() - self.read;
             let (now, rest) = octets.split_at(wanted.min(octets.len()));
-            if self.greeted && self.read < FRAME_HEADER_BYTES {
+            if self.has_preface && self.read < FRAME_HEADER_BYTES {
                 self.header[self.read..][..now.len()].copy_from_slice(now);
             }
             self.read += now.len();
@@ -129,7 +129,7 @@ impl PartialFrame {
                 self.end_frame();
             }
         }
-        if self.held() > 0 && self.since.is_none() {
+        if self.buffered_bytes() > 0 && self.since.is_none() {
             self.since = Some(Instant::now());
         }
     }
@@ -138,43 +138,43 @@ impl PartialFrame {
     fn length(&self) -> usize {
         let [high, middle, low, ..] = self.header;
         match self.read {
-            _ if !self.greeted => PREFACE_BYTES,
+            _ if !self.has_preface => PREFACE_BYTES,
             ..FRAME_HEADER_BYTES => FRAME_HEADER_BYTES,
             _ => FRAME_HEADER_BYTES + u32::from_be_bytes([0, high, middle, low]) as usize,
         }
     }
 
     fn is_complete(&self) -> bool {
-        self.read == self.length() && (!self.greeted || self.read >= FRAME_HEADER_BYTES)
+        self.read == self.length() && (!self.has_preface || self.read >= FRAME_HEADER_BYTES)
     }
 
     fn end_frame(&mut self) {
         let [_, _, _, kind, flags, ..] = self.header;
-        let goes_on = self.greeted && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS == 0;
+        let goes_on = self.has_preface && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS == 0;
         self.head = if goes_on { self.head + self.read } else { 0 };
         self.since = self.since.filter(|_| goes_on);
-        (self.greeted, self.read) = (true, 0);
+        (self.has_preface, self.read) = (true, 0);
     }
 
-    fn held(&self) -> usize {
+    fn buffered_bytes(&self) -> usize {
         self.read + self.head
     }
 }
 
 impl<S: Stream> AsyncRead for MeteredStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, gauge } = &mut *self;
-        let mut passed = gauge.passed();
-        if passed.reads == READS_PER_POLL {
+        let Self { stream, progress } = &mut *self;
+        let mut counters = progress.counters();
+        if counters.reads == READS_PER_POLL {
             // There may be more to read, but other tasks have to run.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        passed.reads += 1;
+        counters.reads += 1;
         let before = room.filled().len();
         let read = Pin::new(&mut *stream).poll_read(context, room);
-        passed.part.read(&room.filled()[before..]);
-        passed.under = stream.partial();
+        counters.part.read(&room.filled()[before..]);
+        counters.tls_record = stream.partial();
         read
     }
 }
@@ -182,7 +182,7 @@ impl<S: Stream> AsyncRead for MeteredStream<S> {
 impl<S: Stream> AsyncWrite for MeteredStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, octets);
-        self.gauge.wrote(&written);
+        self.progress.wrote(&written);
         written
     }
 
@@ -192,7 +192,7 @@ impl<S: Stream> AsyncWrite for MeteredStream<S> {
         octets: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, octets);
-        self.gauge.wrote(&written);
+        self.progress.wrote(&written);
         written
     }
 
@@ -202,7 +202,7 @@ impl<S: Stream> AsyncWrite for MeteredStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.gauge.passed().is_blocked = flushed.is_pending();
+        self.progress.counters().is_blocked = flushed.is_pending();
         flushed
     }
 
@@ -246,7 +246,11 @@ mod tests {
                 part.read(octets);
                 at += octets.len();
                 let begin = ends.iter().rev().find(|end| **end <= at).unwrap();
-                assert_eq!((part.held(), part.since.is_some()), (at - begin, at > *begin), "{at} of chunks of {size}");
+                assert_eq!(
+                    (part.buffered_bytes(), part.since.is_some()),
+                    (at - begin, at > *begin),
+                    "{at} of chunks of {size}"
+                );
             }
             assert_eq!(at, *ends.last().unwrap());
         }
@@ -254,16 +258,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn partial_head_keeps_its_deadline() {
-        let mut part = PartialFrame { greeted: true, ..PartialFrame::default() };
+        let mut part = PartialFrame { has_preface: true, ..PartialFrame::default() };
         let second = std::time::Duration::from_secs(1);
         part.read(&frame(HEADERS, 0, 10));
         let begun = part.since;
         tokio::time::advance(second).await;
         part.read(&frame(CONTINUATION, 0, 10));
-        assert_eq!((part.since, part.held()), (begun, 38));
+        assert_eq!((part.since, part.buffered_bytes()), (begun, 38));
         part.read(&[frame(CONTINUATION, END_HEADERS, 10), vec![0]].concat());
         assert_eq!(part.since, begun.map(|begun| begun + second), "that of the next frame");
         part.read(&frame(6, 0, 0)[1..]);
-        assert_eq!((part.since, part.held()), (None, 0));
+        assert_eq!((part.since, part.buffered_bytes()), (None, 0));
     }
 }

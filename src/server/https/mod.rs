@@ -4,8 +4,8 @@
 //! HTTP/2 itself is the crate h2. This module adds what h2 lacks: timeouts, and the accounting of buffered octets.
 //!
 //! ```text
-//!   h2 ──▶ Exchange: the body, as it arrives ──▶ a worker ──▶ Sending: octets that the client has not read yet ──▶ h2
-//!                    or the upstream's response ◀────┘ forward
+//!   h2 ──▶ HttpRequest: the content, as it arrives ──▶ a worker ──▶ PendingBody: octets that the client has not read ──▶ h2
+//!                       or the upstream's response ◀───────┘ forward
 //! ```
 //!
 //! Not here: validation of requests (`https/doh.rs`), partial frames and blocked writes (`https/metered_stream.rs`),
@@ -62,22 +62,22 @@ const RETAINED_CAPACITY: usize = 4;
 pub(crate) async fn serve<S>(
     stream: S,
     peer: Peer,
-    mut seat: ConnectionPermit,
-    shared: Arc<ListenerContext>,
+    mut permit: ConnectionPermit,
+    context: Arc<ListenerContext>,
 ) -> CloseReason
 where
     S: Stream,
 {
-    let gauge = Arc::<IoProgress>::default();
-    let mut link = MeteredStream::new(stream, Arc::clone(&gauge));
+    let progress = Arc::<IoProgress>::default();
+    let mut stream = MeteredStream::new(stream, Arc::clone(&progress));
     let end = {
-        let mut connection = HttpConnection::new(&mut link, gauge, peer, &mut seat, &shared);
-        let mut timer = pin!(sleep_until(connection.due().0));
+        let mut connection = HttpConnection::new(&mut stream, progress, peer, &mut permit, &context);
+        let mut timer = pin!(sleep_until(connection.next_timeout().0));
         poll_fn(|context| connection.poll_end(context, timer.as_mut())).await
     };
     if !matches!(end, CloseReason::Closed | CloseReason::Slow) {
         // Give the client time to read the last octets before the socket is closed.
-        let _ = timeout(LINGER_TIMEOUT, link.finish()).await;
+        let _ = timeout(LINGER_TIMEOUT, stream.finish()).await;
     }
     end
 }
@@ -116,30 +116,29 @@ enum TimeoutAction {
     /// Refuses the requests whose bodies are late.
     RefuseBodies,
     /// Begins the graceful shutdown of an idle connection.
-    BeginEnding,
+    BeginShutdown,
     /// Closes the connection: its graceful shutdown took too long, or is complete.
     End(CloseReason),
 }
 
 impl<'c, S: Stream> HttpConnection<'c, S> {
     fn new(
-        link: &'c mut MeteredStream<S>,
-        gauge: Arc<IoProgress>,
+        stream: &'c mut MeteredStream<S>,
+        progress: Arc<IoProgress>,
         peer: Peer,
-        seat: &'c mut ConnectionPermit,
-        shared: &'c Arc<ListenerContext>,
+        permit: &'c mut ConnectionPermit,
+        context: &'c Arc<ListenerContext>,
     ) -> Self {
-        let http = Http::Handshaking(settings().handshake(link));
-        let (exchanges, sending, since) = (Vec::new(), Vec::new(), Instant::now());
+        let http = Http::Handshaking(settings().handshake(stream));
         Self {
             http,
-            progress: gauge,
+            progress,
             peer,
-            permit: seat,
-            context: shared,
-            requests: exchanges,
-            bodies: sending,
-            last_progress: since,
+            permit,
+            context,
+            requests: Vec::new(),
+            bodies: Vec::new(),
+            last_progress: Instant::now(),
             blocked: None,
             close_reason: None,
         }
@@ -156,16 +155,16 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
                 return Poll::Ready(end);
             }
             self.record_progress();
-            if !self.hold() {
+            if !self.update_buffered_bytes() {
                 return Poll::Ready(CloseReason::Slow);
             }
-            match ready!(self.poll_due(context, timer.as_mut())) {
+            match ready!(self.poll_timeout(context, timer.as_mut())) {
                 TimeoutAction::Cut => return Poll::Ready(CloseReason::Slow),
                 TimeoutAction::RefuseBodies => self.reject_timed_out_bodies(),
-                TimeoutAction::BeginEnding if self.context.stop.is_lame_duck() => {
+                TimeoutAction::BeginShutdown if self.context.stop.is_lame_duck() => {
                     self.begin_shutdown(CloseReason::Stopped);
                 }
-                TimeoutAction::BeginEnding => self.begin_shutdown(CloseReason::Idle),
+                TimeoutAction::BeginShutdown => self.begin_shutdown(CloseReason::Idle),
                 TimeoutAction::End(end) => return Poll::Ready(end),
             }
         }
@@ -187,8 +186,8 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
     /// Performs one round: accepts requests, answers those that are complete, and sends. `Ready` if there may be more
     /// to do.
     fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        if let Http::Handshaking(greeting) = &mut self.http {
-            match ready!(Pin::new(greeting).poll(context)) {
+        if let Http::Handshaking(handshake) = &mut self.http {
+            match ready!(Pin::new(handshake).poll(context)) {
                 Ok(http) => self.http = Http::Open(http),
                 Err(error) => return Poll::Ready(Err(self.closed_by(&error))),
             }
@@ -197,7 +196,7 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
             }
         }
         self.take_requests(context)?;
-        let complete = self.requests.extract_if(.., |exchange| exchange.poll_complete(context).is_ready());
+        let complete = self.requests.extract_if(.., |request| request.poll_complete(context).is_ready());
         let complete: Vec<_> = complete.collect();
         if complete.is_empty() { Poll::Pending } else { Poll::Ready(self.answer_all(context, complete)) }
     }
@@ -230,59 +229,59 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
         let date = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()));
         let date = date.unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
         let now = Instant::now();
-        let mut turn = PollContext { buffered: self.context.acquire_worker(), date, now };
-        turn.buffered.worker.begin_batch(now.into_std());
-        let answered = complete.into_iter().try_for_each(|exchange| self.answer(exchange, &mut turn));
+        let mut batch = PollContext { buffered: self.context.acquire_worker(), date, now };
+        batch.buffered.worker.begin_batch(now.into_std());
+        let answered = complete.into_iter().try_for_each(|request| self.answer(request, &mut batch));
         let sent = answered.and_then(|()| self.flush(context));
-        turn.buffered.worker.end_batch(Instant::now().into_std());
-        self.context.release_worker(turn.buffered);
+        batch.buffered.worker.end_batch(Instant::now().into_std());
+        self.context.release_worker(batch.buffered);
         sent
     }
 
     /// Answers a complete request, or forwards it to an upstream.
-    fn answer(&mut self, exchange: HttpRequest, turn: &mut PollContext) -> Result<(), CloseReason> {
-        let HttpRequest { requester, stage } = exchange;
-        match stage {
+    fn answer(&mut self, request: HttpRequest, batch: &mut PollContext) -> Result<(), CloseReason> {
+        let HttpRequest { handle, state } = request;
+        match state {
             RequestState::Query(query) => {
-                self.last_progress = turn.now;
-                self.permit.record_query(turn.now.into_std());
-                return self.answer_query(requester, &query, turn);
+                self.last_progress = batch.now;
+                self.permit.record_query(batch.now.into_std());
+                return self.answer_query(handle, &query, batch);
             }
-            RequestState::Said(response) => {
-                self.last_progress = turn.now;
-                self.bodies.extend(requester.send(doh::head(&response, &turn.date), &response, turn.now));
+            RequestState::ForwardedResponse(response) => {
+                self.last_progress = batch.now;
+                self.bodies.extend(handle.send(doh::head(&response, &batch.date), &response, batch.now));
             }
             RequestState::Refused(refusal) => {
-                turn.buffered.worker.counters().count(refusal.event());
-                let head = doh::refusal_head(refusal, &turn.date);
-                self.bodies.extend(requester.send(head, refusal.text().as_bytes(), turn.now));
+                batch.buffered.worker.counters().count(refusal.event());
+                let head = doh::refusal_head(refusal, &batch.date);
+                self.bodies.extend(handle.send(head, refusal.text().as_bytes(), batch.now));
             }
             // Only complete requests are passed to this function.
-            RequestState::Gone | RequestState::Body { .. } | RequestState::Others(_) => {}
+            RequestState::Gone | RequestState::Body { .. } | RequestState::Forwarded(_) => {}
         }
         Ok(())
     }
 
     fn answer_query(
         &mut self,
-        requester: RespondHandle,
+        handle: RespondHandle,
         query: &[u8],
-        turn: &mut PollContext,
+        batch: &mut PollContext,
     ) -> Result<(), CloseReason> {
-        let BufferedWorker { worker, output, .. } = &mut *turn.buffered;
+        let BufferedWorker { worker, output, .. } = &mut *batch.buffered;
         // Each query has a queue of its own: all queries of a client may have the ID 0.
         let mut queue = None;
         match worker.respond(self.peer, query, &mut output[..MAX_BODY_BYTES], &mut queue) {
             StreamReply::Response(length) => {
                 let response = &output[..length];
-                self.bodies.extend(requester.send(doh::head(response, &turn.date), response, turn.now));
+                self.bodies.extend(handle.send(doh::head(response, &batch.date), response, batch.now));
             }
             StreamReply::Forwarded => {
                 let queue = queue.unwrap_or_default();
-                self.requests.push(HttpRequest { requester, stage: RequestState::Others(queue) });
+                self.requests.push(HttpRequest { handle, state: RequestState::Forwarded(queue) });
             }
             StreamReply::Drop(DropReason::Short | DropReason::Response) => {
-                return self.answer(HttpRequest { requester, stage: RequestState::Refused(DohError::NoQuery) }, turn);
+                return self.answer(HttpRequest { handle, state: RequestState::Refused(DohError::NoQuery) }, batch);
             }
             // The client is not allowed, and the server is configured to drop its queries.
             StreamReply::Drop(DropReason::Source | DropReason::NotAllowed) => return Err(CloseReason::Refused),
@@ -309,9 +308,9 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
 
     fn reject_timed_out_bodies(&mut self) {
         let (now, unfinished) = (Instant::now(), self.permit.limits().unfinished);
-        for exchange in &mut self.requests {
-            if matches!(exchange.stage, RequestState::Body { since, .. } if since + unfinished <= now) {
-                exchange.stage = RequestState::Refused(DohError::Slow);
+        for request in &mut self.requests {
+            if matches!(request.state, RequestState::Body { since, .. } if since + unfinished <= now) {
+                request.state = RequestState::Refused(DohError::Slow);
             }
         }
     }
@@ -319,40 +318,41 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
     /// Records which responses the client has read, and whether writes are blocked.
     fn record_progress(&mut self) {
         let (now, before) = (Instant::now(), self.bodies.len());
-        self.bodies.retain_mut(|sending| sending.is_left(now));
+        self.bodies.retain_mut(|body| body.is_left(now));
         if self.bodies.len() < before {
             self.last_progress = now;
         }
-        self.blocked = self.progress.blocked().map(|taken| match self.blocked {
-            Some((since, then)) if then == taken => (since, taken),
-            _ => (now, taken),
+        self.blocked = self.progress.blocked().map(|written| match self.blocked {
+            Some((since, then)) if then == written => (since, written),
+            _ => (now, written),
         });
     }
 
     /// Accounts for the buffered octets of the connection. Returns false if the limit over all connections is exceeded.
-    fn hold(&mut self) -> bool {
-        let bodies: usize = self.requests.iter().map(HttpRequest::held).sum();
-        let responses: usize = self.bodies.iter().map(|sending| sending.length).sum();
+    fn update_buffered_bytes(&mut self) -> bool {
+        let bodies: usize = self.requests.iter().map(HttpRequest::buffered_bytes).sum();
+        let responses: usize = self.bodies.iter().map(|body| body.length).sum();
         if bodies + responses == 0 {
             // An idle connection does not keep the capacity for many requests.
             self.requests.shrink_to(RETAINED_CAPACITY);
             self.bodies.shrink_to(RETAINED_CAPACITY);
         }
         let is_sending = responses > 0 || self.blocked.is_some();
-        self.permit
-            .set_buffered_bytes(bodies + responses + self.progress.held() + if is_sending { S::HOLDS } else { 0 })
+        self.permit.set_buffered_bytes(
+            bodies + responses + self.progress.buffered_bytes() + if is_sending { S::MAX_BUFFERED_BYTES } else { 0 },
+        )
     }
 
     /// Waits for the next timeout. The timer is reset only when it fires or would fire too late, and not for each
     /// request.
-    fn poll_due(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<TimeoutAction> {
-        let (at, due) = self.due();
+    fn poll_timeout(&self, context: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<TimeoutAction> {
+        let (at, next_timeout) = self.next_timeout();
         if at < timer.deadline() {
             timer.as_mut().reset(at);
         }
         while timer.as_mut().poll(context).is_ready() {
             if at <= Instant::now() {
-                return Poll::Ready(due);
+                return Poll::Ready(next_timeout);
             }
             timer.as_mut().reset(at);
         }
@@ -360,35 +360,35 @@ impl<'c, S: Stream> HttpConnection<'c, S> {
     }
 
     /// Returns the next timeout and its action.
-    fn due(&self) -> (Instant, TimeoutAction) {
+    fn next_timeout(&self) -> (Instant, TimeoutAction) {
         let limits = self.permit.limits();
-        let greeting = matches!(self.http, Http::Handshaking(_))
+        let handshake = matches!(self.http, Http::Handshaking(_))
             .then_some((self.last_progress + limits.unfinished, TimeoutAction::Cut));
-        let part = self.progress.begun().map(|since| (since + limits.unfinished, TimeoutAction::Cut));
+        let part = self.progress.started_at().map(|since| (since + limits.unfinished, TimeoutAction::Cut));
         let blocked = self.blocked.map(|(since, _)| (since + limits.unread, TimeoutAction::Cut));
-        let responses = self.bodies.iter().map(|sending| (sending.since + limits.unread, TimeoutAction::Cut));
-        let bodies = self.requests.iter().filter_map(|exchange| match exchange.stage {
+        let responses = self.bodies.iter().map(|body| (body.since + limits.unread, TimeoutAction::Cut));
+        let bodies = self.requests.iter().filter_map(|request| match request.state {
             RequestState::Body { since, .. } => Some((since + limits.unfinished, TimeoutAction::RefuseBodies)),
             _ => None,
         });
-        let all = greeting.into_iter().chain(part).chain(blocked).chain(responses).chain(bodies);
-        all.fold(self.end_due(), |first, next| if next.0 < first.0 { next } else { first })
+        let all = handshake.into_iter().chain(part).chain(blocked).chain(responses).chain(bodies);
+        all.fold(self.close_timeout(), |first, next| if next.0 < first.0 { next } else { first })
     }
 
-    fn end_due(&self) -> (Instant, TimeoutAction) {
+    fn close_timeout(&self) -> (Instant, TimeoutAction) {
         let limits = self.permit.limits();
         let is_busy = !self.requests.is_empty() || !self.bodies.is_empty() || self.blocked.is_some();
-        let is_patient = self.requests.iter().any(|exchange| matches!(exchange.stage, RequestState::Others(_)));
+        let has_forwarded = self.requests.iter().any(|request| matches!(request.state, RequestState::Forwarded(_)));
         match self.close_reason {
             Some((end, since)) if is_busy => (since + limits.drain, TimeoutAction::End(end)),
             Some((end, since)) => (since.max(self.last_progress) + DRAIN_IDLE_TIMEOUT, TimeoutAction::End(end)),
-            None if is_patient => {
-                (self.last_progress + limits.idle.max(FORWARD_IDLE_TIMEOUT), TimeoutAction::BeginEnding)
+            None if has_forwarded => {
+                (self.last_progress + limits.idle.max(FORWARD_IDLE_TIMEOUT), TimeoutAction::BeginShutdown)
             }
             None if self.context.stop.is_lame_duck() => {
-                (self.last_progress + limits.idle.min(LAME_DUCK_IDLE_TIMEOUT), TimeoutAction::BeginEnding)
+                (self.last_progress + limits.idle.min(LAME_DUCK_IDLE_TIMEOUT), TimeoutAction::BeginShutdown)
             }
-            None => (self.last_progress + limits.idle, TimeoutAction::BeginEnding),
+            None => (self.last_progress + limits.idle, TimeoutAction::BeginShutdown),
         }
     }
 }
@@ -417,20 +417,20 @@ struct PollContext {
 
 /// A request without a response so far.
 struct HttpRequest {
-    requester: RespondHandle,
-    stage: RequestState,
+    handle: RespondHandle,
+    state: RequestState,
 }
 
 /// State of a request.
 enum RequestState {
-    /// The body is not complete.
+    /// The server is reading the request content (RFC 9110 section 6.4).
     Body { body: RecvStream, query: Vec<u8>, since: Instant },
     /// The query was forwarded to an upstream.
-    Others(Arc<ResponseQueue>),
+    Forwarded(Arc<ResponseQueue>),
     /// The query is complete: at least one octet.
     Query(Vec<u8>),
     /// The response to a forwarded query.
-    Said(Vec<u8>),
+    ForwardedResponse(Vec<u8>),
     /// The request gets an HTTP error.
     Refused(DohError),
     /// The client has reset the stream.
@@ -440,36 +440,39 @@ enum RequestState {
 impl HttpRequest {
     fn begin(request: Request<RecvStream>, respond: SendResponse<TrackedBytes>) -> Self {
         let (head, body) = request.into_parts();
-        let stage = match doh::read(&head) {
+        let state = match doh::read(&head) {
             Ok(QueryPlace::Parameter(query)) => RequestState::Query(query),
             Ok(QueryPlace::Body) => RequestState::Body { body, query: Vec::new(), since: Instant::now() },
             // The body is not read.
             Err(refusal) => RequestState::Refused(refusal),
         };
-        Self { requester: RespondHandle { respond, only_head: head.method == Method::HEAD }, stage }
+        Self { handle: RespondHandle { respond, only_head: head.method == Method::HEAD }, state }
     }
 
     /// Polls the body or the forwarded query. `Ready` if the request can be answered.
     fn poll_complete(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        match &mut self.stage {
-            RequestState::Body { body, query, .. } => self.stage = ready!(poll_body(context, body, query)),
-            RequestState::Others(queue) => match queue.take_one(context.waker()) {
-                Some(response) => self.stage = RequestState::Said(response),
+        match &mut self.state {
+            RequestState::Body { body, query, .. } => self.state = ready!(poll_body(context, body, query)),
+            RequestState::Forwarded(queue) => match queue.take_one(context.waker()) {
+                Some(response) => self.state = RequestState::ForwardedResponse(response),
                 None => return Poll::Pending,
             },
-            RequestState::Query(_) | RequestState::Said(_) | RequestState::Refused(_) | RequestState::Gone => {}
+            RequestState::Query(_)
+            | RequestState::ForwardedResponse(_)
+            | RequestState::Refused(_)
+            | RequestState::Gone => {}
         }
         Poll::Ready(())
     }
 
     /// Returns the octets buffered for the request.
-    fn held(&self) -> usize {
-        if let RequestState::Body { query, .. } = &self.stage { query.capacity() } else { 0 }
+    fn buffered_bytes(&self) -> usize {
+        if let RequestState::Body { query, .. } = &self.state { query.capacity() } else { 0 }
     }
 }
 
 fn poll_body(context: &mut Context<'_>, body: &mut RecvStream, query: &mut Vec<u8>) -> Poll<RequestState> {
-    let stage = loop {
+    let state = loop {
         match ready!(body.poll_data(context)) {
             Some(Ok(data)) if query.len() + data.len() > MAX_BODY_BYTES => {
                 break RequestState::Refused(DohError::LongBody);
@@ -484,7 +487,7 @@ fn poll_body(context: &mut Context<'_>, body: &mut RecvStream, query: &mut Vec<u
             None => break RequestState::Query(std::mem::take(query)),
         }
     };
-    Poll::Ready(stage)
+    Poll::Ready(state)
 }
 
 /// Handle to send the response of a request.
@@ -510,7 +513,7 @@ impl RespondHandle {
 
 /// Progress of a response body that h2 sends.
 struct PendingBody {
-    /// Length of the body, in octets.
+    /// Length of the response content, in octets.
     length: usize,
     left: Arc<AtomicUsize>,
     /// Octets left at the last check, and the time since which they were left.

@@ -117,10 +117,10 @@ impl InheritedSockets {
         self.addresses_but_for(&[])
     }
 
-    /// Returns the addresses of the sockets, each once, without those that an address of `taken` uses.
-    pub fn addresses_but_for(&self, taken: &[ListenAddress]) -> Vec<SocketAddr> {
+    /// Returns the addresses of the sockets, each once, without those that an address of `excluded` uses.
+    pub fn addresses_but_for(&self, excluded: &[ListenAddress]) -> Vec<SocketAddr> {
         let free = |address: &SocketAddr, over: fn(ListenProtocol) -> bool| {
-            !taken.iter().any(|taken| taken.address == *address && over(taken.protocol))
+            !excluded.iter().any(|excluded| excluded.address == *address && over(excluded.protocol))
         };
         let udp =
             self.udp.iter().map(|(address, _)| address).filter(|address| free(address, ListenProtocol::is_over_udp));

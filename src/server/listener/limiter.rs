@@ -1,9 +1,9 @@
 //! Limits on concurrent connections, and which idle connection is evicted when a limit is reached.
 //!
 //! A connection has a [`ConnectionPermit`] for as long as it lives. Connections over HTTPS and QUIC are large: an idle
-//! one holds some 30 or 37 kB, over TLS 9 kB, over TCP 1 kB. So they have a limit of their own, within which they evict
-//! each other: a client that opens many costs other clients of HTTPS and QUIC, and none over TCP. Not here: the
-//! protocols on connections (`stream/connection.rs`, `tls/`, `https/`, `quic/`).
+//! one holds some 31 kB over HTTPS and 37 kB over QUIC, but 9 kB over TLS and 1 kB over TCP. So large connections have a
+//! limit of their own, within which they evict each other: a client that opens many costs other clients of HTTPS and
+//! QUIC, and none over TCP. Not here: the protocols on connections (`stream/connection.rs`, `tls/`, `https/`, `quic/`).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -47,7 +47,7 @@ struct Table {
     next: u64,
     entries: HashMap<u64, Arc<ConnectionEntry>>,
     clients: HashMap<IpAddr, usize>,
-    /// Number of large connections.
+    /// Number of connections over HTTPS and QUIC.
     large: usize,
     candidates: EvictionCandidates,
     /// Eviction candidates among large connections.
@@ -99,31 +99,35 @@ impl ConnectionLimiter {
             return Admission::Refused;
         }
         let evicted = if is_large && table.large >= self.limits.large {
-            self.evict_among(&mut table, |taken| taken.is_large, |table| &mut table.large_candidates)
+            self.evict_among(&mut table, |entry| entry.is_large, |table| &mut table.large_candidates)
         } else {
             table.entries.len() >= self.limits.connections && self.evict_any(&mut table)
         };
-        let seat = self.grant_permit(&mut table, client, is_large);
-        if evicted { Admission::AdmittedByEviction(seat) } else { Admission::Admitted(seat) }
+        let permit = self.grant_permit(&mut table, client, is_large);
+        if evicted { Admission::AdmittedByEviction(permit) } else { Admission::Admitted(permit) }
     }
 
     fn grant_permit(self: &Arc<Self>, table: &mut Table, client: IpAddr, is_large: bool) -> ConnectionPermit {
         let number = table.next;
         table.next += 1;
-        let asked = AtomicU64::new(self.nanoseconds(Instant::now()));
-        let (held, abort, waker) = (AtomicUsize::new(0), OnceLock::new(), OnceLock::new());
-        let taken =
-            Arc::new(ConnectionEntry { client, is_large, last_query: asked, buffered_bytes: held, abort, waker });
-        table.entries.insert(number, Arc::clone(&taken));
+        let entry = Arc::new(ConnectionEntry {
+            client,
+            is_large,
+            last_query: AtomicU64::new(self.nanoseconds(Instant::now())),
+            buffered_bytes: AtomicUsize::new(0),
+            abort: OnceLock::new(),
+            waker: OnceLock::new(),
+        });
+        table.entries.insert(number, Arc::clone(&entry));
         table.large += usize::from(is_large);
         *table.clients.entry(client).or_default() += 1;
         table.peak_weight = table.peak_weight.max(table.weight());
-        ConnectionPermit { limiter: Arc::clone(self), number, entry: taken, buffered_bytes: 0 }
+        ConnectionPermit { limiter: Arc::clone(self), number, entry, buffered_bytes: 0 }
     }
 
     /// Returns whether a large connection would be admitted only by evicting another.
     #[cfg(feature = "quic")]
-    pub(crate) fn are_full_for_large(&self) -> bool {
+    pub(crate) fn is_full_for_large(&self) -> bool {
         let table = self.table();
         table.large >= self.limits.large || table.entries.len() >= self.limits.connections
     }
@@ -137,30 +141,30 @@ impl ConnectionLimiter {
         self.evict_among(table, |_| true, |table| &mut table.candidates)
     }
 
-    fn evict_among(&self, table: &mut Table, is_among: IsAmong, picked: CandidatesOf) -> bool {
-        let longest = table.longest_idle(is_among, picked);
+    fn evict_among(&self, table: &mut Table, is_among: IsAmong, candidates: CandidatesOf) -> bool {
+        let longest = table.longest_idle(is_among, candidates);
         if let Some(number) = longest {
-            self.close(table, number);
+            self.evict_connection(table, number);
         }
         longest.is_some()
     }
 
-    fn close(&self, table: &mut Table, number: u64) {
-        let Some(taken) = table.leave(number) else { return };
-        if let Some(abort) = taken.abort.get() {
+    fn evict_connection(&self, table: &mut Table, number: u64) {
+        let Some(entry) = table.remove(number) else { return };
+        if let Some(abort) = entry.abort.get() {
             abort.abort();
         }
         // Subtract its octets now and not when its task ends, or further connections would be evicted for them.
-        self.count_buffered(&taken, EVICTED);
+        self.count_buffered(&entry, EVICTED);
     }
 
     /// Counts that a connection buffers `counted` octets, or is evicted. Returns false if it was evicted before.
-    fn count_buffered(&self, taken: &ConnectionEntry, counted: usize) -> bool {
-        let octets = |held| if held == EVICTED { 0 } else { held as isize };
-        let before = taken.buffered_bytes.swap(counted, Ordering::Relaxed);
+    fn count_buffered(&self, entry: &ConnectionEntry, counted: usize) -> bool {
+        let octets = |bytes| if bytes == EVICTED { 0 } else { bytes as isize };
+        let before = entry.buffered_bytes.swap(counted, Ordering::Relaxed);
         self.buffered_bytes.fetch_add(octets(counted) - octets(before), Ordering::Relaxed);
         if before == EVICTED && counted != EVICTED {
-            self.count_buffered(taken, EVICTED);
+            self.count_buffered(entry, EVICTED);
         }
         before != EVICTED
     }
@@ -176,7 +180,7 @@ impl ConnectionLimiter {
         while self.is_over_budget() {
             let longest = table.longest_idle(ConnectionEntry::is_buffering, |table| &mut table.buffering_candidates);
             let Some(longest) = longest.filter(|longest| *longest != number) else { return false };
-            self.close(&mut table, longest);
+            self.evict_connection(&mut table, longest);
             self.counters.count(Event::TcpSlow);
         }
         true
@@ -186,17 +190,17 @@ impl ConnectionLimiter {
     pub(crate) fn take_decrease(&self) -> bool {
         let mut table = self.table();
         let weight = table.weight();
-        let is_large = table.peak_weight >= weight + TRIM_WEIGHT;
-        if is_large {
+        let is_large_decrease = table.peak_weight >= weight + TRIM_WEIGHT;
+        if is_large_decrease {
             table.peak_weight = weight;
         }
-        is_large
+        is_large_decrease
     }
 
     /// Wakes all connections, so that they see the shutdown. Connections admitted later see it by themselves.
     pub(crate) fn wake_all(&self) {
-        for taken in self.table().entries.values() {
-            if let Some(waker) = taken.waker.get() {
+        for entry in self.table().entries.values() {
+            if let Some(waker) = entry.waker.get() {
                 waker.wake_by_ref();
             }
         }
@@ -220,18 +224,18 @@ impl Table {
     }
 
     /// Returns the longest idle connection of a class that can be evicted.
-    fn longest_idle(&mut self, is_among: IsAmong, picked: CandidatesOf) -> Option<u64> {
+    fn longest_idle(&mut self, is_among: IsAmong, candidates: CandidatesOf) -> Option<u64> {
         // Candidates may have closed or sent a query since the search. All other connections had a later query than
         // every candidate, so the first unchanged candidate is still the longest idle.
         for search in [false, true] {
             if search {
-                *picked(self) = self.pick_longest_idle(is_among);
+                *candidates(self) = self.search_candidates(is_among);
             }
-            while let Some((number, asked)) = picked(self).pop_front() {
-                let Some(taken) = self.entries.get(&number) else { continue };
+            while let Some((number, last_query)) = candidates(self).pop_front() {
+                let Some(entry) = self.entries.get(&number) else { continue };
                 // A connection without a task yet cannot be evicted.
-                let can_close = taken.abort.get().is_some() && is_among(taken);
-                if can_close && taken.last_query.load(Ordering::Relaxed) == asked {
+                let can_evict = entry.abort.get().is_some() && is_among(entry);
+                if can_evict && entry.last_query.load(Ordering::Relaxed) == last_query {
                     return Some(number);
                 }
             }
@@ -239,28 +243,28 @@ impl Table {
         None
     }
 
-    fn pick_longest_idle(&self, is_among: IsAmong) -> EvictionCandidates {
-        let among = self.entries.iter().filter(|(_, taken)| is_among(taken));
+    fn search_candidates(&self, is_among: IsAmong) -> EvictionCandidates {
+        let among = self.entries.iter().filter(|(_, entry)| is_among(entry));
         let mut all: Vec<_> =
-            among.map(|(&number, taken)| (taken.last_query.load(Ordering::Relaxed), number)).collect();
+            among.map(|(&number, entry)| (entry.last_query.load(Ordering::Relaxed), number)).collect();
         if all.len() > CANDIDATES_PER_SEARCH {
             all.select_nth_unstable(CANDIDATES_PER_SEARCH);
             all.truncate(CANDIDATES_PER_SEARCH);
         }
         all.sort_unstable();
-        all.into_iter().map(|(asked, number)| (number, asked)).collect()
+        all.into_iter().map(|(last_query, number)| (number, last_query)).collect()
     }
 
-    fn leave(&mut self, number: u64) -> Option<Arc<ConnectionEntry>> {
-        let taken = self.entries.remove(&number)?;
-        self.large -= usize::from(taken.is_large);
-        if let Some(count) = self.clients.get_mut(&taken.client) {
+    fn remove(&mut self, number: u64) -> Option<Arc<ConnectionEntry>> {
+        let entry = self.entries.remove(&number)?;
+        self.large -= usize::from(entry.is_large);
+        if let Some(count) = self.clients.get_mut(&entry.client) {
             *count -= 1;
             if *count == 0 {
-                self.clients.remove(&taken.client);
+                self.clients.remove(&entry.client);
             }
         }
-        Some(taken)
+        Some(entry)
     }
 }
 
@@ -318,15 +322,15 @@ impl ConnectionPermit {
         }
         let grows = counted > self.buffered_bytes;
         self.buffered_bytes = counted;
-        let is_seated = self.limiter.count_buffered(&self.entry, counted);
-        is_seated && (!grows || !self.limiter.is_over_budget() || self.limiter.evict_buffering(self.number))
+        let is_admitted = self.limiter.count_buffered(&self.entry, counted);
+        is_admitted && (!grows || !self.limiter.is_over_budget() || self.limiter.evict_buffering(self.number))
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.set_buffered_bytes(0);
-        let _ = self.limiter.table().leave(self.number);
+        let _ = self.limiter.table().remove(self.number);
     }
 }
 
@@ -349,17 +353,17 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    struct Room {
-        seats: Arc<ConnectionLimiter>,
+    struct LimiterFixture {
+        limiter: Arc<ConnectionLimiter>,
         metrics: Metrics,
         tasks: JoinSet<()>,
     }
 
-    impl Room {
+    impl LimiterFixture {
         fn new(limits: ConnectionLimits) -> Self {
             let metrics = Metrics::default();
-            let seats = Arc::new(ConnectionLimiter::new(limits, metrics.worker()));
-            Self { seats, metrics, tasks: JoinSet::new() }
+            let limiter = Arc::new(ConnectionLimiter::new(limits, metrics.worker()));
+            Self { limiter, metrics, tasks: JoinSet::new() }
         }
 
         fn admit(&mut self, client: [u8; 4]) -> Option<ConnectionPermit> {
@@ -367,18 +371,19 @@ mod tests {
         }
 
         fn admit_as(&mut self, client: [u8; 4], is_large: bool) -> Option<ConnectionPermit> {
-            let seat = match self.seats.admit(client.into(), is_large) {
-                Admission::Admitted(seat) | Admission::AdmittedByEviction(seat) => seat,
+            let permit = match self.limiter.admit(client.into(), is_large) {
+                Admission::Admitted(permit) | Admission::AdmittedByEviction(permit) => permit,
                 Admission::Refused => return None,
             };
-            seat.eviction_handle().set(self.tasks.spawn(std::future::pending()));
-            Some(seat)
+            permit.eviction_handle().set(self.tasks.spawn(std::future::pending()));
+            Some(permit)
         }
 
-        fn taken(&self) -> Vec<u64> {
-            let mut taken: Vec<_> = self.seats.table().entries.keys().copied().collect();
-            taken.sort_unstable();
-            taken
+        /// Returns the numbers of the open connections, in ascending order.
+        fn connections(&self) -> Vec<u64> {
+            let mut numbers: Vec<_> = self.limiter.table().entries.keys().copied().collect();
+            numbers.sort_unstable();
+            numbers
         }
     }
 
@@ -386,62 +391,65 @@ mod tests {
 
     #[tokio::test]
     async fn evicts_longest_idle_first() {
-        let mut room = Room::new(ConnectionLimits { connections: 4, ..ConnectionLimits::default() });
+        let mut fixture = LimiterFixture::new(ConnectionLimits { connections: 4, ..ConnectionLimits::default() });
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
-        let seats: Vec<_> = (0..4).map(|_| room.admit(HERE).unwrap()).collect();
-        for (seat, seconds) in seats.iter().zip([3, 1, 4, 2]) {
-            seat.record_query(later(seconds));
+        let permits: Vec<_> = (0..4).map(|_| fixture.admit(HERE).unwrap()).collect();
+        for (permit, seconds) in permits.iter().zip([3, 1, 4, 2]) {
+            permit.record_query(later(seconds));
         }
-        let _fifth = room.admit(HERE).unwrap();
+        let _fifth = fixture.admit(HERE).unwrap();
         // The new connection has sent no query yet, and is not among the candidates: it stays for this round.
-        assert_eq!(room.taken(), [0, 2, 3, 4]);
-        seats[3].record_query(later(9));
-        let _sixth = room.admit(HERE).unwrap();
-        assert_eq!(room.taken(), [2, 3, 4, 5]);
-        drop(seats);
-        assert_eq!(room.taken(), [4, 5]);
+        assert_eq!(fixture.connections(), [0, 2, 3, 4]);
+        permits[3].record_query(later(9));
+        let _sixth = fixture.admit(HERE).unwrap();
+        assert_eq!(fixture.connections(), [2, 3, 4, 5]);
+        drop(permits);
+        assert_eq!(fixture.connections(), [4, 5]);
     }
 
     #[tokio::test]
     async fn large_connections_have_a_share() {
-        let mut room = Room::new(ConnectionLimits { connections: 6, large: 2, ..ConnectionLimits::default() });
+        let mut fixture =
+            LimiterFixture::new(ConnectionLimits { connections: 6, large: 2, ..ConnectionLimits::default() });
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
-        let mut seats = Vec::new();
+        let mut permits = Vec::new();
         for (is_large, seconds) in [(false, 1), (true, 3), (false, 2), (true, 2)] {
-            let seat = room.admit_as(HERE, is_large).unwrap();
-            seat.record_query(later(seconds));
-            seats.push(seat);
+            let permit = fixture.admit_as(HERE, is_large).unwrap();
+            permit.record_query(later(seconds));
+            permits.push(permit);
         }
         // Large connections evict each other, although others are idle for longer and there is room.
-        for (seat, seconds) in [(room.admit_as(HERE, true).unwrap(), 4), (room.admit_as(HERE, true).unwrap(), 5)] {
-            seat.record_query(later(seconds));
-            seats.push(seat);
+        for (permit, seconds) in
+            [(fixture.admit_as(HERE, true).unwrap(), 4), (fixture.admit_as(HERE, true).unwrap(), 5)]
+        {
+            permit.record_query(later(seconds));
+            permits.push(permit);
         }
-        assert_eq!(room.taken(), [0, 2, 4, 5]);
+        assert_eq!(fixture.connections(), [0, 2, 4, 5]);
         // Among all, the longest idle is evicted, large or not.
-        seats.extend([room.admit(HERE).unwrap(), room.admit(HERE).unwrap()]);
-        seats.iter().skip(6).for_each(|seat| seat.record_query(later(9)));
-        seats[0].record_query(later(7));
-        seats[2].record_query(later(6));
-        seats.push(room.admit(HERE).unwrap());
-        assert_eq!(room.taken(), [0, 2, 5, 6, 7, 8]);
+        permits.extend([fixture.admit(HERE).unwrap(), fixture.admit(HERE).unwrap()]);
+        permits.iter().skip(6).for_each(|permit| permit.record_query(later(9)));
+        permits[0].record_query(later(7));
+        permits[2].record_query(later(6));
+        permits.push(fixture.admit(HERE).unwrap());
+        assert_eq!(fixture.connections(), [0, 2, 5, 6, 7, 8]);
         // A large connection was evicted, so one more is admitted, by evicting any.
-        seats[8].record_query(later(9));
-        seats[5].record_query(later(8));
-        seats.push(room.admit_as(HERE, true).unwrap());
-        assert_eq!(room.taken(), [0, 5, 6, 7, 8, 9]);
-        drop(seats);
-        assert_eq!(room.seats.table().large, 0);
+        permits[8].record_query(later(9));
+        permits[5].record_query(later(8));
+        permits.push(fixture.admit_as(HERE, true).unwrap());
+        assert_eq!(fixture.connections(), [0, 5, 6, 7, 8, 9]);
+        drop(permits);
+        assert_eq!(fixture.limiter.table().large, 0);
     }
 
     #[tokio::test]
     async fn limits_connections_per_client() {
-        let mut room = Room::new(ConnectionLimits { per_client: 2, ..ConnectionLimits::default() });
-        let (one, _two) = (room.admit(HERE).unwrap(), room.admit(HERE).unwrap());
-        assert!(room.admit(HERE).is_none());
-        let _other = room.admit([127, 0, 0, 2]).unwrap();
+        let mut fixture = LimiterFixture::new(ConnectionLimits { per_client: 2, ..ConnectionLimits::default() });
+        let (one, _two) = (fixture.admit(HERE).unwrap(), fixture.admit(HERE).unwrap());
+        assert!(fixture.admit(HERE).is_none());
+        let _other = fixture.admit([127, 0, 0, 2]).unwrap();
         drop(one);
-        assert!(room.admit(HERE).is_some());
+        assert!(fixture.admit(HERE).is_some());
     }
 
     #[test]
@@ -462,8 +470,8 @@ mod tests {
 
     #[tokio::test]
     async fn counts_octets_above_first_kilobyte() {
-        let mut room = Room::new(ConnectionLimits { buffered_bytes: 1000, ..ConnectionLimits::default() });
-        let (mut one, mut two) = (room.admit(HERE).unwrap(), room.admit(HERE).unwrap());
+        let mut fixture = LimiterFixture::new(ConnectionLimits { buffered_bytes: 1000, ..ConnectionLimits::default() });
+        let (mut one, mut two) = (fixture.admit(HERE).unwrap(), fixture.admit(HERE).unwrap());
         assert!(one.set_buffered_bytes(FREE_BUFFERED_BYTES + 1000));
         assert!(two.set_buffered_bytes(FREE_BUFFERED_BYTES));
         two.record_query(Instant::now());
@@ -471,35 +479,35 @@ mod tests {
         drop(one);
         assert!(two.set_buffered_bytes(FREE_BUFFERED_BYTES + 2));
         drop(two);
-        assert_eq!(room.seats.buffered_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(fixture.limiter.buffered_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]
     async fn evicts_longest_idle_with_octets_over_budget() {
-        let mut room = Room::new(ConnectionLimits { buffered_bytes: 1000, ..ConnectionLimits::default() });
+        let mut fixture = LimiterFixture::new(ConnectionLimits { buffered_bytes: 1000, ..ConnectionLimits::default() });
         let later = |seconds| Instant::now() + Duration::from_secs(seconds);
-        let mut seats: Vec<_> = (0..5).map(|_| room.admit(HERE).unwrap()).collect();
-        for (seat, seconds) in seats.iter().zip([0, 3, 1, 2, 4]) {
-            seat.record_query(later(seconds));
+        let mut permits: Vec<_> = (0..5).map(|_| fixture.admit(HERE).unwrap()).collect();
+        for (permit, seconds) in permits.iter().zip([0, 3, 1, 2, 4]) {
+            permit.record_query(later(seconds));
         }
         for number in [1, 2, 3] {
-            assert!(seats[number].set_buffered_bytes(FREE_BUFFERED_BYTES + 300));
+            assert!(permits[number].set_buffered_bytes(FREE_BUFFERED_BYTES + 300));
         }
-        assert!(seats[4].set_buffered_bytes(FREE_BUFFERED_BYTES + 650));
-        assert_eq!(room.taken(), [0, 1, 4], "the one that holds nothing stays, however idle");
+        assert!(permits[4].set_buffered_bytes(FREE_BUFFERED_BYTES + 650));
+        assert_eq!(fixture.connections(), [0, 1, 4], "the one that holds nothing stays, however idle");
         assert_eq!(
-            room.seats.buffered_bytes.load(Ordering::Relaxed),
+            fixture.limiter.buffered_bytes.load(Ordering::Relaxed),
             950,
-            "counted no longer, though their seats are not dropped"
+            "counted no longer, though their permits are not dropped"
         );
-        assert!(!seats[2].set_buffered_bytes(FREE_BUFFERED_BYTES + 9), "its task is about to end");
-        assert_eq!(room.seats.buffered_bytes.load(Ordering::Relaxed), 950);
-        assert_eq!(room.metrics.total(Event::TcpSlow), 2);
-        drop(seats);
-        assert_eq!(room.seats.buffered_bytes.load(Ordering::Relaxed), 0);
-        while let Some(ended) = room.tasks.join_next().await {
+        assert!(!permits[2].set_buffered_bytes(FREE_BUFFERED_BYTES + 9), "its task is about to end");
+        assert_eq!(fixture.limiter.buffered_bytes.load(Ordering::Relaxed), 950);
+        assert_eq!(fixture.metrics.total(Event::TcpSlow), 2);
+        drop(permits);
+        assert_eq!(fixture.limiter.buffered_bytes.load(Ordering::Relaxed), 0);
+        while let Some(ended) = fixture.tasks.join_next().await {
             assert!(ended.unwrap_err().is_cancelled());
-            if room.tasks.len() == 3 {
+            if fixture.tasks.len() == 3 {
                 break;
             }
         }
@@ -507,16 +515,16 @@ mod tests {
 
     #[tokio::test]
     async fn applies_large_decrease_once() {
-        let mut room = Room::new(ConnectionLimits::default());
+        let mut fixture = LimiterFixture::new(ConnectionLimits::default());
         let is_large = |number| number % 2 == 0;
-        let mut seats: Vec<_> = (0..1000).map(|number| room.admit_as(HERE, is_large(number)).unwrap()).collect();
-        assert!(!room.seats.take_decrease());
-        seats.truncate(900);
-        assert!(!room.seats.take_decrease(), "100 connections, half of them large, weigh 250");
-        seats.truncate(890);
-        assert!(room.seats.take_decrease());
-        assert!(!room.seats.take_decrease());
-        drop(seats);
-        assert!(room.seats.take_decrease());
+        let mut permits: Vec<_> = (0..1000).map(|number| fixture.admit_as(HERE, is_large(number)).unwrap()).collect();
+        assert!(!fixture.limiter.take_decrease());
+        permits.truncate(900);
+        assert!(!fixture.limiter.take_decrease(), "100 connections, half of them large, weigh 250");
+        permits.truncate(890);
+        assert!(fixture.limiter.take_decrease());
+        assert!(!fixture.limiter.take_decrease());
+        drop(permits);
+        assert!(fixture.limiter.take_decrease());
     }
 }

@@ -1,8 +1,7 @@
 //! The open connections of one listener: their tasks, the reasons for which they close, and the timeouts at shutdown.
 //!
-//! Each connection has a task, whatever its transport. Not here: accepting (`stream/acceptor.rs`,
-//! `encrypted/quic/acceptor.rs`), and the protocols on a connection (`stream/connection.rs`, `tls/`, `https/`,
-//! `quic/`).
+//! Each connection has a task, whatever its transport. Not here: accepting (`stream/acceptor.rs`, `quic/acceptor.rs`),
+//! and the protocols on a connection (`stream/connection.rs`, `tls/`, `https/`, `quic/`).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -42,17 +41,17 @@ pub(crate) enum CloseReason {
 
 /// The tasks of one listener's connections.
 pub(crate) struct ConnectionTracker {
-    pub(crate) shared: Arc<ListenerContext>,
+    pub(crate) context: Arc<ListenerContext>,
     pub(crate) counters: Arc<Counters>,
     tasks: JoinSet<CloseReason>,
-    /// Connections have been woken for the lame-duck phase.
-    is_draining: bool,
+    /// The lame-duck phase has begun, and connections have been woken for it.
+    is_lame_duck: bool,
 }
 
 impl ConnectionTracker {
-    pub(crate) fn new(shared: Arc<ListenerContext>) -> Self {
-        let counters = shared.metrics.worker();
-        Self { shared, counters, tasks: JoinSet::new(), is_draining: false }
+    pub(crate) fn new(context: Arc<ListenerContext>) -> Self {
+        let counters = context.metrics.worker();
+        Self { context, counters, tasks: JoinSet::new(), is_lame_duck: false }
     }
 
     /// Starts the task of a connection.
@@ -62,14 +61,14 @@ impl ConnectionTracker {
 
     /// Collects ended tasks, and returns once the drain begins. Cancel-safe.
     pub(crate) async fn run_until_shutdown(&mut self) {
-        let Self { shared, counters, tasks, is_draining: told_to_leave } = self;
+        let Self { context, counters, tasks, is_lame_duck } = self;
         loop {
             tokio::select! {
                 biased;
-                () = shared.stop.wait() => return,
-                () = shared.stop.wait_for(Phase::LameDuck), if !*told_to_leave => {
-                    *told_to_leave = true;
-                    shared.limiter.wake_all();
+                () = context.stop.wait() => return,
+                () = context.stop.wait_for(Phase::LameDuck), if !*is_lame_duck => {
+                    *is_lame_duck = true;
+                    context.limiter.wake_all();
                 }
                 Some(ended) = tasks.join_next() => count_close(counters, &ended),
             }
@@ -78,8 +77,8 @@ impl ConnectionTracker {
 
     /// Wakes all connections for the drain, and returns its deadline.
     pub(crate) fn begin_drain(&self) -> Instant {
-        self.shared.limiter.wake_all();
-        Instant::now() + self.shared.limits.drain
+        self.context.limiter.wake_all();
+        Instant::now() + self.context.limits.drain
     }
 
     /// Waits for all tasks, and aborts those that run at the deadline. Cancel-safe.

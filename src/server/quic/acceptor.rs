@@ -1,6 +1,7 @@
 //! Acceptor of QUIC connections: admission, address validation, handshakes, and the drain of a listener.
 //!
-//! Not here: connections after their handshake (`connection.rs`). Read next: `../handshake.rs`, `../../seats.rs`.
+//! Not here: connections after their handshake (`connection.rs`). Read next: `tls/handshake.rs`,
+//! `listener/limiter.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,12 +61,12 @@ impl QuicAcceptor {
 
     /// Admits a connection and starts its task; or sends a Retry packet, or refuses it.
     pub(super) fn accept(&mut self, incoming: Incoming) {
-        let ConnectionTracker { shared: context, counters, .. } = &self.tracker;
+        let ConnectionTracker { context, counters, .. } = &self.tracker;
         let is_validated = incoming.remote_address_validated();
         let unvalidated = (!is_validated).then(|| UnvalidatedHandshake::begin(&self.unvalidated));
         // An existing connection is evicted only for a client whose address is validated.
         if unvalidated.as_ref().is_some_and(|unvalidated| {
-            unvalidated.count > MAX_UNVALIDATED_HANDSHAKES || context.limiter.are_full_for_large()
+            unvalidated.count > MAX_UNVALIDATED_HANDSHAKES || context.limiter.is_full_for_large()
         }) {
             // Fails only for a validated address.
             return drop(incoming.retry());

@@ -121,7 +121,7 @@ impl QuicConnection {
 
     /// Answers the query of a stream at once if it has arrived; otherwise starts a task for the stream.
     async fn accept_stream(&mut self, send: SendStream, receive: RecvStream) -> Result<(), DoqError> {
-        // Read each time: the address may change (RFC 9000 section 9).
+        // Fixed after the handshake: `mod.rs` disables migration, and quinn drops packets from another address.
         let peer = Peer { from: self.connection.remote_address(), to: self.to };
         self.last_progress = Instant::now();
         self.memory.lock().permit.record_query(self.last_progress.into_std());

@@ -4,12 +4,14 @@
 //! ```text
 //!   listen ──▶ QuicAcceptor ──▶ a task for each connection: handshake ──▶ QuicConnection ──▶ QuicStream, answered at once
 //!     │          │ Retry, refusal                                              └──────▶ a task for each stream that waits
+//!     │          │                                                                             │
+//!     │          │                                    the Responder ◀── stream/worker.rs ◀─────┘
 //!     ▼          ▼
 //!   quinn: packets, encryption, loss recovery and flow control, over a QuicSocket, its tasks in a TrackedRuntime
 //! ```
 //!
 //! No handshake waits for another, and no stream for another. Connections count among those over TCP, and so do the
-//! octets that they buffer. Not here: the answer to a query (`stream/worker.rs`, `answer/`), the certificate
+//! octets that they buffer. Not here: the answer to a query (`stream/worker.rs`, `core/src/answer/`), the certificate
 //! (`tls/certificates.rs`), and the listen addresses. Read next: `acceptor.rs`, `connection.rs`, `stream.rs`.
 
 mod acceptor;
@@ -89,9 +91,9 @@ pub(super) fn start(
 async fn serve(
     (socket, release): (UdpSocket, Option<SocketRelease>),
     tls: Arc<rustls::ServerConfig>,
-    place: Listener,
+    listener: Listener,
 ) -> Result<()> {
-    let Listener { is_shared, context, registration } = place;
+    let Listener { is_shared, context, registration } = listener;
     let address = context.listen.address;
     let runtime = Arc::new(TrackedRuntime::default());
     let (config, tls) = server_config(&tls, &context.limits)?;
@@ -116,7 +118,7 @@ async fn serve(
             },
         }
     }
-    let policy = if acceptor.tracker.shared.stop.is_handed_over() {
+    let policy = if acceptor.tracker.context.stop.is_handed_over() {
         socket.stop_receiving();
         DrainPolicy::Close
     } else if is_shared {

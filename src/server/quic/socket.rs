@@ -3,7 +3,7 @@
 //!
 //! At a hot restart two processes have the socket, and a QUIC connection is known to one of them only. So the
 //! predecessor stops receiving before the successor begins, and sends its last packets all the same
-//! (`../../takeover.rs`). Not here: the limit itself (`amplification.rs`), and connections (`connection.rs`).
+//! (`hot_restart/mod.rs`). Not here: the limit itself (`amplification.rs`), and connections (`connection.rs`).
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;

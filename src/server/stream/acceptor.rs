@@ -28,34 +28,34 @@ pub(crate) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
 
 /// Accepts connections until the drain begins, and returns when the last of them has ended. `handshakes` starts
 /// encrypted ones; `None` for plain TCP.
-pub(crate) async fn listen(listener: TcpListener, place: Listener, handshakes: Option<TlsHandshakes>) {
-    let Listener { is_shared: kept, context: shared, registration: registered } = place;
-    let mut host = Acceptor { tracker: ConnectionTracker::new(shared), handshakes };
-    let mut pause = Backoff::default();
+pub(crate) async fn listen(tcp_listener: TcpListener, listener: Listener, handshakes: Option<TlsHandshakes>) {
+    let Listener { is_shared, context, registration } = listener;
+    let mut acceptor = Acceptor { tracker: ConnectionTracker::new(context), handshakes };
+    let mut backoff = Backoff::default();
     loop {
         tokio::select! {
             biased;
-            () = host.tracker.run_until_shutdown() => break,
-            accepted = pause.then_accept(&listener) => match accepted {
-                Ok((stream, client)) => host.accept(stream, client),
+            () = acceptor.tracker.run_until_shutdown() => break,
+            accepted = backoff.then_accept(&tcp_listener) => match accepted {
+                Ok((stream, client)) => acceptor.accept(stream, client),
                 Err(error) => {
-                    pause.increase();
-                    host.count_failure(&error);
+                    backoff.increase();
+                    acceptor.count_failure(&error);
                 }
             },
         }
     }
     // The registry's copies of the sockets must be closed with this process's own, or the kernel would go on queueing
     // connections.
-    drop(registered);
-    if !kept && !host.tracker.shared.stop.is_handed_over() {
-        host.accept_backlog(listener);
+    drop(registration);
+    if !is_shared && !acceptor.tracker.context.stop.is_handed_over() {
+        acceptor.accept_backlog(tcp_listener);
     } else {
         // Connections queued in it are for the process that has the socket too.
-        drop(listener);
+        drop(tcp_listener);
     }
-    let deadline = host.tracker.begin_drain();
-    host.tracker.drain(deadline).await;
+    let deadline = acceptor.tracker.begin_drain();
+    acceptor.tracker.drain(deadline).await;
 }
 
 /// Accepts connections on one TCP socket.
@@ -66,18 +66,19 @@ struct Acceptor {
 
 impl Acceptor {
     fn accept(&mut self, stream: TcpStream, client: SocketAddr) {
-        let ConnectionTracker { shared, counters, .. } = &self.tracker;
-        let Some(seat) = shared.admit(counters, client.ip()) else { return };
-        let mut to = shared.listen.address;
+        let ConnectionTracker { context, counters, .. } = &self.tracker;
+        let Some(permit) = context.admit(counters, client.ip()) else { return };
+        let mut to = context.listen.address;
         if to.ip().is_unspecified() {
             // The local address that the client connected to. Fails only if the connection has already failed, which
             // the first read reports.
             to = stream.local_addr().unwrap_or(to);
         }
-        let (closer, peer, shared) = (seat.eviction_handle(), Peer { from: client, to }, Arc::clone(shared));
-        closer.set(match &self.handshakes {
-            None => self.tracker.spawn(Connection::new(stream, peer, seat, shared).run()),
-            Some(handshakes) => self.tracker.spawn(handshakes.begin(stream, peer, seat, shared)),
+        let (eviction_handle, peer, context) =
+            (permit.eviction_handle(), Peer { from: client, to }, Arc::clone(context));
+        eviction_handle.set(match &self.handshakes {
+            None => self.tracker.spawn(Connection::new(stream, peer, permit, context).run()),
+            Some(handshakes) => self.tracker.spawn(handshakes.begin(stream, peer, permit, context)),
         });
     }
 
@@ -94,10 +95,10 @@ impl Acceptor {
     }
 
     fn count_failure(&self, error: &io::Error) {
-        let ConnectionTracker { shared, counters, .. } = &self.tracker;
+        let ConnectionTracker { context, counters, .. } = &self.tracker;
         counters.count(Event::TcpAcceptErrors);
         // Running out of file descriptors has the remedy of a full connection limit: eviction.
-        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && shared.limiter.evict() {
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && context.limiter.evict() {
             counters.count(Event::TcpOverLimit);
         }
     }

@@ -31,9 +31,9 @@ const READS_PER_POLL: usize = 4;
 /// A byte stream that carries DNS messages: TCP, or TLS over TCP.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// Maximum number of octets that the stream buffers between a write and the socket.
-    const HOLDS: usize;
+    const MAX_BUFFERED_BYTES: usize;
     /// The stream ends with a message of its own (TLS close_notify), without which the client must assume a truncation.
-    const SAYS_ITS_END: bool;
+    const HAS_CLOSE_MESSAGE: bool;
 
     /// Returns the partial record that the stream has read and cannot deliver yet: the time of its first octet, and its
     /// length.
@@ -41,8 +41,8 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl Stream for TcpStream {
-    const HOLDS: usize = 0;
-    const SAYS_ITS_END: bool = false;
+    const MAX_BUFFERED_BYTES: usize = 0;
+    const HAS_CLOSE_MESSAGE: bool = false;
 
     fn partial(&self) -> Option<(Instant, usize)> {
         None
@@ -76,20 +76,18 @@ struct WriteBuffer {
 }
 
 impl<S: Stream> Connection<S> {
-    pub(crate) fn new(stream: S, peer: Peer, seat: ConnectionPermit, shared: Arc<ListenerContext>) -> Self {
-        let since = Instant::now();
-        let (unread, unsent, mailbox, ending, stopping) = (Vec::new(), None, None, None, None);
+    pub(crate) fn new(stream: S, peer: Peer, permit: ConnectionPermit, context: Arc<ListenerContext>) -> Self {
         Self {
             stream,
             peer,
-            permit: seat,
-            context: shared,
-            read_buf: unread,
-            write_buf: unsent,
-            last_progress: since,
-            responses: mailbox,
-            close_reason: ending,
-            shutdown_at: stopping,
+            permit,
+            context,
+            read_buf: Vec::new(),
+            write_buf: None,
+            last_progress: Instant::now(),
+            responses: None,
+            close_reason: None,
+            shutdown_at: None,
         }
     }
 
@@ -104,7 +102,7 @@ impl<S: Stream> Connection<S> {
             match end {
                 // Otherwise responses in flight could be lost with the connection.
                 CloseReason::Refused | CloseReason::Stopped => _ = timeout(LINGER_TIMEOUT, self.finish()).await,
-                CloseReason::Closed | CloseReason::Idle if S::SAYS_ITS_END => {
+                CloseReason::Closed | CloseReason::Idle if S::HAS_CLOSE_MESSAGE => {
                     _ = timeout(LINGER_TIMEOUT, self.stream.shutdown()).await;
                 }
                 CloseReason::Closed | CloseReason::Idle | CloseReason::Slow => {}
@@ -135,9 +133,9 @@ impl<S: Stream> Connection<S> {
         let limits = self.permit.limits();
         match (self.shutdown_at, self.started_at()) {
             _ if self.write_buf.is_some() => self.last_progress + limits.unread,
-            (_, Some(begun)) => begun + limits.unfinished,
+            (_, Some(started_at)) => started_at + limits.unfinished,
             _ if self.has_pending() => self.last_progress + limits.idle.max(FORWARD_IDLE_TIMEOUT),
-            (Some(stopping), None) => stopping + DRAIN_IDLE_TIMEOUT,
+            (Some(shutdown_at), None) => shutdown_at + DRAIN_IDLE_TIMEOUT,
             (None, None) if self.context.stop.is_lame_duck() => {
                 self.last_progress + limits.idle.min(LAME_DUCK_IDLE_TIMEOUT)
             }
@@ -177,7 +175,7 @@ impl<S: Stream> Connection<S> {
 
     /// Returns whether the response to a forwarded query is outstanding.
     fn has_pending(&self) -> bool {
-        self.responses.as_ref().is_some_and(|mailbox| mailbox.is_awaited())
+        self.responses.as_ref().is_some_and(|queue| queue.is_awaited())
     }
 
     /// Performs one round: writes waiting responses, reads, answers, and writes. Ready if there may be more to do.
@@ -185,7 +183,7 @@ impl<S: Stream> Connection<S> {
         if self.write_buf.is_some() {
             ready!(self.poll_send(context))?;
         }
-        if let Some(responses) = self.responses.as_ref().and_then(|mailbox| mailbox.take(context.waker())) {
+        if let Some(responses) = self.responses.as_ref().and_then(|queue| queue.take(context.waker())) {
             self.last_progress = Instant::now();
             return Poll::Ready(self.send(context, &framed(&responses)));
         }
@@ -225,19 +223,21 @@ impl<S: Stream> Connection<S> {
         context: &mut Context<'_>,
         buffered: &mut BufferedWorker,
     ) -> Poll<Result<usize, CloseReason>> {
-        let kept = self.read_buf.len();
+        let unparsed = self.read_buf.len();
         if complete_message(&self.read_buf).is_some() {
-            buffered.input[..kept].copy_from_slice(&self.read_buf);
-            return Poll::Ready(Ok(kept));
+            buffered.input[..unparsed].copy_from_slice(&self.read_buf);
+            return Poll::Ready(Ok(unparsed));
         }
-        let mut room = ReadBuf::new(&mut buffered.input[kept..][..READ_BYTES]);
+        let mut room = ReadBuf::new(&mut buffered.input[unparsed..][..READ_BYTES]);
         match Pin::new(&mut self.stream).poll_read(context, &mut room) {
             Poll::Ready(Ok(())) if !room.filled().is_empty() => {}
             Poll::Ready(_) => return Poll::Ready(Err(CloseReason::Closed)),
-            Poll::Pending => return self.hold().map_or_else(|end| Poll::Ready(Err(end)), |()| Poll::Pending),
+            Poll::Pending => {
+                return self.update_buffered_bytes().map_or_else(|end| Poll::Ready(Err(end)), |()| Poll::Pending);
+            }
         }
-        let filled = kept + room.filled().len();
-        buffered.input[..kept].copy_from_slice(&self.read_buf);
+        let filled = unparsed + room.filled().len();
+        buffered.input[..unparsed].copy_from_slice(&self.read_buf);
         Poll::Ready(Ok(filled))
     }
 
@@ -258,7 +258,7 @@ impl<S: Stream> Connection<S> {
         let mut at = 0;
         while at < responses.len() {
             match Pin::new(&mut self.stream).poll_write(context, &responses[at..]) {
-                Poll::Ready(Ok(taken)) if taken > 0 => at += taken,
+                Poll::Ready(Ok(written)) if written > 0 => at += written,
                 Poll::Ready(_) => return Err(CloseReason::Closed),
                 Poll::Pending => break,
             }
@@ -267,23 +267,23 @@ impl<S: Stream> Connection<S> {
         if !flushed {
             self.write_buf = Some(Box::new(WriteBuffer { octets: responses[at..].to_vec(), written: 0 }));
         }
-        self.hold()
+        self.update_buffered_bytes()
     }
 
     /// Writes waiting responses.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        while let Some(unsent) = &mut self.write_buf
-            && unsent.written < unsent.octets.len()
+        while let Some(write_buf) = &mut self.write_buf
+            && write_buf.written < write_buf.octets.len()
         {
-            match ready!(Pin::new(&mut self.stream).poll_write(context, &unsent.octets[unsent.written..])) {
-                Ok(taken) if taken > 0 => unsent.written += taken,
+            match ready!(Pin::new(&mut self.stream).poll_write(context, &write_buf.octets[write_buf.written..])) {
+                Ok(written) if written > 0 => write_buf.written += written,
                 _ => return Poll::Ready(Err(CloseReason::Closed)),
             }
             self.last_progress = Instant::now();
         }
         ready!(self.poll_flush(context))?;
         self.write_buf = None;
-        Poll::Ready(self.hold())
+        Poll::Ready(self.update_buffered_bytes())
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
@@ -291,10 +291,11 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Accounts for the octets that this connection buffers.
-    fn hold(&mut self) -> Result<(), CloseReason> {
-        let unsent = self.write_buf.as_ref().map_or(0, |unsent| unsent.octets.len() + S::HOLDS);
-        let part = self.stream.partial().map_or(0, |(_, octets)| octets);
-        if self.permit.set_buffered_bytes(self.read_buf.len() + unsent + part) {
+    fn update_buffered_bytes(&mut self) -> Result<(), CloseReason> {
+        let unwritten_bytes =
+            self.write_buf.as_ref().map_or(0, |write_buf| write_buf.octets.len() + S::MAX_BUFFERED_BYTES);
+        let partial_bytes = self.stream.partial().map_or(0, |(_, octets)| octets);
+        if self.permit.set_buffered_bytes(self.read_buf.len() + unwritten_bytes + partial_bytes) {
             Ok(())
         } else {
             Err(CloseReason::Slow)
@@ -423,9 +424,9 @@ mod tests {
         let settings = Settings { apexes: vec![apex], ttl: 5, negative_ttl: 5, rules: NamingRules::default() };
         let zone = Arc::new(Zone::new(settings, ReverseZones::default()));
         let responder = Arc::new(Responder::new(zone, Arc::default(), AccessList::default()));
-        let shared = ListenerContext::new(responder, Arc::default(), ConnectionLimits::default(), Shutdown::default());
-        let Admission::Admitted(seat) = shared.limiter.admit(client.ip(), false) else { panic!("there is room") };
-        let connection = Connection::new(accepted, Peer { from: client, to: address }, seat, Arc::new(shared));
+        let context = ListenerContext::new(responder, Arc::default(), ConnectionLimits::default(), Shutdown::default());
+        let Admission::Admitted(permit) = context.limiter.admit(client.ip(), false) else { panic!("there is room") };
+        let connection = Connection::new(accepted, Peer { from: client, to: address }, permit, Arc::new(context));
         let size = size_of_val(&connection.run());
         assert!(size <= 384, "{size} octets");
     }

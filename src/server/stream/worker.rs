@@ -2,7 +2,7 @@
 //!
 //! [`StreamWorker::respond`] answers or forwards, counts and logs. A [`BufferedWorker`] has large buffers besides, which
 //! belong to the thread that runs and not to a connection: an idle connection holds none of them. Not here: the framing of
-//! messages, reading and writing (`stream/connection.rs`, `https/`, `quic/`), and the engine (`answer/`).
+//! messages, reading and writing (`stream/connection.rs`, `https/`, `quic/`), and the engine (`core/src/answer/`).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -93,7 +93,7 @@ impl StreamWorker {
         self.counters.received(1);
         let request = self.requests.parse_one(self.responder.zone(), query);
         response[..query.len()].copy_from_slice(query);
-        let log_entry = self.query_logger.try_clone_logger(query);
+        let log_entry = self.query_logger.copy_query(query);
         match self.responder.respond(request, peer, &mut self.worker, response) {
             Reply::Response(summary) => {
                 self.counters.responded(&summary);

@@ -98,20 +98,20 @@ pub(crate) struct Datagram<'b> {
 }
 
 impl Batch {
-    /// Creates a batch. With `asked`, datagrams carry their destination address and replies are sent from it: for
+    /// Creates a batch. With `with_pktinfo`, datagrams carry their destination address and replies are sent from it: for
     /// sockets bound to a wildcard address, prepared by [`enable_pktinfo`]. It costs a control message each way.
-    pub(crate) fn new(asked: bool) -> Self {
+    pub(crate) fn new(with_pktinfo: bool) -> Self {
         // SAFETY: `Memory` is not of size zero.
         let memory = unsafe { alloc_zeroed(Layout::new::<Memory>()) };
         let Some(memory) = NonNull::new(memory.cast::<Memory>()) else { handle_alloc_error(Layout::new::<Memory>()) };
         let mut batch = Self { memory, received: 0, replies: 0 };
         for index in 0..BATCH {
-            batch.set_up(index, asked);
+            batch.set_up(index, with_pktinfo);
         }
         batch
     }
 
-    fn set_up(&mut self, index: usize, asked: bool) {
+    fn set_up(&mut self, index: usize, with_pktinfo: bool) {
         let memory = self.memory.as_ptr();
         // SAFETY: `memory` is valid and ours; indexing checks the bounds; all pointers stay within `memory`, which does
         // not move and lives as long as `self`.
@@ -124,7 +124,7 @@ impl Batch {
             (*header).msg_iovlen = 1;
             (*header).msg_name = (&raw mut (*memory).names[index]).cast();
             (*header).msg_namelen = size_of::<sockaddr_in6>() as socklen_t;
-            if asked {
+            if with_pktinfo {
                 (*header).msg_control = (&raw mut (*memory).controls[index]).cast();
                 (*header).msg_controllen = size_of::<PktinfoBuffer>() as _;
             }
@@ -185,14 +185,14 @@ impl Batch {
     pub(crate) fn datagram(&mut self, index: usize) -> Option<Datagram<'_>> {
         assert!(index < self.received, "only what was received is looked at");
         let from = self.sender(index)?;
-        let asked = self.pktinfo(index);
+        let local_ip = self.pktinfo(index);
         // SAFETY: `memory` is valid and ours; `iov_base` points to one of its slots; and the one reference into it
         // borrows `self`.
         let (slot, length) = unsafe {
             let header = &raw const (*self.memory.as_ptr()).headers[index];
             (&mut *(*(*header).msg_hdr.msg_iov).iov_base.cast::<[u8; SLOT]>(), (*header).msg_len as usize)
         };
-        Some(Datagram { from, local_ip: asked, slot, length: length.min(SLOT) })
+        Some(Datagram { from, local_ip, slot, length: length.min(SLOT) })
     }
 
     fn sender(&self, index: usize) -> Option<SocketAddr> {
@@ -496,15 +496,15 @@ mod tests {
 
     #[test]
     fn sends_from_queried_address() {
-        for (wildcard, asked, ipv6) in [("0.0.0.0:0", "127.0.0.2", false), ("[::]:0", "::1", true)] {
+        for (wildcard, source, ipv6) in [("0.0.0.0:0", "127.0.0.2", false), ("[::]:0", "::1", true)] {
             let server = UdpSocket::bind(wildcard).unwrap();
             enable_pktinfo(&server, ipv6).unwrap();
             let client = UdpSocket::bind(if ipv6 { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
             client.set_read_timeout(PATIENCE).unwrap();
-            let asked: IpAddr = asked.parse().unwrap();
-            send(&server, b"text", client.local_addr().unwrap(), Some(asked)).unwrap();
+            let source: IpAddr = source.parse().unwrap();
+            send(&server, b"text", client.local_addr().unwrap(), Some(source)).unwrap();
             let (length, from) = client.recv_from(&mut [0; 8]).unwrap();
-            assert_eq!((length, from.ip()), (4, asked));
+            assert_eq!((length, from.ip()), (4, source));
         }
         let (server, client) = pair();
         send(&server, b"text", client.local_addr().unwrap(), None).unwrap();

@@ -37,13 +37,13 @@ const MAX_RECORD_BYTES: usize = 16 << 10;
 struct TlsSession(TlsStream<TlsRecordStream>);
 
 impl Stream for TlsSession {
-    const HOLDS: usize = MAX_RECORD_BYTES;
+    const MAX_BUFFERED_BYTES: usize = MAX_RECORD_BYTES;
     // RFC 7858 section 3.4 and RFC 8446 section 6.1: close_notify.
-    const SAYS_ITS_END: bool = true;
+    const HAS_CLOSE_MESSAGE: bool = true;
 
     fn partial(&self) -> Option<(Instant, usize)> {
         let under = self.0.get_ref().0;
-        under.begun().map(|since| (since, under.held()))
+        under.started_at().map(|since| (since, under.buffered_bytes()))
     }
 }
 
@@ -78,7 +78,7 @@ impl TlsHandshakes {
     /// # Errors
     ///
     /// There is no certificate, or this build lacks the protocol.
-    pub(crate) fn of(kind: ListenProtocol, certificates: Option<&Certificates>) -> Result<Option<Self>> {
+    pub(crate) fn for_protocol(kind: ListenProtocol, certificates: Option<&Certificates>) -> Result<Option<Self>> {
         let protocol: &[u8] = match kind {
             ListenProtocol::Plain | ListenProtocol::Quic => return Ok(None),
             ListenProtocol::Tls => b"dot",
@@ -94,17 +94,17 @@ impl TlsHandshakes {
         &self,
         stream: TcpStream,
         peer: Peer,
-        seat: ConnectionPermit,
-        shared: Arc<ListenerContext>,
+        permit: ConnectionPermit,
+        context: Arc<ListenerContext>,
     ) -> impl Future<Output = CloseReason> + Send + use<> {
         let accept = self
             .acceptor
             .accept_with(TlsRecordStream::new(stream), |session| session.set_buffer_limit(Some(MAX_RECORD_BYTES)));
         // Both futures are boxed: a task keeps the size of its largest state, and idle connections would keep the
         // handshake's.
-        let beginning = Box::pin(handshake(accept, self.kind, peer, seat, shared));
+        let future = Box::pin(handshake(accept, self.kind, peer, permit, context));
         async move {
-            match beginning.await {
+            match future.await {
                 Ok(conversation) => conversation.await,
                 Err(end) => end,
             }
@@ -116,32 +116,37 @@ async fn handshake(
     mut accept: Accept<TlsRecordStream>,
     kind: ListenProtocol,
     peer: Peer,
-    mut seat: ConnectionPermit,
-    shared: Arc<ListenerContext>,
+    mut permit: ConnectionPermit,
+    context: Arc<ListenerContext>,
 ) -> Result<ConnectionFuture, CloseReason> {
-    let handshake = poll_fn(|context| poll_handshake(&mut accept, &mut seat, context));
-    let mut stream = handshake::with_timeout(handshake, failure_label, peer.from, &shared).await?;
+    let handshake = poll_fn(|context| poll_handshake(&mut accept, &mut permit, context));
+    let mut stream = handshake::with_timeout(handshake, failure_label, peer.from, &context).await?;
     stream.get_mut().0.complete_handshake();
     let stream = TlsSession(stream);
     Ok(match kind {
         #[cfg(feature = "https")]
-        ListenProtocol::Https => Box::pin(crate::server::https::serve(stream, peer, seat, shared)),
-        _ => Box::pin(Connection::new(stream, peer, seat, shared).run()),
+        ListenProtocol::Https => Box::pin(crate::server::https::serve(stream, peer, permit, context)),
+        _ => Box::pin(Connection::new(stream, peer, permit, context).run()),
     })
 }
 
 /// Polls a handshake, and accounts for the octets that TLS buffers meanwhile.
 fn poll_handshake(
     accept: &mut Accept<TlsRecordStream>,
-    seat: &mut ConnectionPermit,
+    permit: &mut ConnectionPermit,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<TlsStream<TlsRecordStream>>> {
     if let Some(records) = accept.get_mut() {
         records.begin_turn();
     }
-    let shaken = Pin::new(&mut *accept).poll(context);
-    let held = if shaken.is_pending() { accept.get_ref().map_or(0, TlsRecordStream::held) } else { 0 };
-    if seat.set_buffered_bytes(held) { shaken } else { Poll::Ready(Err(io::Error::other(HandshakeOverBudget))) }
+    let result = Pin::new(&mut *accept).poll(context);
+    let buffered_bytes =
+        if result.is_pending() { accept.get_ref().map_or(0, TlsRecordStream::buffered_bytes) } else { 0 };
+    if permit.set_buffered_bytes(buffered_bytes) {
+        result
+    } else {
+        Poll::Ready(Err(io::Error::other(HandshakeOverBudget)))
+    }
 }
 
 /// Error of a handshake that is closed because too many octets are buffered for slow clients.

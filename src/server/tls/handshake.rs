@@ -25,15 +25,15 @@ pub(crate) async fn with_timeout<T, E: fmt::Display>(
     handshake: impl Future<Output = Result<T, E>>,
     reason: impl Fn(&E) -> &'static str,
     client: SocketAddr,
-    shared: &ListenerContext,
+    context: &ListenerContext,
 ) -> Result<T, CloseReason> {
     let fail = |reason, end| {
-        let transport = shared.listen.protocol.transport();
-        shared.metrics.count(&table::HANDSHAKE_FAILURES, &[transport.label(), reason]);
+        let transport = context.listen.protocol.transport();
+        context.metrics.count(&table::HANDSHAKE_FAILURES, &[transport.label(), reason]);
         Err(end)
     };
     let stopping = async {
-        shared.stop.wait().await;
+        context.stop.wait().await;
         sleep(DRAIN_HANDSHAKE_TIMEOUT).await;
     };
     tokio::select! {
@@ -42,7 +42,7 @@ pub(crate) async fn with_timeout<T, E: fmt::Display>(
             tracing::debug!(%client, "the handshake failed: {error}");
             fail(reason(&error), CloseReason::Closed)
         }),
-        () = sleep(shared.limits.handshake) => fail("late", CloseReason::Slow),
+        () = sleep(context.limits.handshake) => fail("late", CloseReason::Slow),
         () = stopping => Err(CloseReason::Stopped),
     }
 }

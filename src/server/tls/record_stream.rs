@@ -79,16 +79,16 @@ impl TlsRecordStream {
     }
 
     /// Returns when the first octet of the partial record was read.
-    pub(crate) fn begun(&self) -> Option<Instant> {
+    pub(crate) fn started_at(&self) -> Option<Instant> {
         self.partial.since
     }
 
     /// Returns an upper bound of the octets that TLS buffers above the minimum size of its buffer.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn buffered_bytes(&self) -> usize {
         match self.without_data.max(self.partial.read) {
             0 => 0,
             // The buffer doubles when it grows.
-            kept => (kept + TLS_READ_BYTES).next_power_of_two() - TLS_READ_BYTES,
+            length => (length + TLS_READ_BYTES).next_power_of_two() - TLS_READ_BYTES,
         }
     }
 
@@ -190,7 +190,7 @@ mod tests {
             let mut context = Context::from_waker(std::task::Waker::noop());
             assert!(Pin::new(&mut records).poll_read(&mut context, &mut ReadBuf::new(&mut room)).is_pending());
         }
-        assert_eq!((all, records.held()), (MAX_HANDSHAKE_BYTES, 28 << 10));
+        assert_eq!((all, records.buffered_bytes()), (MAX_HANDSHAKE_BYTES, 28 << 10));
         records.begin_turn();
         let error = records.read(&mut room).await.unwrap_err();
         assert!(error.get_ref().unwrap().is::<HandshakeTooLarge>(), "{error}");
@@ -209,7 +209,7 @@ mod tests {
             assert_eq!(records.is_too_large(), number > 15, "{number}");
         }
         records.note_data();
-        assert!(!records.is_too_large() && records.held() == 0);
+        assert!(!records.is_too_large() && records.buffered_bytes() == 0);
         // TLS limits a partial record itself.
         client.write_all(&[&[0x17, 3, 3, 0x41, 0][..], &[7; 16_600]].concat()).await.unwrap();
         records.read_exact(&mut vec![0; 16_605]).await.unwrap();

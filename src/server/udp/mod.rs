@@ -2,7 +2,7 @@
 //! and sends the responses, with two system calls in all.
 //!
 //! Plain threads without an async runtime: they wait for the socket only. A thread that ends early is restarted on its
-//! socket. Not here: the system calls (`sys/`). Read next: `answer/mod.rs`.
+//! socket. Not here: the system calls (`sys/`). Read next: `core/src/answer/mod.rs`.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -42,12 +42,18 @@ pub(crate) struct UdpContext {
     pub(crate) heartbeats: Heartbeats,
     pub(crate) log: QueryLogger,
     /// Queue of the forwarder.
-    pub(crate) door: Option<ForwardHandle>,
+    pub(crate) forward_handle: Option<ForwardHandle>,
 }
 
 impl UdpContext {
     pub(crate) fn new(responder: Arc<Responder>, metrics: Arc<Metrics>) -> Self {
-        Self { responder, metrics, heartbeats: Heartbeats::default(), log: QueryLogger::default(), door: None }
+        Self {
+            responder,
+            metrics,
+            heartbeats: Heartbeats::default(),
+            log: QueryLogger::default(),
+            forward_handle: None,
+        }
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
@@ -82,13 +88,13 @@ impl Drop for ExitNotifier {
 }
 
 impl UdpWorkers {
-    pub(crate) fn new(common: UdpContext, stop: Shutdown, address: SocketAddr, kept: bool) -> Self {
+    pub(crate) fn new(context: UdpContext, stop: Shutdown, address: SocketAddr, is_shared: bool) -> Self {
         let (ending, ended) = mpsc::unbounded_channel();
         Self {
-            context: common,
+            context,
             stop,
             address,
-            is_shared: kept,
+            is_shared,
             exit_notifier: ending,
             ended,
             running: HashMap::new(),
@@ -102,12 +108,12 @@ impl UdpWorkers {
     }
 
     fn spawn(&mut self, number: usize, socket: Arc<UdpSocket>) -> Result<()> {
-        let Self { context: common, stop, address, is_shared: kept, run, .. } = self;
-        let (address, kept, run) = (*address, *kept, *run);
-        let (responder, stop, held) = (Arc::clone(&common.responder), stop.clone(), Arc::clone(&socket));
-        let counters = ResponseCounters::new(common.metrics.worker_at(address, Transport::Udp), Transport::Udp);
-        let (log, door) = (common.log.clone(), common.door.clone());
-        let heartbeat = common.heartbeats.heartbeat(format!("udp-{number} at {address}"));
+        let Self { context, stop, address, is_shared, run, .. } = self;
+        let (address, is_shared, run) = (*address, *is_shared, *run);
+        let (responder, stop, worker_socket) = (Arc::clone(&context.responder), stop.clone(), Arc::clone(&socket));
+        let counters = ResponseCounters::new(context.metrics.worker_at(address, Transport::Udp), Transport::Udp);
+        let (log, forward_handle) = (context.log.clone(), context.forward_handle.clone());
+        let heartbeat = context.heartbeats.heartbeat(format!("udp-{number} at {address}"));
         let ending = ExitNotifier(number, self.exit_notifier.clone());
         let body = move || {
             let _ending = ending;
@@ -118,13 +124,13 @@ impl UdpWorkers {
             let mut one = UdpWorker {
                 socket: &socket,
                 address,
-                is_shared: kept,
+                is_shared,
                 responder,
                 worker,
                 requests,
                 counters,
                 query_logger: log,
-                forward_handle: door,
+                forward_handle,
                 drops,
                 heartbeat,
             };
@@ -132,7 +138,7 @@ impl UdpWorkers {
         };
         let builder = thread::Builder::new().name(format!("udp-{number}"));
         let handle = builder.spawn(body).context("cannot start a thread that answers UDP")?;
-        self.running.insert(number, (held, handle));
+        self.running.insert(number, (worker_socket, handle));
         Ok(())
     }
 
@@ -211,39 +217,30 @@ impl UdpWorker<'_> {
     /// Answers a batch: parses all messages, responds to each from its own request, then sends, all in their order.
     fn answer(&mut self, batch: &mut Batch, received: usize) {
         let begun = Instant::now();
-        let Self {
-            socket,
-            address,
-            responder,
-            worker,
-            requests,
-            counters,
-            query_logger: log,
-            forward_handle: door,
-            ..
-        } = self;
+        let Self { socket, address, responder, worker, requests, counters, query_logger: log, forward_handle, .. } =
+            self;
         counters.received(received);
         worker.begin_batch(begun);
         for (index, request) in requests.parse(responder.zone(), batch.messages()).iter().enumerate() {
             let Some(datagram) = batch.datagram(index) else { continue };
             let to = datagram.local_ip.map_or(*address, |ip| SocketAddr::new(ip, address.port()));
             let peer = Peer { from: datagram.from, to };
-            let logged = log.try_clone_logger(&datagram.slot[..datagram.length]);
+            let log_entry = log.copy_query(&datagram.slot[..datagram.length]);
             let length = match responder.respond(request, peer, worker, datagram.slot) {
                 Reply::Response(summary) => {
                     counters.responded(&summary);
-                    if let Some(logged) = logged {
+                    if let Some(log_entry) = log_entry {
                         let response = &datagram.slot[..summary.length];
-                        logged.responded(&counters.counters, peer, Transport::Udp, response);
+                        log_entry.responded(&counters.counters, peer, Transport::Udp, response);
                     }
                     Some(summary.length)
                 }
                 Reply::Forward(pending) => {
                     let from = address.ip().is_unspecified().then(|| peer.to.ip());
-                    let way = ReplyTo::Datagram { socket: Arc::clone(socket), from };
-                    let question = ForwardRequest { pending, listen: *address, log_entry: logged };
-                    let refused = forward(door.as_ref(), question, way).err();
-                    refused.map(|question| forward::refuse(&question, counters, datagram.slot))
+                    let reply_to = ReplyTo::Datagram { socket: Arc::clone(socket), from };
+                    let request = ForwardRequest { pending, listen: *address, log_entry };
+                    let refused = forward(forward_handle.as_ref(), request, reply_to).err();
+                    refused.map(|request| forward::refuse(&request, counters, datagram.slot))
                 }
                 Reply::Drop(reason) => {
                     counters.dropped(reason);
@@ -302,10 +299,10 @@ impl UdpWorker<'_> {
 
 /// Forwards a query, or returns it if the forwarder has no room.
 #[cold]
-fn forward(door: Option<&ForwardHandle>, question: ForwardRequest, way: ReplyTo) -> Result<(), ForwardRequest> {
-    match door {
-        Some(door) => door.try_send(question, way),
-        None => Err(question),
+fn forward(handle: Option<&ForwardHandle>, request: ForwardRequest, reply_to: ReplyTo) -> Result<(), ForwardRequest> {
+    match handle {
+        Some(handle) => handle.try_send(request, reply_to),
+        None => Err(request),
     }
 }
 
@@ -359,9 +356,9 @@ mod tests {
         let heartbeats = Heartbeats::default();
         let start = |run: Option<fn(&mut UdpWorker<'_>, &Shutdown)>| {
             let (socket, address) = bound();
-            let mut common = UdpContext::new(responder(), Arc::default());
-            common.heartbeats = heartbeats.clone();
-            let mut threads = UdpWorkers::new(common, stop.clone(), address, false);
+            let mut context = UdpContext::new(responder(), Arc::default());
+            context.heartbeats = heartbeats.clone();
+            let mut threads = UdpWorkers::new(context, stop.clone(), address, false);
             threads.run = run.unwrap_or(threads.run);
             threads.start(socket).unwrap();
             (threads, address)
