@@ -185,7 +185,7 @@ impl Server {
         let stop = self.shutdown.child();
         let registered = self.registry.as_ref().map(|handout| handout.register(&udp, tcp.as_ref())).transpose();
         let registered = registered.with_context(|| format!("cannot keep {listen} ready for another process"))?;
-        let handshakes = TlsHandshakes::of(listen.protocol, certificates)?;
+        let handshakes = TlsHandshakes::for_protocol(listen.protocol, certificates)?;
         let shared = Arc::new(self.streams.for_listener(listen, stop.clone()));
         let place = Listener { is_shared: kept, context: shared, registration: registered };
         let mut parts = ListenerTasks::new();

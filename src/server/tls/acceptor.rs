@@ -78,7 +78,7 @@ impl TlsHandshakes {
     /// # Errors
     ///
     /// There is no certificate, or this build lacks the protocol.
-    pub(crate) fn of(kind: ListenProtocol, certificates: Option<&Certificates>) -> Result<Option<Self>> {
+    pub(crate) fn for_protocol(kind: ListenProtocol, certificates: Option<&Certificates>) -> Result<Option<Self>> {
         let protocol: &[u8] = match kind {
             ListenProtocol::Plain | ListenProtocol::Quic => return Ok(None),
             ListenProtocol::Tls => b"dot",

@@ -38,7 +38,7 @@ mod disabled {
         /// # Errors
         ///
         /// The protocol needs TLS.
-        pub(crate) fn of(protocol: ListenProtocol, _: Option<&Certificates>) -> Result<Option<Self>> {
+        pub(crate) fn for_protocol(protocol: ListenProtocol, _: Option<&Certificates>) -> Result<Option<Self>> {
             ensure!(
                 matches!(protocol, ListenProtocol::Plain | ListenProtocol::Quic),
                 "this build has no {protocol} (cargo feature tls)"
