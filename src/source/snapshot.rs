@@ -10,7 +10,7 @@
 //! known to be current until then. Objects that are read back are marked as stale, and names that they lack are not
 //! denied, until everything has been listed from the cluster itself. A file that is damaged, too old, or of another
 //! cluster is refused with one sentence, and the server starts without it. Not here: the encoding of an object
-//! (`objects/write.rs`).
+//! (`core/src/object/write.rs`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
