@@ -6,7 +6,7 @@
 //! ```text
 //!    objects                                                                      queries
 //!       │                                                                            │
-//!   source ─▶ simulate                                              serve (UDP, TCP, TLS, HTTPS, QUIC)
+//!   source ─▶ simulate                                             server (UDP, TCP, TLS, HTTPS, QUIC)
 //!       │  the one writer of                                                         │ a message, in its buffer
 //!       ▼                                                                            ▼
 //!    cluster ──▶ dirty contributors ──▶ records ──▶ zone.publish     zone.look_up ◀── answer ◀──▶ wire
@@ -38,7 +38,7 @@
 //! # Reading order
 //!
 //! The answer: [`name`], [`records`], [`zone`], [`answer`]. The data: [`cluster`], and `source` of the server. Then [`diagnose`], and
-//! the server's `serve`, `admin` and `report`.
+//! `server`, `admin` and `report` of the server.
 //!
 //! `tests/rows.md` is the table of rules; the code cites their ids (N1, A8, K11), and `tests/scenarios/` shows each rule.
 //! `tests/causes.md` and `tests/causes/` are the same for causes. `tests/shapes/` has manifests in the shape of popular

@@ -80,7 +80,7 @@ impl fmt::Display for WatchState {
 /// Interruption of a watch: the reason, and the error behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Reason.
+    /// Reason of the interruption.
     pub reason: LossReason,
     /// Error text of the API server or of the client; may be empty.
     pub detail: String,

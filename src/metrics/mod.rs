@@ -134,7 +134,7 @@ events! {
     ObjectsSkipped = "objects skipped",
     /// Changes that an audit found, and no event had reported.
     AuditRepairs = "audit repairs",
-    /// Contributors of a live cluster that were built and published, such as Services.
+    /// Contributions of a live cluster that were published.
     Published = "published",
     /// Lines of the query log that were dropped because they could not be written fast enough.
     QueryLogLost = "query log lost",

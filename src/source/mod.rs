@@ -246,7 +246,7 @@ pub struct Notice {
     pub kind: NoticeKind,
     /// Objects that the notice concerns.
     pub subject: Subject,
-    /// One sentence.
+    /// Notice for people, in one sentence.
     pub text: String,
 }
 
@@ -270,7 +270,7 @@ pub enum NoticeKind {
 }
 
 impl NoticeKind {
-    /// Returns the reason for the metric of rejected objects, if the loss is an error.
+    /// Returns the label `reason` of the metric; `None` if nothing was rejected.
     fn label(self) -> Option<&'static str> {
         match self {
             Self::Whole => Some("invalid"),

@@ -42,7 +42,7 @@ fn interface_names_are_unchanged() {
 }
 
 fn frozen_names() -> String {
-    let mut text = "# Written by UPDATE_EXPECT=1 cargo test --test frozen\n".to_owned();
+    let mut text = "# Written by UPDATE_EXPECT=1 cargo test --test it frozen\n".to_owned();
     let mut section = |heading: &str, lines: Vec<String>| {
         assert!(!lines.is_empty(), "{heading}");
         let _ = write!(text, "\n## {heading}\n\n{}\n", lines.join("\n"));

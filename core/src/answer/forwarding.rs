@@ -208,7 +208,7 @@ impl Responder {
         let mut response = Response {
             writer: query.writer(message),
             ttl: self.zone.ttl(),
-            turn: query.query.id,
+            rotation: query.query.id,
             zone: query.context.zone,
         };
         let mut snapshot_cache = SnapshotCache::default();

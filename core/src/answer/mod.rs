@@ -200,8 +200,8 @@ impl Responder {
     /// Answers with SERVFAIL after a panic.
     #[cold]
     fn fail(&self, request: &Request, message: &mut [u8]) -> Reply {
-        let refusal = ErrorResponse::header_only(rcode::SERVFAIL, request.edns());
-        reply_unparsed(request, wire::write_error(message, refusal, ResponseOptions::default()), refusal.rcode)
+        let error = ErrorResponse::header_only(rcode::SERVFAIL, request.edns());
+        reply_unparsed(request, wire::write_error(message, error, ResponseOptions::default()), error.rcode)
     }
 
     fn answer(&self, request: &Request, peer: &Peer, worker: &mut Worker, message: &mut [u8]) -> Reply {
@@ -223,8 +223,8 @@ impl Responder {
                 let context = RequestContext { question, peer, request, state: self.status.data_state() };
                 if !allowed {
                     let Query { question_end, edns, .. } = *question.query;
-                    let refusal = ErrorResponse { rcode: rcode::REFUSED, question_end, edns };
-                    let length = wire::write_error(message, refusal, NOT_ALLOWED);
+                    let error = ErrorResponse { rcode: rcode::REFUSED, question_end, edns };
+                    let length = wire::write_error(message, error, NOT_ALLOWED);
                     return Reply::Response(context.summary(length, rcode::REFUSED, ZoneLabel::NONE));
                 }
                 let reply = self.resolve(worker, &context, message);
@@ -233,12 +233,12 @@ impl Responder {
                 }
                 reply
             }
-            Disposition::Refuse(refusal) if allowed => {
-                reply_unparsed(request, wire::write_error(message, refusal, self.response_options(None)), refusal.rcode)
+            Disposition::Refuse(error) if allowed => {
+                reply_unparsed(request, wire::write_error(message, error, self.response_options(None)), error.rcode)
             }
-            Disposition::Refuse(refusal) => {
-                let refusal = ErrorResponse::header_only(rcode::REFUSED, refusal.edns);
-                reply_unparsed(request, wire::write_error(message, refusal, NOT_ALLOWED), refusal.rcode)
+            Disposition::Refuse(error) => {
+                let error = ErrorResponse::header_only(rcode::REFUSED, error.edns);
+                reply_unparsed(request, wire::write_error(message, error, NOT_ALLOWED), error.rcode)
             }
             Disposition::Fail | Disposition::Drop(_) => self.fail(request, message),
         }
@@ -259,7 +259,7 @@ impl Responder {
         let mut response = Response {
             writer: Writer::new(message, query.question_end, limit, query.edns.is_some()),
             ttl: self.zone.ttl(),
-            turn: query.id.wrapping_add(worker.rotation),
+            rotation: query.id.wrapping_add(worker.rotation),
             zone: ZoneLabel::NONE,
         };
         let first = self.write_qname(worker, context, &mut response);

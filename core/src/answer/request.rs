@@ -58,7 +58,7 @@ impl Request {
         self.parsed = match wire::check_header(message) {
             Ok(()) => match wire::parse(message, &mut self.name, self.transport.is_encrypted()) {
                 Ok(query) => Parsed::Query(query, zone.lookup_key(&self.name)),
-                Err(refusal) => Parsed::Refused(refusal),
+                Err(error) => Parsed::Refused(error),
             },
             Err(reason) => Parsed::Dropped(reason),
         };
@@ -68,7 +68,7 @@ impl Request {
     pub(super) fn disposition(&self) -> Disposition<'_> {
         match &self.parsed {
             Parsed::Query(query, key) => Disposition::Answer(ParsedQuestion { name: &self.name, key: *key, query }),
-            Parsed::Refused(refusal) => Disposition::Refuse(*refusal),
+            Parsed::Refused(error) => Disposition::Refuse(*error),
             Parsed::Dropped(reason) => Disposition::Drop(*reason),
             Parsed::Failed => Disposition::Fail,
         }
@@ -78,7 +78,7 @@ impl Request {
     pub(super) fn edns(&self) -> Option<Edns> {
         match &self.parsed {
             Parsed::Query(query, _) => query.edns,
-            Parsed::Refused(refusal) => refusal.edns,
+            Parsed::Refused(error) => error.edns,
             Parsed::Dropped(_) | Parsed::Failed => None,
         }
     }

@@ -15,7 +15,7 @@ pub(super) struct Response<'m> {
     pub(super) writer: Writer<'m>,
     pub(super) ttl: u32,
     /// Rotation counter: modulo the number of records, the index of the first record of an RRset (A6).
-    pub(super) turn: u16,
+    pub(super) rotation: u16,
     /// Zone label of the response in metrics.
     pub(super) zone: ZoneLabel,
 }
@@ -51,15 +51,15 @@ impl Response<'_> {
     ) {
         let count = addresses.len();
         let fit = self.fit(count, 12 + N);
-        let start = start(self.turn, count);
+        let start = start(self.rotation, count);
         match addresses.column() {
             Some(column) => {
-                let (behind, first) = column.split_at(start);
-                let rest = fit.saturating_sub(first.len());
-                let first = first.iter().take(fit).map(|address| octets(*address));
-                self.writer.addresses(owner, rtype, self.ttl, fit - rest, first);
-                let behind = behind.iter().map(|address| octets(*address));
-                self.writer.addresses(owner, rtype, self.ttl, rest, behind);
+                let (head, tail) = column.split_at(start);
+                let rest = fit.saturating_sub(tail.len());
+                let tail = tail.iter().take(fit).map(|address| octets(*address));
+                self.writer.addresses(owner, rtype, self.ttl, fit - rest, tail);
+                let head = head.iter().map(|address| octets(*address));
+                self.writer.addresses(owner, rtype, self.ttl, rest, head);
             }
             None => {
                 let order = (start..count).chain(0..start).map(|index| octets(addresses.get(index)));
@@ -81,7 +81,7 @@ impl Response<'_> {
     /// records, as far as they fit (A4). A truncated RRset gets none, since the client discards it (RFC 2181 section 9).
     fn srv_rrset(&mut self, owner: u16, zone: &WireName, servers: SrvRrset<'_>) {
         let count = servers.len();
-        let start = start(self.turn, count);
+        let start = start(self.rotation, count);
         let first = self.writer.position();
         let mut below = [0; MAX_NAME];
         let below = concat(&mut below, [servers.service().0, SVC, zone.octets()]);
@@ -242,10 +242,10 @@ impl Response<'_> {
 
 /// Returns the index of the first record of a rotated RRset of `count` records.
 #[inline]
-fn start(turn: u16, count: usize) -> usize {
+fn start(rotation: u16, count: usize) -> usize {
     // 32 bits, since a 64-bit division takes twice as long.
     match u32::try_from(count) {
-        Ok(count) if count > 1 => (u32::from(turn) % count) as usize,
+        Ok(count) if count > 1 => (u32::from(rotation) % count) as usize,
         _ => 0,
     }
 }

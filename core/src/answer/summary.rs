@@ -55,7 +55,7 @@ pub struct ResponseSummary {
     pub length: usize,
     /// Length of the query, in octets.
     pub query_length: usize,
-    /// Zone label.
+    /// Zone of the QNAME, as a label of metrics.
     pub zone: ZoneLabel,
     /// QTYPE; 0 if the question was not parsed.
     pub qtype: u16,

@@ -23,9 +23,9 @@ const TTL_SIGN_BIT: u32 = 1 << 31;
 /// A record from an upstream, of class IN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamRecord {
-    /// Owner name.
+    /// Owner name of the record.
     pub owner: WireName,
-    /// RR type.
+    /// RR type, as a number.
     pub rtype: u16,
     /// TTL in seconds.
     pub ttl: u32,

@@ -2,7 +2,7 @@
 //!
 //! [`Cluster::apply`] and [`Cluster::delete`] return the dirty [`Contributor`]s: none if no published record can change.
 //! A relist is mark and sweep in place: [`Cluster::begin_relist`], `apply` for each object, [`Cluster::finish_relist`]. Until the sweep,
-//! objects that the relist has not listed stay. `records/` and `explain/` read the views. Not here: the records of a name
+//! objects that the relist has not listed stay. `records/` and `diagnose/` read the views. Not here: the records of a name
 //! (`records/`, the module to read next), and the source of the objects (`source/`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -121,9 +121,9 @@ pub struct PodState {
     pub addresses: Vec<IpAddr>,
     /// True if the phase is Succeeded or Failed.
     pub finished: bool,
-    /// `spec.hostname`.
+    /// `spec.hostname` of the Pod.
     pub hostname: Option<Box<str>>,
-    /// `spec.subdomain`: the Service below which the Pod's name is published.
+    /// `spec.subdomain` of the Pod: the Service below which the Pod's name is published.
     pub subdomain: Option<Box<str>>,
 }
 

@@ -25,7 +25,7 @@ pub enum Finding {
     OutsideZones,
     /// `service.namespace.Z`: the label `svc` is missing, and the Service exists.
     NoSvcLabel {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The name with the label.
         meant: WireName,
@@ -54,7 +54,7 @@ pub enum Finding {
     },
     /// The namespace is being deleted, with all objects in it.
     NamespaceTerminating {
-        /// The namespace.
+        /// Name of the Namespace that is being deleted.
         namespace: Box<str>,
         /// True if the name resolves.
         resolves: bool,
@@ -100,7 +100,7 @@ pub enum Finding {
     },
     /// The label in front of the zone is neither `svc` nor `pod`.
     NoBranch {
-        /// The label.
+        /// The label in front of the zone.
         label: Box<str>,
     },
     /// The namespace is missing: `web.svc.Z`, `web-0.web.svc.Z`.
@@ -123,14 +123,14 @@ pub enum Finding {
     },
     /// The StatefulSet has no `serviceName`.
     NoServiceName {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
     },
     /// The governing Service of the StatefulSet does not exist.
     GoverningMissing {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
-        /// Its `serviceName`.
+        /// `spec.serviceName` of the StatefulSet.
         service: Box<str>,
         /// Services of the namespace that select its Pods.
         selecting: Vec<Box<str>>,
@@ -141,7 +141,7 @@ pub enum Finding {
     },
     /// The Pod's name is published below another Service than the queried one.
     OtherGoverning {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
         /// The Pod's name.
         pod: Box<str>,
@@ -154,29 +154,29 @@ pub enum Finding {
     },
     /// The governing Service has a cluster IP. This server publishes the names below it nevertheless.
     GoverningNotHeadless {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
-        /// Its governing Service.
+        /// Name of the StatefulSet's governing Service.
         service: Box<str>,
     },
     /// The governing Service is an ExternalName: no name exists below it.
     GoverningExternal {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
-        /// Its governing Service.
+        /// Name of the StatefulSet's governing Service.
         service: Box<str>,
     },
     /// The StatefulSet has no Pod of this ordinal.
     OrdinalOutOfRange {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
         /// The ordinal of the question.
         ordinal: u32,
-        /// Its first ordinal.
+        /// First ordinal of the StatefulSet (`spec.ordinals.start`).
         start: u32,
-        /// Its number of replicas.
+        /// Number of the StatefulSet's replicas (`spec.replicas`).
         replicas: u32,
-        /// Its governing Service, if QNAME is not below it.
+        /// Name of the StatefulSet's governing Service, if QNAME is not below it.
         governing: Option<Box<str>>,
         /// True if more replicas would make the name exist.
         scales: bool,
@@ -185,23 +185,23 @@ pub enum Finding {
     NoReplicas {
         /// The first of the StatefulSets.
         set: ObjectRef,
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
     },
     /// The Pod template lacks labels that the governing Service selects. A controller may set them on the Pods.
     TemplateDiffers {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
-        /// Its governing Service.
+        /// Name of the StatefulSet's governing Service.
         service: Box<str>,
         /// The mismatched labels.
         differs: SelectorMismatch,
     },
     /// The Pod with this ordinal should exist, but is in no slice of the governing Service.
     OrdinalNotThere {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
-        /// Its governing Service.
+        /// Name of the StatefulSet's governing Service.
         service: Box<str>,
         /// The ordinal of the question.
         ordinal: u32,
@@ -214,23 +214,23 @@ pub enum Finding {
     },
     /// The Pod exists, but has no address.
     PodWithoutAddress {
-        /// The Pod.
+        /// Namespace and name of the Pod.
         pod: ObjectRef,
     },
     /// The endpoint is in a slice, but not ready.
     NotReady {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The first label of the endpoint's name.
         label: Box<str>,
-        /// Its Pod, if the slice names one.
+        /// Name of the endpoint's Pod, if the slice names one.
         pod: Option<Box<str>>,
         /// Condition `serving`, if known.
         serving: Option<bool>,
     },
     /// The endpoint is in a slice, but its Pod is being deleted.
     Terminating {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The first label of the endpoint's name.
         label: Box<str>,
@@ -239,42 +239,42 @@ pub enum Finding {
     },
     /// The Pod has finished (phase Succeeded or Failed).
     PodFinished {
-        /// The Pod.
+        /// Namespace and name of the Pod.
         pod: ObjectRef,
     },
     /// The Service's slices list no endpoint.
     NoEndpoints {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
-        /// Its selector; may be empty.
+        /// The Service's `spec.selector`; empty if it has none.
         selector: Labels,
         /// The mismatch with a governed StatefulSet that requires other labels of its Pods than the Service selects.
         differs: Option<SelectorMismatch>,
     },
     /// The Service has no selector, and no slice belongs to it.
     NoSlice {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// Slices of the namespace without the label `kubernetes.io/service-name`.
         unlabelled: Vec<Box<str>>,
     },
     /// None of the Service's endpoints is ready.
     NoneReady {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// Number of endpoints in its slices.
         of: usize,
-        /// Its selector; may be empty.
+        /// The Service's `spec.selector`; empty if it has none.
         selector: Labels,
     },
     /// An endpoint that is not ready counts, since its Service sets `publishNotReadyAddresses`.
     PublishedNotReady {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
     },
     /// The Pod's endpoint has no hostname in the slice.
     NoHostname {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The Pod's name, as queried.
         pod: Box<str>,
@@ -287,38 +287,38 @@ pub enum Finding {
     },
     /// The Pod has this hostname in its spec, but no subdomain, or one that names no Service.
     PodSubdomain {
-        /// The Pod.
+        /// Namespace and name of the Pod.
         pod: ObjectRef,
-        /// Its `spec.hostname`, or its name.
+        /// The Pod's `spec.hostname`, or its name.
         hostname: Box<str>,
-        /// Its `spec.subdomain`.
+        /// The Pod's `spec.subdomain`.
         subdomain: Option<Box<str>>,
         /// The Service that selects the Pod.
         selecting: Option<Box<str>>,
     },
     /// A dashed address of an endpoint that has a hostname.
     HasHostname {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
-        /// The address.
+        /// The endpoint's address, which the QNAME spells.
         address: IpAddr,
-        /// The hostname.
+        /// The endpoint's hostname, which is its label instead.
         hostname: Box<str>,
         /// True if the recommended name resolves.
         resolves: bool,
     },
     /// A dashed address of no endpoint of the Service.
     NotAnEndpoint {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
-        /// The address.
+        /// Address that the QNAME spells.
         address: IpAddr,
         /// Services with an endpoint at this address.
         elsewhere: Candidates,
     },
     /// The Service has no endpoint with this label.
     NoSuchEndpoint {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The queried label.
         label: Box<str>,
@@ -336,7 +336,7 @@ pub enum Finding {
     },
     /// The Service has no port of this name.
     NoPort {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The queried port name, without its underscore.
         port: Box<str>,
@@ -347,18 +347,18 @@ pub enum Finding {
     },
     /// The Service declares the port, but none of its slices has it.
     PortNotInSlices {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The port's name in the Service.
         port: Box<str>,
-        /// Its protocol.
+        /// The port's protocol.
         protocol: Protocol,
         /// The slice and its port with this number, but another name or none.
         instead: Option<(ObjectRef, EndpointPort)>,
     },
     /// The port has another protocol.
     OtherProtocol {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The port's name.
         port: Box<str>,
@@ -367,7 +367,7 @@ pub enum Finding {
     },
     /// A port has no name, and so no SRV name of its own.
     PortUnnamed {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The port's number.
         number: u16,
@@ -376,9 +376,9 @@ pub enum Finding {
     },
     /// A port's number in place of its name.
     PortNumber {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
-        /// The number.
+        /// Port number in the QNAME.
         number: u16,
         /// The port's name, if it has one.
         name: Option<Box<str>>,
@@ -387,23 +387,23 @@ pub enum Finding {
     },
     /// The Service's `targetPort` is a named port that no endpoint has.
     NoTargetPort {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The Service's port.
         port: Box<str>,
-        /// Its `targetPort`.
+        /// The port's `targetPort`, a name.
         target: Box<str>,
     },
     /// The Service has no ports.
     NoPorts {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
     },
     /// The name is below an ExternalName, where no name exists.
     BelowExternalName {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
-        /// Its `externalName`.
+        /// The Service's `spec.externalName`.
         target: Box<str>,
     },
     /// An SRV name of one Pod's port. Only Services have such names.
@@ -415,7 +415,7 @@ pub enum Finding {
     },
     /// The Service has no address of this family.
     NoFamily {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The queried endpoint; `None` for the Service itself.
         label: Option<Box<str>>,
@@ -424,26 +424,26 @@ pub enum Finding {
     },
     /// The ExternalName is not a domain name.
     BadExternalName {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
-        /// Its value.
+        /// The Service's `spec.externalName`.
         value: Box<str>,
     },
     /// The ExternalName leads back to itself.
     ExternalNameLoop {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
     },
     /// The CNAME chain of the ExternalName is too long.
     ExternalNameLong {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// Maximum number of CNAMEs that are followed.
         most: usize,
     },
     /// The CNAME chain of the ExternalName ends at a name of the zone that does not exist.
     ExternalNameDangling {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The last name of the chain.
         target: WireName,
@@ -452,39 +452,39 @@ pub enum Finding {
     },
     /// The ExternalName is a name of the cluster without its zone. Search lists do not apply to targets of CNAMEs.
     ExternalNameShort {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
-        /// Its value.
+        /// The Service's `spec.externalName`.
         target: WireName,
         /// The name with its zone.
         meant: WireName,
     },
     /// The CNAME chain of the ExternalName leads out of the zones. Stub resolvers do not follow it.
     ExternalNameOutside {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The name outside.
         target: WireName,
     },
     /// A slice with names instead of addresses (addressType FQDN).
     FqdnSlice {
-        /// The slice.
+        /// Namespace and name of the EndpointSlice.
         slice: ObjectRef,
     },
     /// Pod records are off (`--pod-records`).
     PodRecordsOff,
     /// No Pod of the namespace has this address.
     PodUnknown {
-        /// The namespace.
+        /// Namespace in the QNAME.
         namespace: Box<str>,
-        /// The address.
+        /// Address that the QNAME spells.
         address: IpAddr,
         /// A Pod of another namespace with this address.
         elsewhere: Option<ObjectRef>,
     },
     /// The address has no PTR record: it is not a Service's, nor that of an endpoint that counts.
     AddressUnknown {
-        /// The address.
+        /// Address that the QNAME spells.
         address: IpAddr,
         /// Services with an endpoint at this address that is not ready.
         not_ready: Vec<ObjectRef>,
@@ -495,19 +495,19 @@ pub enum Finding {
     Wildcard,
     /// The Service has a cluster IP, but no ready endpoints: the name resolves, but connections fail.
     NothingBehind {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
     },
     /// The Service is not headless, but has no cluster IP.
     NoClusterIp {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
     },
     /// The governing Service does not select the StatefulSet's Pods, though it has other endpoints or StatefulSets.
     SetNotSelected {
-        /// The StatefulSet.
+        /// Namespace and name of the StatefulSet.
         set: ObjectRef,
-        /// Its governing Service.
+        /// Name of the StatefulSet's governing Service.
         service: Box<str>,
         /// The mismatched labels.
         differs: SelectorMismatch,
@@ -516,21 +516,21 @@ pub enum Finding {
     },
     /// The slice has endpoints, but belongs to no Service.
     SliceOfNobody {
-        /// The slice.
+        /// Namespace and name of the EndpointSlice.
         slice: ObjectRef,
         /// Number of its endpoints.
         endpoints: usize,
     },
     /// The slice belongs to a Service that does not exist.
     SliceWithoutService {
-        /// The slice.
+        /// Namespace and name of the EndpointSlice.
         slice: ObjectRef,
-        /// The Service.
+        /// Name of the Service, which does not exist.
         service: Box<str>,
     },
     /// Addresses of endpoints are in no reverse zone of this server, so they have no PTR records.
     OutsideReverse {
-        /// The Service.
+        /// Namespace and name of the Service.
         service: ObjectRef,
         /// The first of the addresses.
         address: IpAddr,

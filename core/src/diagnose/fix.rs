@@ -15,13 +15,13 @@ pub enum Fix {
     Command(String),
     /// YAML of an object to apply.
     Object(String),
-    /// A sentence.
+    /// Advice in a sentence, where neither a command nor an object is the fix.
     Advice(String),
 }
 
 /// Selection of Pods that are not ready.
 pub(super) enum Inspect<'p> {
-    /// One Pod.
+    /// The Pod of this name.
     Pod(&'p str),
     /// The Pods of a selector.
     Selected(&'p Labels),

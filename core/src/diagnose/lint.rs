@@ -26,9 +26,9 @@ pub struct CheckScope {
 /// Finding with its level.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
-    /// Level.
+    /// Importance of the finding for the author of the objects.
     pub level: Level,
-    /// Finding.
+    /// Finding about one or more objects.
     pub finding: Finding,
 }
 

@@ -81,9 +81,9 @@ pub struct WatchScope {
 /// Question to diagnose, with the zone's result.
 #[derive(Clone, Copy)]
 pub struct DiagnosedQuery<'q> {
-    /// QNAME.
+    /// QNAME of the question.
     pub name: &'q QueryName,
-    /// QTYPE.
+    /// QTYPE of the question.
     pub qtype: u16,
     /// Result of the zone's look-up.
     pub outcome: ZoneVerdict,

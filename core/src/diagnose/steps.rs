@@ -88,6 +88,7 @@ impl Trace<'_> {
         }
     }
 
+    /// Adds the step `labels`: the branch, and the number of labels, of a name that no form of the zone has.
     fn check_form(&mut self, apex_at: usize) {
         let branch = label_text(self.asked.name.label(apex_at - 1));
         match branch.as_str() {
@@ -100,7 +101,8 @@ impl Trace<'_> {
         }
     }
 
-    /// Checks the namespace. Returns true if the trace goes on.
+    /// Adds the step `namespace`: whether the namespace exists, or an object in it is known. Returns true if the trace
+    /// goes on.
     fn check_namespace(&mut self, namespace: &str) -> bool {
         let cluster = self.view.cluster;
         if cluster.namespace_exists(namespace) {
@@ -115,6 +117,7 @@ impl Trace<'_> {
         false
     }
 
+    /// Adds the steps of a name at or below a Service, from `namespace` on.
     fn check_service(&mut self, key: &ObjectRef, below: SubName<'_>) {
         if !self.check_namespace(&key.namespace) {
             return;
@@ -164,6 +167,7 @@ impl Trace<'_> {
         }
     }
 
+    /// Adds the step `Service` of an ExternalName, below which no name exists.
     fn check_external_name(&mut self, service: &Service, target: &str, below: SubName<'_>) {
         let key = &service.key;
         match below {
@@ -172,6 +176,7 @@ impl Trace<'_> {
         }
     }
 
+    /// Adds the step `Service` of a Service that is not headless: its cluster IPs.
     fn check_cluster_ip(&mut self, key: &ObjectRef, addresses: &[IpAddr]) {
         let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         if list.is_empty() {
@@ -182,7 +187,8 @@ impl Trace<'_> {
         }
     }
 
-    /// Checks the StatefulSet, if the label has the form of its Pods' names.
+    /// Adds the step `StatefulSet` if the label is the name of a known StatefulSet and an ordinal: whether the Service is its
+    /// governing Service, and it has the ordinal.
     fn check_stateful_set(&mut self, asked: &ObjectRef, label: &str) {
         let (text, ordinal) = split(label);
         let (Some(name), Some(ordinal)) = (text.strip_suffix('-'), ordinal) else { return };
@@ -203,6 +209,7 @@ impl Trace<'_> {
         self.push("StatefulSet", if holds { Some(true) } else { self.failed_unless_exists() }, text);
     }
 
+    /// Adds the step `selector`: whether a governed StatefulSet has Pods with the labels that the Service selects.
     fn check_selector(&mut self, service: &Service, view: &ServiceView<'_>) {
         if service.selector.is_empty() {
             return self.note("selector", "none: no controller writes its slices");
@@ -225,7 +232,7 @@ impl Trace<'_> {
         }
     }
 
-    /// Checks the slices. Returns true if the trace goes on.
+    /// Adds the step `slices`: whether the Service's EndpointSlices list an endpoint. Returns true if the trace goes on.
     fn check_slices(&mut self, view: &ServiceView<'_>) -> bool {
         let (slices, names) = (view.slices().count(), view.slices().filter(|slice| slice.fqdn).count());
         let all: Vec<Conditions> = view.slices().flat_map(EndpointSlice::endpoints).map(|row| row.conditions).collect();
@@ -242,7 +249,7 @@ impl Trace<'_> {
         !all.is_empty()
     }
 
-    /// Checks whether any endpoint counts for the Service's name.
+    /// Adds the step `readiness`: whether an endpoint is ready, or `publishNotReadyAddresses` is set.
     fn check_readiness(&mut self, service: &Service, view: &ServiceView<'_>) {
         let endpoints = || view.slices().flat_map(EndpointSlice::endpoints);
         if service.publish_not_ready {
@@ -262,6 +269,7 @@ impl Trace<'_> {
         service.answers_with(conditions) || self.view.rules.ordinals.keeps(conditions.serving())
     }
 
+    /// Adds the step `endpoint`: whether an endpoint has this label; then `readiness`: whether its name exists.
     fn check_endpoint(&mut self, service: &Service, view: &ServiceView<'_>, label: &str) {
         let spelled = dashed::parse(label.as_bytes());
         let rows = || view.slices().flat_map(EndpointSlice::endpoints);
@@ -302,7 +310,8 @@ impl Trace<'_> {
         text
     }
 
-    /// Checks the port: a headless Service has the ports of its slices, other Services have their own.
+    /// Adds the step `port`: whether a port has this name and protocol. A headless Service has the ports of its slices, other
+    /// Services have their own.
     fn check_port(&mut self, service: &Service, view: &ServiceView<'_>, port: Option<&str>, protocol: &str) {
         let fits = |name: &str, of: &str| !name.is_empty() && of == protocol && port.is_none_or(|port| name == port);
         let found = match service.kind {
@@ -322,7 +331,7 @@ impl Trace<'_> {
         }
     }
 
-    /// Checks Pod records and the namespace of a Pod. Returns true if the trace goes on.
+    /// Adds the steps `Pod records` (`--pod-records`) and `namespace`. Returns true if the trace goes on.
     fn check_pod_records(&mut self, namespace: &str) -> bool {
         match self.view.rules.pod_records {
             PodRecords::Off => self.fail("Pod records", "off"),
@@ -343,6 +352,7 @@ impl Trace<'_> {
         false
     }
 
+    /// Adds the steps of a name in the `pod` branch, at last `address`: whether a Pod of the namespace has it.
     fn check_pod_address(&mut self, namespace: &str, label: &[u8]) {
         if !self.check_pod_records(namespace) {
             return;
@@ -360,6 +370,7 @@ impl Trace<'_> {
         }
     }
 
+    /// Adds the step `address` of a reverse name: the Services that have the address, and their endpoints with it.
     fn trace_reverse(&mut self) {
         let exists = self.asked.outcome != ZoneVerdict::NxDomain;
         let Some(address) = reverse::parse_address(self.asked.name) else {

@@ -2,7 +2,7 @@
 //!
 //! Decoding is lenient: the valid part of an object is kept, and each invalid part is left out and reported as
 //! [`Skipped`]; only a document that is no object of its kind is [`Invalid`]. Beyond this module, addresses, families
-//! and protocols are values and no strings. Not here: relations between objects (`cluster.rs`) and their records
+//! and protocols are values and no strings. Not here: relations between objects (`cluster/mod.rs`) and their records
 //! (`records/`). Read `raw.rs` next, the JSON shapes and their decoder; `validate.rs` checks manifests as the API
 //! server does, `write.rs` encodes objects for the snapshot.
 
@@ -168,7 +168,7 @@ pub struct Skipped {
 pub enum Subject {
     /// Any object: a file cannot be read, or an object has no name.
     Unknown,
-    /// One object.
+    /// The object of this namespace and name.
     Object(ObjectRef),
     /// Objects of these names, sorted, in any namespace: a document cannot be parsed.
     Names(Vec<Box<str>>),
@@ -317,7 +317,7 @@ impl AddressFamily {
     }
 }
 
-/// A Namespace.
+/// Namespace, reduced to the fields in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
     /// Name, a DNS label.
@@ -333,7 +333,7 @@ impl Namespace {
     }
 }
 
-/// A Service.
+/// Service, reduced to the fields in use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Namespace and name; both are DNS labels.
@@ -342,7 +342,8 @@ pub struct Service {
     pub kind: ServiceKind,
     /// `publishNotReadyAddresses`: endpoints that are not ready are answered too.
     pub publish_not_ready: bool,
-    /// Labels of the Pods that are its endpoints; empty if its EndpointSlices are written by other means.
+    /// `spec.selector`: labels of the Pods that are the Service's endpoints; empty if no controller writes its
+    /// EndpointSlices.
     pub selector: Labels,
     /// Ports, in the order of the object.
     pub ports: Vec<ServicePort>,
@@ -384,16 +385,16 @@ pub enum ServiceKind {
 /// Number of families that a Service has addresses of (`ipFamilyPolicy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyPolicy {
-    /// One family.
+    /// Addresses of one family.
     SingleStack,
-    /// Two families if the cluster has two, else one.
+    /// Addresses of two families if the cluster has two, else of one.
     PreferDualStack,
-    /// Two families.
+    /// Addresses of two families, or the API server rejects the Service.
     RequireDualStack,
 }
 
 impl FamilyPolicy {
-    /// All policies.
+    /// All policies, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::SingleStack, Self::PreferDualStack, Self::RequireDualStack];
 
     /// Returns the policy, as the Kubernetes API writes it.
@@ -411,11 +412,11 @@ impl FamilyPolicy {
 pub struct ServicePort {
     /// Name in lower case, or empty.
     pub name: Box<str>,
-    /// Transport protocol.
+    /// Transport protocol of the port.
     pub protocol: Protocol,
-    /// Port at the cluster IP.
+    /// `port`: the port of the cluster IP.
     pub number: u16,
-    /// Port at the Pods.
+    /// `targetPort`: the port of the Pods.
     pub target: TargetPort,
 }
 
@@ -596,7 +597,7 @@ impl SliceManager {
 /// One row for [`EndpointSlice::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointRow {
-    /// Address.
+    /// IP address of the endpoint.
     pub address: IpAddr,
     /// Conditions: ready, serving, terminating.
     pub conditions: Conditions,
@@ -609,7 +610,7 @@ pub struct EndpointRow {
 /// One row of an [`EndpointSlice`].
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'s> {
-    /// Address.
+    /// IP address of the endpoint.
     pub address: IpAddr,
     /// Conditions: ready, serving, terminating.
     pub conditions: Conditions,
@@ -656,9 +657,9 @@ impl Conditions {
 pub struct EndpointPort {
     /// Name in lower case, or empty.
     pub name: Box<str>,
-    /// Transport protocol.
+    /// Transport protocol of the port.
     pub protocol: Protocol,
-    /// Port at the endpoints.
+    /// `port`: the port of the endpoints.
     pub number: u16,
 }
 
@@ -673,12 +674,12 @@ pub struct Endpoints {
     pub mirrored: Vec<usize>,
 }
 
-/// A Pod.
+/// Pod, reduced to the fields in use.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
     /// Namespace and name.
     pub key: ObjectRef,
-    /// Labels.
+    /// `metadata.labels` of the Pod.
     pub labels: Labels,
     /// `status.podIPs`; empty before the Pod has an address.
     pub addresses: Vec<IpAddr>,
@@ -714,9 +715,9 @@ pub struct OwnerRef {
 /// Fields of a Pod's spec that names and ports depend on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodSpec {
-    /// `hostname`.
+    /// `spec.hostname` of the Pod.
     pub hostname: Option<Box<str>>,
-    /// `subdomain`.
+    /// `spec.subdomain` of the Pod: the Service below which its name is published.
     pub subdomain: Option<Box<str>>,
     /// Ports of all containers and sidecars; only named ports are used.
     pub ports: Vec<EndpointPort>,
@@ -731,7 +732,7 @@ pub struct PodTemplate {
     pub spec: PodSpec,
 }
 
-/// A StatefulSet.
+/// StatefulSet, reduced to the fields in use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatefulSet {
     /// Namespace and name.
@@ -744,7 +745,7 @@ pub struct StatefulSet {
     pub start: u32,
     /// True if `podManagementPolicy` is `Parallel`: no Pod waits for the one before it.
     pub parallel: bool,
-    /// `selector.matchLabels`.
+    /// `spec.selector.matchLabels` of the StatefulSet.
     pub selector: Labels,
     /// Template of the Pods.
     pub template: PodTemplate,
@@ -760,7 +761,7 @@ impl StatefulSet {
 /// A workload other than a StatefulSet: simulated, never watched.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
-    /// Kind.
+    /// Kind of the workload.
     pub kind: WorkloadKind,
     /// Namespace and name.
     pub key: ObjectRef,

@@ -207,7 +207,7 @@ impl Trimmer<'_> {
     }
 
     /// Checks that the object's name can be a label of a domain name.
-    fn label(&self) -> Result<(), Invalid> {
+    fn check_name_is_label(&self) -> Result<(), Invalid> {
         if is_label(&self.key.name) {
             return Ok(());
         }
@@ -218,14 +218,14 @@ impl Trimmer<'_> {
     }
 
     fn namespace(&self, document: RawDocument<'_>) -> Result<Namespace, Invalid> {
-        self.label()?;
+        self.check_name_is_label()?;
         let RawNamespace { metadata, status } = self.read(document)?;
         let terminating = metadata.deletion_timestamp.is_some() || status.phase.as_deref() == Some("Terminating");
         Ok(Namespace { name: self.key.name.clone(), terminating })
     }
 
     fn service(&mut self, document: RawDocument<'_>) -> Result<Service, Invalid> {
-        self.label()?;
+        self.check_name_is_label()?;
         let RawService { spec } = self.read(document)?;
         let kind = if spec.kind.as_deref() == Some("ExternalName") {
             ServiceKind::ExternalName(spec.external_name.unwrap_or_default().into())
@@ -345,7 +345,7 @@ impl Trimmer<'_> {
                 endpoint.conditions.terminating,
             );
             let place = || format!("endpoint {index}");
-            let Some(hostname) = self.hostname(place, endpoint.hostname.as_deref()) else { continue };
+            let Some(hostname) = self.read_hostname(place, endpoint.hostname.as_deref()) else { continue };
             let pod = endpoint.target_ref.and_then(RawTargetRef::pod);
             let mut addresses = endpoint.addresses.iter().filter_map(|text| self.address(place, text, Some(family)));
             let Some(address) = addresses.next() else { continue };
@@ -358,9 +358,10 @@ impl Trimmer<'_> {
         Ok(EndpointSlice::new(self.key.clone(), service, family, ports, &rows).managed_by(manager))
     }
 
-    /// Returns `None` if the endpoint is left out; else its hostname, if it has one.
+    /// Validates an endpoint's `hostname`. Returns `None`, and reports it, if that is not a DNS label: the endpoint is left
+    /// out then. `Some(None)`: no hostname.
     #[allow(clippy::option_option)] // left out, without a hostname, with one: read once, in the line below the call
-    fn hostname(&mut self, place: impl Fn() -> String, hostname: Option<&str>) -> Option<Option<Box<str>>> {
+    fn read_hostname(&mut self, place: impl Fn() -> String, hostname: Option<&str>) -> Option<Option<Box<str>>> {
         match hostname.filter(|hostname| !hostname.is_empty()) {
             None => Some(None),
             Some(hostname) if is_label(hostname) => Some(Some(hostname.to_ascii_lowercase().into())),
@@ -407,7 +408,7 @@ impl Trimmer<'_> {
             let mut rows = Vec::new();
             for (raw, conditions) in all {
                 let place = || format!("subset {index}");
-                let Some(hostname) = self.hostname(place, raw.hostname.as_deref()) else { continue };
+                let Some(hostname) = self.read_hostname(place, raw.hostname.as_deref()) else { continue };
                 if let Some(address) = self.address(place, &raw.ip, None) {
                     let pod = raw.target_ref.and_then(RawTargetRef::pod);
                     rows.push(EndpointRow { address, conditions, hostname, pod });

@@ -96,7 +96,7 @@ impl DifferenceBuilder<'_> {
             self.difference.numbers.get_or_insert_with(|| (0..count).collect())[at as usize] = to;
         }
         let (was, is) = (&self.old.endpoints, &self.new.endpoints);
-        if in_service && !(was.v4.is_same(at, &is.v4, to) && was.v6.is_same(at, &is.v6, to)) {
+        if in_service && !(was.v4.has_same_addresses(at, &is.v4, to) && was.v6.has_same_addresses(at, &is.v6, to)) {
             self.add_address_changes(
                 &ptr_records(was, at).collect::<Vec<_>>(),
                 &ptr_records(is, to).collect::<Vec<_>>(),

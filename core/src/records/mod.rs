@@ -170,9 +170,9 @@ pub struct ServiceRecords {
 enum ServiceRrsets {
     /// The name exists without records: an ExternalName that is not a name (N15), or a Service without an address.
     Empty,
-    /// Its own addresses (N10), with the numbers of all ports (N11) and those of each named port (N12).
+    /// The cluster IPs of the Service (N10), with the numbers of all ports (N11) and those of each named port (N12).
     ClusterIp { v4: Box<[u32]>, v6: Box<[u128]>, ports: Box<[u16]>, named: Ports<Box<[u16]>> },
-    /// The addresses of its endpoints (N1), and of those with a named port (N5, N6).
+    /// The addresses of the Service's endpoints (N1), and of those with a named port (N5, N6).
     Headless { service: HeadlessRrset, named: Ports<HeadlessRrset> },
     /// A CNAME (N14).
     External(WireName),
@@ -224,7 +224,7 @@ impl<T> Default for Column<T> {
 
 impl<T: PartialEq> Column<T> {
     /// Returns whether endpoint `one` has the addresses here that endpoint `two` has in `other`.
-    fn is_same(&self, one: u32, other: &Self, two: u32) -> bool {
+    fn has_same_addresses(&self, one: u32, other: &Self, two: u32) -> bool {
         match (&self.offsets, &other.offsets) {
             (Offsets::None, Offsets::None) => true,
             (Offsets::Dense, Offsets::Dense) => self.addresses[one as usize] == other.addresses[two as usize],
@@ -314,19 +314,19 @@ impl Default for Targets {
 /// Records of one name and type: a view into columns.
 #[derive(Clone, Copy, Debug)]
 pub enum RRset<'z> {
-    /// IPv4 addresses.
+    /// A RRset: IPv4 addresses (RFC 1035 section 3.4.1).
     A(AddressRrset<'z, u32>),
-    /// IPv6 addresses.
+    /// AAAA RRset: IPv6 addresses (RFC 3596).
     Aaaa(AddressRrset<'z, u128>),
-    /// SRV records.
+    /// SRV RRset (RFC 2782).
     Srv(SrvRrset<'z>),
-    /// Names of an address.
+    /// PTR RRset: the names of an address (RFC 1035 section 3.3.12).
     Ptr(PtrRrset<'z>),
-    /// One TXT record with one character-string.
+    /// TXT RRset: one record with one character-string.
     Txt(&'static [u8]),
-    /// SOA record of the zone.
+    /// SOA RRset: the one SOA record of the zone (RFC 1035 section 3.3.13).
     Soa,
-    /// NS record of the zone.
+    /// NS RRset: the one NS record of the zone (RFC 1035 section 3.3.11).
     Ns,
 }
 
@@ -400,7 +400,7 @@ enum SrvTargets<'z> {
 pub struct SrvRecord<'z> {
     /// First label of the target, in front of the Service's name; `None` if the target is the Service's name.
     pub label: Option<EndpointLabel<'z>>,
-    /// Port.
+    /// Port of the target.
     pub port: u16,
 }
 
@@ -477,7 +477,7 @@ impl EndpointLabel<'_> {
 /// PTR target of an address: a Service, and the label in front of its name.
 #[derive(Clone, Copy, Debug)]
 pub struct PtrTarget<'z> {
-    /// The Service.
+    /// Name of the Service that has the address, or an endpoint with it.
     pub service: &'z ServiceName,
     label: PackedLabel,
 }
@@ -520,7 +520,7 @@ impl<'z> PtrTarget<'z> {
 /// PTR target that owns its Service's name, for storage.
 #[derive(Clone, Debug)]
 pub struct PtrName {
-    /// The Service.
+    /// Name of the Service that has the address, or an endpoint with it.
     pub service: Arc<ServiceName>,
     label: PackedLabel,
 }
@@ -542,7 +542,7 @@ impl PtrName {
 pub enum PtrRrset<'z> {
     /// One target, which is the usual case.
     One(PtrTarget<'z>),
-    /// Several targets.
+    /// Two or more targets.
     Several(&'z [PtrName]),
 }
 

@@ -30,10 +30,10 @@ pub fn query(id: u16, name: &WireName, qtype: u16) -> Vec<u8> {
     message
 }
 
-/// Parsed response.
+/// Response as a client reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedResponse {
-    /// RCODE.
+    /// RCODE, including the upper bits in the OPT record (RFC 6891).
     pub rcode: u16,
     /// The response is truncated: the client has to repeat the query over TCP.
     pub truncated: bool,
@@ -55,9 +55,9 @@ pub struct AnswerRecord {
     pub name: String,
     /// TTL in seconds.
     pub ttl: u32,
-    /// Type: `A`.
+    /// RR type as a mnemonic: `A`.
     pub rtype: String,
-    /// Data in presentation form (RFC 1035 section 5).
+    /// RDATA in presentation format (RFC 1035 section 5).
     pub data: String,
     /// Text of a TXT record: its character-strings joined.
     pub text: Option<String>,
@@ -140,11 +140,11 @@ fn extended_error((code, option): &(EdnsCode, EdnsOption)) -> Option<(u16, Strin
 pub struct ParsedQuery {
     /// QNAME, escaped to ASCII, in lower case.
     pub name: String,
-    /// QTYPE: `A`.
+    /// QTYPE as a mnemonic: `A`.
     pub qtype: String,
-    /// QCLASS: `IN`.
+    /// QCLASS as a mnemonic: `IN`.
     pub qclass: String,
-    /// DNSSEC OK.
+    /// DO bit of the query (RFC 3225).
     pub dnssec_ok: bool,
     /// Maximum length of a UDP response that the client accepts, in octets.
     pub size: u16,

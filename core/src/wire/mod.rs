@@ -59,9 +59,9 @@ pub const PADDING_BLOCK: usize = 468;
 /// Query that passed all checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Message ID.
+    /// Message ID, which the response copies.
     pub id: u16,
-    /// QTYPE.
+    /// QTYPE of the question.
     pub qtype: u16,
     /// End of the question, in octets from the start of the message.
     pub question_end: usize,
@@ -86,7 +86,7 @@ pub struct Edns {
 /// Error response, with the parts of the query that it echoes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorResponse {
-    /// RCODE.
+    /// RCODE of the response.
     pub rcode: u16,
     /// End of the question; the header's length if the question is not echoed.
     pub question_end: usize,
@@ -255,9 +255,9 @@ fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
 
 /// Returns the end of the record at `at`, if the record is complete.
 fn skip_record(message: &[u8], at: usize) -> Option<usize> {
-    let fixed = skip_name(message, at)?;
-    let length = message.get(fixed + 8..fixed + 10)?;
-    let end = fixed + 10 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+    let owner_end = skip_name(message, at)?;
+    let length = message.get(owner_end + 8..owner_end + 10)?;
+    let end = owner_end + 10 + usize::from(u16::from_be_bytes([length[0], length[1]]));
     (end <= message.len()).then_some(end)
 }
 
@@ -393,11 +393,11 @@ pub struct Writer<'m> {
 /// Sections behind the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
-    /// Answer.
+    /// Answer section: the records of the QNAME and of a CNAME chain.
     Answer,
-    /// Authority.
+    /// Authority section: the SOA record of a negative response.
     Authority,
-    /// Additional.
+    /// Additional section: addresses of SRV targets and of the name server, and OPT.
     Additional,
 }
 
@@ -481,7 +481,7 @@ impl<'m> Writer<'m> {
     ) {
         let mut before = [0; 12];
         before[..2].copy_from_slice(&owner.to_be_bytes());
-        before[2..].copy_from_slice(&fixed(rtype, ttl, N));
+        before[2..].copy_from_slice(&record_header(rtype, ttl, N));
         let end = self.at + count * (12 + N);
         for (record, address) in self.message[self.at..end].chunks_exact_mut(12 + N).zip(addresses) {
             record[..12].copy_from_slice(&before);
@@ -498,7 +498,7 @@ impl<'m> Writer<'m> {
             return false;
         }
         self.push(owner.to_be_bytes());
-        self.push(fixed(rtype, ttl, N));
+        self.push(record_header(rtype, ttl, N));
         self.push(data);
         self.counts[self.section] += 1;
         true
@@ -519,7 +519,7 @@ impl<'m> Writer<'m> {
             NameRef::Pointer(pointer) => self.push(pointer.to_be_bytes()),
             NameRef::Uncompressed(name) => self.extend(name.octets()),
         }
-        self.push(fixed(rtype, ttl, length));
+        self.push(record_header(rtype, ttl, length));
         for part in data {
             self.extend(part);
         }
@@ -535,7 +535,7 @@ impl<'m> Writer<'m> {
         rcode: u16,
         authoritative: bool,
         edns: Option<Edns>,
-        remarks: ResponseOptions<'_>,
+        options: ResponseOptions<'_>,
     ) -> usize {
         if let Some(edns) = edns {
             self.limit += OPT_LENGTH;
@@ -543,8 +543,8 @@ impl<'m> Writer<'m> {
             let [size_high, size_low] = (MAX_UDP as u16).to_be_bytes();
             let flags = u8::from(edns.dnssec_ok) << 7;
             self.push([0, 0, rtype::OPT as u8, size_high, size_low, (rcode >> 4) as u8, 0, flags, 0, 0, 0]);
-            if edns.asks_nsid || edns.padded || remarks.error.is_some() {
-                self.push_options(edns, remarks, length_at);
+            if edns.asks_nsid || edns.padded || options.error.is_some() {
+                self.push_options(edns, options, length_at);
             }
             self.counts[Section::Additional as usize] += 1;
         }
@@ -559,11 +559,11 @@ impl<'m> Writer<'m> {
     }
 
     #[cold]
-    fn push_options(&mut self, edns: Edns, remarks: ResponseOptions<'_>, length_at: usize) {
-        if edns.asks_nsid && !remarks.nsid.is_empty() {
-            self.push_option(NSID, &[remarks.nsid]);
+    fn push_options(&mut self, edns: Edns, options: ResponseOptions<'_>, length_at: usize) {
+        if edns.asks_nsid && !options.nsid.is_empty() {
+            self.push_option(NSID, &[options.nsid]);
         }
-        if let Some((code, text)) = remarks.error {
+        if let Some((code, text)) = options.error {
             self.push_option(EXTENDED_ERROR, &[&code.to_be_bytes(), text.as_bytes()]);
         }
         if edns.padded {
@@ -614,21 +614,21 @@ impl<'m> Writer<'m> {
 
 /// Builds the fields between a record's owner and its RDATA (RFC 1035 section 4.1.3).
 #[inline]
-fn fixed(rtype: u16, ttl: u32, length: usize) -> [u8; 10] {
-    let mut fixed = [0; 10];
-    fixed[..2].copy_from_slice(&rtype.to_be_bytes());
-    fixed[2..4].copy_from_slice(&CLASS_IN.to_be_bytes());
-    fixed[4..8].copy_from_slice(&ttl.to_be_bytes());
-    fixed[8..].copy_from_slice(&(length as u16).to_be_bytes());
-    fixed
+fn record_header(rtype: u16, ttl: u32, length: usize) -> [u8; 10] {
+    let mut header = [0; 10];
+    header[..2].copy_from_slice(&rtype.to_be_bytes());
+    header[2..4].copy_from_slice(&CLASS_IN.to_be_bytes());
+    header[4..8].copy_from_slice(&ttl.to_be_bytes());
+    header[8..].copy_from_slice(&(length as u16).to_be_bytes());
+    header
 }
 
 /// Owner name of a record: a pointer into the message, or the complete name.
 #[derive(Clone, Copy, Debug)]
 pub enum NameRef<'n> {
-    /// Compression pointer.
+    /// Compression pointer to the name in the message (RFC 1035 section 4.1.4).
     Pointer(u16),
-    /// Complete name.
+    /// Complete name, written without compression.
     Uncompressed(&'n WireName),
 }
 
@@ -654,11 +654,11 @@ pub fn set_recursion_available(message: &mut [u8]) {
 }
 
 /// Turns the query in `message` into an error response, and returns its length.
-pub fn write_error(message: &mut [u8], refusal: ErrorResponse, remarks: ResponseOptions<'_>) -> usize {
-    if refusal.question_end == HEADER {
+pub fn write_error(message: &mut [u8], error: ErrorResponse, options: ResponseOptions<'_>) -> usize {
+    if error.question_end == HEADER {
         message[4..6].fill(0);
     }
-    let limit = MAX_UDP_PLAIN.max(refusal.question_end + OPT_LENGTH);
-    let writer = Writer::new(message, refusal.question_end, limit, refusal.edns.is_some());
-    writer.finish(refusal.rcode, false, refusal.edns, remarks)
+    let limit = MAX_UDP_PLAIN.max(error.question_end + OPT_LENGTH);
+    let writer = Writer::new(message, error.question_end, limit, error.edns.is_some());
+    writer.finish(error.rcode, false, error.edns, options)
 }

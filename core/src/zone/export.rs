@@ -13,7 +13,7 @@ use crate::rtype;
 /// One record of a zone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Record {
-    /// Owner name.
+    /// Owner name of the record.
     pub owner: WireName,
     /// TTL in seconds.
     pub ttl: u32,

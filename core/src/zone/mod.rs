@@ -50,7 +50,7 @@ pub struct Settings {
     pub ttl: u32,
     /// TTL of negative responses, and the SOA record's own TTL and MINIMUM (RFC 2308), in seconds.
     pub negative_ttl: u32,
-    /// Naming rules.
+    /// Rules by which objects have names.
     pub rules: NamingRules,
 }
 
@@ -123,7 +123,7 @@ pub struct ZoneContext<'z> {
     pub number: usize,
 }
 
-/// Record index.
+/// Record index: all records of the zones, by name and type.
 ///
 /// # Examples
 ///

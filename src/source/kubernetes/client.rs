@@ -44,7 +44,7 @@ pub type Connecting = Pin<Box<dyn Future<Output = anyhow::Result<Client>> + Send
 /// Access to a cluster.
 #[derive(Clone)]
 pub struct ClusterAccess {
-    /// Makes clients.
+    /// Connector that makes clients of the API server.
     pub connect: Connect,
     /// URL of the API server.
     pub server: String,
@@ -110,7 +110,7 @@ pub async fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::R
 
 /// The place of a cluster's configuration.
 enum KubeconfigPlace {
-    /// A kubeconfig.
+    /// The kubeconfig at this path.
     File(PathBuf),
     /// The kubeconfigs that kubectl reads by default.
     Default,
@@ -306,7 +306,7 @@ impl Api {
         let params = ListParams { label_selector: self.labels.as_deref().map(Into::into), ..params.clone() };
         let request = self.collection.list(&params).map_err(|error| WatchFailure::Other(sentence(&error)))?;
         let body = self.send(request, "list").await?;
-        let page = body.collect().await.map_err(|error| cut(&error))?;
+        let page = body.collect().await.map_err(|error| connection_lost(&error))?;
         self.contact.record_contact();
         Ok(page.to_bytes().into())
     }
@@ -382,7 +382,7 @@ impl LineStream {
                         (self.piece, self.read) = (octets.into(), 0);
                     }
                 }
-                Some(Err(error)) => return Err(cut(&error)),
+                Some(Err(error)) => return Err(connection_lost(&error)),
                 None if self.line.is_empty() => return Ok(None),
                 None => return Err(WatchFailure::Other("the response ends within an event".into())),
             }
@@ -391,15 +391,15 @@ impl LineStream {
 }
 
 /// Returns the failure of a connection that was closed within a response.
-fn cut(error: &(dyn Error + 'static)) -> WatchFailure {
+fn connection_lost(error: &(dyn Error + 'static)) -> WatchFailure {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::TimedOut) {
-            return WatchFailure::Late("the peer of the connection acknowledges nothing".into());
+            return WatchFailure::TimedOut("the peer of the connection acknowledges nothing".into());
         }
         cause = error.source();
     }
-    WatchFailure::Cut(format!("the connection was cut: {}", sentence(error)))
+    WatchFailure::ConnectionLost(format!("the connection was cut: {}", sentence(error)))
 }
 
 /// Reads a response without success, and returns its failure.
@@ -430,10 +430,10 @@ pub(super) fn failure_of(
             WatchFailure::Gateway(status.as_u16(), text)
         }
         (StatusCode::UNAUTHORIZED, _) => WatchFailure::Unauthorized(text),
-        (StatusCode::FORBIDDEN, _) => WatchFailure::Denied(verb),
-        (StatusCode::NOT_FOUND, _) => WatchFailure::Unknown,
+        (StatusCode::FORBIDDEN, _) => WatchFailure::Forbidden(verb),
+        (StatusCode::NOT_FOUND, _) => WatchFailure::NotFound,
         (StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNPROCESSABLE_ENTITY, _) => {
-            WatchFailure::Refused(text)
+            WatchFailure::Unsupported(text)
         }
         (_, Some(wait)) => WatchFailure::Busy(wait, text),
         (StatusCode::TOO_MANY_REQUESTS, None) => WatchFailure::Busy(Duration::ZERO, text),

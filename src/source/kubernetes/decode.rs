@@ -252,7 +252,7 @@ pub(super) enum DecodedEvent {
     /// BOOKMARK: no change up to this resourceVersion.
     Bookmark {
         version: String,
-        /// Marks the end of a streaming list.
+        /// True at the end of a streaming list.
         end_of_list: bool,
     },
     /// ERROR: the watch ends, with this HTTP status and message.

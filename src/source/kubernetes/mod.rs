@@ -9,8 +9,8 @@
 //!
 //! [`find`] locates the cluster, [`WatchedCluster::follow`] watches it until it is dropped, [`WatchedCluster::read`] lists it once.
 //! Nothing writes to the API server. `kube` is confined to `client.rs`, for configuration, authentication and TLS. Its
-//! watcher is not used: it relists without a pause, never relists after an HTTP 410, fails a whole list for one object,
-//! and never notices an API server that went back in time. Read next: `state.rs`.
+//! watcher is not used: it relists without a pause, does not relist after a watch request that is refused with status 410,
+//! fails a whole list for one object, and never notices an API server that went back in time. Read next: `state.rs`.
 
 mod client;
 mod contact;
@@ -205,14 +205,14 @@ struct Watches {
 
 impl Watches {
     fn start(&mut self) {
-        for what in self.cluster.resources.clone() {
-            self.spawn(what, self.metrics.worker(), false);
+        for resource in self.cluster.resources.clone() {
+            self.spawn(resource, self.metrics.worker(), false);
         }
     }
 
-    fn spawn(&mut self, what: WatchedResource, counters: Arc<Counters>, again: bool) {
-        let watch = WatchConfig {
-            resource: what,
+    fn spawn(&mut self, resource: WatchedResource, counters: Arc<Counters>, again: bool) {
+        let config = WatchConfig {
+            resource,
             connect: Arc::clone(&self.cluster.connect),
             timing: self.cluster.timing,
             updates: self.sender.clone(),
@@ -223,8 +223,8 @@ impl Watches {
             scope: Arc::clone(&self.cluster.scope),
         };
         let wait = again.then_some(self.cluster.timing.back_off[0]);
-        let task = self.tasks.spawn(watch.run(wait));
-        self.running.insert(task.id(), (what, counters));
+        let task = self.tasks.spawn(config.run(wait));
+        self.running.insert(task.id(), (resource, counters));
     }
 
     /// Returns the probe of the API server. It lists the first resource, which is required.
@@ -247,13 +247,13 @@ impl Watches {
             Ok((id, ())) => (id, "it ended".to_owned()),
             Err(error) => (error.id(), error.to_string()),
         };
-        if let Some((what, own)) = self.running.remove(&id) {
+        if let Some((resource, own)) = self.running.remove(&id) {
             counters.count(Event::WatchRestarts);
             if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
-                tracing::error!("the watch of {} is started again: {why}", what.name);
+                tracing::error!("the watch of {} is started again: {why}", resource.name);
                 self.logged = Some(Instant::now());
             }
-            self.spawn(what, own, true);
+            self.spawn(resource, own, true);
         }
     }
 }

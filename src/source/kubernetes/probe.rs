@@ -52,7 +52,7 @@ impl Probe {
             }
             probed = Some(Instant::now());
             let result = tokio::select! {
-                result = self.probe(&mut api) => result,
+                result = self.list_one_object(&mut api) => result,
                 () = self.contact.resumed() => continue,
             };
             let failure = result.err().filter(|failure| !failure.is_answer());
@@ -72,7 +72,7 @@ impl Probe {
     }
 
     /// Lists one object. The deadline is [`Timing::quiet`].
-    async fn probe(&self, api: &mut Option<Api>) -> Result<(), WatchFailure> {
+    async fn list_one_object(&self, api: &mut Option<Api>) -> Result<(), WatchFailure> {
         let request = async {
             let api = match api {
                 Some(api) => api,
@@ -88,7 +88,8 @@ impl Probe {
                 .map_err(|error| WatchFailure::Unreachable(format!("the answer to a probe is no list: {error}")))
         };
         let quiet = self.timing.quiet;
-        let late = || WatchFailure::Late(format!("no octet for {quiet:?}, and no answer to a probe within {quiet:?}"));
+        let late =
+            || WatchFailure::TimedOut(format!("no octet for {quiet:?}, and no answer to a probe within {quiet:?}"));
         timeout(quiet, request).await.unwrap_or_else(|_| Err(late()))
     }
 

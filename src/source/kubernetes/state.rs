@@ -31,7 +31,7 @@ pub struct Timing {
     /// Time without an event or a bookmark of this watch before a relist (K13). Default: 150 s.
     pub idle_timeout: Duration,
     /// Interval between checks of the API server's resourceVersion (K13). Default: 60 s.
-    pub probe: Duration,
+    pub version_check: Duration,
     /// Interval between audits: relists in case an event was lost (K14). Default: 15 min, a tenth more or less.
     pub audit: Duration,
     /// Bounds of the back-off after a failure, which doubles from the first to the second (K1). Default: 1 and 10 s.
@@ -58,7 +58,7 @@ impl Default for Timing {
             proof: Duration::from_secs(5),
             quiet: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(150),
-            probe: Duration::from_secs(60),
+            version_check: Duration::from_secs(60),
             audit: Duration::from_secs(15 * 60),
             back_off: [Duration::from_secs(1), Duration::from_secs(10)],
             denied: Duration::from_secs(60),
@@ -80,19 +80,19 @@ pub(super) enum WatchFailure {
     /// 401: the API server rejects the credentials.
     Unauthorized(String),
     /// 403: the API server denies this verb on the resource.
-    Denied(&'static str),
+    Forbidden(&'static str),
     /// 400, 405 or 422: the API server does not support the request.
-    Refused(String),
+    Unsupported(String),
     /// 404: the API server does not have this resource.
-    Unknown,
+    NotFound,
     /// 429, or 503 with `Retry-After`: the pause that the API server asks for, and the text.
     Busy(Duration, String),
     /// No response before the deadline, or no octet although the API server should have sent one.
-    Late(String),
+    TimedOut(String),
     /// No connection, or none that got as far as a response: the client's certificates may be outdated.
     Unreachable(String),
     /// The connection was closed within a response.
-    Cut(String),
+    ConnectionLost(String),
     /// Any other failure: status 500, a watch that breaks at once, invalid JSON.
     Other(String),
 }
@@ -103,33 +103,35 @@ impl WatchFailure {
         match self {
             Self::Gone(_) | Self::Gateway(504, _) => "gone",
             Self::Unauthorized(_) => "unauthorized",
-            Self::Denied(_) => "denied",
-            Self::Refused(_) => "refused",
-            Self::Unknown => "unknown",
+            Self::Forbidden(_) => "denied",
+            Self::Unsupported(_) => "refused",
+            Self::NotFound => "unknown",
             Self::Busy(..) => "busy",
-            Self::Late(_) => "late",
+            Self::TimedOut(_) => "late",
             Self::Unreachable(_) => "unreachable",
-            Self::Gateway(..) | Self::Cut(_) | Self::Other(_) => "other",
+            Self::Gateway(..) | Self::ConnectionLost(_) | Self::Other(_) => "other",
         }
     }
 
     /// Returns whether the API server itself responded, so that it is within reach.
     pub(super) fn is_answer(&self) -> bool {
-        !matches!(self, Self::Gateway(..) | Self::Late(_) | Self::Unreachable(_) | Self::Cut(_))
+        !matches!(self, Self::Gateway(..) | Self::TimedOut(_) | Self::Unreachable(_) | Self::ConnectionLost(_))
     }
 
     /// Returns the state of a watch with this failure.
     pub(super) fn state(&self) -> WatchState {
         let lost = |reason, detail: &str| WatchState::Lost(Loss { reason, detail: detail.to_owned() });
         match self {
-            Self::Denied(verb) => WatchState::Denied(verb),
+            Self::Forbidden(verb) => WatchState::Denied(verb),
             Self::Unauthorized(detail) => lost(LossReason::Unauthorized, detail),
             Self::Busy(_, detail) => lost(LossReason::Overloaded, detail),
-            Self::Unknown => lost(LossReason::Failing, "404 Not Found: it does not have this resource"),
-            Self::Gone(detail) | Self::Gateway(_, detail) | Self::Refused(detail) | Self::Other(detail) => {
+            Self::NotFound => lost(LossReason::Failing, "404 Not Found: it does not have this resource"),
+            Self::Gone(detail) | Self::Gateway(_, detail) | Self::Unsupported(detail) | Self::Other(detail) => {
                 lost(LossReason::Failing, detail)
             }
-            Self::Late(detail) | Self::Unreachable(detail) | Self::Cut(detail) => lost(LossReason::OutOfReach, detail),
+            Self::TimedOut(detail) | Self::Unreachable(detail) | Self::ConnectionLost(detail) => {
+                lost(LossReason::OutOfReach, detail)
+            }
         }
     }
 }
@@ -174,17 +176,18 @@ impl WatchOutcome {
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WatchStep {
-    /// Sleep.
+    /// Wait for this long before the next step.
     Wait(Duration),
     /// Make a new client: the connections of the old one must not be used again.
     Reconnect,
     /// List all objects.
     List {
-        /// Marks a streaming list: the beginning of a watch. Otherwise the list comes in pages.
+        /// True for a streaming list (a watch with `sendInitialEvents`); false for a paginated LIST (`limit` and
+        /// `continue`).
         streaming: bool,
-        /// Marks the second of two lists: it is believed however many objects it deletes.
+        /// True for the second of two lists: it is applied however many objects it deletes (K11).
         confirmed: bool,
-        /// Marks an audit: its changes are events that were lost.
+        /// True for an audit: each of its changes is an event that was lost (K14).
         audit: bool,
     },
     /// Watch from this resourceVersion on.
@@ -312,7 +315,7 @@ impl WatchMachine {
     pub(super) fn record_proof(&mut self) -> bool {
         let WatchPhase::Accepted(since) = self.phase else { return false };
         self.phase = WatchPhase::Proven(since);
-        self.trusted();
+        self.clear_suspicion();
         true
     }
 
@@ -327,11 +330,12 @@ impl WatchMachine {
     /// Notes that the watch stayed open for [`Timing::proof`], and resets the back-off.
     pub(super) fn record_stable(&mut self) {
         self.phase = WatchPhase::Stable;
-        self.trusted();
+        self.clear_suspicion();
         (self.failures, self.outdated) = (0, 0);
     }
 
-    fn trusted(&mut self) {
+    /// Ends the doubt about an accepted watch, and resets the counts of failed starts and denials.
+    fn clear_suspicion(&mut self) {
         (self.suspect, self.failed_starts, self.denials) = (false, 0, 0);
     }
 
@@ -391,20 +395,20 @@ impl WatchMachine {
 
     fn handle_failed_list(&mut self, failure: &WatchFailure, chance: f64) {
         self.version = None;
-        if self.streaming && matches!(failure, WatchFailure::Refused(_)) {
+        if self.streaming && matches!(failure, WatchFailure::Unsupported(_)) {
             // K12: lists in pages follow from now on, without a pause.
             self.streaming = false;
             return;
         }
         // An API server without streaming lists may treat the request as a plain watch, and never mark the end of the
         // list.
-        self.streaming &= !matches!(failure, WatchFailure::Late(_));
+        self.streaming &= !matches!(failure, WatchFailure::TimedOut(_));
         self.back_off(failure, chance);
     }
 
     /// K1: full jitter.
     fn back_off(&mut self, failure: &WatchFailure, chance: f64) {
-        let denied = matches!(failure, WatchFailure::Denied(_) | WatchFailure::Unknown);
+        let denied = matches!(failure, WatchFailure::Forbidden(_) | WatchFailure::NotFound);
         let [first, last] = self.timing.back_off;
         // An API server that starts denies all requests until it has read its roles, so denials have a count of their
         // own.
@@ -422,9 +426,9 @@ impl WatchMachine {
         let wait = most.mul_f64(chance.clamp(0.0, 1.0));
         // K16: a new client reads the configuration, certificates and tokens again.
         self.reconnect |=
-            matches!(failure, WatchFailure::Unauthorized(_) | WatchFailure::Late(_) | WatchFailure::Unreachable(_));
+            matches!(failure, WatchFailure::Unauthorized(_) | WatchFailure::TimedOut(_) | WatchFailure::Unreachable(_));
         self.has_retry_after = matches!(failure, WatchFailure::Busy(..));
-        if matches!(failure, WatchFailure::Late(_)) {
+        if matches!(failure, WatchFailure::TimedOut(_)) {
             // The deadline was pause enough: one more would delay events and the notice of a recovery (K6).
             return;
         }
@@ -504,7 +508,7 @@ mod tests {
             (vec![WatchOutcome::Outdated, WatchOutcome::Outdated], vec![wait(1), list()]),
             (vec![WatchOutcome::AuditDue], vec![WatchStep::List { streaming: true, confirmed: false, audit: true }]),
             (
-                vec![WatchOutcome::ListFailed(WatchFailure::Refused("no".into()))],
+                vec![WatchOutcome::ListFailed(WatchFailure::Unsupported("no".into()))],
                 vec![WatchStep::List { streaming: false, confirmed: false, audit: false }],
             ),
             (
@@ -589,7 +593,7 @@ mod tests {
     fn handles_end_of_watch() {
         let wait = |seconds| WatchStep::Wait(Duration::from_secs(seconds));
         let watch = || WatchStep::Watch("7".into());
-        let late = || WatchOutcome::WatchBroke(WatchFailure::Late("silent".into()));
+        let late = || WatchOutcome::WatchBroke(WatchFailure::TimedOut("silent".into()));
         let machine = || {
             let mut machine = WatchMachine::new(Timing::default(), true);
             machine.handle_outcome(WatchOutcome::Listed("7".into()), 1.0);
@@ -632,7 +636,7 @@ mod tests {
 
     #[test]
     fn retries_optional_resource_slowly_without_permission() {
-        let denied = || WatchFailure::Denied("list");
+        let denied = || WatchFailure::Forbidden("list");
         let six = [(); 6].map(|()| denied());
         assert_eq!(pauses(true, false, &six), [1, 2, 4, 8, 10, 10]);
         assert_eq!(pauses(false, false, &six), [1, 2, 4, 8, 60, 60]);

@@ -56,7 +56,7 @@ pub(super) enum WatchUpdate {
     End {
         /// Resource that was listed.
         resource: Resource,
-        /// Marks a second list, which is believed however many objects it deletes.
+        /// True for the second of two lists: it is applied however many objects it deletes (K11).
         confirmed: bool,
         /// Receives the result.
         reply: oneshot::Sender<RelistOutcome>,
@@ -80,7 +80,7 @@ pub(super) enum RelistOutcome {
 /// A resource to watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WatchedResource {
-    /// The resource.
+    /// Resource to watch.
     pub resource: Resource,
     /// Name of the resource in the Kubernetes API.
     pub name: &'static str,

@@ -22,7 +22,7 @@ use crate::metrics::{Counters, Event as Counted, Metrics, table};
 use headless_dns_core::cluster::Resource;
 use headless_dns_core::object::ObjectRef;
 
-/// The task that watches one resource.
+/// Configuration of the watch of one resource: its API server, its deadlines, and the receivers of its updates and metrics.
 pub(super) struct WatchConfig {
     pub(super) resource: WatchedResource,
     pub(super) connect: Connect,
@@ -44,9 +44,9 @@ struct Relist {
 }
 
 struct Watcher {
-    watch: WatchConfig,
+    config: WatchConfig,
     /// Reason of the next list, as a metric label.
-    because: &'static str,
+    list_reason: &'static str,
     /// Beginning of the loss; `None` once a watch is proven again.
     lost_since: Option<Instant>,
     machine: WatchMachine,
@@ -55,8 +55,8 @@ struct Watcher {
     /// Time of the last event, bookmark or end of a list.
     last_event: Instant,
     /// Time of the last octet of this watch.
-    octet: Instant,
-    probe_at: Instant,
+    last_octet: Instant,
+    version_check_at: Instant,
     audit_at: Instant,
 }
 
@@ -67,20 +67,20 @@ impl WatchConfig {
             sleep(wait).await;
         }
         let now = Instant::now();
-        let mut following = Watcher {
-            because: "start",
+        let mut watcher = Watcher {
+            list_reason: "start",
             lost_since: None,
             machine: WatchMachine::new(self.timing, self.resource.required),
             pace: Arc::default(),
             api: None,
             last_event: now,
-            octet: now,
-            probe_at: now + self.timing.probe,
+            last_octet: now,
+            version_check_at: now + self.timing.version_check,
             audit_at: now + self.timing.audit,
-            watch: self,
+            config: self,
         };
         loop {
-            following.step().await;
+            watcher.step().await;
         }
     }
 }
@@ -95,43 +95,44 @@ impl Watcher {
             WatchStep::Watch(version) => self.watch_from(&version).await,
         };
         self.report_outcome(&outcome).await;
-        self.done(outcome);
+        self.apply_outcome(outcome);
     }
 
     async fn wait(&self, pause: Duration) {
         tokio::select! {
             () = sleep(pause) => {}
-            () = self.watch.reachable.notified(), if !self.machine.has_retry_after() => {}
+            () = self.config.reachable.notified(), if !self.machine.has_retry_after() => {}
         }
     }
 
-    /// Reports the watch as proven: by an event, or by time.
-    async fn proven(&mut self) {
+    /// Reports that the watch is proven, by an event or by time, and wakes the other watches after a loss.
+    async fn report_proven(&mut self) {
         if self.lost_since.take().is_some() {
-            self.watch.reachable.notify_waiters();
+            self.config.reachable.notify_waiters();
         }
-        self.send_update(WatchUpdate::Connected(self.watch.resource.resource)).await;
+        self.send_update(WatchUpdate::Connected(self.config.resource.resource)).await;
     }
 
-    fn done(&mut self, outcome: WatchOutcome) {
+    /// Hands the outcome of a step to the machine, and sets the times of the next checks after a list.
+    fn apply_outcome(&mut self, outcome: WatchOutcome) {
         let now = Instant::now();
-        self.because = outcome.label();
+        self.list_reason = outcome.label();
         if let WatchOutcome::Listed(_) = outcome {
             self.record_activity(now);
-            self.probe_at = now + self.watch.timing.probe;
+            self.version_check_at = now + self.config.timing.version_check;
             // Spreads the audits, so that not all resources and all servers list at the same time.
-            self.audit_at = now + self.watch.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
+            self.audit_at = now + self.config.timing.audit.mul_f64(0.9 + 0.2 * fastrand::f64());
         }
         self.machine.handle_outcome(outcome, fastrand::f64());
     }
 
     fn record_activity(&mut self, now: Instant) {
-        (self.last_event, self.octet) = (now, now);
-        self.watch.metrics.record_event_time(self.watch.resource.name, now.into_std());
+        (self.last_event, self.last_octet) = (now, now);
+        self.config.metrics.record_event_time(self.config.resource.name, now.into_std());
     }
 
     async fn send_update(&self, update: WatchUpdate) {
-        if self.watch.updates.send(update).await.is_err() {
+        if self.config.updates.send(update).await.is_err() {
             // The receiver is gone: its owner is about to abort this task as well.
             std::future::pending::<()>().await;
         }
@@ -147,10 +148,10 @@ impl Watcher {
             _ => return,
         };
         if *outcome != WatchOutcome::Outdated {
-            self.watch.counters.count(Counted::WatchFailures);
-            self.watch.metrics.count(&table::WATCH_FAILURES, &[self.watch.resource.name, failure.label()]);
+            self.config.counters.count(Counted::WatchFailures);
+            self.config.metrics.count(&table::WATCH_FAILURES, &[self.config.resource.name, failure.label()]);
         }
-        if matches!((outcome, failure), (WatchOutcome::ListFailed(_), WatchFailure::Refused(_)))
+        if matches!((outcome, failure), (WatchOutcome::ListFailed(_), WatchFailure::Unsupported(_)))
             && self.machine.is_streaming()
         {
             // K12: a list in pages follows at once. A stream is never requested again, so its turn is given back.
@@ -158,21 +159,21 @@ impl Watcher {
         }
         let is_first = self.lost_since.is_none();
         // A deadline notices the loss late: events may have been missed since the last octet.
-        let began = if matches!(failure, WatchFailure::Late(_)) { self.octet } else { Instant::now() };
+        let began = if matches!(failure, WatchFailure::TimedOut(_)) { self.last_octet } else { Instant::now() };
         let since = *self.lost_since.get_or_insert(began);
-        // The next request, which follows at once, repairs an outdated resourceVersion and a connection that died
-        // alone.
+        // The next request repairs an outdated resourceVersion and a connection that died alone. It follows at once,
+        // or after the back-off (K1: up to 1 s at first) if a status ended the watch or a relist did not help.
         let is_mended_next = matches!(
             (outcome, failure),
             (
                 WatchOutcome::WatchFailed(_) | WatchOutcome::WatchBroke(_),
-                WatchFailure::Gone(_) | WatchFailure::Gateway(504, _) | WatchFailure::Refused(_)
-            ) | (WatchOutcome::WatchBroke(_), WatchFailure::Late(_))
+                WatchFailure::Gone(_) | WatchFailure::Gateway(504, _) | WatchFailure::Unsupported(_)
+            ) | (WatchOutcome::WatchBroke(_), WatchFailure::TimedOut(_))
                 | (WatchOutcome::Outdated, _)
         );
         if !(is_first && is_mended_next) {
             self.send_update(WatchUpdate::Lost {
-                resource: self.watch.resource.resource,
+                resource: self.config.resource.resource,
                 state: failure.state(),
                 since,
             })
@@ -182,28 +183,28 @@ impl Watcher {
 
     /// Limits a request by the deadline of a page (K5).
     async fn request<T>(&self, request: impl Future<Output = Result<T, WatchFailure>>) -> Result<T, WatchFailure> {
-        within(self.watch.timing.page, request).await
+        within(self.config.timing.page, request).await
     }
 
     async fn api(&mut self) -> Result<Api, WatchFailure> {
         if let Some(api) = &self.api {
             return Ok(api.clone());
         }
-        let client = (self.watch.connect)().await.map_err(|error| WatchFailure::Other(format!("{error:#}")))?;
-        let WatchConfig { resource: what, scope, contact, .. } = &self.watch;
-        Ok(self.api.insert(Api::new(client, what.resource, scope, &self.pace, contact)).clone())
+        let client = (self.config.connect)().await.map_err(|error| WatchFailure::Other(format!("{error:#}")))?;
+        let WatchConfig { resource: watched, scope, contact, .. } = &self.config;
+        Ok(self.api.insert(Api::new(client, watched.resource, scope, &self.pace, contact)).clone())
     }
 
     async fn begin(&self, relist: Relist) {
-        self.watch.counters.count(Counted::Lists);
-        self.watch.metrics.count(&table::LISTS, &[self.watch.resource.name, self.because]);
-        self.send_update(WatchUpdate::Begin(self.watch.resource.resource, relist.audit)).await;
+        self.config.counters.count(Counted::Lists);
+        self.config.metrics.count(&table::LISTS, &[self.config.resource.name, self.list_reason]);
+        self.send_update(WatchUpdate::Begin(self.config.resource.resource, relist.audit)).await;
     }
 
     async fn end(&self, relist: Relist) -> RelistOutcome {
         let (reply, swept) = oneshot::channel();
         self.send_update(WatchUpdate::End {
-            resource: self.watch.resource.resource,
+            resource: self.config.resource.resource,
             confirmed: relist.confirmed,
             reply,
         })
@@ -233,7 +234,7 @@ impl Watcher {
             };
             let page: ListPage<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
             for item in page.items() {
-                self.apply(DecodedObject::read(self.watch.resource.resource, item)).await;
+                self.apply(DecodedObject::read(self.config.resource.resource, item)).await;
             }
             is_full = page.items().len() >= limit as usize;
             limit = next_page(page.items().len(), octets.len());
@@ -277,18 +278,18 @@ impl Watcher {
             Ok(api) => api,
             Err(failure) => return WatchOutcome::WatchFailed(failure),
         };
-        let lasts = self.watch.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
-        match within(self.watch.timing.start, api.watch(version, lasts)).await {
+        let duration = self.config.timing.watch.mul_f64(1.0 + fastrand::f64() / 3.0);
+        match within(self.config.timing.start, api.watch(version, duration)).await {
             Ok(lines) => {
                 let now = Instant::now();
-                self.octet = now;
+                self.last_octet = now;
                 if self.lost_since.is_some() {
                     // K13: the loss may be a restore of the API server from a backup. Check its resourceVersion at
                     // once.
-                    self.probe_at = now;
+                    self.version_check_at = now;
                 }
                 if self.machine.accepted(now) {
-                    self.send_update(WatchUpdate::Connected(self.watch.resource.resource)).await;
+                    self.send_update(WatchUpdate::Connected(self.config.resource.resource)).await;
                 }
                 self.read(&api, lines, None).await
             }
@@ -300,64 +301,66 @@ impl Watcher {
     async fn read(&mut self, api: &Api, mut lines: LineStream, mut relist: Option<Relist>) -> WatchOutcome {
         let started = Instant::now();
         let streamed = relist.is_some();
-        let lasts = self.watch.timing.watch.mul_f64(4.0 / 3.0) + self.watch.timing.grace;
-        let mut ends = started + if streamed { self.watch.timing.page } else { lasts };
-        let mut probe = None;
+        let max_duration = self.config.timing.watch.mul_f64(4.0 / 3.0) + self.config.timing.grace;
+        let mut deadline = started + if streamed { self.config.timing.page } else { max_duration };
+        let mut version_check = None;
         loop {
             let listed = relist.is_none();
-            let lives_at = self.machine.proof_deadline();
+            let stable_at = self.machine.proof_deadline();
             let line = tokio::select! {
                 line = lines.next() => line,
-                () = sleep_until(lives_at.unwrap_or(ends)), if listed && lives_at.is_some() => {
+                () = sleep_until(stable_at.unwrap_or(deadline)), if listed && stable_at.is_some() => {
                     self.machine.record_stable();
-                    self.proven().await;
+                    self.report_proven().await;
                     continue;
                 }
-                () = sleep_until(ends) => return match (listed, streamed) {
-                    (false, _) => WatchOutcome::ListFailed(WatchFailure::Late("a list has no end".into())),
+                () = sleep_until(deadline) => return match (listed, streamed) {
+                    (false, _) => WatchOutcome::ListFailed(WatchFailure::TimedOut("a list has no end".into())),
                     (true, true) => WatchOutcome::WatchEnded,
                     // K6: the API server should have ended the watch.
-                    (true, false) => WatchOutcome::WatchBroke(WatchFailure::Late("a watch did not end in time".into())),
+                    (true, false) => WatchOutcome::WatchBroke(WatchFailure::TimedOut("a watch did not end in time".into())),
                 },
-                () = sleep_until(self.last_event + self.watch.timing.idle_timeout), if listed => return WatchOutcome::Silent,
+                () = sleep_until(self.last_event + self.config.timing.idle_timeout), if listed => return WatchOutcome::Silent,
                 () = sleep_until(self.audit_at), if listed => return WatchOutcome::AuditDue,
-                () = sleep_until(self.probe_at), if listed && probe.is_none() => {
-                    probe = Some(self.probe(api));
+                () = sleep_until(self.version_check_at), if listed && version_check.is_none() => {
+                    version_check = Some(self.check_version(api));
                     continue;
                 }
-                behind = answer(&mut probe), if listed => {
-                    if behind {
+                is_outdated = await_version_check(&mut version_check), if listed => {
+                    if is_outdated {
                         return WatchOutcome::Outdated;
                     }
-                    self.probe_at = Instant::now() + self.watch.timing.probe;
-                    probe = None;
+                    self.version_check_at = Instant::now() + self.config.timing.version_check;
+                    version_check = None;
                     continue;
                 }
             };
             let is_proven = listed && self.machine.is_proven();
             let broke = |failure| match failure {
                 // Without an event, an accepted watch does not show that the API server is within reach.
-                WatchFailure::Cut(detail) if !is_proven && listed => {
+                WatchFailure::ConnectionLost(detail) if !is_proven && listed => {
                     WatchOutcome::WatchBroke(WatchFailure::Other(detail))
                 }
-                WatchFailure::Cut(detail) if !is_proven => WatchOutcome::ListFailed(WatchFailure::Other(detail)),
+                WatchFailure::ConnectionLost(detail) if !is_proven => {
+                    WatchOutcome::ListFailed(WatchFailure::Other(detail))
+                }
                 failure if listed => WatchOutcome::WatchBroke(failure),
                 failure => WatchOutcome::ListFailed(failure),
             };
             let line = match line {
                 Ok(Some(line)) => line,
                 Ok(None) if is_proven => {
-                    self.octet = Instant::now();
+                    self.last_octet = Instant::now();
                     return WatchOutcome::WatchEnded;
                 }
                 Ok(None) if listed => return broke(WatchFailure::Other("a watch ended before its first event".into())),
                 Ok(None) => return broke(WatchFailure::Other("a list ended before its end".into())),
                 Err(failure) => return broke(failure),
             };
-            let Ok(event) = DecodedEvent::read(self.watch.resource.resource, &line) else {
+            let Ok(event) = DecodedEvent::read(self.config.resource.resource, &line) else {
                 // The event is lost, and only a relist can repair it.
-                self.watch.counters.count(Counted::ObjectsSkipped);
-                self.watch.metrics.count(&table::REJECTED, &["invalid"]);
+                self.config.counters.count(Counted::ObjectsSkipped);
+                self.config.metrics.count(&table::REJECTED, &["invalid"]);
                 return if is_proven {
                     WatchOutcome::Outdated
                 } else {
@@ -368,15 +371,15 @@ impl Watcher {
                 return WatchOutcome::Outdated;
             }
             if event.version().is_empty() {
-                self.octet = Instant::now();
+                self.last_octet = Instant::now();
             } else {
                 self.record_activity(Instant::now());
                 if listed && self.machine.record_proof() {
-                    self.proven().await;
+                    self.report_proven().await;
                 }
             }
             if !listed {
-                ends = self.octet + self.watch.timing.page;
+                deadline = self.last_octet + self.config.timing.page;
             }
             match event {
                 DecodedEvent::Bookmark { version, end_of_list: true } if !listed => {
@@ -384,11 +387,11 @@ impl Watcher {
                     if self.end(relist).await != RelistOutcome::Done {
                         return WatchOutcome::SuspiciousList;
                     }
-                    self.done(WatchOutcome::Listed(version));
+                    self.apply_outcome(WatchOutcome::Listed(version));
                     self.machine.accepted(self.last_event);
                     self.machine.record_proof();
-                    self.proven().await;
-                    ends = Instant::now() + self.watch.timing.watch;
+                    self.report_proven().await;
+                    deadline = Instant::now() + self.config.timing.watch;
                 }
                 DecodedEvent::Bookmark { version, .. } if listed => self.machine.observe_version(version),
                 DecodedEvent::Error(code, message) => {
@@ -410,7 +413,7 @@ impl Watcher {
                 }
                 DecodedEvent::Deleted(watched) => {
                     if let Some(key) = watched.key {
-                        self.send_update(WatchUpdate::Delete(self.watch.resource.resource, key)).await;
+                        self.send_update(WatchUpdate::Delete(self.config.resource.resource, key)).await;
                     }
                     if listed {
                         self.machine.observe_version(watched.version);
@@ -424,7 +427,7 @@ impl Watcher {
     /// Lists the one object of an event that could not be decoded (K8), and deletes it if it cannot be decoded now
     /// either.
     async fn retry(&self, api: &Api, key: &ObjectRef) -> Result<(), WatchFailure> {
-        let resource = self.watch.resource.resource;
+        let resource = self.config.resource.resource;
         let octets = self.request(api.get_object(key, resource != Resource::Namespaces)).await?;
         let page: ListPage<'_> = serde_json::from_slice(&octets).map_err(|error| no_list(&error))?;
         for item in page.items() {
@@ -437,8 +440,8 @@ impl Watcher {
     }
 
     /// Requests the resourceVersion of the API server, and compares it with the known one (K13).
-    fn probe(&self, api: &Api) -> Probe {
-        let (api, page) = (api.clone(), self.watch.timing.page);
+    fn check_version(&self, api: &Api) -> VersionCheck {
+        let (api, page) = (api.clone(), self.config.timing.page);
         let ours = self.machine.version().unwrap_or_default().to_owned();
         Box::pin(async move {
             // The watch notices the same failure.
@@ -450,12 +453,12 @@ impl Watcher {
 }
 
 /// A request in flight that returns whether the API server went back in time.
-type Probe = Pin<Box<dyn Future<Output = bool> + Send>>;
+type VersionCheck = Pin<Box<dyn Future<Output = bool> + Send>>;
 
-/// Waits for the probe's result; for ever while there is no probe.
-async fn answer(probe: &mut Option<Probe>) -> bool {
-    match probe {
-        Some(probe) => probe.await,
+/// Waits for the result of the version check; for ever while there is none.
+async fn await_version_check(version_check: &mut Option<VersionCheck>) -> bool {
+    match version_check {
+        Some(version_check) => version_check.await,
         None => std::future::pending().await,
     }
 }
@@ -465,7 +468,7 @@ async fn within<T>(
     deadline: Duration,
     request: impl Future<Output = Result<T, WatchFailure>>,
 ) -> Result<T, WatchFailure> {
-    let late = || WatchFailure::Late(format!("no answer from the API server within {deadline:?}"));
+    let late = || WatchFailure::TimedOut(format!("no answer from the API server within {deadline:?}"));
     timeout(deadline, request).await.unwrap_or_else(|_| Err(late()))
 }
 

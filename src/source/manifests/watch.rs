@@ -109,9 +109,9 @@ type Targets = BTreeMap<PathBuf, WatchFilter>;
 
 #[derive(Clone, Debug, Default)]
 struct WatchFilter {
-    /// True for every manifest and every folder.
+    /// True if all manifests and folders in this folder are watched.
     includes_all: bool,
-    /// Further names.
+    /// Names in this folder of the paths themselves, and of symbolic links on the way to them.
     names: BTreeSet<OsString>,
 }
 

@@ -633,7 +633,7 @@ async fn k13_probe_at_reconnect() {
 #[tokio::test(start_paused = true)]
 async fn k13_silent_watch() {
     let fake = cluster();
-    let timing = Timing { watch: seconds(280), probe: seconds(100_000), audit: seconds(100_000), ..paged() };
+    let timing = Timing { watch: seconds(280), version_check: seconds(100_000), audit: seconds(100_000), ..paged() };
     let mut server = Server::synced(fake.connect(), timing).await;
     until(seconds(5), || fake.count(SLICES, RequestKind::Watch) == 1).await;
     let clients = fake.clients();
