@@ -299,10 +299,9 @@ impl Watcher {
 
     /// Reads the events of a watch; those of a list as long as `relist` is `Some`.
     async fn read(&mut self, api: &Api, mut lines: LineStream, mut relist: Option<Relist>) -> WatchOutcome {
-        let started = Instant::now();
         let streamed = relist.is_some();
         let max_duration = self.config.timing.watch.mul_f64(4.0 / 3.0) + self.config.timing.grace;
-        let mut deadline = started + if streamed { self.config.timing.page } else { max_duration };
+        let mut deadline = Instant::now() + if streamed { self.config.timing.page } else { max_duration };
         let mut version_check = None;
         loop {
             let listed = relist.is_none();
@@ -314,12 +313,7 @@ impl Watcher {
                     self.report_proven().await;
                     continue;
                 }
-                () = sleep_until(deadline) => return match (listed, streamed) {
-                    (false, _) => WatchOutcome::ListFailed(WatchFailure::TimedOut("a list has no end".into())),
-                    (true, true) => WatchOutcome::WatchEnded,
-                    // K6: the API server should have ended the watch.
-                    (true, false) => WatchOutcome::WatchBroke(WatchFailure::TimedOut("a watch did not end in time".into())),
-                },
+                () = sleep_until(deadline) => return timed_out(listed, streamed),
                 () = sleep_until(self.last_event + self.config.timing.idle_timeout), if listed => return WatchOutcome::Silent,
                 () = sleep_until(self.audit_at), if listed => return WatchOutcome::AuditDue,
                 () = sleep_until(self.version_check_at), if listed && version_check.is_none() => {
@@ -335,93 +329,115 @@ impl Watcher {
                     continue;
                 }
             };
-            let is_proven = listed && self.machine.is_proven();
-            let broke = |failure| match failure {
-                // Without an event, an accepted watch does not show that the API server is within reach.
-                WatchFailure::ConnectionLost(detail) if !is_proven && listed => {
-                    WatchOutcome::WatchBroke(WatchFailure::Other(detail))
-                }
-                WatchFailure::ConnectionLost(detail) if !is_proven => {
-                    WatchOutcome::ListFailed(WatchFailure::Other(detail))
-                }
-                failure if listed => WatchOutcome::WatchBroke(failure),
-                failure => WatchOutcome::ListFailed(failure),
+            let event = match self.decode_line(line, listed).await {
+                Ok(event) => event,
+                Err(outcome) => return outcome,
             };
-            let line = match line {
-                Ok(Some(line)) => line,
-                Ok(None) if is_proven => {
-                    self.last_octet = Instant::now();
-                    return WatchOutcome::WatchEnded;
-                }
-                Ok(None) if listed => return broke(WatchFailure::Other("a watch ended before its first event".into())),
-                Ok(None) => return broke(WatchFailure::Other("a list ended before its end".into())),
-                Err(failure) => return broke(failure),
-            };
-            let Ok(event) = DecodedEvent::read(self.config.resource.resource, &line) else {
-                // The event is lost, and only a relist can repair it.
-                self.config.counters.count(Counted::ObjectsSkipped);
-                self.config.metrics.count(&table::REJECTED, &["invalid"]);
-                return if is_proven {
-                    WatchOutcome::Outdated
-                } else {
-                    broke(WatchFailure::Other("an event is no JSON".into()))
-                };
-            };
-            if listed && self.machine.is_behind(event.version()) {
-                return WatchOutcome::Outdated;
-            }
-            if event.version().is_empty() {
-                self.last_octet = Instant::now();
-            } else {
-                self.record_activity(Instant::now());
-                if listed && self.machine.record_proof() {
-                    self.report_proven().await;
-                }
-            }
             if !listed {
                 deadline = self.last_octet + self.config.timing.page;
             }
-            match event {
-                DecodedEvent::Bookmark { version, end_of_list: true } if !listed => {
-                    let Some(relist) = relist.take() else { continue };
-                    if self.end(relist).await != RelistOutcome::Done {
-                        return WatchOutcome::SuspiciousList;
-                    }
-                    self.apply_outcome(WatchOutcome::Listed(version));
-                    self.machine.accepted(self.last_event);
-                    self.machine.record_proof();
-                    self.report_proven().await;
+            let outcome = match (event, &mut relist) {
+                (DecodedEvent::Bookmark { version, end_of_list: true }, list @ Some(_)) => {
+                    let outcome = self.finish_list(list.take(), version).await;
                     deadline = Instant::now() + self.config.timing.watch;
+                    outcome
                 }
-                DecodedEvent::Bookmark { version, .. } if listed => self.machine.observe_version(version),
-                DecodedEvent::Error(code, message) => {
-                    let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    return broke(failure_of(status, &message, None, "watch"));
-                }
-                DecodedEvent::Applied(watched) => {
-                    let (version, key) = (watched.version.clone(), watched.key.clone());
-                    if !self.apply(watched).await
-                        && listed
-                        && let Some(key) = key
-                        && self.retry(api, &key).await.is_err()
-                    {
-                        return WatchOutcome::Outdated;
-                    }
-                    if listed {
-                        self.machine.observe_version(version);
-                    }
-                }
-                DecodedEvent::Deleted(watched) => {
-                    if let Some(key) = watched.key {
-                        self.send_update(WatchUpdate::Delete(self.config.resource.resource, key)).await;
-                    }
-                    if listed {
-                        self.machine.observe_version(watched.version);
-                    }
-                }
-                DecodedEvent::Bookmark { .. } | DecodedEvent::Unknown => {}
+                (event, _) => self.handle_event(api, event, listed).await,
+            };
+            if let Some(outcome) = outcome {
+                return outcome;
             }
         }
+    }
+
+    /// Decodes the next line, and records that the API server is within reach.
+    ///
+    /// # Errors
+    ///
+    /// The outcome if the list or watch ends with this line.
+    async fn decode_line(
+        &mut self,
+        line: Result<Option<Vec<u8>>, WatchFailure>,
+        listed: bool,
+    ) -> Result<DecodedEvent, WatchOutcome> {
+        let is_proven = listed && self.machine.is_proven();
+        let line = match line {
+            Ok(Some(line)) => line,
+            Ok(None) if is_proven => {
+                self.last_octet = Instant::now();
+                return Err(WatchOutcome::WatchEnded);
+            }
+            Ok(None) => {
+                let what = if listed { "a watch ended before its first event" } else { "a list ended before its end" };
+                return Err(broken(WatchFailure::Other(what.into()), listed, is_proven));
+            }
+            Err(failure) => return Err(broken(failure, listed, is_proven)),
+        };
+        let Ok(event) = DecodedEvent::read(self.config.resource.resource, &line) else {
+            // The event is lost, and only a relist can repair it.
+            self.config.counters.count(Counted::ObjectsSkipped);
+            self.config.metrics.count(&table::REJECTED, &["invalid"]);
+            let failure = || broken(WatchFailure::Other("an event is no JSON".into()), listed, is_proven);
+            return Err(if is_proven { WatchOutcome::Outdated } else { failure() });
+        };
+        if listed && self.machine.is_behind(event.version()) {
+            return Err(WatchOutcome::Outdated);
+        }
+        if event.version().is_empty() {
+            self.last_octet = Instant::now();
+        } else {
+            self.record_activity(Instant::now());
+            if listed && self.machine.record_proof() {
+                self.report_proven().await;
+            }
+        }
+        Ok(event)
+    }
+
+    /// Ends a streaming list: from here on its connection is a watch. Returns the outcome if the list is suspicious.
+    async fn finish_list(&mut self, relist: Option<Relist>, version: String) -> Option<WatchOutcome> {
+        if self.end(relist?).await != RelistOutcome::Done {
+            return Some(WatchOutcome::SuspiciousList);
+        }
+        self.apply_outcome(WatchOutcome::Listed(version));
+        self.machine.accepted(self.last_event);
+        self.machine.record_proof();
+        self.report_proven().await;
+        None
+    }
+
+    /// Sends the change of an event to the owner. Returns the outcome if the list or watch ends with this event.
+    async fn handle_event(&mut self, api: &Api, event: DecodedEvent, listed: bool) -> Option<WatchOutcome> {
+        let version = match event {
+            DecodedEvent::Bookmark { version, .. } => version,
+            DecodedEvent::Error(code, message) => {
+                let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let failure = failure_of(status, &message, None, "watch");
+                return Some(broken(failure, listed, listed && self.machine.is_proven()));
+            }
+            DecodedEvent::Applied(object) => {
+                let (version, key) = (object.version.clone(), object.key.clone());
+                if !self.apply(object).await
+                    && listed
+                    && let Some(key) = key
+                    && self.retry(api, &key).await.is_err()
+                {
+                    return Some(WatchOutcome::Outdated);
+                }
+                version
+            }
+            DecodedEvent::Deleted(object) => {
+                if let Some(key) = object.key {
+                    self.send_update(WatchUpdate::Delete(self.config.resource.resource, key)).await;
+                }
+                object.version
+            }
+            DecodedEvent::Unknown => return None,
+        };
+        if listed {
+            self.machine.observe_version(version);
+        }
+        None
     }
 
     /// Lists the one object of an event that could not be decoded (K8), and deletes it if it cannot be decoded now
@@ -454,6 +470,26 @@ impl Watcher {
 
 /// A request in flight that returns whether the API server went back in time.
 type VersionCheck = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// Returns the outcome of a list or watch that did not end in time.
+fn timed_out(listed: bool, streamed: bool) -> WatchOutcome {
+    match (listed, streamed) {
+        (false, _) => WatchOutcome::ListFailed(WatchFailure::TimedOut("a list has no end".into())),
+        (true, true) => WatchOutcome::WatchEnded,
+        // K6: the API server should have ended the watch.
+        (true, false) => WatchOutcome::WatchBroke(WatchFailure::TimedOut("a watch did not end in time".into())),
+    }
+}
+
+/// Returns the outcome of a list or watch that fails.
+fn broken(failure: WatchFailure, listed: bool, is_proven: bool) -> WatchOutcome {
+    // Without an event, an accepted watch does not show that the API server is within reach.
+    let failure = match failure {
+        WatchFailure::ConnectionLost(detail) if !is_proven => WatchFailure::Other(detail),
+        failure => failure,
+    };
+    if listed { WatchOutcome::WatchBroke(failure) } else { WatchOutcome::ListFailed(failure) }
+}
 
 /// Waits for the result of the version check; for ever while there is none.
 async fn await_version_check(version_check: &mut Option<VersionCheck>) -> bool {
