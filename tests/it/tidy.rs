@@ -107,7 +107,8 @@ fn source_keeps_dependency_rules() {
 }
 
 /// Within these folders too arrows go one way: no file names one that names it, by whatever way round.
-const ONE_WAY: &[(&str, &str)] = &[("core/src", "diagnose/"), ("src", "server/"), ("src", "source/kubernetes/")];
+const ONE_WAY: &[(&str, &str)] =
+    &[("core/src", "diagnose/"), ("src", "commands/serve/"), ("src", "server/"), ("src", "source/kubernetes/")];
 
 #[test]
 fn files_have_no_dependency_cycle() {

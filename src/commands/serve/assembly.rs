@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::certificates::{CertificateObserver, Renewal};
 use super::lifecycle::Lifecycle;
-use super::reload::RuntimeConfig;
+use super::reload::{RuntimeConfig, access};
 use super::signals::Signals;
 use super::source_task::{Progress, SourceTask};
 use super::startup::{Listening, Prepared, SnapshotWriter, Sockets, shown_addresses};
@@ -20,13 +20,13 @@ use super::takeover::Takeover;
 use super::{Shared, banner};
 use crate::admin::{AdminContext, AdminLimits, ServerInfo};
 use crate::commands::SourceHandle;
-use crate::config::{Config, NotAllowed, QueryClass, QueryFormat, Source};
+use crate::config::{Config, QueryClass, QueryFormat, Source};
 use crate::log::Filter;
 use crate::server::forward::Forwarder;
 use crate::server::{
     ConnectionLimits, ListenerChange, Listeners, LogWriter, QueryLog, QueryLogFilter, QueryLogFormat, Server,
 };
-use headless_dns_core::answer::{AccessList, ForwardPolicy, Responder};
+use headless_dns_core::answer::{ForwardPolicy, Responder};
 
 /// Task with a result, behind a pointer, so that it can be polled by reference.
 type Task<T> = Pin<Box<dyn Future<Output = anyhow::Result<T>>>>;
@@ -181,14 +181,6 @@ fn server_info(config: &Config, source_text: &str, listening: &Listening) -> Ser
         listen: Arc::new(ArcSwap::from_pointee(shown_addresses(listening))),
         certificate: Arc::default(),
         workers: config.workers.get(),
-    }
-}
-
-/// Returns the access list of the responder; an empty list of networks allows all clients.
-pub(super) fn access(config: &Config) -> AccessList {
-    AccessList {
-        allow: if config.clients.allows_everyone() { Vec::new() } else { config.clients.allow.clone() },
-        silent: config.clients.not_allowed == NotAllowed::Drop,
     }
 }
 

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
-use super::assembly::access;
 use super::startup::{Listening, requested_addresses, shown_addresses};
 use crate::admin::ListenAddresses;
-use crate::config::{Config, print};
+use crate::config::{Config, NotAllowed, print};
 use crate::log::Filter;
 use crate::server::tls::certificates::Certificates;
 use crate::server::{InheritedSockets, ListenAddress, ListenerChange, Listeners};
-use headless_dns_core::answer::Responder;
+use headless_dns_core::answer::{AccessList, Responder};
 use headless_dns_core::zone::Zone;
 
 /// Keys that a reload changes.
@@ -136,6 +135,14 @@ pub(super) struct Changes {
 fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
     let pairs = print::entries(old).into_iter().zip(print::entries(new));
     pairs.filter(|((_, old), (_, new))| old != new).map(|((key, _), _)| key).collect()
+}
+
+/// Returns the access list of the responder; an empty list of networks allows all clients.
+pub(super) fn access(config: &Config) -> AccessList {
+    AccessList {
+        allow: if config.clients.allows_everyone() { Vec::new() } else { config.clients.allow.clone() },
+        silent: config.clients.not_allowed == NotAllowed::Drop,
+    }
 }
 
 #[cfg(test)]
